@@ -1,0 +1,79 @@
+"""One row per family of vision-language models: where each part lives.
+
+Differences between models are rows of data, never branches. A row names module paths as nnsight
+spells them, and functions by name (`grid`); the rest of the package reads the row. Adding a family
+is one row here and one tiny config in the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import SpecError
+
+ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Where a family keeps its parts.
+
+    Attributes:
+        model_type: the name in the model's config.
+        decoder: path of the module that holds the decoder layers and is handed the cache.
+        layers: path of the list of decoder layers.
+        attention: name of the self-attention in a layer.
+        attention_call: name of the attention function's call inside it, as `.source` lists it.
+        mlp: name of the feed-forward module in a layer.
+        vision: path of the vision tower.
+        projector: path of the module whose output is the image features that enter the decoder.
+        grid: name of the function in `grids` that places image tokens.
+        packable: whether no text can change the rows before it, so that variants may share a prefix.
+    """
+
+    model_type: str
+    decoder: str = "model.language_model"
+    layers: str = "model.language_model.layers"
+    attention: str = "self_attn"
+    attention_call: str = "attention_interface_1"
+    mlp: str = "mlp"
+    vision: str = "model.vision_tower"
+    projector: str = "model.multi_modal_projector"
+    grid: str = "square"
+    packable: bool = True
+
+
+FAMILIES: dict[str, Family] = {row.model_type: row for row in (Family(model_type="llava"),)}
+
+
+def family(model: Any) -> Family:
+    """The row of an nnsight model.
+
+    Raises:
+        SpecError: the model has no row, or runs an attention that hides its mask.
+    """
+    config = model._module.config
+    if config.model_type not in FAMILIES:
+        raise SpecError(
+            f"no row for models of type {config.model_type!r}; there are rows for "
+            f"{', '.join(sorted(FAMILIES))}. A new family is one row in nnsight_vlm/families.py "
+            "(CONTRIBUTING.md, 'How to add a family')."
+        )
+    implementation = config.get_text_config()._attn_implementation
+    if implementation not in ATTENTION_IMPLEMENTATIONS:
+        raise SpecError(
+            f"the model runs {implementation!r} attention, whose mask cannot be edited; "
+            'load it with nv.load(..., attn_implementation="sdpa").'
+        )
+    return FAMILIES[config.model_type]
+
+
+def layer_count(model: Any) -> int:
+    """How many decoder layers the config names."""
+    return int(model._module.config.get_text_config().num_hidden_layers)
+
+
+def head_count(model: Any) -> int:
+    """How many query heads an attention layer has."""
+    return int(model._module.config.get_text_config().num_attention_heads)

@@ -1,0 +1,104 @@
+"""Where a variant sits in the sequence that the model runs.
+
+Lowering an intervention needs to know one thing about how it will be executed: which row and which
+place a position of its prompt has got. That is a `Seat`. Running one by one, as rows of a batch, or
+packed behind one shared prefix are three layouts and nothing else; no intervention, kernel or recipe
+knows which one it runs in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from .prompts import Prompt, Range, Ranges, Row, stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """Where one case sits: its position `p` is at place `p` before `branch`, else at `p + shift`.
+
+    Attributes:
+        tokens: the row of the case's own prompt, in its own positions.
+        row: row of the batch.
+        branch: first position that is the case's own.
+        shift: how far its own positions are moved.
+        features: how many image tokens other rows bring before it.
+        shared: whether other cases share what lies before `branch`.
+    """
+
+    tokens: Row
+    row: int = 0
+    branch: int = 0
+    shift: int = 0
+    features: int = 0
+    shared: bool = False
+
+    def place(self, position: int) -> int:
+        """Where a position of the prompt lies in the sequence that runs."""
+        return position if position < self.branch else position + self.shift
+
+    def places(self, ranges: Ranges) -> Ranges:
+        """The same for ranges; a shared sequence cuts open ends where the case ends."""
+        found: list[Range] = []
+        for start, stop in ranges:
+            stop = min(self.tokens.stop if stop is None else stop, self.tokens.stop) if self.shared else stop
+            if start < self.branch:
+                found.append((start, self.branch if stop is None else min(stop, self.branch)))
+            if stop is None or stop > self.branch:
+                found.append((max(start, self.branch) + self.shift, None if stop is None else stop + self.shift))
+        return tuple(pair for pair in found if pair[1] is None or pair[0] < pair[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A prompt to run and the seats of the cases in it.
+
+    Attributes:
+        prompt: what the model is given.
+        seats: one per case.
+        packing: `(prefix, length)` of the copies behind a shared prefix, or None.
+    """
+
+    prompt: Prompt
+    seats: tuple[Seat, ...]
+    packing: tuple[int, int] | None = None
+
+
+def as_it_is(prompt: Prompt) -> Layout:
+    """Every row of a prompt is a case."""
+    seats, features = [], 0
+    for number, row in enumerate(prompt.rows):
+        seats.append(Seat(tokens=row, row=number, features=features))
+        features += sum(map(len, row.images))
+    return Layout(prompt=prompt, seats=tuple(seats))
+
+
+def in_rows(prompts: Sequence[Prompt]) -> Layout:
+    """Each prompt (of one row) is a row of one batch, padded on the left."""
+    stacked = as_it_is(stack(prompts))
+    seats = [
+        replace(seat, tokens=prompt.rows[0], shift=stacked.prompt.width - prompt.width)
+        for seat, prompt in zip(stacked.seats, prompts, strict=True)
+    ]
+    return replace(stacked, seats=tuple(seats))
+
+
+def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
+    """One sequence: the tokens before `branch` once, then a copy of the rest for every case.
+
+    Copies keep their original position ids; `kernels.packed_mask` closes them to each other.
+    """
+    row = prompt.rows[0]
+    length = row.stop - branch
+    own = torch.arange(branch, row.stop).repeat(cases)
+    order = torch.cat([torch.arange(branch), own])
+    inputs = dict(prompt.inputs)
+    for name in ("input_ids", "attention_mask"):
+        inputs[name] = prompt.inputs[name][:, order]
+    inputs["position_ids"] = order[None]
+    seats = tuple(Seat(tokens=row, branch=branch, shift=case * length, shared=True) for case in range(cases))
+    packed_row = replace(row, tokens=tuple(inputs["input_ids"][0].tolist()), stop=len(order), answer=len(order))
+    return Layout(prompt=replace(prompt, inputs=inputs, rows=(packed_row,)), seats=seats, packing=(branch, length))

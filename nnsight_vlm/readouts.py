@@ -1,0 +1,152 @@
+"""What a readout takes from a site: pure functions that reduce where the model runs.
+
+They are given what the site holds and a tuple of requests, and return one tensor a request.
+Attention is read as the rows that were asked for, ``[head, query, key]``, recomputed from the
+query, key and mask of the live attention call: under sdpa as under eager, and never as a
+``head x sequence x sequence`` matrix.
+
+This file travels to NDIF by source: see `kernels`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .kernels import index
+
+
+def attention_rows(call, requests, window):
+    """Attention probabilities of chosen rows: one tensor a request.
+
+    ``call`` holds the ``(args, kwargs)`` of the attention function; a request is
+    ``(row, queries, keys, heads, reduce)``. Returns ``[head, query, key]`` for ``rows``,
+    ``[head, query]`` for ``mass`` (sum over the keys) and ``entropy`` (nats, of the distribution
+    renormalised over the keys).
+    """
+    return [reduce_rows(*probabilities(call, request, window), request[4]) for request in requests]
+
+
+def probabilities(call, request, window):
+    """``([head, query, every key], the wanted keys)`` of one request."""
+    args, kwargs = call
+    row, queries, keys, heads, _ = request
+    query, key, mask = args[1], args[2], args[4] if len(args) > 4 else kwargs.get("attention_mask")
+    here = index(queries, window[0], window[1], query.device)
+    columns = index(keys, window[2], key.shape[2], query.device)
+    groups = query.shape[1] // key.shape[1]
+    chosen = query[row][:, here]
+    scores = torch.matmul(
+        chosen.reshape(key.shape[1], groups * len(here), -1), key[row].transpose(-1, -2)
+    ).reshape(query.shape[1], len(here), -1)
+    scores = scaled(scores, kwargs, query.shape[-1])
+    scores = scores + additive(mask, row, here, window, scores)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
+    return (weights if heads is None else weights[list(heads)]), columns
+
+
+def scaled(scores, kwargs, width):
+    """Scores as the attention function scales and caps them."""
+    scaling, softcap = kwargs.get("scaling"), kwargs.get("softcap")
+    scores = scores * (width**-0.5 if scaling is None else scaling)
+    return scores if softcap is None else torch.tanh(scores / softcap) * softcap
+
+
+def additive(mask, row, here, window, scores):
+    """What the mask adds to rows ``here``: ``[1 or head, query, key]``; causal where it is None."""
+    if mask is None:
+        last = here[:, None] + window[0]
+        columns = torch.arange(scores.shape[-1], device=scores.device)[None, :] + window[2]
+        return torch.zeros_like(scores[:1]).masked_fill(columns > last, float("-inf"))
+    rows = mask[row if mask.shape[0] > 1 else 0][:, here, : scores.shape[-1]]
+    if rows.dtype != torch.bool:
+        return rows
+    return torch.zeros_like(rows, dtype=scores.dtype).masked_fill(~rows, float("-inf"))
+
+
+def reduce_rows(weights, columns, how):
+    """Rows ``[head, query, key]`` cut to the wanted keys, and reduced."""
+    wanted = weights[..., columns]
+    if how == "mass":
+        return wanted.sum(-1).cpu()
+    if how == "entropy":
+        share = wanted / wanted.sum(-1, keepdim=True)
+        return torch.special.entr(share).sum(-1).cpu()
+    return wanted.cpu()
+
+
+def edges_used(call, requests, window):
+    """For `verify`: what one attention call was given, one dict a request ``(row, queries, ...)``.
+
+    The probabilities ``[head, query, every key]`` of the rows, which edges the mask leaves open
+    there ``[1 or head, query, key]``, how many keys each query may see ``[1 or head, all queries]``,
+    what the rows mix out of the values ``[head, query, width]``, and the module's layer number.
+    """
+    args, kwargs = call
+    every = ((window[0], window[0] + window[1]),)
+    found = []
+    for request in requests:
+        weights, _ = probabilities(call, request, window)
+        values = args[3][request[0]].repeat_interleave(weights.shape[0] // args[3].shape[1], dim=0)
+        found.append(
+            {
+                "weights": weights.cpu(),
+                "open": opened(call, request[0], request[1], window).cpu(),
+                "keys_seen": opened(call, request[0], every, window).sum(-1).cpu(),
+                "mixed": torch.matmul(weights.to(values), values).cpu(),
+                "layer": getattr(args[0], "layer_idx", None),
+            }
+        )
+    return found
+
+
+def opened(call, row, queries, window):
+    """Which edges the mask leaves open, ``[1 or head, query, key]``."""
+    args, _ = call
+    here = index(queries, window[0], window[1], args[1].device)
+    blank = torch.zeros(1, len(here), args[2].shape[2], dtype=args[1].dtype, device=args[1].device)
+    return additive(args[4], row, here, window, blank) > torch.finfo(blank.dtype).min / 2
+
+
+def mixed_rows(output, requests, window):
+    """What an attention call returned at some rows, ``[head, query, width]``."""
+    value = output[0]
+    return [
+        value[request[0], index(request[1], window[0], window[1], value.device)].transpose(0, 1).cpu()
+        for request in requests
+    ]
+
+
+def hidden_rows(value, requests, window):
+    """Rows ``[position, width]`` of a module's output; a request is ``(row, positions)``."""
+    hidden = value[0] if isinstance(value, tuple) else value
+    return [hidden[row, index(positions, window[0], window[1], hidden.device)].cpu() for row, positions in requests]
+
+
+def embedding_rows(inputs, requests, window):
+    """Rows ``[position, width]`` of the embeddings that enter the decoder."""
+    return hidden_rows(inputs[1]["inputs_embeds"], requests, window)
+
+
+def feature_rows(output, requests, window):
+    """Rows ``[token, width]`` of the image features, counted over all rows and images."""
+    flat = output.reshape(1, -1, output.shape[-1])
+    return [flat[0, index(positions, 0, flat.shape[1], flat.device)].cpu() for _, positions in requests]
+
+
+def logit_rows(logits, requests, window):
+    """Logits ``[position, vocabulary]``, float32; a request is ``(row, kept columns)``."""
+    return [logits[row, list(columns)].float().cpu() for row, columns in requests]
+
+
+def answer_scores(logits, requests, window):
+    """``[logit, logprob, rank, top token]`` of one token; a request is ``(row, column, token)``.
+
+    Rank 0 is the most probable token; ties count as better.
+    """
+    found = []
+    for row, column, token in requests:
+        scores = logits[row, column].float()
+        rank = (scores > scores[token]).sum()
+        logprob = torch.log_softmax(scores.double(), -1)[token]
+        found.append(torch.stack([scores[token].double(), logprob, rank.double(), scores.argmax().double()]).cpu())
+    return found

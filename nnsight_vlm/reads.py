@@ -1,0 +1,105 @@
+"""What to look at in a run, as values: attention rows and hidden states.
+
+A readout never changes a run. It sees what the model really used, after every intervention.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from . import readouts
+from .errors import SpecError
+from .interventions import frozen
+from .plan import OUTSIDE, SITES, STATES, Layers, Scope
+from .prompts import Where
+
+Request = tuple[int, str, str, Any, tuple[Any, ...]]
+"""`(layer, site, place, readout, request of one case)`."""
+
+
+class Readout(ABC):
+    """Something to look at in a run."""
+
+    @abstractmethod
+    def lower(self, scope: Scope) -> Iterator[Request]:
+        """One request a layer, for one case."""
+
+    @abstractmethod
+    def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
+        """One tensor from what the layers gave."""
+
+
+@dataclass(frozen=True)
+class Attention(Readout):
+    """Attention probabilities from `queries` to `keys`: `[layer, head, query, key]`, float32.
+
+    Only these rows are computed, from the live query, key and mask, under sdpa as under eager.
+    Rows are normalised over *all* keys, so they sum to 1 only where `keys="all"`.
+
+    Args:
+        queries, keys: group name(s) or positions.
+        layers: which layers.
+        heads: head numbers; default all.
+        reduce: `rows`; `mass`, the sum over the keys `[layer, head, query]`; or `entropy` of the
+            distribution over the keys, in nats, `[layer, head, query]`.
+    """
+
+    queries: Where
+    keys: Where
+    layers: Layers = field(default="all", kw_only=True)
+    heads: Sequence[int] | None = field(default=None, kw_only=True)
+    reduce: str = field(default="rows", kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "keys", "layers", "heads"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
+        if self.reduce not in ("rows", "mass", "entropy"):
+            raise SpecError(f"no reduction {self.reduce!r}; there are rows, mass and entropy")
+
+    def lower(self, scope: Scope) -> Iterator[Request]:
+        queries, keys = scope.places(self.queries), scope.places(self.keys)
+        for layer in scope.layers(self.layers):
+            heads = scope.heads(self.heads, layer)
+            request = (scope.seat.row, queries, keys, None if heads is None else heads[1], self.reduce)
+            yield layer, "mask", "call", readouts.attention_rows, request
+
+    def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(layers))
+
+
+@dataclass(frozen=True)
+class Residual(Readout):
+    """Hidden states at positions: `[layer, position, width]`, in the model's own dtype.
+
+    `site` is one of those of `StateWrite`; `embedding` and `features` have no layers and give
+    `[position, width]`.
+    """
+
+    where: Where
+    layers: Layers = field(default="all", kw_only=True)
+    site: str = field(default="residual", kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", frozen(self.where))
+        object.__setattr__(self, "layers", frozen(self.layers))
+        if self.site not in STATES:
+            raise SpecError(f"no site {self.site!r}; the sites are {', '.join(STATES)}")
+
+    def lower(self, scope: Scope) -> Iterator[Request]:
+        if SITES[self.site].layered:
+            request = (scope.seat.row, scope.places(self.where))
+            for layer in scope.layers(self.layers):
+                yield layer, self.site, "output", readouts.hidden_rows, request
+        elif self.site == "features":
+            yield OUTSIDE, self.site, "features", readouts.feature_rows, (0, scope.feature_places(self.where))
+        else:
+            request = (scope.seat.row, scope.places(self.where))
+            yield OUTSIDE, self.site, "inputs", readouts.embedding_rows, request
+
+    def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(layers)) if SITES[self.site].layered else layers[0]

@@ -1,0 +1,76 @@
+"""The few lines that carry a plan out inside nnsight. They travel; all thinking was done at home.
+
+A *step* is ``(layer, path, place, act, writes, packing)``, sorted in the order in which the model
+reaches it. Steps that run once a prompt and steps that run once a decoded token live in two
+workers: a worker parked on the vision tower would drop the decoder's steps after the first token.
+
+This file travels to NDIF by source: see `kernels`.
+"""
+
+from __future__ import annotations
+
+from nnsight.intervention.interleaver import OutOfOrderError
+from nnsight.intervention.iterator import Iterations
+
+from .kernels import reaches, windows
+
+
+def once(model, steps):
+    """Carry out the steps of the image side, which the model passes once a prompt."""
+    for _, path, _, act, writes, packing in steps:
+        site = model.get(path)
+        site.output = act(site.output, writes, (0, 0), packing, {})
+
+
+def on_every_token(model, decoder, steps):
+    """Carry out the decoder's steps in the prompt's forward and in each decoded token's."""
+    layers = sorted({step[0] for step in steps})
+    for token in Iterations()[0:]:
+        try:
+            inputs = model.get(decoder).inputs
+        except OutOfOrderError:
+            if token == 0:
+                raise
+            return  # the model has stopped: there is no such token
+        perform(model, steps, windows(inputs, layers))
+
+
+def perform(model, steps, held):
+    """One forward's steps; sites whose positions it does not hold are left alone."""
+    memo = {}
+    for layer, path, place, act, writes, packing in steps:
+        window = held[layer]
+        if packing is None and not reaches(writes, window):
+            continue
+        site = model.get(path)
+        if place == "inputs":
+            site.inputs = act(site.inputs, writes, window, packing, memo)
+        else:
+            site.output = act(site.output, writes, window, packing, memo)
+
+
+def collect(model, decoder, reads):
+    """One list a read, in the order of the reads: ``(layer, path, place, read, requests)``."""
+    found = []
+    held = {}
+    for layer, path, place, read, requests in reads:
+        if place == "features":
+            value = model.get(path).output
+        else:
+            if not held:
+                inputs = model.get(decoder).inputs
+                held = windows(inputs, {step[0] for step in reads})
+            value = inputs if path == decoder else fetch(model, path, place)
+        found.append(read(value, requests, held.get(layer)))
+    return found
+
+
+def fetch(model, path, place):
+    """What a site holds: a module's output, the logits, or what a call inside it takes or returns."""
+    if place == "logits":
+        return model.output.logits
+    if place == "output":
+        return model.get(path).output
+    call, _, end = place.partition(".")
+    operation = getattr(model.get(path).source, call)
+    return operation.output if end == "output" else operation.inputs
