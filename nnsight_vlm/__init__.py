@@ -1,10 +1,27 @@
-"""See and change how vision-language models turn an image into words."""
+"""See and change how vision-language models turn an image into words.
+
+Name *what to change* as a value, run it, and get a tidy table back:
+
+>>> import nnsight_vlm as nv
+>>> model = nv.load("shapes")
+>>> prompt = nv.encode(model, "describe the image .", nv.shapes.scene(3).image)
+>>> cut = nv.Knockout("image", "last", layers=nv.depth(0.25, 0.5))
+>>> nv.run(model, prompt, cut).logits.shape == nv.run(model, prompt).logits.shape
+True
+
+The rooms, in the order in which they may know of each other: `families` (where each model keeps
+its parts), `grids` (which token saw which pixels), `kernels`, `readouts` and `runner` (the code
+that travels to the model), `rows`, `prompts` and `encoding` (which token is what), `layouts` (where
+a variant sits), `plan`, `interventions`, `reads`, `engine` (the only nnsight traces), `verify`,
+`sweep`, `recipes`, `report`.
+"""
 
 from __future__ import annotations
 
 import nnsight as _nnsight
 
 from . import shapes
+from .encoding import encode, stack
 from .engine import Generation, Run, generate, install, run
 from .errors import InterventionError, SpecError
 from .families import FAMILIES, Family
@@ -12,9 +29,40 @@ from .grids import Grid
 from .interventions import Ablate, Allow, Intervention, Knockout, Patch
 from .models import load
 from .plan import depth, window
-from .prompts import Prompt, encode
+from .prompts import Prompt
 from .reads import Attention, Residual
 from .sweep import generations, sweep
 from .verify import Proof, verify
 
 _nnsight.register("nnsight_vlm")  # code travels to NDIF by source: the server has no copy of it
+
+__all__ = [
+    "FAMILIES",
+    "Ablate",
+    "Allow",
+    "Attention",
+    "Family",
+    "Generation",
+    "Grid",
+    "Intervention",
+    "InterventionError",
+    "Knockout",
+    "Patch",
+    "Prompt",
+    "Proof",
+    "Residual",
+    "Run",
+    "SpecError",
+    "depth",
+    "encode",
+    "generate",
+    "generations",
+    "install",
+    "load",
+    "run",
+    "shapes",
+    "stack",
+    "sweep",
+    "verify",
+    "window",
+]

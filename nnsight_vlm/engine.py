@@ -11,17 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import nnsight
 import torch
+from nnsight import save
 
-from . import readouts, runner
+from . import readouts
 from .errors import SpecError
 from .families import family, layer_count
 from .interventions import CLEAN, Capture, Intervention, Written
 from .layouts import Layout, Seat, as_it_is
 from .plan import SITES, Plan, compile_plan, path_of, refuse_blind_rows, scope
-from .prompts import Prompt, Where, to_positions
+from .prompts import Prompt
 from .reads import Readout, Residual
+from .runner import collect, on_every_token, once
+from .rows import Where, to_positions
 
 Remote = bool | str
 Values = dict[int, torch.Tensor]
@@ -142,7 +144,9 @@ def run(
     gathered, *found = forward(model, layout, plan, asked, (readouts.logit_rows, picks), kept, remote)
     logits = [rows[0] if positions is None else rows for rows in gathered]
     joined = logits[0] if len(prompt) == 1 else torch.stack(logits)
-    return Run(logits=joined, reads=tuple(_assembled(read, got, len(prompt)) for read, got in zip(reads, found, strict=True)))
+    return Run(
+        logits=joined, reads=tuple(_assembled(read, got, len(prompt)) for read, got in zip(reads, found, strict=True))
+    )
 
 
 def _logit_places(seat: Seat, positions: Where | None) -> tuple[int, ...]:
@@ -180,14 +184,21 @@ def forward(
 
     `scored` is a readout of the logits and its requests; logits exist at places `kept` only.
     """
-    order = sorted((step[0], step[1], read, number) for read, steps in enumerate(asked) for number, step in enumerate(steps))
+    order = sorted(
+        (step[0], step[1], read, number) for read, steps in enumerate(asked) for number, step in enumerate(steps)
+    )
     steps = [asked[read][number] for _, _, read, number in order]
     last = (layer_count(model), "", "logits", scored[0], scored[1])
     body = (*((step[0], *step[2:]) for step in steps), last)
     decoder = family(model).decoder
     edited = install_plan(model, plan)
-    with torch.no_grad(), edited.trace(**layout.prompt.inputs, **_positions(layout.prompt), logits_to_keep=torch.tensor(kept), remote=remote):
-        found = nnsight.save(runner.collect(edited, decoder, body))
+    with (
+        torch.no_grad(),
+        edited.trace(
+            **layout.prompt.inputs, **_positions(layout.prompt), logits_to_keep=torch.tensor(kept), remote=remote
+        ),
+    ):
+        found = save(collect(edited, decoder, body))
     results: list[list[Any]] = [[None] * len(steps) for steps in asked]
     for (_, _, read, number), value in zip(order, found, strict=False):
         results[read][number] = value
@@ -248,7 +259,7 @@ def decode(
         raise SpecError("generation needs padding on the left; this encoding is padded on the right")
     edited = install_plan(model, compile_plan(model, lower(model, layout, cases, values)))
     with torch.no_grad(), edited.generate(**prompt.inputs, **{"do_sample": False, **options}, remote=remote) as tracer:
-        sequences = nnsight.save(tracer.result.cpu())
+        sequences = save(tracer.result.cpu())
     return [_answer(model, line) for line in sequences[:, prompt.width :].tolist()]
 
 
@@ -260,7 +271,9 @@ def generation(model: Any, prompt: Prompt, answer: tuple[int, ...]) -> Generatio
 def _cases(prompt: Prompt, intervention: Any) -> list[Intervention]:
     listed = list(intervention) if isinstance(intervention, Sequence) else [intervention] * len(prompt)
     if len(listed) != len(prompt):
-        raise SpecError(f"{len(listed)} interventions for a prompt of {len(prompt)} row(s); give one, or one for each row")
+        raise SpecError(
+            f"{len(listed)} interventions for a prompt of {len(prompt)} row(s); give one, or one for each row"
+        )
     return [CLEAN if case is None else case for case in listed]
 
 
@@ -291,7 +304,9 @@ def install(model: Any, prompt: Prompt, intervention: Intervention | None = None
     intervention = CLEAN if intervention is None else intervention
     values = capture(model, [intervention], remote)
     check(model, prompt, intervention, values)
-    return install_plan(model, compile_plan(model, lower(model, as_it_is(prompt), [intervention] * len(prompt), values)))
+    return install_plan(
+        model, compile_plan(model, lower(model, as_it_is(prompt), [intervention] * len(prompt), values))
+    )
 
 
 def install_plan(model: Any, plan: Plan) -> Any:
@@ -300,9 +315,9 @@ def install_plan(model: Any, plan: Plan) -> Any:
     if plan.once:
         image_side = plan.once
         with edited.edit(inplace=True):
-            runner.once(edited, image_side)
+            once(edited, image_side)
     if plan.every_token:
         decoder, steps = family(model).decoder, plan.every_token
         with edited.edit(inplace=True):
-            runner.on_every_token(edited, decoder, steps)
+            on_every_token(edited, decoder, steps)
     return edited

@@ -24,7 +24,9 @@ def label(value: Any) -> Any:
     return value
 
 
-def bootstrap(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap(
+    values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean and percentile-bootstrap interval `(mean, low, high)`; NaN values are left out.
 
     With one value the interval is NaN: nothing is known about its spread.

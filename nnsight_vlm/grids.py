@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import reduce
 from PIL import Image
 from torch.nn import functional
 
@@ -75,7 +74,7 @@ class Grid:
         if mask.shape != (height, width):
             raise SpecError(f"the mask has shape {mask.shape}; the image is (height, width) = {(height, width)}")
         inside = [mask[box_slices(box, self.size)].mean() for box in self.boxes]
-        return np.nan_to_num(np.asarray(inside, dtype=float))
+        return np.asarray(inside, dtype=float)
 
     def heatmap(self, values: Sequence[float] | torch.Tensor | np.ndarray) -> np.ndarray:
         """Values `[token]` drawn at the size of the image, `[height, width]`, bilinearly between patches.
@@ -136,28 +135,43 @@ def _fit_line(values: np.ndarray) -> tuple[float, float]:
     return float(start), float(slope)
 
 
-def square(model: Any, processor: Any, size: tuple[int, int], tokens: int) -> tuple[list[tuple[int, int]], np.ndarray]:
+def square(model: Any, size: tuple[int, int], tokens: int) -> tuple[list[tuple[int, int]], np.ndarray]:
     """One square of patches, row by row: CLIP and SigLIP towers with one tile an image.
 
-    Returns `(row, column)` and `[token, 4]` pixel boxes of each token.
+    Returns `(row, column)` and `[token, 4]` pixel boxes of each token of a `(width, height)` picture.
     """
     side = round(tokens**0.5)
     patch = model._module.config.vision_config.patch_size
     if side * side != tokens:
         raise SpecError(f"{tokens} image tokens are no square grid; this family's row says grid='square'")
-    left, across, top, down = pixel_origins(processor, size)[0]
+    left, across, top, down = pixel_origins(model.processor, size)[0]
     cells = [(row, column) for row in range(side) for column in range(side)]
     edges = [
-        (left + across * patch * c, top + down * patch * r, left + across * patch * (c + 1), top + down * patch * (r + 1))
+        (
+            left + across * patch * c,
+            top + down * patch * r,
+            left + across * patch * (c + 1),
+            top + down * patch * (r + 1),
+        )
         for r, c in cells
     ]
     bounds = np.asarray([size[0], size[1], size[0], size[1]], dtype=float)
     return cells, np.clip(np.asarray(edges), 0, bounds)
 
 
-GRIDS: dict[str, Callable[..., tuple[list[tuple[int, int]], np.ndarray]]] = {"square": square}
+def square_count(model: Any) -> int:
+    """Tokens of every image of such a model."""
+    config = model._module.config
+    patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    return int(patches + (config.vision_feature_select_strategy == "full"))
 
 
-def patch_means(values: np.ndarray, patch: int) -> np.ndarray:
-    """Means of `[height, width]` over square patches, `[row, column]`."""
-    return np.asarray(reduce(values, "(row high) (column wide) -> row column", "mean", high=patch, wide=patch))
+@dataclass(frozen=True, kw_only=True)
+class GridKind:
+    """How a family lays image tokens out: how many an image has, and where each lies."""
+
+    count: Callable[[Any], int]
+    place: Callable[[Any, tuple[int, int], int], tuple[list[tuple[int, int]], np.ndarray]]
+
+
+GRIDS: dict[str, GridKind] = {"square": GridKind(count=square_count, place=square)}

@@ -19,7 +19,8 @@ import torch
 
 from .errors import SpecError
 from .plan import OUTSIDE, SITES, STATES, Layers, Scope, Write
-from .prompts import Prompt, Ranges, Where, to_positions
+from .prompts import Prompt
+from .rows import Ranges, Where, to_positions
 
 Written = tuple[str, int, Write]
 
@@ -189,8 +190,9 @@ class StateWrite(Single):
         positions = to_positions(scope.ranges(self.where), scope.seat.tokens.stop)
         if values.dim() != 3 or values.shape[1] != len(positions) or values.shape[0] not in (1, len(layers)):
             raise SpecError(
-                f"the source gives values of shape {tuple(values.shape)} and {len(positions)} position(s) ({self.where!r}) are "
-                f"written in {len(layers)} layer(s); choose positions that correspond, in a Patch with source_where="
+                f"the source gives values of shape {tuple(values.shape)} and {len(positions)} position(s) "
+                f"({self.where!r}) are written in {len(layers)} layer(s); choose positions that correspond, "
+                "in a Patch with source_where="
             )
         places = self.places(scope, positions)
         for layer, rows in zip(layers, values.expand(len(layers), -1, -1), strict=True):
@@ -235,7 +237,9 @@ class Patch(StateWrite):
         super().__post_init__()
         object.__setattr__(self, "source_where", frozen(self.source_where))
         if not isinstance(self.source, (Prompt, torch.Tensor)):
-            raise SpecError(f"a patch takes its values from a Prompt or a tensor; {type(self.source).__name__} was given")
+            raise SpecError(
+                f"a patch takes its values from a Prompt or a tensor; {type(self.source).__name__} was given"
+            )
 
     def capture(self) -> Capture | None:
         if not isinstance(self.source, Prompt):
@@ -269,7 +273,9 @@ class Ablate(StateWrite):
         if self.how not in ("zero", "mean", "resample"):
             raise SpecError(f"no ablation how={self.how!r}; there are zero, mean and resample")
         if (self.how == "resample") != isinstance(self.source, Prompt):
-            raise SpecError('resampling needs the prompt to sample from: nv.Ablate("image", how="resample", source=other)')
+            raise SpecError(
+                'resampling needs the prompt to sample from: nv.Ablate("image", how="resample", source=other)'
+            )
 
     def capture(self) -> Capture | None:
         if self.source is None:

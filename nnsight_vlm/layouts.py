@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .prompts import Prompt, Range, Ranges, Row, stack
+from .encoding import stack
+from .prompts import Prompt
+from .rows import Range, Ranges, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,8 @@ class Seat:
     def places(self, ranges: Ranges) -> Ranges:
         """The same for ranges; a shared sequence cuts open ends where the case ends."""
         found: list[Range] = []
-        for start, stop in ranges:
-            stop = min(self.tokens.stop if stop is None else stop, self.tokens.stop) if self.shared else stop
+        for start, end in ranges:
+            stop = min(end or self.tokens.stop, self.tokens.stop) if self.shared else end
             if start < self.branch:
                 found.append((start, self.branch if stop is None else min(stop, self.branch)))
             if stop is None or stop > self.branch:

@@ -8,13 +8,15 @@ import torch
 from nnsight import TransformersModel
 from transformers import AutoProcessor
 
-from .shapes.model import checkpoint
 from .families import family
+from .shapes.model import checkpoint
 
 EMBEDDED = ("shapes", "shapes-gist")
 
 
-def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool = True, **options: Any) -> TransformersModel:
+def load(
+    model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool = True, **options: Any
+) -> TransformersModel:
     """A vision-language model as a plain `nnsight.TransformersModel`.
 
     Args:

@@ -18,7 +18,7 @@ from . import kernels
 from .errors import SpecError
 from .families import Family, family, head_count, layer_count
 from .layouts import Seat
-from .prompts import Range, Ranges, Row, Where
+from .rows import Range, Ranges, Row, Where
 
 Step = tuple[Any, ...]
 Write = tuple[Any, ...]
@@ -46,7 +46,9 @@ class Site:
 
 
 SITES: dict[str, Site] = {
-    "features": Site(stage=0, module="{projector}", place="output", act=kernels.write_features, once=True, layered=False),
+    "features": Site(
+        stage=0, module="{projector}", place="output", act=kernels.write_features, once=True, layered=False
+    ),
     "embedding": Site(stage=0, module="{decoder}", place="inputs", act=kernels.write_embeddings, layered=False),
     "mask": Site(stage=1, module="{layers}.{layer}.{attention}", place="inputs", act=kernels.close_edges),
     "attention": Site(stage=2, module="{layers}.{layer}.{attention}", place="output", act=kernels.write_output),
@@ -133,7 +135,9 @@ class Scope:
         wanted = self.ranges(where)
         inside = [place for place, position in enumerate(pixels) if holds(wanted, position)]
         if not inside or len(inside) != sum((b or 0) - a for a, b in wanted):
-            raise SpecError(f'site "features" holds image tokens only, and {where!r} is not made of them; write "image"')
+            raise SpecError(
+                f'site "features" holds image tokens only, and {where!r} is not made of them; write "image"'
+            )
         return tuple((place + self.seat.features, place + self.seat.features + 1) for place in inside)
 
     def layers(self, layers: Layers) -> tuple[int, ...]:
@@ -168,7 +172,9 @@ def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
     """What a layer choice means in a model of `count` layers, sorted; not yet checked against it."""
     if isinstance(layers, str):
         if layers not in ("all", "attention"):
-            raise SpecError(f'no layers {layers!r}; write "all", a number, a list, nv.window(8, 16) or nv.depth(0.25, 0.5)')
+            raise SpecError(
+                f'no layers {layers!r}; write "all", a number, a list, nv.window(8, 16) or nv.depth(0.25, 0.5)'
+            )
         return tuple(range(count))
     if isinstance(layers, int):
         return (layers,)

@@ -35,9 +35,9 @@ def probabilities(call, request, window):
     columns = index(keys, window[2], key.shape[2], query.device)
     groups = query.shape[1] // key.shape[1]
     chosen = query[row][:, here]
-    scores = torch.matmul(
-        chosen.reshape(key.shape[1], groups * len(here), -1), key[row].transpose(-1, -2)
-    ).reshape(query.shape[1], len(here), -1)
+    scores = torch.matmul(chosen.reshape(key.shape[1], groups * len(here), -1), key[row].transpose(-1, -2)).reshape(
+        query.shape[1], len(here), -1
+    )
     scores = scaled(scores, kwargs, query.shape[-1])
     scores = scores + additive(mask, row, here, window, scores)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
@@ -81,7 +81,7 @@ def edges_used(call, requests, window):
     there ``[1 or head, query, key]``, how many keys each query may see ``[1 or head, all queries]``,
     what the rows mix out of the values ``[head, query, width]``, and the module's layer number.
     """
-    args, kwargs = call
+    args = call[0]
     every = ((window[0], window[0] + window[1]),)
     found = []
     for request in requests:
@@ -101,7 +101,7 @@ def edges_used(call, requests, window):
 
 def opened(call, row, queries, window):
     """Which edges the mask leaves open, ``[1 or head, query, key]``."""
-    args, _ = call
+    args = call[0]
     here = index(queries, window[0], window[1], args[1].device)
     blank = torch.zeros(1, len(here), args[2].shape[2], dtype=args[1].dtype, device=args[1].device)
     return additive(args[4], row, here, window, blank) > torch.finfo(blank.dtype).min / 2

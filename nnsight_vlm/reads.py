@@ -16,7 +16,7 @@ from . import readouts
 from .errors import SpecError
 from .interventions import frozen
 from .plan import OUTSIDE, SITES, STATES, Layers, Scope
-from .prompts import Where
+from .rows import Where
 
 Request = tuple[int, str, str, Any, tuple[Any, ...]]
 """`(layer, site, place, readout, request of one case)`."""

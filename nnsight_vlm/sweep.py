@@ -63,7 +63,12 @@ def sweep(
     chosen = choose(model, prompt, cases, values, execution)
     clean, *scores = score(model, prompt, [CLEAN, *cases], values, token, chosen, remote)
     rows = [
-        {"variant": name, **{key: label(value) for key, value in case.fields().items()}, **_columns(model, found), **_clean(clean)}
+        {
+            "variant": name,
+            **{key: label(value) for key, value in case.fields().items()},
+            **_columns(model, found),
+            **_clean(clean),
+        }
         for name, case, found in zip(names, cases, scores, strict=True)
     ]
     frame = pd.DataFrame(rows)
@@ -127,7 +132,9 @@ def answer_token(model: Any, answer: str | int) -> int:
     if isinstance(answer, int):
         return answer
     if model.tokenizer is None:
-        raise SpecError(f"reading the answer {answer!r} needs a tokenizer; give a token id, or nv.load(model, processor=...)")
+        raise SpecError(
+            f"reading the answer {answer!r} needs a tokenizer; give a token id, or nv.load(model, processor=...)"
+        )
     spellings = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answer, answer.strip())]
     for ids in spellings:
         if len(ids) == 1 and ids[0] != model.tokenizer.unk_token_id:
@@ -171,7 +178,13 @@ def why_not_packed(model: Any, prompt: Prompt, branch: int) -> str:
 
 
 def score(
-    model: Any, prompt: Prompt, cases: Sequence[Intervention], values: Values, token: int, execution: str, remote: Remote
+    model: Any,
+    prompt: Prompt,
+    cases: Sequence[Intervention],
+    values: Values,
+    token: int,
+    execution: str,
+    remote: Remote,
 ) -> list[list[float]]:
     """`[logit, logprob, rank, top token]` of the last position, one list a case."""
     branch = branch_point(model, prompt, cases, values)

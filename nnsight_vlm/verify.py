@@ -20,7 +20,8 @@ from .families import family, head_count, layer_count
 from .interventions import CLEAN, Intervention, Written
 from .layouts import Layout, Seat, as_it_is
 from .plan import SITES, compile_plan, path_of, scope
-from .prompts import Prompt, Ranges, to_positions
+from .prompts import Prompt
+from .rows import Ranges, to_positions
 
 TOLERANCE = 1e-4
 """Of the scale of the values compared, in float32; half precision gets 100 times that."""
@@ -130,7 +131,8 @@ def _read_edges(model: Any, layout: Layout, rows: Sequence[tuple[int, ...]], pla
     """Per layer `(what each row's attention was given, what it returned)`."""
     row, site = family(model), SITES["mask"]
     requests = tuple(
-        (seat.row, tuple((p, p + 1) for p in wanted), (), None, "rows") for seat, wanted in zip(layout.seats, rows, strict=True)
+        (seat.row, tuple((p, p + 1) for p in wanted), (), None, "rows")
+        for seat, wanted in zip(layout.seats, rows, strict=True)
     )
     ends = ((row.attention_call, readouts.edges_used), (f"{row.attention_call}.output", readouts.mixed_rows))
     asked = [
@@ -138,10 +140,14 @@ def _read_edges(model: Any, layout: Layout, rows: Sequence[tuple[int, ...]], pla
         for layer in range(layer_count(model))
     ]
     try:
-        _, *found = forward(model, layout, plan, asked, (readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1], remote)
+        _, *found = forward(
+            model, layout, plan, asked, (readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1], remote
+        )
     except AttributeError as error:
         path = asked[0][0][2]
-        raise InterventionError(f"the family row of {row.model_type!r} points at {path!r}, which calls no attention: {error}") from error
+        raise InterventionError(
+            f"the family row of {row.model_type!r} points at {path!r}, which calls no attention: {error}"
+        ) from error
     return found
 
 
@@ -163,11 +169,13 @@ def _compare(layer: int, seat: Seat, rows: Sequence[int], cuts: Sequence[Any], c
     if bool(mass.any()):
         head, query, key = (int(n) for n in mass.nonzero()[0])
         raise InterventionError(
-            f"layer {layer}, head {head}: position {rows[query]} still gives {float(mass[head, query, key]):.3g} of its "
-            f"attention to position {key}, an edge that is cut"
+            f"layer {layer}, head {head}: position {rows[query]} still gives "
+            f"{float(mass[head, query, key]):.3g} of its attention to position {key}, an edge that is cut"
         )
     _expect_same(layer, rows, was_open & ~planned, is_open)
-    _expect_counts(layer, seat, rows, planned & was_open, clean["keys_seen"].expand(heads, -1), cut["keys_seen"].expand(heads, -1))
+    _expect_counts(
+        layer, seat, rows, planned & was_open, clean["keys_seen"].expand(heads, -1), cut["keys_seen"].expand(heads, -1)
+    )
     return int((planned & was_open).sum())
 
 
@@ -194,15 +202,17 @@ def _expect_same(layer: int, rows: Sequence[int], expected: torch.Tensor, found:
         raise InterventionError(f"layer {layer}, head {head}: the edge from position {rows[query]} to {key} is {state}")
 
 
-def _expect_counts(layer: int, seat: Seat, rows: Sequence[int], closed: torch.Tensor, clean: torch.Tensor, cut: torch.Tensor) -> None:
+def _expect_counts(
+    layer: int, seat: Seat, rows: Sequence[int], closed: torch.Tensor, clean: torch.Tensor, cut: torch.Tensor
+) -> None:
     expected = clean.clone()
     expected[:, list(rows)] -= closed.sum(-1)
     wrong = (expected != cut).nonzero()
     if len(wrong):
         head, query = (int(n) for n in wrong[0])
         raise InterventionError(
-            f"layer {layer}, head {head}, row {seat.row}: position {query} may attend to {int(cut[head, query])} keys and "
-            f"{int(expected[head, query])} were expected; a cut has reached a row or layer that it does not name"
+            f"layer {layer}, head {head}, row {seat.row}: position {query} may attend to {int(cut[head, query])} "
+            f"keys and {int(expected[head, query])} were expected; a cut has reached what it does not name"
         )
 
 
@@ -210,7 +220,8 @@ def _expect_output(layer: int, recomputed: torch.Tensor, returned: torch.Tensor)
     gap = float((recomputed.float() - returned.float()).abs().max())
     if not gap <= _tolerance(returned):
         raise InterventionError(
-            f"layer {layer}: the attention returned values that its own query, key, value and mask do not give (off by {gap:.3g})"
+            f"layer {layer}: the attention returned what its own query, key, value and mask do not give "
+            f"(off by {gap:.3g})"
         )
 
 
@@ -228,7 +239,9 @@ def _verify_states(model: Any, layout: Layout, writes: Sequence[Written], remote
     return len(sites)
 
 
-def _whole_state(model: Any, layout: Layout, writes: Sequence[Written], name: str, layer: int, remote: Remote) -> torch.Tensor:
+def _whole_state(
+    model: Any, layout: Layout, writes: Sequence[Written], name: str, layer: int, remote: Remote
+) -> torch.Tensor:
     """What a site holds at every place, `[row, place, width]`."""
     site, row = SITES[name], family(model)
     everything = ((0, None),)
@@ -238,7 +251,9 @@ def _whole_state(model: Any, layout: Layout, writes: Sequence[Written], name: st
     requests = tuple((number, everything) for number in range(rows))
     step = (layer, site.stage, path_of(row, site.module, layer), place, reads.get(name, readouts.hidden_rows), requests)
     plan = compile_plan(model, writes)
-    _, [found] = forward(model, layout, plan, [[step]], (readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1], remote)
+    _, [found] = forward(
+        model, layout, plan, [[step]], (readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1], remote
+    )
     return torch.stack(found)
 
 

@@ -1,0 +1,140 @@
+"""Rows: which token of a prompt is what.
+
+Positions are absolute: they count padding, so they index the tensors that the model sees. Between
+the rooms of this package they travel as *ranges*, `((5, 581), (600, None))`; `None` leaves the end
+open for tokens that are not generated yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .errors import SpecError
+
+Range = tuple[int, int | None]
+Ranges = tuple[Range, ...]
+Where = str | int | Sequence["str | int"]
+
+GROUPS = ("image", "image.N", "system", "query", "text", "last", "first", "bos", "generated", "all")
+
+
+def to_ranges(positions: Sequence[int]) -> Ranges:
+    """Sorted positions as ranges: `(5, 6, 7, 9)` is `((5, 8), (9, 10))`."""
+    ranges: list[Range] = []
+    for position in sorted(set(positions)):
+        if ranges and ranges[-1][1] == position:
+            ranges[-1] = (ranges[-1][0], position + 1)
+        else:
+            ranges.append((position, position + 1))
+    return tuple(ranges)
+
+
+def to_positions(ranges: Ranges, stop: int) -> tuple[int, ...]:
+    """Ranges as sorted positions, open ends cut at `stop`."""
+    return tuple(sorted({p for a, b in ranges for p in range(a, stop if b is None else min(b, stop))}))
+
+
+def merged(ranges: Sequence[Range]) -> Ranges:
+    """Sorted ranges that do not overlap."""
+    found: list[Range] = []
+    for start, stop in sorted(ranges, key=lambda pair: pair[0]):
+        last = found[-1][1] if found else -1
+        if found and (last is None or start <= last):
+            found[-1] = (found[-1][0], None if last is None or stop is None else max(last, stop))
+        else:
+            found.append((start, stop))
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Which token of one row is what.
+
+    Attributes:
+        tokens: token ids, padding included.
+        start: position of the first real token.
+        stop: one past the last real token.
+        answer: where the model's own words begin; equal to `stop` until the prompt has grown.
+        images: positions of each image's tokens.
+        bos: position of the token that opens the text, if there is one.
+    """
+
+    tokens: tuple[int, ...]
+    start: int
+    stop: int
+    answer: int
+    images: tuple[tuple[int, ...], ...]
+    bos: int | None = None
+
+    def ranges(self, where: Where) -> Ranges:
+        """Positions of a group, a number, or several of them together, as ranges.
+
+        Groups that can grow (`generated`, `text`, `all`) have an open end.
+
+        Raises:
+            SpecError: no such group, no image in the row, or a position outside the row.
+        """
+        if isinstance(where, str):
+            return self._group(where)
+        if isinstance(where, int):
+            return self._checked(where)
+        return merged([pair for part in where for pair in self.ranges(part)])
+
+    def _checked(self, position: int) -> Ranges:
+        if not self.start <= position < self.stop:
+            raise SpecError(
+                f"position {position} lies outside the prompt, whose tokens are {self.start}..{self.stop - 1}; "
+                'positions are absolute, and the last one is called "last"'
+            )
+        return ((position, position + 1),)
+
+    def _group(self, name: str) -> Ranges:
+        grown: Ranges = ((self.answer, None),)
+        if name == "generated":
+            return grown
+        if name == "all":
+            return ((self.start, None),)
+        if name in ("last", "first"):
+            place = self.answer - 1 if name == "last" else self.start
+            return ((place, place + 1),)
+        if name == "bos":
+            return self._bos()
+        if name == "text":
+            return merged([*self._text(self.start), *grown])
+        return self._image_group(name)
+
+    def _bos(self) -> Ranges:
+        if self.bos is None:
+            raise SpecError('the prompt has no "bos" token; its first token is the group "first"')
+        return ((self.bos, self.bos + 1),)
+
+    def _image_group(self, name: str) -> Ranges:
+        head, _, number = name.partition(".")
+        if head not in ("image", "system", "query") or (number and (head != "image" or not number.isdigit())):
+            raise SpecError(f"no token group {name!r}; the groups are {', '.join(GROUPS)}, or give positions")
+        if not self.images:
+            raise SpecError(f'the prompt has no image, so it has no group {name!r}; "text" and "all" are there')
+        if number and int(number) >= len(self.images):
+            raise SpecError(f"no group {name!r}: the prompt has {len(self.images)} image(s), counted from image.0")
+        if head == "image":
+            chosen = [self.images[int(number)]] if number else self.images
+            return to_ranges([position for image in chosen for position in image])
+        first = self.images[0][0]
+        return to_ranges(range(self.start, first)) if head == "system" else self._text(first)
+
+    def _text(self, begin: int) -> Ranges:
+        pixels = {position for image in self.images for position in image}
+        return to_ranges([p for p in range(begin, self.answer) if p not in pixels])
+
+    def shifted(self, by: int) -> Row:
+        """The same row with `by` tokens of padding more on its left; fewer where `by` is negative."""
+        return replace(
+            self,
+            tokens=self.tokens[-1:] * by + self.tokens if by >= 0 else self.tokens[-by:],
+            start=self.start + by,
+            stop=self.stop + by,
+            answer=self.answer + by,
+            images=tuple(tuple(p + by for p in image) for image in self.images),
+            bos=None if self.bos is None else self.bos + by,
+        )

@@ -1,0 +1,156 @@
+"""The model: its configuration, its processor, and where its trained weights lie.
+
+A `LlavaForConditionalGeneration` like any on the hub, only small: a CLIP vision tower of 4 layers, a projector of 2, a
+Llama decoder of 10, all 128 wide. An image of 80 x 80 pixels becomes 10 x 10 image tokens of 8 x 8 pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from .language import SYSTEM, words
+from .world import PIXELS
+
+CHECKPOINTS = ("shapes", "shapes-gist")
+PATCH = 8
+IMAGE_TOKENS = (PIXELS // PATCH) ** 2
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] != 'system' %}" + SYSTEM + " {% endif %}"
+    "{% for message in messages %}"
+    "{% set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string else message['content'] %}"
+    "{% for part in parts if part['type'] == 'image' %}<image> {% endfor %}"
+    "{% if message['role'] == 'user' %}user: {% elif message['role'] == 'assistant' %}assistant: {% endif %}"
+    "{% for part in parts if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def checkpoint(name: str = "shapes") -> Path:
+    """The folder of a checkpoint inside the package, to be opened with ``from_pretrained``; no network is used.
+
+    ``shapes`` is the model as trained. ``shapes-gist`` is the positive control: its query tokens carry the image by
+    construction.
+
+    >>> checkpoint("shapes").name
+    'shapes'
+    """
+    if name not in CHECKPOINTS:
+        raise ValueError(f"There is no checkpoint {name!r} in the package: write one of {', '.join(CHECKPOINTS)}.")
+    return Path(__file__).parent / "checkpoints" / name
+
+
+def vocabulary() -> dict[str, int]:
+    """Every token with its id: the special ones, then the words in alphabetical order."""
+    return {token: index for index, token in enumerate((*SPECIAL, *words()))}
+
+
+def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
+    """The model with fresh random weights, float32."""
+    import torch
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    ids = vocabulary()
+    special = {"pad_token_id": ids["<pad>"], "bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"]}
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=PIXELS,
+        patch_size=PATCH,
+        projection_dim=128,
+        hidden_act="gelu",
+    )
+    text = LlamaConfig(
+        vocab_size=len(ids),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=10,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        initializer_range=0.06,
+        tie_word_embeddings=True,
+        **special,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=ids["<image>"],
+        image_seq_length=IMAGE_TOKENS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+        **special,
+    )
+    torch.manual_seed(seed)
+    return LlavaForConditionalGeneration(config)
+
+
+def build_processor() -> LlavaProcessor:
+    """Tokenizer, image preparation and chat template in one."""
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
+    side = {"height": PIXELS, "width": PIXELS}
+    images = CLIPImageProcessorPil(size=side, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=_tokenizer(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _tokenizer():
+    """One token per word, lower case; punctuation stands alone and is glued back on when decoding."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
+    inner.normalizer = normalizers.Lowercase()
+    marks = pre_tokenizers.Split(Regex("[.,?!]"), "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks])
+    inner.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
+        model_max_length=1024,
+        padding_side="left",
+    )
+
+
+def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
+    """Write weights (float16) and processor to a folder, as a whole or not at all; what lay there is replaced."""
+    import torch
+
+    folder = Path(folder)
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    half = build_model()
+    half.load_state_dict(model.state_dict())
+    half.to(torch.float16).save_pretrained(fresh)
+    build_processor().save_pretrained(fresh)
+    for file in fresh.iterdir():
+        file.chmod(0o644)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
