@@ -137,7 +137,10 @@ class Knockout(Single):
                 yield "mask", layer, (scope.seat.row, targets, sources, heads)
 
     def first_position(self, scope: Scope) -> int:
-        return min(start for start, _ in scope.ranges(self.target))
+        """The first target that could read a source at all: rows before it lose nothing."""
+        first = min(start for start, _ in scope.ranges(self.source))
+        reached = (max(start, first) for start, stop in scope.ranges(self.target) if stop is None or stop > first)
+        return min(reached, default=scope.seat.tokens.stop - 1)
 
     def fields(self) -> dict[str, Any]:
         named = {"kind": type(self).__name__.lower(), "source": self.source, "target": self.target}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoProcessor
 from .families import family
 from .shapes.model import checkpoint
 
+TASK = "image-text-to-text"
 EMBEDDED = ("shapes", "shapes-gist")
 
 
@@ -34,12 +36,14 @@ def load(
     'llava'
     """
     if isinstance(model, torch.nn.Module):
-        loaded = TransformersModel(model, task="image-text-to-text", processor=processor, **options)
+        # without a processor nnsight would look for one on the hub: a blank stands in while it loads
+        loaded = TransformersModel(model, task=TASK, processor=processor or SimpleNamespace(), **options)
+        loaded.processor = processor
     else:
         if model in EMBEDDED:
             options = {"dtype": torch.float32, **options}  # the files hold float16
         name = str(checkpoint(model)) if model in EMBEDDED else model
         processor = processor or AutoProcessor.from_pretrained(name)
-        loaded = TransformersModel(name, task="image-text-to-text", processor=processor, dispatch=dispatch, **options)
+        loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=dispatch, **options)
     family(loaded)
     return loaded

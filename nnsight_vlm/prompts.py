@@ -82,7 +82,8 @@ class Prompt:
         text, owners, pending = "", list[int](), list[int]()
         for position in range(row.start, row.stop):
             if position in pixels:
-                text, owners, pending = text + "\n", [*owners, position], []
+                if position - 1 not in pixels:
+                    text, owners, pending = text + "\n", [*owners, position], []
                 continue
             pending.append(row.tokens[position])
             piece = self._tokenizer().decode(pending, clean_up_tokenization_spaces=False)

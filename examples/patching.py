@@ -1,0 +1,33 @@
+"""Two pictures that differ in one colour: where does the difference travel?
+
+Interchange patching (Geiger et al., arXiv 2106.02997): the residual stream of one picture's run is
+written into the other's, one layer and token group at a time.
+
+Run: python examples/patching.py
+"""
+
+import nnsight_vlm as nv
+
+
+def main() -> None:
+    model = nv.load("shapes")
+    one, other = nv.shapes.pair(5, change="color")
+    changed = next(a for a, b in zip(one.objects, other.objects, strict=True) if a.color != b.color)
+    question = f"what color is the {changed.shape} ?"
+    clean, corrupt = (nv.encode(model, question, scene.image) for scene in (one, other))
+    right = nv.generate(model, clean, max_new_tokens=1).tokens[0]
+    wrong = nv.generate(model, corrupt, max_new_tokens=1).tokens[0]
+
+    groups = ("image", "query", "last")
+    variants = [nv.Patch(group, source=clean, layers=layer) for group in groups for layer in range(10)]
+    frame, against = (nv.sweep(model, corrupt, variants, answer=token) for token in (right, wrong))
+    goal = nv.run(model, clean).logits
+    low, high = frame["clean_logit"] - against["clean_logit"], float(goal[right] - goal[wrong])
+    frame["restoration"] = (frame["logit"] - against["logit"] - low) / (high - low)
+    words = [model.tokenizer.decode([token]) for token in (right, wrong)]
+    print(f"{question} {words[0]} in the clean picture, {words[1]} in the other")
+    print(frame.pivot(index="layers", columns="where", values="restoration")[list(groups)].round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
