@@ -16,7 +16,7 @@ from nnsight import save
 
 from . import readouts
 from .errors import SpecError
-from .families import family, layer_count
+from .families import attention_span, family, layer_count
 from .interventions import CLEAN, Capture, Intervention, Written
 from .layouts import Layout, Seat, as_it_is
 from .plan import SITES, Plan, compile_plan, path_of, refuse_blind_rows, scope
@@ -76,8 +76,8 @@ def check(model: Any, prompt: Prompt, intervention: Intervention, values: Values
         for site, layer, write in intervention.lower(scope(model, seat, values)):
             if site == "mask":
                 cuts.setdefault(layer, []).append(write)
-        for distinct in {tuple(found) for found in cuts.values()}:
-            refuse_blind_rows(distinct, seat.tokens)
+        for distinct, span in {(tuple(found), attention_span(model, layer)) for layer, found in cuts.items()}:
+            refuse_blind_rows(distinct, seat.tokens, span)
 
 
 def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False) -> Values:

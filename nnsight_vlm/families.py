@@ -74,6 +74,14 @@ def layer_count(model: Any) -> int:
     return int(model._module.config.get_text_config().num_hidden_layers)
 
 
+def attention_span(model: Any, layer: int) -> int | None:
+    """How many keys back from itself a query of this layer sees; None without a sliding window."""
+    config = model._module.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    slides = kinds is None or kinds[layer] == "sliding_attention"
+    return getattr(config, "sliding_window", None) if slides else None
+
+
 def head_count(model: Any) -> int:
     """How many query heads an attention layer has."""
     return int(model._module.config.get_text_config().num_attention_heads)

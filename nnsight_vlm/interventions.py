@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from .errors import SpecError
@@ -26,7 +27,8 @@ Written = tuple[str, int, Write]
 
 
 def frozen(where: Any) -> Any:
-    """Lists as tuples, so that values compare and hash."""
+    """Lists, ranges, arrays and tensors of positions as tuples, so that values compare and hash."""
+    where = where.tolist() if isinstance(where, (np.ndarray, np.generic, torch.Tensor)) else where
     return tuple(frozen(part) for part in where) if isinstance(where, (list, tuple, range)) else where
 
 
@@ -138,9 +140,10 @@ class Knockout(Single):
 
     def first_position(self, scope: Scope) -> int:
         """The first target that could read a source at all: rows before it lose nothing."""
-        first = min(start for start, _ in scope.ranges(self.source))
+        last = scope.seat.tokens.stop - 1
+        first = min((start for start, _ in scope.ranges(self.source)), default=last)
         reached = (max(start, first) for start, stop in scope.ranges(self.target) if stop is None or stop > first)
-        return min(reached, default=scope.seat.tokens.stop - 1)
+        return min(reached, default=last)
 
     def fields(self) -> dict[str, Any]:
         named = {"kind": type(self).__name__.lower(), "source": self.source, "target": self.target}
@@ -178,9 +181,11 @@ class StateWrite(Single):
         """Layer numbers, or `(OUTSIDE,)` for a site before the first layer."""
         return scope.layers(self.layers) if SITES[self.site].layered else (OUTSIDE,)
 
-    def places(self, scope: Scope, where: Where) -> Ranges:
-        """Where the site holds positions."""
-        return scope.feature_places(where) if self.site == "features" else scope.places(where)
+    def places(self, scope: Scope, where: Where) -> tuple[int, Ranges]:
+        """Row and places where the site holds positions; image features of all rows are one line."""
+        if self.site == "features":
+            return 0, scope.feature_places(where)
+        return scope.seat.row, scope.places(where)
 
     def set_values(self, scope: Scope, values: torch.Tensor) -> Iterator[Written]:
         """Writes of `values` `[layer, position, width]`.
@@ -199,10 +204,10 @@ class StateWrite(Single):
             )
         places = self.places(scope, positions)
         for layer, rows in zip(layers, values.expand(len(layers), -1, -1), strict=True):
-            yield self.site, layer, (scope.seat.row, places, "set", rows)
+            yield self.site, layer, (*places, "set", rows)
 
     def first_position(self, scope: Scope) -> int:
-        return min(start for start, _ in scope.ranges(self.where))
+        return min((start for start, _ in scope.ranges(self.where)), default=scope.seat.tokens.stop - 1)
 
     def fields(self) -> dict[str, Any]:
         return {"kind": type(self).__name__.lower(), "where": self.where, "layers": self.layers, "site": self.site}
@@ -290,7 +295,7 @@ class Ablate(StateWrite):
             yield from self.set_values(scope, scope.captured[id(self)])
             return
         for layer in self.written_layers(scope):
-            yield self.site, layer, (scope.seat.row, self.places(scope, self.where), self.how, None)
+            yield self.site, layer, (*self.places(scope, self.where), self.how, None)
 
     def fields(self) -> dict[str, Any]:
         return super().fields() | {"how": self.how}

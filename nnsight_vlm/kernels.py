@@ -84,7 +84,7 @@ def close_edges(inputs, cuts, window, packing, memo):
     args, kwargs = inputs
     hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
     mask = kwargs.get("attention_mask")
-    known = (id(mask), id(cuts), window)
+    known = (id(mask), id(cuts), window, hidden.device)
     if known not in memo:
         base = mask
         if packing is not None:

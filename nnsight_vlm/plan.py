@@ -221,8 +221,10 @@ def compile_plan(model: Any, writes: Iterable[tuple[str, int, Write]], packing: 
     )
 
 
-def refuse_blind_rows(cuts: Sequence[Write], tokens: Row) -> None:
+def refuse_blind_rows(cuts: Sequence[Write], tokens: Row, span: int | None) -> None:
     """Refuse cuts `(row, targets, sources, heads)` of one layer that leave a query without a key.
+
+    `span` is the layer's sliding window, if it has one.
 
     Such a row would be NaN, zero or uniform, depending on the attention implementation.
 
@@ -233,7 +235,7 @@ def refuse_blind_rows(cuts: Sequence[Write], tokens: Row) -> None:
     everywhere = [cut for cut in cuts if cut[3] is None]
     for head in sorted(single) or [None]:
         chosen = everywhere + [cut for cut in cuts if cut[3] is not None and head in cut[3][1]]
-        blind = _blind_rows([(cut[1], cut[2]) for cut in chosen], tokens.start, tokens.stop + 1)
+        blind = _blind_rows([(cut[1], cut[2]) for cut in chosen], tokens.start, tokens.stop + 1, span)
         if len(blind):
             raise SpecError(
                 f"position {blind[0]} would be left with no key to attend to; leave it something to read, "
@@ -241,7 +243,7 @@ def refuse_blind_rows(cuts: Sequence[Write], tokens: Row) -> None:
             )
 
 
-def _blind_rows(pairs: Sequence[tuple[Ranges, Ranges]], start: int, stop: int) -> np.ndarray:
+def _blind_rows(pairs: Sequence[tuple[Ranges, Ranges]], start: int, stop: int, span: int | None) -> np.ndarray:
     """Absolute positions of targets all of whose causal keys are sources; one not-yet-written token included."""
     target = np.zeros((len(pairs), stop), dtype=bool)
     source = np.zeros((len(pairs), stop), dtype=bool)
@@ -252,6 +254,8 @@ def _blind_rows(pairs: Sequence[tuple[Ranges, Ranges]], start: int, stop: int) -
     closed = np.einsum("pq,pk->qk", target[:, rows].astype(np.float32), source.astype(np.float32)) > 0
     keys = np.arange(stop)
     open_keys = ~closed & (keys >= start) & (keys <= rows[:, None])
+    if span is not None:
+        open_keys &= keys > rows[:, None] - span
     return np.asarray(rows[~open_keys.any(1)])
 
 

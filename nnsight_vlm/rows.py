@@ -76,7 +76,10 @@ class Row:
             SpecError: no such group, no image in the row, or a position outside the row.
         """
         if isinstance(where, str):
-            return self._group(where)
+            found = self._group(where)
+            if not found and where != "generated":
+                raise SpecError(f"the group {where!r} is empty in this prompt, so nothing would be changed or read")
+            return found
         if isinstance(where, int):
             return self._checked(where)
         return merged([pair for part in where for pair in self.ranges(part)])
@@ -90,19 +93,23 @@ class Row:
         return ((position, position + 1),)
 
     def _group(self, name: str) -> Ranges:
-        grown: Ranges = ((self.answer, None),)
         if name == "generated":
-            return grown
+            return self._from(self.answer)
         if name == "all":
-            return ((self.start, None),)
+            return self._from(self.start)
         if name in ("last", "first"):
             place = self.answer - 1 if name == "last" else self.start
             return ((place, place + 1),)
         if name == "bos":
             return self._bos()
         if name == "text":
-            return merged([*self._text(self.start), *grown])
+            return merged([*self._text(self.start), *self._from(self.answer)])
         return self._image_group(name)
+
+    def _from(self, start: int) -> Ranges:
+        """From a position on; a row that is padded on the right cannot grow."""
+        end = None if self.stop == len(self.tokens) else self.stop
+        return () if start == end else ((start, end),)
 
     def _bos(self) -> Ranges:
         if self.bos is None:
