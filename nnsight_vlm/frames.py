@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .plan import Depth, Window
-
 RESAMPLES = 2000
-
-
-def label(value: Any) -> Any:
-    """A field of an intervention as a table shows it: `8-15` for a window, `1,2,5` for a list."""
-    if isinstance(value, Window):
-        return f"{value.start}-{value.stop - 1}"
-    if isinstance(value, Depth):
-        return f"{value.start:g}-{value.stop:g}"
-    if isinstance(value, tuple):
-        return ",".join(str(label(part)) for part in value)
-    return value
 
 
 def bootstrap(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .errors import SpecError
-from .plan import OUTSIDE, SITES, STATES, Layers, Scope, Write
+from .plan import OUTSIDE, SITES, STATES, Layers, Scope, Write, label
 from .prompts import Prompt
 from .rows import Ranges, Where, to_positions
 
@@ -81,8 +81,9 @@ class Composed(Intervention):
         return min((part.first_position(scope) for part in self.parts), default=scope.seat.tokens.answer - 1)
 
     def fields(self) -> dict[str, Any]:
-        names = [part.fields() for part in self.parts]
-        joined = {key: " | ".join(str(name[key]) for name in names if key in name) for name in names for key in name}
+        told = [part.fields() for part in self.parts]
+        keys = dict.fromkeys(key for fields in told for key in fields)
+        joined = {key: " | ".join(str(label(fields[key])) for fields in told if key in fields) for key in keys}
         return joined or {"kind": "clean"}
 
 

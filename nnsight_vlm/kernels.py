@@ -62,15 +62,20 @@ def causal_mask(window, like):
     return mask.masked_fill_(columns > rows, float("-inf"))
 
 
-def packed_mask(prefix, length, window, like):
+def packed_mask(packing, window, like):
     """Causal, and closed between copies: each sees the shared prefix and itself.
 
-    The sequence is ``prefix`` tokens, then copies of ``length`` tokens each.
+    ``packing`` is ``(prefix, length, span)``: the sequence is ``prefix`` tokens, then copies of
+    ``length`` tokens each, and a query sees ``span`` positions back at most (None: all).
     """
+    prefix, length, span = packing
     place = torch.arange(window[1], device=like.device)
     copy = torch.where(place < prefix, -1, (place - prefix) // length)
-    foreign = (copy[None, :] >= 0) & (copy[:, None] != copy[None, :])
-    return causal_mask(window, like).masked_fill_(foreign, float("-inf"))
+    closed = (copy[None, :] >= 0) & (copy[:, None] != copy[None, :])
+    if span is not None:
+        position = torch.where(place < prefix, place, prefix + (place - prefix) % length)
+        closed |= position[:, None] - position[None, :] >= span
+    return causal_mask(window, like).masked_fill_(closed, float("-inf"))
 
 
 def close_edges(inputs, cuts, window, packing, memo):
@@ -84,11 +89,11 @@ def close_edges(inputs, cuts, window, packing, memo):
     args, kwargs = inputs
     hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
     mask = kwargs.get("attention_mask")
-    known = (id(mask), id(cuts), window, hidden.device)
+    known = (id(mask), id(cuts), window, packing, hidden.device)
     if known not in memo:
         base = mask
         if packing is not None:
-            base = packed_mask(packing[0], packing[1], window, hidden)
+            base = packed_mask(packing, window, hidden)
         elif mask is None:
             base = causal_mask(window, hidden)
         memo[known] = shut(base, cuts, window, hidden.shape[0])

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import kernels
 from .errors import SpecError
-from .families import Family, family, head_count, layer_count
+from .families import Family, attention_span, family, head_count, layer_count
 from .layouts import Seat
 from .rows import Range, Ranges, Row, Where
 
@@ -104,6 +104,17 @@ def depth(start: float, stop: float) -> Depth:
     if not 0 <= start < stop <= 1:
         raise SpecError(f"depth({start}, {stop}) is no part of the depth; write nv.depth(0.25, 0.5)")
     return Depth(start, stop)
+
+
+def label(value: Any) -> Any:
+    """A field of an intervention as a table shows it: `8-15` for a window, `1,2,5` for a list."""
+    if isinstance(value, Window):
+        return f"{value.start}-{value.stop - 1}"
+    if isinstance(value, Depth):
+        return f"{value.start:g}-{value.stop:g}"
+    if isinstance(value, tuple):
+        return ",".join(str(label(part)) for part in value)
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +226,8 @@ def compile_plan(model: Any, writes: Iterable[tuple[str, int, Write]], packing: 
         site, merged = SITES[name], tuple(found)
         if name == "mask":  # equal cuts are one object: layers that share a cut share a mask
             merged = shared.setdefault(merged, merged)
-        steps.append((site.once, (layer, path_of(row, site.module, layer), site.place, site.act, merged, packing)))
+        copies = None if packing is None or name != "mask" else (*packing, attention_span(model, layer))
+        steps.append((site.once, (layer, path_of(row, site.module, layer), site.place, site.act, merged, copies)))
     return Plan(
         once=tuple(step for once, step in steps if once), every_token=tuple(step for once, step in steps if not once)
     )

@@ -11,10 +11,9 @@ from . import readouts
 from .engine import Generation, Remote, Values, capture, check, decode, forward, generation, lower
 from .errors import SpecError
 from .families import family
-from .frames import label
 from .interventions import CLEAN, Intervention
 from .layouts import Layout, in_rows, packed
-from .plan import compile_plan, scope
+from .plan import compile_plan, label, scope
 from .prompts import Prompt
 
 EXECUTIONS = ("auto", "packed", "rows", "single")
