@@ -22,18 +22,19 @@ def encode(
     *,
     inputs: Mapping[str, Any] | None = None,
     images: Sequence[Image.Image] | None = None,
-    chat: bool = True,
+    chat: bool | None = None,
 ) -> Prompt:
     """Turn a question and its picture(s) into a `Prompt`.
 
     Args:
         model: an nnsight model from `load`.
-        text: the question; with `chat=False` the raw text, image placeholders included.
+        text: the question, which the processor's chat template is put around; or, where it has the
+            image placeholder in it, the whole text as it is.
         image: one picture or several, in the order in which the text speaks of them.
         inputs: an encoding that was built already, instead of `text` and `image`; several rows
             and padding are fine.
         images: the pictures behind `inputs` (one row), for `grid` and `region`.
-        chat: apply the processor's chat template.
+        chat: True or False to apply the chat template, or not, whatever the text looks like.
 
     Raises:
         SpecError: neither text nor inputs, no processor, no chat template, pictures that do not
@@ -54,15 +55,24 @@ def encode(
     processor = model.processor
     if processor is None:
         raise SpecError("encoding a text needs a processor; write nv.load(model, processor=...)")
-    spelled = _templated(processor, str(text), len(pictures)) if chat else str(text)
     marker = getattr(processor, "image_token", None)
+    raw = marker is not None and marker in str(text) if chat is None else not chat
+    spelled = str(text) if raw else _templated(processor, str(text), len(pictures))
     if marker is not None and spelled.count(marker) != len(pictures):
         raise SpecError(
             f"the text has {spelled.count(marker)} image placeholder(s) {marker!r} "
             f"and {len(pictures)} picture(s) were given"
         )
-    encoding = processor(text=[spelled], images=list(pictures) or None, return_tensors="pt")
+    encoding = processor(
+        text=[spelled], images=list(pictures) or None, return_tensors="pt", **_opening(processor, spelled)
+    )
     return _from_inputs(model, dict(encoding), pictures)
+
+
+def _opening(processor: Any, text: str) -> dict[str, bool]:
+    """A text that spells its opening token is not given a second one."""
+    opening = processor.tokenizer.bos_token
+    return {"add_special_tokens": False} if opening and text.startswith(opening) else {}
 
 
 def _templated(processor: Any, text: str, pictures: int) -> str:
@@ -132,7 +142,10 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
     Inputs that do not count tokens (pixels) are laid end to end, as processors do.
     """
     width = max(prompt.width for prompt in prompts)
-    inputs = {name: torch.cat([_padded(prompt, name, width) for prompt in prompts]) for name in prompts[0].inputs}
+    names = dict.fromkeys(name for prompt in prompts for name in prompt.inputs)
+    inputs = {
+        name: torch.cat([_padded(prompt, name, width) for prompt in prompts if name in prompt.inputs]) for name in names
+    }
     rows = tuple(prompt.rows[0].shifted(width - prompt.width) for prompt in prompts)
     return Prompt(inputs=inputs, rows=rows, model=prompts[0].model)
 

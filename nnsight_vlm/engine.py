@@ -22,8 +22,8 @@ from .layouts import Layout, Seat, as_it_is
 from .plan import SITES, Plan, compile_plan, path_of, refuse_blind_rows, scope
 from .prompts import Prompt
 from .reads import Readout, Residual
+from .rows import Where, ascending, to_positions
 from .runner import collect, on_every_token, once
-from .rows import Where, to_positions
 
 Remote = bool | str
 Values = dict[int, torch.Tensor]
@@ -132,11 +132,12 @@ def run(
     >>> float(seen.reads[0].sum())
     0.0
     """
+    ascending(positions)
     intervention = CLEAN if intervention is None else intervention
     values = capture(model, [intervention], remote)
     check(model, prompt, intervention, values)
     layout = as_it_is(prompt)
-    plan = compile_plan(model, lower(model, layout, [intervention] * len(prompt), values))
+    plan = compile_plan(model, layout, lower(model, layout, [intervention] * len(prompt), values))
     asked = [list(_requests(model, layout, read)) for read in reads]
     places = [_logit_places(seat, positions) for seat in layout.seats]
     kept = sorted({place for wanted in places for place in wanted})
@@ -252,15 +253,24 @@ def decode(
     """The answer tokens of every row of a layout, in one cached generation.
 
     Raises:
-        SpecError: rows that are padded on the right.
+        SpecError: rows that are padded on the right, beams, several sequences an answer.
     """
     prompt = layout.prompt
+    _refuse_beams(options)
     if any(row.stop != prompt.width for row in prompt.rows):
         raise SpecError("generation needs padding on the left; this encoding is padded on the right")
-    edited = install_plan(model, compile_plan(model, lower(model, layout, cases, values)))
+    edited = install_plan(model, compile_plan(model, layout, lower(model, layout, cases, values)))
     with torch.no_grad(), edited.generate(**prompt.inputs, **{"do_sample": False, **options}, remote=remote) as tracer:
         sequences = save(tracer.result.cpu())
     return [_answer(model, line) for line in sequences[:, prompt.width :].tolist()]
+
+
+def _refuse_beams(options: dict[str, Any]) -> None:
+    for name in ("num_beams", "num_return_sequences"):
+        if options.get(name, 1) != 1:
+            raise SpecError(
+                f"{name}={options[name]} makes several rows of one, which an intervention does not follow; leave it out"
+            )
 
 
 def generation(model: Any, prompt: Prompt, answer: tuple[int, ...]) -> Generation:
@@ -304,9 +314,9 @@ def install(model: Any, prompt: Prompt, intervention: Intervention | None = None
     intervention = CLEAN if intervention is None else intervention
     values = capture(model, [intervention], remote)
     check(model, prompt, intervention, values)
-    return install_plan(
-        model, compile_plan(model, lower(model, as_it_is(prompt), [intervention] * len(prompt), values))
-    )
+    layout = as_it_is(prompt)
+    writes = lower(model, layout, [intervention] * len(prompt), values)
+    return install_plan(model, compile_plan(model, layout, writes))
 
 
 def install_plan(model: Any, plan: Plan) -> Any:
@@ -317,7 +327,7 @@ def install_plan(model: Any, plan: Plan) -> Any:
         with edited.edit(inplace=True):
             once(edited, image_side)
     if plan.every_token:
-        decoder, steps = family(model).decoder, plan.every_token
+        decoder, steps, rows = family(model).decoder, plan.every_token, plan.rows
         with edited.edit(inplace=True):
-            on_every_token(edited, decoder, steps)
+            on_every_token(edited, decoder, steps, rows)
     return edited

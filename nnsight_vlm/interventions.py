@@ -21,14 +21,16 @@ import torch
 from .errors import SpecError
 from .plan import OUTSIDE, SITES, STATES, Layers, Scope, Write, label
 from .prompts import Prompt
-from .rows import Ranges, Where, to_positions
+from .rows import Ranges, Where, ascending, to_positions
 
 Written = tuple[str, int, Write]
 
 
 def frozen(where: Any) -> Any:
     """Lists, ranges, arrays and tensors of positions as tuples, so that values compare and hash."""
-    where = where.tolist() if isinstance(where, (np.ndarray, np.generic, torch.Tensor)) else where
+    if isinstance(where, (np.ndarray, np.generic, torch.Tensor)):
+        listed = np.asarray(where)
+        where = (np.flatnonzero(listed) if listed.dtype == bool else listed).tolist()
     return tuple(frozen(part) for part in where) if isinstance(where, (list, tuple, range)) else where
 
 
@@ -175,6 +177,7 @@ class StateWrite(Single):
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", frozen(self.where))
         object.__setattr__(self, "layers", frozen(self.layers))
+        ascending(self.where)
         if self.site not in STATES:
             raise SpecError(f"no site {self.site!r}; the sites are {', '.join(STATES)}")
 
@@ -245,6 +248,7 @@ class Patch(StateWrite):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "source_where", frozen(self.source_where))
+        ascending(self.source_where)
         if not isinstance(self.source, (Prompt, torch.Tensor)):
             raise SpecError(
                 f"a patch takes its values from a Prompt or a tensor; {type(self.source).__name__} was given"
@@ -267,8 +271,9 @@ class Ablate(StateWrite):
 
     Args:
         where, layers, site: see `StateWrite`.
-        how: `zero`; `mean`, the mean over these positions in this run; or `resample`, the values
-            that the same positions have in the run of `source`.
+        how: `zero`; `mean`, the mean over these positions of the prompt in this run (decoded tokens
+            are left alone); or `resample`, the values that the same positions have in the run of
+            `source`.
         source: the other prompt, for `resample`.
 
     To write a mean over a data set, use `Patch` with a tensor.
@@ -295,8 +300,13 @@ class Ablate(StateWrite):
         if self.source is not None:
             yield from self.set_values(scope, scope.captured[id(self)])
             return
+        where = self.where
+        if self.how == "mean":  # a mean over what is there: tokens to come would each be a mean of their own
+            where = to_positions(scope.ranges(self.where), scope.seat.tokens.answer)
+            if not where:
+                raise SpecError("tokens that are not written yet have no mean; give positions of a grown prompt")
         for layer in self.written_layers(scope):
-            yield self.site, layer, (*self.places(scope, self.where), self.how, None)
+            yield self.site, layer, (*self.places(scope, where), self.how, None)
 
     def fields(self) -> dict[str, Any]:
         return super().fields() | {"how": self.how}

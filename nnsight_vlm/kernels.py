@@ -29,6 +29,13 @@ def index(ranges, offset, length, device):
     return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.long, device=device)
 
 
+def batch_size(decoder_inputs):
+    """How many rows the decoder is running."""
+    args, kwargs = decoder_inputs
+    hidden = kwargs.get("inputs_embeds")
+    return (args[0] if hidden is None else hidden).shape[0]
+
+
 def windows(decoder_inputs, layers):
     """Where each layer's queries and keys lie in this forward: ``{layer: window}``.
 
@@ -96,8 +103,8 @@ def close_edges(inputs, cuts, window, packing, memo):
             base = packed_mask(packing, window, hidden)
         elif mask is None:
             base = causal_mask(window, hidden)
-        memo[known] = shut(base, cuts, window, hidden.shape[0])
-    return args, {**kwargs, "attention_mask": memo[known]}
+        memo[known] = mask, shut(base, cuts, window, hidden.shape[0])  # holding on to a mask keeps its id its own
+    return args, {**kwargs, "attention_mask": memo[known][1]}
 
 
 def shut(mask, cuts, window, batch):

@@ -17,7 +17,7 @@ import numpy as np
 from . import kernels
 from .errors import SpecError
 from .families import Family, attention_span, family, head_count, layer_count
-from .layouts import Seat
+from .layouts import Layout, Seat
 from .rows import Range, Ranges, Row, Where
 
 Step = tuple[Any, ...]
@@ -47,7 +47,7 @@ class Site:
 
 SITES: dict[str, Site] = {
     "features": Site(
-        stage=0, module="{projector}", place="output", act=kernels.write_features, once=True, layered=False
+        stage=-1, module="{projector}", place="output", act=kernels.write_features, once=True, layered=False
     ),
     "embedding": Site(stage=0, module="{decoder}", place="inputs", act=kernels.write_embeddings, layered=False),
     "mask": Site(stage=1, module="{layers}.{layer}.{attention}", place="inputs", act=kernels.close_edges),
@@ -158,6 +158,10 @@ class Scope:
             SpecError: a layer that the model has not got, or a word that is not "all".
         """
         found = layer_numbers(layers, self.layer_count)
+        if not found and isinstance(layers, Depth):
+            raise SpecError(
+                f"depth({label(layers)}) holds none of the model's {self.layer_count} layers; make it wider"
+            )
         outside = [layer for layer in found if not 0 <= layer < self.layer_count]
         if outside:
             raise SpecError(f"layer {outside[0]} is out of range: the model has layers 0..{self.layer_count - 1}")
@@ -203,18 +207,22 @@ def scope(model: Any, seat: Seat, captured: dict[int, Any] | None = None) -> Sco
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Sorted steps `(layer, path, place, kernel, writes, packing)`, one list a clock."""
+    """Sorted steps `(layer, path, place, kernel, writes, packing)`, one list a clock.
 
+    `rows` is the batch that the steps were made for.
+    """
+
+    rows: int
     once: tuple[Step, ...]
     every_token: tuple[Step, ...]
 
 
-def compile_plan(model: Any, writes: Iterable[tuple[str, int, Write]], packing: tuple[int, int] | None = None) -> Plan:
-    """Merge writes `(site, layer, write)` by site, in the order given, and sort the sites.
+def compile_plan(model: Any, layout: Layout, writes: Iterable[tuple[str, int, Write]]) -> Plan:
+    """The plan of a layout: merge writes `(site, layer, write)` by site, in the order given, and sort the sites.
 
     A packed sequence needs its own mask in every layer, so every layer gets a step.
     """
-    row = family(model)
+    row, packing = family(model), layout.packing
     gathered: dict[tuple[int, int, str], list[Write]] = {}
     if packing is not None:
         gathered = {(layer, SITES["mask"].stage, "mask"): [] for layer in range(layer_count(model))}
@@ -228,9 +236,8 @@ def compile_plan(model: Any, writes: Iterable[tuple[str, int, Write]], packing: 
             merged = shared.setdefault(merged, merged)
         copies = None if packing is None or name != "mask" else (*packing, attention_span(model, layer))
         steps.append((site.once, (layer, path_of(row, site.module, layer), site.place, site.act, merged, copies)))
-    return Plan(
-        once=tuple(step for once, step in steps if once), every_token=tuple(step for once, step in steps if not once)
-    )
+    image_side, token_side = (tuple(step for once, step in steps if once == side) for side in (True, False))
+    return Plan(rows=len(layout.prompt), once=image_side, every_token=token_side)
 
 
 def refuse_blind_rows(cuts: Sequence[Write], tokens: Row, span: int | None) -> None:

@@ -156,6 +156,9 @@ class Prompt:
         for name, value in inputs.items():
             if name == "input_ids":
                 inputs[name] = torch.cat([value, more], dim=1)
+            elif name == "position_ids":
+                following = 1 + torch.arange(len(tokens), device=value.device)
+                inputs[name] = torch.cat([value, value[..., -1:] + following], dim=-1)
             elif isinstance(value, torch.Tensor) and value.shape == self.inputs["input_ids"].shape:
                 inputs[name] = torch.cat([value, torch.full_like(more, int(name == "attention_mask"))], dim=1)
         longer = replace(row, tokens=row.tokens + tuple(tokens), stop=row.stop + len(tokens))

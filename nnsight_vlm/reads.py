@@ -16,7 +16,7 @@ from . import readouts
 from .errors import SpecError
 from .interventions import frozen
 from .plan import OUTSIDE, SITES, STATES, Layers, Scope
-from .rows import Where
+from .rows import Where, ascending
 
 Request = tuple[int, str, str, Any, tuple[Any, ...]]
 """`(layer, site, place, readout, request of one case)`."""
@@ -58,6 +58,8 @@ class Attention(Readout):
     def __post_init__(self) -> None:
         for name in ("queries", "keys", "layers", "heads"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
+        ascending(self.queries)
+        ascending(self.keys)
         if self.reduce not in ("rows", "mass", "entropy"):
             raise SpecError(f"no reduction {self.reduce!r}; there are rows, mass and entropy")
 
@@ -87,6 +89,7 @@ class Residual(Readout):
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", frozen(self.where))
         object.__setattr__(self, "layers", frozen(self.layers))
+        ascending(self.where)
         if self.site not in STATES:
             raise SpecError(f"no site {self.site!r}; the sites are {', '.join(STATES)}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from .errors import SpecError
 
@@ -28,6 +29,18 @@ def to_ranges(positions: Sequence[int]) -> Ranges:
         else:
             ranges.append((position, position + 1))
     return tuple(ranges)
+
+
+def ascending(where: Where | None) -> None:
+    """Refuse positions in an order of their own where values go with them: both follow the sequence.
+
+    Raises:
+        SpecError: positions that are not in ascending order.
+    """
+    numbers = [where] if isinstance(where, (str, int)) or where is None else list(where)
+    listed = [number for number in numbers if isinstance(number, int)]
+    if any(after <= before for before, after in pairwise(listed)):
+        raise SpecError(f"positions {tuple(listed)} must ascend: values go with them in the order of the sequence")
 
 
 def to_positions(ranges: Ranges, stop: int) -> tuple[int, ...]:
@@ -80,6 +93,8 @@ class Row:
             if not found and where != "generated":
                 raise SpecError(f"the group {where!r} is empty in this prompt, so nothing would be changed or read")
             return found
+        if isinstance(where, bool):
+            raise SpecError("a bool is no position; give group names, positions, or a mask as an array")
         if isinstance(where, int):
             return self._checked(where)
         return merged([pair for part in where for pair in self.ranges(part)])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
-from .kernels import reaches, windows
+from .kernels import batch_size, reaches, windows
 
 
 def once(model, steps):
@@ -22,8 +22,11 @@ def once(model, steps):
         site.output = act(site.output, writes, (0, 0), packing, {})
 
 
-def on_every_token(model, decoder, steps):
-    """Carry out the decoder's steps in the prompt's forward and in each decoded token's."""
+def on_every_token(model, decoder, steps, rows):
+    """Carry out the decoder's steps in the prompt's forward and in each decoded token's.
+
+    Steps name rows, so the model must run as many as the plan was made for: beams would go uncut.
+    """
     layers = sorted({step[0] for step in steps})
     for token in Iterations()[0:]:
         try:
@@ -32,6 +35,11 @@ def on_every_token(model, decoder, steps):
             if token == 0:
                 raise
             return  # the model has stopped: there is no such token
+        if batch_size(inputs) != rows:
+            raise ValueError(
+                f"the intervention was made for {rows} row(s) and the model runs {batch_size(inputs)}; "
+                "make it for a prompt of that many rows, and without beams or several sequences an answer"
+            )
         perform(model, steps, windows(inputs, layers))
 
 

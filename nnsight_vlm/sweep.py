@@ -204,6 +204,6 @@ def _score_layout(
     places = [seat.place(seat.tokens.stop - 1) for seat in layout.seats]
     kept = sorted(set(places))
     requests = tuple((seat.row, kept.index(place), token) for seat, place in zip(layout.seats, places, strict=True))
-    plan = compile_plan(model, lower(model, layout, cases, values), layout.packing)
+    plan = compile_plan(model, layout, lower(model, layout, cases, values))
     scores = forward(model, layout, plan, [], (readouts.answer_scores, requests), kept, remote)[0]
     return [[float(number) for number in line] for line in scores]

@@ -85,7 +85,7 @@ def _grow(model: Any, prompt: Prompt, intervention: Intervention, remote: Remote
     out = generate(model, prompt, intervention, max_new_tokens=4, remote=remote)
     layout = as_it_is(out.prompt)
     values = capture(model, [intervention], remote)
-    plan = compile_plan(model, lower(model, layout, [intervention], values))
+    plan = compile_plan(model, layout, lower(model, layout, [intervention], values))
     kept = list(range(prompt.width - 1, out.prompt.width - 1))
     picks = ((0, tuple(range(len(kept)))),)
     logits = forward(model, layout, plan, [], (readouts.logit_rows, picks), kept, remote)[0][0]
@@ -109,8 +109,8 @@ def _tolerance(values: torch.Tensor) -> float:
 def _verify_attention(model: Any, layout: Layout, writes: Sequence[Written], remote: Remote) -> int:
     cuts = [(layer, write) for site, layer, write in writes if site == "mask"]
     rows = [_rows_concerned(seat, cuts) for seat in layout.seats]
-    plan = compile_plan(model, writes)
-    before, after = (_read_edges(model, layout, rows, which, remote) for which in (compile_plan(model, []), plan))
+    plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
+    before, after = (_read_edges(model, layout, rows, plan, remote) for plan in plans)
     edges = 0
     for layer, (clean, cut) in enumerate(zip(before, after, strict=True)):
         for number, seat in enumerate(layout.seats):
@@ -250,7 +250,7 @@ def _whole_state(
     place = {"features": "features", "embedding": "inputs"}.get(name, "output")
     requests = tuple((number, everything) for number in range(rows))
     step = (layer, site.stage, path_of(row, site.module, layer), place, reads.get(name, readouts.hidden_rows), requests)
-    plan = compile_plan(model, writes)
+    plan = compile_plan(model, layout, writes)
     _, [found] = forward(
         model, layout, plan, [[step]], (readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1], remote
     )
@@ -264,7 +264,7 @@ def _compare_states(name: str, layer: int, before: torch.Tensor, after: torch.Te
         if how == "zero":
             expected[row, places] = 0
         elif how == "mean":
-            expected[row, places] = before[row, places].mean(0) if len(writes) == 1 else expected[row, places].mean(0)
+            expected[row, places] = expected[row, places].mean(0)
         else:
             expected[row, places] = values[: len(places)].to(expected)
     gap = (expected.float() - after.float()).abs().amax(-1)
