@@ -12,26 +12,26 @@ True
 The rooms, in the order in which they may know of each other: `families` (where each model keeps
 its parts), `grids` (which token saw which pixels), `kernels`, `readouts` and `runner` (the code
 that travels to the model), `rows`, `prompts` and `encoding` (which token is what), `layouts` (where
-a variant sits), `plan`, `interventions`, `reads`, `engine` (the only nnsight traces), `verify`,
-`sweep`, `recipes`, `report`.
+a variant sits), `plan`, `interventions`, `reads`, `traces` (the only nnsight traces), `engine`,
+`verify`, `sweep`, `recipes`, `report`.
 """
 
 from __future__ import annotations
 
 import nnsight as _nnsight
 
-from . import shapes
+from . import frames, recipes, shapes
 from .encoding import encode, stack
-from .engine import Generation, Run, generate, install, run
+from .engine import Generation, Run, generate, generations, install, run
 from .errors import InterventionError, SpecError
 from .families import FAMILIES, Family
 from .grids import Grid
 from .interventions import Ablate, Allow, Intervention, Knockout, Patch
+from .layers import depth, window
 from .models import load
-from .plan import depth, window
 from .prompts import Prompt
 from .reads import Attention, Residual
-from .sweep import generations, sweep
+from .sweep import sweep
 from .verify import Proof, verify
 
 _nnsight.register("nnsight_vlm")  # code travels to NDIF by source: the server has no copy of it
@@ -55,10 +55,12 @@ __all__ = [
     "SpecError",
     "depth",
     "encode",
+    "frames",
     "generate",
     "generations",
     "install",
     "load",
+    "recipes",
     "run",
     "shapes",
     "stack",

@@ -61,6 +61,9 @@ def report(
         str, typer.Option(help="Names that count as objects, separated by commas; for your own pictures.")
     ] = "",
     max_new_tokens: Annotated[int, typer.Option(help="The greatest length of a description, in tokens.")] = 32,
+    rows: Annotated[
+        int, typer.Option(help="How many descriptions are generated in one batch; fewer need less memory.")
+    ] = 64,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw away what an earlier report left in the folder.")
     ] = False,
@@ -78,6 +81,7 @@ def report(
             seed=seed,
             objects=[name for name in objects.split(",") if name.strip()],
             max_new_tokens=max_new_tokens,
+            rows=rows,
             fresh=fresh,
         )
     console.print(claims_table(done.claims))
@@ -190,7 +194,7 @@ def parse_layers(text: str) -> Any:
     Raises:
         SpecError: none of these.
     """
-    from .plan import depth, window
+    from .layers import depth, window
 
     try:
         if text == "all":

@@ -98,6 +98,11 @@ def _from_inputs(model: Any, inputs: Mapping[str, Any], pictures: tuple[Image.Im
             f"attention_mask has shape {tuple(mask.shape)} and input_ids {tuple(ids.shape)}; they must agree"
         )
     rows = tuple(_row(model, line, real, tensors) for line, real in zip(ids, mask, strict=True))
+    brought = len(tensors["pixel_values"]) if "pixel_values" in tensors else 0
+    if brought != sum(len(row.images) for row in rows):
+        raise SpecError(
+            f"the tokens speak of {sum(len(row.images) for row in rows)} image(s) and pixel_values hold {brought}"
+        )
     if pictures and (len(rows) > 1 or len(rows[0].images) != len(pictures)):
         raise SpecError(
             f"{len(pictures)} picture(s) were given for {len(rows)} row(s), whose tokens speak of "
@@ -147,7 +152,8 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
         name: torch.cat([_padded(prompt, name, width) for prompt in prompts if name in prompt.inputs]) for name in names
     }
     rows = tuple(prompt.rows[0].shifted(width - prompt.width) for prompt in prompts)
-    return Prompt(inputs=inputs, rows=rows, model=prompts[0].model)
+    images = tuple(prompt.images[0] if prompt.images else () for prompt in prompts)
+    return Prompt(inputs=inputs, rows=rows, images=images, model=prompts[0].model)
 
 
 def _padded(prompt: Prompt, name: str, width: int) -> torch.Tensor:
@@ -155,5 +161,5 @@ def _padded(prompt: Prompt, name: str, width: int) -> torch.Tensor:
     ids = prompt.inputs["input_ids"]
     if value.shape != ids.shape:
         return value
-    filler = ids[:, -1:] if name == "input_ids" else torch.zeros_like(value[:, :1])  # any token but an image's
-    return torch.cat([filler.expand(-1, width - prompt.width), value], dim=1)
+    fill = prompt.rows[0].filler if name == "input_ids" else 0
+    return torch.cat([value.new_full((1, width - prompt.width), fill), value], dim=1)

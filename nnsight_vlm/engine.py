@@ -1,31 +1,28 @@
-"""The engine: carries plans out. The only file that opens nnsight traces.
+"""Running a model under interventions: one forward, cached generation, or plain nnsight from there on.
 
-Cases (a prompt's rows, variants of one prompt) are lowered at their seats, compiled into one plan,
-and installed as nnsight edits: one worker for what the model passes once a prompt, one for what it
-passes once a token. Reads are the body of the trace, so they see what every edit left behind.
+Everything here does the same three things: check what the user wrote, fetch the hidden states that
+patches take from other runs, and lower the cases at the seats of a layout (`prepare`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from nnsight import save
 
 from . import readouts
 from .errors import SpecError
-from .families import attention_span, family, layer_count
+from .families import attention_span, family
 from .interventions import CLEAN, Capture, Intervention, Written
-from .layouts import Layout, Seat, as_it_is
-from .plan import SITES, Plan, compile_plan, path_of, refuse_blind_rows, scope
+from .layouts import Layout, Seat, as_it_is, in_rows
+from .plan import SITES, Plan, Scope, compile_plan, path_of, refuse_blind_rows, scope
 from .prompts import Prompt
 from .reads import Readout, Residual
-from .rows import Where, ascending, to_positions
-from .runner import collect, on_every_token, once
+from .rows import Where, ascending, frozen, to_positions
+from .traces import ReadStep, Remote, check_decoding, decode, forward, install_plan
 
-Remote = bool | str
 Values = dict[int, torch.Tensor]
 
 
@@ -34,12 +31,12 @@ class Run:
     """What one forward gave.
 
     Attributes:
-        logits: float32 `[vocab]` at the last position, or `[position, vocab]` at `positions=`;
-            for a prompt of several rows `[row, ...]`.
+        logits: float32 `[vocab]` at the last position, or `[position, vocab]` at `positions=`; for a
+            prompt of several rows `[row, ...]`, or a tuple where rows differ in their positions.
         reads: what was asked for, in order; for several rows a tuple of one tensor a row.
     """
 
-    logits: torch.Tensor
+    logits: Any
     reads: tuple[Any, ...]
 
 
@@ -58,41 +55,63 @@ class Generation:
     prompt: Any
 
 
-def lower(model: Any, layout: Layout, cases: Sequence[Intervention], values: Values) -> list[Written]:
-    """The writes of all cases at their seats."""
-    seated = zip(layout.seats, cases, strict=True)
-    return [write for seat, case in seated for write in case.lower(scope(model, seat, values))]
+# before the model runs ------------------------------------------------------------------------
 
 
-def check(model: Any, prompt: Prompt, intervention: Intervention, values: Values) -> None:
-    """All that can be wrong with an intervention on a prompt, found before the model runs.
+def as_intervention(given: Any) -> Intervention:
+    """What the user gave as an intervention; None is the clean run.
+
+    Raises:
+        SpecError: something else.
+    """
+    if given is None:
+        return CLEAN
+    if not isinstance(given, Intervention):
+        raise SpecError(
+            f"{given!r} is no intervention; write a Knockout, Allow, Patch or Ablate, and compose them with |"
+        )
+    return given
+
+
+def check(model: Any, prompt: Prompt, intervention: Intervention) -> None:
+    """All that can be wrong with an intervention on a prompt, found before any model runs.
 
     Raises:
         SpecError: see `Intervention.lower`; also a row that is left without any key.
     """
-    seats = as_it_is(prompt).seats
-    for seat in seats:
+    for seat in as_it_is(prompt).seats:
+        here = scope(model, seat)
         cuts: dict[int, list[Any]] = {}
-        for site, layer, write in intervention.lower(scope(model, seat, values)):
+        for site, layer, write in intervention.lower(replace(here, captured=_foretold(here, intervention))):
             if site == "mask":
                 cuts.setdefault(layer, []).append(write)
         for distinct, span in {(tuple(found), attention_span(model, layer)) for layer, found in cuts.items()}:
             refuse_blind_rows(distinct, seat.tokens, span)
 
 
+def _foretold(here: Scope, intervention: Intervention) -> Values:
+    """The shapes of what will be captured, without values."""
+    shapes: Values = {}
+    for part in intervention.parts:
+        found = part.capture()
+        if found is not None:
+            if len(found.prompt) > 1:
+                raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")
+            row = found.prompt.rows[0]
+            positions = to_positions(row.ranges(found.where), row.stop)
+            layers = len(here.layers(found.layers)) if SITES[found.site].layered else 1
+            shapes[id(part)] = torch.empty(layers, len(positions), here.width, device="meta")
+    return shapes
+
+
 def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False) -> Values:
     """The hidden states that patches take from other runs, by `id` of the patch.
 
     Patches that share a source run are served by one forward.
-
-    Raises:
-        SpecError: a source of several rows.
     """
     wanted = {id(part): found for case in cases for part in case.parts if (found := part.capture()) is not None}
     runs: dict[tuple[int, int], list[tuple[int, Capture]]] = {}
     for key, found in wanted.items():
-        if len(found.prompt) > 1:
-            raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")
         runs.setdefault((id(found.prompt), id(found.under)), []).append((key, found))
     values: Values = {}
     for group in runs.values():
@@ -101,6 +120,31 @@ def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False) -
         for (key, _), value in zip(group, result.reads, strict=True):
             values[key] = value if value.dim() == 3 else value[None]
     return values
+
+
+def lower(model: Any, layout: Layout, cases: Sequence[Intervention], values: Values) -> list[Written]:
+    """The writes of all cases at their seats."""
+    seated = zip(layout.seats, cases, strict=True)
+    return [write for seat, case in seated for write in case.lower(scope(model, seat, values))]
+
+
+def prepare(model: Any, layout: Layout, cases: Sequence[Intervention], values: Values) -> Plan:
+    """The plan of cases, which have been checked, in a layout."""
+    return compile_plan(model, layout, lower(model, layout, cases, values))
+
+
+def _checked_rows(model: Any, prompt: Prompt, given: Any, remote: Remote) -> tuple[list[Intervention], Values]:
+    """One checked intervention a row, from one for all or one for each, with what their patches need."""
+    listed = list(given) if isinstance(given, (list, tuple)) else [given] * len(prompt)
+    if len(listed) != len(prompt):
+        raise SpecError(f"{len(listed)} interventions for a prompt of {len(prompt)} row(s); compose several with |")
+    cases = [as_intervention(case) for case in listed]
+    for row, case in zip(prompt.rows, cases, strict=True):
+        check(model, replace(prompt, rows=(row,)), case)
+    return cases, capture(model, cases, remote)
+
+
+# one forward ----------------------------------------------------------------------------------
 
 
 def run(
@@ -132,32 +176,39 @@ def run(
     >>> float(seen.reads[0].sum())
     0.0
     """
-    ascending(positions)
-    intervention = CLEAN if intervention is None else intervention
-    values = capture(model, [intervention], remote)
-    check(model, prompt, intervention, values)
-    layout = as_it_is(prompt)
-    plan = compile_plan(model, layout, lower(model, layout, [intervention] * len(prompt), values))
-    asked = [list(_requests(model, layout, read)) for read in reads]
-    places = [_logit_places(seat, positions) for seat in layout.seats]
+    layout, listed = as_it_is(prompt), [reads] if isinstance(reads, Readout) else list(reads)
+    places = [_logit_places(seat, frozen(positions)) for seat in layout.seats]
+    asked = [list(read_steps(model, layout, read)) for read in listed]
+    cases, values = _checked_rows(model, prompt, intervention, remote)
     kept = sorted({place for wanted in places for place in wanted})
     picks = tuple((number, tuple(map(kept.index, wanted))) for number, wanted in enumerate(places))
+    plan = prepare(model, layout, cases, values)
     gathered, *found = forward(model, layout, plan, asked, (readouts.logit_rows, picks), kept, remote)
     logits = [rows[0] if positions is None else rows for rows in gathered]
-    joined = logits[0] if len(prompt) == 1 else torch.stack(logits)
     return Run(
-        logits=joined, reads=tuple(_assembled(read, got, len(prompt)) for read, got in zip(reads, found, strict=True))
+        logits=logits[0] if len(prompt) == 1 else _joined(logits),
+        reads=tuple(_assembled(read, got, len(prompt)) for read, got in zip(listed, found, strict=True)),
     )
 
 
 def _logit_places(seat: Seat, positions: Where | None) -> tuple[int, ...]:
     if positions is None:
         return (seat.place(seat.tokens.stop - 1),)
-    return to_positions(seat.places(seat.tokens.ranges(positions)), seat.place(seat.tokens.stop - 1) + 1)
+    ascending(positions)
+    found = to_positions(seat.places(seat.tokens.ranges(positions)), seat.place(seat.tokens.stop - 1) + 1)
+    if not found:
+        raise SpecError(f"there is no token at positions={positions!r} to take logits at")
+    return found
 
 
-def _requests(model: Any, layout: Layout, read: Readout) -> Any:
-    """Read steps `(layer, stage, path, place, readout, requests of all seats)`, one a layer."""
+def _joined(rows: Sequence[torch.Tensor]) -> Any:
+    return torch.stack(list(rows)) if len({row.shape for row in rows}) == 1 else tuple(rows)
+
+
+def read_steps(model: Any, layout: Layout, read: Readout) -> Iterator[ReadStep]:
+    """The steps of a readout, one a layer, each with the requests of all seats."""
+    if not isinstance(read, Readout):
+        raise SpecError(f"{read!r} is no readout; reads are nv.Attention and nv.Residual")
     row = family(model)
     per_seat = [list(read.lower(scope(model, seat))) for seat in layout.seats]
     for same in zip(*per_seat, strict=True):
@@ -172,46 +223,7 @@ def _assembled(read: Readout, per_layer: Sequence[Sequence[torch.Tensor]], rows:
     return per_row[0] if rows == 1 else tuple(per_row)
 
 
-def forward(
-    model: Any,
-    layout: Layout,
-    plan: Plan,
-    asked: Sequence[Sequence[Any]],
-    scored: tuple[Any, tuple[Any, ...]],
-    kept: Sequence[int],
-    remote: Remote,
-) -> list[Any]:
-    """One traced forward: `[what `scored` gave, what each read gave per layer, ...]`.
-
-    `scored` is a readout of the logits and its requests; logits exist at places `kept` only.
-    """
-    order = sorted(
-        (step[0], step[1], read, number) for read, steps in enumerate(asked) for number, step in enumerate(steps)
-    )
-    steps = [asked[read][number] for _, _, read, number in order]
-    last = (layer_count(model), "", "logits", scored[0], scored[1])
-    body = (*((step[0], *step[2:]) for step in steps), last)
-    decoder = family(model).decoder
-    edited = install_plan(model, plan)
-    with (
-        torch.no_grad(),
-        edited.trace(
-            **layout.prompt.inputs, **_positions(layout.prompt), logits_to_keep=torch.tensor(kept), remote=remote
-        ),
-    ):
-        found = save(collect(edited, decoder, body))
-    results: list[list[Any]] = [[None] * len(steps) for steps in asked]
-    for (_, _, read, number), value in zip(order, found, strict=False):
-        results[read][number] = value
-    return [found[-1], *results]
-
-
-def _positions(prompt: Prompt) -> dict[str, torch.Tensor]:
-    """Position ids of padded rows, as `generate` counts them: padding does not count."""
-    mask = prompt.inputs["attention_mask"]
-    if "position_ids" in prompt.inputs or bool(mask.all()):
-        return {}
-    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+# cached generation ----------------------------------------------------------------------------
 
 
 def generate(
@@ -233,101 +245,85 @@ def generate(
         options: handed to transformers' `generate`.
 
     Raises:
-        SpecError: anything wrong with the intervention, before the model runs.
+        SpecError: anything wrong with the intervention or the options, before the model runs.
     """
-    cases = _cases(prompt, intervention)
-    values = capture(model, cases, remote)
-    for number, case in enumerate(cases):
-        check(model, replace(prompt, rows=(prompt.rows[number],)), case, values)
-    answers = decode(model, as_it_is(prompt), cases, values, {"max_new_tokens": max_new_tokens, **options}, remote)
-    given = [prompt.row(number) for number in range(len(prompt))]
-    told = [generation(model, one, answer) for one, answer in zip(given, answers, strict=True)]
+    options = {"max_new_tokens": max_new_tokens, **options}
+    check_decoding(prompt, options)
+    cases, values = _checked_rows(model, prompt, intervention, remote)
+    found = decode(model, prompt, prepare(model, as_it_is(prompt), cases, values), options, remote)
+    told = [_told(model, prompt.row(number), line) for number, line in enumerate(found.tolist())]
     if len(prompt) == 1:
         return told[0]
     return Generation(**{name: tuple(getattr(one, name) for one in told) for name in ("text", "tokens", "prompt")})
 
 
-def decode(
-    model: Any, layout: Layout, cases: Sequence[Intervention], values: Values, options: dict[str, Any], remote: Remote
-) -> list[tuple[int, ...]]:
-    """The answer tokens of every row of a layout, in one cached generation.
+def generations(
+    model: Any,
+    cases: Sequence[tuple[Prompt, Intervention | None]],
+    *,
+    max_new_tokens: int = 64,
+    rows: int = 32,
+    remote: Remote = False,
+    **options: Any,
+) -> Iterator[Generation]:
+    """Answers to many prompts, each under its own intervention, as rows of cached batches.
+
+    Args:
+        model, remote: see `run`.
+        cases: `(prompt of one row, intervention or None)`; prompts of different length are padded.
+        max_new_tokens, options: see `generate`.
+        rows: cases that share a batch.
+
+    Returns:
+        An iterator of one `Generation` a case, in order, each as soon as its batch is done.
 
     Raises:
-        SpecError: rows that are padded on the right, beams, several sequences an answer.
+        SpecError: anything wrong with any case, before the model runs.
     """
-    prompt = layout.prompt
-    _refuse_beams(options)
-    if any(row.stop != prompt.width for row in prompt.rows):
-        raise SpecError("generation needs padding on the left; this encoding is padded on the right")
-    edited = install_plan(model, compile_plan(model, layout, lower(model, layout, cases, values)))
-    with torch.no_grad(), edited.generate(**prompt.inputs, **{"do_sample": False, **options}, remote=remote) as tracer:
-        sequences = save(tracer.result.cpu())
-    return [_answer(model, line) for line in sequences[:, prompt.width :].tolist()]
+    options = {"max_new_tokens": max_new_tokens, **options}
+    ready = [(prompt, as_intervention(case)) for prompt, case in cases]
+    for prompt, case in ready:
+        if len(prompt) > 1:
+            raise SpecError(f"a case takes a prompt of one row and one has {len(prompt)}; write prompt.row(0)")
+        check_decoding(prompt, options)
+        check(model, prompt, case)
+    return _answers(model, ready, options, rows, remote)
 
 
-def _refuse_beams(options: dict[str, Any]) -> None:
-    for name in ("num_beams", "num_return_sequences"):
-        if options.get(name, 1) != 1:
-            raise SpecError(
-                f"{name}={options[name]} makes several rows of one, which an intervention does not follow; leave it out"
-            )
+def _answers(
+    model: Any, ready: Sequence[tuple[Prompt, Intervention]], options: dict[str, Any], rows: int, remote: Remote
+) -> Iterator[Generation]:
+    values = capture(model, [case for _, case in ready], remote)
+    for start in range(0, len(ready), rows):
+        prompts, cases = zip(*ready[start : start + rows], strict=True)
+        layout = in_rows(prompts)
+        found = decode(model, layout.prompt, prepare(model, layout, cases, values), options, remote)
+        yield from (_told(model, prompt, line) for prompt, line in zip(prompts, found.tolist(), strict=True))
 
 
-def generation(model: Any, prompt: Prompt, answer: tuple[int, ...]) -> Generation:
-    """An answer with its text and the prompt that it makes."""
-    return Generation(text=_spell(model, answer), tokens=answer, prompt=prompt.grown(answer))
-
-
-def _cases(prompt: Prompt, intervention: Any) -> list[Intervention]:
-    listed = list(intervention) if isinstance(intervention, Sequence) else [intervention] * len(prompt)
-    if len(listed) != len(prompt):
-        raise SpecError(
-            f"{len(listed)} interventions for a prompt of {len(prompt)} row(s); give one, or one for each row"
-        )
-    return [CLEAN if case is None else case for case in listed]
-
-
-def _answer(model: Any, tokens: Sequence[int]) -> tuple[int, ...]:
-    """An answer up to and with its end-of-sequence token."""
+def _told(model: Any, prompt: Prompt, tokens: Sequence[int]) -> Generation:
+    """An answer, cut behind its end-of-sequence token, with its text and the prompt that it makes."""
     ends = model._module.generation_config.eos_token_id
     ends = {ends} if isinstance(ends, int) else set(ends or ())
-    for number, token in enumerate(tokens):
-        if token in ends:
-            return tuple(tokens[: number + 1])
-    return tuple(tokens)
-
-
-def _spell(model: Any, tokens: Sequence[int]) -> str:
+    length = next((number + 1 for number, token in enumerate(tokens) if token in ends), len(tokens))
+    answer = tuple(tokens[:length])
     tokenizer = getattr(model.processor, "tokenizer", None) or model.tokenizer
-    return "" if tokenizer is None else str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+    text = "" if tokenizer is None else str(tokenizer.decode(list(answer), skip_special_tokens=True)).strip()
+    return Generation(text=text, tokens=answer, prompt=prompt.grown(answer))
+
+
+# plain nnsight --------------------------------------------------------------------------------
 
 
 def install(model: Any, prompt: Prompt, intervention: Intervention | None = None, *, remote: Remote = False) -> Any:
     """An edited copy of the model: every trace and generation of it runs under the intervention.
 
     The original stays as it is. In a trace of the copy, layers may be read in any order that
-    nnsight allows. `remote` is used for patches whose values come from another run.
+    nnsight allows. The copy runs encodings with as many rows as `prompt` has, and raises ValueError
+    for others. `remote` is used for patches whose values come from another run.
 
     Raises:
         SpecError: see `run`.
     """
-    intervention = CLEAN if intervention is None else intervention
-    values = capture(model, [intervention], remote)
-    check(model, prompt, intervention, values)
-    layout = as_it_is(prompt)
-    writes = lower(model, layout, [intervention] * len(prompt), values)
-    return install_plan(model, compile_plan(model, layout, writes))
-
-
-def install_plan(model: Any, plan: Plan) -> Any:
-    """A copy of the model with one edit for each clock that the plan has steps for."""
-    edited = model._shallow_copy()
-    if plan.once:
-        image_side = plan.once
-        with edited.edit(inplace=True):
-            once(edited, image_side)
-    if plan.every_token:
-        decoder, steps, rows = family(model).decoder, plan.every_token, plan.rows
-        with edited.edit(inplace=True):
-            on_every_token(edited, decoder, steps, rows)
-    return edited
+    cases, values = _checked_rows(model, prompt, intervention, remote)
+    return install_plan(model, prepare(model, as_it_is(prompt), cases, values))

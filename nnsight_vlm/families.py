@@ -26,7 +26,6 @@ class Family:
         attention: name of the self-attention in a layer.
         attention_call: name of the attention function's call inside it, as `.source` lists it.
         mlp: name of the feed-forward module in a layer.
-        vision: path of the vision tower.
         projector: path of the module whose output is the image features that enter the decoder.
         grid: name of the function in `grids` that places image tokens.
         packable: whether no text can change the rows before it, so that variants may share a prefix.
@@ -38,7 +37,6 @@ class Family:
     attention: str = "self_attn"
     attention_call: str = "attention_interface_1"
     mlp: str = "mlp"
-    vision: str = "model.vision_tower"
     projector: str = "model.multi_modal_projector"
     grid: str = "square"
     packable: bool = True
@@ -54,19 +52,35 @@ def family(model: Any) -> Family:
         SpecError: the model has no row, or runs an attention that hides its mask.
     """
     config = model._module.config
-    if config.model_type not in FAMILIES:
+    check_attention(config.get_text_config()._attn_implementation)
+    return row_of(config.model_type)
+
+
+def row_of(model_type: str) -> Family:
+    """The row of a kind of model.
+
+    Raises:
+        SpecError: there is none.
+    """
+    if model_type not in FAMILIES:
         raise SpecError(
-            f"no row for models of type {config.model_type!r}; there are rows for "
-            f"{', '.join(sorted(FAMILIES))}. A new family is one row in nnsight_vlm/families.py "
-            "(CONTRIBUTING.md, 'How to add a family')."
+            f"no row for models of type {model_type!r}; there are rows for {', '.join(sorted(FAMILIES))}. "
+            "A new family is one row in nnsight_vlm/families.py (CONTRIBUTING.md, 'How to add a family')."
         )
-    implementation = config.get_text_config()._attn_implementation
+    return FAMILIES[model_type]
+
+
+def check_attention(implementation: str) -> None:
+    """Refuse attention whose mask cannot be edited.
+
+    Raises:
+        SpecError: saying what to load instead.
+    """
     if implementation not in ATTENTION_IMPLEMENTATIONS:
         raise SpecError(
-            f"the model runs {implementation!r} attention, whose mask cannot be edited; "
-            'load it with nv.load(..., attn_implementation="sdpa").'
+            f"{implementation!r} attention hides the mask that a knockout edits; "
+            'load the model with nv.load(..., attn_implementation="sdpa") or "eager".'
         )
-    return FAMILIES[config.model_type]
 
 
 def layer_count(model: Any) -> int:
@@ -85,3 +99,8 @@ def attention_span(model: Any, layer: int) -> int | None:
 def head_count(model: Any) -> int:
     """How many query heads an attention layer has."""
     return int(model._module.config.get_text_config().num_attention_heads)
+
+
+def hidden_width(model: Any) -> int:
+    """Width of the residual stream."""
+    return int(model._module.config.get_text_config().hidden_size)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch.nn import functional
 
@@ -54,7 +55,7 @@ class Grid:
 
     def coverage(self, where: Box | np.ndarray) -> np.ndarray:
         """The share of each token's patch that lies in the box or mask, `[token]` in 0..1."""
-        if isinstance(where, np.ndarray):
+        if isinstance(where, np.ndarray) and where.ndim == 2:
             return self._mask_coverage(where)
         x0, y0, x1, y1 = where
         if x1 <= x0 or y1 <= y0:
@@ -114,9 +115,11 @@ def pixel_origins(processor: Any, size: tuple[int, int]) -> np.ndarray:
     x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     codes = np.stack([30 + 200 * x, 30 + 200 * y, np.full_like(x, 230)], axis=-1)
     picture = Image.fromarray(codes.round().astype(np.uint8))
+    if processor is None:
+        raise SpecError("placing image tokens needs the image processor; write nv.load(model, processor=...)")
     seen = processor.image_processor(picture, do_normalize=False, do_rescale=False, return_tensors="pt")
     tiles = torch.as_tensor(seen["pixel_values"]).double()
-    return np.stack([_fit_tile(tile, size) for tile in tiles.reshape(-1, *tiles.shape[-3:])])
+    return np.stack([_fit_tile(tile, size) for tile in rearrange(tiles, "... c h w -> (...) c h w")])
 
 
 def _fit_tile(tile: torch.Tensor, size: tuple[int, int]) -> np.ndarray:

@@ -11,36 +11,28 @@ References: attention knockout, Geva et al. 2023 (arXiv 2304.14767); on image to
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from .errors import SpecError
-from .plan import OUTSIDE, SITES, STATES, Layers, Scope, Write, label
+from .layers import Layers, label
+from .plan import OUTSIDE, SITES, STATES, Heads, Scope, Write, listed_heads
 from .prompts import Prompt
-from .rows import Ranges, Where, ascending, to_positions
+from .rows import Ranges, Where, ascending, frozen, to_positions
 
 Written = tuple[str, int, Write]
-
-
-def frozen(where: Any) -> Any:
-    """Lists, ranges, arrays and tensors of positions as tuples, so that values compare and hash."""
-    if isinstance(where, (np.ndarray, np.generic, torch.Tensor)):
-        listed = np.asarray(where)
-        where = (np.flatnonzero(listed) if listed.dtype == bool else listed).tolist()
-    return tuple(frozen(part) for part in where) if isinstance(where, (list, tuple, range)) else where
 
 
 class Intervention(ABC):
     """Something to change in a run. Compose with `|`."""
 
     @property
-    @abstractmethod
     def parts(self) -> tuple[Intervention, ...]:
         """The single interventions, left to right."""
+        return (self,)
 
     @abstractmethod
     def lower(self, scope: Scope) -> Iterator[Written]:
@@ -92,16 +84,8 @@ class Composed(Intervention):
 CLEAN = Composed()
 
 
-class Single(Intervention):
-    """An intervention that is one part."""
-
-    @property
-    def parts(self) -> tuple[Intervention, ...]:
-        return (self,)
-
-
 @dataclass(frozen=True)
-class Knockout(Single):
+class Knockout(Intervention):
     """Close the attention edges along which `target` reads from `source`.
 
     Information flows source -> target: `Knockout("image", "query")` keeps the query from seeing the
@@ -120,11 +104,12 @@ class Knockout(Single):
     source: Where
     target: Where
     layers: Layers = field(default="all", kw_only=True)
-    heads: Sequence[int | tuple[int, int]] | None = field(default=None, kw_only=True)
+    heads: Heads = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("source", "target", "layers", "heads"):
+        for name in ("source", "target", "layers"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
+        object.__setattr__(self, "heads", listed_heads(self.heads))
 
     def cut_layers(self, scope: Scope) -> tuple[int, ...]:
         """The layers that are cut."""
@@ -133,7 +118,7 @@ class Knockout(Single):
     def lower(self, scope: Scope) -> Iterator[Written]:
         sources, targets = scope.places(self.source), scope.places(self.target)
         layers = self.cut_layers(scope)
-        for layer, _ in [head for head in self.heads or () if isinstance(head, tuple)]:
+        for layer, _ in (head for head in listed_heads(self.heads) or () if isinstance(head, tuple)):
             if layer not in layers:
                 raise SpecError(f"heads names layer {layer}, which is not among layers={self.layers!r}")
         for layer in layers:
@@ -155,7 +140,17 @@ class Knockout(Single):
 
 @dataclass(frozen=True)
 class Allow(Knockout):
-    """Let `target` read from `source` in these layers only: a knockout of all the others."""
+    """Let `target` read from `source` in these layers only: a knockout of all the others.
+
+    With `heads`, only these heads are cut there.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(isinstance(head, tuple) for head in listed_heads(self.heads) or ()):
+            raise SpecError(
+                f"Allow cuts the layers that it does not name; give head numbers, not pairs: {self.heads!r}"
+            )
 
     def cut_layers(self, scope: Scope) -> tuple[int, ...]:
         allowed = set(scope.layers(self.layers))
@@ -163,7 +158,7 @@ class Allow(Knockout):
 
 
 @dataclass(frozen=True)
-class StateWrite(Single):
+class StateWrite(Intervention):
     """Writes hidden states at positions `where` of a site: what `Patch` and `Ablate` share.
 
     Sites: `residual` (a layer's output), `attention` and `mlp` (what they add to it), `embedding`
@@ -206,6 +201,10 @@ class StateWrite(Single):
                 f"({self.where!r}) are written in {len(layers)} layer(s); choose positions that correspond, "
                 "in a Patch with source_where="
             )
+        if values.shape[-1] != scope.width:
+            raise SpecError(f"the source's values are {values.shape[-1]} wide and the model's states {scope.width}")
+        if not positions:
+            return
         places = self.places(scope, positions)
         for layer, rows in zip(layers, values.expand(len(layers), -1, -1), strict=True):
             yield self.site, layer, (*places, "set", rows)

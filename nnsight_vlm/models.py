@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from nnsight import TransformersModel
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 
-from .families import family
+from .families import check_attention, family, row_of
 from .shapes.model import checkpoint
 
 TASK = "image-text-to-text"
@@ -35,15 +35,22 @@ def load(
     >>> load("shapes").config.model_type
     'llava'
     """
+    check_attention(options.get("attn_implementation") or "sdpa")
     if isinstance(model, torch.nn.Module):
+        row_of(str(getattr(model.config, "model_type", type(model).__name__)))
         # without a processor nnsight would look for one on the hub: a blank stands in while it loads
         loaded = TransformersModel(model, task=TASK, processor=processor or SimpleNamespace(), **options)
         loaded.processor = processor
     else:
-        if model in EMBEDDED:
-            options = {"dtype": torch.float32, **options}  # the files hold float16
-        name = str(checkpoint(model)) if model in EMBEDDED else model
-        processor = processor or AutoProcessor.from_pretrained(name)
-        loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=dispatch, **options)
+        loaded = _from_name(model, processor, dispatch, options)
     family(loaded)
     return loaded
+
+
+def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any]) -> TransformersModel:
+    if name in EMBEDDED:
+        name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
+    where = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
+    row_of(AutoConfig.from_pretrained(name, **where).model_type)
+    processor = processor or AutoProcessor.from_pretrained(name, **where)
+    return TransformersModel(name, task=TASK, processor=processor, dispatch=dispatch, **options)

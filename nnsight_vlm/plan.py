@@ -16,9 +16,10 @@ import numpy as np
 
 from . import kernels
 from .errors import SpecError
-from .families import Family, attention_span, family, head_count, layer_count
+from .families import Family, attention_span, family, head_count, hidden_width, layer_count
+from .layers import Layers, layer_numbers
 from .layouts import Layout, Seat
-from .rows import Range, Ranges, Row, Where
+from .rows import Range, Ranges, Row, Where, frozen
 
 Step = tuple[Any, ...]
 Write = tuple[Any, ...]
@@ -60,61 +61,28 @@ OUTSIDE = -1
 """The layer number of sites that lie before the first layer."""
 
 
+Heads = int | Sequence[int | tuple[int, int]] | None
+
+
+def listed_heads(heads: Any) -> tuple[int | tuple[int, int], ...] | None:
+    """A head choice as a tuple of head numbers and `(layer, head)` pairs; None for every head.
+
+    Raises:
+        SpecError: anything else.
+    """
+    if heads is None:
+        return None
+    listed = frozen(heads)
+    listed = listed if isinstance(listed, tuple) else (listed,)
+    numbers = [number for head in listed for number in (head if isinstance(head, tuple) else (head,))]
+    if not all(isinstance(number, int) for number in numbers):
+        raise SpecError(f"no heads {heads!r}; write head numbers [0, 3], or (layer, head) pairs [(9, 3)]")
+    return listed
+
+
 def path_of(row: Family, module: str, layer: int) -> str:
     """A site's module path in one family."""
     return module.format(layer=layer, **vars(row))
-
-
-@dataclass(frozen=True)
-class Window:
-    """The layers `start .. stop - 1`; made by `window`."""
-
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Depth:
-    """The layers between two fractions of the depth; made by `depth`."""
-
-    start: float
-    stop: float
-
-
-Layers = int | str | Window | Depth | Sequence[int]
-
-
-def window(start: int, stop: int) -> Window:
-    """The layers `start`, ..., `stop - 1`.
-
-    Raises:
-        SpecError: `stop` is not after `start`.
-    """
-    if not 0 <= start < stop:
-        raise SpecError(f"window({start}, {stop}) holds no layer; write nv.window(8, 16) for layers 8 to 15")
-    return Window(start, stop)
-
-
-def depth(start: float, stop: float) -> Depth:
-    """The layers from `start` to `stop` as fractions of the depth; neighbours share no layer.
-
-    Raises:
-        SpecError: the fractions are not 0 <= start < stop <= 1.
-    """
-    if not 0 <= start < stop <= 1:
-        raise SpecError(f"depth({start}, {stop}) is no part of the depth; write nv.depth(0.25, 0.5)")
-    return Depth(start, stop)
-
-
-def label(value: Any) -> Any:
-    """A field of an intervention as a table shows it: `8-15` for a window, `1,2,5` for a list."""
-    if isinstance(value, Window):
-        return f"{value.start}-{value.stop - 1}"
-    if isinstance(value, Depth):
-        return f"{value.start:g}-{value.stop:g}"
-    if isinstance(value, tuple):
-        return ",".join(str(label(part)) for part in value)
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +91,14 @@ class Scope:
 
     Attributes:
         seat: where the case sits.
-        layer_count, head_count: the decoder's shape.
+        layer_count, head_count, width: the decoder's shape.
         captured: values `[layer, position, width]` of every patch that has a source, by `id`.
     """
 
     seat: Seat
     layer_count: int
     head_count: int
+    width: int
     captured: dict[int, Any]
 
     def ranges(self, where: Where) -> Ranges:
@@ -152,30 +121,30 @@ class Scope:
         return tuple((place + self.seat.features, place + self.seat.features + 1) for place in inside)
 
     def layers(self, layers: Layers) -> tuple[int, ...]:
-        """Layer numbers.
+        """Layer numbers; see `layer_numbers`."""
+        return layer_numbers(layers, self.layer_count)
 
-        Raises:
-            SpecError: a layer that the model has not got, or a word that is not "all".
-        """
-        found = layer_numbers(layers, self.layer_count)
-        if not found and isinstance(layers, Depth):
-            raise SpecError(
-                f"depth({label(layers)}) holds none of the model's {self.layer_count} layers; make it wider"
-            )
-        outside = [layer for layer in found if not 0 <= layer < self.layer_count]
-        if outside:
-            raise SpecError(f"layer {outside[0]} is out of range: the model has layers 0..{self.layer_count - 1}")
-        return found
-
-    def heads(self, heads: Sequence[int | tuple[int, int]] | None, layer: int) -> tuple[int, tuple[int, ...]] | None:
+    def heads(self, heads: Heads, layer: int) -> tuple[int, tuple[int, ...]] | None:
         """`(head count, head numbers)` of one layer; None for every head."""
-        if heads is None:
+        listed = listed_heads(heads)
+        if listed is None:
             return None
-        pairs = [head if isinstance(head, tuple) else (layer, head) for head in heads]
+        pairs = [head if isinstance(head, tuple) else (layer, head) for head in listed]
         outside = [head for _, head in pairs if not 0 <= head < self.head_count]
         if outside:
             raise SpecError(f"head {outside[0]} is out of range: the model has heads 0..{self.head_count - 1}")
         return self.head_count, tuple(sorted({head for at, head in pairs if at == layer}))
+
+
+def scope(model: Any, seat: Seat, captured: dict[int, Any] | None = None) -> Scope:
+    """The scope of one seat in a model."""
+    return Scope(
+        seat=seat,
+        layer_count=layer_count(model),
+        head_count=head_count(model),
+        width=hidden_width(model),
+        captured=captured or {},
+    )
 
 
 def holds(ranges: Ranges, position: int) -> bool:
@@ -183,36 +152,15 @@ def holds(ranges: Ranges, position: int) -> bool:
     return any(start <= position and (stop is None or position < stop) for start, stop in ranges)
 
 
-def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
-    """What a layer choice means in a model of `count` layers, sorted; not yet checked against it."""
-    if isinstance(layers, str):
-        if layers not in ("all", "attention"):
-            raise SpecError(
-                f'no layers {layers!r}; write "all", a number, a list, nv.window(8, 16) or nv.depth(0.25, 0.5)'
-            )
-        return tuple(range(count))
-    if isinstance(layers, int):
-        return (layers,)
-    if isinstance(layers, Window):
-        return tuple(range(layers.start, layers.stop))
-    if isinstance(layers, Depth):
-        return tuple(range(round(layers.start * count), round(layers.stop * count)))
-    return tuple(sorted(set(layers)))
-
-
-def scope(model: Any, seat: Seat, captured: dict[int, Any] | None = None) -> Scope:
-    """The scope of one seat in a model."""
-    return Scope(seat=seat, layer_count=layer_count(model), head_count=head_count(model), captured=captured or {})
-
-
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Sorted steps `(layer, path, place, kernel, writes, packing)`, one list a clock.
 
-    `rows` is the batch that the steps were made for.
+    `rows` and `features` are the batch that the steps were made for, and its image tokens.
     """
 
     rows: int
+    features: int
     once: tuple[Step, ...]
     every_token: tuple[Step, ...]
 
@@ -237,7 +185,8 @@ def compile_plan(model: Any, layout: Layout, writes: Iterable[tuple[str, int, Wr
         copies = None if packing is None or name != "mask" else (*packing, attention_span(model, layer))
         steps.append((site.once, (layer, path_of(row, site.module, layer), site.place, site.act, merged, copies)))
     image_side, token_side = (tuple(step for once, step in steps if once == side) for side in (True, False))
-    return Plan(rows=len(layout.prompt), once=image_side, every_token=token_side)
+    features = sum(len(image) for row in layout.prompt.rows for image in row.images)
+    return Plan(rows=len(layout.prompt), features=features, once=image_side, every_token=token_side)
 
 
 def refuse_blind_rows(cuts: Sequence[Write], tokens: Row, span: int | None) -> None:

@@ -75,25 +75,36 @@ class Prompt:
             raise SpecError(f"{what} asks about one row and the prompt has {len(self)}; write prompt.row(0).{what}")
         return self.rows[0]
 
-    def _spelled(self) -> tuple[str, list[int]]:
-        """The text, and for each of its characters the position of the token that brought it."""
+    def _spelled(self) -> tuple[str, list[tuple[int, ...]]]:
+        """The text, and for each of its characters the positions of the tokens that spell it."""
         row = self._single("find(...)")
         pixels = {position for image in row.images for position in image}
-        text, owners, pending = "", list[int](), list[int]()
+        text, owners = "", list[tuple[int, ...]]()
+        since, waiting = row.start, row.start  # where this stretch of text, and the next character, begin
         for position in range(row.start, row.stop):
             if position in pixels:
                 if position - 1 not in pixels:
-                    text, owners, pending = text + "\n", [*owners, position], []
+                    text, owners = text + "\n", [*owners, (position,)]
+                since = waiting = position + 1
                 continue
-            pending.append(row.tokens[position])
-            piece = self._tokenizer().decode(pending, clean_up_tokenization_spaces=False)
-            known = (
-                len(self._tokenizer().decode(pending[:-1], clean_up_tokenization_spaces=False)) if pending[:-1] else 0
-            )
-            text, owners = text + piece[known:], owners + [position] * (len(piece) - known)
+            before, now = (self._decoded(row.tokens[since:end]) for end in (waiting, position + 1))
+            if len(now) > len(before):
+                text += now[len(before) :]
+                owners += [tuple(range(waiting, position + 1))] * (len(now) - len(before))
+                waiting = position + 1
         return text, owners
 
-    def _tokenizer(self) -> Any:
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, without a last character of which only some bytes are there."""
+        return str(self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)).rstrip("\ufffd")
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model's processor, or of the model.
+
+        Raises:
+            SpecError: the model was loaded without.
+        """
         tokenizer = getattr(self.model.processor, "tokenizer", None) or self.model.tokenizer
         if tokenizer is None:
             raise SpecError("reading words needs a tokenizer; write nv.load(model, processor=...)")
@@ -108,7 +119,7 @@ class Prompt:
         text, owners = self._spelled()
         allowed = set(to_positions(self._single("find(...)").ranges(within), self.width))
         places = [i for i in range(len(text)) if text.startswith(words, i) and _stands_alone(text, i, words)]
-        hits = [sorted({owners[c] for c in range(i, i + len(words)) if text[c] != " "}) for i in places]
+        hits = [sorted({p for c in range(i, i + len(words)) if text[c] != " " for p in owners[c]}) for i in places]
         hits = [hit for hit in hits if allowed.issuperset(hit)]
         if not words.strip() or not hits:
             raise SpecError(f"{words!r} is not in the prompt ({within!r}), which reads {text.strip()!r}")
@@ -145,24 +156,41 @@ class Prompt:
         return Grid(positions=positions, cells=tuple(cells), boxes=boxes, size=picture.size)
 
     def region(self, box: Box, image: int = 0) -> tuple[int, ...]:
-        """Image tokens whose patch touches the pixel box `(x0, y0, x1, y1)` of a picture."""
-        return self.grid(image).tokens_in(box)
+        """Image tokens whose patch touches the pixel box `(x0, y0, x1, y1)` of a picture.
+
+        Raises:
+            SpecError: no patch does; parts of a picture may have been cropped away.
+        """
+        found = self.grid(image).tokens_in(box)
+        if not found:
+            raise SpecError(
+                f"the box {tuple(box)} touches no patch of the picture, whose size is {self.image(image).size}"
+            )
+        return found
 
     def grown(self, tokens: Sequence[int]) -> Prompt:
         """The prompt with the model's answer behind it (one row): `["generated"]` finds it."""
-        row = self._single("grown(...)")
-        more = torch.tensor([list(tokens)], dtype=torch.long, device=self.inputs["input_ids"].device)
+        self._single("grown(...)")
+        return self.grown_rows([list(tokens)])
+
+    def grown_rows(self, tokens: Sequence[Sequence[int]]) -> Prompt:
+        """The same for several rows, each with as many tokens, `[row, token]`."""
+        ids = self.inputs["input_ids"]
+        more = torch.tensor([list(line) for line in tokens], dtype=torch.long, device=ids.device).reshape(len(ids), -1)
         inputs = dict(self.inputs)
         for name, value in inputs.items():
             if name == "input_ids":
                 inputs[name] = torch.cat([value, more], dim=1)
             elif name == "position_ids":
-                following = 1 + torch.arange(len(tokens), device=value.device)
+                following = 1 + torch.arange(more.shape[1], device=value.device)
                 inputs[name] = torch.cat([value, value[..., -1:] + following], dim=-1)
-            elif isinstance(value, torch.Tensor) and value.shape == self.inputs["input_ids"].shape:
+            elif isinstance(value, torch.Tensor) and value.shape == ids.shape:
                 inputs[name] = torch.cat([value, torch.full_like(more, int(name == "attention_mask"))], dim=1)
-        longer = replace(row, tokens=row.tokens + tuple(tokens), stop=row.stop + len(tokens))
-        return replace(self, inputs=inputs, rows=(longer,))
+        rows = tuple(
+            replace(row, tokens=row.tokens + tuple(line), stop=row.stop + len(line))
+            for row, line in zip(self.rows, tokens, strict=True)
+        )
+        return replace(self, inputs=inputs, rows=rows)
 
 
 def _stands_alone(text: str, start: int, words: str) -> bool:

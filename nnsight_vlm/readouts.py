@@ -14,6 +14,8 @@ import torch
 
 from .kernels import index
 
+CLOSED = -1e4  # masks of any dtype close an edge with less: -inf, or the least number of float16
+
 
 def attention_rows(call, requests, window):
     """Attention probabilities of chosen rows: one tensor a request.
@@ -27,20 +29,17 @@ def attention_rows(call, requests, window):
 
 
 def probabilities(call, request, window):
-    """``([head, query, every key], the wanted keys)`` of one request."""
+    """``([head, query, every key], the wanted keys)`` of one request, in float32 as sdpa has them."""
     args, kwargs = call
     row, queries, keys, heads, _ = request
     query, key, mask = args[1], args[2], args[4] if len(args) > 4 else kwargs.get("attention_mask")
     here = index(queries, window[0], window[1], query.device)
     columns = index(keys, window[2], key.shape[2], query.device)
     groups = query.shape[1] // key.shape[1]
-    chosen = query[row][:, here]
-    scores = torch.matmul(chosen.reshape(key.shape[1], groups * len(here), -1), key[row].transpose(-1, -2)).reshape(
-        query.shape[1], len(here), -1
-    )
-    scores = scaled(scores, kwargs, query.shape[-1])
-    scores = scores + additive(mask, row, here, window, scores)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
+    chosen = query[row][:, here].float().reshape(key.shape[1], groups * len(here), -1)
+    scores = torch.matmul(chosen, key[row].float().transpose(-1, -2)).reshape(query.shape[1], len(here), -1)
+    scores = scaled(scores, kwargs, query.shape[-1]) + additive(mask, row, here, window, key.shape[2])
+    weights = torch.softmax(scores, dim=-1)
     return (weights if heads is None else weights[list(heads)]), columns
 
 
@@ -51,16 +50,16 @@ def scaled(scores, kwargs, width):
     return scores if softcap is None else torch.tanh(scores / softcap) * softcap
 
 
-def additive(mask, row, here, window, scores):
-    """What the mask adds to rows ``here``: ``[1 or head, query, key]``; causal where it is None."""
+def additive(mask, row, here, window, keys):
+    """What the mask adds to rows ``here``, float32 ``[1 or head, query, key]``; causal where it is None."""
     if mask is None:
-        last = here[:, None] + window[0]
-        columns = torch.arange(scores.shape[-1], device=scores.device)[None, :] + window[2]
-        return torch.zeros_like(scores[:1]).masked_fill(columns > last, float("-inf"))
-    rows = mask[row if mask.shape[0] > 1 else 0][:, here, : scores.shape[-1]]
+        columns = torch.arange(keys, device=here.device)[None, :] + window[2]
+        later = columns > here[:, None] + window[0]
+        return torch.zeros(1, len(here), keys, device=here.device).masked_fill(later, float("-inf"))
+    rows = mask[row if mask.shape[0] > 1 else 0][:, here, :keys]
     if rows.dtype != torch.bool:
-        return rows
-    return torch.zeros_like(rows, dtype=scores.dtype).masked_fill(~rows, float("-inf"))
+        return rows.float()
+    return torch.zeros(rows.shape, device=rows.device).masked_fill(~rows, float("-inf"))
 
 
 def reduce_rows(weights, columns, how):
@@ -79,20 +78,24 @@ def edges_used(call, requests, window):
 
     The probabilities ``[head, query, every key]`` of the rows, which edges the mask leaves open
     there ``[1 or head, query, key]``, how many keys each query may see ``[1 or head, all queries]``,
-    what the rows mix out of the values ``[head, query, width]``, and the module's layer number.
+    what the rows mix out of the values ``[head, query, width]``, how great scores and values are
+    (what rounding is relative to), and the module's layer number.
     """
-    args = call[0]
+    args, kwargs = call
     every = ((window[0], window[0] + window[1]),)
     found = []
     for request in requests:
         weights, _ = probabilities(call, request, window)
-        values = args[3][request[0]].repeat_interleave(weights.shape[0] // args[3].shape[1], dim=0)
+        values = args[3][request[0]].float().repeat_interleave(weights.shape[0] // args[3].shape[1], dim=0)
+        norms = [float(args[part][request[0]].float().norm(dim=-1).max()) for part in (1, 2)]
         found.append(
             {
                 "weights": weights.cpu(),
                 "open": opened(call, request[0], request[1], window).cpu(),
                 "keys_seen": opened(call, request[0], every, window).sum(-1).cpu(),
-                "mixed": torch.matmul(weights.to(values), values).cpu(),
+                "mixed": torch.matmul(weights, values).cpu(),
+                "score": float(scaled(torch.tensor(norms[0] * norms[1]), kwargs, args[1].shape[-1])),
+                "value": float(values.abs().max()),
                 "layer": getattr(args[0], "layer_idx", None),
             }
         )
@@ -103,8 +106,7 @@ def opened(call, row, queries, window):
     """Which edges the mask leaves open, ``[1 or head, query, key]``."""
     args = call[0]
     here = index(queries, window[0], window[1], args[1].device)
-    blank = torch.zeros(1, len(here), args[2].shape[2], dtype=args[1].dtype, device=args[1].device)
-    return additive(args[4], row, here, window, blank) > torch.finfo(blank.dtype).min / 2
+    return additive(args[4], row, here, window, args[2].shape[2]) > CLOSED
 
 
 def mixed_rows(output, requests, window):

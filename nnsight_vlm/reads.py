@@ -14,9 +14,9 @@ import torch
 
 from . import readouts
 from .errors import SpecError
-from .interventions import frozen
-from .plan import OUTSIDE, SITES, STATES, Layers, Scope
-from .rows import Where, ascending
+from .layers import Layers
+from .plan import OUTSIDE, SITES, STATES, Heads, Scope, listed_heads
+from .rows import Where, ascending, frozen
 
 Request = tuple[int, str, str, Any, tuple[Any, ...]]
 """`(layer, site, place, readout, request of one case)`."""
@@ -46,20 +46,25 @@ class Attention(Readout):
         layers: which layers.
         heads: head numbers; default all.
         reduce: `rows`; `mass`, the sum over the keys `[layer, head, query]`; or `entropy` of the
-            distribution over the keys, in nats, `[layer, head, query]`.
+            distribution over the keys, in nats, `[layer, head, query]`, NaN where all are cut.
     """
 
     queries: Where
     keys: Where
     layers: Layers = field(default="all", kw_only=True)
-    heads: Sequence[int] | None = field(default=None, kw_only=True)
+    heads: Heads = field(default=None, kw_only=True)
     reduce: str = field(default="rows", kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("queries", "keys", "layers", "heads"):
+        for name in ("queries", "keys", "layers"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
+        object.__setattr__(self, "heads", listed_heads(self.heads))
         ascending(self.queries)
         ascending(self.keys)
+        if any(isinstance(head, tuple) for head in listed_heads(self.heads) or ()):
+            raise SpecError(
+                f"attention is read of the same heads in every layer; give head numbers, not {self.heads!r}"
+            )
         if self.reduce not in ("rows", "mass", "entropy"):
             raise SpecError(f"no reduction {self.reduce!r}; there are rows, mass and entropy")
 

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
 
 from .errors import SpecError
 
@@ -29,6 +33,18 @@ def to_ranges(positions: Sequence[int]) -> Ranges:
         else:
             ranges.append((position, position + 1))
     return tuple(ranges)
+
+
+def frozen(where: Any) -> Any:
+    """Lists, ranges, arrays and tensors of positions as tuples of ints; a mask as where it is true.
+
+    >>> frozen([[1, 2], np.array([False, True, True])])
+    ((1, 2), (1, 2))
+    """
+    if isinstance(where, (np.ndarray, np.generic, torch.Tensor)):
+        listed = np.asarray(where)
+        where = (np.flatnonzero(listed) if listed.dtype == bool else listed).tolist()
+    return tuple(frozen(part) for part in where) if isinstance(where, (list, tuple, range)) else where
 
 
 def ascending(where: Where | None) -> None:
@@ -88,6 +104,7 @@ class Row:
         Raises:
             SpecError: no such group, no image in the row, or a position outside the row.
         """
+        where = frozen(where)
         if isinstance(where, str):
             found = self._group(where)
             if not found and where != "generated":
@@ -149,11 +166,17 @@ class Row:
         pixels = {position for image in self.images for position in image}
         return to_ranges([p for p in range(begin, self.answer) if p not in pixels])
 
+    @property
+    def filler(self) -> int:
+        """A token to pad with: any but an image's, whose number is counted."""
+        pixels = {position for image in self.images for position in image}
+        return next(token for position, token in enumerate(self.tokens) if position not in pixels)
+
     def shifted(self, by: int) -> Row:
         """The same row with `by` tokens of padding more on its left; fewer where `by` is negative."""
         return replace(
             self,
-            tokens=self.tokens[-1:] * by + self.tokens if by >= 0 else self.tokens[-by:],
+            tokens=(self.filler,) * by + self.tokens if by >= 0 else self.tokens[-by:],
             start=self.start + by,
             stop=self.stop + by,
             answer=self.answer + by,

@@ -15,11 +15,17 @@ from nnsight.intervention.iterator import Iterations
 from .kernels import batch_size, reaches, windows
 
 
-def once(model, steps):
-    """Carry out the steps of the image side, which the model passes once a prompt."""
+def once(model, steps, features):
+    """Carry out the steps of the image side, which the model passes once a prompt.
+
+    ``features`` is how many image tokens the steps were made for.
+    """
     for _, path, _, act, writes, packing in steps:
         site = model.get(path)
-        site.output = act(site.output, writes, (0, 0), packing, {})
+        value = site.output
+        if value.reshape(-1, value.shape[-1]).shape[0] != features:
+            raise ValueError(f"the intervention was made for {features} image tokens and the model was given others")
+        site.output = act(value, writes, (0, 0), packing, {})
 
 
 def on_every_token(model, decoder, steps, rows):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from . import readouts
-from .engine import Generation, Remote, Values, capture, check, decode, forward, generation, lower
+from .engine import Values, as_intervention, capture, check, prepare
 from .errors import SpecError
 from .families import family
 from .interventions import CLEAN, Intervention
-from .layouts import Layout, in_rows, packed
-from .plan import compile_plan, label, scope
+from .layers import label
+from .layouts import Layout, as_it_is, in_rows, packed
+from .plan import scope
 from .prompts import Prompt
+from .traces import Remote, forward
 
 EXECUTIONS = ("auto", "packed", "rows", "single")
 TOKENS_PER_PASS = 4096
@@ -49,73 +52,51 @@ def sweep(
     Raises:
         SpecError: anything wrong with a variant or the answer; packing asked for where it is not exact.
     """
-    names = list(variants) if isinstance(variants, Mapping) else list(range(len(variants)))
-    cases = list(variants.values()) if isinstance(variants, Mapping) else list(variants)
+    names, cases = _named(variants)
     if len(prompt) > 1:
         raise SpecError(f"a sweep takes a prompt of one row and this one has {len(prompt)}; write prompt.row(0)")
-    if not cases:
-        raise SpecError("no variants to sweep over")
     token = answer_token(model, answer)
-    values = capture(model, cases, remote)
     for case in cases:
-        check(model, prompt, case, values)
-    chosen = choose(model, prompt, cases, values, execution)
+        check(model, prompt, case)
+    chosen = choose(model, prompt, cases, execution)
+    values = capture(model, cases, remote)
     clean, *scores = score(model, prompt, [CLEAN, *cases], values, token, chosen, remote)
+    known = {"clean_logit": clean[0], "clean_logprob": clean[1]}
     rows = [
-        {
-            "variant": name,
-            **{key: label(value) for key, value in case.fields().items()},
-            **_columns(model, found),
-            **_clean(clean),
-        }
+        {"variant": name, **_fields(case), **_columns(model, found), **known}
         for name, case, found in zip(names, cases, scores, strict=True)
     ]
-    frame = pd.DataFrame(rows)
+    frame = _uniform(pd.DataFrame(rows))
     frame.attrs.update(execution=chosen, answer=token)
     return frame
 
 
-def generations(
-    model: Any,
-    cases: Sequence[tuple[Prompt, Intervention | None]],
-    *,
-    max_new_tokens: int = 64,
-    rows: int = 32,
-    remote: Remote = False,
-    **options: Any,
-) -> Iterator[Generation]:
-    """Answers to many prompts, each under its own intervention, as rows of cached batches.
+def _named(variants: Any) -> tuple[list[Any], list[Intervention]]:
+    if isinstance(variants, Intervention):
+        raise SpecError("variants are several; write a list, [nv.Knockout(...), ...], or names for them, {name: ...}")
+    names = list(variants) if isinstance(variants, Mapping) else None
+    cases = [as_intervention(case) for case in (variants.values() if isinstance(variants, Mapping) else variants)]
+    if not cases:
+        raise SpecError("no variants to sweep over")
+    return list(range(len(cases))) if names is None else names, cases
 
-    Args:
-        model: an nnsight model from `load`.
-        cases: `(prompt of one row, intervention or None)`; prompts of different length are padded.
-        max_new_tokens, options: see `generate`.
-        rows: cases that share a batch.
-        remote: nnsight's own meaning.
 
-    Yields:
-        One `Generation` a case, in order, as soon as its batch is done.
+def _fields(case: Intervention) -> dict[str, Any]:
+    return {key: label(value) for key, value in case.fields().items()}
 
-    Raises:
-        SpecError: anything wrong with any case, before the model runs.
-    """
-    ready = [(prompt, CLEAN if case is None else case) for prompt, case in cases]
-    values = capture(model, [case for _, case in ready], remote)
-    for prompt, case in ready:
-        check(model, prompt, case, values)
-    for start in range(0, len(ready), rows):
-        prompts, chunk = zip(*ready[start : start + rows], strict=True)
-        answers = decode(model, in_rows(prompts), chunk, values, {"max_new_tokens": max_new_tokens, **options}, remote)
-        yield from (generation(model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
+
+def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of one type each, so that any file format holds them."""
+    for name in frame.columns:
+        known = frame[name].dropna()
+        if known.map(type).nunique() > 1:
+            frame[name] = frame[name].where(frame[name].isna(), frame[name].astype(str))
+    return frame
 
 
 def _columns(model: Any, found: Sequence[float]) -> dict[str, Any]:
     logit, logprob, rank, top = found
     return {"logit": logit, "logprob": logprob, "rank": int(rank), "top_token": _token_text(model, int(top))}
-
-
-def _clean(found: Sequence[float]) -> dict[str, float]:
-    return {"clean_logit": found[0], "clean_logprob": found[1]}
 
 
 def _token_text(model: Any, token: int) -> str | int:
@@ -126,10 +107,14 @@ def answer_token(model: Any, answer: str | int) -> int:
     """The id of an answer that is one token.
 
     Raises:
-        SpecError: the text is several tokens, or none that the tokenizer knows.
+        SpecError: the text is several tokens, or none that the tokenizer knows; no such id.
     """
-    if isinstance(answer, int):
-        return answer
+    if not isinstance(answer, str):
+        words = int(model._module.config.get_text_config().vocab_size)
+        token = operator.index(answer)
+        if not 0 <= token < words:
+            raise SpecError(f"the answer {token} is no token id; the model has 0..{words - 1}")
+        return token
     if model.tokenizer is None:
         raise SpecError(
             f"reading the answer {answer!r} needs a tokenizer; give a token id, or nv.load(model, processor=...)"
@@ -142,13 +127,13 @@ def answer_token(model: Any, answer: str | int) -> int:
     raise SpecError(f"the answer {answer!r} is not one token but {pieces}; give the id of the token to score")
 
 
-def branch_point(model: Any, prompt: Prompt, cases: Sequence[Intervention], values: Values) -> int:
+def branch_point(model: Any, prompt: Prompt, cases: Sequence[Intervention]) -> int:
     """First position that any case changes; the last token at the latest."""
-    layout_scope = scope(model, in_rows([prompt]).seats[0], values)
-    return min([prompt.rows[0].stop - 1, *(case.first_position(layout_scope) for case in cases)])
+    here = scope(model, as_it_is(prompt).seats[0])
+    return min([prompt.rows[0].stop - 1, *(case.first_position(here) for case in cases)])
 
 
-def choose(model: Any, prompt: Prompt, cases: Sequence[Intervention], values: Values, execution: str) -> str:
+def choose(model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: str) -> str:
     """`packed`, `rows` or `single`.
 
     Raises:
@@ -156,7 +141,7 @@ def choose(model: Any, prompt: Prompt, cases: Sequence[Intervention], values: Va
     """
     if execution not in EXECUTIONS:
         raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
-    obstacle = why_not_packed(model, prompt, branch_point(model, prompt, cases, values))
+    obstacle = why_not_packed(model, prompt, branch_point(model, prompt, cases))
     if execution == "packed" and obstacle:
         raise SpecError(f'{obstacle}; write execution="rows"')
     if execution != "auto":
@@ -186,7 +171,7 @@ def score(
     remote: Remote,
 ) -> list[list[float]]:
     """`[logit, logprob, rank, top token]` of the last position, one list a case."""
-    branch = branch_point(model, prompt, cases, values)
+    branch = branch_point(model, prompt, cases)
     each = prompt.rows[0].stop - branch if execution == "packed" else prompt.width
     room = TOKENS_PER_PASS - (branch if execution == "packed" else 0)
     size = 1 if execution == "single" else max(1, room // each)
@@ -204,6 +189,6 @@ def _score_layout(
     places = [seat.place(seat.tokens.stop - 1) for seat in layout.seats]
     kept = sorted(set(places))
     requests = tuple((seat.row, kept.index(place), token) for seat, place in zip(layout.seats, places, strict=True))
-    plan = compile_plan(model, layout, lower(model, layout, cases, values))
+    plan = prepare(model, layout, cases, values)
     scores = forward(model, layout, plan, [], (readouts.answer_scores, requests), kept, remote)[0]
     return [[float(number) for number in line] for line in scores]

@@ -1,0 +1,114 @@
+"""Carries plans out: the only file that opens nnsight traces.
+
+A plan is installed as nnsight edits: one worker for what the model passes once a prompt, one for
+what it passes once a token. Reads are the body of the trace, so they see what every edit left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from nnsight import save
+
+from .errors import SpecError
+from .families import family, layer_count
+from .layouts import Layout
+from .plan import Plan
+from .prompts import Prompt
+from .runner import collect, on_every_token, once
+
+Remote = bool | str
+ReadStep = tuple[Any, ...]
+"""`(layer, stage, path, place, readout, requests of all seats)`."""
+
+
+def install_plan(model: Any, plan: Plan) -> Any:
+    """A copy of the model with one edit for each clock that the plan has steps for."""
+    edited = model._shallow_copy()  # as `model.edit()` makes it, and also where there is nothing to edit
+    if plan.once:
+        image_side, features = plan.once, plan.features
+        with edited.edit(inplace=True):
+            once(edited, image_side, features)
+    if plan.every_token:
+        decoder, steps, rows = family(model).decoder, plan.every_token, plan.rows
+        with edited.edit(inplace=True):
+            on_every_token(edited, decoder, steps, rows)
+    return edited
+
+
+def forward(
+    model: Any,
+    layout: Layout,
+    plan: Plan,
+    asked: Sequence[Sequence[ReadStep]],
+    scored: tuple[Any, tuple[Any, ...]],
+    kept: Sequence[int],
+    remote: Remote,
+) -> list[Any]:
+    """One traced forward: `[what `scored` gave, what each read gave per layer, ...]`.
+
+    `scored` is a readout of the logits and its requests; logits exist at places `kept` only.
+    """
+    order = sorted((step[0], step[1], read, at) for read, steps in enumerate(asked) for at, step in enumerate(steps))
+    reads = [(step[0], *step[2:]) for step in (asked[read][at] for _, _, read, at in order)]
+    body = (*reads, (layer_count(model), "", "logits", *scored))
+    decoder, edited = family(model).decoder, install_plan(model, plan)
+    inputs = {**layout.prompt.inputs, **padded_positions(layout.prompt), "logits_to_keep": torch.tensor(kept)}
+    with torch.no_grad(), edited.trace(**inputs, remote=remote):
+        found = save(collect(edited, decoder, body))
+    results: list[list[Any]] = [[None] * len(steps) for steps in asked]
+    for (_, _, read, at), value in zip(order, found, strict=False):
+        results[read][at] = value
+    return [found[-1], *results]
+
+
+def padded_positions(prompt: Prompt) -> dict[str, torch.Tensor]:
+    """Position ids of padded rows, as `generate` counts them: padding does not count."""
+    mask = prompt.inputs["attention_mask"]
+    if "position_ids" in prompt.inputs or bool(mask.all()):
+        return {}
+    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+
+
+def decode(model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remote: Remote) -> torch.Tensor:
+    """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
+
+    Raises:
+        SpecError: rows padded on the right, or options that make several rows of one.
+    """
+    check_decoding(prompt, options)
+    edited = install_plan(model, plan)
+    with torch.no_grad(), edited.generate(**prompt.inputs, **{"do_sample": False, **options}, remote=remote) as tracer:
+        sequences: torch.Tensor = save(tracer.result.cpu())
+    return sequences[:, prompt.width :]
+
+
+def decode_logits(
+    model: Any, prompt: Prompt, plan: Plan, steps: int, remote: Remote
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
+    options = {"do_sample": False, "max_new_tokens": steps, "min_new_tokens": steps}
+    edited = install_plan(model, plan)
+    with (
+        torch.no_grad(),
+        edited.generate(
+            **prompt.inputs, **options, output_logits=True, return_dict_in_generate=True, remote=remote
+        ) as tracer,
+    ):
+        found = save([tracer.result.sequences.cpu(), torch.stack(tracer.result.logits, dim=1).float().cpu()])
+    return found[0][:, prompt.width :], found[1]
+
+
+def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
+    """Refuse generation that an intervention could not follow; see `decode`."""
+    if any(row.stop != prompt.width for row in prompt.rows):
+        raise SpecError("generation needs padding on the left; this encoding is padded on the right")
+    for name in ("num_beams", "num_return_sequences"):
+        if options.get(name, 1) != 1:
+            raise SpecError(
+                f"{name}={options[name]} makes several rows of one, and an intervention names rows; leave it out"
+            )
+    if options.get("return_dict_in_generate"):
+        raise SpecError("nv.generate returns text, tokens and a grown prompt; leave return_dict_in_generate out")
