@@ -145,7 +145,12 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
     """Prompts of one row each as the rows of one encoding, padded on the left.
 
     Inputs that do not count tokens (pixels) are laid end to end, as processors do.
+
+    Raises:
+        SpecError: a prompt of several rows.
     """
+    if any(len(prompt) > 1 for prompt in prompts):
+        raise SpecError("prompts of one row are stacked; take a row of a longer one with prompt.row(0)")
     width = max(prompt.width for prompt in prompts)
     names = dict.fromkeys(name for prompt in prompts for name in prompt.inputs)
     inputs = {

@@ -251,7 +251,8 @@ def generate(
     check_decoding(prompt, options)
     cases, values = _checked_rows(model, prompt, intervention, remote)
     found = decode(model, prompt, prepare(model, as_it_is(prompt), cases, values), options, remote)
-    told = [_told(model, prompt.row(number), line) for number, line in enumerate(found.tolist())]
+    ends = _ends(model, options)
+    told = [_told(model, prompt.row(number), line, ends) for number, line in enumerate(found.tolist())]
     if len(prompt) == 1:
         return told[0]
     return Generation(**{name: tuple(getattr(one, name) for one in told) for name in ("text", "tokens", "prompt")})
@@ -293,18 +294,22 @@ def generations(
 def _answers(
     model: Any, ready: Sequence[tuple[Prompt, Intervention]], options: dict[str, Any], rows: int, remote: Remote
 ) -> Iterator[Generation]:
-    values = capture(model, [case for _, case in ready], remote)
+    values, ends = capture(model, [case for _, case in ready], remote), _ends(model, options)
     for start in range(0, len(ready), rows):
         prompts, cases = zip(*ready[start : start + rows], strict=True)
         layout = in_rows(prompts)
         found = decode(model, layout.prompt, prepare(model, layout, cases, values), options, remote)
-        yield from (_told(model, prompt, line) for prompt, line in zip(prompts, found.tolist(), strict=True))
+        yield from (_told(model, prompt, line, ends) for prompt, line in zip(prompts, found.tolist(), strict=True))
 
 
-def _told(model: Any, prompt: Prompt, tokens: Sequence[int]) -> Generation:
-    """An answer, cut behind its end-of-sequence token, with its text and the prompt that it makes."""
-    ends = model._module.generation_config.eos_token_id
-    ends = {ends} if isinstance(ends, int) else set(ends or ())
+def _ends(model: Any, options: dict[str, Any]) -> set[int]:
+    """Tokens that end an answer."""
+    ends = options.get("eos_token_id", model._module.generation_config.eos_token_id)
+    return {ends} if isinstance(ends, int) else set(ends or ())
+
+
+def _told(model: Any, prompt: Prompt, tokens: Sequence[int], ends: set[int]) -> Generation:
+    """An answer, cut behind the token that ends it, with its text and the prompt that it makes."""
     length = next((number + 1 for number, token in enumerate(tokens) if token in ends), len(tokens))
     answer = tuple(tokens[:length])
     tokenizer = getattr(model.processor, "tokenizer", None) or model.tokenizer

@@ -58,7 +58,9 @@ class Prompt:
         """
         if not 0 <= number < len(self):
             raise SpecError(f"no row {number}: the prompt has {len(self)} row(s)")
-        return self if len(self) == 1 else _only_row(self, number)
+        row = self.rows[number]
+        alone = len(self) == 1 and row.start == 0 and row.stop == self.width
+        return self if alone else _only_row(self, number)
 
     @property
     def width(self) -> int:
@@ -67,7 +69,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The prompt as the tokenizer spells it, image tokens left out (one row)."""
+        """The prompt as the tokenizer spells it, every image an empty line (one row)."""
         return self._spelled()[0]
 
     def _single(self, what: str) -> Row:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from nnsight import save
+from nnsight.intervention.interleaver import OutOfOrderError
 
 from .errors import SpecError
 from .families import family, layer_count
@@ -20,6 +21,8 @@ from .prompts import Prompt
 from .runner import collect, on_every_token, once
 
 Remote = bool | str
+UNREACHED = (AttributeError, OutOfOrderError)
+"""What nnsight raises where a path names nothing, or modules are passed in another order."""
 ReadStep = tuple[Any, ...]
 """`(layer, stage, path, place, readout, requests of all seats)`."""
 

@@ -23,7 +23,7 @@ from .layouts import Layout, Seat, as_it_is
 from .plan import OUTSIDE, SITES, compile_plan, holds, path_of
 from .prompts import Prompt
 from .rows import to_positions
-from .traces import ReadStep, Remote, decode_logits, forward
+from .traces import UNREACHED, ReadStep, Remote, decode_logits, forward
 
 ANSWER = 4
 """How many tokens are decoded to prove cached generation."""
@@ -141,9 +141,10 @@ def _read_edges(
     ]
     try:
         _, *found = forward(model, layout, plan, asked, *_no_logits(layout), remote)
-    except AttributeError as error:
+    except UNREACHED as error:
         raise InterventionError(
-            f"the family row of {row.model_type!r} points at {asked[0][0][2]!r}, which calls no attention: {error}"
+            f"the family row of {row.model_type!r} points at {asked[0][0][2]!r}, whose "
+            f"attention is not called in the order of the layers: {error}"
         ) from error
     return [(given, returned) for given, returned in found]
 

@@ -1,0 +1,55 @@
+"""Models and prompts that the tests share, and how they compare numbers."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+import nnsight_vlm as nv
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["sdpa", "eager"])
+def model(request):
+    """The tiny LLaVA under each attention; both have the same weights."""
+    return tiny.load(request.param)
+
+
+@pytest.fixture
+def sdpa():
+    """The tiny LLaVA, where the attention makes no difference to what is tested."""
+    return tiny.load("sdpa")
+
+
+@pytest.fixture(params=["mistral", "qwen2"])
+def other(request):
+    """A LLaVA with another decoder: sliding attention (Mistral), biases (Qwen2)."""
+    return tiny.load("sdpa", request.param)
+
+
+@pytest.fixture
+def prompt(model):
+    return nv.encode(model, "what is the red square ?", tiny.picture(0))
+
+
+@pytest.fixture
+def twin(model):
+    """Another picture and other words, as many tokens."""
+    return nv.encode(model, "where is a blue circle ?", tiny.picture(1))
+
+
+@pytest.fixture
+def rows(model):
+    """Three rows of different length, padded on the left; the last has two pictures."""
+    return tiny.several(model)
+
+
+@pytest.fixture
+def forwards(model):
+    """The forwards that the model has run: a list with one entry each."""
+    calls = []
+    hook = model._module.register_forward_pre_hook(lambda module, _: calls.append(module))
+    yield calls
+    hook.remove()

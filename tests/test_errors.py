@@ -1,0 +1,263 @@
+"""What cannot be carried out is refused before the model runs, and the message says what to write."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+import nnsight_vlm as nv
+
+
+@pytest.fixture
+def refused(model, prompt, forwards):
+    """Checks a call's message for every part, and that no forward ran."""
+
+    def expect(call, *parts):
+        before = len(forwards)
+        with pytest.raises(nv.SpecError) as error:
+            call()
+        missing = [part for part in parts if part not in str(error.value)]
+        assert not missing, f"{missing} not in: {error.value}"
+        assert len(forwards) == before, "the model ran"
+
+    return expect
+
+
+BAD = {
+    "an unknown group": (nv.Knockout("sky", "last"), ["'sky'", "image", "query", "generated", "positions"]),
+    "an unknown group as target": (nv.Knockout("image", "pixels"), ["'pixels'", "system"]),
+    "a group with a number that has none": (nv.Ablate("query.1"), ["'query.1'", "image.N"]),
+    "an unknown layer word": (nv.Knockout("image", "last", layers="some"), ["'some'", '"all"', "nv.window(8, 16)"]),
+    "a layer too high": (nv.Knockout("image", "last", layers=4), ["layer 4", "0..3"]),
+    "a layer below nought": (nv.Ablate("last", layers=[-1, 2]), ["layer -1", "0..3"]),
+    "a depth that holds no layer": (
+        nv.Knockout("image", "last", layers=nv.depth(0.3, 0.35)),
+        ["depth(0.3, 0.35)", "4 layers"],
+    ),
+    "a mean of tokens to come": (nv.Ablate("generated", how="mean", layers=1), ["mean", "grown prompt"]),
+    "a truth value": (nv.Knockout("image", True), ["bool"]),
+    "a window past the end": (nv.Allow("image", "last", layers=nv.window(2, 7)), ["layer 4", "0..3"]),
+    "a head too high": (nv.Knockout("image", "last", heads=[4]), ["head 4", "0..3"]),
+    "a head of a pair too high": (nv.Knockout("image", "last", heads=[(1, 9)]), ["head 9", "0..3"]),
+    "a pair outside the layers": (
+        nv.Knockout("image", "last", layers=[0, 1], heads=[(2, 0)]),
+        ["layer 2", "layers=(0, 1)"],
+    ),
+    "a picture that is not there": (nv.Knockout("image.1", "last"), ["'image.1'", "1 image", "image.0"]),
+    "a position past the end": (nv.Ablate([5, 99], layers=1), ["position 99", "0..40", '"last"']),
+    "a position below nought": (nv.Knockout("image", -1), ["position -1", '"last"']),
+    "features of text": (nv.Ablate("query", site="features"), ["features", "'query'", '"image"']),
+    "features of more than the image": (nv.Ablate("all", site="features"), ["features", "'all'", '"image"']),
+    "a patch of fewer positions": (
+        nv.Patch("image", source=torch.zeros(3, tiny.WIDTH)),
+        ["(1, 3, 32)", "25 position", "source_where="],
+    ),
+    "a patch of more layers": (
+        nv.Patch("last", source=torch.zeros(2, 1, tiny.WIDTH), layers=[0, 1, 2]),
+        ["(2, 1, 32)", "3 layer"],
+    ),
+    "a patch of another width": (nv.Patch("last", source=torch.zeros(1, 7), layers=1), ["7", "32"]),
+    "a patch of a flat tensor": (nv.Patch("last", source=torch.zeros(tiny.WIDTH)), ["(32,)", "1 position"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("way", ["run", "generate", "install", "verify", "sweep", "generations"])
+def test_a_bad_intervention_is_refused_everywhere(model, prompt, refused, name, way):
+    case, parts = BAD[name]
+    ways = {
+        "run": lambda: nv.run(model, prompt, case),
+        "generate": lambda: nv.generate(model, prompt, case),
+        "install": lambda: nv.install(model, prompt, case),
+        "verify": lambda: nv.verify(model, prompt, case),
+        "sweep": lambda: nv.sweep(model, prompt, [nv.Knockout("image", "last"), case], answer=20),
+        "generations": lambda: list(nv.generations(model, [(prompt, None), (prompt, case)])),
+    }
+    refused(ways[way], *parts)
+
+
+def test_a_mistake_beside_a_patch_is_found_before_the_source_runs(model, prompt, twin, refused):
+    refused(
+        lambda: nv.run(model, prompt, nv.Patch("query", source=twin, layers=1) | nv.Knockout("sky", "last")), "'sky'"
+    )
+    refused(
+        lambda: nv.run(model, prompt, nv.Patch("query", source=twin, layers=1), reads=[nv.Residual("sky")]), "'sky'"
+    )
+
+
+def test_a_patch_whose_source_has_fewer_positions_is_refused_before_it_runs(model, prompt, refused):
+    longer = nv.encode(model, "describe the big red square left of the circle .", tiny.picture(3))
+    refused(
+        lambda: nv.run(model, prompt, nv.Patch("query", source=longer, layers=1)),
+        f"{len(prompt['query'])} position",
+        "source_where=",
+    )
+    refused(lambda: nv.run(model, prompt, nv.Patch("sky", source=longer, layers=1)), "'sky'")
+    refused(lambda: nv.run(model, prompt, nv.Patch("last", source=longer, source_where="sky", layers=1)), "'sky'")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        nv.Knockout("all", "last", layers=2),
+        nv.Knockout("all", "generated", heads=[1]),
+        nv.Knockout("text", "query", layers=1) | nv.Knockout("image", "last", layers=1),
+        nv.Knockout("image", "generated", layers=1) | nv.Knockout("text", "generated", layers="all"),
+        nv.Knockout("image", "last", layers=3) | nv.Knockout("text", "last", layers=3, heads=[2]),
+        nv.Knockout("first", "first"),
+        nv.Knockout("system", "system", layers=0),
+        nv.Allow("all", "query", layers=[0, 1]),
+    ],
+)
+def test_a_row_left_without_a_key_is_refused(model, prompt, refused, case):
+    for call in (nv.run, nv.generate, nv.install, nv.verify):
+        refused(lambda call=call: call(model, prompt, case), "no key to attend to", '"first"')
+    refused(lambda: nv.sweep(model, prompt, {"blind": case}, answer=20), "no key to attend to")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        nv.Knockout("text", "query", layers=1) | nv.Knockout("image", "last", layers=2),
+        nv.Knockout("text", "last", heads=[(1, 1)]) | nv.Knockout("image", "last", heads=[(1, 2)]),
+        nv.Knockout(("image", "query", "generated"), "generated"),
+        nv.Knockout("image", "image") | nv.Knockout("query", "image"),
+    ],
+)
+def test_a_row_that_keeps_one_key_is_not(model, prompt, case):
+    assert nv.run(model, prompt, case, positions="all").logits.isfinite().all()
+    assert len(nv.generate(model, prompt, case, max_new_tokens=4).tokens) == 4
+
+
+def test_a_row_left_without_a_key_is_found_in_any_row_of_several(model, refused):
+    prompt = tiny.several(model)
+    image = [position for pixels in prompt.rows[2].images for position in pixels]
+    blind = list(range(prompt.rows[0].start, prompt.width))
+    assert image[0] < blind[0]
+    refused(lambda: nv.run(model, prompt, nv.Knockout(blind, "last")), "no key to attend to")
+
+
+def test_specs_that_cannot_be_meant_are_refused_when_they_are_written(prompt):
+    made = [
+        (lambda: nv.Ablate("image", how="median"), ["'median'", "zero, mean"]),
+        (lambda: nv.Ablate("image", how="resample"), ["source=other"]),
+        (lambda: nv.Ablate("image", how="zero", source=prompt), ["source=other"]),
+        (lambda: nv.Ablate("image", site="logits"), ["'logits'", "residual", "features"]),
+        (lambda: nv.Patch("image", source=[1, 2]), ["list", "Prompt", "tensor"]),
+        (lambda: nv.Residual("image", site="mask"), ["'mask'", "residual"]),
+        (lambda: nv.Attention("last", "image", reduce="max"), ["'max'", "rows, mass and entropy"]),
+        (lambda: nv.window(5, 5), ["window(5, 5)", "nv.window(8, 16)"]),
+        (lambda: nv.window(-1, 2), ["nv.window(8, 16)"]),
+        (lambda: nv.depth(0.5, 0.5), ["nv.depth(0.25, 0.5)"]),
+        (lambda: nv.depth(0.5, 1.5), ["nv.depth(0.25, 0.5)"]),
+        (lambda: nv.Knockout("image", "last") | "last", ["'last'", "|"]),
+    ]
+    for make, parts in made:
+        with pytest.raises(nv.SpecError) as error:
+            make()
+        assert all(part in str(error.value) for part in parts), str(error.value)
+    with pytest.raises(TypeError):
+        nv.Knockout("image", "last", layer=3)
+
+
+def test_reads_and_positions_that_are_not_there_are_refused(model, prompt, refused):
+    for read in (nv.Attention("last", "sky"), nv.Residual("sky"), nv.Attention("sky", "image")):
+        refused(lambda read=read: nv.run(model, prompt, reads=[read]), "'sky'", "image")
+    refused(lambda: nv.run(model, prompt, reads=[nv.Residual("last", layers=4)]), "layer 4", "0..3")
+    refused(lambda: nv.run(model, prompt, reads=[nv.Attention("last", "image", heads=[4])]), "head 4", "0..3")
+    refused(lambda: nv.run(model, prompt, positions="sky"), "'sky'")
+    refused(lambda: nv.run(model, prompt, positions=41), "position 41")
+
+
+def test_positions_that_values_go_with_must_ascend(model, prompt, refused):
+    for call in (
+        lambda: nv.run(model, prompt, positions=[30, 5]),
+        lambda: nv.run(model, prompt, reads=[nv.Residual([30, 5])]),
+        lambda: nv.run(model, prompt, reads=[nv.Attention([30, 30], "image")]),
+        lambda: nv.run(model, prompt, nv.Patch([9, 8], source=torch.zeros(2, tiny.WIDTH))),
+        lambda: nv.run(model, prompt, nv.Patch([8, 9], source=prompt, source_where=[9, 8])),
+    ):
+        refused(call, "ascend")
+
+
+def test_beams_are_refused(model, prompt, refused):
+    refused(lambda: nv.generate(model, prompt, num_beams=2), "num_beams=2")
+    refused(lambda: nv.generate(model, prompt, num_return_sequences=3, do_sample=True), "num_return_sequences=3")
+
+
+def test_an_intervention_made_for_one_row_is_not_run_on_two(model, prompt):
+    edited = nv.install(model, prompt, nv.Knockout("image", "last"))
+    with (
+        pytest.raises(ValueError, match=r"1 row\(s\) and the model runs 2"),
+        torch.no_grad(),
+        edited.trace(**nv.stack([prompt, prompt]).inputs),
+    ):
+        edited.output.logits.save()
+
+
+def test_prompts_without_a_picture_say_so(model, refused):
+    plain = nv.encode(model, "what is red ?")
+    refused(lambda: nv.run(model, plain, nv.Knockout("image", "last")), "no image", "'image'", '"text"')
+    refused(plain.image, "no picture 0", "images=")
+    refused(lambda: plain.find("sky"), "'sky'", "what is red ?")
+
+
+def test_encodings_that_do_not_fit_say_why(model, refused):
+    one, two = tiny.picture(0), [tiny.picture(0), tiny.picture(1)]
+    ids = torch.tensor([[2, *[4] * 25, 9]])
+    pixels = torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)
+    refused(lambda: nv.encode(model), "nv.encode(model", "inputs=")
+    refused(lambda: nv.encode(model, "red ?", inputs={"input_ids": ids}), "either")
+    refused(lambda: nv.encode(model, "<s> red ?", one, chat=False), "0 image placeholder", "1 picture", "<image>")
+    refused(lambda: nv.encode(model, "<image> red <image>", one, chat=False), "2 image placeholder", "1 picture")
+    refused(lambda: nv.encode(model, inputs={}), "input_ids", "return_tensors")
+    refused(lambda: nv.encode(model, inputs={"input_ids": [[1, 2]]}), "input_ids", "tensor")
+    refused(lambda: nv.encode(model, inputs={"input_ids": ids}), "no pixel_values")
+    refused(lambda: nv.encode(model, inputs={"input_ids": ids[:, 2:], "pixel_values": pixels}), "24 image tokens", "25")
+    refused(
+        lambda: nv.encode(model, inputs={"input_ids": ids, "attention_mask": ids[:, 1:], "pixel_values": pixels}),
+        "(1, 26)",
+        "(1, 27)",
+    )
+    refused(lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": pixels}, images=two), "2 picture", "[1]")
+
+
+def test_a_picture_too_few_for_the_tokens_is_refused(model, refused):
+    ids = torch.tensor([[2, *[4] * 25, 9, *[4] * 25, 9]])
+    refused(
+        lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)}),
+        "2",
+        "1",
+    )
+
+
+def test_sweeps_that_cannot_be_carried_out_are_refused(model, prompt, refused):
+    cut = [nv.Knockout("image", "last")]
+    refused(lambda: nv.sweep(model, prompt, cut, answer=20, execution="fast"), "'fast'", "packed, rows, single")
+    refused(lambda: nv.sweep(model, prompt, cut, answer="red square"), "'red square'", "'red'", "'square'", "one token")
+    refused(lambda: nv.sweep(model, prompt, cut, answer="footballs"), "'##ball'")
+    refused(lambda: nv.sweep(model, prompt, cut, answer="zebra"), "'zebra'")
+    refused(lambda: nv.sweep(model, prompt, cut, answer=""), "''")
+    refused(lambda: nv.sweep(model, prompt, cut, answer=99), "99", "0..65")
+    refused(lambda: nv.sweep(model, prompt, [], answer=20), "no variants")
+    refused(lambda: nv.sweep(model, nv.stack([prompt, prompt]), cut, answer=20), "2", "prompt.row(0)")
+
+
+def test_packing_is_refused_where_it_would_not_be_exact(model, prompt, refused):
+    for case in (nv.Ablate("image", layers=1), nv.Knockout("system", "image"), nv.Ablate("system")):
+        refused(lambda case=case: nv.sweep(model, prompt, [case], answer=20, execution="packed"), 'execution="rows"')
+    inputs = nv.stack(
+        [prompt, nv.encode(model, "what is the big red square left of the dog ?", tiny.picture(1))]
+    ).inputs
+    padded = nv.encode(model, inputs={name: value[:1] for name, value in inputs.items()})
+    refused(lambda: nv.sweep(model, padded, [nv.Knockout("image", "last")], answer=20, execution="packed"), "padded")
+    assert nv.sweep(model, padded, [nv.Knockout("image", "last")], answer=20).attrs["execution"] == "rows"
+
+
+def test_sources_and_rows_that_do_not_match_are_refused(model, prompt, refused):
+    several = tiny.several(model)
+    refused(lambda: nv.run(model, prompt, nv.Patch("last", source=several)), "one row", "prompt.row(0)")
+    refused(lambda: nv.generate(model, several, [None, None]), "2 interventions", "3 row")
+    refused(lambda: nv.generate(model, tiny.several(model, "right")), "padding on the left")
+    refused(lambda: list(nv.generations(model, [(several, None)])), "one row")

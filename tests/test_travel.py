@@ -1,0 +1,208 @@
+"""Plans and readouts reach a server that has never heard of this package, and do there what they do here."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import travel
+from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
+from nnsight import TransformersModel
+
+import nnsight_vlm as nv
+
+FILES = ("kernels.py", "readouts.py", "runner.py")
+PACKAGE = Path(nv.__file__).parent
+EXACT = 1e-5
+
+
+def tree_of(file):
+    return ast.parse((PACKAGE / file).read_text())
+
+
+def nodes(file, *kinds):
+    return [node for node in ast.walk(tree_of(file)) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_annotations_are_not_evaluated_in_files_that_travel(file):
+    docstring, first = tree_of(file).body[:2]
+    assert isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)
+    assert isinstance(first, ast.ImportFrom) and first.module == "__future__"
+    assert [name.name for name in first.names] == ["annotations"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_that_travel_hold_plain_functions_only(file):
+    functions = nodes(file, ast.FunctionDef)
+    assert functions and not any(function.decorator_list for function in functions)
+    assert not nodes(file, ast.ClassDef, ast.Nonlocal, ast.Global, ast.AnnAssign, ast.AsyncFunctionDef)
+    assert not [n for n in nodes(file, ast.Name) if n.id in ("super", "globals", "locals", "__file__")]
+    inside = [node for function in functions for node in ast.walk(function)]
+    assert not [node for node in inside if isinstance(node, (ast.Import, ast.ImportFrom))]
+    nested = [node for f in functions for node in ast.walk(f) if isinstance(node, ast.FunctionDef) and node is not f]
+    assert not nested
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_that_travel_import_names_of_torch_nnsight_and_each_other(file):
+    for node in nodes(file, ast.Import):
+        assert [alias.name for alias in node.names] == ["torch"]
+    rooms = {name.removesuffix(".py") for name in FILES}
+    for node in nodes(file, ast.ImportFrom):
+        if node.level:
+            assert node.level == 1 and node.module in rooms, "a module object would be sent whole: import its names"
+        else:
+            assert node.module.split(".")[0] in ("__future__", "nnsight")
+
+
+def every_intervention(prompt, twin):
+    return {
+        "knockout": nv.Knockout("image", "query", layers=[1, 2]),
+        "heads": nv.Knockout("image", "last", heads=[(0, 1), (3, 2)]),
+        "allow": nv.Allow("image", "text", layers=nv.depth(0.25, 0.5)),
+        "patch": nv.Patch("query", source=twin, layers=[0, 2]),
+        "patch under": nv.Patch(
+            "image", source=prompt, under=nv.Knockout("system", "image"), layers=1, site="attention"
+        ),
+        "tensor": nv.Patch("last", source=torch.ones(1, tiny.WIDTH), layers=2, site="mlp"),
+        "zero": nv.Ablate("image", layers=1),
+        "mean": nv.Ablate("query", how="mean", layers=2, site="attention"),
+        "resample": nv.Ablate("query", how="resample", source=twin, layers=3),
+        "embedding": nv.Ablate("image", how="mean", site="embedding"),
+        "features": nv.Patch("image", source=twin, site="features"),
+        "generated": nv.Knockout("image", "generated") | nv.Ablate("generated", layers=1, site="mlp"),
+        "everything": nv.Knockout("image", "text", layers=1)
+        | nv.Patch("image", source=twin, site="features")
+        | nv.Ablate("last", layers=2),
+        "nothing": None,
+    }
+
+
+READS = [
+    nv.Attention("query", "image", layers=[0, 2]),
+    nv.Attention("last", "all", reduce="mass", heads=[1]),
+    nv.Attention("last", "image", reduce="entropy", layers=0),
+    *(nv.Residual("image", site=site) for site in ("features", "embedding", "residual", "attention", "mlp")),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The tiny model as a server finds it: a folder with weights and processor."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.build_module().save_pretrained(folder)
+    tiny.build_processor().save_pretrained(folder)
+    return folder
+
+
+def ask_everything(model):
+    """`{name: (request, what it saves here)}` of every way in which the package runs a model."""
+    prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
+    twin = nv.encode(model, "where is a blue circle ?", tiny.picture(1))
+    cases, requests = every_intervention(prompt, twin), {}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def record(name, ask):
+            backend = travel.Captured()
+            patch.setattr(TransformersModel, "_remote_backend", lambda *_: backend)
+            ask()
+            assert backend.requests
+            requests.update({f"{name} {number}": request for number, request in enumerate(backend.requests)})
+
+        for name, case in cases.items():
+            record(
+                f"run {name}",
+                lambda case=case: nv.run(model, prompt, case, reads=READS, positions="query", remote=True),
+            )
+            record(
+                f"generate {name}", lambda case=case: nv.generate(model, prompt, case, max_new_tokens=3, remote=True)
+            )
+        record("rows", lambda: nv.run(model, tiny.several(model), cases["knockout"], remote=True))
+        late = [cases[name] for name in ("knockout", "patch", "mean")]
+        for how in ("packed", "rows", "single"):
+            record(f"sweep {how}", lambda how=how: nv.sweep(model, prompt, late, answer=20, execution=how, remote=True))
+        batch = [(prompt, cases["knockout"]), (twin, cases["generated"])]
+        record("generations", lambda: list(nv.generations(model, batch, max_new_tokens=3, remote=True)))
+        record("verify", lambda: nv.verify(model, prompt, cases["everything"], remote=True))
+        record("install", lambda: traced_by_the_user(nv.install(model, prompt, cases["everything"]), prompt))
+    return requests
+
+
+def traced_by_the_user(edited, prompt):
+    with torch.no_grad(), edited.trace(**prompt.inputs, remote=True):
+        state = edited.model.language_model.layers[3].output.save()
+        logits = edited.output.logits.save()
+    assert state.shape[-1] == tiny.WIDTH and logits.dim() == 3
+
+
+@pytest.fixture(scope="module")
+def journey(folder):
+    """Every request with what it saves here and what it saved in another process: one process for all of them."""
+    requests = {
+        (how, name): found for how in ("sdpa", "eager") for name, found in ask_everything(tiny.load(how)).items()
+    }
+    asked = {name: payload for name, (payload, _) in requests.items()}
+    elsewhere = travel.serve_elsewhere(folder, {**asked, ("sdpa", "ours"): b"cnnsight_vlm.plan\nwindow\n."})
+    assert "No module named 'nnsight_vlm'" in elsewhere.pop(("sdpa", "ours"))
+    return {name: (payload, here, elsewhere[name]) for name, (payload, here) in requests.items()}
+
+
+def flat(value):
+    """The tensors in nested lists and dictionaries, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    value = [value[name] for name in sorted(value)] if isinstance(value, dict) else value
+    parts = value if isinstance(value, (list, tuple)) else ()
+    return [leaf for part in parts for leaf in flat(part)]
+
+
+def close(one, two):
+    """Equal but for rounding, on the values' own scale; NaN where the other is NaN."""
+    if one.dtype != two.dtype or not one.is_floating_point():
+        return torch.equal(one, two)
+    scale = float(one.nan_to_num(posinf=0, neginf=0).abs().max()) if one.numel() else 0.0
+    return torch.allclose(one, two, rtol=0, atol=EXACT * max(1.0, scale), equal_nan=True)
+
+
+def test_a_process_without_the_package_gets_the_same_numbers(journey):
+    assert len(journey) > 80
+    failed = {name: there for name, (_, _, there) in journey.items() if isinstance(there, str)}
+    assert not failed, "\n".join(f"{name}: {text}" for name, text in list(failed.items())[:2])
+    for name, (_, here, there) in journey.items():
+        assert here and here.keys() == there.keys(), name
+        assert flat(here), name
+        for one, two in zip(flat(here), flat(there), strict=True):
+            assert close(one, two), name
+
+
+def test_requests_name_nothing_that_a_server_has_not_got(journey):
+    names, modules = set(), set()
+    for payload, _, _ in journey.values():
+        asked, whole = travel.names_in(payload, tiny.load())
+        names, modules = names | asked, modules | whole
+    assert modules <= {"torch"}
+    assert {module.split(".")[0] for module, _ in names} <= {
+        "nnsight",
+        "torch",
+        "builtins",
+        "cloudpickle",
+        "collections",
+        "_operator",
+        "types",
+        "ast",
+    }
+    by_bytecode = {"_make_skeleton_class", "_class_setstate", "CodeType", "_make_function", "dynamic_subimport"}
+    assert not {name for _, name in names} & by_bytecode  # classes, functions and modules that cross as they are
+
+
+def test_requests_are_small(journey):
+    largest = max(len(payload) for (_, name), (payload, _, _) in journey.items() if name.startswith("run knockout"))
+    assert largest < 150_000
+
+
+def test_the_package_registers_itself_to_travel_by_source():
+    assert "nnsight_vlm" in _PICKLE_BY_VALUE_MODULES

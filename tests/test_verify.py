@@ -1,0 +1,245 @@
+"""`verify` holds for what works and catches what does not: every test below the line plants a fault."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import tiny
+import torch
+
+import nnsight_vlm as nv
+from nnsight_vlm import kernels, plan, runner, traces
+from nnsight_vlm.families import FAMILIES
+
+KNOCKOUT = nv.Knockout("image", "query", layers=[1, 2])
+
+
+def cases(prompt, twin):
+    return {
+        "nothing": nv.interventions.CLEAN,
+        "knockout": KNOCKOUT,
+        "heads": nv.Knockout("image", "last", heads=[(0, 1), (3, 2)]),
+        "text": nv.Knockout("image", "text"),
+        "allow": nv.Allow("image", "text", layers=nv.depth(0.25, 0.5)),
+        "generated": nv.Knockout("image", "generated", layers=[1, 2]),
+        "overlap": nv.Knockout("image", "query", layers=1) | nv.Knockout("image.0", "last", layers=[1, 3]),
+        "patch": nv.Patch("query", source=twin, layers=[0, 2]),
+        "whole": nv.Patch("all", source=twin, layers=3),
+        "under": nv.Patch("image", source=prompt, under=nv.Knockout("system", "image"), layers=2),
+        "attention": nv.Patch("image", source=twin, layers=1, site="attention"),
+        "mlp": nv.Ablate("last", layers="all", site="mlp"),
+        "zero": nv.Ablate("generated", layers=1),
+        "mean": nv.Ablate("image", how="mean", layers=[1, 2]),
+        "resample": nv.Ablate("query", how="resample", source=twin, layers=3),
+        "embedding": nv.Ablate("image", how="mean", site="embedding"),
+        "features": nv.Patch("image", source=twin, site="features"),
+        "both": KNOCKOUT | nv.Patch("query", source=twin, layers=1) | nv.Ablate("image", how="mean", site="features"),
+        "twice": nv.Patch("query", source=twin, layers=1) | nv.Ablate("last", layers=1),
+        "mean of what was written": nv.Patch("image", source=twin, layers=1)
+        | nv.Ablate(["image", "last"], how="mean", layers=1),
+    }
+
+
+SINGLE = (
+    "nothing", "knockout", "heads", "text", "allow", "generated", "overlap", "patch", "whole", "under", "attention",
+    "mlp", "zero", "mean", "resample", "embedding", "features", "both", "twice", "mean of what was written",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_what_works_is_proven(model, prompt, twin, name):
+    case = cases(prompt, twin)[name]
+    proof = nv.verify(model, prompt, case)
+    assert proof.layers == tiny.LAYERS
+    assert (proof.tokens > 0) == (name in ("text", "allow", "generated", "zero"))
+    assert (proof.writes > 0) == any(not isinstance(part, nv.Knockout) for part in case.parts)
+    assert (proof.edges > 0) == any(isinstance(part, nv.Knockout) for part in case.parts)
+
+
+def test_the_edges_that_were_closed_are_counted(model, prompt):
+    queries, keys = len(prompt["query"]), len(prompt["image"])
+    assert nv.verify(model, prompt, KNOCKOUT).edges == 2 * tiny.HEADS * queries * keys
+    assert nv.verify(model, prompt, nv.Knockout("image", "query", heads=[(1, 0), (2, 3)])).edges == 2 * queries * keys
+    assert nv.verify(model, prompt, nv.Ablate("image", layers=[0, 3]) | nv.Ablate("last", layers=3)).writes == 2
+    assert nv.verify(model, prompt, nv.Knockout("image", "system")).edges == 0  # they come before it
+
+
+@pytest.mark.parametrize("name", ["knockout", "heads", "mean", "features", "attention"])
+def test_several_padded_rows_are_proven(model, twin, name):
+    prompt = tiny.several(model)
+    case = {
+        "knockout": nv.Knockout("image", "query", layers=[1, 2]),
+        "heads": nv.Knockout("image.0", "last", heads=[(1, 1)]),
+        "mean": nv.Ablate("image", how="mean", layers=2),
+        "features": nv.Ablate("image", how="mean", site="features"),
+        "attention": nv.Patch("image.0", source=twin, source_where="image", layers=1, site="attention"),
+    }[name]
+    assert nv.verify(model, prompt, case).layers == tiny.LAYERS
+
+
+@pytest.mark.parametrize(
+    "case", [KNOCKOUT, nv.Knockout("image", "generated"), nv.Ablate("query", how="mean", layers=1)]
+)
+def test_other_decoders_are_proven(other, case):
+    assert nv.verify(other, nv.encode(other, "what is the red square ?", tiny.picture(0)), case).layers == tiny.LAYERS
+
+
+def test_half_precision_is_proven(prompt, twin):
+    model = nv.load(tiny.build_module().to(torch.bfloat16), processor=tiny.build_processor())
+    assert nv.verify(model, prompt, KNOCKOUT | nv.Patch("query", source=twin, layers=2)).writes == 1
+
+
+# planted faults -------------------------------------------------------------------------------
+
+
+def expect_caught(model, prompt, case, match):
+    with pytest.raises(nv.InterventionError, match=match):
+        nv.verify(model, prompt, case)
+
+
+@pytest.fixture
+def swap(monkeypatch):
+    """Puts another kernel behind a site."""
+
+    def put(site, act):
+        monkeypatch.setitem(plan.SITES, site, dataclasses.replace(plan.SITES[site], act=act))
+
+    return put
+
+
+def padded(model):
+    """A prompt whose mask is a real tensor in every layer, shared by all of them."""
+    return tiny.several(model)
+
+
+def in_place(inputs, cuts, window, packing, memo):
+    """`close_edges` without the clone: all decoder layers share one mask."""
+    args, kwargs = inputs
+    mask = kwargs["attention_mask"]
+    for row, targets, sources, _ in cuts:
+        query = kernels.index(targets, window[0], window[1], mask.device)
+        key = kernels.index(sources, window[2], window[3], mask.device)
+        mask[row, :, query[:, None], key[None, :]] = False if mask.dtype == torch.bool else float("-inf")
+    return args, {**kwargs, "attention_mask": mask}
+
+
+def test_a_kernel_that_forgets_to_clone_is_caught(model, swap):
+    swap("mask", in_place)
+    expect_caught(model, padded(model), nv.Knockout("image", "query", layers=0), "layer 1")
+
+
+def test_a_float_mask_written_with_nought_is_caught(model, prompt, swap):
+    def shut_with_nought(inputs, cuts, window, packing, memo):
+        args, kwargs = kernels.close_edges(inputs, cuts, window, packing, memo)
+        mask = kwargs["attention_mask"]
+        return args, {**kwargs, "attention_mask": torch.where(torch.isneginf(mask), torch.zeros_like(mask), mask)}
+
+    swap("mask", shut_with_nought)
+    expect_caught(model, prompt, KNOCKOUT, "still gives|is open and should be closed")
+
+
+def test_a_mask_that_is_none_and_left_alone_is_caught(prompt, swap):
+    def only_where_there_is_one(inputs, cuts, window, packing, memo):
+        if inputs[1]["attention_mask"] is None:
+            return inputs
+        return kernels.close_edges(inputs, cuts, window, packing, memo)
+
+    swap("mask", only_where_there_is_one)
+    expect_caught(tiny.load("sdpa"), prompt, KNOCKOUT, "layer 1, head 0: position")
+
+
+def test_a_mask_that_forgets_to_be_causal_is_caught(prompt, swap):
+    def open_mask(inputs, cuts, window, packing, memo):
+        hidden = inputs[1]["hidden_states"]
+        mask = torch.zeros(1, 1, window[1], window[3], dtype=hidden.dtype)
+        return inputs[0], {**inputs[1], "attention_mask": kernels.shut(mask, cuts, window, len(hidden))}
+
+    swap("mask", open_mask)
+    expect_caught(tiny.load("sdpa"), prompt, KNOCKOUT, "keys|open and should be closed")
+
+
+def test_a_cut_of_the_wrong_heads_is_caught(model, prompt, swap):
+    def next_head(inputs, cuts, window, packing, memo):
+        moved = tuple((row, t, s, (some[0], tuple((h + 1) % some[0] for h in some[1]))) for row, t, s, some in cuts)
+        return kernels.close_edges(inputs, moved, window, packing, memo)
+
+    swap("mask", next_head)
+    expect_caught(model, prompt, nv.Knockout("image", "query", layers=1, heads=[0]), "layer 1, head 0")
+
+
+def test_a_cut_one_place_off_is_caught(model, prompt, swap):
+    def shifted(inputs, cuts, window, packing, memo):
+        moved = tuple((row, t, tuple((a - 1, b - 1) for a, b in s), some) for row, t, s, some in cuts)
+        return kernels.close_edges(inputs, moved, window, packing, memo)
+
+    swap("mask", shifted)
+    expect_caught(model, prompt, KNOCKOUT, "layer 1")
+
+
+def test_a_cut_that_reaches_other_rows_is_caught(model, swap):
+    def every_row(inputs, cuts, window, packing, memo):
+        args, kwargs = kernels.close_edges(inputs, cuts, window, packing, memo)
+        mask = kwargs["attention_mask"]
+        return args, {
+            **kwargs,
+            "attention_mask": torch.minimum(mask, mask[:1]) if mask.dtype != torch.bool else mask & mask[:1],
+        }
+
+    swap("mask", every_row)
+    expect_caught(model, padded(model), nv.Knockout("image", "query", layers=1), "row|layer 1")
+
+
+def test_a_cut_in_the_wrong_layer_is_caught(model, prompt, monkeypatch):
+    right = plan.path_of
+    monkeypatch.setattr(plan, "path_of", lambda row, module, layer: right(row, module, layer - 1))
+    expect_caught(model, prompt, nv.Knockout("image", "query", layers=2), "layer 2|layer 1")
+
+
+@pytest.mark.parametrize(
+    "fields, match",
+    [
+        ({"layers": "model.vision_tower.encoder.layers"}, "points at|calls itself"),
+        ({"attention": "mlp"}, "points at .* has no operation"),
+        ({"attention_call": "attention_interface_7"}, "points at .* has no operation"),
+    ],
+)
+def test_a_row_that_points_at_the_wrong_module_is_caught(prompt, monkeypatch, fields, match):
+    monkeypatch.setitem(FAMILIES, "llava", dataclasses.replace(FAMILIES["llava"], **fields))
+    model = tiny.build()  # nnsight remembers what it found of a model
+    expect_caught(model, prompt, nv.Ablate("image", site="features"), match)
+
+
+@pytest.mark.parametrize("site", ["residual", "attention", "mlp"])
+def test_a_patch_that_writes_nothing_is_caught(model, prompt, twin, swap, site):
+    swap(site, lambda output, *_: output)
+    expect_caught(model, prompt, nv.Patch("query", source=twin, layers=2, site=site), f"site '{site}' of layer 2")
+
+
+@pytest.mark.parametrize("site", ["embedding", "features"])
+def test_an_ablation_that_writes_nothing_is_caught(model, prompt, swap, site):
+    swap(site, lambda value, *_: value)
+    expect_caught(model, prompt, nv.Ablate("image", site=site), f"site '{site}'")
+
+
+@pytest.mark.parametrize("fault", ["one place off", "too many", "halved"])
+def test_a_patch_that_is_written_wrongly_is_caught(model, prompt, twin, swap, fault):
+    def act(output, writes, window, packing, memo):
+        written = kernels.write_output(output, writes, window, packing, memo)
+        if fault == "one place off":
+            return torch.roll(written, 1, dims=1)
+        if fault == "halved":
+            return (written + output) / 2
+        return torch.cat([written[:, :1] + 1, written[:, 1:]], dim=1)
+
+    swap("residual", act)
+    expect_caught(model, prompt, nv.Patch("image", source=twin, layers=2), "site 'residual' of layer 2")
+
+
+def test_a_clock_that_stops_after_the_first_token_is_caught(model, prompt, monkeypatch):
+    def first_token_only(edited, decoder, steps, rows):
+        inputs = edited.get(decoder).inputs
+        runner.perform(edited, steps, runner.windows(inputs, sorted({step[0] for step in steps})))
+
+    monkeypatch.setattr(traces, "on_every_token", first_token_only)
+    expect_caught(model, prompt, nv.Knockout("image", "generated"), "not the same in cached generation")
