@@ -6,8 +6,8 @@ an ordinary `LlavaForConditionalGeneration`:
 
 >>> from transformers import AutoProcessor
 >>> processor = AutoProcessor.from_pretrained(checkpoint("shapes"))
->>> scene(3).description
-'a small blue triangle at top-left, a small red square at top, a small red triangle at bottom, a small green ring at bottom-right.'
+>>> scene(3).description.split(", ")[0]
+'a small blue triangle at top-left'
 
 How it was trained and what it can do: `README.md` beside this file, `train.py` and `evaluate.py`.
 """

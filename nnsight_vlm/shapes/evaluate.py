@@ -1,8 +1,8 @@
 """Measure a checkpoint: ``python -m nnsight_vlm.shapes.evaluate --model shapes --scenes 1000``.
 
-Scenes 0, 1, 2, ... (never trained on: training seeds start at 2**31) are each asked one question of every family, through
-the processor and ``model.generate``, greedily, and an answer counts only when it is right to the letter. With ``--cut``
-the same answers are written while image information is kept from some tokens in all layers:
+Scenes 0, 1, 2, ... (never trained on: training seeds start at 2**31) are each asked one question of every family,
+through the processor and ``model.generate``, greedily, and an answer counts only when it is right to the letter. With
+``--cut`` the same answers are written while image information is kept from some tokens in all layers:
 
 - ``generated``: the tokens of the answer do not attend to the image (the first one is predicted by the prompt's last
   token, which still does),
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from .language import DESCRIPTIONS, FAMILIES, Question, questions, score
@@ -55,14 +56,17 @@ def load(name: str) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     folder = checkpoint(name) if name in CHECKPOINTS else Path(name)
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model = LlavaForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
     return model, AutoProcessor.from_pretrained(folder)
 
 
 def prompt(processor: LlavaProcessor, text: str) -> str:
     """The chat template around one image and one question."""
     content = [{"type": "image"}, {"type": "text", "text": text}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return str(text)
 
 
 @torch.no_grad()
@@ -76,34 +80,42 @@ def answers(
 ) -> list[str]:
     """Greedy answers to one question about each scene, as one batch."""
     prompts = [prompt(processor, text) for text in texts]
-    inputs = processor(images=[it.image for it in scenes], text=prompts, padding=True, return_tensors="pt").to(model.device)
+    inputs = processor(images=[it.image for it in scenes], text=prompts, padding=True, return_tensors="pt").to(
+        model.device
+    )
     if cut == "none":
         made = model.generate(**inputs, max_new_tokens=limit, do_sample=False)[:, inputs["input_ids"].shape[1] :]
     else:
         made = _generate_cut(model, inputs, cut, limit)
-    return processor.batch_decode(made, skip_special_tokens=True)
+    return list(processor.batch_decode(made, skip_special_tokens=True))
 
 
-def _generate_cut(model: LlavaForConditionalGeneration, inputs: dict, cut: str, limit: int) -> torch.Tensor:
+def _generate_cut(
+    model: LlavaForConditionalGeneration, inputs: dict[str, torch.Tensor], cut: str, limit: int
+) -> torch.Tensor:
     """Greedy decoding with a cache under a mask of our own; ids [batch, answer], padded with the padding token."""
-    ids, real, end, pad = inputs["input_ids"], inputs["attention_mask"].bool(), model.config.eos_token_id, model.config.pad_token_id
-    image, length, cache, made = ids == model.config.image_token_id, ids.shape[1], None, []
-    image_rows, done, step, pixels = image, torch.zeros_like(real[:, 0]), ids, inputs["pixel_values"]
+    ids, real, pixels = inputs["input_ids"], inputs["attention_mask"].bool(), inputs["pixel_values"]
+    image, end, pad = ids == model.config.image_token_id, model.config.eos_token_id, model.config.pad_token_id
+    after_image = ids.shape[1] - image.flip(1).int().argmax(1, keepdim=True)
+    blind_from = {"none": ids.shape[1] + limit, "generated": ids.shape[1], "text": after_image}[cut]
+    step, cache, done = ids, None, torch.zeros_like(real[:, 0])
+    made: list[torch.Tensor] = []
     while len(made) < limit and not done.all():
-        rows = torch.arange(real.shape[1] - step.shape[1], real.shape[1], device=ids.device)
-        kept_from = ~image_rows if cut == "text" else (rows >= length).expand(len(ids), -1)
-        hidden = kept_from[:, :, None] & image[:, None, :]
-        seen = (rows[:, None] >= torch.arange(real.shape[1], device=ids.device)) & real[:, None, :] & ~hidden
-        mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]
-        places = (real.cumsum(1) - 1).clamp(min=0)[:, -step.shape[1] :]
+        columns = torch.arange(real.shape[1], device=ids.device)
+        rows = columns[-step.shape[1] :, None]
+        hidden = (rows >= torch.as_tensor(blind_from)[..., None]) & image[:, None, :]
+        mask = torch.where((rows >= columns) & real[:, None, :] & ~hidden, 0.0, torch.finfo(torch.float32).min)
         out = model(
-            input_ids=step, pixel_values=pixels, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+            input_ids=step,
+            pixel_values=None if made else pixels,
+            attention_mask=mask[:, None],
+            position_ids=(real.cumsum(1) - 1).clamp(min=0)[:, -step.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
         )
-        word = torch.where(done, pad, out.logits[:, -1].argmax(-1))
-        made.append(word)
-        done, cache, step, pixels = done | (word == end), out.past_key_values, word[:, None], None
-        image_rows, image, real = (torch.cat([t, torch.full_like(t[:, :1], v)], 1) for t, v in ((image_rows, False), (image, False), (real, True)))
-        image_rows = image_rows[:, -1:]
+        made.append(torch.where(done, pad, out.logits[:, -1].argmax(-1)))
+        done, cache, step = done | (made[-1] == end), out.past_key_values, made[-1][:, None]
+        real, image = F.pad(real, (0, 1), value=True), F.pad(image, (0, 1), value=False)
     return torch.stack(made, 1)
 
 

@@ -46,9 +46,9 @@ REQUESTS: dict[str, tuple[str, ...]] = {
     "exists": ("is there a {color} {shape}?", "do you see a {color} {shape}?"),
     "left-of": ("is the {color} {shape} left of the {other_color} {other_shape}?",),
     "above": ("is the {color} {shape} above the {other_color} {other_shape}?",),
-    "locate": ("say in any order where the objects are.",),
+    "facts": ("say what is true of the picture.", "say something about the objects."),
 }
-FAMILIES = tuple(family for family in REQUESTS if family != "locate")  # "locate" has many right answers: training only
+FAMILIES = tuple(family for family in REQUESTS if family != "facts")  # "facts" has many right answers: training only
 DESCRIPTIONS = ("describe", "describe-short", "list")
 
 _TOKEN = re.compile(r"[.,?!]|[^\s.,?!]+")
@@ -77,25 +77,34 @@ class _Blank(dict[str, str]):
 
 
 def describe(objects: Sequence[Object]) -> str:
-    """All that is to be said, in reading order: ``a small red circle at top-left, a large blue ring at center.``"""
+    """Say all there is, in reading order: 'a small red circle at top-left, a large blue ring at center'."""
     return ", ".join(f"a {o.size} {o.color} {o.shape} at {o.place}" for o in objects) + "."
 
 
 def describe_short(objects: Sequence[Object]) -> str:
-    """Colours and shapes in a sentence: ``a red circle, a green cross and a blue ring.``"""
+    """Say colours and shapes in a sentence: 'a red circle, a green cross and a blue ring'."""
     names = [f"a {o.color} {o.shape}" for o in objects]
     return ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1] + "."
 
 
 def list_objects(objects: Sequence[Object]) -> str:
-    """Colours and shapes alone: ``red circle, green cross, blue ring.``"""
+    """Say colours and shapes alone: 'red circle, green cross, blue ring'."""
     return ", ".join(f"{o.color} {o.shape}" for o in objects) + "."
 
 
-def locate(objects: Sequence[Object], rng: random.Random) -> str:
-    """Colours, shapes and places in any order: ``blue ring at center, red circle at top-left.``"""
-    shuffled = rng.sample(list(objects), len(objects))
-    return ", ".join(f"{o.color} {o.shape} at {o.place}" for o in shuffled) + "."
+def facts(objects: Sequence[Object], rng: random.Random, count: int = 4) -> str:
+    """Say true things in any order: 'the red circle is at top, at left is a blue ring, the ring at left is blue'."""
+    shapes = Counter(o.shape for o in objects)
+    said = []
+    for it in rng.choices(objects, k=count):
+        forms = [
+            f"the {it.color} {it.shape} is at {it.place}",
+            f"at {it.place} is a {it.color} {it.shape}",
+            f"the {it.shape} at {it.place} is {it.color}",
+            f"the {it.color} {it.shape} is {it.size}",
+        ]
+        said.append(rng.choice(forms + [f"the {it.shape} is {it.color}"] * (shapes[it.shape] == 1)))
+    return ", ".join(said) + "."
 
 
 # --- questions --------------------------------------------------------------------------------------------------------
@@ -126,7 +135,7 @@ def questions(scene: Scene, seed: int = 0) -> tuple[Question, ...]:
 
     >>> from nnsight_vlm.shapes import scene
     >>> [question.answer for question in questions(scene(3)) if question.family == "count"]
-    ['three']
+    ['four']
     """
     rng = random.Random(f"{scene.seed}/{seed}")
     asked = (ask(scene, family, rng) for family in FAMILIES)
@@ -141,11 +150,11 @@ def _fields(it: Object) -> dict[str, str]:
 
 
 def _told(tell: Callable[[Sequence[Object]], str]) -> Callable[..., _Answer]:
-    return lambda objects, rng: (tell(objects), {})
+    return lambda objects, _: (tell(objects), {})
 
 
-def _locate(objects: Sequence[Object], rng: random.Random) -> _Answer:
-    return locate(objects, rng), {}
+def _facts(objects: Sequence[Object], rng: random.Random) -> _Answer:
+    return facts(objects, rng), {}
 
 
 def _attribute(name: str) -> Callable[..., _Answer]:
@@ -165,7 +174,7 @@ def _color(objects: Sequence[Object], rng: random.Random) -> _Answer | None:
     return it.color, _fields(it)
 
 
-def _count(objects: Sequence[Object], rng: random.Random) -> _Answer:
+def _count(objects: Sequence[Object], _: random.Random) -> _Answer:
     return NUMBERS[len(objects)], {}
 
 
@@ -210,7 +219,7 @@ _ANSWERS: dict[str, Callable[..., _Answer | None]] = {
     "exists": _exists,
     "left-of": _relation(1),
     "above": _relation(0),
-    "locate": _locate,
+    "facts": _facts,
 }
 
 
@@ -262,9 +271,13 @@ def score(text: str, truth: Scene | str, by: Sequence[str] = ("color", "shape"))
     """
     unknown = set(by) - {"color", "shape", "size", "place"}
     if unknown or not by:
-        raise ValueError(f"by={tuple(by)!r} must name attributes: write by=('color', 'shape', 'size', 'place') or fewer.")
+        raise ValueError(
+            f"by={tuple(by)!r} must name attributes: write by=('color', 'shape', 'size', 'place') or fewer."
+        )
     true_objects = parse(truth) if isinstance(truth, str) else truth.objects
-    said, true = (Counter(tuple(getattr(o, name) for name in by) for o in objects) for objects in (parse(text), true_objects))
+    said, true = (
+        Counter(tuple(getattr(o, name) for name in by) for o in objects) for objects in (parse(text), true_objects)
+    )
     hits = (said & true).total()
     precision, recall = hits / max(said.total(), 1), hits / max(true.total(), 1)
     return Score(precision=precision, recall=recall, f1=2 * hits / max(said.total() + true.total(), 1))

@@ -6,13 +6,12 @@ Llama decoder of 10, all 128 wide. An image of 80 x 80 pixels becomes 10 x 10 im
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
 from .language import SYSTEM, words
 from .world import PIXELS
@@ -26,7 +25,8 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% if messages[0]['role'] != 'system' %}" + SYSTEM + " {% endif %}"
     "{% for message in messages %}"
-    "{% set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string else message['content'] %}"
+    "{% set said = message['content'] %}"
+    "{% set parts = [{'type': 'text', 'text': said}] if said is string else said %}"
     "{% for part in parts if part['type'] == 'image' %}<image> {% endfor %}"
     "{% if message['role'] == 'user' %}user: {% elif message['role'] == 'assistant' %}assistant: {% endif %}"
     "{% for part in parts if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
@@ -114,7 +114,7 @@ def build_processor() -> LlavaProcessor:
     )
 
 
-def _tokenizer():
+def _tokenizer() -> PreTrainedTokenizerFast:
     """One token per word, lower case; punctuation stands alone and is glued back on when decoding."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -151,6 +151,6 @@ def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     for file in fresh.iterdir():
         file.chmod(0o644)
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(fresh, folder)
+        folder.replace(old)
+    fresh.replace(folder)
     shutil.rmtree(old, ignore_errors=True)

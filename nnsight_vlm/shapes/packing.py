@@ -1,7 +1,7 @@
 """Many questions about one image in one sequence: how a training batch is laid out and what may see what.
 
-A sequence is the prefix (system text and image) and after it ``rows`` rows of ``length`` tokens; a row holds one or more
-*branches*, each a question with its answer. A branch sees the prefix and itself, and counts its positions from the
+A sequence is the prefix (system text and image) and after it ``ROWS`` rows of ``LENGTH`` tokens; a row holds one or
+more *branches*, each a question with its answer. A branch sees the prefix and itself, and counts its positions from the
 prefix's end, so that it computes what it would compute alone. Causal attention makes this exact.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .language import DESCRIPTIONS, SYSTEM, Question, ask, tokens
+from .language import COLORS, DESCRIPTIONS, NUMBERS, PLACES, SHAPES, SIZES, SYSTEM, Question, ask, tokens
 from .model import IMAGE_TOKENS, vocabulary
 from .world import Scene
 
@@ -23,9 +23,17 @@ PREFIX = 1 + len(tokens(SYSTEM)) + IMAGE_TOKENS
 IDS = vocabulary()
 PREFIX_IDS = [IDS["<s>"], *(IDS[word] for word in tokens(SYSTEM)), *[IDS["<image>"]] * IMAGE_TOKENS]
 
-# How often a short question is of a family; those that need colour and shape bound together are asked most.
-SHARES = {"where": 4, "exists": 4, "color": 3, "left-of": 3, "above": 3, "size": 2, "shape": 2, "count": 0.6}
-QUESTION_WEIGHT, ANSWER_WEIGHT, DESCRIPTION_WEIGHT, END_WEIGHT = 0.15, 2.0, 0.6, 0.1
+# How often a short question is of a family. First those that one look-up answers, then all.
+LOOKUPS = {"where": 3, "color": 3, "shape": 3, "size": 2, "exists": 1, "count": 0.3}
+SHARES = {"where": 3, "exists": 4, "color": 2, "left-of": 4, "above": 4, "size": 2, "shape": 2, "count": 0.6}
+
+# What the first rows begin with, one of each tuple: when training `shapes`, and when fine-tuning `shapes-gist`.
+LEADS = (("describe", "describe", "describe-short", "list"), ("facts",))
+DESCRIBING = (("describe",), ("describe", "describe-short", "list"))
+
+# Loss weight of words that the image decides, and of all other words: in short answers, longer ones, questions.
+CONTENT = frozenset(IDS[word] for word in (*COLORS, *SHAPES, *SIZES, *PLACES, *NUMBERS, "yes", "no"))
+SHORT, LONG, QUESTION = (2.0, 0.1), (0.8, 0.2), (0.4, 0.02)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +50,26 @@ def branch(question: Question) -> Branch:
     """``user: ... assistant: ... </s>`` with the loss weight of every token (the weight with which it is predicted)."""
     asked = [IDS[word] for word in ("user:", *tokens(question.text), "assistant:")]
     told = [IDS[word] for word in tokens(question.answer)]
-    short = question.family not in (*DESCRIPTIONS, "locate")
-    weights = [0.0] + [QUESTION_WEIGHT] * (len(asked) - 2) + [0.0]
-    weights += [ANSWER_WEIGHT if short else DESCRIPTION_WEIGHT] * len(told) + [END_WEIGHT if short else DESCRIPTION_WEIGHT]
+    kind = LONG if question.family in (*DESCRIPTIONS, "facts") else SHORT
+    weights = [QUESTION[it not in CONTENT] for it in asked] + [kind[it not in CONTENT] for it in (*told, IDS["</s>"])]
     return Branch(family=question.family, ids=[*asked, *told, IDS["</s>"]], prompt=len(asked), weights=weights)
 
 
-def branches(scene: Scene, rng: random.Random) -> list[list[Branch]]:
-    """Rows full of branches about a scene: a description first, a shorter listing second, short questions to fill up."""
+def branches(
+    scene: Scene,
+    rng: random.Random,
+    shares: dict[str, float] = SHARES,
+    leads: tuple[tuple[str, ...], ...] = LEADS,
+) -> list[list[Branch]]:
+    """Rows full of branches about a scene: a long one first in each row of ``leads``, short questions to fill up."""
     rows: list[list[Branch]] = []
     for row in range(ROWS):
-        first = ("describe",) if row == 0 else ("describe-short", "list", "locate", "locate") if row == 1 else tuple(SHARES)
+        first = leads[row] if row < len(leads) else tuple(shares)
         rows.append([_asked(scene, rng.choice(first), rng)])
         while sum(len(it.ids) for it in rows[-1]) <= LENGTH:
-            rows[-1].append(_asked(scene, rng.choices(tuple(SHARES), tuple(SHARES.values()))[0], rng))
-        rows[-1].pop()
+            rows[-1].append(_asked(scene, rng.choices(tuple(shares), tuple(shares.values()))[0], rng))
+        if len(rows[-1]) > 1:
+            rows[-1].pop()
     return rows
 
 
@@ -123,7 +136,15 @@ def pixels(scenes: list[Scene]) -> torch.Tensor:
     return stacked.permute(0, 3, 1, 2).contiguous() / 127.5 - 1
 
 
-def packed_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+def packed_attention(
+    _: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: tuple[torch.Tensor, torch.Tensor],
+    scaling: float,
+    **_unused: object,
+) -> tuple[torch.Tensor, None]:
     """Attention over packed rows, [batch, head, token, channel]; ``attention_mask`` is the pair made by `masks`."""
     own_mask, prefix_mask = attention_mask
     heads, width = query.shape[1], query.shape[-1]
@@ -134,7 +155,7 @@ def packed_attention(module, query, key, value, attention_mask, scaling, dropout
     q, k, v = (tensor[:, :, PREFIX:].reshape(rows) for tensor in (query * scaling, key, value))
     own = q @ k.transpose(-1, -2) + own_mask
     far = q.flatten(2, 3) @ key[:, :, :PREFIX].transpose(-1, -2) + prefix_mask
-    both = torch.cat([far.unflatten(2, (ROWS, LENGTH)), own], -1).softmax(-1)
+    both = torch.cat([far.reshape(*own.shape[:-1], PREFIX), own], -1).softmax(-1)
     suffix = (both[..., :PREFIX].flatten(2, 3) @ value[:, :, :PREFIX]) + (both[..., PREFIX:] @ v).flatten(2, 3)
     return torch.cat([prefix, suffix], 2).transpose(1, 2).contiguous(), None
 

@@ -90,13 +90,15 @@ def pair(seed: int, change: str = "color") -> tuple[Scene, Scene]:
     1
     """
     if change not in CHANGES:
-        raise ValueError(f"change={change!r} is not an attribute of an object: write change= one of {', '.join(CHANGES)}.")
+        raise ValueError(
+            f"change={change!r} is not an attribute of an object: write change= one of {', '.join(CHANGES)}."
+        )
     layout = _layout(_checked(seed))
     rng = np.random.default_rng((seed, CHANGES.index(change), 1))
     which = int(rng.integers(len(layout.items)))
     item = layout.items[which]
     others = layout.items[:which] + layout.items[which + 1 :]
-    changed = replace(item, **{_FIELD[change]: _other(rng, change, item, others)})
+    changed = _changed(rng, change, item, others)
     twin = replace(layout, items=tuple(sorted((*others, changed), key=lambda it: it.cell)))
     return _draw(layout), _draw(twin)
 
@@ -106,7 +108,10 @@ def pair(seed: int, change: str = "color") -> tuple[Scene, Scene]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    """An object before it is drawn; ``wander`` (x, y), ``grow`` and ``tint`` are jitters in [-1, 1], ``turn`` in radians."""
+    """An object before it is drawn.
+
+    ``wander`` (x, y), ``grow`` (radius) and ``tint`` (red, green, blue) are jitters in [-1, 1], ``turn`` is in radians.
+    """
 
     shape: str
     color: str
@@ -123,9 +128,6 @@ class _Layout:
     items: tuple[_Item, ...]
     background: str
     seed: int
-
-
-_FIELD = {"color": "color", "shape": "shape", "size": "size", "place": "cell"}
 
 
 def _checked(seed: int) -> int:
@@ -156,18 +158,20 @@ def _layout(seed: int) -> _Layout:
     return _Layout(items=items, background=BACKGROUNDS[rng.integers(len(BACKGROUNDS))], seed=seed)
 
 
-def _other(rng: np.random.Generator, change: str, item: _Item, others: tuple[_Item, ...]) -> object:
-    """Another value for one attribute that keeps cells, and (colour, shape) pairs, distinct."""
+def _changed(rng: np.random.Generator, change: str, item: _Item, others: tuple[_Item, ...]) -> _Item:
+    """The item with another value of one attribute; cells, and (colour, shape) pairs, stay distinct."""
     if change == "place":
         taken = {item.cell, *(it.cell for it in others)}
         free = [divmod(n, CELLS) for n in range(CELLS * CELLS) if divmod(n, CELLS) not in taken]
-        return free[rng.integers(len(free))]
+        return replace(item, cell=free[rng.integers(len(free))])
     if change == "size":
-        return SIZES[1 - SIZES.index(item.size)]
-    values, was = (COLORS, item.color) if change == "color" else (SHAPES, item.shape)
-    names = {(it.color, it.shape) for it in others}
-    fits = [v for v in values if v != was and ((v, item.shape) if change == "color" else (item.color, v)) not in names]
-    return fits[rng.integers(len(fits))]
+        return replace(item, size=SIZES[1 - SIZES.index(item.size)])
+    names = {(it.color, it.shape) for it in others} | {(item.color, item.shape)}
+    if change == "color":
+        colors = [color for color in COLORS if (color, item.shape) not in names]
+        return replace(item, color=colors[rng.integers(len(colors))])
+    shapes = [shape for shape in SHAPES if (item.color, shape) not in names]
+    return replace(item, shape=shapes[rng.integers(len(shapes))])
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
@@ -198,14 +202,16 @@ def _ground(rng: np.random.Generator, background: str) -> np.ndarray:
         "stripes": lambda: np.float32(depth) * np.sign(np.sin(along * wave + phase)),
         "checks": lambda: np.float32(depth) * np.sign(np.sin(along * wave + phase) * np.sin(across * wave)),
     }[background]()
-    return tone + relief[..., None].astype(np.float32)
+    return np.asarray(tone + relief[..., None], np.float32)
 
 
 def _paint(canvas: np.ndarray, item: _Item) -> Object:
     """Paint one object onto the canvas, edges anti-aliased, and return it with its mask and box."""
     low, high = _RADIUS[item.size]
     radius = low + (high - low) * (item.grow + 1) / 2
-    cx, cy = ((n + 0.5) * PIXELS / CELLS + w * _WANDER[item.size] for n, w in zip(item.cell[::-1], item.wander, strict=True))
+    cx, cy = (
+        (n + 0.5) * PIXELS / CELLS + w * _WANDER[item.size] for n, w in zip(item.cell[::-1], item.wander, strict=True)
+    )
     x0, y0 = (max(int(c - 1.3 * radius) - 1, 0) for c in (cx, cy))
     window = slice(y0, int(cy + 1.3 * radius) + 2), slice(x0, int(cx + 1.3 * radius) + 2)
     dx, dy = _X[window] - np.float32(cx), _Y[window] - np.float32(cy)
@@ -222,25 +228,25 @@ def _paint(canvas: np.ndarray, item: _Item) -> Object:
 
 
 def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.hypot(x, y) - 0.95
+    return np.asarray(np.hypot(x, y) - 0.95)
 
 
 def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(abs(x), abs(y)) - 0.82
+    return np.asarray(np.maximum(abs(x), abs(y)) - 0.82)
 
 
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     y = y - 0.25
-    return np.maximum(y, 0.866 * abs(x) - 0.5 * y) - 0.58
+    return np.asarray(np.maximum(y, 0.866 * abs(x) - 0.5 * y) - 0.58)
 
 
 def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = abs(x), abs(y)
-    return np.minimum(np.maximum(x - 0.3, y - 1), np.maximum(x - 1, y - 0.3))
+    return np.asarray(np.minimum(np.maximum(x - 0.3, y - 1), np.maximum(x - 1, y - 0.3)))
 
 
 def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return abs(np.hypot(x, y) - 0.75) - 0.25
+    return np.asarray(abs(np.hypot(x, y) - 0.75) - 0.25)
 
 
 # Signed distance from the outline of a shape of radius 1, below 0 inside; x to the right, y down.

@@ -1,0 +1,258 @@
+"""What the recipes share: layer windows, matched random controls, and work that survives an interruption.
+
+Every recipe measures one image at a time, in chunks. The rows of a finished chunk can be kept in a
+folder (`journal`), under a name that is a digest of the model, the prompts and every setting: a
+recipe that is started again takes up what it finds, and other settings never meet old rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from ..errors import SpecError
+from ..interventions import Intervention
+from ..prompts import Prompt
+
+FORMAT = 1
+"""Raise when the meaning of a recipe's rows changes, so that old journals are not read."""
+
+NONE = "none"
+"""In the column `control`: the measurement itself. Every other word there names a control."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How a recipe goes about its work; no number depends on it.
+
+    Attributes:
+        journal: folder that keeps finished chunks, or None.
+        progress: show a progress bar.
+        chunk: images that are measured, and kept, together.
+    """
+
+    journal: Path | None = None
+    progress: bool = True
+    chunk: int = 4
+
+
+PLAIN = Work()
+"""Nothing is kept, and a progress bar is shown."""
+
+
+def measured(
+    name: str,
+    model: Any,
+    prompts: Sequence[Prompt],
+    settings: Mapping[str, Any],
+    measure: Callable[[range], Iterable[Mapping[str, Any]]],
+    work: Work,
+) -> pd.DataFrame:
+    """The rows that `measure` gives for every image, in chunks, kept and taken up from the journal.
+
+    Raises:
+        SpecError: no prompts.
+    """
+    if not prompts:
+        raise SpecError(f"{name} was given no prompts; give a list of prompts from nv.encode, one an image")
+    several = [number for number, prompt in enumerate(prompts) if len(prompt) > 1]
+    if several:
+        raise SpecError(
+            f"prompt {several[0]} has {len(prompts[several[0]])} rows and a recipe takes one image "
+            "a prompt; write prompt.row(0)"
+        )
+    mark = digest(name, model, prompts, settings)
+    frames = []
+    with tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress) as bar:
+        for start in range(0, len(prompts), work.chunk):
+            chunk = range(start, min(start + work.chunk, len(prompts)))
+            frames.append(_kept(work.journal, f"{name}-{mark}-{start:05d}-{chunk.stop:05d}.parquet", chunk, measure))
+            bar.update(len(chunk))
+    full = [frame for frame in frames if len(frame)]
+    return pd.concat(full, ignore_index=True) if full else pd.DataFrame()
+
+
+def _kept(
+    journal: Path | None, name: str, chunk: range, measure: Callable[[range], Iterable[Mapping[str, Any]]]
+) -> pd.DataFrame:
+    if journal is None:
+        return pd.DataFrame(list(measure(chunk)))
+    if (journal / name).exists():
+        return pd.read_parquet(journal / name)
+    frame = pd.DataFrame(list(measure(chunk)))
+    write_frame(frame, journal / name)
+    return frame
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write Parquet or CSV (by the ending), as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    if path.suffix == ".csv":
+        frame.to_csv(fresh, index=False)
+    else:
+        frame.to_parquet(fresh, index=False)
+    fresh.replace(path)
+
+
+def digest(name: str, model: Any, prompts: Sequence[Prompt], settings: Mapping[str, Any]) -> str:
+    """A short name for a model, prompts and settings: equal only where the rows would be equal."""
+    told = json.dumps([FORMAT, name, {key: spelled(value) for key, value in settings.items()}], sort_keys=True)
+    found = hashlib.sha256(told.encode())
+    found.update(model_digest(model).encode())
+    for prompt in prompts:
+        found.update(str(prompt.rows[0].tokens).encode())
+        for key in sorted(prompt.inputs):
+            if isinstance(prompt.inputs[key], torch.Tensor):
+                found.update(prompt.inputs[key].detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def model_digest(model: Any) -> str:
+    """A short name for a model's configuration and (from a few numbers of every matrix) its weights."""
+    found = hashlib.sha256(model._module.config.to_json_string().encode())
+    for name, parameter in model._module.named_parameters():
+        found.update(name.encode())
+        if parameter.device.type != "meta":
+            found.update(parameter.detach().flatten()[:64].float().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def spelled(value: Any) -> Any:
+    """A setting as JSON can hold it; functions by name, pictures and masks by their bytes."""
+    if isinstance(value, Mapping):
+        return {str(key): spelled(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [spelled(part) for part in value]
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(value.tobytes()).hexdigest()
+    if hasattr(value, "__dataclass_fields__"):
+        return {key: spelled(getattr(value, key)) for key in value.__dataclass_fields__}
+    return getattr(
+        value, "__qualname__", value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+    )
+
+
+# layers -----------------------------------------------------------------------------------------
+
+
+def equal_windows(layers: int, count: int) -> tuple[tuple[int, ...], ...]:
+    """`count` windows of equal size, evenly spread over the depth: quarters for `count=4`.
+
+    Equal sizes make windows comparable with each other. Where the depth cannot be divided, the
+    size is rounded up and neighbours share a layer.
+
+    >>> equal_windows(8, 4)
+    ((0, 1), (2, 3), (4, 5), (6, 7))
+    """
+    if count < 1:
+        return ()
+    size = -(-layers // count)
+    starts = [round(number * (layers - size) / max(count - 1, 1)) for number in range(count)]
+    return tuple(dict.fromkeys(tuple(range(start, start + size)) for start in starts))
+
+
+def middle_half(layers: int) -> tuple[int, ...]:
+    """The middle half of the layers; the other, outer half is the first and last quarter together.
+
+    >>> middle_half(8)
+    (2, 3, 4, 5)
+    """
+    size = max(layers // 2, 1)
+    start = (layers - size) // 2
+    return tuple(range(start, start + size))
+
+
+def outside(layers: int, inside: Sequence[int]) -> tuple[int, ...]:
+    """The layers that are not in `inside`."""
+    return tuple(layer for layer in range(layers) if layer not in set(inside))
+
+
+def spell_layers(layers: Sequence[int]) -> str:
+    """Layers as a table shows them: `3-5,8`.
+
+    >>> spell_layers([3, 4, 5, 8])
+    '3-5,8'
+    """
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and runs[-1][-1] == layer - 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def tokens_of(prompt: Prompt, group: str) -> tuple[int, ...]:
+    """Positions of a token group, none where the prompt has no such tokens."""
+    try:
+        return prompt[group]
+    except SpecError:
+        return ()
+
+
+# controls ---------------------------------------------------------------------------------------
+
+
+def rng_of(seed: int, image: int) -> np.random.Generator:
+    """The random numbers of one image: equal however the images are chunked."""
+    return np.random.default_rng((seed, image))
+
+
+def matched_positions(
+    prompt: Prompt, source: Sequence[int], target: Sequence[int], rng: np.random.Generator
+) -> tuple[int, ...] | None:
+    """As many random source positions as `source` has, all of which every target row can see.
+
+    They are drawn outside the group; where too few tokens lie outside it (image tokens are most of
+    a prompt), from the group and the rest together. The prompt's first token, on which attention
+    rests, is never drawn. None where the prompt has not enough positions: then no matched control exists.
+    """
+    first = min(target, default=prompt.rows[0].answer)
+    pool = list(range(prompt.rows[0].start + 1, first))
+    others = [place for place in pool if place not in set(source)]
+    wanted = len([place for place in source if place < first])
+    pool = others if len(others) >= wanted else pool
+    if wanted == 0 or (len(pool) <= wanted and len(others) < wanted):
+        return None
+    return tuple(sorted(int(place) for place in rng.choice(pool, wanted, replace=False)))
+
+
+def another(image: int, count: int, seed: int) -> int | None:
+    """The image that lends another image its values: a fixed shift, so never itself."""
+    if count < 2:
+        return None
+    return (image + int(np.random.default_rng((seed, count)).integers(1, count))) % count
+
+
+def with_picture_of(prompt: Prompt, other: Prompt) -> Prompt | None:
+    """The same words about another prompt's picture; None where the pictures take other places."""
+    if prompt.rows[0].images != other.rows[0].images and len(prompt.rows[0].images[0]) != len(other.rows[0].images[0]):
+        return None
+    shape = prompt.inputs["input_ids"].shape
+    inputs = dict(prompt.inputs)
+    for name, value in prompt.inputs.items():
+        if not isinstance(value, torch.Tensor) or value.shape == shape:
+            continue
+        if name not in other.inputs or other.inputs[name].shape != value.shape:
+            return None
+        inputs[name] = other.inputs[name]
+    return replace(prompt, inputs=inputs, images=other.images)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One condition of one image: what a table says of it, and what to do."""
+
+    labels: Mapping[str, str]
+    intervention: Intervention | None
+    overlap: float = float("nan")

@@ -1,0 +1,188 @@
+"""Interchange patching between two pictures: where the difference between them *does* act.
+
+Restoration as in NOTICE (Golovanevsky et al. 2024, arXiv 2406.16320): the residual stream of one token
+group in one layer is taken from a run on another picture; how much of that picture's answer comes with
+it? Unlike a knockout this leaves every route open, so it says what the model does and not what it could do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..engine import run
+from ..errors import SpecError
+from ..families import layer_count
+from ..frames import summarise
+from ..interventions import Patch
+from ..prompts import Prompt
+from ..sweep import answer_token, sweep
+from .common import NONE, PLAIN, Work, measured, rng_of, with_picture_of
+
+GROUPS = ("image", "query", "last")
+BY = ["group", "layer", "control"]
+
+
+class Pair(NamedTuple):
+    """The same question about two pictures with different answers.
+
+    Attributes:
+        prompt: the run that is patched.
+        other: the run that lends its hidden states.
+        answer: the right answer to `prompt`, one token.
+        other_answer: the right answer to `other`, one token.
+    """
+
+    prompt: Prompt
+    other: Prompt
+    answer: str | int
+    other_answer: str | int
+
+
+def query_patching(
+    model: Any,
+    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
+    *,
+    groups: Sequence[str] = GROUPS,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    per_image: bool = False,
+    remote: bool | str = False,
+    work: Work = PLAIN,
+) -> pd.DataFrame:
+    """How much of another picture's answer a token group carries in each layer.
+
+    Args:
+        model: an nnsight model from `load`.
+        pairs: `(prompt, other prompt, answer, other answer)`; the two prompts have the same words.
+        groups: token groups to patch, each alone; `query` leaves out the last token where `last` is
+            a group of its own.
+        layers: which layers' outputs; default all.
+        seed: of the random controls.
+        per_image: return the rows of every pair instead of means with intervals.
+        work: journal, progress bar and size of chunks.
+
+    Returns:
+        `group, layer, control, measure, mean, low, high, images`. Measures: `restoration`,
+        `(P(y|patched) - P(y|prompt)) / (P(y|other) - P(y|prompt))` for y the other picture's answer,
+        0 for no effect and 1 for all of it; `flipped`, 1 where y becomes the most probable token.
+        Pairs of which the model does not know both answers are left out (NaN; see `images`).
+        Controls: `another image`, the same tokens from a third picture whose answers differ;
+        `random positions`, as many tokens outside the group from the other picture's run; no
+        rows where too few tokens lie outside it.
+
+    Raises:
+        SpecError: prompts whose tokens differ, equal answers, no pairs.
+    """
+    known = [Pair(*pair) for pair in pairs]
+    for number, pair in enumerate(known):
+        _check(number, pair)
+    chosen = range(layer_count(model)) if layers is None else layers
+
+    def measure(chunk: range) -> Iterator[dict[str, Any]]:
+        for image in chunk:
+            yield from _rows(model, known, image, groups, chosen, seed, remote)
+
+    prompts = [pair.prompt for pair in known]
+    answers = [(pair.answer, pair.other_answer) for pair in known]
+    others = [pair.other.inputs["pixel_values"].cpu().numpy() for pair in known]
+    settings = {"groups": groups, "layers": chosen, "seed": seed, "answers": answers, "others": others}
+    frame = measured("query_patching", model, prompts, settings, measure, work)
+    return frame if per_image else summary(frame)
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over pairs with bootstrap intervals, from the rows of every pair."""
+    tidy = summarise(frame, BY, ["restoration", "flipped"])
+    return tidy[tidy["images"] > 0].reset_index(drop=True)
+
+
+def _check(number: int, pair: Pair) -> None:
+    if pair.prompt.rows[0].tokens != pair.other.rows[0].tokens:
+        raise SpecError(
+            f"pair {number}: the two prompts differ in their words; a pair is one question about two pictures"
+        )
+    if pair.answer == pair.other_answer:
+        raise SpecError(f"pair {number}: both answers are {pair.answer!r}; nothing could be restored")
+
+
+def _rows(
+    model: Any,
+    pairs: Sequence[Pair],
+    image: int,
+    groups: Sequence[str],
+    layers: Sequence[int],
+    seed: int,
+    remote: bool | str,
+) -> Iterator[dict[str, Any]]:
+    pair = pairs[image]
+    right, wanted = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
+    here, there = (run(model, prompt, remote=remote).logits.double() for prompt in (pair.prompt, pair.other))
+    low, high = (float(logits.softmax(-1)[wanted]) for logits in (here, there))
+    knows = int(here.argmax()) == right and int(there.argmax()) == wanted
+    for labels, logprob, rank in _patched(model, pairs, image, groups, layers, seed, wanted, remote):
+        restored = (math.exp(logprob) - low) / (high - low) if knows else math.nan
+        yield {"image": image, **labels, "restoration": restored, "flipped": float(rank == 0) if knows else math.nan}
+
+
+def _patched(
+    model: Any,
+    pairs: Sequence[Pair],
+    image: int,
+    groups: Sequence[str],
+    layers: Sequence[int],
+    seed: int,
+    wanted: int,
+    remote: bool | str,
+) -> Iterator[tuple[dict[str, Any], float, float]]:
+    """Labels, log-probability and rank of every patch; text patches share one packed forward."""
+    prompt = pairs[image].prompt
+    first_text = prompt["query"][0]
+    sources = list(sources_of(pairs, image, groups, seed))
+    for early in (False, True):
+        some = [found for found in sources if (min(found[2]) < first_text) == early]
+        cases = [
+            ({"group": g, "layer": layer, "control": c}, Patch(where, source=source, layers=layer))
+            for g, c, where, source in some
+            for layer in layers
+        ]
+        if cases:
+            frame = sweep(model, prompt, [patch for _, patch in cases], answer=wanted, remote=remote)
+            yield from (
+                (labels, row.logprob, row.rank) for (labels, _), row in zip(cases, frame.itertuples(), strict=True)
+            )
+
+
+def sources_of(
+    pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: int
+) -> Iterator[tuple[str, str, tuple[int, ...], Prompt]]:
+    """`(group, control, positions, run that lends them)`."""
+    pair, third = pairs[image], _third(pairs, image)
+    rng = rng_of(seed, image)
+    for group in groups:
+        where = pair.prompt[group]
+        where = tuple(
+            place for place in where if group != "query" or "last" not in groups or place not in pair.prompt["last"]
+        )
+        if not where:
+            continue
+        yield group, NONE, where, pair.other
+        if third is not None:
+            yield group, "another image", where, third
+        rest = [place for place in pair.prompt["all"][1:] if place not in {*where, *pair.prompt["last"]}]
+        if len(rest) >= len(where):
+            drawn = rng.choice(rest, len(where), replace=False)
+            yield group, "random positions", tuple(sorted(map(int, drawn))), pair.other
+
+
+def _third(pairs: Sequence[Pair], image: int) -> Prompt | None:
+    """The same words about the picture of the next pair whose answers are all different."""
+    pair = pairs[image]
+    for step in range(1, len(pairs)):
+        lender = pairs[(image + step) % len(pairs)]
+        if not {lender.answer, lender.other_answer} & {pair.answer, pair.other_answer}:
+            return with_picture_of(pair.prompt, lender.prompt)
+    return None

@@ -1,0 +1,114 @@
+"""Verdicts: intervals by hand, words by the rule, and data made so that a claim is true or false."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nnsight_vlm.frames import bootstrap
+from nnsight_vlm.report.claims import FAILS, FEWEST, HOLDS, OPEN, interval, judge, verdict
+
+IMAGES = 16
+
+
+def test_an_interval_of_a_mean_is_the_bootstrap_of_frames():
+    values = np.random.default_rng(0).normal(size=20)
+    found = interval(pd.DataFrame({"hit": values}), lambda means: means["hit"])
+    assert found == pytest.approx(bootstrap(values))
+
+
+def test_a_ratio_is_one_of_means_and_not_a_mean_of_ratios():
+    rows = pd.DataFrame({"a": [1.0, 0.0], "b": [1.0, 4.0]})
+    assert interval(rows, lambda means: means["a"] / means["b"])[0] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "images", "expected"),
+    [
+        (0.6, 0.9, 20, HOLDS),
+        (0.1, 0.4, 20, FAILS),
+        (0.4, 0.6, 20, OPEN),
+        (0.6, 0.9, FEWEST - 1, OPEN),
+        (float("nan"), float("nan"), 20, OPEN),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side_and_enough_images(low, high, images, expected):
+    assert verdict(low, high, 0.5, images) == expected
+
+
+def knockouts(cut, blind, borrowed, middle, outer):
+    """Per-image rows of `knockout_windows` with these F1 values, a little noise on each."""
+    noise = np.random.default_rng(0).uniform(-0.03, 0.03, (IMAGES, 5))
+    conditions = [
+        (cut, "image->generated", "block", "all", "none"),
+        (blind, "image->text", "blind", "all", "none"),
+        (borrowed, "image->generated", "block", "all", "query of another image"),
+        (middle, "image->text", "block", "middle half", "none"),
+        (outer, "image->text", "block", "outer half", "none"),
+    ]
+    return pd.DataFrame(
+        [
+            {
+                "image": image,
+                "route": route,
+                "form": form,
+                "window": window,
+                "control": control,
+                "f1": value + noise[image, n],
+            }
+            for image in range(IMAGES)
+            for n, (value, route, form, window, control) in enumerate(conditions)
+        ]
+    )
+
+
+def verdicts(frames):
+    table = judge(frames)
+    return {(row["claim"], row["control"]): row["verdict"] for _, row in table.iterrows()}
+
+
+def test_a_model_with_a_summary_and_a_middle_has_claims_1_and_2_and_its_control_has_not():
+    found = verdicts({"knockout_windows": knockouts(cut=0.9, blind=0.1, borrowed=0.15, middle=0.2, outer=0.9)})
+    assert found["1", False] == found["2", False] == HOLDS
+    assert found["1", True] == FAILS
+
+
+def test_a_model_without_them_has_not():
+    found = verdicts({"knockout_windows": knockouts(cut=0.15, blind=0.1, borrowed=0.1, middle=0.5, outer=0.5)})
+    assert found["1", False] == found["2", False] == FAILS
+
+
+def test_where_neither_half_matters_nothing_is_decided():
+    found = verdicts({"knockout_windows": knockouts(cut=1, blind=1, borrowed=1, middle=1, outer=1)})
+    assert found["1", False] == found["2", False] == OPEN
+
+
+def test_without_masks_the_table_says_so():
+    table = judge({"knockout_windows": knockouts(0.9, 0.1, 0.1, 0.2, 0.9), "patch_grounding": pd.DataFrame()})
+    assert set(table.loc[table["claim"].str.startswith("3"), "verdict"]) == {"needs object masks"}
+    assert table.loc[table["claim"] == "3a", "value"].isna().all()
+
+
+def grounding(hit, other, lost):
+    rows = []
+    for image in range(IMAGES):
+        labels = {"image": image, "read_at": "predicting", "layer": "middle half"}
+        rows += [
+            {**labels, "control": "none", "hit": float(image % 10 < hit * 10)},
+            {**labels, "control": "other object", "hit": other},
+        ]
+        for control, value in (
+            ("none", -lost),
+            ("random patches", 0.0),
+            ("random patches, again", 0.01 * (-1) ** image),
+        ):
+            rows.append({**labels, "layer": "all", "control": control, "logprob_change": value + image / 1000})
+    return pd.DataFrame(rows)
+
+
+def test_claim_3_asks_where_words_look_and_what_hiding_that_costs():
+    found = verdicts({"patch_grounding": grounding(hit=0.9, other=0.0, lost=2.0)})
+    assert (found["3a", False], found["3a", True], found["3b", False], found["3b", True]) == (HOLDS, FAILS, HOLDS, OPEN)
+    found = verdicts({"patch_grounding": grounding(hit=0.1, other=0.1, lost=-0.5)})
+    assert (found["3a", False], found["3b", False]) == (FAILS, FAILS)

@@ -1,0 +1,69 @@
+"""Query patching: restoration by hand, its bounds, and its controls."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+import nnsight_vlm as nv
+from nnsight_vlm.recipes import Pair, Work, query_patching
+
+QUIET = Work(progress=False)
+
+
+@pytest.fixture
+def pairs(sdpa):
+    """Pairs of pictures whose most probable answers differ, three that share no answer."""
+    prompts = [nv.encode(sdpa, "what is the red square ?", tiny.picture(number)) for number in range(40)]
+    tops = [int(nv.run(sdpa, prompt).logits.argmax()) for prompt in prompts]
+    by_answer = dict(zip(tops, prompts, strict=True))
+    known = [Pair(by_answer[a], by_answer[b], a, b) for a, b in zip(by_answer, list(by_answer)[1:], strict=False)]
+    assert len(known) >= 3
+    return known[::2]
+
+
+def test_patching_everything_restores_the_other_answer_fully_in_any_layer(sdpa, pairs):
+    found = query_patching(sdpa, pairs, groups=["all"], per_image=True, work=QUIET)
+    assert found.loc[found["control"] == "none", "restoration"].to_numpy() == pytest.approx(1, abs=1e-3)
+    assert (found.loc[found["control"] == "none", "flipped"] == 1).all()
+
+
+def test_restoration_is_that_of_single_runs(sdpa, pairs):
+    found = query_patching(sdpa, pairs, groups=["image", "last"], layers=[1], per_image=True, work=QUIET)
+    for image, pair in enumerate(pairs):
+        before, after = (
+            float(nv.run(sdpa, p).logits.softmax(-1)[pair.other_answer]) for p in (pair.prompt, pair.other)
+        )
+        for group in ("image", "last"):
+            logits = nv.run(sdpa, pair.prompt, nv.Patch(group, source=pair.other, layers=1)).logits
+            expected = (float(logits.softmax(-1)[pair.other_answer]) - before) / (after - before)
+            chosen = found[(found["image"] == image) & (found["group"] == group) & (found["control"] == "none")]
+            assert chosen["restoration"].item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_pairs_that_the_model_does_not_know_are_left_out(sdpa, pairs):
+    wrong = [pairs[0]._replace(answer=pairs[0].other_answer + 1), *pairs[1:]]
+    found = query_patching(sdpa, wrong, groups=["last"], layers=[0], work=QUIET)
+    assert (found.loc[found["control"] == "none", "images"] == len(pairs) - 1).all()
+
+
+def test_random_positions_are_as_many_and_lie_outside_the_group(sdpa, pairs, monkeypatch):
+    from nnsight_vlm.recipes.query_patching import sources_of
+
+    for image, pair in enumerate(pairs):
+        drawn = {
+            (group, control): where
+            for group, control, where, _ in sources_of(pairs, image, ("image", "query", "last"), 0)
+        }
+        assert len(drawn["query", "random positions"]) == len(drawn["query", "none"])
+        assert not set(drawn["query", "random positions"]) & set(pair.prompt["query"])
+        assert pair.prompt["last"][0] not in drawn["query", "none"]
+        assert ("image", "random positions") not in drawn  # fewer tokens lie outside than in it
+
+
+def test_pairs_that_are_none_are_refused(sdpa, pairs):
+    other = nv.encode(sdpa, "where is the red square ?", tiny.picture(1))
+    with pytest.raises(nv.SpecError, match="differ in their words"):
+        query_patching(sdpa, [pairs[0]._replace(other=other)], work=QUIET)
+    with pytest.raises(nv.SpecError, match="nothing could be restored"):
+        query_patching(sdpa, [pairs[0]._replace(other_answer=pairs[0].answer)], work=QUIET)

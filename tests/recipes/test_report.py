@@ -1,0 +1,224 @@
+"""The report: resumed without loss, refused before a model is loaded, complete on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+import tiny
+from rich.console import Console
+from typer.testing import CliRunner
+
+import nnsight_vlm as nv
+from nnsight_vlm import report as report_room
+from nnsight_vlm.cli import app
+from nnsight_vlm.report import study, write_report
+
+NAMES = ["knockout_windows", "patch_grounding", "attention_share", "prompt_ablation"]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """A tiny model as a folder, and a folder of two pictures."""
+    place = tmp_path_factory.mktemp("tiny")
+    model = tiny.build("sdpa")
+    model._module.save_pretrained(place / "model")
+    model.processor.save_pretrained(place / "model")
+    (place / "pictures").mkdir()
+    for number in range(2):
+        tiny.picture(number, (24, 20)).save(place / "pictures" / f"{number}.png")
+    return place
+
+
+@pytest.fixture
+def asked(folders):
+    return {
+        "model": str(folders / "model"),
+        "images": str(folders / "pictures"),
+        "query": "describe the image .",
+        "max_new_tokens": 4,
+        "progress": False,
+    }
+
+
+@pytest.fixture(scope="session")
+def whole(folders, tmp_path_factory):
+    """A report that nobody interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    options = {"query": "describe the image .", "max_new_tokens": 4, "progress": False}
+    return write_report(out, model=str(folders / "model"), images=str(folders / "pictures"), **options)
+
+
+def test_a_report_writes_every_frame_twice_its_figures_and_a_summary(whole):
+    for name in NAMES:
+        for table in (name, f"{name}_per_image"):
+            csv, parquet = (whole.folder / "frames" / f"{table}{ending}" for ending in (".csv", ".parquet"))
+            assert csv.is_file()
+            assert len(pd.read_csv(csv)) == len(pd.read_parquet(parquet)) > 0
+    text = (whole.folder / "report.md").read_text()
+    figures = sorted(path.name for path in (whole.folder / "figures").iterdir())
+    assert {"claims.png", "routes.png", "windows.png", "attention.png", "grounding.png", "ablation.png"} <= set(figures)
+    assert all(f"](figures/{name})" in text for name in figures)
+    assert "needs object masks" in text and "every content word" in text
+    assert not list(whole.folder.rglob(".*.new"))
+
+
+def test_an_interrupted_report_keeps_what_it_finished_and_ends_as_if_nothing_had_happened(
+    asked, whole, tmp_path, monkeypatch
+):
+    calls = []
+    original = {name: getattr(study, name) for name in NAMES[:2]}
+
+    def counted(name):
+        def recipe(model, prompts, **options):
+            calls.append(name)
+            return original[name](model, prompts, **options)
+
+        return recipe
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "patch_grounding", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(tmp_path, **asked)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts" / "knockout_windows").iterdir()}
+    assert kept and (tmp_path / "frames" / "knockout_windows.parquet").is_file()
+    monkeypatch.setattr(study, "patch_grounding", counted("patch_grounding"))
+    module = sys.modules["nnsight_vlm.recipes.knockout_windows"]
+    monkeypatch.setattr(module, "generations", interrupted)  # it must not run again
+    done = write_report(tmp_path, **asked)
+    assert calls == ["patch_grounding"]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    pd.testing.assert_frame_equal(done.claims, whole.claims)
+    for name in NAMES:
+        pd.testing.assert_frame_equal(done.frames[name], whole.frames[name])
+
+
+@pytest.mark.parametrize("change", [{"query": "see the dog"}, {"seed": 1}, {"max_new_tokens": 5}, {"objects": ["dog"]}])
+def test_other_settings_never_continue_a_report(asked, whole, change):
+    with pytest.raises(nv.SpecError, match=f"other settings \\({next(iter(change))}.*--fresh"):
+        write_report(whole.folder, **{**asked, **change})
+
+
+def test_fresh_replaces_a_report_and_leaves_other_files_alone(asked, tmp_path):
+    from nnsight_vlm.report.folder import prepare
+
+    prepare(tmp_path, {"model": "a"})
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "parts").mkdir()
+    prepare(tmp_path, {"model": "b"}, fresh=True)
+    assert json.loads((tmp_path / "report-settings.json").read_text()) == {"model": "b"}
+    assert (tmp_path / "mine.txt").read_text() == "mine" and not (tmp_path / "parts").exists()
+
+
+def wrong_requests(place):
+    (place / "file").write_text("no folder")
+    (place / "empty").mkdir(exist_ok=True)
+    (place / "bad").mkdir(exist_ok=True)
+    (place / "bad" / "one.png").write_text("no picture")
+    return [
+        ({"out": place / "file" / "out"}, "cannot write to the folder"),
+        ({"out": place / "file"}, "cannot write to the folder"),
+        ({"images": str(place / "nowhere")}, "no folder"),
+        ({"images": str(place / "empty")}, "holds no pictures"),
+        ({"images": str(place / "bad")}, "not a picture"),
+        ({"query": "  "}, "query is empty"),
+        ({"scenes": 0}, "1 or more"),
+        ({"model": str(place / "empty")}, "no config.json"),
+    ]
+
+
+def test_what_cannot_be_reported_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(report_room, "load", never)
+    for options, message in wrong_requests(tmp_path):
+        with pytest.raises(nv.SpecError, match=message):
+            write_report(**{"out": tmp_path / "out", **options})
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    found = CliRunner().invoke(app, ["report", "--out", str(tmp_path / "file" / "out")])
+    assert found.exit_code == 2
+    assert found.stderr.startswith("error: cannot write to the folder") and found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], ["report"], ["ground"], ["knockout"]])
+def test_every_command_explains_itself(command):
+    found = CliRunner().invoke(app, [*command, "--help"])
+    assert found.exit_code == 0 and "Usage" in found.output
+
+
+def test_the_command_line_writes_a_report(folders, whole, monkeypatch):
+    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=160))
+    arguments = [
+        "--model",
+        str(folders / "model"),
+        "--images",
+        str(folders / "pictures"),
+        "--query",
+        "describe the image .",
+    ]
+    found = CliRunner().invoke(app, ["report", *arguments, "--max-new-tokens", "4", "--out", str(whole.folder)])
+    assert found.exit_code == 0, found.output
+    assert "needs object masks" in found.output and "report.md" in found.output
+
+
+def test_ground_and_knockout_write_a_picture(folders, tmp_path):
+    picture, model = str(folders / "pictures" / "0.png"), ["--model", str(folders / "model"), "--max-new-tokens", "6"]
+    for number, command in enumerate(
+        [
+            ["ground", picture, "describe the image .", *model],
+            ["knockout", picture, "what is the red square ?", "--source", "image", "--target", "last", *model],
+            [
+                "knockout",
+                picture,
+                "what is the red square ?",
+                "--source",
+                "query",
+                "--target",
+                "generated",
+                "--layers",
+                "0.25:0.75",
+                *model,
+            ],
+            [
+                "knockout",
+                picture,
+                "what is the red square ?",
+                "--source",
+                "system",
+                "--target",
+                "last",
+                "--layers",
+                "1-2",
+                *model,
+            ],
+        ]
+    ):
+        out = tmp_path / f"{number}.png"
+        found = CliRunner().invoke(app, [*command, "--out", str(out)])
+        assert found.exit_code == 0, found.output
+        assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ground", "nowhere.png", "what ?"], "no file"),
+        (["knockout", "PICTURE", " "], "question is empty"),
+        (["knockout", "PICTURE", "what ?", "--layers", "some"], "no layers 'some'"),
+        (["knockout", "PICTURE", "what ?", "--out", "map.txt"], "no PNG file"),
+        (["ground", "PICTURE", "what ?", "--model", "./nothing"], "no config.json"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_model_is_loaded(folders, arguments, message, monkeypatch):
+    monkeypatch.setattr("nnsight_vlm.report.single.load", lambda *_: pytest.fail("a model was loaded"))
+    given = [str(folders / "pictures" / "0.png") if word == "PICTURE" else word for word in arguments]
+    found = CliRunner().invoke(app, given)
+    assert found.exit_code == 2 and message in found.stderr
