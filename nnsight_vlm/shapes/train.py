@@ -2,8 +2,8 @@
 
 Two stages, each with a fixed number of steps. *See*: the vision tower alone learns to tell, patch by patch, what
 lies there (five linear heads, dropped afterwards). *Speak*: the tower is held, as in LLaVA, while projector and decoder
-learn to answer, about eleven questions to an image (`packing.py`). Every scene is new: step n draws the training seeds
-n * batch, n * batch + 1, ..., so that a run is fixed by its settings and goes on where it stopped.
+learn to answer, about eleven questions to an image (`packing.py`). Step n of a stage draws the training seeds
+n * batch, n * batch + 1, ..., so that no scene comes twice in a stage and a run goes on where it stopped.
 """
 
 from __future__ import annotations
