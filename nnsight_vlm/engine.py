@@ -21,6 +21,7 @@ from .plan import SITES, Plan, Scope, compile_plan, path_of, refuse_blind_rows, 
 from .prompts import Prompt
 from .reads import Readout, Residual
 from .rows import Where, ascending, frozen, to_positions
+from .spelling import spell_answer
 from .traces import ReadStep, Remote, check_decoding, decode, forward, install_plan
 
 Values = dict[int, torch.Tensor]
@@ -312,9 +313,7 @@ def _told(model: Any, prompt: Prompt, tokens: Sequence[int], ends: set[int]) -> 
     """An answer, cut behind the token that ends it, with its text and the prompt that it makes."""
     length = next((number + 1 for number, token in enumerate(tokens) if token in ends), len(tokens))
     answer = tuple(tokens[:length])
-    tokenizer = getattr(model.processor, "tokenizer", None) or model.tokenizer
-    text = "" if tokenizer is None else str(tokenizer.decode(list(answer), skip_special_tokens=True)).strip()
-    return Generation(text=text, tokens=answer, prompt=prompt.grown(answer))
+    return Generation(text=spell_answer(model, answer), tokens=answer, prompt=prompt.grown(answer))
 
 
 # plain nnsight --------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import torch
 
 from .errors import SpecError
 from .layers import Layers, label
-from .plan import OUTSIDE, SITES, STATES, Heads, Scope, Write, listed_heads
+from .plan import OUTSIDE, SITES, Heads, Scope, Write, listed_heads, settle_state
 from .prompts import Prompt
 from .rows import Ranges, Where, ascending, frozen, to_positions
 
@@ -170,11 +170,7 @@ class StateWrite(Intervention):
     site: str = field(default="residual", kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "where", frozen(self.where))
-        object.__setattr__(self, "layers", frozen(self.layers))
-        ascending(self.where)
-        if self.site not in STATES:
-            raise SpecError(f"no site {self.site!r}; the sites are {', '.join(STATES)}")
+        settle_state(self)
 
     def written_layers(self, scope: Scope) -> tuple[int, ...]:
         """Layer numbers, or `(OUTSIDE,)` for a site before the first layer."""

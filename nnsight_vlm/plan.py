@@ -19,7 +19,7 @@ from .errors import SpecError
 from .families import Family, attention_span, family, head_count, hidden_width, layer_count
 from .layers import Layers, layer_numbers
 from .layouts import Layout, Seat
-from .rows import Range, Ranges, Row, Where, frozen
+from .rows import Range, Ranges, Row, Where, ascending, frozen
 
 Step = tuple[Any, ...]
 Write = tuple[Any, ...]
@@ -78,6 +78,19 @@ def listed_heads(heads: Any) -> tuple[int | tuple[int, int], ...] | None:
     if not all(isinstance(number, int) for number in numbers):
         raise SpecError(f"no heads {heads!r}; write head numbers [0, 3], or (layer, head) pairs [(9, 3)]")
     return listed
+
+
+def settle_state(spec: Any) -> None:
+    """What every spec of hidden states checks of its `where`, `layers` and `site` when it is made.
+
+    Raises:
+        SpecError: positions that do not ascend, or no such site.
+    """
+    for name in ("where", "layers"):
+        object.__setattr__(spec, name, frozen(getattr(spec, name)))
+    ascending(spec.where)
+    if spec.site not in STATES:
+        raise SpecError(f"no site {spec.site!r}; the sites are {', '.join(STATES)}")
 
 
 def path_of(row: Family, module: str, layer: int) -> str:

@@ -17,6 +17,7 @@ from .errors import SpecError
 from .families import family
 from .grids import GRIDS, Box, Grid
 from .rows import Row, Where, to_positions
+from .spelling import tokenizer_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,19 +99,7 @@ class Prompt:
 
     def _decoded(self, tokens: Sequence[int]) -> str:
         """Tokens as text, without a last character of which only some bytes are there."""
-        return str(self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)).rstrip("\ufffd")
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of the model's processor, or of the model.
-
-        Raises:
-            SpecError: the model was loaded without.
-        """
-        tokenizer = getattr(self.model.processor, "tokenizer", None) or self.model.tokenizer
-        if tokenizer is None:
-            raise SpecError("reading words needs a tokenizer; write nv.load(model, processor=...)")
-        return tokenizer
+        return str(tokenizer_of(self.model).decode(list(tokens), clean_up_tokenization_spaces=False)).rstrip("\ufffd")
 
     def find(self, words: str, *, within: Where = "all", occurrence: int | None = None) -> tuple[int, ...]:
         """Positions of the tokens that spell `words`, every time they occur (or the n-th time only).

@@ -15,7 +15,7 @@ import torch
 from . import readouts
 from .errors import SpecError
 from .layers import Layers
-from .plan import OUTSIDE, SITES, STATES, Heads, Scope, listed_heads
+from .plan import OUTSIDE, SITES, Heads, Scope, listed_heads, settle_state
 from .rows import Where, ascending, frozen
 
 Request = tuple[int, str, str, Any, tuple[Any, ...]]
@@ -92,11 +92,7 @@ class Residual(Readout):
     site: str = field(default="residual", kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "where", frozen(self.where))
-        object.__setattr__(self, "layers", frozen(self.layers))
-        ascending(self.where)
-        if self.site not in STATES:
-            raise SpecError(f"no site {self.site!r}; the sites are {', '.join(STATES)}")
+        settle_state(self)
 
     def lower(self, scope: Scope) -> Iterator[Request]:
         if SITES[self.site].layered:

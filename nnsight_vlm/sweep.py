@@ -17,6 +17,7 @@ from .layers import label
 from .layouts import Layout, as_it_is, in_rows, packed
 from .plan import scope
 from .prompts import Prompt
+from .spelling import spell, tokenizer_of
 from .traces import Remote, forward
 
 EXECUTIONS = ("auto", "packed", "rows", "single")
@@ -96,11 +97,7 @@ def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _columns(model: Any, found: Sequence[float]) -> dict[str, Any]:
     logit, logprob, rank, top = found
-    return {"logit": logit, "logprob": logprob, "rank": int(rank), "top_token": _token_text(model, int(top))}
-
-
-def _token_text(model: Any, token: int) -> str | int:
-    return token if model.tokenizer is None else str(model.tokenizer.decode([token]))
+    return {"logit": logit, "logprob": logprob, "rank": int(rank), "top_token": spell(model, int(top))}
 
 
 def answer_token(model: Any, answer: str | int) -> int:
@@ -115,15 +112,12 @@ def answer_token(model: Any, answer: str | int) -> int:
         if not 0 <= token < words:
             raise SpecError(f"the answer {token} is no token id; the model has 0..{words - 1}")
         return token
-    if model.tokenizer is None:
-        raise SpecError(
-            f"reading the answer {answer!r} needs a tokenizer; give a token id, or nv.load(model, processor=...)"
-        )
-    spellings = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answer, answer.strip())]
+    tokenizer = tokenizer_of(model)
+    spellings = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answer, answer.strip())]
     for ids in spellings:
-        if len(ids) == 1 and ids[0] != model.tokenizer.unk_token_id:
+        if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
             return int(ids[0])
-    pieces = model.tokenizer.convert_ids_to_tokens(spellings[0])
+    pieces = tokenizer.convert_ids_to_tokens(spellings[0])
     raise SpecError(f"the answer {answer!r} is not one token but {pieces}; give the id of the token to score")
 
 

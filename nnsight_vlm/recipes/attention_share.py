@@ -18,6 +18,7 @@ from ..engine import generations, run
 from ..frames import summarise
 from ..prompts import Prompt
 from ..reads import Attention
+from ..spelling import spell
 from .common import NONE, PLAIN, Work, measured, rng_of, tokens_of
 
 TARGETS = ("query", "generated")
@@ -134,6 +135,4 @@ def _entropy_rows(
 
 
 def _spelled(prompt: Prompt, position: int) -> str:
-    tokenizer = getattr(prompt.model.processor, "tokenizer", None) or prompt.model.tokenizer
-    token = prompt.rows[0].tokens[position]
-    return str(token) if tokenizer is None else str(tokenizer.decode([token])).strip()
+    return spell(prompt.model, prompt.rows[0].tokens[position]).strip()

@@ -22,6 +22,7 @@ from ..grids import Grid
 from ..interventions import Knockout
 from ..prompts import Prompt
 from ..reads import Attention
+from ..spelling import spell
 from ..sweep import sweep
 from .common import NONE, PLAIN, Work, measured, middle_half, rng_of
 from .words import Objects, Thing, default_objects
@@ -151,8 +152,7 @@ def _words(prompt: Prompt, grid: Grid, text: str, truth: Sequence[Thing] | None,
 
 
 def _spelled(prompt: Prompt, position: int) -> str:
-    tokenizer = getattr(prompt.model.processor, "tokenizer", None) or prompt.model.tokenizer
-    return str(tokenizer.decode([prompt.rows[0].tokens[position]])).strip()
+    return spell(prompt.model, prompt.rows[0].tokens[position]).strip()
 
 
 def _looks(

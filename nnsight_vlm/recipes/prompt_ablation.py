@@ -17,6 +17,7 @@ from ..frames import summarise
 from ..interventions import CLEAN, Intervention, Knockout
 from ..prompts import Prompt
 from ..rows import GROUPS, Where
+from ..spelling import spell
 from .common import NONE, PLAIN, Case, Work, measured, rng_of, tokens_of
 from .knockout_windows import OWN, TRUE, score_texts
 from .words import Objects, Thing, default_objects
@@ -130,9 +131,8 @@ def _parts(prompt: Prompt, parts: Mapping[str, Where] | None) -> dict[str, tuple
 
 def _default_parts(prompt: Prompt) -> dict[str, tuple[int, ...]]:
     query = prompt["query"][:-1]
-    tokenizer = getattr(prompt.model.processor, "tokenizer", None) or prompt.model.tokenizer
     found = {"system": tokens_of(prompt, "system")[1:], "query": query}
-    if tokenizer is not None and len(query) <= LONGEST:
+    if len(query) <= LONGEST:
         for place in query:
-            found[f"{place - query[0]} {tokenizer.decode([prompt.rows[0].tokens[place]]).strip()}"] = (place,)
+            found[f"{place - query[0]} {spell(prompt.model, prompt.rows[0].tokens[place]).strip()}"] = (place,)
     return {name: places for name, places in found.items() if places}

@@ -18,6 +18,7 @@ from ..plots import Overlay, answer_map, draw_overlays
 from ..recipes.common import equal_windows, spell_layers
 from ..recipes.patch_knockout import patch_knockout
 from ..recipes.words import default_objects
+from ..spelling import spell
 from ..sweep import answer_token, sweep
 from .figures import word_maps
 from .folder import write_figure
@@ -86,7 +87,7 @@ def knockout_one(
         for title, case in (("un-cut", CLEAN), ("cut", cut))
     }
     token = int(run(model, prompt).logits.argmax()) if answer is None else answer_token(model, answer)
-    spelled = str(token) if model.tokenizer is None else model.tokenizer.decode([token])
+    spelled = spell(model, token)
     if target == "generated":
         table = pd.DataFrame(
             [
