@@ -11,9 +11,10 @@ import nnsight_vlm as nv
 
 PACKAGE = Path(nv.__file__).parent
 ORDER = """
-errors families layers grids kernels readouts runner rows spelling prompts encoding layouts plan traces interventions
+errors families layers grids kernels readouts runner rows prompts encoding layouts plan traces interventions
 reads shapes models engine verify frames sweep recipes plots report cli __main__
-""".split()
+"""
+ORDERED = ORDER.split()
 ROOMS = sorted(
     path.stem if path.suffix else path.name
     for path in PACKAGE.iterdir()
