@@ -80,6 +80,9 @@ def check(model: Any, prompt: Prompt, intervention: Intervention) -> None:
     Raises:
         SpecError: see `Intervention.lower`; also a row that is left without any key.
     """
+    for found in (part.capture() for part in intervention.parts):
+        if found is not None and found.under is not None:
+            check(model, found.prompt, as_intervention(found.under))
     for seat in as_it_is(prompt).seats:
         here = scope(model, seat)
         cuts: dict[int, list[Any]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -128,8 +129,32 @@ def ask_everything(model):
         batch = [(prompt, cases["knockout"]), (twin, cases["generated"])]
         record("generations", lambda: list(nv.generations(model, batch, max_new_tokens=3, remote=True)))
         record("verify", lambda: nv.verify(model, prompt, cases["everything"], remote=True))
+        for name, ask in every_recipe(model).items():
+            record(f"recipe {name}", ask)
         record("install", lambda: traced_by_the_user(nv.install(model, prompt, cases["everything"]), prompt))
     return requests
+
+
+def every_recipe(model):
+    """Each recipe on two pictures, with everything remote."""
+    prompts = [nv.encode(model, "describe the image .", tiny.picture(number)) for number in range(2)]
+    answers = [int(nv.run(model, prompt).logits.argmax()) for prompt in prompts]
+    pair = (*prompts, answers[0], answers[1] if answers[1] != answers[0] else (answers[0] + 1) % 60)
+    told = [nv.recipes.content_words(nv.generate(model, prompt, max_new_tokens=6).text) for prompt in prompts]
+    mask = np.zeros((tiny.SIDE, tiny.SIDE), bool)
+    mask[:8, :8] = True
+    truths = [[nv.recipes.Thing(name=words[0], mask=mask)] for words in told]
+    quick = {"remote": True, "work": nv.recipes.Work(progress=False)}
+    short = {**quick, "max_new_tokens": 6}
+    return {
+        "knockout_windows": lambda: nv.recipes.knockout_windows(model, prompts, windows=2, **short),
+        "knockout_windows of answers": lambda: nv.recipes.knockout_windows(model, prompts, answers=answers, **quick),
+        "attention_share": lambda: nv.recipes.attention_share(model, prompts, **short),
+        "query_patching": lambda: nv.recipes.query_patching(model, [pair], layers=[0, 2], **quick),
+        "patch_grounding": lambda: nv.recipes.patch_grounding(model, prompts, truths=truths, **short),
+        "prompt_ablation": lambda: nv.recipes.prompt_ablation(model, prompts, **short),
+        "patch_knockout": lambda: nv.recipes.patch_knockout(model, prompts[0], answer=answers[0], remote=True),
+    }
 
 
 def traced_by_the_user(edited, prompt):
