@@ -103,7 +103,7 @@ def _foretold(here: Scope, intervention: Intervention) -> Values:
                 raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")
             row = found.prompt.rows[0]
             positions = to_positions(row.ranges(found.where), row.stop)
-            layers = len(here.layers(found.layers)) if SITES[found.site].layered else 1
+            layers = len(here.state_layers(found.site, found.layers))
             shapes[id(part)] = torch.empty(layers, len(positions), here.width, device="meta")
     return shapes
 

@@ -19,9 +19,9 @@ import torch
 
 from .errors import SpecError
 from .layers import Layers, label
-from .plan import OUTSIDE, SITES, Heads, Scope, Write, listed_heads, settle_state
+from .plan import Heads, Scope, Write, listed_heads, settle_state
 from .prompts import Prompt
-from .rows import Ranges, Where, ascending, frozen, to_positions
+from .rows import Where, ascending, frozen, to_positions
 
 Written = tuple[str, int, Write]
 
@@ -172,16 +172,6 @@ class StateWrite(Intervention):
     def __post_init__(self) -> None:
         settle_state(self)
 
-    def written_layers(self, scope: Scope) -> tuple[int, ...]:
-        """Layer numbers, or `(OUTSIDE,)` for a site before the first layer."""
-        return scope.layers(self.layers) if SITES[self.site].layered else (OUTSIDE,)
-
-    def places(self, scope: Scope, where: Where) -> tuple[int, Ranges]:
-        """Row and places where the site holds positions; image features of all rows are one line."""
-        if self.site == "features":
-            return 0, scope.feature_places(where)
-        return scope.seat.row, scope.places(where)
-
     def set_values(self, scope: Scope, values: torch.Tensor) -> Iterator[Written]:
         """Writes of `values` `[layer, position, width]`.
 
@@ -189,7 +179,7 @@ class StateWrite(Intervention):
             SpecError: source and target differ in their number of positions or layers.
         """
         values = values[None] if values.dim() == 2 else values
-        layers = self.written_layers(scope)
+        layers = scope.state_layers(self.site, self.layers)
         positions = to_positions(scope.ranges(self.where), scope.seat.tokens.stop)
         if values.dim() != 3 or values.shape[1] != len(positions) or values.shape[0] not in (1, len(layers)):
             raise SpecError(
@@ -201,7 +191,7 @@ class StateWrite(Intervention):
             raise SpecError(f"the source's values are {values.shape[-1]} wide and the model's states {scope.width}")
         if not positions:
             return
-        places = self.places(scope, positions)
+        places = scope.state_places(self.site, positions)
         for layer, rows in zip(layers, values.expand(len(layers), -1, -1), strict=True):
             yield self.site, layer, (*places, "set", rows)
 
@@ -300,8 +290,9 @@ class Ablate(StateWrite):
             where = to_positions(scope.ranges(self.where), scope.seat.tokens.answer)
             if not where:
                 raise SpecError("tokens that are not written yet have no mean; give positions of a grown prompt")
-        for layer in self.written_layers(scope):
-            yield self.site, layer, (*self.places(scope, where), self.how, None)
+        places = scope.state_places(self.site, where)
+        for layer in scope.state_layers(self.site, self.layers):
+            yield self.site, layer, (*places, self.how, None)
 
     def fields(self) -> dict[str, Any]:
         return super().fields() | {"how": self.how}

@@ -10,10 +10,9 @@ from nnsight import TransformersModel
 from transformers import AutoConfig, AutoProcessor
 
 from .families import check_attention, family, row_of
-from .shapes.model import checkpoint
+from .shapes.model import CHECKPOINTS, checkpoint
 
 TASK = "image-text-to-text"
-EMBEDDED = ("shapes", "shapes-gist")
 
 
 def load(
@@ -48,7 +47,7 @@ def load(
 
 
 def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any]) -> TransformersModel:
-    if name in EMBEDDED:
+    if name in CHECKPOINTS:
         name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
     where = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
     row_of(AutoConfig.from_pretrained(name, **where).model_type)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels
+from . import kernels, readouts
 from .errors import SpecError
 from .families import Family, attention_span, family, head_count, hidden_width, layer_count
 from .layers import Layers, layer_numbers
@@ -34,6 +34,8 @@ class Site:
         module: path of the module; `{layers}`, `{attention}` and so on come from the family row.
         place: `"inputs"` or `"output"` of that module.
         act: the kernel that writes there.
+        read: the readout of hidden states there.
+        read_at: what `runner.collect` hands that readout.
         once: whether the model passes it once a prompt (image side) and not once a token.
         layered: whether there is one in every layer.
     """
@@ -42,15 +44,32 @@ class Site:
     module: str
     place: str
     act: Callable[..., Any]
+    read: Callable[..., Any] = readouts.hidden_rows
+    read_at: str = "output"
     once: bool = False
     layered: bool = True
 
 
 SITES: dict[str, Site] = {
     "features": Site(
-        stage=-1, module="{projector}", place="output", act=kernels.write_features, once=True, layered=False
+        stage=-1,
+        module="{projector}",
+        place="output",
+        act=kernels.write_features,
+        read=readouts.feature_rows,
+        read_at="features",
+        once=True,
+        layered=False,
     ),
-    "embedding": Site(stage=0, module="{decoder}", place="inputs", act=kernels.write_embeddings, layered=False),
+    "embedding": Site(
+        stage=0,
+        module="{decoder}",
+        place="inputs",
+        act=kernels.write_embeddings,
+        read=readouts.embedding_rows,
+        read_at="inputs",
+        layered=False,
+    ),
     "mask": Site(stage=1, module="{layers}.{layer}.{attention}", place="inputs", act=kernels.close_edges),
     "attention": Site(stage=2, module="{layers}.{layer}.{attention}", place="output", act=kernels.write_output),
     "mlp": Site(stage=3, module="{layers}.{layer}.{mlp}", place="output", act=kernels.write_output),
@@ -133,9 +152,19 @@ class Scope:
             )
         return tuple((place + self.seat.features, place + self.seat.features + 1) for place in inside)
 
+    def state_places(self, site: str, where: Where) -> tuple[int, Ranges]:
+        """Row and places where a site holds positions; image features of all rows are one line."""
+        if site == "features":
+            return 0, self.feature_places(where)
+        return self.seat.row, self.places(where)
+
     def layers(self, layers: Layers) -> tuple[int, ...]:
         """Layer numbers; see `layer_numbers`."""
         return layer_numbers(layers, self.layer_count)
+
+    def state_layers(self, site: str, layers: Layers) -> tuple[int, ...]:
+        """The same at a site; `(OUTSIDE,)` for one before the first layer."""
+        return self.layers(layers) if SITES[site].layered else (OUTSIDE,)
 
     def heads(self, heads: Heads, layer: int) -> tuple[int, tuple[int, ...]] | None:
         """`(head count, head numbers)` of one layer; None for every head."""

@@ -15,7 +15,7 @@ import torch
 from . import readouts
 from .errors import SpecError
 from .layers import Layers
-from .plan import OUTSIDE, SITES, Heads, Scope, listed_heads, settle_state
+from .plan import SITES, Heads, Scope, listed_heads, settle_state
 from .rows import Where, ascending, frozen
 
 Request = tuple[int, str, str, Any, tuple[Any, ...]]
@@ -95,15 +95,9 @@ class Residual(Readout):
         settle_state(self)
 
     def lower(self, scope: Scope) -> Iterator[Request]:
-        if SITES[self.site].layered:
-            request = (scope.seat.row, scope.places(self.where))
-            for layer in scope.layers(self.layers):
-                yield layer, self.site, "output", readouts.hidden_rows, request
-        elif self.site == "features":
-            yield OUTSIDE, self.site, "features", readouts.feature_rows, (0, scope.feature_places(self.where))
-        else:
-            request = (scope.seat.row, scope.places(self.where))
-            yield OUTSIDE, self.site, "inputs", readouts.embedding_rows, request
+        site, request = SITES[self.site], scope.state_places(self.site, self.where)
+        for layer in scope.state_layers(self.site, self.layers):
+            yield layer, self.site, site.read_at, site.read, request
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(layers)) if SITES[self.site].layered else layers[0]

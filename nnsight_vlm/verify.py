@@ -252,10 +252,8 @@ def _whole_states(
 def _whole_state(model: Any, layout: Layout, name: str, layer: int) -> ReadStep:
     site = SITES[name]
     rows = 1 if name == "features" else len(layout.seats)
-    read = {"features": readouts.feature_rows, "embedding": readouts.embedding_rows}.get(name, readouts.hidden_rows)
-    place = {"features": "features", "embedding": "inputs"}.get(name, "output")
     requests = tuple((number, ((0, None),)) for number in range(rows))
-    return layer, site.stage, path_of(family(model), site.module, layer), place, read, requests
+    return layer, site.stage, path_of(family(model), site.module, layer), site.read_at, site.read, requests
 
 
 def _compare_states(

@@ -53,3 +53,12 @@ def forwards(model):
     hook = model._module.register_forward_pre_hook(lambda module, _: calls.append(module))
     yield calls
     hook.remove()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The tiny model as a user or a server finds it: a folder with weights and processor."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.build_module().save_pretrained(folder)
+    tiny.build_processor().save_pretrained(folder)
+    return folder

@@ -11,14 +11,6 @@ import nnsight_vlm as nv
 from nnsight_vlm.families import FAMILIES
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.build_module().save_pretrained(folder)
-    tiny.build_processor().save_pretrained(folder)
-    return folder
-
-
 def test_a_folder_gives_the_model_that_was_saved_in_it(folder):
     saved, kept = nv.load(str(folder)), tiny.load("sdpa")
     prompts = [nv.encode(model, "what is the red square ?", tiny.picture(0)) for model in (saved, kept)]

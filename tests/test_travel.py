@@ -91,15 +91,6 @@ READS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The tiny model as a server finds it: a folder with weights and processor."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.build_module().save_pretrained(folder)
-    tiny.build_processor().save_pretrained(folder)
-    return folder
-
-
 def ask_everything(model):
     """`{name: (request, what it saves here)}` of every way in which the package runs a model."""
     prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,33 @@ def _kept(
     return frame
 
 
-def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write Parquet or CSV (by the ending), as a whole or not at all."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of `path` when it is finished: as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
-    if path.suffix == ".csv":
-        frame.to_csv(fresh, index=False)
-    else:
-        frame.to_parquet(fresh, index=False)
+    yield fresh
     fresh.replace(path)
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write Parquet or CSV (by the ending), as a whole or not at all."""
+    with whole(path) as fresh:
+        if path.suffix == ".csv":
+            frame.to_csv(fresh, index=False)
+        else:
+            frame.to_parquet(fresh, index=False)
+
+
+def one_for_each(prompts: Sequence[Prompt], **lists: Sequence[Any] | None) -> None:
+    """Refuse lists, given by name, that are not as long as the prompts.
+
+    Raises:
+        SpecError: naming the list.
+    """
+    for name, given in lists.items():
+        if given is not None and len(given) != len(prompts):
+            raise SpecError(f"{len(given)} {name} for {len(prompts)} prompts; give one for each")
 
 
 def digest(name: str, model: Any, prompts: Sequence[Prompt], settings: Mapping[str, Any]) -> str:

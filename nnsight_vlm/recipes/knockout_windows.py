@@ -19,7 +19,7 @@ from ..errors import SpecError
 from ..frames import summarise
 from ..prompts import Prompt
 from ..sweep import answer_token, sweep
-from .common import PLAIN, Case, Work, measured
+from .common import PLAIN, Case, Work, measured, one_for_each
 from .routes import FORMS, ROUTES, cases_of
 from .words import Objects, Thing, agreement, default_objects
 
@@ -121,9 +121,7 @@ def _check(
     for form in forms:
         if form not in FORMS:
             raise SpecError(f"no form {form!r}; there are {', '.join(FORMS)}")
-    for name, given in lists.items():
-        if given is not None and len(given) != len(prompts):
-            raise SpecError(f"{len(given)} {name} for {len(prompts)} prompts; give one for each")
+    one_for_each(prompts, **lists)
 
 
 def _score_answer(

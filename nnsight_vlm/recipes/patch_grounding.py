@@ -24,7 +24,7 @@ from ..prompts import Prompt
 from ..reads import Attention
 from ..spelling import spell
 from ..sweep import sweep
-from .common import NONE, PLAIN, Work, measured, middle_half, rng_of
+from .common import NONE, PLAIN, Work, measured, middle_half, one_for_each, rng_of
 from .words import Objects, Thing, default_objects
 
 READ_AT = ("predicting", "word")
@@ -122,8 +122,7 @@ class _Word:
 
 
 def _check(prompts: Sequence[Prompt], truths: Sequence[Sequence[Thing]] | None, read_at: Sequence[str]) -> None:
-    if truths is not None and len(truths) != len(prompts):
-        raise SpecError(f"{len(truths)} truths for {len(prompts)} prompts; give one for each")
+    one_for_each(prompts, truths=truths)
     for name in read_at:
         if name not in READ_AT:
             raise SpecError(f"no read_at {name!r}; there are {', '.join(READ_AT)}")

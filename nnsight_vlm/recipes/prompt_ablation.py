@@ -18,7 +18,7 @@ from ..interventions import CLEAN, Intervention, Knockout
 from ..prompts import Prompt
 from ..rows import GROUPS, Where
 from ..spelling import spell
-from .common import NONE, PLAIN, Case, Work, measured, rng_of, tokens_of
+from .common import NONE, PLAIN, Case, Work, measured, one_for_each, rng_of, tokens_of
 from .knockout_windows import OWN, TRUE, score_texts
 from .words import Objects, Thing, default_objects
 
@@ -67,6 +67,7 @@ def prompt_ablation(
         SpecError: a part that is not in the prompt or holds its last token, no prompts.
     """
     objects = objects or default_objects(model)
+    one_for_each(prompts, truths=truths)
     settings = {"parts": parts, "truths": truths, "objects": objects, "max_new_tokens": max_new_tokens, "seed": seed}
     every = [cases_of(prompt, parts, seed, image) for image, prompt in enumerate(prompts)]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import SpecError
-from ..recipes.common import write_frame
+from ..recipes.common import whole, write_frame
 
 SETTINGS = "report-settings.json"
 OURS = ("parts", "frames", "figures", SETTINGS, "claims.csv", "claims.parquet", "report.md")
@@ -81,10 +81,8 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    with whole(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
 
 
 def write_both(frame: pd.DataFrame, path: Path) -> None:
@@ -95,7 +93,5 @@ def write_both(frame: pd.DataFrame, path: Path) -> None:
 
 def write_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG, as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    figure.savefig(fresh, dpi=160, format="png", bbox_inches="tight")
-    fresh.replace(path)
+    with whole(path) as fresh:
+        figure.savefig(fresh, dpi=160, format="png", bbox_inches="tight")

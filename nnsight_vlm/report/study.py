@@ -12,7 +12,6 @@ from PIL import Image, UnidentifiedImageError
 
 from ..encoding import encode
 from ..errors import SpecError
-from ..models import EMBEDDED
 from ..models import load as load_model
 from ..prompts import Prompt
 from ..recipes import Pair, attention_share, knockout_windows, patch_grounding, prompt_ablation, query_patching
@@ -24,7 +23,7 @@ from ..recipes.prompt_ablation import summary as ablation_summary
 from ..recipes.query_patching import summary as patching_summary
 from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabulary
 from ..shapes import pair, scene
-from ..shapes.model import checkpoint
+from ..shapes.model import CHECKPOINTS, checkpoint
 from .claims import FEWEST
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -50,10 +49,10 @@ class Request:
     rows: int = 64
 
     def checked(self) -> Request:
-        """The request, its pictures found.
+        """The request, its pictures found and seen to be pictures.
 
         Raises:
-            SpecError: a number out of range, an empty query, no folder, no pictures in it.
+            SpecError: a number out of range, an empty query, no folder, no pictures in it, a file that is none.
         """
         if min(self.scenes, self.max_new_tokens, self.rows) < 1 or self.seed < 0:
             raise SpecError("--scenes, --max-new-tokens and --rows must be 1 or more, and --seed 0 or more")
@@ -61,7 +60,8 @@ class Request:
             raise SpecError('the query is empty; write for example --query "describe the image."')
         if self.images is None:
             return self
-        find_pictures(Path(self.images))
+        for path in find_pictures(Path(self.images)):
+            open_picture(path)
         return replace(self, images=str(Path(self.images).resolve()))
 
 
@@ -86,15 +86,13 @@ def find_pictures(folder: Path) -> tuple[Path, ...]:
     """The pictures of a folder, by name.
 
     Raises:
-        SpecError: no such folder, or no picture in it, or a file that is no picture.
+        SpecError: no such folder, or no picture in it.
     """
     if not folder.is_dir():
         raise SpecError(f"no folder {str(folder)!r}; --images takes a folder of pictures")
     found = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS))
     if not found:
         raise SpecError(f"the folder {str(folder)!r} holds no pictures ({', '.join(ENDINGS)})")
-    for path in found:
-        open_picture(path)
     return found
 
 
@@ -118,7 +116,7 @@ def known_model(name: str) -> None:
     Raises:
         SpecError: an embedded model that is not there, or a path without a model.
     """
-    if name in EMBEDDED:
+    if name in CHECKPOINTS:
         if not (checkpoint(name) / "config.json").is_file():
             raise SpecError(f"this installation has no model {name!r}")
     elif (name.startswith((".", "/", "~")) or Path(name).exists()) and not (
