@@ -64,7 +64,7 @@ def prompt_ablation(
         no rows where too few lie outside it.
 
     Raises:
-        SpecError: a part that is not in the prompt or holds its last token, no prompts.
+        SpecError: a part that is not in the prompt or holds its last token, no prompts, truths that do not match them.
     """
     objects = objects or default_objects(model)
     one_for_each(prompts, truths=truths)
