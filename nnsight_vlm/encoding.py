@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from .errors import SpecError
 from .families import family
-from .grids import GRIDS
-from .prompts import Prompt
-from .rows import Row
+from .pictures import as_rgb, per_row
+from .prompts import Prompt, counts_tokens
+from .roles import rows_of
 
 
 def encode(
     model: Any,
-    text: str | None = None,
-    image: Image.Image | Sequence[Image.Image] | None = None,
+    text: str | Sequence[str] | None = None,
+    image: Any = None,
     *,
     inputs: Mapping[str, Any] | None = None,
-    images: Sequence[Image.Image] | None = None,
+    images: Any = None,
     chat: bool | None = None,
 ) -> Prompt:
-    """Turn a question and its picture(s) into a `Prompt`.
+    """Turn a question and its picture(s) into a `Prompt`; or several questions, into one of several rows.
 
     Args:
         model: an nnsight model from `load`.
         text: the question, which the processor's chat template is put around; or, where it has the
-            image placeholder in it, the whole text as it is.
-        image: one picture or several, in the order in which the text speaks of them.
+            image placeholder in it, the whole text as it is. A list makes one row of each.
+        image: one picture or several (frames of a video are several), in the order in which the text
+            speaks of them; for a list of texts one such entry each. Any size and mode will do.
         inputs: an encoding that was built already, instead of `text` and `image`; several rows
             and padding are fine.
-        images: the pictures behind `inputs` (one row), for `grid` and `region`.
+        images: the pictures behind `inputs`, for `grid` and `region`.
         chat: True or False to apply the chat template, or not, whatever the text looks like.
 
     Raises:
@@ -50,23 +53,41 @@ def encode(
     if (inputs is None) == (text is None):
         raise SpecError('give either a text, nv.encode(model, "Describe the image.", image), or inputs={...}')
     if inputs is not None:
-        return _from_inputs(model, inputs, tuple(images or ()))
-    pictures = () if image is None else (image,) if isinstance(image, Image.Image) else tuple(image)
-    processor = model.processor
-    if processor is None:
+        return _from_inputs(model, inputs, None if images is None else images)
+    if model.processor is None:
         raise SpecError("encoding a text needs a processor; write nv.load(model, processor=...)")
-    marker = getattr(processor, "image_token", None)
-    raw = marker is not None and marker in str(text) if chat is None else not chat
-    spelled = str(text) if raw else _templated(processor, str(text), len(pictures))
-    if marker is not None and spelled.count(marker) != len(pictures):
-        raise SpecError(
-            f"the text has {spelled.count(marker)} image placeholder(s) {marker!r} "
-            f"and {len(pictures)} picture(s) were given"
-        )
-    encoding = processor(
-        text=[spelled], images=list(pictures) or None, return_tensors="pt", **_opening(processor, spelled)
-    )
-    return _from_inputs(model, dict(encoding), pictures)
+    texts = [text] if isinstance(text, str) else list(text or ())
+    prompts = [_alone(model, line, some, chat) for line, some in zip(texts, per_row(image, len(texts)), strict=True)]
+    return prompts[0] if isinstance(text, str) else stack(prompts)
+
+
+def _alone(model: Any, text: str, pictures: Sequence[Image.Image], chat: bool | None) -> Prompt:
+    """One text as a prompt of one row."""
+    spelled = _spelled(model, text, len(pictures), chat)
+    options: dict[str, Any] = {"images": [as_rgb(picture) for picture in pictures]} if pictures else {}
+    encoding = model.processor(text=[spelled], return_tensors="pt", **options, **_opening(model.processor, spelled))
+    return _from_inputs(model, _in_precision(model, dict(encoding)), pictures)
+
+
+def _in_precision(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Pixels in the precision of the model; some processors have one of their own."""
+    dtype = model._module.dtype
+    return {
+        name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+
+
+def _spelled(model: Any, text: str, pictures: int, chat: bool | None) -> str:
+    """The whole text: as it is, or with the chat template around it."""
+    processor, row = model.processor, family(model)
+    marker = str(getattr(processor, "image_token", None) or "")  # some are objects of the tokenizer's
+    whole = (marker and marker in text) or (row.writes_image and not processor.chat_template)
+    spelled = text if (whole if chat is None else not chat) else _templated(processor, text, pictures)
+    written = spelled.count(marker) if marker else pictures
+    if written != pictures and not (row.writes_image and written == 0):
+        raise SpecError(f"the text has {written} image placeholder(s) {marker!r} and {pictures} picture(s) were given")
+    return spelled
 
 
 def _opening(processor: Any, text: str) -> dict[str, bool]:
@@ -85,60 +106,46 @@ def _templated(processor: Any, text: str, pictures: int) -> str:
     return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
 
 
-def _from_inputs(model: Any, inputs: Mapping[str, Any], pictures: tuple[Image.Image, ...]) -> Prompt:
+def _from_inputs(model: Any, inputs: Mapping[str, Any], images: Any) -> Prompt:
     tensors = {name: value for name, value in inputs.items() if value is not None and name != "labels"}
     if not isinstance(tensors.get("input_ids"), torch.Tensor) or tensors["input_ids"].dim() != 2:
         raise SpecError(
             "inputs need input_ids as a tensor [row, token]; a processor gives one with return_tensors='pt'"
         )
+    if family(model).tokens not in tensors:
+        tensors[family(model).tokens] = _opened(model, len(tensors["input_ids"]))
     ids = tensors["input_ids"]
     mask = tensors.setdefault("attention_mask", torch.ones_like(ids))
     if mask.shape != ids.shape:
         raise SpecError(
             f"attention_mask has shape {tuple(mask.shape)} and input_ids {tuple(ids.shape)}; they must agree"
         )
-    rows = tuple(_row(model, line, real, tensors) for line, real in zip(ids, mask, strict=True))
-    brought = len(tensors["pixel_values"]) if "pixel_values" in tensors else 0
-    if brought != sum(len(row.images) for row in rows):
+    _check_needs(model, tensors)
+    rows = rows_of(model, tensors)
+    pictures = per_row(images, len(rows))
+    spoken = [len(row.images) for row in rows]
+    if any(pictures) and [len(some) for some in pictures] != spoken:
         raise SpecError(
-            f"the tokens speak of {sum(len(row.images) for row in rows)} image(s) and pixel_values hold {brought}"
+            f"{[len(some) for some in pictures]} picture(s) were given for {len(rows)} row(s), whose tokens speak of "
+            f"{spoken} image(s)"
         )
-    if pictures and (len(rows) > 1 or len(rows[0].images) != len(pictures)):
+    return Prompt(inputs=tensors, rows=rows, images=pictures if any(pictures) else (), model=model)
+
+
+def _opened(model: Any, rows: int) -> torch.Tensor:
+    """What a decoder that has an encoder of its own begins with, `[row, 1]`."""
+    start = model._module.config.get_text_config().decoder_start_token_id
+    return torch.full((rows, 1), int(start))
+
+
+def _check_needs(model: Any, inputs: Mapping[str, Any]) -> None:
+    row = family(model)
+    missing = [name for name in row.needs if name not in inputs]
+    if missing and any(name in inputs for name in row.inputs):
         raise SpecError(
-            f"{len(pictures)} picture(s) were given for {len(rows)} row(s), whose tokens speak of "
-            f"{[len(row.images) for row in rows]} image(s); pictures go with an encoding of one row"
+            f"without {missing[0]} models of type {row.name!r} compute something else, and say nothing; "
+            "the processor returns it"
         )
-    return Prompt(inputs=tensors, rows=rows, images=(pictures,) if pictures else (), model=model)
-
-
-def _row(model: Any, line: torch.Tensor, real: torch.Tensor, inputs: Mapping[str, Any]) -> Row:
-    config = model._module.config
-    there = real.nonzero().flatten().tolist()
-    if not there or there != list(range(there[0], there[-1] + 1)):
-        raise SpecError("a row of attention_mask must be ones in one piece, with padding on its left or right")
-    pixels = (line == config.image_token_id).nonzero().flatten().tolist()
-    bos = config.get_text_config().bos_token_id
-    opens = bos is not None and int(line[there[0]]) == bos
-    return Row(
-        tokens=tuple(line.tolist()),
-        start=there[0],
-        stop=there[-1] + 1,
-        answer=there[-1] + 1,
-        images=_split_images(model, pixels, inputs),
-        bos=there[0] if opens else None,
-    )
-
-
-def _split_images(model: Any, pixels: Sequence[int], inputs: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
-    """Positions of each image; in the families there are, every image has as many tokens."""
-    if not pixels:
-        return ()
-    if "pixel_values" not in inputs:
-        raise SpecError("the tokens speak of an image and the inputs bring no pixel_values")
-    each = GRIDS[family(model).grid].count(model)
-    if len(pixels) % each:
-        raise SpecError(f"{len(pixels)} image tokens are no multiple of the {each} that one image has")
-    return tuple(tuple(pixels[at : at + each]) for at in range(0, len(pixels), each))
 
 
 def stack(prompts: Sequence[Prompt]) -> Prompt:
@@ -151,20 +158,40 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
     """
     if any(len(prompt) > 1 for prompt in prompts):
         raise SpecError("prompts of one row are stacked; take a row of a longer one with prompt.row(0)")
+    row, model = family(prompts[0].model), prompts[0].model
     width = max(prompt.width for prompt in prompts)
+    long = max(prompt.inputs["input_ids"].shape[1] for prompt in prompts)
+    if row.tokens != "input_ids" and any(prompt.width < width for prompt in prompts):
+        raise SpecError("prompts whose answers have grown to different lengths cannot share an encoder's batch")
     names = dict.fromkeys(name for prompt in prompts for name in prompt.inputs)
     inputs = {
-        name: torch.cat([_padded(prompt, name, width) for prompt in prompts if name in prompt.inputs]) for name in names
+        name: _end_to_end([_padded(prompt, name, long) for prompt in prompts if name in prompt.inputs])
+        for name in names
     }
-    rows = tuple(prompt.rows[0].shifted(width - prompt.width) for prompt in prompts)
     images = tuple(prompt.images[0] if prompt.images else () for prompt in prompts)
-    return Prompt(inputs=inputs, rows=rows, images=images, model=prompts[0].model)
+    if any(prompt.rows[0].outside for prompt in prompts):  # how many keys lie outside depends on the other rows
+        fresh = rows_of(model, inputs)
+        answers = (prompt.rows[0].answer + width - prompt.width for prompt in prompts)
+        rows = tuple(replace(one, answer=answer) for one, answer in zip(fresh, answers, strict=True))
+    else:
+        rows = tuple(prompt.rows[0].shifted(width - prompt.width) for prompt in prompts)
+    return Prompt(inputs=inputs, rows=rows, images=images, model=model)
 
 
 def _padded(prompt: Prompt, name: str, width: int) -> torch.Tensor:
+    """An input that counts tokens, filled up on the left; an encoder's on the right, where it counts positions."""
     value: torch.Tensor = prompt.inputs[name]
-    ids = prompt.inputs["input_ids"]
-    if value.shape != ids.shape:
+    if not counts_tokens(prompt, name):
         return value
-    fill = prompt.rows[0].filler if name == "input_ids" else 0
-    return torch.cat([value.new_full((1, width - prompt.width), fill), value], dim=1)
+    row = prompt.rows[0]
+    fill = value.new_full((1, width - value.shape[1], *value.shape[2:]), row.filler if name == "input_ids" else 0)
+    encoder = family(prompt.model).tokens != "input_ids"
+    return torch.cat([value, fill] if encoder else [fill, value], dim=1)
+
+
+def _end_to_end(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """One behind the other, each filled up with zeros to the size of the greatest."""
+    greatest = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    short = [[size - have for size, have in zip(greatest, value.shape[1:], strict=True)] for value in values]
+    edges = [[pad for missing in reversed(some) for pad in (0, missing)] for some in short]
+    return torch.cat([functional.pad(value, edge) for value, edge in zip(values, edges, strict=True)])

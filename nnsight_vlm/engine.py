@@ -13,16 +13,19 @@ from typing import Any
 import torch
 
 from . import readouts
+from .blind import refuse_blind_rows
 from .errors import SpecError
-from .families import attention_span, family
-from .interventions import CLEAN, Capture, Intervention, Written
+from .families import family, reach
+from .interventions import CLEAN, Capture, Intervention
 from .layouts import Layout, Seat, as_it_is, in_rows
-from .plan import SITES, Plan, Scope, compile_plan, path_of, refuse_blind_rows, scope
+from .plan import Plan, Written, compile_plan, read_outside
 from .prompts import Prompt
 from .reads import Readout, Residual
 from .rows import Where, ascending, frozen, to_positions
+from .scope import Scope, scope
+from .sites import ATTENDS, SITES, located
 from .spelling import spell_answer
-from .traces import ReadStep, Remote, check_decoding, decode, forward, install_plan
+from .traces import ReadStep, Remote, check_decoding, decode, forward, install_plan, logit_columns
 
 Values = dict[int, torch.Tensor]
 
@@ -85,12 +88,13 @@ def check(model: Any, prompt: Prompt, intervention: Intervention) -> None:
             check(model, found.prompt, as_intervention(found.under))
     for seat in as_it_is(prompt).seats:
         here = scope(model, seat)
-        cuts: dict[int, list[Any]] = {}
-        for site, layer, write in intervention.lower(replace(here, captured=_foretold(here, intervention))):
+        cuts: dict[tuple[str, int], list[Any]] = {}
+        for stage, site, layer, write in intervention.lower(replace(here, captured=_foretold(here, intervention))):
             if site == "mask":
-                cuts.setdefault(layer, []).append(write)
-        for distinct, span in {(tuple(found), attention_span(model, layer)) for layer, found in cuts.items()}:
-            refuse_blind_rows(distinct, seat.tokens, span)
+                cuts.setdefault((stage, layer), []).append(write)
+        distinct = {(stage, tuple(found), reach(model, stage, layer)) for (stage, layer), found in cuts.items()}
+        for stage, together, sees in distinct:
+            refuse_blind_rows(together, seat.tokens.stage(stage), sees)
 
 
 def _foretold(here: Scope, intervention: Intervention) -> Values:
@@ -101,10 +105,10 @@ def _foretold(here: Scope, intervention: Intervention) -> Values:
         if found is not None:
             if len(found.prompt) > 1:
                 raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")
-            row = found.prompt.rows[0]
-            positions = to_positions(row.ranges(found.where), row.stop)
-            layers = len(here.state_layers(found.site, found.layers))
-            shapes[id(part)] = torch.empty(layers, len(positions), here.width, device="meta")
+            source = replace(here, seat=as_it_is(found.prompt).seats[0]).at(found.stage)
+            count = source.closed_places(found.site, found.where)[2]
+            layers = len(source.state_layers(found.site, found.layers))
+            shapes[id(part)] = torch.empty(layers, count, source.width(found.site), device="meta")
     return shapes
 
 
@@ -119,7 +123,7 @@ def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False) -
         runs.setdefault((id(found.prompt), id(found.under)), []).append((key, found))
     values: Values = {}
     for group in runs.values():
-        reads = [Residual(found.where, layers=found.layers, site=found.site) for _, found in group]
+        reads = [Residual(found.where, layers=found.layers, site=found.site, stage=found.stage) for _, found in group]
         result = run(model, group[0][1].prompt, group[0][1].under, reads=reads, remote=remote)
         for (key, _), value in zip(group, result.reads, strict=True):
             values[key] = value if value.dim() == 3 else value[None]
@@ -185,7 +189,8 @@ def run(
     asked = [list(read_steps(model, layout, read)) for read in listed]
     cases, values = _checked_rows(model, prompt, intervention, remote)
     kept = sorted({place for wanted in places for place in wanted})
-    picks = tuple((number, tuple(map(kept.index, wanted))) for number, wanted in enumerate(places))
+    columns = logit_columns(model, kept)
+    picks = tuple((number, tuple(columns[place] for place in wanted)) for number, wanted in enumerate(places))
     plan = prepare(model, layout, cases, values)
     gathered, *found = forward(model, layout, plan, asked, (readouts.logit_rows, picks), kept, remote)
     logits = [rows[0] if positions is None else rows for rows in gathered]
@@ -216,10 +221,13 @@ def read_steps(model: Any, layout: Layout, read: Readout) -> Iterator[ReadStep]:
     row = family(model)
     per_seat = [list(read.lower(scope(model, seat))) for seat in layout.seats]
     for same in zip(*per_seat, strict=True):
-        layer, site, place, function, _ = same[0]
-        path = path_of(row, SITES[site].module, layer)
-        place = row.attention_call if place == "call" else place
-        yield layer, SITES[site].stage, path, place, function, tuple(request[4] for request in same)
+        stage, layer, site, function, _ = same[0]
+        path, place = located(row, stage, site, layer)
+        if site in ATTENDS:
+            place = getattr(row.stages[stage], ATTENDS[site]).call
+        requests = tuple(request[4] for request in same)
+        outside = read_outside(layout, stage, site)
+        yield stage, layer, SITES[site].rank, path, place, function, requests, outside
 
 
 def _assembled(read: Readout, per_layer: Sequence[Sequence[torch.Tensor]], rows: int) -> Any:

@@ -19,15 +19,17 @@ import torch
 
 from .errors import SpecError
 from .layers import Layers, label
-from .plan import Heads, Scope, Write, listed_heads, settle_state
+from .plan import Written
 from .prompts import Prompt
-from .rows import Where, ascending, frozen, to_positions
-
-Written = tuple[str, int, Write]
+from .rows import Row, Where, ascending, frozen, to_positions
+from .scope import Heads, Scope, listed_heads
+from .sites import settle_state
 
 
 class Intervention(ABC):
     """Something to change in a run. Compose with `|`."""
+
+    stage: str
 
     @property
     def parts(self) -> tuple[Intervention, ...]:
@@ -36,7 +38,7 @@ class Intervention(ABC):
 
     @abstractmethod
     def lower(self, scope: Scope) -> Iterator[Written]:
-        """The writes `(site, layer, write)` of one case.
+        """The writes `(stage, site, layer, write)` of one case.
 
         Raises:
             SpecError: the prompt or model has not got what the intervention names.
@@ -96,46 +98,67 @@ class Knockout(Intervention):
         target: group name(s) or positions of the queries.
         layers: which layers; see `window` and `depth`.
         heads: which heads, as numbers (in each of the layers) or `(layer, head)` pairs; default all.
+        stage: the transformer whose tokens and layers are meant, where a model has several: `"qformer"`,
+            `"encoder"`.
+
+    Where the image is read through cross-attention, its tokens have negative positions and a cut of
+    them closes edges there; a query that is left without any of them reads nothing.
 
     >>> Knockout("image", "query", layers=3) | Knockout("image", "last")  # doctest: +ELLIPSIS
-    Composed(parts=(Knockout(source='image', target='query', layers=3, heads=None), ...
+    Composed(parts=(Knockout(source='image', target='query', layers=3, heads=None, stage='decoder'), ...
     """
 
     source: Where
     target: Where
     layers: Layers = field(default="all", kw_only=True)
     heads: Heads = field(default=None, kw_only=True)
+    stage: str = field(default="decoder", kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("source", "target", "layers"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
         object.__setattr__(self, "heads", listed_heads(self.heads))
 
-    def cut_layers(self, scope: Scope) -> tuple[int, ...]:
-        """The layers that are cut."""
-        return scope.layers(self.layers)
+    def cut_layers(self, scope: Scope, needs: str) -> tuple[int, ...]:
+        """The layers that are cut, of those with `"attention"` or `"cross"`."""
+        return scope.layers(self.layers, needs)
 
     def lower(self, scope: Scope) -> Iterator[Written]:
-        sources, targets = scope.places(self.source), scope.places(self.target)
-        layers = self.cut_layers(scope)
+        here = scope.at(self.stage)
+        targets, (inside, outside) = here.places(self.target), here.keys(self.source)
+        if outside:
+            here.check_readers(self.target, targets)
+        for site, needs, sources in (("mask", "attention", inside), ("cross mask", "cross", outside)):
+            layers = self.cut_layers(here, needs) if sources else ()
+            for layer in layers:
+                heads = here.heads(self.heads, layer)
+                if heads is None or heads[1]:
+                    yield self.stage, site, layer, (here.seat.row, targets, sources, heads)
+            self._check_heads(layers or None)
+
+    def _check_heads(self, layers: tuple[int, ...] | None) -> None:
         for layer, _ in (head for head in listed_heads(self.heads) or () if isinstance(head, tuple)):
-            if layer not in layers:
+            if layers is not None and layer not in layers:
                 raise SpecError(f"heads names layer {layer}, which is not among layers={self.layers!r}")
-        for layer in layers:
-            heads = scope.heads(self.heads, layer)
-            if heads is None or heads[1]:
-                yield "mask", layer, (scope.seat.row, targets, sources, heads)
 
     def first_position(self, scope: Scope) -> int:
         """The first target that could read a source at all: rows before it lose nothing."""
-        last = scope.seat.tokens.stop - 1
+        tokens = scope.seat.tokens
+        if self.stage != "decoder":
+            return tokens.start
+        last = tokens.stop - 1
         first = min((start for start, _ in scope.ranges(self.source)), default=last)
-        reached = (max(start, first) for start, stop in scope.ranges(self.target) if stop is None or stop > first)
-        return min(reached, default=last)
+        reached = (
+            max(start, next(p for p in range(start, tokens.stop) if tokens.last_seen(p) >= first))
+            for start, stop in scope.ranges(self.target)
+            if any(tokens.last_seen(p) >= first for p in range(start, tokens.stop if stop is None else stop))
+        )
+        return _opened(tokens, min(reached, default=last))
 
     def fields(self) -> dict[str, Any]:
         named = {"kind": type(self).__name__.lower(), "source": self.source, "target": self.target}
-        return {**named, "layers": self.layers} | ({} if self.heads is None else {"heads": self.heads})
+        stage = {} if self.stage == "decoder" else {"stage": self.stage}
+        return {**named, "layers": self.layers, **stage} | ({} if self.heads is None else {"heads": self.heads})
 
 
 @dataclass(frozen=True)
@@ -152,22 +175,25 @@ class Allow(Knockout):
                 f"Allow cuts the layers that it does not name; give head numbers, not pairs: {self.heads!r}"
             )
 
-    def cut_layers(self, scope: Scope) -> tuple[int, ...]:
-        allowed = set(scope.layers(self.layers))
-        return tuple(layer for layer in range(scope.layer_count) if layer not in allowed)
+    def cut_layers(self, scope: Scope, needs: str) -> tuple[int, ...]:
+        allowed = set(scope.layers(self.layers, needs))
+        there = scope.shape.attention if needs == "attention" else scope.shape.cross
+        return tuple(layer for layer in there if layer not in allowed)
 
 
 @dataclass(frozen=True)
 class StateWrite(Intervention):
     """Writes hidden states at positions `where` of a site: what `Patch` and `Ablate` share.
 
-    Sites: `residual` (a layer's output), `attention` and `mlp` (what they add to it), `embedding`
-    (what enters the decoder), `features` (the image features that leave the projector).
+    Sites: `residual` (a layer's output), `attention`, `cross` (cross-attention) and `mlp` (what they add
+    to it), `embedding` (what enters the first layer), `features` (the image features that leave the
+    projector). `stage` is as in `Knockout`.
     """
 
     where: Where
     layers: Layers = field(default="all", kw_only=True)
     site: str = field(default="residual", kw_only=True)
+    stage: str = field(default="decoder", kw_only=True)
 
     def __post_init__(self) -> None:
         settle_state(self)
@@ -178,28 +204,45 @@ class StateWrite(Intervention):
         Raises:
             SpecError: source and target differ in their number of positions or layers.
         """
+        here = scope.at(self.stage)
         values = values[None] if values.dim() == 2 else values
-        layers = scope.state_layers(self.site, self.layers)
-        positions = to_positions(scope.ranges(self.where), scope.seat.tokens.stop)
-        if values.dim() != 3 or values.shape[1] != len(positions) or values.shape[0] not in (1, len(layers)):
+        layers = here.state_layers(self.site, self.layers)
+        row, places, count = here.closed_places(self.site, self.where)
+        if values.dim() != 3 or values.shape[1] != count or values.shape[0] not in (1, len(layers)):
             raise SpecError(
-                f"the source gives values of shape {tuple(values.shape)} and {len(positions)} position(s) "
+                f"the source gives values of shape {tuple(values.shape)} and {count} position(s) "
                 f"({self.where!r}) are written in {len(layers)} layer(s); choose positions that correspond, "
                 "in a Patch with source_where="
             )
-        if values.shape[-1] != scope.width:
-            raise SpecError(f"the source's values are {values.shape[-1]} wide and the model's states {scope.width}")
-        if not positions:
+        if values.shape[-1] != here.width(self.site):
+            raise SpecError(
+                f"the source's values are {values.shape[-1]} wide and the model's states {here.width(self.site)}"
+            )
+        if not count:
             return
-        places = scope.state_places(self.site, positions)
         for layer, rows in zip(layers, values.expand(len(layers), -1, -1), strict=True):
-            yield self.site, layer, (*places, "set", rows)
+            yield *self.at, layer, (row, places, "set", rows)
+
+    def captured(self, prompt: Prompt, under: Intervention | None, where: Where) -> Capture:
+        """The same site of another run."""
+        return Capture(prompt=prompt, under=under, where=where, layers=self.layers, site=self.site, stage=self.stage)
+
+    @property
+    def at(self) -> tuple[str, str]:
+        """`(stage, site)`; image features lie between the stages."""
+        return ("features", "features") if self.site == "features" else (self.stage, self.site)
 
     def first_position(self, scope: Scope) -> int:
-        return min((start for start, _ in scope.ranges(self.where)), default=scope.seat.tokens.stop - 1)
+        tokens = scope.seat.tokens
+        if self.stage != "decoder":
+            return tokens.start
+        first = min((max(start, tokens.start) for start, _ in scope.ranges(self.where)), default=tokens.stop - 1)
+        return _opened(tokens, first)
 
     def fields(self) -> dict[str, Any]:
-        return {"kind": type(self).__name__.lower(), "where": self.where, "layers": self.layers, "site": self.site}
+        return {"kind": type(self).__name__.lower(), "where": self.where, "layers": self.layers, "site": self.site} | (
+            {} if self.stage == "decoder" else {"stage": self.stage}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +254,12 @@ class Capture:
     where: Where
     layers: Layers
     site: str
+    stage: str
+
+
+def _opened(tokens: Row, position: int) -> int:
+    """The first position that changes with a position: all of a block change with any of it."""
+    return min([position, *(start for start, stop in tokens.blocks if start <= position < (stop or tokens.stop))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +270,7 @@ class Patch(StateWrite):
         where: positions to write, in the run that is patched.
         source: the `Prompt` whose run gives the values (one row), or a tensor
             `[layer, position, width]` or `[position, width]`.
-        layers, site: see `StateWrite`.
+        layers, site, stage: see `StateWrite`.
         under: intervention on the source run; with the same prompt as source this is path patching.
         source_where: positions in the source; default the same names as `where`.
     """
@@ -243,7 +292,9 @@ class Patch(StateWrite):
         if not isinstance(self.source, Prompt):
             return None
         where = self.where if self.source_where is None else self.source_where
-        return Capture(prompt=self.source, under=self.under, where=where, layers=self.layers, site=self.site)
+        return Capture(
+            prompt=self.source, under=self.under, where=where, layers=self.layers, site=self.site, stage=self.stage
+        )
 
     def lower(self, scope: Scope) -> Iterator[Written]:
         values = scope.captured[id(self)] if isinstance(self.source, Prompt) else self.source
@@ -255,7 +306,7 @@ class Ablate(StateWrite):
     """Take away what positions hold.
 
     Args:
-        where, layers, site: see `StateWrite`.
+        where, layers, site, stage: see `StateWrite`.
         how: `zero`; `mean`, the mean over these positions of the prompt in this run (decoded tokens
             are left alone); or `resample`, the values that the same positions have in the run of
             `source`.
@@ -279,20 +330,23 @@ class Ablate(StateWrite):
     def capture(self) -> Capture | None:
         if self.source is None:
             return None
-        return Capture(prompt=self.source, under=None, where=self.where, layers=self.layers, site=self.site)
+        return Capture(
+            prompt=self.source, under=None, where=self.where, layers=self.layers, site=self.site, stage=self.stage
+        )
 
     def lower(self, scope: Scope) -> Iterator[Written]:
         if self.source is not None:
             yield from self.set_values(scope, scope.captured[id(self)])
             return
-        where = self.where
+        here, where = scope.at(self.stage), self.where
         if self.how == "mean":  # a mean over what is there: tokens to come would each be a mean of their own
-            where = to_positions(scope.ranges(self.where), scope.seat.tokens.answer)
+            where = to_positions(here.ranges(self.where), here.seat.tokens.answer)
             if not where:
                 raise SpecError("tokens that are not written yet have no mean; give positions of a grown prompt")
-        places = scope.state_places(self.site, where)
-        for layer in scope.state_layers(self.site, self.layers):
-            yield self.site, layer, (*places, self.how, None)
+        layers = here.state_layers(self.site, self.layers)
+        places = here.state_places(self.site, where)
+        for layer in layers:
+            yield *self.at, layer, (*places, self.how, None)
 
     def fields(self) -> dict[str, Any]:
         return super().fields() | {"how": self.how}

@@ -6,8 +6,10 @@ in place would cut every later layer too.
 
 Positions are absolute (0 is the first token of the prompt, cached or not) and arrive as *ranges*:
 ``((5, 581), (600, None))``; ``None`` leaves the end open, for tokens that are not generated yet.
-A *window* says which positions this forward holds: ``(query_offset, queries, key_offset, keys)``.
-With it one kernel serves the prompt and every decoded token.
+A *window* says which positions this forward holds, and whether a query sees later keys:
+``(query_offset, queries, key_offset, keys, causal)``. With it one kernel serves the prompt and every
+decoded token. Keys outside the sequence (an image that is read through cross-attention, an encoder's
+tokens) have negative positions, as if they stood before it: position -1 is the last of them.
 
 This file travels to NDIF by source: torch only, plain tuples, no decorators, no dataclasses.
 """
@@ -15,6 +17,8 @@ This file travels to NDIF by source: torch only, plain tuples, no decorators, no
 from __future__ import annotations
 
 import torch
+
+CLOSED = -1e4  # masks close an edge with less: -inf, or the least number of float16
 
 
 def clip(ranges, offset, length):
@@ -29,30 +33,45 @@ def index(ranges, offset, length, device):
     return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.long, device=device)
 
 
-def batch_size(decoder_inputs):
-    """How many rows the decoder is running."""
-    args, kwargs = decoder_inputs
-    hidden = kwargs.get("inputs_embeds")
-    return (args[0] if hidden is None else hidden).shape[0]
+def sequence_name(inputs):
+    """The keyword by which a module is handed its sequence; None where that is its first argument."""
+    named = [name for name in ("inputs_embeds", "hidden_states", "input_ids") if inputs[1].get(name) is not None]
+    return named[0] if named else None
 
 
-def windows(decoder_inputs, layers):
+def sequence(inputs):
+    """What a module is handed as its sequence: states ``[batch, position, width]``, or token ids."""
+    name = sequence_name(inputs)
+    return inputs[0][0] if name is None else inputs[1][name]
+
+
+def windows(inputs, asks, causal):
     """Where each layer's queries and keys lie in this forward: ``{layer: window}``.
 
-    Must be computed from the decoder's own inputs, before a layer updates the cache.
+    Must be computed from the transformer's own inputs, before a layer updates the cache. ``asks`` are
+    ``(layer, layer that the cache is asked about)``.
     """
-    args, kwargs = decoder_inputs
-    hidden = kwargs.get("inputs_embeds")
-    hidden = args[0] if hidden is None else hidden
-    cache = kwargs.get("past_key_values")
-    length = hidden.shape[1]
+    length = sequence(inputs).shape[1]
+    cache = inputs[1].get("past_key_values")
+    cache = getattr(cache, "self_attention_cache", cache)
     found = {}
-    for layer in layers:
-        seen = cache is not None and 0 <= layer < len(cache.layers)
-        keys, key_offset = cache.get_mask_sizes(length, layer) if seen else (length, 0)
-        offset = cache.get_query_offset(layer) if seen else 0
-        found[layer] = (int(offset), length, int(key_offset), int(keys))
+    for layer, asked in asks:
+        seen = cache is not None and asked < len(cache.layers)
+        keys, key_offset = cache.get_mask_sizes(length, asked) if seen else (length, 0)
+        offset = cache.get_query_offset(asked) if seen else 0
+        found[layer] = (int(offset), length, int(key_offset), int(keys), causal)
     return found
+
+
+def crossing(window, outside):
+    """The window of attention to keys outside the sequence: ``(how many, queries that read them or None for all)``.
+
+    Without `outside`, the window of self-attention.
+    """
+    if outside is None:
+        return window
+    keys, readers = outside
+    return window[0], window[1] if readers is None else readers, -keys, keys, False
 
 
 def reaches(writes, window):
@@ -60,60 +79,70 @@ def reaches(writes, window):
     return any(clip(write[1], window[0], window[1]) for write in writes)
 
 
-def causal_mask(window, like):
-    """Additive ``[1, 1, query, key]``: 0 where a query may look, -inf at later keys."""
-    query_offset, queries, key_offset, keys = window
+def open_mask(window, like):
+    """Additive ``[1, 1, query, key]``: 0 where a query may look, -inf at later keys where it is causal."""
+    query_offset, queries, key_offset, keys, causal = window
+    mask = torch.zeros(1, 1, queries, keys, dtype=like.dtype, device=like.device)
+    if not causal:
+        return mask
     rows = torch.arange(queries, device=like.device)[:, None] + query_offset
     columns = torch.arange(keys, device=like.device)[None, :] + key_offset
-    mask = torch.zeros(1, 1, queries, keys, dtype=like.dtype, device=like.device)
     return mask.masked_fill_(columns > rows, float("-inf"))
 
 
 def packed_mask(packing, window, like):
     """Causal, and closed between copies: each sees the shared prefix and itself.
 
-    ``packing`` is ``(prefix, length, span)``: the sequence is ``prefix`` tokens, then copies of
-    ``length`` tokens each, and a query sees ``span`` positions back at most (None: all).
+    ``packing`` is ``(prefix, length, span, chunk, blocks)``: the sequence is ``prefix`` tokens, then copies
+    of ``length`` tokens each; a query sees ``span`` positions back at most and its own stretch of ``chunk``
+    positions (None: all); tokens of a block, which lies in the prefix, see each other both ways.
     """
-    prefix, length, span = packing
+    prefix, length, span, chunk, blocks = packing
     place = torch.arange(window[1], device=like.device)
     copy = torch.where(place < prefix, -1, (place - prefix) // length)
+    position = torch.where(place < prefix, place, prefix + (place - prefix) % length)
+    mask = open_mask(window, like)
+    for start, stop in blocks:
+        mask[:, :, start:stop, start:stop] = 0
     closed = (copy[None, :] >= 0) & (copy[:, None] != copy[None, :])
     if span is not None:
-        position = torch.where(place < prefix, place, prefix + (place - prefix) % length)
         closed |= position[:, None] - position[None, :] >= span
-    return causal_mask(window, like).masked_fill_(closed, float("-inf"))
+    if chunk is not None:
+        closed |= position[:, None] // chunk != position[None, :] // chunk
+    return mask.masked_fill_(closed, float("-inf"))
 
 
-def close_edges(inputs, cuts, window, packing, memo):
-    """Close attention edges in the mask that one self-attention is given.
+def close_edges(inputs, cuts, window, form, memo):
+    """Close attention edges in the mask that one attention is given.
 
     ``inputs`` are the module's ``(args, kwargs)``; a cut is ``(row, targets, sources, heads)`` with
-    ``heads`` ``None`` or ``(head_count, head_numbers)``. Additive masks get -inf, boolean ones
-    False, and where sdpa was handed ``None`` the causal mask is built. Layers with the same cuts
-    share one mask through ``memo``.
+    ``heads`` ``None`` or ``(head_count, head_numbers)``; ``form`` is ``(keyword of the mask, keys
+    outside the sequence, packing)``. Additive masks get -inf, boolean ones False, and where sdpa was
+    handed ``None`` the mask that this means is built. Layers with the same cuts share one mask
+    through ``memo``.
     """
     args, kwargs = inputs
-    hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-    mask = kwargs.get("attention_mask")
-    known = (id(mask), id(cuts), window, packing, hidden.device)
+    keyword, outside, packing = form
+    hidden = kwargs["latents"] if "latents" in kwargs else sequence(inputs)
+    mask, held = kwargs.get(keyword), crossing(window, outside)
+    known = (id(mask), id(cuts), held, packing, hidden.device)
     if known not in memo:
         base = mask
         if packing is not None:
-            base = packed_mask(packing, window, hidden)
+            base = packed_mask(packing, held, hidden)
         elif mask is None:
-            base = causal_mask(window, hidden)
-        memo[known] = mask, shut(base, cuts, window, hidden.shape[0])  # holding on to a mask keeps its id its own
-    return args, {**kwargs, "attention_mask": memo[known][1]}
+            base = open_mask(held, hidden)
+        memo[known] = mask, shut(base, cuts, held, hidden.shape[0])  # holding on to a mask keeps its id its own
+    return args, {**kwargs, keyword: memo[known][1]}
 
 
 def shut(mask, cuts, window, batch):
-    """A copy of ``mask``, ``[batch or 1, heads or 1, query, key]``, with the cuts closed."""
+    """A copy of ``mask``, ``[batch or 1, heads or 1, query or 1, key]``, with the cuts closed."""
     if not cuts:
         return mask
-    query_offset, queries, key_offset, keys = window
+    query_offset, queries, key_offset, keys, _ = window
     heads = max([mask.shape[1]] + [cut[3][0] for cut in cuts if cut[3] is not None])
-    closed = mask.expand(batch, heads, mask.shape[2], mask.shape[3]).clone()
+    closed = mask.expand(batch, heads, queries, mask.shape[3]).clone()
     value = False if closed.dtype == torch.bool else float("-inf")
     for row, targets, sources, some in cuts:
         query = index(targets, query_offset, queries, closed.device)
@@ -123,14 +152,44 @@ def shut(mask, cuts, window, batch):
     return closed
 
 
+def is_open(mask):
+    """Which edges a mask leaves open: masks of any dtype close one with -inf, their least number, or False."""
+    return mask if mask.dtype == torch.bool else mask > CLOSED
+
+
+def silence(call, cuts, window, form, memo):
+    """What an attention call returns, 0 for a query that may read no key at all.
+
+    ``call`` is the call's ``((args, kwargs), output)``. Softmax over nothing is NaN, uniform or 0,
+    depending on the implementation; a query that reads nothing gets nothing.
+    """
+    (args, kwargs), output = call
+    blind = ~is_open(args[4] if len(args) > 4 else kwargs["attention_mask"]).any(-1)
+    return (output[0].masked_fill(blind.transpose(1, 2)[..., None], 0), *output[1:])
+
+
+def laid(hidden, length):
+    """States as ``[batch, position, width]``: tokens of all rows in one line are folded, streams laid side by side."""
+    if hidden.dim() == 2:
+        return hidden.reshape(-1, length, hidden.shape[-1])
+    return hidden if hidden.dim() == 3 else hidden.permute(1, 2, 0, 3).flatten(2)
+
+
+def laid_back(rows, hidden):
+    """The inverse of `laid`, in the shape of ``hidden``."""
+    if hidden.dim() < 4:
+        return rows.reshape(hidden.shape)
+    return rows.unflatten(2, (hidden.shape[0], hidden.shape[3])).permute(2, 0, 1, 3)
+
+
 def write_rows(hidden, writes, window):
-    """A copy of ``hidden`` ``[batch, position, width]`` with rows written, in the order given.
+    """A copy of ``hidden`` ``[batch, position, width]`` (see `laid`) with rows written, in the order given.
 
     A write is ``(row, targets, how, values)``: ``set`` takes ``values`` ``[target, width]`` (and
     targets without an open end), ``zero`` takes 0, ``mean`` the mean over those targets that this forward holds.
     """
-    offset, length = window[0], window[1]
-    written = hidden.clone()
+    offset, written = window[0], laid(hidden, window[1]).clone()
+    length = written.shape[1]
     for row, targets, how, values in writes:
         here = index(targets, offset, length, hidden.device)
         if how == "zero":
@@ -141,26 +200,31 @@ def write_rows(hidden, writes, window):
             every = index(targets, 0, targets[-1][1], values.device)
             held = (every >= offset) & (every < offset + length)
             written[row, here] = values[held].to(hidden)
-    return written
+    return laid_back(written, hidden)
 
 
-def write_output(output, writes, window, packing, memo):
+def write_output(output, writes, window, form, memo):
     """`write_rows` on what a module returns: a tensor, or a tuple that begins with one."""
     if isinstance(output, tuple):
         return (write_rows(output[0], writes, window), *output[1:])
     return write_rows(output, writes, window)
 
 
-def write_embeddings(inputs, writes, window, packing, memo):
-    """`write_rows` on the embeddings that enter the decoder."""
+def write_embeddings(inputs, writes, window, form, memo):
+    """`write_rows` on the states that a module is handed."""
     args, kwargs = inputs
-    return args, {**kwargs, "inputs_embeds": write_rows(kwargs["inputs_embeds"], writes, window)}
+    name, written = sequence_name(inputs), write_rows(sequence(inputs), writes, window)
+    return ((written, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: written})
 
 
-def write_features(output, writes, window, packing, memo):
+def write_features(output, writes, window, form, memo):
     """`write_rows` on the image features ``[..., width]`` of all images of all rows, end to end.
 
-    Targets count image tokens in the order in which they enter the sequence.
+    Targets count the rows of the projector's output, of which the writes expect as many as the window holds.
     """
-    flat = output.reshape(1, -1, output.shape[-1])
-    return write_rows(flat, writes, (0, flat.shape[1])).reshape(output.shape)
+    features = output[0] if isinstance(output, tuple) else output
+    flat = features.reshape(1, -1, features.shape[-1])
+    if flat.shape[1] != window[1]:
+        raise ValueError(f"the intervention was made for {window[1]} image features and the model has {flat.shape[1]}")
+    written = write_rows(flat, writes, window).reshape(features.shape)
+    return (written, *output[1:]) if isinstance(output, tuple) else written

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from .encoding import stack
-from .prompts import Prompt
+from .positions import position_ids
+from .prompts import Prompt, counts_tokens
 from .rows import Range, Ranges, Row
 
 
@@ -27,8 +28,9 @@ class Seat:
         row: row of the batch.
         branch: first position that is the case's own.
         shift: how far its own positions are moved.
-        features: how many image tokens other rows bring before it.
+        features: how many rows of the projector's output other rows bring before it.
         shared: whether other cases share what lies before `branch`.
+        outside: how far its positions outside the sequence are moved (down).
     """
 
     tokens: Row
@@ -37,16 +39,26 @@ class Seat:
     shift: int = 0
     features: int = 0
     shared: bool = False
+    outside: int = 0
+
+    def at(self, stage: str) -> Seat:
+        """The same case in the sequence of a stage that runs before the decoder, which is padded on the right."""
+        return Seat(tokens=self.tokens.stage(stage), row=self.row)
 
     def place(self, position: int) -> int:
         """Where a position of the prompt lies in the sequence that runs."""
+        if position < 0:
+            return position - self.outside
         return position if position < self.branch else position + self.shift
 
     def places(self, ranges: Ranges) -> Ranges:
         """The same for ranges; a shared sequence cuts open ends where the case ends."""
         found: list[Range] = []
         for start, end in ranges:
-            stop = min(end or self.tokens.stop, self.tokens.stop) if self.shared else end
+            if start < 0:
+                found.append((start - self.outside, end - self.outside if end is not None else 0))
+                continue
+            stop = min(self.tokens.stop if end is None else end, self.tokens.stop) if self.shared else end
             if start < self.branch:
                 found.append((start, self.branch if stop is None else min(stop, self.branch)))
             if stop is None or stop > self.branch:
@@ -74,7 +86,7 @@ def as_it_is(prompt: Prompt) -> Layout:
     seats, features = [], 0
     for number, row in enumerate(prompt.rows):
         seats.append(Seat(tokens=row, row=number, features=features))
-        features += sum(map(len, row.images))
+        features += row.feature_rows
     return Layout(prompt=prompt, seats=tuple(seats))
 
 
@@ -82,7 +94,12 @@ def in_rows(prompts: Sequence[Prompt]) -> Layout:
     """Each prompt (of one row) is a row of one batch, padded on the left."""
     stacked = as_it_is(stack(prompts))
     seats = [
-        replace(seat, tokens=prompt.rows[0], shift=stacked.prompt.width - prompt.width)
+        replace(
+            seat,
+            tokens=prompt.rows[0],
+            shift=stacked.prompt.width - prompt.width,
+            outside=seat.tokens.outside - prompt.rows[0].outside,
+        )
         for seat, prompt in zip(stacked.seats, prompts, strict=True)
     ]
     return replace(stacked, seats=tuple(seats))
@@ -97,10 +114,8 @@ def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
     length = row.stop - branch
     own = torch.arange(branch, row.stop).repeat(cases)
     order = torch.cat([torch.arange(branch), own])
-    inputs = dict(prompt.inputs)
-    for name in ("input_ids", "attention_mask"):
-        inputs[name] = prompt.inputs[name][:, order]
-    inputs["position_ids"] = order[None]
+    inputs = {name: value[:, order] if counts_tokens(prompt, name) else value for name, value in prompt.inputs.items()}
+    inputs["position_ids"] = position_ids(prompt)[..., order]
     seats = tuple(Seat(tokens=row, branch=branch, shift=case * length, shared=True) for case in range(cases))
     packed_row = replace(row, tokens=tuple(inputs["input_ids"][0].tolist()), stop=len(order), answer=len(order))
     return Layout(prompt=replace(prompt, inputs=inputs, rows=(packed_row,)), seats=seats, packing=(branch, length))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from nnsight import TransformersModel
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoProcessor
 
 from .families import check_attention, family, row_of
@@ -34,9 +35,11 @@ def load(
     >>> load("shapes").config.model_type
     'llava'
     """
-    check_attention(options.get("attn_implementation") or "sdpa")
+    attention = options.get("attn_implementation") or "sdpa"
+    if isinstance(attention, str):  # else one for each part of the model: `family` sees what the decoder got
+        check_attention(attention)
     if isinstance(model, torch.nn.Module):
-        row_of(str(getattr(model.config, "model_type", type(model).__name__)))
+        row_of(model.config)
         # without a processor nnsight would look for one on the hub: a blank stands in while it loads
         loaded = TransformersModel(model, task=TASK, processor=processor or SimpleNamespace(), **options)
         loaded.processor = processor
@@ -50,6 +53,18 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     if name in CHECKPOINTS:
         name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
     where = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
-    row_of(AutoConfig.from_pretrained(name, **where).model_type)
+    row_of(AutoConfig.from_pretrained(name, **where))
     processor = processor or AutoProcessor.from_pretrained(name, **where)
-    return TransformersModel(name, task=TASK, processor=processor, dispatch=dispatch, **options)
+    with _RealNumbers():
+        return TransformersModel(name, task=TASK, processor=processor, dispatch=dispatch, **options)
+
+
+class _RealNumbers(TorchFunctionMode):
+    """Without weights nnsight makes every tensor one without values, also those that constructors read numbers from.
+
+    Vision towers take their rates of dropped paths from `torch.linspace(..., device="cpu")` (Florence-2's).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        return func(*args, **(kwargs | {"device": "cpu"} if func is torch.linspace else kwargs))

@@ -15,7 +15,8 @@ from PIL import Image
 
 from .errors import SpecError
 from .families import family
-from .grids import GRIDS, Box, Grid
+from .grids import Box, Grid, grid_of
+from .roles import rows_of
 from .rows import Row, Where, to_positions
 from .spelling import tokenizer_of
 
@@ -66,7 +67,7 @@ class Prompt:
     @property
     def width(self) -> int:
         """Length of the sequence, padding included."""
-        return int(self.inputs["input_ids"].shape[1])
+        return len(self.rows[0].tokens)
 
     @property
     def text(self) -> str:
@@ -82,19 +83,23 @@ class Prompt:
         """The text, and for each of its characters the positions of the tokens that spell it."""
         row = self._single("find(...)")
         pixels = {position for image in row.images for position in image}
+        spoken = [*zip(range(-row.outside, 0), row.outside_tokens, strict=False), *enumerate(row.tokens)]
+        spoken = [pair for pair in spoken if pair[0] < 0 or row.start <= pair[0] < row.stop]
         text, owners = "", list[tuple[int, ...]]()
-        since, waiting = row.start, row.start  # where this stretch of text, and the next character, begin
-        for position in range(row.start, row.stop):
+        waiting = list[tuple[int, int]]()  # tokens since the last image, and how much of their text is written
+        done = 0
+        for position, token in spoken:
             if position in pixels:
                 if position - 1 not in pixels:
                     text, owners = text + "\n", [*owners, (position,)]
-                since = waiting = position + 1
+                waiting, done = [], 0
                 continue
-            before, now = (self._decoded(row.tokens[since:end]) for end in (waiting, position + 1))
+            waiting.append((position, token))
+            before, now = (self._decoded([t for _, t in waiting[:end]]) for end in (done, None))
             if len(now) > len(before):
                 text += now[len(before) :]
-                owners += [tuple(range(waiting, position + 1))] * (len(now) - len(before))
-                waiting = position + 1
+                owners += [tuple(p for p, _ in waiting[done:])] * (len(now) - len(before))
+                done = len(waiting)
         return text, owners
 
     def _decoded(self, tokens: Sequence[int]) -> str:
@@ -108,7 +113,8 @@ class Prompt:
             SpecError: the words are not in the prompt, or not that often.
         """
         text, owners = self._spelled()
-        allowed = set(to_positions(self._single("find(...)").ranges(within), self.width))
+        everywhere = {owner for some in owners for owner in some}
+        allowed = everywhere if within == "all" else set(to_positions(self.rows[0].ranges(within), self.width))
         places = [i for i in range(len(text)) if text.startswith(words, i) and _stands_alone(text, i, words)]
         hits = [sorted({p for c in range(i, i + len(words)) if text[c] != " " for p in owners[c]}) for i in places]
         hits = [hit for hit in hits if allowed.issuperset(hit)]
@@ -134,25 +140,30 @@ class Prompt:
             )
         return pictures[number]
 
-    def grid(self, number: int = 0) -> Grid:
+    def grid(self, number: int = 0, stage: str = "decoder") -> Grid:
         """The image tokens of a picture and the pixels each of them saw.
 
-        Raises:
-            SpecError: there is no such picture.
-        """
-        picture = self.image(number)
-        positions = self._single("grid(...)").images[number]
-        kind = GRIDS[family(self.model).grid]
-        cells, boxes = kind.place(self.model, picture.size, len(positions))
-        return Grid(positions=positions, cells=tuple(cells), boxes=boxes, size=picture.size)
+        In a stage that reads patches through cross-attention (a Q-Former), these patches.
 
-    def region(self, box: Box, image: int = 0) -> tuple[int, ...]:
+        Raises:
+            SpecError: there is no such picture, or its tokens saw no one place.
+        """
+        picture, row = self.image(number), self._single("grid(...)").stage(stage)
+        kind = family(self.model)
+        if not row.cells[number].shapes:
+            raise SpecError(
+                f"the image tokens of {kind.name!r} models saw no one place of the picture: {kind.lacks['grid']}"
+            )
+        layout = kind.stages[stage].keys or kind.grid
+        return grid_of(self.model, layout, row.cells[number], row.images[number], picture.size)
+
+    def region(self, box: Box, image: int = 0, stage: str = "decoder") -> tuple[int, ...]:
         """Image tokens whose patch touches the pixel box `(x0, y0, x1, y1)` of a picture.
 
         Raises:
             SpecError: no patch does; parts of a picture may have been cropped away.
         """
-        found = self.grid(image).tokens_in(box)
+        found = self.grid(image, stage).tokens_in(box)
         if not found:
             raise SpecError(
                 f"the box {tuple(box)} touches no patch of the picture, whose size is {self.image(image).size}"
@@ -166,22 +177,37 @@ class Prompt:
 
     def grown_rows(self, tokens: Sequence[Sequence[int]]) -> Prompt:
         """The same for several rows, each with as many tokens, `[row, token]`."""
-        ids = self.inputs["input_ids"]
-        more = torch.tensor([list(line) for line in tokens], dtype=torch.long, device=ids.device).reshape(len(ids), -1)
-        inputs = dict(self.inputs)
+        row, inputs = family(self.model), dict(self.inputs)
+        more = torch.tensor([list(line) for line in tokens], dtype=torch.long, device=inputs[row.tokens].device)
+        more = more.reshape(len(self), -1)
         for name, value in inputs.items():
-            if name == "input_ids":
+            if name == row.tokens:
                 inputs[name] = torch.cat([value, more], dim=1)
             elif name == "position_ids":
                 following = 1 + torch.arange(more.shape[1], device=value.device)
                 inputs[name] = torch.cat([value, value[..., -1:] + following], dim=-1)
-            elif isinstance(value, torch.Tensor) and value.shape == ids.shape:
-                inputs[name] = torch.cat([value, torch.full_like(more, int(name == "attention_mask"))], dim=1)
+            elif row.tokens == "input_ids" and counts_tokens(self, name):
+                inputs[name] = torch.cat([value, _following(value, name, row.grown, more.shape[1])], dim=1)
         rows = tuple(
             replace(row, tokens=row.tokens + tuple(line), stop=row.stop + len(line))
             for row, line in zip(self.rows, tokens, strict=True)
         )
         return replace(self, inputs=inputs, rows=rows)
+
+
+def counts_tokens(prompt: Prompt, name: str) -> bool:
+    """Whether an input holds something for every token, `[row, token, ...]`."""
+    value, ids = prompt.inputs[name], prompt.inputs["input_ids"]
+    counted = name not in family(prompt.model).inputs and isinstance(value, torch.Tensor)
+    return counted and value.shape[:2] == ids.shape
+
+
+def _following(value: torch.Tensor, name: str, grown: Mapping[str, int], length: int) -> torch.Tensor:
+    """What an input says of tokens that the model has written: what it said of the last one, or a number."""
+    last = value[:, -1:].expand(-1, length, *value.shape[2:])
+    if name == "attention_mask" or value.dim() > 2:
+        return last
+    return torch.full_like(last, grown.get(name, 0))
 
 
 def _stands_alone(text: str, start: int, words: str) -> bool:
@@ -190,16 +216,30 @@ def _stands_alone(text: str, start: int, words: str) -> bool:
 
 
 def _only_row(prompt: Prompt, number: int) -> Prompt:
-    row = prompt.rows[number]
-    shape = prompt.inputs["input_ids"].shape
-    before = sum(len(r.images) for r in prompt.rows[:number])
-    inputs: dict[str, Any] = {}
+    row, known = prompt.rows[number], family(prompt.model)
+    read = row if known.tokens == "input_ids" else row.stage("encoder")
+    inputs = dict[str, Any]()
     for name, value in prompt.inputs.items():
-        if isinstance(value, torch.Tensor) and value.shape == shape:
-            inputs[name] = value[number : number + 1, row.start : row.stop]
+        if name in known.inputs:
+            start, stop = (
+                sum(_leading(known.inputs[name], r) for r in prompt.rows[:end]) for end in (number, number + 1)
+            )
+            inputs[name] = value[start:stop]
+        elif name == "position_ids":
+            inputs[name] = value[..., number : number + 1, row.start : row.stop]
+        elif counts_tokens(prompt, name):
+            inputs[name] = value[number : number + 1, read.start : read.stop]
+        elif name == known.tokens:
+            inputs[name] = value[number : number + 1]
         else:
-            inputs[name] = value[before : before + len(row.images)]
-    if not row.images:
-        inputs.pop("pixel_values", None)
+            inputs[name] = value
+    inputs = {name: value for name, value in inputs.items() if name not in known.inputs or len(value)}
     alone = replace(row, tokens=row.tokens[: row.stop]).shifted(-row.start)
+    if row.outside:
+        alone = replace(rows_of(prompt.model, inputs)[0], answer=alone.answer)
     return Prompt(inputs=inputs, rows=(alone,), images=prompt.images[number : number + 1], model=prompt.model)
+
+
+def _leading(kind: str, row: Row) -> int:
+    """How many entries of an input belong to a row; see `Family.inputs`."""
+    return {"row": 1, "image": len(row.images), "piece": sum(cells.pieces for cells in row.cells)}[kind]

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from .kernels import index
-
-CLOSED = -1e4  # masks of any dtype close an edge with less: -inf, or the least number of float16
+from .kernels import index, is_open, laid, sequence
 
 
 def attention_rows(call, requests, window):
@@ -38,8 +36,9 @@ def probabilities(call, request, window):
     groups = query.shape[1] // key.shape[1]
     chosen = query[row][:, here].float().reshape(key.shape[1], groups * len(here), -1)
     scores = torch.matmul(chosen, key[row].float().transpose(-1, -2)).reshape(query.shape[1], len(here), -1)
-    scores = scaled(scores, kwargs, query.shape[-1]) + additive(mask, row, here, window, key.shape[2])
-    weights = torch.softmax(scores, dim=-1)
+    scores = scaled(scores, kwargs, query.shape[-1]) + biased(kwargs, row, here)
+    scores = scores + additive(mask, row, here, window, key.shape[2])
+    weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # a query that may read nothing reads nothing
     return (weights if heads is None else weights[list(heads)]), columns
 
 
@@ -50,13 +49,22 @@ def scaled(scores, kwargs, width):
     return scores if softcap is None else torch.tanh(scores / softcap) * softcap
 
 
+def biased(kwargs, row, here):
+    """What relative positions add to the scores of rows ``here``, ``[head, query, key]``; 0 in most families."""
+    bias = kwargs.get("position_bias")
+    return 0.0 if bias is None else bias[row if bias.shape[0] > 1 else 0][:, here].float()
+
+
 def additive(mask, row, here, window, keys):
-    """What the mask adds to rows ``here``, float32 ``[1 or head, query, key]``; causal where it is None."""
+    """What the mask adds to rows ``here``, float32 ``[1 or head, query, key]``; see `open_mask` where it is None."""
     if mask is None:
-        columns = torch.arange(keys, device=here.device)[None, :] + window[2]
-        later = columns > here[:, None] + window[0]
-        return torch.zeros(1, len(here), keys, device=here.device).masked_fill(later, float("-inf"))
-    rows = mask[row if mask.shape[0] > 1 else 0][:, here, :keys]
+        closed = torch.zeros(1, len(here), keys, dtype=torch.bool, device=here.device)
+        if window[4]:
+            columns = torch.arange(keys, device=here.device)[None, :] + window[2]
+            closed |= columns > here[:, None] + window[0]
+        return torch.zeros(closed.shape, device=here.device).masked_fill(closed, float("-inf"))
+    rows = mask[row if mask.shape[0] > 1 else 0][:, :, :keys]
+    rows = rows[:, here] if rows.shape[1] > 1 else rows.expand(-1, len(here), -1)
     if rows.dtype != torch.bool:
         return rows.float()
     return torch.zeros(rows.shape, device=rows.device).masked_fill(~rows, float("-inf"))
@@ -106,7 +114,8 @@ def opened(call, row, queries, window):
     """Which edges the mask leaves open, ``[1 or head, query, key]``."""
     args = call[0]
     here = index(queries, window[0], window[1], args[1].device)
-    return additive(args[4], row, here, window, args[2].shape[2]) > CLOSED
+    mask = args[4] if len(args) > 4 else call[1].get("attention_mask")
+    return is_open(additive(mask, row, here, window, args[2].shape[2]))
 
 
 def mixed_rows(output, requests, window):
@@ -120,18 +129,21 @@ def mixed_rows(output, requests, window):
 
 def hidden_rows(value, requests, window):
     """Rows ``[position, width]`` of a module's output; a request is ``(row, positions)``."""
-    hidden = value[0] if isinstance(value, tuple) else value
-    return [hidden[row, index(positions, window[0], window[1], hidden.device)].cpu() for row, positions in requests]
+    hidden = laid(value[0] if isinstance(value, tuple) else value, window[1])
+    return [
+        hidden[row, index(positions, window[0], hidden.shape[1], hidden.device)].cpu() for row, positions in requests
+    ]
 
 
 def embedding_rows(inputs, requests, window):
-    """Rows ``[position, width]`` of the embeddings that enter the decoder."""
-    return hidden_rows(inputs[1]["inputs_embeds"], requests, window)
+    """Rows ``[position, width]`` of what a module is handed."""
+    return hidden_rows(sequence(inputs), requests, window)
 
 
 def feature_rows(output, requests, window):
     """Rows ``[token, width]`` of the image features, counted over all rows and images."""
-    flat = output.reshape(1, -1, output.shape[-1])
+    features = output[0] if isinstance(output, tuple) else output
+    flat = features.reshape(1, -1, features.shape[-1])
     return [flat[0, index(positions, 0, flat.shape[1], flat.device)].cpu() for _, positions in requests]
 
 

@@ -15,11 +15,12 @@ import torch
 from . import readouts
 from .errors import SpecError
 from .layers import Layers
-from .plan import SITES, Heads, Scope, listed_heads, settle_state
 from .rows import Where, ascending, frozen
+from .scope import Heads, Scope, listed_heads
+from .sites import SITES, settle_state
 
-Request = tuple[int, str, str, Any, tuple[Any, ...]]
-"""`(layer, site, place, readout, request of one case)`."""
+Request = tuple[str, int, str, Any, tuple[Any, ...]]
+"""`(stage, layer, site, readout, request of one case)`."""
 
 
 class Readout(ABC):
@@ -45,6 +46,8 @@ class Attention(Readout):
         queries, keys: group name(s) or positions.
         layers: which layers.
         heads: head numbers; default all.
+        stage: the transformer that is looked at, see `Knockout`; keys outside its sequence (an image
+            in Mllama) are read from cross-attention, in the layers that have it.
         reduce: `rows`; `mass`, the sum over the keys `[layer, head, query]`; or `entropy` of the
             distribution over the keys, in nats, `[layer, head, query]`, NaN where all are cut.
     """
@@ -53,6 +56,7 @@ class Attention(Readout):
     keys: Where
     layers: Layers = field(default="all", kw_only=True)
     heads: Heads = field(default=None, kw_only=True)
+    stage: str = field(default="decoder", kw_only=True)
     reduce: str = field(default="rows", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -69,11 +73,18 @@ class Attention(Readout):
             raise SpecError(f"no reduction {self.reduce!r}; there are rows, mass and entropy")
 
     def lower(self, scope: Scope) -> Iterator[Request]:
-        queries, keys = scope.places(self.queries), scope.places(self.keys)
-        for layer in scope.layers(self.layers):
-            heads = scope.heads(self.heads, layer)
-            request = (scope.seat.row, queries, keys, None if heads is None else heads[1], self.reduce)
-            yield layer, "mask", "call", readouts.attention_rows, request
+        here = scope.at(self.stage)
+        queries, (inside, outside) = here.places(self.queries), here.keys(self.keys)
+        if inside and outside:
+            raise SpecError(
+                f"keys={self.keys!r} lie in the sequence and outside it, in attentions of their own; "
+                "write one nv.Attention for each"
+            )
+        site, needs = ("cross mask", "cross") if outside else ("mask", "attention")
+        for layer in here.layers(self.layers, needs):
+            heads = here.heads(self.heads, layer)
+            request = (here.seat.row, queries, outside or inside, None if heads is None else heads[1], self.reduce)
+            yield self.stage, layer, site, readouts.attention_rows, request
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(layers))
@@ -90,14 +101,18 @@ class Residual(Readout):
     where: Where
     layers: Layers = field(default="all", kw_only=True)
     site: str = field(default="residual", kw_only=True)
+    stage: str = field(default="decoder", kw_only=True)
 
     def __post_init__(self) -> None:
         settle_state(self)
 
     def lower(self, scope: Scope) -> Iterator[Request]:
-        site, request = SITES[self.site], scope.state_places(self.site, self.where)
-        for layer in scope.state_layers(self.site, self.layers):
-            yield layer, self.site, site.read_at, site.read, request
+        here = scope.at(self.stage)
+        layers = here.state_layers(self.site, self.layers)
+        request = here.state_places(self.site, self.where)
+        stage = "features" if self.site == "features" else self.stage
+        for layer in layers:
+            yield stage, layer, self.site, SITES[self.site].read, request
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(layers)) if SITES[self.site].layered else layers[0]

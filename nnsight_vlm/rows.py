@@ -2,12 +2,14 @@
 
 Positions are absolute: they count padding, so they index the tensors that the model sees. Between
 the rooms of this package they travel as *ranges*, `((5, 581), (600, None))`; `None` leaves the end
-open for tokens that are not generated yet.
+open for tokens that are not generated yet. Keys outside the sequence, which are read through
+cross-attention (an image in Mllama, the encoder's tokens in Florence-2), have negative positions, as
+if they stood before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 
 from .errors import SpecError
+from .grids import Cells
 
 Range = tuple[int, int | None]
 Ranges = tuple[Range, ...]
@@ -28,7 +31,7 @@ def to_ranges(positions: Sequence[int]) -> Ranges:
     """Sorted positions as ranges: `(5, 6, 7, 9)` is `((5, 8), (9, 10))`."""
     ranges: list[Range] = []
     for position in sorted(set(positions)):
-        if ranges and ranges[-1][1] == position:
+        if ranges and ranges[-1][1] == position and position != 0:
             ranges[-1] = (ranges[-1][0], position + 1)
         else:
             ranges.append((position, position + 1))
@@ -65,11 +68,11 @@ def to_positions(ranges: Ranges, stop: int) -> tuple[int, ...]:
 
 
 def merged(ranges: Sequence[Range]) -> Ranges:
-    """Sorted ranges that do not overlap."""
+    """Sorted ranges that do not overlap; none reaches from outside the sequence into it."""
     found: list[Range] = []
     for start, stop in sorted(ranges, key=lambda pair: pair[0]):
         last = found[-1][1] if found else -1
-        if found and (last is None or start <= last):
+        if found and (last is None or start <= last) and (start, last) != (0, 0):
             found[-1] = (found[-1][0], None if last is None or stop is None else max(last, stop))
         else:
             found.append((start, stop))
@@ -87,6 +90,16 @@ class Row:
         answer: where the model's own words begin; equal to `stop` until the prompt has grown.
         images: positions of each image's tokens.
         bos: position of the token that opens the text, if there is one.
+        outside: how many keys lie outside the sequence; their positions are `-outside .. -1`.
+        outside_tokens: their token ids, where they are tokens.
+        readers: how many of the first tokens read what lies outside; None for all.
+        blocks: stretches whose tokens see each other in both directions.
+        features: for each image and token its row in the projector's output, -1 for none; empty where
+            these rows are the image tokens in order.
+        feature_rows: how many rows the projector's output has for the row's images.
+        named: groups that lie elsewhere than the order of the tokens says.
+        stages: the row of each stage that runs before the decoder.
+        cells: how the tokens of each image lie on its tiles.
     """
 
     tokens: tuple[int, ...]
@@ -95,6 +108,15 @@ class Row:
     answer: int
     images: tuple[tuple[int, ...], ...]
     bos: int | None = None
+    outside: int = 0
+    outside_tokens: tuple[int, ...] = ()
+    readers: int | None = None
+    blocks: Ranges = ()
+    features: tuple[tuple[int, ...], ...] = ()
+    feature_rows: int = 0
+    named: tuple[tuple[str, Ranges], ...] = ()
+    stages: tuple[tuple[str, Row], ...] = ()
+    cells: tuple[Cells, ...] = ()
 
     def ranges(self, where: Where) -> Ranges:
         """Positions of a group, a number, or several of them together, as ranges.
@@ -117,26 +139,26 @@ class Row:
         return merged([pair for part in where for pair in self.ranges(part)])
 
     def _checked(self, position: int) -> Ranges:
-        if not self.start <= position < self.stop:
+        if not (self.start <= position < self.stop or -self.outside <= position < 0):
+            beyond = f", with {-self.outside}..-1 outside the sequence" if self.outside else ""
             raise SpecError(
-                f"position {position} lies outside the prompt, whose tokens are {self.start}..{self.stop - 1}; "
+                f"position {position} lies outside the prompt, whose tokens are {self.start}..{self.stop - 1}{beyond}; "
                 'positions are absolute, and the last one is called "last"'
             )
         return ((position, position + 1),)
 
     def _group(self, name: str) -> Ranges:
-        if name == "generated":
-            return self._from(self.answer)
-        if name == "all":
-            return self._from(self.start)
-        if name in ("last", "first"):
-            place = self.answer - 1 if name == "last" else self.start
-            return ((place, place + 1),)
-        if name == "bos":
-            return self._bos()
-        if name == "text":
-            return merged([*self._text(self.start), *self._from(self.answer)])
-        return self._image_group(name)
+        simple: dict[str, Callable[[], Ranges]] = {
+            "generated": lambda: self._from(self.answer),
+            "all": lambda: self._from(self.start),
+            "last": lambda: ((self.answer - 1, self.answer),),
+            "first": lambda: ((self.start, self.start + 1),),
+            "bos": self._bos,
+            "text": lambda: merged([*self._text(self.start), *self._from(self.answer)]),
+        }
+        if name in dict(self.named):
+            return dict(self.named)[name]
+        return simple[name]() if name in simple else self._image_group(name)
 
     def _from(self, start: int) -> Ranges:
         """From a position on; a row that is padded on the right cannot grow."""
@@ -151,7 +173,8 @@ class Row:
     def _image_group(self, name: str) -> Ranges:
         head, _, number = name.partition(".")
         if head not in ("image", "system", "query") or (number and (head != "image" or not number.isdigit())):
-            raise SpecError(f"no token group {name!r}; the groups are {', '.join(GROUPS)}, or give positions")
+            known = ", ".join(dict.fromkeys((*GROUPS, *dict(self.named))))
+            raise SpecError(f"no token group {name!r}; the groups are {known}, or give positions")
         if not self.images:
             raise SpecError(f'the prompt has no image, so it has no group {name!r}; "text" and "all" are there')
         if number and int(number) >= len(self.images):
@@ -169,17 +192,50 @@ class Row:
     @property
     def filler(self) -> int:
         """A token to pad with: any but an image's, whose number is counted."""
+        if self.outside_tokens:
+            return 0
         pixels = {position for image in self.images for position in image}
         return next(token for position, token in enumerate(self.tokens) if position not in pixels)
 
-    def shifted(self, by: int) -> Row:
-        """The same row with `by` tokens of padding more on its left; fewer where `by` is negative."""
+    def last_seen(self, position: int) -> int:
+        """The last position that a position may attend to."""
+        return max([position, *(stop - 1 for start, stop in self.blocks if stop and start <= position < stop)])
+
+    def stage(self, name: str) -> Row:
+        """The row of a stage.
+
+        Raises:
+            SpecError: the model has no such stage.
+        """
+        if name == "decoder":
+            return self
+        if name not in dict(self.stages):
+            there = ", ".join(["decoder", *dict(self.stages)])
+            raise SpecError(
+                f"no stage {name!r} here; the stages of this prompt are {there} (one that reads an image's patches is "
+                "there for a prompt with one image of one crop)"
+            )
+        return dict(self.stages)[name]
+
+    def shifted(self, by: int, outside: int = 0) -> Row:
+        """The same row with `by` tokens of padding more on its left, and `outside` more keys behind those outside."""
+
+        def moved(position: int) -> int:
+            return position + by if position >= 0 else position - outside
+
+        def all_moved(ranges: Ranges) -> Ranges:
+            """An end is behind a last position, which moves; an open end stays open."""
+            return tuple((moved(start), None if stop is None else moved(stop - 1) + 1) for start, stop in ranges)
+
         return replace(
             self,
             tokens=(self.filler,) * by + self.tokens if by >= 0 else self.tokens[-by:],
             start=self.start + by,
             stop=self.stop + by,
             answer=self.answer + by,
-            images=tuple(tuple(p + by for p in image) for image in self.images),
-            bos=None if self.bos is None else self.bos + by,
+            images=tuple(tuple(map(moved, image)) for image in self.images),
+            bos=None if self.bos is None else moved(self.bos),
+            outside=self.outside + outside if self.outside else 0,
+            blocks=all_moved(self.blocks),
+            named=tuple((name, all_moved(ranges)) for name, ranges in self.named),
         )

@@ -1,8 +1,12 @@
 """The few lines that carry a plan out inside nnsight. They travel; all thinking was done at home.
 
-A *step* is ``(layer, path, place, act, writes, packing)``, sorted in the order in which the model
-reaches it. Steps that run once a prompt and steps that run once a decoded token live in two
-workers: a worker parked on the vision tower would drop the decoder's steps after the first token.
+A *step* is ``(layer, path, place, act, writes, form)``, sorted in the order in which the model
+reaches it. A *stage* is ``(entry, length, causal, asks)``: one transformer inside the model. Of the
+decoder, `entry` is the path of the module that is handed its sequence and cache; a stage that runs once
+a prompt has none, and its sequence has ``length`` positions. ``causal`` says whether its queries see no
+later key; ``asks`` are ``(layer, layer that the cache is asked about)``. Steps that run once a prompt
+and steps that run once a decoded token live in two workers: a worker parked on the vision tower would
+drop the decoder's steps after the first token.
 
 This file travels to NDIF by source: see `kernels`.
 """
@@ -12,79 +16,87 @@ from __future__ import annotations
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
-from .kernels import batch_size, reaches, windows
+from .kernels import crossing, reaches, sequence, windows
 
 
-def once(model, steps, features):
-    """Carry out the steps of the image side, which the model passes once a prompt.
+def whole(stage):
+    """The windows of a stage that runs once a prompt: all of its sequence."""
+    return {layer: (0, stage[1], 0, stage[1], stage[2]) for layer, _ in stage[3]}
 
-    ``features`` is how many image tokens the steps were made for.
+
+def once(model, groups):
+    """Carry out the steps that the model passes once a prompt: Q-Formers, image features, encoders.
+
+    ``groups`` are ``(stage, steps)`` in the order in which they run.
     """
-    for _, path, _, act, writes, packing in steps:
-        site = model.get(path)
-        value = site.output
-        if value.reshape(-1, value.shape[-1]).shape[0] != features:
-            raise ValueError(f"the intervention was made for {features} image tokens and the model was given others")
-        site.output = act(value, writes, (0, 0), packing, {})
+    for stage, steps in groups:
+        perform(model, steps, whole(stage))
 
 
-def on_every_token(model, decoder, steps, rows):
+def on_every_token(model, stage, steps, rows):
     """Carry out the decoder's steps in the prompt's forward and in each decoded token's.
 
     Steps name rows, so the model must run as many as the plan was made for: beams would go uncut.
     """
-    layers = sorted({step[0] for step in steps})
     for token in Iterations()[0:]:
         try:
-            inputs = model.get(decoder).inputs
+            inputs = model.get(stage[0]).inputs
         except OutOfOrderError:
             if token == 0:
                 raise
             return  # the model has stopped: there is no such token
-        if batch_size(inputs) != rows:
+        batch = sequence(inputs).shape[0]
+        if batch != rows:
             raise ValueError(
-                f"the intervention was made for {rows} row(s) and the model runs {batch_size(inputs)}; "
+                f"the intervention was made for {rows} row(s) and the model runs {batch}; "
                 "make it for a prompt of that many rows, and without beams or several sequences an answer"
             )
-        perform(model, steps, windows(inputs, layers))
+        perform(model, steps, windows(inputs, stage[3], stage[2]))
 
 
 def perform(model, steps, held):
     """One forward's steps; sites whose positions it does not hold are left alone."""
     memo = {}
-    for layer, path, place, act, writes, packing in steps:
+    for layer, path, place, act, writes, form in steps:
         window = held[layer]
-        if packing is None and not reaches(writes, window):
+        packed = form is not None and form[2] is not None
+        if not packed and not reaches(writes, window):
             continue
         site = model.get(path)
         if place == "inputs":
-            site.inputs = act(site.inputs, writes, window, packing, memo)
+            site.inputs = act(site.inputs, writes, window, form, memo)
+        elif place == "output":
+            site.output = act(site.output, writes, window, form, memo)
         else:
-            site.output = act(site.output, writes, window, packing, memo)
+            operation = getattr(site.source, place)
+            given = operation.inputs
+            operation.output = act((given, operation.output), writes, window, form, memo)
 
 
-def collect(model, decoder, reads):
-    """One list a read, in the order of the reads: ``(layer, path, place, read, requests)``."""
+def collect(model, stages, reads):
+    """One list a read, in the order of the reads: ``(stage, layer, path, place, read, requests, outside)``.
+
+    ``outside`` is how many keys lie outside the sequence, for reads of attention to them.
+    """
     found = []
     held = {}
-    for layer, path, place, read, requests in reads:
-        if place == "features":
-            value = model.get(path).output
-        else:
-            if not held:
-                inputs = model.get(decoder).inputs
-                held = windows(inputs, {step[0] for step in reads})
-            value = inputs if path == decoder else fetch(model, path, place)
-        found.append(read(value, requests, held.get(layer)))
+    for number, layer, path, place, read, requests, outside in reads:
+        if place == "logits":
+            found.append(read(model.output.logits, requests, None))
+            continue
+        stage = stages[number]
+        if number not in held:
+            inputs = model.get(stage[0]).inputs if stage[0] else None
+            held[number] = windows(inputs, stage[3], stage[2]) if stage[0] else whole(stage)
+        value = inputs if path == stage[0] and place == "inputs" else fetch(model, path, place)
+        found.append(read(value, requests, crossing(held[number][layer], outside)))
     return found
 
 
 def fetch(model, path, place):
-    """What a site holds: a module's output, the logits, or what a call inside it takes or returns."""
-    if place == "logits":
-        return model.output.logits
-    if place == "output":
-        return model.get(path).output
+    """What a site holds: what a module takes or returns, or what a call inside it does."""
+    if place in ("inputs", "output"):
+        return model.get(path).inputs if place == "inputs" else model.get(path).output
     call, _, end = place.partition(".")
     operation = getattr(model.get(path).source, call)
     return operation.output if end == "output" else operation.inputs

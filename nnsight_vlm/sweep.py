@@ -11,14 +11,14 @@ import pandas as pd
 from . import readouts
 from .engine import Values, as_intervention, capture, check, prepare
 from .errors import SpecError
-from .families import family
+from .families import family, shape
 from .interventions import CLEAN, Intervention
 from .layers import label
 from .layouts import Layout, as_it_is, in_rows, packed
-from .plan import scope
 from .prompts import Prompt
+from .scope import scope
 from .spelling import spell, tokenizer_of
-from .traces import Remote, forward
+from .traces import Remote, forward, logit_columns
 
 EXECUTIONS = ("auto", "packed", "rows", "single")
 TOKENS_PER_PASS = 4096
@@ -135,7 +135,7 @@ def choose(model: Any, prompt: Prompt, cases: Sequence[Intervention], execution:
     """
     if execution not in EXECUTIONS:
         raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
-    obstacle = why_not_packed(model, prompt, branch_point(model, prompt, cases))
+    obstacle = why_not_packed(model, prompt, cases)
     if execution == "packed" and obstacle:
         raise SpecError(f'{obstacle}; write execution="rows"')
     if execution != "auto":
@@ -143,14 +143,19 @@ def choose(model: Any, prompt: Prompt, cases: Sequence[Intervention], execution:
     return "rows" if obstacle else "packed"
 
 
-def why_not_packed(model: Any, prompt: Prompt, branch: int) -> str:
-    """Why variants cannot share the prefix before `branch`; empty where they can."""
-    row = prompt.rows[0]
-    if not family(model).packable:
-        return f"models of type {family(model).model_type!r} let the prefix see the text, so it cannot be shared"
-    if any(position >= branch for image in row.images for position in image):
+def why_not_packed(model: Any, prompt: Prompt, cases: Sequence[Intervention]) -> str:
+    """Why variants cannot share the prefix before the first changed position; empty where they can."""
+    tokens, row = prompt.rows[0], family(model)
+    branch = branch_point(model, prompt, cases)
+    if "packed" in row.lacks:
+        return f"models of type {row.name!r} cannot run variants behind a shared prefix: {row.lacks['packed']}"
+    if shape(model).recurrent:
+        return "some layers carry a state through the sequence, which would run from one variant into the next"
+    if any(position >= branch for image in tokens.images for position in image if position >= 0):
         return "a variant changes image tokens, or text before the image, which cannot be shared"
-    if row.start > 0 or "position_ids" in prompt.inputs:
+    if any(part.stage != "decoder" for case in cases for part in case.parts):
+        return "a variant changes a stage that runs before the text, which cannot be shared"
+    if tokens.start > 0:
         return "a padded prompt cannot be packed"
     return ""
 
@@ -182,7 +187,8 @@ def _score_layout(
 ) -> list[list[float]]:
     places = [seat.place(seat.tokens.stop - 1) for seat in layout.seats]
     kept = sorted(set(places))
-    requests = tuple((seat.row, kept.index(place), token) for seat, place in zip(layout.seats, places, strict=True))
+    columns = logit_columns(model, kept)
+    requests = tuple((seat.row, columns[place], token) for seat, place in zip(layout.seats, places, strict=True))
     plan = prepare(model, layout, cases, values)
     scores = forward(model, layout, plan, [], (readouts.answer_scores, requests), kept, remote)[0]
     return [[float(number) for number in line] for line in scores]

@@ -14,30 +14,32 @@ from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 
 from .errors import SpecError
-from .families import family, layer_count
+from .families import family
 from .layouts import Layout
-from .plan import Plan
+from .plan import Plan, stage_of
+from .positions import padded_positions
 from .prompts import Prompt
 from .runner import collect, on_every_token, once
+from .sites import order_of
 
 Remote = bool | str
 UNREACHED = (AttributeError, OutOfOrderError)
 """What nnsight raises where a path names nothing, or modules are passed in another order."""
 ReadStep = tuple[Any, ...]
-"""`(layer, stage, path, place, readout, requests of all seats)`."""
+"""`(stage, layer, rank, path, place, readout, requests of all seats, keys outside the sequence)`."""
 
 
 def install_plan(model: Any, plan: Plan) -> Any:
     """A copy of the model with one edit for each clock that the plan has steps for."""
     edited = model._shallow_copy()  # as `model.edit()` makes it, and also where there is nothing to edit
     if plan.once:
-        image_side, features = plan.once, plan.features
+        groups = plan.once
         with edited.edit(inplace=True):
-            once(edited, image_side, features)
+            once(edited, groups)
     if plan.every_token:
-        decoder, steps, rows = family(model).decoder, plan.every_token, plan.rows
+        stage, steps, rows = plan.stage, plan.every_token, plan.rows
         with edited.edit(inplace=True):
-            on_every_token(edited, decoder, steps, rows)
+            on_every_token(edited, stage, steps, rows)
     return edited
 
 
@@ -54,25 +56,36 @@ def forward(
 
     `scored` is a readout of the logits and its requests; logits exist at places `kept` only.
     """
-    order = sorted((step[0], step[1], read, at) for read, steps in enumerate(asked) for at, step in enumerate(steps))
-    reads = [(step[0], *step[2:]) for step in (asked[read][at] for _, _, read, at in order)]
-    body = (*reads, (layer_count(model), "", "logits", *scored))
-    decoder, edited = family(model).decoder, install_plan(model, plan)
-    inputs = {**layout.prompt.inputs, **padded_positions(layout.prompt), "logits_to_keep": torch.tensor(kept)}
+    stages = order_of(family(model))
+    order = sorted(
+        (stages.index(step[0]), step[1], step[2], read, at)
+        for read, steps in enumerate(asked)
+        for at, step in enumerate(steps)
+    )
+    reads = [(number, layer, *asked[read][at][3:]) for number, layer, _, read, at in order]
+    body = (*reads, (len(stages), 0, "", "logits", *scored, None))
+    wanted = [{read[1] for read in reads if read[0] == number} for number in range(len(stages))]
+    known = [
+        stage_of(model, layout, name, layers) if layers else None for name, layers in zip(stages, wanted, strict=True)
+    ]
+    edited, inputs = install_plan(model, plan), forward_inputs(layout.prompt, kept)
     with torch.no_grad(), edited.trace(**inputs, remote=remote):
-        found = save(collect(edited, decoder, body))
+        found = save(collect(edited, known, body))
     results: list[list[Any]] = [[None] * len(steps) for steps in asked]
-    for (_, _, read, at), value in zip(order, found, strict=False):
+    for (*_, read, at), value in zip(order, found, strict=False):
         results[read][at] = value
     return [found[-1], *results]
 
 
-def padded_positions(prompt: Prompt) -> dict[str, torch.Tensor]:
-    """Position ids of padded rows, as `generate` counts them: padding does not count."""
-    mask = prompt.inputs["attention_mask"]
-    if "position_ids" in prompt.inputs or bool(mask.all()):
-        return {}
-    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+def forward_inputs(prompt: Prompt, kept: Sequence[int]) -> dict[str, Any]:
+    """What a plain forward is given: the encoding, positions where there is padding, and the logits wanted."""
+    wanted = {"logits_to_keep": torch.tensor(kept)} if family(prompt.model).logits_to_keep else {}
+    return {**prompt.inputs, **padded_positions(prompt), **wanted}
+
+
+def logit_columns(model: Any, kept: Sequence[int]) -> dict[int, int]:
+    """For each place `kept` of the sequence, its row in the logits that a forward gives."""
+    return {place: at if family(model).logits_to_keep else place for at, place in enumerate(kept)}
 
 
 def decode(model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remote: Remote) -> torch.Tensor:
@@ -83,7 +96,8 @@ def decode(model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remo
     """
     check_decoding(prompt, options)
     edited = install_plan(model, plan)
-    with torch.no_grad(), edited.generate(**prompt.inputs, **{"do_sample": False, **options}, remote=remote) as tracer:
+    options = {"do_sample": False, **family(model).generate_with, **options}
+    with torch.no_grad(), edited.generate(**prompt.inputs, **options, remote=remote) as tracer:
         sequences: torch.Tensor = save(tracer.result.cpu())
     return sequences[:, prompt.width :]
 
@@ -92,7 +106,7 @@ def decode_logits(
     model: Any, prompt: Prompt, plan: Plan, steps: int, remote: Remote
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
-    options = {"do_sample": False, "max_new_tokens": steps, "min_new_tokens": steps}
+    options = {"do_sample": False, "max_new_tokens": steps, "min_new_tokens": steps, **family(model).generate_with}
     edited = install_plan(model, plan)
     with (
         torch.no_grad(),

@@ -17,12 +17,14 @@ import torch
 from . import readouts
 from .engine import as_intervention, capture, check, lower
 from .errors import InterventionError
-from .families import family, head_count, layer_count
-from .interventions import Intervention, Written
+from .families import family, shape
+from .interventions import Intervention
 from .layouts import Layout, Seat, as_it_is
-from .plan import OUTSIDE, SITES, compile_plan, holds, path_of
+from .plan import Written, compile_plan, read_outside
 from .prompts import Prompt
 from .rows import to_positions
+from .scope import holds
+from .sites import ATTENDS, OUTSIDE, SITES, STATES, located, order_of
 from .traces import UNREACHED, ReadStep, Remote, decode_logits, forward
 
 ANSWER = 4
@@ -70,11 +72,12 @@ def verify(model: Any, prompt: Prompt, intervention: Intervention | None, *, rem
     layout = as_it_is(prompt)
     writes = lower(model, layout, [intervention] * len(prompt), values)
     tokens = 0
-    if any(stop is None for _, _, write in writes for _, stop in write[1]):
+    if any(stop is None for *_, write in writes for _, stop in write[1]):
         layout, tokens = _with_answers(model, layout, writes, remote)
-    edges = _verify_attention(model, layout, writes, remote)
+    spots = _spots(model, writes)
+    edges = _verify_attention(model, layout, spots, writes, remote)
     states = _verify_states(model, layout, writes, remote)
-    return Proof(layers=layer_count(model), edges=edges, writes=states, tokens=tokens)
+    return Proof(layers=len(spots), edges=edges, writes=states, tokens=tokens)
 
 
 def _coarseness(model: Any) -> float:
@@ -104,49 +107,75 @@ def _with_answers(model: Any, layout: Layout, writes: Sequence[Written], remote:
 # attention ------------------------------------------------------------------------------------
 
 
-def _verify_attention(model: Any, layout: Layout, writes: Sequence[Written], remote: Remote) -> int:
-    cuts = [(layer, write) for site, layer, write in writes if site == "mask"]
-    rows = [_rows_concerned(seat, cuts) for seat in layout.seats]
+Spot = tuple[str, str, int]
+"""`(stage, site of the mask, layer)` of one attention."""
+
+
+def _spots(model: Any, writes: Sequence[Written]) -> list[Spot]:
+    """Every attention of the decoder, and of the stages in which something is cut."""
+    stages = {"decoder"} | {stage for stage, site, _, _ in writes if site in ATTENDS}
+    found = []
+    for stage in (name for name in family(model).stages if name in stages):
+        here = shape(model, stage)
+        found += [(stage, "mask", layer) for layer in here.attention]
+        found += [(stage, "cross mask", layer) for layer in here.cross]
+    return found
+
+
+def _verify_attention(
+    model: Any, layout: Layout, spots: Sequence[Spot], writes: Sequence[Written], remote: Remote
+) -> int:
+    cuts = [(at, write) for *at, write in writes if at[1] in ATTENDS]
+    rows = {spot[:2]: [_rows_concerned(seat, cuts, spot) for seat in _seats(layout, spot[0])] for spot in spots}
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
-    before, after = (_read_edges(model, layout, rows, plan, remote) for plan in plans)
+    before, after = (_read_edges(model, layout, spots, rows, plan, remote) for plan in plans)
     edges = 0
-    for layer, ((clean, _), (cut, returned)) in enumerate(zip(before, after, strict=True)):
-        for number, seat in enumerate(layout.seats):
-            here = [write for at, write in cuts if at == layer and write[0] == seat.row]
-            _expect_module(model, layer, cut[number])
-            edges += _compare(layer, seat, rows[number], here, clean[number], cut[number], head_count(model))
-            _expect_output(layer, cut[number], returned[number], _coarseness(model))
+    for spot, (clean, _), (cut, returned) in zip(spots, before, after, strict=True):
+        for number, seat in enumerate(_seats(layout, spot[0])):
+            here = [write for at, write in cuts if tuple(at) == spot and write[0] == seat.row]
+            _expect_module(model, spot, cut[number])
+            edges += _compare(model, spot, seat, rows[spot[:2]][number], here, clean[number], cut[number])
+            _expect_output(spot, cut[number], returned[number], _coarseness(model))
     return edges
 
 
-def _rows_concerned(seat: Seat, cuts: Sequence[tuple[int, Any]]) -> tuple[int, ...]:
-    targets: list[Any] = [pair for _, write in cuts if write[0] == seat.row for pair in write[1]]
-    end = seat.place(seat.tokens.stop)
+def _seats(layout: Layout, stage: str) -> list[Seat]:
+    return [seat if stage == "decoder" else seat.at(stage) for seat in layout.seats]
+
+
+def _rows_concerned(seat: Seat, cuts: Sequence[tuple[Any, Any]], spot: Spot) -> tuple[int, ...]:
+    """The queries that anything is cut for in a stage; the last one where nothing is."""
+    targets: list[Any] = [pair for at, write in cuts if at[0] == spot[0] and write[0] == seat.row for pair in write[1]]
+    readers = seat.tokens.readers if spot[1] == "cross mask" else None
+    end = seat.place(seat.tokens.stop if readers is None else readers)
     return to_positions(tuple(targets), end) or (end - 1,)
 
 
 def _read_edges(
-    model: Any, layout: Layout, rows: Sequence[tuple[int, ...]], plan: Any, remote: Remote
+    model: Any, layout: Layout, spots: Sequence[Spot], rows: Any, plan: Any, remote: Remote
 ) -> list[tuple[Any, Any]]:
-    """Per layer `(what each row's attention was given, what it returned)`."""
-    row, site = family(model), SITES["mask"]
-    requests = tuple(
-        (seat.row, tuple((p, p + 1) for p in wanted), (), None, "rows")
-        for seat, wanted in zip(layout.seats, rows, strict=True)
-    )
-    ends = ((row.attention_call, readouts.edges_used), (f"{row.attention_call}.output", readouts.mixed_rows))
-    asked: list[list[ReadStep]] = [
-        [(layer, site.stage, path_of(row, site.module, layer), place, read, requests) for place, read in ends]
-        for layer in range(layer_count(model))
-    ]
+    """Per attention `(what each row's call was given, what it returned)`."""
+    asked = [list(_edge_reads(model, layout, spot, rows[spot[:2]])) for spot in spots]
     try:
         _, *found = forward(model, layout, plan, asked, *_no_logits(layout), remote)
     except UNREACHED as error:
         raise InterventionError(
-            f"the family row of {row.model_type!r} points at {asked[0][0][2]!r}, whose "
+            f"the family row of {family(model).name!r} points at {asked[0][0][3]!r}, whose "
             f"attention is not called in the order of the layers: {error}"
         ) from error
     return [(given, returned) for given, returned in found]
+
+
+def _edge_reads(model: Any, layout: Layout, spot: Spot, rows: Sequence[tuple[int, ...]]) -> list[ReadStep]:
+    row, (stage, site, layer) = family(model), spot
+    attends = getattr(row.stages[stage], ATTENDS[site])
+    outside = read_outside(layout, stage, site)
+    requests = tuple(
+        (number, tuple((p, p + 1) for p in wanted), (), None, "rows") for number, wanted in enumerate(rows)
+    )
+    path, _ = located(row, stage, site, layer)
+    ends = ((attends.call, readouts.edges_used), (f"{attends.call}.output", readouts.mixed_rows))
+    return [(stage, layer, SITES[site].rank, path, place, read, requests, outside) for place, read in ends]
 
 
 def _no_logits(layout: Layout) -> tuple[Any, list[int]]:
@@ -154,54 +183,64 @@ def _no_logits(layout: Layout) -> tuple[Any, list[int]]:
     return (readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1]
 
 
-def _expect_module(model: Any, layer: int, found: dict[str, Any]) -> None:
-    if found["layer"] != layer:
+def _expect_module(model: Any, spot: Spot, found: dict[str, Any]) -> None:
+    if found["layer"] not in (None, spot[2]):
         row = family(model)
         raise InterventionError(
-            f"the family row of {row.model_type!r} points at the wrong module for layer {layer}: the attention at "
-            f"{path_of(row, SITES['mask'].module, layer)!r} calls itself layer {found['layer']}"
+            f"the family row of {row.name!r} points at the wrong module for layer {spot[2]}: the attention at "
+            f"{located(row, *spot)[0]!r} calls itself layer {found['layer']}"
         )
 
 
-def _compare(layer: int, seat: Seat, rows: Sequence[int], cuts: Sequence[Any], clean: Any, cut: Any, heads: int) -> int:
-    """Edges of one layer and row against the plan; returns how many were closed."""
-    planned = _planned(cuts, rows, clean["open"].shape[-1], heads)
+def _named(spot: Spot) -> str:
+    """An attention as messages call it: `layer 3`, `qformer layer 2 (cross)`."""
+    stage, site, layer = spot
+    return f"{'' if stage == 'decoder' else stage + ' '}layer {layer}{' (cross)' if site == 'cross mask' else ''}"
+
+
+def _compare(model: Any, spot: Spot, seat: Seat, rows: Sequence[int], cuts: Sequence[Any], clean: Any, cut: Any) -> int:
+    """Edges of one attention and row against the plan; returns how many were closed."""
+    heads, keys = shape(model, spot[0]).head_count, clean["open"].shape[-1]
+    first = -keys if spot[1] == "cross mask" else 0
+    planned = _planned(cuts, rows, range(first, first + keys), heads)
     was_open, is_open = (seen["open"].expand(heads, -1, -1) for seen in (clean, cut))
     mass = cut["weights"] * planned
     if bool(mass.any()):
         head, query, key = (int(n) for n in mass.nonzero()[0])
         raise InterventionError(
-            f"layer {layer}, head {head}: position {rows[query]} still gives "
-            f"{float(mass[head, query, key]):.3g} of its attention to position {key}, an edge that is cut"
+            f"{_named(spot)}, head {head}: position {rows[query]} still gives "
+            f"{float(mass[head, query, key]):.3g} of its attention to position {first + key}, an edge that is cut"
         )
     closed = planned & was_open
-    _expect_same(layer, rows, was_open & ~planned, is_open)
+    _expect_same(spot, rows, first, was_open & ~planned, is_open)
     seen = (found["keys_seen"].expand(heads, -1) for found in (clean, cut))
-    _expect_counts(layer, seat, rows, closed, *seen)
+    _expect_counts(spot, seat, rows, closed, *seen)
     return int(closed.sum())
 
 
-def _planned(cuts: Sequence[Any], rows: Sequence[int], keys: int, heads: int) -> torch.Tensor:
+def _planned(cuts: Sequence[Any], rows: Sequence[int], keys: range, heads: int) -> torch.Tensor:
     """`[head, query, key]`: which edges the intervention names, from its positions alone."""
-    planned = torch.zeros(heads, len(rows), keys, dtype=torch.bool)
+    planned = torch.zeros(heads, len(rows), len(keys), dtype=torch.bool)
     for _, targets, sources, some in cuts:
         query = torch.tensor([holds(targets, row) for row in rows])
-        key = torch.tensor([holds(sources, position) for position in range(keys)])
+        key = torch.tensor([holds(sources, position) for position in keys])
         chosen = torch.tensor([some is None or head in some[1] for head in range(heads)])
         planned |= chosen[:, None, None] & query[None, :, None] & key[None, None, :]
     return planned
 
 
-def _expect_same(layer: int, rows: Sequence[int], expected: torch.Tensor, found: torch.Tensor) -> None:
+def _expect_same(spot: Spot, rows: Sequence[int], first: int, expected: torch.Tensor, found: torch.Tensor) -> None:
     wrong = (expected != found).nonzero()
     if len(wrong):
         head, query, key = (int(n) for n in wrong[0])
         state = "closed and no cut names it" if bool(expected[head, query, key]) else "open and should be closed"
-        raise InterventionError(f"layer {layer}, head {head}: the edge from position {rows[query]} to {key} is {state}")
+        raise InterventionError(
+            f"{_named(spot)}, head {head}: the edge from position {rows[query]} to {first + key} is {state}"
+        )
 
 
 def _expect_counts(
-    layer: int, seat: Seat, rows: Sequence[int], closed: torch.Tensor, clean: torch.Tensor, cut: torch.Tensor
+    spot: Spot, seat: Seat, rows: Sequence[int], closed: torch.Tensor, clean: torch.Tensor, cut: torch.Tensor
 ) -> None:
     expected = clean.clone()
     expected[:, list(rows)] -= closed.sum(-1)
@@ -209,17 +248,17 @@ def _expect_counts(
     if len(wrong):
         head, query = (int(n) for n in wrong[0])
         raise InterventionError(
-            f"layer {layer}, head {head}, row {seat.row}: position {query} may attend to {int(cut[head, query])} "
+            f"{_named(spot)}, head {head}, row {seat.row}: position {query} may attend to {int(cut[head, query])} "
             f"keys and {int(expected[head, query])} were expected; a cut has reached what it does not name"
         )
 
 
-def _expect_output(layer: int, given: dict[str, Any], returned: torch.Tensor, coarseness: float) -> None:
+def _expect_output(spot: Spot, given: dict[str, Any], returned: torch.Tensor, coarseness: float) -> None:
     """A score is off by its own size times the rounding, and so is each weight; the mix is made of values."""
     gap = float((given["mixed"] - returned.float()).abs().max())
     if not gap <= coarseness * max(1.0, given["score"]) * given["value"]:
         raise InterventionError(
-            f"layer {layer}: the attention returned what its own query, key, value and mask do not give "
+            f"{_named(spot)}: the attention returned what its own query, key, value and mask do not give "
             f"(off by {gap:.3g})"
         )
 
@@ -228,36 +267,39 @@ def _expect_output(layer: int, given: dict[str, Any], returned: torch.Tensor, co
 
 
 def _verify_states(model: Any, layout: Layout, writes: Sequence[Written], remote: Remote) -> int:
-    sites = sorted({(layer, SITES[name].stage, name) for name, layer, _ in writes if name != "mask"})
-    after = _whole_states(model, layout, writes, [(name, layer) for layer, _, name in sites], remote)
-    for (layer, stage, name), found in zip(sites, after, strict=True):
-        earlier = [write for write in writes if (write[1], SITES[write[0]].stage) < (layer, stage)]
-        here = [write for at, number, write in writes if (at, number) == (name, layer)]
-        [before] = _whole_states(model, layout, earlier, [(name, layer)], remote)
-        _compare_states(name, layer, before, found, here, _coarseness(model))
+    order = order_of(family(model))
+    when = [(order.index(stage), layer, SITES[name].rank) for stage, name, layer, _ in writes]
+    sites = sorted({(at, stage, name) for at, (stage, name, _, _) in zip(when, writes, strict=True) if name in STATES})
+    wanted = [(stage, name, at[1]) for at, stage, name in sites]
+    after = _whole_states(model, layout, writes, wanted, remote)
+    for (at, *_), spot, found in zip(sites, wanted, after, strict=True):
+        earlier = [write for place, write in zip(when, writes, strict=True) if place < at]
+        here = [write for *place, write in writes if tuple(place) == spot]
+        [before] = _whole_states(model, layout, earlier, [spot], remote)
+        _compare_states(spot, before, found, here, _coarseness(model))
     return len(sites)
 
 
 def _whole_states(
-    model: Any, layout: Layout, writes: Sequence[Written], sites: Sequence[tuple[str, int]], remote: Remote
+    model: Any, layout: Layout, writes: Sequence[Written], sites: Sequence[Spot], remote: Remote
 ) -> list[torch.Tensor]:
     """What sites hold at every place, one `[row, place, width]` each."""
     if not sites:
         return []
-    asked = [[_whole_state(model, layout, name, layer)] for name, layer in sites]
+    asked = [[_whole_state(model, layout, *spot)] for spot in sites]
     _, *found = forward(model, layout, compile_plan(model, layout, writes), asked, *_no_logits(layout), remote)
     return [torch.stack(rows) for [rows] in found]
 
 
-def _whole_state(model: Any, layout: Layout, name: str, layer: int) -> ReadStep:
+def _whole_state(model: Any, layout: Layout, stage: str, name: str, layer: int) -> ReadStep:
     site = SITES[name]
     rows = 1 if name == "features" else len(layout.seats)
     requests = tuple((number, ((0, None),)) for number in range(rows))
-    return layer, site.stage, path_of(family(model), site.module, layer), site.read_at, site.read, requests
+    return stage, layer, site.rank, *located(family(model), stage, name, layer), site.read, requests, None
 
 
 def _compare_states(
-    name: str, layer: int, before: torch.Tensor, after: torch.Tensor, writes: Sequence[Any], coarseness: float
+    spot: Spot, before: torch.Tensor, after: torch.Tensor, writes: Sequence[Any], coarseness: float
 ) -> None:
     """Written values must be there to the bit; means and neighbours up to the rounding of their own size."""
     expected, exact = before.clone(), torch.zeros(before.shape[:2], dtype=torch.bool)
@@ -273,7 +315,8 @@ def _compare_states(
     wrong = (~(gap <= allowed)).nonzero()
     if len(wrong):
         row, place = (int(n) for n in wrong[0])
-        where = f"site {name!r}" if layer == OUTSIDE else f"site {name!r} of layer {layer}"
+        stage, name, layer = spot
+        where = f"site {name!r}" if layer == OUTSIDE else f"site {name!r} of {_named((stage, name, layer))}"
         raise InterventionError(
             f"{where}, row {row}: position {place} does not hold what was to be written "
             f"(off by {float(gap[row, place]):.3g})"

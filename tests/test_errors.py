@@ -214,21 +214,25 @@ def test_encodings_that_do_not_fit_say_why(model, refused):
     refused(lambda: nv.encode(model, inputs={}), "input_ids", "return_tensors")
     refused(lambda: nv.encode(model, inputs={"input_ids": [[1, 2]]}), "input_ids", "tensor")
     refused(lambda: nv.encode(model, inputs={"input_ids": ids}), "no pixel_values")
-    refused(lambda: nv.encode(model, inputs={"input_ids": ids[:, 2:], "pixel_values": pixels}), "24 image tokens", "25")
+    refused(lambda: nv.encode(model, inputs={"input_ids": ids[:, 2:], "pixel_values": pixels}), "24 tokens", "no grid")
     refused(
         lambda: nv.encode(model, inputs={"input_ids": ids, "attention_mask": ids[:, 1:], "pixel_values": pixels}),
         "(1, 26)",
         "(1, 27)",
     )
-    refused(lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": pixels}, images=two), "2 picture", "[1]")
+    refused(
+        lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": pixels}, images=two),
+        "[2] picture",
+        "[1] image",
+    )
 
 
 def test_a_picture_too_few_for_the_tokens_is_refused(model, refused):
     ids = torch.tensor([[2, *[4] * 25, 9, *[4] * 25, 9]])
     refused(
         lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)}),
-        "2",
-        "1",
+        "50 tokens",
+        "no grid",
     )
 
 

@@ -9,8 +9,8 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm import kernels, plan, runner, traces
-from nnsight_vlm.families import FAMILIES
+from nnsight_vlm import kernels, plan, runner, sites, traces
+from nnsight_vlm.families import FAMILIES, Attends
 
 KNOCKOUT = nv.Knockout("image", "query", layers=[1, 2])
 
@@ -103,7 +103,7 @@ def swap(monkeypatch):
     """Puts another kernel behind a site."""
 
     def put(site, act):
-        monkeypatch.setitem(plan.SITES, site, dataclasses.replace(plan.SITES[site], act=act))
+        monkeypatch.setitem(sites.SITES, site, dataclasses.replace(sites.SITES[site], act=act))
 
     return put
 
@@ -113,7 +113,7 @@ def padded(model):
     return tiny.several(model)
 
 
-def in_place(inputs, cuts, window, packing, memo):
+def in_place(inputs, cuts, window, form, memo):
     """`close_edges` without the clone: all decoder layers share one mask."""
     args, kwargs = inputs
     mask = kwargs["attention_mask"]
@@ -130,8 +130,8 @@ def test_a_kernel_that_forgets_to_clone_is_caught(model, swap):
 
 
 def test_a_float_mask_written_with_nought_is_caught(model, prompt, swap):
-    def shut_with_nought(inputs, cuts, window, packing, memo):
-        args, kwargs = kernels.close_edges(inputs, cuts, window, packing, memo)
+    def shut_with_nought(inputs, cuts, window, form, memo):
+        args, kwargs = kernels.close_edges(inputs, cuts, window, form, memo)
         mask = kwargs["attention_mask"]
         return args, {**kwargs, "attention_mask": torch.where(torch.isneginf(mask), torch.zeros_like(mask), mask)}
 
@@ -140,17 +140,17 @@ def test_a_float_mask_written_with_nought_is_caught(model, prompt, swap):
 
 
 def test_a_mask_that_is_none_and_left_alone_is_caught(prompt, swap):
-    def only_where_there_is_one(inputs, cuts, window, packing, memo):
+    def only_where_there_is_one(inputs, cuts, window, form, memo):
         if inputs[1]["attention_mask"] is None:
             return inputs
-        return kernels.close_edges(inputs, cuts, window, packing, memo)
+        return kernels.close_edges(inputs, cuts, window, form, memo)
 
     swap("mask", only_where_there_is_one)
     expect_caught(tiny.load("sdpa"), prompt, KNOCKOUT, "layer 1, head 0: position")
 
 
 def test_a_mask_that_forgets_to_be_causal_is_caught(prompt, swap):
-    def open_mask(inputs, cuts, window, packing, memo):
+    def open_mask(inputs, cuts, window, form, memo):
         hidden = inputs[1]["hidden_states"]
         mask = torch.zeros(1, 1, window[1], window[3], dtype=hidden.dtype)
         return inputs[0], {**inputs[1], "attention_mask": kernels.shut(mask, cuts, window, len(hidden))}
@@ -160,26 +160,26 @@ def test_a_mask_that_forgets_to_be_causal_is_caught(prompt, swap):
 
 
 def test_a_cut_of_the_wrong_heads_is_caught(model, prompt, swap):
-    def next_head(inputs, cuts, window, packing, memo):
+    def next_head(inputs, cuts, window, form, memo):
         moved = tuple((row, t, s, (some[0], tuple((h + 1) % some[0] for h in some[1]))) for row, t, s, some in cuts)
-        return kernels.close_edges(inputs, moved, window, packing, memo)
+        return kernels.close_edges(inputs, moved, window, form, memo)
 
     swap("mask", next_head)
     expect_caught(model, prompt, nv.Knockout("image", "query", layers=1, heads=[0]), "layer 1, head 0")
 
 
 def test_a_cut_one_place_off_is_caught(model, prompt, swap):
-    def shifted(inputs, cuts, window, packing, memo):
+    def shifted(inputs, cuts, window, form, memo):
         moved = tuple((row, t, tuple((a - 1, b - 1) for a, b in s), some) for row, t, s, some in cuts)
-        return kernels.close_edges(inputs, moved, window, packing, memo)
+        return kernels.close_edges(inputs, moved, window, form, memo)
 
     swap("mask", shifted)
     expect_caught(model, prompt, KNOCKOUT, "layer 1")
 
 
 def test_a_cut_that_reaches_other_rows_is_caught(model, swap):
-    def every_row(inputs, cuts, window, packing, memo):
-        args, kwargs = kernels.close_edges(inputs, cuts, window, packing, memo)
+    def every_row(inputs, cuts, window, form, memo):
+        args, kwargs = kernels.close_edges(inputs, cuts, window, form, memo)
         mask = kwargs["attention_mask"]
         return args, {
             **kwargs,
@@ -191,8 +191,8 @@ def test_a_cut_that_reaches_other_rows_is_caught(model, swap):
 
 
 def test_a_cut_in_the_wrong_layer_is_caught(model, prompt, monkeypatch):
-    right = plan.path_of
-    monkeypatch.setattr(plan, "path_of", lambda row, module, layer: right(row, module, layer - 1))
+    right = plan.located
+    monkeypatch.setattr(plan, "located", lambda row, stage, site, layer: right(row, stage, site, layer - 1))
     expect_caught(model, prompt, nv.Knockout("image", "query", layers=2), "layer 2|layer 1")
 
 
@@ -200,12 +200,14 @@ def test_a_cut_in_the_wrong_layer_is_caught(model, prompt, monkeypatch):
     "fields, match",
     [
         ({"layers": "model.vision_tower.encoder.layers"}, "points at|calls itself"),
-        ({"attention": "mlp"}, "points at .* has no operation"),
-        ({"attention_call": "attention_interface_7"}, "points at .* has no operation"),
+        ({"attention": Attends(module="mlp")}, "points at .* has no operation"),
+        ({"attention": Attends(call="attention_interface_7")}, "points at .* has no operation"),
     ],
 )
 def test_a_row_that_points_at_the_wrong_module_is_caught(prompt, monkeypatch, fields, match):
-    monkeypatch.setitem(FAMILIES, "llava", dataclasses.replace(FAMILIES["llava"], **fields))
+    right = FAMILIES["llava"]
+    stages = {"decoder": dataclasses.replace(right.decoder, **fields)}
+    monkeypatch.setitem(FAMILIES, "llava", dataclasses.replace(right, stages=stages))
     model = tiny.build()  # nnsight remembers what it found of a model
     expect_caught(model, prompt, nv.Ablate("image", site="features"), match)
 
@@ -224,8 +226,8 @@ def test_an_ablation_that_writes_nothing_is_caught(model, prompt, swap, site):
 
 @pytest.mark.parametrize("fault", ["one place off", "too many", "halved"])
 def test_a_patch_that_is_written_wrongly_is_caught(model, prompt, twin, swap, fault):
-    def act(output, writes, window, packing, memo):
-        written = kernels.write_output(output, writes, window, packing, memo)
+    def act(output, writes, window, form, memo):
+        written = kernels.write_output(output, writes, window, form, memo)
         if fault == "one place off":
             return torch.roll(written, 1, dims=1)
         if fault == "halved":
@@ -237,9 +239,9 @@ def test_a_patch_that_is_written_wrongly_is_caught(model, prompt, twin, swap, fa
 
 
 def test_a_clock_that_stops_after_the_first_token_is_caught(model, prompt, monkeypatch):
-    def first_token_only(edited, decoder, steps, rows):
-        inputs = edited.get(decoder).inputs
-        runner.perform(edited, steps, runner.windows(inputs, sorted({step[0] for step in steps})))
+    def first_token_only(edited, stage, steps, rows):
+        entry, _, causal, asks = stage
+        runner.perform(edited, steps, runner.windows(edited.get(entry).inputs, asks, causal))
 
     monkeypatch.setattr(traces, "on_every_token", first_token_only)
     expect_caught(model, prompt, nv.Knockout("image", "generated"), "not the same in cached generation")

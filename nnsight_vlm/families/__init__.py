@@ -1,0 +1,23 @@
+"""One row per family of vision-language models: where each part lives, and what follows from it."""
+
+from .lookup import check_attention, family, row_of
+from .row import Attends, Family, Stage
+from .sizes import Reach, Shape, head_count, layer_count, layers_with, reach, shape
+from .table import FAMILIES
+
+__all__ = [
+    "FAMILIES",
+    "Attends",
+    "Family",
+    "Reach",
+    "Shape",
+    "Stage",
+    "check_attention",
+    "family",
+    "head_count",
+    "layer_count",
+    "layers_with",
+    "reach",
+    "row_of",
+    "shape",
+]

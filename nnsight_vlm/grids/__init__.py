@@ -1,0 +1,7 @@
+"""Which image token saw which pixels."""
+
+from .cells import Cells
+from .grid import Box, Grid, box_slices
+from .kinds import GRIDS, GridKind, grid_of
+
+__all__ = ["GRIDS", "Box", "Cells", "Grid", "GridKind", "box_slices", "grid_of"]
