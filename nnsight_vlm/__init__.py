@@ -11,9 +11,10 @@ True
 
 The rooms, in the order in which they may know of each other: `families` (where each model keeps
 its parts), `grids` (which token saw which pixels), `kernels`, `readouts` and `runner` (the code
-that travels to the model), `rows`, `prompts` and `encoding` (which token is what), `layouts` (where
-a variant sits), `plan`, `interventions`, `reads`, `traces` (the only nnsight traces), `engine`,
-`verify`, `sweep`, `recipes`, `report`.
+that travels to the model), `rows`, `roles`, `prompts` and `encoding` (which token is what),
+`layouts` (where a variant sits), `sites` and `scope` (what names mean in a model), `plan`,
+`interventions`, `reads`, `traces` (the only nnsight traces), `engine`, `verify`, `sweep`,
+`recipes`, `report`.
 """
 
 from __future__ import annotations

@@ -44,10 +44,10 @@ def _blind_rows(pairs: Sequence[tuple[Ranges, Ranges]], tokens: Row, sees: Reach
         _mark(source[number], sources)
     rows = np.flatnonzero(target.any(0))
     closed = np.einsum("pq,pk->qk", target[:, rows].astype(np.float32), source.astype(np.float32)) > 0
-    return np.asarray(rows[~(_seen(rows, stop, tokens, sees) & ~closed).any(1)])
+    return np.asarray(rows[~(seen_keys(rows, stop, tokens, sees) & ~closed).any(1)])
 
 
-def _seen(rows: np.ndarray, stop: int, tokens: Row, sees: Reach) -> np.ndarray:
+def seen_keys(rows: np.ndarray, stop: int, tokens: Row, sees: Reach) -> np.ndarray:
     """`[query, key]`: which keys queries may see in a clean run."""
     keys, queries = np.arange(stop)[None, :], rows[:, None]
     block = np.zeros((len(rows), stop), dtype=bool)

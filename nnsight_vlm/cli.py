@@ -1,4 +1,4 @@
-"""The command line: `nnsight-vlm report`, `nnsight-vlm ground` and `nnsight-vlm knockout`."""
+"""The command line: `nnsight-vlm report`, `ground`, `knockout`, `families` and `draft`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ Question = Annotated[
 ]
 Depths = Annotated[
     str,
-    typer.Option(help="The layers: all, a number, a window such as 3-6, or fractions of the depth such as 0.25:0.75."),
+    typer.Option(
+        help="The layers: attention (all that have it), all, a number, a window such as 3-6, or fractions of the depth "
+        "such as 0.25:0.75."
+    ),
 ]
 
 
@@ -140,7 +143,7 @@ def knockout(
     target: Annotated[
         str, typer.Option(help="The token group that it is hidden from: last, query, generated, text, ...")
     ] = "last",
-    layers: Depths = "all",
+    layers: Depths = "attention",
     model: Model = "shapes",
     answer: Annotated[
         str | None, typer.Option(help="The answer to score, one token; by default the model's own first one.")
@@ -170,6 +173,44 @@ def knockout(
     console.print(f"Written to {out}.", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def families(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print it as docs/families.md has it.")] = False,
+) -> None:
+    """List the families of models that have a row, and what works in each."""
+    from .families import FAMILIES
+    from .families.works import markdown as spelled
+    from .families.works import works
+
+    if markdown:
+        typer.echo(spelled(FAMILIES.values()))
+        return
+    table, notes = works(FAMILIES.values())
+    console.print(as_table(table))
+    for number, note in enumerate(notes, 1):
+        console.print(f"[{number}] {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def draft(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name on the hub, or a local folder.", show_default=False)
+    ],
+) -> None:
+    """Print a row to try for a family that has none; only the config is read."""
+    from transformers import AutoConfig
+
+    from .families.draft import draft as drafted
+    from .families.draft import source
+
+    with plain_errors():
+        try:
+            config = AutoConfig.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise SpecError(f"no model {model!r} that transformers knows: {str(error).splitlines()[0]}") from error
+        typer.echo(source(drafted(config)))
+
+
 def ready(image: Path, question: str, model: str, out: Path) -> Any:
     """The picture, when everything that can be wrong before a model is loaded is right.
 
@@ -189,7 +230,7 @@ def ready(image: Path, question: str, model: str, out: Path) -> Any:
 
 
 def parse_layers(text: str) -> Any:
-    """Layers as the command line spells them: `all`, `4`, `3-6`, `0.25:0.75`.
+    """Layers as the command line spells them: `attention`, `all`, `4`, `3-6`, `0.25:0.75`.
 
     Raises:
         SpecError: none of these.
@@ -197,7 +238,7 @@ def parse_layers(text: str) -> Any:
     from .layers import depth, window
 
     try:
-        if text == "all":
+        if text in ("attention", "all"):
             return text
         if ":" in text:
             start, stop = text.split(":")
@@ -208,7 +249,7 @@ def parse_layers(text: str) -> Any:
         raise
     except ValueError as error:
         raise SpecError(
-            f"no layers {text!r}; write all, a number, a window such as 3-6, or fractions of the depth "
+            f"no layers {text!r}; write attention, all, a number, a window such as 3-6, or fractions of the depth "
             "such as 0.25:0.75"
         ) from error
 

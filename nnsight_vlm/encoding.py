@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -154,7 +154,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
     Inputs that do not count tokens (pixels) are laid end to end, as processors do.
 
     Raises:
-        SpecError: a prompt of several rows.
+        SpecError: a prompt of several rows, or prompts that would not compute the same together.
     """
     if any(len(prompt) > 1 for prompt in prompts):
         raise SpecError("prompts of one row are stacked; take a row of a longer one with prompt.row(0)")
@@ -163,19 +163,32 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
     long = max(prompt.inputs["input_ids"].shape[1] for prompt in prompts)
     if row.tokens != "input_ids" and any(prompt.width < width for prompt in prompts):
         raise SpecError("prompts whose answers have grown to different lengths cannot share an encoder's batch")
+    if row.image_at == "cross" and len({len(prompt.rows[0].images) for prompt in prompts}) > 1:
+        raise SpecError(
+            f"prompts of models of type {row.name!r} share a batch only if they have equally many images: text in front "
+            "of an image reads what fills up the batch; run the others by themselves"
+        )
     names = dict.fromkeys(name for prompt in prompts for name in prompt.inputs)
-    inputs = {
-        name: _end_to_end([_padded(prompt, name, long) for prompt in prompts if name in prompt.inputs])
-        for name in names
-    }
+    inputs = {name: _end_to_end(list(_row_by_row(prompts, name, long))) for name in names}
     images = tuple(prompt.images[0] if prompt.images else () for prompt in prompts)
     if any(prompt.rows[0].outside for prompt in prompts):  # how many keys lie outside depends on the other rows
         fresh = rows_of(model, inputs)
         answers = (prompt.rows[0].answer + width - prompt.width for prompt in prompts)
         rows = tuple(replace(one, answer=answer) for one, answer in zip(fresh, answers, strict=True))
     else:
-        rows = tuple(prompt.rows[0].shifted(width - prompt.width) for prompt in prompts)
+        rows = tuple(prompt.rows[0].shifted(width - prompt.width, filler=_filler(prompt)) for prompt in prompts)
     return Prompt(inputs=inputs, rows=rows, images=images, model=model)
+
+
+def _row_by_row(prompts: Sequence[Prompt], name: str, width: int) -> Iterator[torch.Tensor]:
+    """An input of each prompt; noughts for one that has none, where the model takes one a row."""
+    having = next(prompt for prompt in prompts if name in prompt.inputs)
+    each = family(having.model).inputs.get(name) == "row" or counts_tokens(having, name)
+    for prompt in prompts:
+        if name in prompt.inputs:
+            yield _padded(prompt, name, width)
+        elif each:
+            yield torch.zeros_like(_padded(having, name, width))
 
 
 def _padded(prompt: Prompt, name: str, width: int) -> torch.Tensor:
@@ -183,10 +196,16 @@ def _padded(prompt: Prompt, name: str, width: int) -> torch.Tensor:
     value: torch.Tensor = prompt.inputs[name]
     if not counts_tokens(prompt, name):
         return value
-    row = prompt.rows[0]
-    fill = value.new_full((1, width - value.shape[1], *value.shape[2:]), row.filler if name == "input_ids" else 0)
+    fill = value.new_full((1, width - value.shape[1], *value.shape[2:]), _filler(prompt) if name == "input_ids" else 0)
     encoder = family(prompt.model).tokens != "input_ids"
     return torch.cat([value, fill] if encoder else [fill, value], dim=1)
+
+
+def _filler(prompt: Prompt) -> int:
+    """The model's own padding, by which some count positions; any token but an image's, whose number is counted."""
+    config, row = prompt.model._module.config, prompt.rows[0]
+    own = config.get_text_config().pad_token_id
+    return row.filler if own is None or own == getattr(config, "image_token_id", None) else int(own)
 
 
 def _end_to_end(values: Sequence[torch.Tensor]) -> torch.Tensor:

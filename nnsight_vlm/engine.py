@@ -307,6 +307,7 @@ def _answers(
     model: Any, ready: Sequence[tuple[Prompt, Intervention]], options: dict[str, Any], rows: int, remote: Remote
 ) -> Iterator[Generation]:
     values, ends = capture(model, [case for _, case in ready], remote), _ends(model, options)
+    rows = 1 if "padded generation" in family(model).lacks else rows
     for start in range(0, len(ready), rows):
         prompts, cases = zip(*ready[start : start + rows], strict=True)
         layout = in_rows(prompts)

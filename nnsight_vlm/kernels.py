@@ -197,7 +197,7 @@ def write_rows(hidden, writes, window):
         elif how == "mean":
             written[row, here] = written[row, here].mean(0)
         else:
-            every = index(targets, 0, targets[-1][1], values.device)
+            every = index(targets, 0, max(stop for _, stop in targets), values.device)
             held = (every >= offset) & (every < offset + length)
             written[row, here] = values[held].to(hidden)
     return laid_back(written, hidden)

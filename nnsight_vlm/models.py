@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,7 +56,7 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     where = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
     row_of(AutoConfig.from_pretrained(name, **where))
     processor = processor or AutoProcessor.from_pretrained(name, **where)
-    with _RealNumbers():
+    with nullcontext() if dispatch else _RealNumbers():
         return TransformersModel(name, task=TASK, processor=processor, dispatch=dispatch, **options)
 
 

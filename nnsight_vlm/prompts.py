@@ -233,7 +233,7 @@ def _only_row(prompt: Prompt, number: int) -> Prompt:
             inputs[name] = value[number : number + 1]
         else:
             inputs[name] = value
-    inputs = {name: value for name, value in inputs.items() if name not in known.inputs or len(value)}
+    inputs = {name: value for name, value in inputs.items() if name not in known.inputs or (row.images and len(value))}
     alone = replace(row, tokens=row.tokens[: row.stop]).shifted(-row.start)
     if row.outside:
         alone = replace(rows_of(prompt.model, inputs)[0], answer=alone.answer)

@@ -65,9 +65,8 @@ def additive(mask, row, here, window, keys):
         return torch.zeros(closed.shape, device=here.device).masked_fill(closed, float("-inf"))
     rows = mask[row if mask.shape[0] > 1 else 0][:, :, :keys]
     rows = rows[:, here] if rows.shape[1] > 1 else rows.expand(-1, len(here), -1)
-    if rows.dtype != torch.bool:
-        return rows.float()
-    return torch.zeros(rows.shape, device=rows.device).masked_fill(~rows, float("-inf"))
+    added = torch.zeros(rows.shape, device=rows.device) if rows.dtype == torch.bool else rows.float()
+    return added.masked_fill(~is_open(rows), float("-inf"))
 
 
 def reduce_rows(weights, columns, how):

@@ -119,9 +119,13 @@ def _of_encoder(
 ) -> Row:
     """The decoder's row; image and question are the encoder's tokens, and it reads these."""
     read = _of_sequence(model, row, inputs, number, marked, images)
+    if read.start > 0:
+        raise SpecError("the encoder of these models counts positions by column; pad its tokens on the right")
     read = replace(read, blocks=((read.start, read.stop),))
     outside, tokens = len(read.tokens), tuple(inputs[row.tokens][number].tolist())
-    groups = {name: _moved(read.ranges(name), -outside) for name in ("system", "query", "text") if _has(read, name)}
+    groups = {
+        name: _moved(read.ranges(name), -outside) for name in ("system", "markup", "query", "text") if _has(read, name)
+    }
     written = ((len(tokens), None),)
     return Row(
         tokens=tokens,
@@ -155,10 +159,11 @@ def _of_keys(
     marks = marked.nonzero().flatten().tolist()
     text = _of_sequence(model, replace(row, projector=None), inputs, number, torch.zeros_like(marked), images)
     cells = tuple(next(images) for _ in marks)
+    vision = model._module.config.vision_config
+    each = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
+    outside = each * len(inputs["aspect_ratio_ids"][number]) if "aspect_ratio_ids" in inputs else 0
     if not marks:
-        return text
-    each = len(cells[0].places)
-    outside = each * len(inputs["aspect_ratio_ids"][number])
+        return replace(text, outside=outside, feature_rows=outside)
     keys = tuple(tuple(range(each * at - outside, each * (at + 1) - outside)) for at in range(len(marks)))
     told = [position for position in range(text.start, text.stop) if position not in marks]
     query = to_ranges([position for position in told if position > marks[0]])

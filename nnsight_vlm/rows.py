@@ -24,7 +24,7 @@ Range = tuple[int, int | None]
 Ranges = tuple[Range, ...]
 Where = str | int | Sequence["str | int"]
 
-GROUPS = ("image", "image.N", "system", "query", "text", "last", "first", "bos", "generated", "all")
+GROUPS = ("image", "image.N", "markup", "system", "query", "text", "last", "first", "bos", "generated", "all")
 
 
 def to_ranges(positions: Sequence[int]) -> Ranges:
@@ -36,6 +36,21 @@ def to_ranges(positions: Sequence[int]) -> Ranges:
         else:
             ranges.append((position, position + 1))
     return tuple(ranges)
+
+
+def runs(positions: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Positions in an order of their own as ranges in this order.
+
+    >>> runs([4, 5, 6, 2, 3])
+    ((4, 7), (2, 4))
+    """
+    found: list[tuple[int, int]] = []
+    for position in positions:
+        if found and found[-1][1] == position:
+            found[-1] = (found[-1][0], position + 1)
+        else:
+            found.append((position, position + 1))
+    return tuple(found)
 
 
 def frozen(where: Any) -> Any:
@@ -121,7 +136,9 @@ class Row:
     def ranges(self, where: Where) -> Ranges:
         """Positions of a group, a number, or several of them together, as ranges.
 
-        Groups that can grow (`generated`, `text`, `all`) have an open end.
+        Groups that can grow (`generated`, `text`, `all`) have an open end. `text` is all that is no
+        image token; of it, `markup` are the tokens inside an image (line breaks, tile numbers), `system`
+        is what stands before the first image and `query` what stands after it.
 
         Raises:
             SpecError: no such group, no image in the row, or a position outside the row.
@@ -154,7 +171,7 @@ class Row:
             "last": lambda: ((self.answer - 1, self.answer),),
             "first": lambda: ((self.start, self.start + 1),),
             "bos": self._bos,
-            "text": lambda: merged([*self._text(self.start), *self._from(self.answer)]),
+            "text": lambda: merged([*self._text(), *self._from(self.answer)]),
         }
         if name in dict(self.named):
             return dict(self.named)[name]
@@ -172,7 +189,7 @@ class Row:
 
     def _image_group(self, name: str) -> Ranges:
         head, _, number = name.partition(".")
-        if head not in ("image", "system", "query") or (number and (head != "image" or not number.isdigit())):
+        if head not in ("image", "markup", "system", "query") or (number and (head != "image" or not number.isdigit())):
             known = ", ".join(dict.fromkeys((*GROUPS, *dict(self.named))))
             raise SpecError(f"no token group {name!r}; the groups are {known}, or give positions")
         if not self.images:
@@ -182,19 +199,27 @@ class Row:
         if head == "image":
             chosen = [self.images[int(number)]] if number else self.images
             return to_ranges([position for image in chosen for position in image])
-        first = self.images[0][0]
-        return to_ranges(range(self.start, first)) if head == "system" else self._text(first)
+        if head == "system":
+            return to_ranges(range(self.start, self.images[0][0]))
+        inner = {place for image in self.images for place in range(image[0], image[-1] + 1)}
+        if head == "markup":
+            return to_ranges(sorted(inner - self._pixels))
+        return to_ranges([p for p in range(self.images[0][-1] + 1, self.answer) if p not in inner])
 
-    def _text(self, begin: int) -> Ranges:
-        pixels = {position for image in self.images for position in image}
-        return to_ranges([p for p in range(begin, self.answer) if p not in pixels])
+    @property
+    def _pixels(self) -> set[int]:
+        return {position for image in self.images for position in image}
+
+    def _text(self) -> Ranges:
+        pixels = self._pixels
+        return to_ranges([p for p in range(self.start, self.answer) if p not in pixels])
 
     @property
     def filler(self) -> int:
         """A token to pad with: any but an image's, whose number is counted."""
         if self.outside_tokens:
             return 0
-        pixels = {position for image in self.images for position in image}
+        pixels = self._pixels
         return next(token for position, token in enumerate(self.tokens) if position not in pixels)
 
     def last_seen(self, position: int) -> int:
@@ -217,11 +242,11 @@ class Row:
             )
         return dict(self.stages)[name]
 
-    def shifted(self, by: int, outside: int = 0) -> Row:
-        """The same row with `by` tokens of padding more on its left, and `outside` more keys behind those outside."""
+    def shifted(self, by: int, filler: int | None = None) -> Row:
+        """The same row with `by` tokens of padding more on its left; fewer where `by` is negative."""
 
         def moved(position: int) -> int:
-            return position + by if position >= 0 else position - outside
+            return position + by if position >= 0 else position
 
         def all_moved(ranges: Ranges) -> Ranges:
             """An end is behind a last position, which moves; an open end stays open."""
@@ -229,13 +254,12 @@ class Row:
 
         return replace(
             self,
-            tokens=(self.filler,) * by + self.tokens if by >= 0 else self.tokens[-by:],
+            tokens=(self.filler if filler is None else filler,) * by + self.tokens if by >= 0 else self.tokens[-by:],
             start=self.start + by,
             stop=self.stop + by,
             answer=self.answer + by,
             images=tuple(tuple(map(moved, image)) for image in self.images),
             bos=None if self.bos is None else moved(self.bos),
-            outside=self.outside + outside if self.outside else 0,
             blocks=all_moved(self.blocks),
             named=tuple((name, all_moved(ranges)) for name, ranges in self.named),
         )

@@ -14,7 +14,7 @@ from .errors import SpecError
 from .families import Family, Shape, family, shape
 from .layers import Depth, Layers, Window, label, layer_numbers
 from .layouts import Seat
-from .rows import Ranges, Where, frozen, to_positions
+from .rows import Ranges, Where, frozen, runs, to_positions
 from .sites import OUTSIDE, SITES
 
 Heads = int | Sequence[int | tuple[int, int]] | None
@@ -107,8 +107,8 @@ class Scope:
             raise SpecError(
                 f'site "features" holds image tokens only, and {where!r} is not made of them; write "image"'
             )
-        found = [row for row in inside if row >= 0]  # line breaks between rows of patches come from no feature
-        return tuple((row + self.seat.features, row + self.seat.features + 1) for row in found)
+        # line breaks between rows of patches come from no feature
+        return runs([row + self.seat.features for row in inside if row >= 0])
 
     def state_places(self, site: str, where: Where) -> tuple[int, Ranges]:
         """Row and places where a site holds positions; image features of all rows are one line."""

@@ -92,7 +92,8 @@ def decode(model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remo
     """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
 
     Raises:
-        SpecError: rows padded on the right, or options that make several rows of one.
+        SpecError: rows padded on the right, or at all where the model cannot do that; options that make
+            several rows of one.
     """
     check_decoding(prompt, options)
     edited = install_plan(model, plan)
@@ -122,6 +123,11 @@ def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
     """Refuse generation that an intervention could not follow; see `decode`."""
     if any(row.stop != prompt.width for row in prompt.rows):
         raise SpecError("generation needs padding on the left; this encoding is padded on the right")
+    lacks = family(prompt.model).lacks.get("padded generation")
+    if lacks and any(row.start > 0 for row in prompt.rows):
+        raise SpecError(
+            f"{family(prompt.model).name!r} models cannot generate from padded rows: {lacks}; give one at a time"
+        )
     for name in ("num_beams", "num_return_sequences"):
         if options.get(name, 1) != 1:
             raise SpecError(

@@ -304,7 +304,7 @@ def _compare_states(
     """Written values must be there to the bit; means and neighbours up to the rounding of their own size."""
     expected, exact = before.clone(), torch.zeros(before.shape[:2], dtype=torch.bool)
     for row, targets, how, values in writes:
-        places = list(to_positions(targets, before.shape[1]))
+        places = [place for start, stop in targets for place in range(start, before.shape[1] if stop is None else stop)]
         if how == "mean":
             expected[row, places] = expected[row, places].mean(0)
         else:

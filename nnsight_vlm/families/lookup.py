@@ -37,11 +37,25 @@ def row_of(config: Any) -> Family:
     if not found:
         raise SpecError(
             f"no row for models of type {config.model_type!r}; there are rows for {', '.join(sorted(FAMILIES))}. "
-            "A new family is one row: `nnsight-vlm draft` prints one to try (docs/adding-a-family.md)."
+            f"{_advice(config)}"
         )
     row = max(found, key=lambda row: len(row.when))
     _check_flags(row, config)
     return row
+
+
+def _advice(config: Any) -> str:
+    """What to do where there is no row: a draft of one, if transformers says enough about the model."""
+    from .draft import draft, source
+
+    try:
+        found = source(draft(config))
+    except SpecError as error:
+        return f"No row can be drafted: {error}."
+    return (
+        "A new family is one row, to be tried as docs/adding-a-family.md says. A draft for "
+        f"nnsight_vlm/families/table.py:\n\n{found}\n"
+    )
 
 
 def _is_for(row: Family, config: Any) -> bool:

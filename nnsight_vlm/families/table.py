@@ -122,10 +122,19 @@ ONE_IMAGE = "its processor takes one image a text"
 INSIDE = "positions are counted inside the model, so copies cannot be given theirs"
 TWO_AXES = "the encoder's tokens are shared anyway; the decoder counts positions inside the model"
 
+TRIED = {
+    "text_config.model_type": (
+        "llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "phi3", "starcoder2", "mixtral", "qwen2_moe", "qwen3_moe",
+        "smollm3", "ministral", "ministral3", "olmo", "cohere", "cohere2", "glm", "helium", "hunyuan_v1_dense",
+        "ernie4_5", "arcee", "seed_oss", "nemotron",
+    )
+}  # fmt: skip
+"""Decoders in whose layers `self_attn` and `mlp` add exactly what they give, for families that take any."""
+
 ROWS = (
     Family(
         model_type="llava",
-        assumes={"vision_feature_select_strategy": ("default", "full")},
+        assumes={**TRIED, "vision_feature_select_strategy": ("default", "full")},
     ),
     Family(
         model_type="llava",
@@ -133,27 +142,27 @@ ROWS = (
         when={"vision_config.model_type": "pixtral"},
         grid="sized",
         inputs={"pixel_values": "image", "image_sizes": "image"},
-        assumes={"vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
+        assumes={**TRIED, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
     ),
     Family(
         model_type="llava_next",
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image"},
-        assumes={"vision_feature_select_strategy": ("default",)},
+        assumes={**TRIED, "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="llava_onevision",
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "image"},
-        assumes={"vision_feature_select_strategy": ("full",)},
+        assumes={**TRIED, "vision_feature_select_strategy": ("full",)},
         lacks={"features": 'a token of a large picture is a mixture of several features; write site="embedding"'},
     ),
-    Family(model_type="vipllava"),
+    Family(model_type="vipllava", assumes=TRIED),
     Family(
         model_type="internvl",
         grid="tiles by run",
         inputs={"pixel_values": "piece"},
-        assumes={"downsample_ratio": (0.5,), "vision_feature_select_strategy": ("default",)},
+        assumes={**TRIED, "downsample_ratio": (0.5,), "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="qwen2_vl",
@@ -281,6 +290,7 @@ ROWS = (
         projector="model.connector",
         grid="rows then whole",
         inputs={"pixel_values": "row", "pixel_attention_mask": "row"},
+        assumes=TRIED,
     ),
     Family(
         model_type="smolvlm",
@@ -288,6 +298,7 @@ ROWS = (
         projector="model.connector",
         grid="rows then whole",
         inputs={"pixel_values": "row", "pixel_attention_mask": "row"},
+        assumes=TRIED,
     ),
     Family(
         model_type="idefics2",
@@ -298,14 +309,22 @@ ROWS = (
         inputs={"pixel_values": "row", "pixel_attention_mask": "row"},
         needs=("pixel_attention_mask",),
         lacks={"grid": LATENTS},
+        assumes=TRIED,
     ),
     Family(
         model_type="mistral3",
         grid="sized",
         inputs={"pixel_values": "image", "image_sizes": "image"},
+        assumes=TRIED,
     ),
-    Family(model_type="aya_vision", grid="rows then thumbnail", inputs={"pixel_values": "piece"}),
-    Family(model_type="cohere2_vision", grid="rows then thumbnail", inputs={"pixel_values": "piece"}),
+    Family(
+        model_type="lighton_ocr",
+        projector="model.vision_projection",
+        grid="sized",
+        inputs={"pixel_values": "image", "image_sizes": "image"},
+    ),
+    Family(model_type="aya_vision", grid="rows then thumbnail", inputs={"pixel_values": "piece"}, assumes=TRIED),
+    Family(model_type="cohere2_vision", grid="rows then thumbnail", inputs={"pixel_values": "piece"}, assumes=TRIED),
     Family(
         model_type="blip-2",
         name="blip-2-opt",
@@ -400,6 +419,7 @@ ROWS = (
             "several images": ONE_IMAGE,
             "packed": INSIDE,
             "static cache": "transformers fails itself",
+            "padded generation": "transformers counts padding into the positions of decoded tokens",
         },
     ),
     Family(
@@ -426,8 +446,8 @@ ROWS = (
         grid="shuffled tiles",
         inputs={"pixel_values": "piece"},
     ),
-    Family(model_type="deepseek_vl", projector="model.aligner"),
-    Family(model_type="janus", projector="model.aligner"),
+    Family(model_type="deepseek_vl", projector="model.aligner", assumes=TRIED),
+    Family(model_type="janus", projector="model.aligner", assumes=TRIED),
     Family(
         model_type="fuyu",
         projector="model.vision_embed_tokens",
@@ -453,13 +473,13 @@ ROWS = (
         projector=None,
         lacks={"features": CODEBOOK},
     ),
-    Family(model_type="got_ocr2", grid="tiles by run", inputs={"pixel_values": "piece"}),
+    Family(model_type="got_ocr2", grid="tiles by run", inputs={"pixel_values": "piece"}, assumes=TRIED),
     Family(
         model_type="ovis2",
         projector="model.visual_embeddings_table",
         grid="tiles by mark",
         inputs={"pixel_values": "piece"},
-        assumes={"vision_config.tokenize_function": ("softmax",)},
+        assumes={**TRIED, "vision_config.tokenize_function": ("softmax",)},
     ),
     Family(
         model_type="lfm2_vl",
@@ -470,9 +490,9 @@ ROWS = (
     ),
     Family(
         model_type="fast_vlm",
-        assumes={"vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
+        assumes={**TRIED, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
     ),
-    Family(model_type="perception_lm", grid="equal tiles"),
+    Family(model_type="perception_lm", grid="equal tiles", assumes=TRIED),
 )
 
 FAMILIES: dict[str, Family] = {row.name: row for row in ROWS}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from ..errors import SpecError
 
@@ -48,6 +47,18 @@ class Grid:
         if len(self.shapes) != 1:
             raise SpecError(f"the image has {len(self.shapes)} tiles, each with a shape of its own; see grid.shapes")
         return self.shapes[0]
+
+    @property
+    def placed(self) -> Grid:
+        """The tokens that saw a place, as a grid of their own."""
+        kept = [at for at, tile in enumerate(self.tiles) if tile >= 0]
+        return replace(
+            self,
+            positions=tuple(self.positions[at] for at in kept),
+            tiles=tuple(self.tiles[at] for at in kept),
+            cells=tuple(self.cells[at] for at in kept),
+            boxes=self.boxes[kept],
+        )
 
     def tokens_in(self, where: Box | np.ndarray) -> tuple[int, ...]:
         """Positions of the tokens whose patch touches a pixel box or a `[height, width]` mask.
@@ -107,16 +118,28 @@ class Grid:
 
     def _drawn(self, tokens: np.ndarray, values: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
         """The pixels that the tokens of one tile saw, and their values drawn there."""
-        cells = np.asarray(self.cells)[tokens]
-        cells -= cells.min(0)
-        rows, columns = cells.max(0) + 1
-        plane = torch.zeros(rows, columns, dtype=torch.float64)
-        plane[cells[:, 0], cells[:, 1]] = torch.from_numpy(values[tokens])
-        edges = np.concatenate([self.boxes[tokens][:, :2].min(0), self.boxes[tokens][:, 2:].max(0)])
-        down, across = box_slices(edges, self.size)
-        size = (down.stop - down.start, across.stop - across.start)
-        drawn = functional.interpolate(plane[None, None], size, mode="bilinear", antialias=True)
-        return (down, across), drawn[0, 0].numpy()
+        cells, boxes = np.asarray(self.cells)[tokens], self.boxes[tokens]
+        cells = cells - cells.min(0)
+        plane = np.zeros(cells.max(0) + 1)
+        plane[cells[:, 0], cells[:, 1]] = values[tokens]
+        down, across = box_slices((*boxes[:, :2].min(0), *boxes[:, 2:].max(0)), self.size)
+        rows = _blend(np.arange(down.start, down.stop), cells[:, 0], boxes[:, 1::2])
+        columns = _blend(np.arange(across.start, across.stop), cells[:, 1], boxes[:, ::2])
+        return (down, across), rows @ plane @ columns.T
+
+
+def _blend(pixels: np.ndarray, cells: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """`[pixel, cell]`: the share of each cell in each pixel of one axis, from the cells' `[token, (start, stop)]`.
+
+    Cells are equally wide, but those at a border may be cut: the widest one tells where all of them lie.
+    """
+    widest = int((edges[:, 1] - edges[:, 0]).argmax())
+    start, stop = edges[widest]
+    last = int(cells.max())
+    place = ((pixels + 0.5 - start) / (stop - start) - 0.5 + cells[widest]).clip(0, last)
+    reach = max(1.0, 1 / (stop - start))  # a pixel of several cells is their mean
+    shares = (1 - np.abs(place[:, None] - np.arange(last + 1)) / reach).clip(0)
+    return np.asarray(shares / shares.sum(1, keepdims=True))
 
 
 def box_slices(box: Any, size: tuple[int, int]) -> tuple[slice, slice]:

@@ -21,6 +21,8 @@ Span = tuple[float, float]
 """Pixels of one axis of the picture, from and to."""
 DARKEST, SHADES, BLUE = 30, 200, 230
 """Coordinates are shades from the darkest on; padding is of another blue, and so is what it was blended with."""
+SLANT = 0.1
+"""The share of the other axis in a shade: shades are whole numbers, and a mean over many phases is finer than these."""
 FEW = 1 / 8
 """A tile that shows less than this share of an axis sees too few shades: it is looked at again, with more."""
 
@@ -57,12 +59,13 @@ def processed(model: Any, size: tuple[int, int], spans: tuple[Span, Span], rehea
 
 def coordinate_picture(size: tuple[int, int], spans: tuple[Span, Span]) -> Image.Image:
     """A picture of `(width, height)` whose red is x and whose green is y, from the start of a span to its end."""
-    shades = [
-        DARKEST + SHADES * ((np.arange(length) + 0.5 - start) / (stop - start)).clip(0, 1)
+    shares = [
+        ((np.arange(length) + 0.5 - start) / (stop - start)).clip(0, 1)
         for length, (start, stop) in zip(size, spans, strict=True)
     ]
-    red, green = np.meshgrid(*shades)
-    return Image.fromarray(np.stack([red, green, np.full_like(red, BLUE)], axis=-1).round().astype(np.uint8))
+    x, y = np.meshgrid(*shares)
+    red, green = (DARKEST + SHADES * (own + SLANT * (other - own)) for own, other in ((x, y), (y, x)))
+    return Image.fromarray(np.stack([red, green, np.full_like(x, BLUE)], axis=-1).round().astype(np.uint8))
 
 
 def whole(size: tuple[int, int]) -> tuple[Span, Span]:
@@ -89,8 +92,14 @@ def boxes(
         for axis, (start, step) in enumerate(fit):
             each = step * tile.shape[2 - axis] / shape[1 - axis]
             cell = cells.places[here, 2 - axis]
-            found[here, axis], found[here, axis + 2] = start + each * cell, start + each * (cell + 1)
-    return np.asarray(np.clip(found, 0, np.asarray([*size, *size], dtype=float)))
+            for side in (0, 1):
+                found[here, axis + 2 * side] = _bounded(start + each * (cell + side), size[axis], abs(each) / 50)
+    return found
+
+
+def _bounded(edges: np.ndarray, length: int, error: float) -> np.ndarray:
+    """Edges inside the picture; what is almost its border is its border."""
+    return np.asarray(np.where(edges < error, 0, np.where(edges > length - error, length, edges)))
 
 
 def _real(tile: torch.Tensor) -> torch.Tensor:
@@ -100,11 +109,10 @@ def _real(tile: torch.Tensor) -> torch.Tensor:
 
 def _pixels(tile: torch.Tensor, spans: tuple[Span, Span]) -> list[np.ndarray]:
     """For each column of a tile the x, and for each row the y, that it shows; NaN in padding."""
-    real = _real(tile)
-    shades = (torch.where(real, tile[axis].double(), torch.nan).nanmean(axis).numpy() for axis in (0, 1))
-    return [
-        start + (shade - DARKEST) / SHADES * (stop - start) for shade, (start, stop) in zip(shades, spans, strict=True)
-    ]
+    red, green = ((tile[colour].double() - DARKEST) / SHADES for colour in (0, 1))
+    shares = (own + SLANT / (1 - 2 * SLANT) * (own - other) for own, other in ((red, green), (green, red)))
+    known = (torch.where(_real(tile), share, torch.nan).nanmean(axis).numpy() for axis, share in enumerate(shares))
+    return [start + share * (stop - start) for share, (start, stop) in zip(known, spans, strict=True)]
 
 
 def _seen(tile: torch.Tensor, size: tuple[int, int]) -> tuple[Span, Span]:
@@ -127,14 +135,17 @@ def _fit_tile(tile: torch.Tensor, size: tuple[int, int], spans: tuple[Span, Span
 def _fit_line(pixels: np.ndarray, length: int, error: float) -> Span:
     """`pixel = start + step * (index + 0.5)` through the entries that are numbers, each known to an error.
 
-    Beyond the middle of the first and the last pixel there is nothing to interpolate, so these ends are left out.
+    Near the edges of the picture there is less to interpolate, which bends the line: these ends are left out.
     Where too little is left to tell places apart, every part of the tile saw all there is.
     """
     places = np.arange(len(pixels)) + 0.5
-    between = (pixels > 0.5 + error) & (pixels < length - 0.5 - error)
-    if between.sum() > 1 and np.ptp(pixels[between]) > 2 * error:
-        step, start = np.polyfit(places[between], pixels[between], 1)
-        return float(start), float(step)
     known = places[~np.isnan(pixels)]
     step = length / (known[-1] - known[0] + 1)
-    return float((0.5 - known[0]) * step), float(step)
+    start = (0.5 - known[0]) * step
+    margin = 0.5 + error
+    for _ in range(2):
+        between = (pixels > margin) & (pixels < length - margin)
+        if between.sum() > 1 and np.ptp(pixels[between]) > 2 * error:
+            step, start = np.polyfit(places[between], pixels[between], 1)
+            margin = max(margin, 2 * abs(step))
+    return float(start), float(step)

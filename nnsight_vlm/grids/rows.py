@@ -10,6 +10,7 @@ Three layouts, each `lay(model, inputs) -> list[Cells]`:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -129,4 +130,5 @@ def _from_runs(runs: Sequence[tuple[int, int]]) -> Cells:
     widths = {stop - start for start, stop in runs}
     if len(widths) > 1:
         raise SpecError(f"rows of {sorted(widths)} image tokens are no grid; an image's rows are equally wide")
-    return _cells(len(runs), widths.pop())
+    cells = _cells(len(runs), widths.pop())
+    return replace(cells, patches=len(cells.places))

@@ -107,7 +107,8 @@ def _joined(tiles: Sequence[Tile], columns: int) -> Cells:
     tile_row, tile_column, row, column = np.indices((rows, columns, side, side)).reshape(4, -1)
     canvas = np.stack([np.zeros_like(row), tile_row * side + row, tile_column * side + column], axis=1)
     whole = np.indices((2, side, side))[:, 1].reshape(3, -1).T
-    return Cells(places=np.concatenate([canvas, whole]), shapes=((rows * side, columns * side), (side, side)))
+    shapes = ((rows * side, columns * side), (side, side))
+    return Cells(places=np.concatenate([canvas, whole]), shapes=shapes, patches=len(tiles))
 
 
 def canvas_crops(_: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:

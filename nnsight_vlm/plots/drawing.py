@@ -15,7 +15,15 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#222222"
 GREY, PALE = "#8C8C8C", "#D9D9D9"
-COLORS = {"image": BLUE, "query": ORANGE, "generated": GREEN, "system": PINK, "last": GREEN}
+COLORS = {
+    "image": BLUE,
+    "query": ORANGE,
+    "generated": GREEN,
+    "system": PINK,
+    "last": GREEN,
+    "markup": SKY,
+    "other": RED,
+}
 STYLES = {"block": (BLUE, "o", "route cut here"), "allow": (ORANGE, "s", "route open only here")}
 ARROW = " → "
 

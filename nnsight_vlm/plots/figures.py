@@ -86,11 +86,12 @@ def answer_windows(frame: pd.DataFrame) -> Figure:
 
 
 def _windows(chosen: pd.DataFrame, label: str) -> Figure:
-    windows = [name for name in dict.fromkeys(chosen["window"]) if name[:1].isdigit()]
-    routes = list(dict.fromkeys(chosen.loc[chosen["window"].isin(windows), "route"]))
+    parts = chosen[chosen["window"].str[:1].str.isdigit()]
+    routes = list(dict.fromkeys(parts["route"]))
     figure, axes = panels(len(routes), width=2.25, sharey=True)
     for axis, route in zip(axes[0], routes, strict=True):
         rows = chosen[chosen["route"] == route]
+        windows = list(dict.fromkeys(parts.loc[parts["route"] == route, "window"]))
         for form, (color, marker, name) in STYLES.items():
             own = rows[(rows["form"] == form) & (rows["control"] == "none") & rows["window"].isin(windows)]
             points(axis, [windows.index(window) for window in own["window"]], own, color, marker, name, "-")

@@ -7,22 +7,26 @@ little mass may matter, and one that gets much may not. Read this beside `knocko
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ..blind import seen_keys
 from ..engine import generations, run
+from ..families import reach
 from ..frames import summarise
 from ..prompts import Prompt
 from ..reads import Attention
 from ..spelling import spell
-from .common import NONE, PLAIN, Work, measured, rng_of, tokens_of
+from .common import NONE, PLAIN, Work, layers_of, measured, rng_of, tokens_of
 
 TARGETS = ("query", "generated")
-SOURCES = ("system", "image", "query", "generated")
+SOURCES = ("system", "image", "markup", "query", "generated")
+OTHER = "other"
+"""Tokens of the decoder's sequence in none of these groups, where there are such: the one that it begins with."""
 BY = ["target", "source", "layer", "token", "control"]
 
 
@@ -40,7 +44,8 @@ def attention_share(
     """Attention mass on each token group, and entropy over the image, per layer; means over heads.
 
     The model first writes its own answer; then query tokens and generated tokens are the readers
-    (`target`, as in a knockout: information flows from `source` to `target`).
+    (`target`, as in a knockout: information flows from `source` to `target`). Readers are tokens of the
+    decoder's sequence: in an encoder-decoder the generated ones only.
 
     Args:
         model, remote: see `nv.run`.
@@ -53,13 +58,17 @@ def attention_share(
     Returns:
         `target, source, layer, token, control, measure, mean, low, high, images`. Measures:
 
-        - `mass`: share of attention on the source group; the groups of one target add up to 1. Its
-          control `random positions` is the mass that as many tokens get when chosen at random among
-          those the reader sees (its exact expectation, which is their share of the tokens).
+        - `mass`: share of attention on the source group, in layers that have this attention: cross-
+          attention for sources outside the decoder's sequence, else self-attention. In each of both,
+          the groups of one target add up to 1; `markup` are tokens inside an image that show nothing of it
+          (line breaks, tile numbers), `other` those of no group. The control `random positions` is the mass
+          that as many tokens get when chosen at random among those the reader sees in this layer (its
+          exact expectation, which is their share of the tokens).
         - `entropy`: of the attention over the image tokens alone, in nats, for every query token
           (`token` is its place and text) and for all tokens of the target (`token` is `all`). Its
-          controls are `uniform`, the entropy of equal attention, and `random generated tokens`, as
-          many of the answer's tokens as the query has.
+          controls are `uniform`, the entropy of equal attention to the image tokens that the prompt's
+          last token sees, and `random generated tokens`, as many of the answer's tokens as the query
+          has, where the query is a target.
 
     Raises:
         SpecError: a prompt without an image, of several rows, or no prompts.
@@ -82,56 +91,80 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 
+def _groups(prompt: Prompt) -> dict[str, tuple[int, ...]]:
+    """Positions of every group that the prompt has."""
+    found = {name: prompt[name] if name == "image" else tokens_of(prompt, name) for name in SOURCES}
+    known = {position for places in found.values() for position in places}
+    found[OTHER] = tuple(position for position in prompt["all"] if position not in known)
+    return {name: places for name, places in found.items() if places}
+
+
 def _rows(model: Any, prompt: Prompt, image: int, seed: int, remote: bool | str) -> Iterator[dict[str, Any]]:
-    groups = {name: tokens_of(prompt, name) for name in SOURCES}
-    pairs = [(target, source) for target in TARGETS for source in SOURCES if groups[target] and groups[source]]
-    masses = [Attention(target, source, reduce="mass") for target, source in pairs]
-    entropies = [Attention(target, "image", reduce="entropy") for target in TARGETS if groups[target]]
-    found = run(model, prompt, reads=[*masses, *entropies], remote=remote).reads
+    groups = _groups(prompt)
+    targets = [target for target in TARGETS if min(groups.get(target, (-1,))) >= 0]
+    layers = {source: layers_of(model, prompt, places) for source, places in groups.items()}
+    pairs = [(target, source) for target in targets for source in groups]
+    masses = [Attention(groups[t], groups[s], layers=layers[s], reduce="mass") for t, s in pairs]
+    looks = [Attention(groups[t], "image", layers=layers["image"], reduce="entropy") for t in targets]
+    last = Attention("last", "image", layers=layers["image"])
+    *found, seen = run(model, prompt, reads=[*masses, *looks, last], remote=remote).reads
+    uniform = math.log(int((seen > 0).any(0).any(0).any(0).sum()))
+    shares = {target: _shares(model, prompt, groups, target, layers) for target in targets}
     for (target, source), mass in zip(pairs, found, strict=False):
-        chance = _share_of_visible(groups[target], groups[source], prompt.rows[0].start)
-        for layer, share in enumerate(mass.mean((1, 2)).tolist()):
+        for layer, share in zip(layers[source], mass.mean((1, 2)).tolist(), strict=True):
             labels = {"image": image, "target": target, "source": source, "layer": layer, "token": "all"}
             yield {**labels, "control": NONE, "mass": share}
-            yield {**labels, "control": "random positions", "mass": chance}
-    targets = [target for target in TARGETS if groups[target]]
+            yield {**labels, "control": "random positions", "mass": shares[target][source, layer]}
     for target, entropy in zip(targets, found[len(pairs) :], strict=True):
-        yield from _entropy_rows(prompt, target, entropy.mean(1), image, seed)
+        for layer, values in zip(layers["image"], entropy.mean(1), strict=True):
+            yield from _entropy_rows(prompt, groups, target, layer, values, uniform, image, seed)
 
 
-def _share_of_visible(readers: Sequence[int], group: Sequence[int], start: int) -> float:
-    """Mean over the readers of the share of the tokens they see that belong to the group."""
-    places = np.asarray(group)
-    return float(np.mean([(places <= reader).sum() / (reader + 1 - start) for reader in readers]))
+def _shares(
+    model: Any,
+    prompt: Prompt,
+    groups: Mapping[str, tuple[int, ...]],
+    target: str,
+    layers: Mapping[str, tuple[int, ...]],
+) -> dict[tuple[str, int], float]:
+    """For each source and layer the mean over the target of the share of the tokens it sees that are the source's."""
+    row, readers = prompt.rows[0], np.asarray(groups[target])
+    found, known = dict[tuple[str, int], float](), dict[Any, np.ndarray]()
+    for source, places in groups.items():
+        for layer in layers[source]:
+            if places[0] < 0:  # all that lies outside is seen
+                found[source, layer] = len(places) / row.outside
+                continue
+            far = reach(model, "decoder", layer)
+            if far not in known:
+                known[far] = seen_keys(readers, row.stop, row, far)
+            found[source, layer] = float((known[far][:, list(places)].sum(1) / known[far].sum(1)).mean())
+    return found
 
 
 def _entropy_rows(
-    prompt: Prompt, target: str, entropy: torch.Tensor, image: int, seed: int
+    prompt: Prompt,
+    groups: Mapping[str, tuple[int, ...]],
+    target: str,
+    layer: int,
+    values: torch.Tensor,
+    uniform: float,
+    image: int,
+    seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `entropy` `[layer, token]`."""
-    labels = {"image": image, "target": target, "source": "image"}
-    uniform = math.log(len(prompt["image"]))
-    readers = prompt[target]
-    for layer, per_token in enumerate(entropy.tolist()):
-        known = [value for value in per_token if not math.isnan(value)]
-        overall = float(np.mean(known)) if known else float("nan")
-        yield {**labels, "layer": layer, "token": "all", "control": NONE, "entropy": overall}
-        yield {**labels, "layer": layer, "token": "all", "control": "uniform", "entropy": uniform}
-        if target == "query":
-            for place, value in enumerate(per_token):
-                name = f"{place} {_spelled(prompt, readers[place])}"
-                yield {**labels, "layer": layer, "token": name, "control": NONE, "entropy": value}
-        else:
-            drawn = rng_of(seed, image).permutation(len(per_token))[: len(prompt["query"])]
-            some = float(np.mean([per_token[place] for place in drawn]))
-            control = {
-                **labels,
-                "target": "query",
-                "layer": layer,
-                "token": "all",
-                "control": "random generated tokens",
-            }
-            yield {**control, "entropy": some}
+    """Rows of one layer's entropies, one a token."""
+    labels = {"image": image, "target": target, "source": "image", "layer": layer, "token": "all"}
+    per_token = values.tolist()
+    known = [value for value in per_token if not math.isnan(value)]
+    yield {**labels, "control": NONE, "entropy": float(np.mean(known)) if known else math.nan}
+    yield {**labels, "control": "uniform", "entropy": uniform}
+    if target == "query":
+        for place, (position, value) in enumerate(zip(groups["query"], per_token, strict=True)):
+            yield {**labels, "token": f"{place} {_spelled(prompt, position)}", "control": NONE, "entropy": value}
+    elif min(groups.get("query", (-1,))) >= 0:
+        drawn = rng_of(seed, image).permutation(len(per_token))[: len(groups["query"])]
+        some = float(np.mean([per_token[place] for place in drawn]))
+        yield {**labels, "target": "query", "control": "random generated tokens", "entropy": some}
 
 
 def _spelled(prompt: Prompt, position: int) -> str:

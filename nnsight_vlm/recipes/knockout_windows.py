@@ -20,7 +20,7 @@ from ..frames import summarise
 from ..prompts import Prompt
 from ..sweep import answer_token, sweep
 from .common import PLAIN, Case, Work, measured, one_for_each
-from .routes import FORMS, ROUTES, cases_of
+from .routes import FORMS, cases_of, default_routes
 from .words import Objects, Thing, agreement, default_objects
 
 BY = ["route", "form", "window", "layers", "control"]
@@ -35,7 +35,7 @@ def knockout_windows(
     answers: Sequence[str | int] | None = None,
     truths: Sequence[Sequence[Thing]] | None = None,
     objects: Objects | None = None,
-    routes: Sequence[str] = ROUTES,
+    routes: Sequence[str] | None = None,
     windows: int = 4,
     forms: Sequence[str] = FORMS,
     max_new_tokens: int = 64,
@@ -56,13 +56,20 @@ def knockout_windows(
         objects: `text -> names`; default the parser of the synthetic world for an embedded model,
             every content word for any other.
         routes: `"source->target"` in group names. `generated` are the answer's tokens after the
-            first; the first is predicted by `last`, as in the released code of the paper.
-        windows: how many windows of equal size the depth is cut into; 0 for all layers only.
+            first; the first is predicted by `last`, as in the released code of the paper. Default
+            `routes.ROUTES`, of which those are left out whose target lies outside the decoder's
+            sequence: in an encoder-decoder the question (its encoder has no generated tokens).
+        windows: how many windows of equal size the layers are cut into that have the route: those
+            with cross-attention where the source lies outside the decoder's sequence, else those with
+            self-attention; 0 for all of them only.
         forms: `block` closes the route in the window; `allow` closes it everywhere else.
         max_new_tokens, rows: length of descriptions, and how many are generated in one batch.
         seed: of every random control.
         per_image: return the rows of every image instead of means with intervals.
         work: journal, progress bar and size of chunks.
+
+    A cut closes attention. In hybrid decoders some layers carry a state through the sequence instead, past every
+    cut: there the `blind` row shows how much still comes through.
 
     Returns:
         `route, form, window, layers, control, measure, mean, low, high, images`. Measures of a
@@ -71,17 +78,20 @@ def knockout_windows(
         `kept` (1 where it is still the most probable token). `overlap` is the share of a random cut
         that falls into the group itself. `control` is one of
 
-        - `none`: the measurement. Besides routes and forms there are a `clean` and a `blind` row.
+        - `none`: the measurement. Besides routes and forms there are a `clean` and a `blind` row, in
+          which no token but the image's own sees the image; in an encoder, neither does the question.
         - `random positions`: each target row loses as many edges, to positions outside the group,
           or, where too few lie outside (image tokens are most of a prompt), anywhere before it;
-          no rows where that is impossible.
+          no rows where that is impossible. In cross-attention they are other keys of it.
         - `random layers`: the route is cut in as many layers, drawn at random for every image.
         - `query of another image`: with `image->generated` cut in all layers, the query tokens'
-          residual stream is that of another picture: what is left is what the query does not carry.
+          residual stream (in an encoder-decoder, the encoder's) is that of another picture: what is
+          left is what the query does not carry.
 
     Raises:
         SpecError: a route or form that does not exist, lists of different length, no prompts.
     """
+    routes = default_routes(prompts) if routes is None else routes
     _check(prompts, routes, forms, answers=answers, truths=truths)
     objects = objects or default_objects(model)
     settings = {"answers": answers, "truths": truths, "objects": objects, "routes": routes, "windows": windows}

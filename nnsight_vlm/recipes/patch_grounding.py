@@ -16,15 +16,15 @@ import pandas as pd
 
 from ..engine import generations, run
 from ..errors import SpecError
-from ..families import layer_count
 from ..frames import summarise
 from ..grids import Grid
 from ..interventions import Knockout
+from ..layers import Layers
 from ..prompts import Prompt
 from ..reads import Attention
 from ..spelling import spell
 from ..sweep import sweep
-from .common import NONE, PLAIN, Work, measured, middle_half, one_for_each, rng_of
+from .common import NONE, PLAIN, Work, layers_of, measured, middle_half, one_for_each, rng_of, sight
 from .words import Objects, Thing, default_objects
 
 READ_AT = ("predicting", "word")
@@ -54,6 +54,13 @@ def patch_grounding(
     The model writes its own answer. Every object that it names is taken at its first mention, token
     by token; with `truths`, only objects that are truly there.
 
+    Image tokens that saw no one place (line breaks between rows of patches) do not count. Where image
+    tokens are latents (BLIP-2, Kosmos-2, Idefics2), the patches are those that a Q-Former or resampler
+    reads: a word's map is its attention to the latents, times what each of these reads of the patches
+    (the mean over heads and layers of that stage's cross-attention). Such a map says where the latents
+    look that the word looks at, and leaves out what they tell each other. Patches are then hidden from
+    the latents, so that nothing behind them has seen them, not from the answer alone.
+
     Args:
         model, remote: see `nv.run`.
         prompts: one prompt an image.
@@ -65,12 +72,14 @@ def patch_grounding(
         cut: also hide the object's patches from the answer's tokens, word by word.
         max_new_tokens, rows, seed: see `knockout_windows`.
         per_image: return the rows of every word instead of means with intervals; they have
-            `image, thing, word, top` (the best patches as `row,column`) besides.
+            `image, thing, word, top` (the best patches as `row,column`, of several tiles as
+            `tile:row,column`) besides.
         work: journal, progress bar and size of chunks.
 
     Returns:
         `read_at, layer, control, measure, mean, low, high, images`; means are over the words of an
-        image first. `layer` is a number, or `middle half` (the mean of its layers' maps), or `all`.
+        image first. `layer` is the number of a layer that reads the image, or `middle half` (of these
+        layers, the mean of their maps), or `all`.
         Measures: `hit`, 1 where the peak patch touches the object's mask; `iou` of the object's
         patches with as many best patches; `top_mass`, share of the attention to the image that the
         top patches get; `logprob_change` (nats; `read_at` is `predicting`) of the word when its
@@ -80,7 +89,8 @@ def patch_grounding(
         the picture's other objects.
 
     Raises:
-        SpecError: lists of different length, an unknown `read_at`, a mask of another size than its picture.
+        SpecError: lists of different length, an unknown `read_at`, a mask of another size than its picture,
+            image tokens whose patches cannot be known (Aria).
     """
     _check(prompts, truths, read_at)
     objects = objects or default_objects(model)
@@ -92,11 +102,12 @@ def patch_grounding(
         for image, told in zip(
             chunk, generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote), strict=True
         ):
-            grid = told.prompt.grid() if told.prompt.images else prompts[image].grid()
+            stage, grid = sight(told.prompt)
             words = _words(told.prompt, grid, told.text, None if truths is None else truths[image], objects)
-            yield from _looks(model, told.prompt, grid, words, image, read_at, top, remote)
+            yield from _looks(model, told.prompt, stage, grid, words, image, read_at, top, remote)
             if cut and truths is not None:
-                yield from _cuts(model, prompts[image], told.tokens, grid, words, image, rng_of(seed, image), remote)
+                rng = rng_of(seed, image)
+                yield from _cuts(model, prompts[image], told.tokens, stage, grid, words, image, rng, remote)
 
     frame = measured("patch_grounding", model, prompts, settings, measure, work)
     return frame if per_image else summary(frame)
@@ -126,10 +137,13 @@ def _check(prompts: Sequence[Prompt], truths: Sequence[Sequence[Thing]] | None, 
     for name in read_at:
         if name not in READ_AT:
             raise SpecError(f"no read_at {name!r}; there are {', '.join(READ_AT)}")
+    for prompt in prompts[:1] if truths is None else ():
+        sight(prompt)
     for prompt, truth in zip(prompts, truths or (), strict=False):
+        _, grid = sight(prompt)
         for thing in truth:
             if thing.mask is not None:
-                prompt.grid().coverage(thing.mask)
+                grid.coverage(thing.mask)
 
 
 def _words(prompt: Prompt, grid: Grid, text: str, truth: Sequence[Thing] | None, objects: Objects) -> list[_Word]:
@@ -154,9 +168,32 @@ def _spelled(prompt: Prompt, position: int) -> str:
     return spell(prompt.model, prompt.rows[0].tokens[position]).strip()
 
 
+def patch_maps(
+    model: Any,
+    prompt: Prompt,
+    places: Sequence[int],
+    stage: str,
+    grid: Grid,
+    *,
+    layers: Layers = "attention",
+    remote: bool | str = False,
+) -> np.ndarray:
+    """What positions see of the patches of `sight`, means over heads: `[layer, position, patch]`."""
+    if stage == "decoder":
+        reads = [Attention(places, grid.positions, layers=layers)]
+        maps: np.ndarray = run(model, prompt, reads=reads, remote=remote).reads[0].mean(1).double().numpy()
+        return maps
+    looks = Attention(places, "image", layers=layers)
+    latents = Attention("query", grid.positions, layers="attention", stage=stage)
+    seen, made = run(model, prompt, reads=[looks, latents], remote=remote).reads
+    product: np.ndarray = (seen.mean(1).double() @ made.double().mean((0, 1))).numpy()
+    return product
+
+
 def _looks(
     model: Any,
     prompt: Prompt,
+    stage: str,
     grid: Grid,
     words: Sequence[_Word],
     image: int,
@@ -168,11 +205,10 @@ def _looks(
     places = sorted({word.position - step for word in words for step in (0, 1)})
     if not places:
         return
-    read = run(model, prompt, reads=[Attention(places, grid.positions)], remote=remote).reads[0]
-    maps = read.mean(1).double().numpy()  # [layer, query, patch]
-    layers = {str(layer): maps[layer] for layer in range(len(maps))} | {
-        MIDDLE: maps[list(middle_half(layer_count(model)))].mean(0)
-    }
+    maps = patch_maps(model, prompt, places, stage, grid, remote=remote)
+    numbers = layers_of(model, prompt, "image")
+    layers = {str(layer): one for layer, one in zip(numbers, maps, strict=True)}
+    layers[MIDDLE] = maps[list(middle_half(len(maps)))].mean(0)
     for word in words:
         for where in read_at:
             place = places.index(word.position - (where == "predicting"))
@@ -184,7 +220,7 @@ def _looks(
 def _held(weights: np.ndarray, word: _Word, grid: Grid, top: int, labels: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One map `[patch]` against the object, random patches and the other objects."""
     order = np.argsort(-weights, kind="stable")
-    best = " ".join(f"{row},{column}" for row, column in (grid.cells[place] for place in order[:top]))
+    best = " ".join(_spelled_patch(grid, int(place)) for place in order[:top])
     share = float(weights[order[:top]].sum() / weights.sum()) if weights.sum() > 0 else math.nan
     row: dict[str, Any] = {**labels, "control": NONE, "top": best, "top_mass": share}
     chance: dict[str, Any] = {**labels, "control": "random patches", "top": "", "top_mass": top / len(weights)}
@@ -196,6 +232,11 @@ def _held(weights: np.ndarray, word: _Word, grid: Grid, top: int, labels: dict[s
     if word.mine is not None and word.others:
         hits = [float(mask[order[0]]) for mask in word.others]
         yield {**labels, "control": "other object", "top": "", "hit": float(np.mean(hits))}
+
+
+def _spelled_patch(grid: Grid, place: int) -> str:
+    row, column = grid.cells[place]
+    return f"{row},{column}" if len(grid.shapes) == 1 else f"{grid.tiles[place]}:{row},{column}"
 
 
 def overlap(order: np.ndarray, mask: np.ndarray) -> float:
@@ -222,6 +263,7 @@ def _cuts(
     model: Any,
     prompt: Prompt,
     tokens: Sequence[int],
+    stage: str,
     grid: Grid,
     words: Sequence[_Word],
     image: int,
@@ -230,6 +272,7 @@ def _cuts(
 ) -> Iterator[dict[str, Any]]:
     """What hiding the object's patches, and as many others, does to each word's log-probability."""
     positions = np.asarray(grid.positions)
+    readers = ("last", "generated") if stage == "decoder" else "query"
     for word in words:
         if word.mine is None or not 0 < word.mine.sum() <= len(positions) / 2:
             continue
@@ -238,7 +281,7 @@ def _cuts(
         drawn = tuple(sorted(rng.choice(positions[~word.mine], len(mine), replace=False).tolist()))
         again = tuple(sorted(rng.choice(positions[~word.mine], len(mine), replace=False).tolist()))
         hidden = {NONE: mine, "random patches": drawn, "random patches, again": again}
-        variants = {name: Knockout(places, ("last", "generated")) for name, places in hidden.items()}
+        variants = {name: Knockout(places, readers, layers="attention", stage=stage) for name, places in hidden.items()}
         found = sweep(model, prompt.grown(tokens[:said]), variants, answer=int(tokens[said]), remote=remote)
         labels = {
             "image": image,

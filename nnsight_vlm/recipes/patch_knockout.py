@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..errors import SpecError
@@ -16,6 +17,7 @@ from ..layers import Layers
 from ..prompts import Prompt
 from ..rows import Where
 from ..sweep import sweep
+from .common import sight
 
 
 def patch_knockout(
@@ -23,48 +25,50 @@ def patch_knockout(
     prompt: Prompt,
     *,
     answer: str | int,
-    target: Where = "last",
-    layers: Layers = "all",
+    target: Where | None = None,
+    layers: Layers = "attention",
     size: int = 3,
     image: int = 0,
     remote: bool | str = False,
 ) -> pd.DataFrame:
     """Change of the answer's log-probability when `target` cannot see a patch and its neighbours.
 
+    Where image tokens are latents without a place (BLIP-2), what is hidden are the patches that a
+    Q-Former or resampler reads, from its queries: then nothing behind it sees them, whatever token.
+
     Args:
         model, remote: see `nv.run`.
         prompt: a prompt of one row.
         answer: one token, as text or id.
-        target, layers: see `nv.Knockout`.
+        target, layers: see `nv.Knockout`; tokens and layers of the stage that reads the patches. Default
+            `last`, or all queries of a Q-Former, in all layers that read.
         size: side of the square of patches that is hidden around each patch, odd.
         image: which picture of the prompt.
 
     Returns:
-        One row per image token: `token` (its position), `row, column, x0, y0, x1, y1` (its pixels),
-        `hidden` (how many patches were hidden) and `logprob_change`.
+        One row per patch, without tokens that saw no place: `token` (its position), `tile, row, column,
+        x0, y0, x1, y1` (its pixels), `hidden` (how many patches were hidden, all of its tile) and
+        `logprob_change`.
 
     Raises:
-        SpecError: an even or negative size, and whatever `nv.sweep` raises.
+        SpecError: an even or negative size, image tokens whose patches cannot be known, and whatever
+            `nv.sweep` raises.
     """
     if size < 1 or size % 2 == 0:
         raise SpecError(f"size={size} is no odd number of patches; write size=1 or size=3")
-    grid = prompt.grid(image)
-    reach = size // 2
+    stage, grid = sight(prompt, image)
+    readers = ("last" if stage == "decoder" else "query") if target is None else target
+    tiles, cells, places = np.asarray(grid.tiles), np.asarray(grid.cells), np.asarray(grid.positions)
     around = [
-        tuple(
-            place
-            for place, (row, column) in zip(grid.positions, grid.cells, strict=True)
-            if max(abs(row - r), abs(column - c)) <= reach
-        )
-        for r, c in grid.cells
+        tuple(places[(tiles == tile) & (np.abs(cells - cell).max(1) <= size // 2)].tolist())
+        for tile, cell in zip(tiles, cells, strict=True)
     ]
-    found = sweep(
-        model, prompt, [Knockout(places, target, layers=layers) for places in around], answer=answer, remote=remote
-    )
+    cuts = [Knockout(hidden, readers, layers=layers, stage=stage) for hidden in around]
+    found = sweep(model, prompt, cuts, answer=answer, remote=remote)
     frame = pd.DataFrame(grid.boxes, columns=["x0", "y0", "x1", "y1"])
-    frame.insert(0, "column", [column for _, column in grid.cells])
-    frame.insert(0, "row", [row for row, _ in grid.cells])
-    frame.insert(0, "token", grid.positions)
+    labels = {"token": places, "tile": tiles, "row": cells[:, 0], "column": cells[:, 1]}
+    for at, (name, values) in enumerate(labels.items()):
+        frame.insert(at, name, values)
     return frame.assign(
-        hidden=[len(places) for places in around], logprob_change=found["logprob"] - found["clean_logprob"]
+        hidden=[len(hidden) for hidden in around], logprob_change=found["logprob"] - found["clean_logprob"]
     )

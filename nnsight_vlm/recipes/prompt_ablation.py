@@ -18,7 +18,7 @@ from ..interventions import CLEAN, Intervention, Knockout
 from ..prompts import Prompt
 from ..rows import GROUPS, Where
 from ..spelling import spell
-from .common import NONE, PLAIN, Case, Work, measured, one_for_each, rng_of, tokens_of
+from .common import NONE, PLAIN, Case, Work, beside, blinded, measured, one_for_each, rng_of, tokens_of
 from .knockout_windows import OWN, TRUE, score_texts
 from .words import Objects, Thing, default_objects
 
@@ -44,7 +44,9 @@ def prompt_ablation(
     """Drop parts of the prompt and score the description against the un-cut one.
 
     A part is dropped by closing every attention edge from it to any other token, so that all else,
-    positions included, stays as it was.
+    positions included, stays as it was. A part outside the decoder's sequence is dropped in the encoder, and
+    as keys of the decoder's cross-attention. What is no attention remains: layers of a hybrid decoder that
+    carry a state through the sequence, and the question that InstructBLIP's Q-Former reads too.
 
     Args:
         model, remote: see `nv.run`.
@@ -59,8 +61,8 @@ def prompt_ablation(
     Returns:
         `part, access, control, measure, mean, low, high, images`. `access` is `direct`, or `none`
         where the generated tokens do not see the image. Parts besides the named ones: `nothing`
-        (all words kept) and `blind` (no text sees the image). Measures as in `knockout_windows`.
-        Control `random positions`: as many tokens outside the part are dropped in the same way;
+        (all words kept) and `blind` (no token but the image's own sees the image). Measures as in `knockout_windows`.
+        Control `random positions`: as many tokens outside the part, in the same sequence, are dropped in the same way;
         no rows where too few lie outside it.
 
     Raises:
@@ -90,14 +92,15 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cases_of(prompt: Prompt, parts: Mapping[str, Where] | None, seed: int, image: int) -> list[Case]:
     """Nothing dropped with direct access (the clean run) comes first."""
-    blind, rng = Knockout("image", "generated"), rng_of(seed, image)
+    blind, rng = Knockout("image", "generated", layers="attention"), rng_of(seed, image)
     found = [
         Case(labels={"part": "nothing", "access": "direct", "control": NONE}, intervention=CLEAN),
         Case(labels={"part": "nothing", "access": "none", "control": NONE}, intervention=blind),
-        Case(labels={"part": "blind", "access": "none", "control": NONE}, intervention=Knockout("image", "text")),
+        Case(labels={"part": "blind", "access": "none", "control": NONE}, intervention=blinded(prompt)),
     ]
     for name, where in _parts(prompt, parts).items():
-        rest = [place for place in prompt["all"][1:-1] if place not in set(where)]
+        kept = {beside(prompt, where)[0], *prompt["last"]}
+        rest = [place for place in beside(prompt, where) if place not in {*where, *kept}]
         chosen = {NONE: where}
         if len(rest) >= len(where):
             chosen["random positions"] = tuple(sorted(map(int, rng.choice(rest, len(where), replace=False))))
@@ -111,8 +114,15 @@ def cases_of(prompt: Prompt, parts: Mapping[str, Where] | None, seed: int, image
 
 def dropped(prompt: Prompt, places: Sequence[int]) -> Intervention:
     """No token reads from `places`, but they from themselves."""
-    later = tuple(place for place in prompt["all"] if place > min(places) and place not in set(places))
-    return Knockout(tuple(places), (*later, "generated"))
+    row, left = prompt.rows[0], set(prompt["all"]).difference(places)
+    readers = tuple(place for place in sorted(left) if row.last_seen(place) >= min(places))
+    cut = Knockout(tuple(places), (*readers, "generated"), layers="attention")
+    inner = tuple(place + row.outside for place in places if place < 0)
+    if not inner:
+        return cut
+    encoder = dict(row.stages)["encoder"]
+    others = tuple(set(range(encoder.start, encoder.stop)).difference(inner))
+    return cut | Knockout(inner, tuple(sorted(others)), layers="attention", stage="encoder")
 
 
 def _parts(prompt: Prompt, parts: Mapping[str, Where] | None) -> dict[str, tuple[int, ...]]:
@@ -131,9 +141,14 @@ def _parts(prompt: Prompt, parts: Mapping[str, Where] | None) -> dict[str, tuple
 
 
 def _default_parts(prompt: Prompt) -> dict[str, tuple[int, ...]]:
-    query = prompt["query"][:-1]
+    query = tuple(place for place in prompt["query"] if place not in prompt["last"])
     found = {"system": tokens_of(prompt, "system")[1:], "query": query}
     if len(query) <= LONGEST:
         for place in query:
-            found[f"{place - query[0]} {spell(prompt.model, prompt.rows[0].tokens[place]).strip()}"] = (place,)
+            found[f"{place - query[0]} {spell(prompt.model, _token(prompt, place)).strip()}"] = (place,)
     return {name: places for name, places in found.items() if places}
+
+
+def _token(prompt: Prompt, place: int) -> int:
+    row = prompt.rows[0]
+    return row.tokens[place] if place >= 0 else row.outside_tokens[place]

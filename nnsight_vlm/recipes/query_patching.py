@@ -15,12 +15,12 @@ import pandas as pd
 
 from ..engine import run
 from ..errors import SpecError
-from ..families import layer_count
+from ..families import shape
 from ..frames import summarise
 from ..interventions import Patch
 from ..prompts import Prompt
 from ..sweep import answer_token, sweep
-from .common import NONE, PLAIN, Work, measured, rng_of, with_picture_of
+from .common import NONE, PLAIN, Work, beside, home, image_inputs, measured, rng_of, with_picture_of
 
 GROUPS = ("image", "query", "last")
 BY = ["group", "layer", "control"]
@@ -46,7 +46,7 @@ def query_patching(
     model: Any,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
     *,
-    groups: Sequence[str] = GROUPS,
+    groups: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
     per_image: bool = False,
@@ -59,8 +59,9 @@ def query_patching(
         model: an nnsight model from `load`.
         pairs: `(prompt, other prompt, answer, other answer)`; the two prompts have the same words.
         groups: token groups to patch, each alone; `query` leaves out the last token where `last` is
-            a group of its own.
-        layers: which layers' outputs; default all.
+            a group of its own. Default `image`, `query` and `last`. A group outside the decoder's sequence
+            is patched in the encoder; where it has no hidden states at all (Mllama's image), it is no default.
+        layers: which layers' outputs, of the encoder for groups that lie there; default all.
         seed: of the random controls.
         per_image: return the rows of every pair instead of means with intervals.
         work: journal, progress bar and size of chunks.
@@ -75,21 +76,24 @@ def query_patching(
         rows where too few tokens lie outside it.
 
     Raises:
-        SpecError: prompts whose tokens differ, equal answers, no pairs.
+        SpecError: prompts whose tokens differ, equal answers, no pairs, a group without hidden states.
     """
     known = [Pair(*pair) for pair in pairs]
     for number, pair in enumerate(known):
         _check(number, pair)
-    chosen = range(layer_count(model)) if layers is None else layers
+    chosen = default_groups([pair.prompt for pair in known]) if groups is None else groups
+    for pair in known:
+        for group in chosen:
+            home(pair.prompt, group)
 
     def measure(chunk: range) -> Iterator[dict[str, Any]]:
         for image in chunk:
-            yield from _rows(model, known, image, groups, chosen, seed, remote)
+            yield from _rows(model, known, image, chosen, layers, seed, remote)
 
     prompts = [pair.prompt for pair in known]
     answers = [(pair.answer, pair.other_answer) for pair in known]
-    others = [pair.other.inputs["pixel_values"].cpu().numpy() for pair in known]
-    settings = {"groups": groups, "layers": chosen, "seed": seed, "answers": answers, "others": others}
+    others = [image_inputs(pair.other) for pair in known]
+    settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": others}
     frame = measured("query_patching", model, prompts, settings, measure, work)
     return frame if per_image else summary(frame)
 
@@ -100,8 +104,21 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 
+def default_groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """The groups of `GROUPS` that have hidden states in every prompt."""
+
+    def has_states(group: str) -> bool:
+        try:
+            return all(home(prompt, group) for prompt in prompts)
+        except SpecError:
+            return False
+
+    return tuple(group for group in GROUPS if has_states(group))
+
+
 def _check(number: int, pair: Pair) -> None:
-    if pair.prompt.rows[0].tokens != pair.other.rows[0].tokens:
+    here, there = pair.prompt.rows[0], pair.other.rows[0]
+    if (here.tokens, here.outside_tokens) != (there.tokens, there.outside_tokens):
         raise SpecError(
             f"pair {number}: the two prompts differ in their words; a pair is one question about two pictures"
         )
@@ -114,7 +131,7 @@ def _rows(
     pairs: Sequence[Pair],
     image: int,
     groups: Sequence[str],
-    layers: Sequence[int],
+    layers: Sequence[int] | None,
     seed: int,
     remote: bool | str,
 ) -> Iterator[dict[str, Any]]:
@@ -133,7 +150,7 @@ def _patched(
     pairs: Sequence[Pair],
     image: int,
     groups: Sequence[str],
-    layers: Sequence[int],
+    layers: Sequence[int] | None,
     seed: int,
     wanted: int,
     remote: bool | str,
@@ -145,9 +162,10 @@ def _patched(
     for early in (False, True):
         some = [found for found in sources if (min(found[2]) < first_text) == early]
         cases = [
-            ({"group": g, "layer": layer, "control": c}, Patch(where, source=source, layers=layer))
+            ({"group": g, "layer": layer, "control": c}, Patch(places, source=source, layers=layer, stage=stage))
             for g, c, where, source in some
-            for layer in layers
+            for stage, places in [home(prompt, where)]
+            for layer in (range(shape(model, stage).layer_count) if layers is None else layers)
         ]
         if cases:
             frame = sweep(model, prompt, [patch for _, patch in cases], answer=wanted, remote=remote)
@@ -172,7 +190,7 @@ def sources_of(
         yield group, NONE, where, pair.other
         if third is not None:
             yield group, "another image", where, third
-        rest = [place for place in pair.prompt["all"][1:] if place not in {*where, *pair.prompt["last"]}]
+        rest = [place for place in beside(pair.prompt, where)[1:] if place not in {*where, *pair.prompt["last"]}]
         if len(rest) >= len(where):
             drawn = rng.choice(rest, len(where), replace=False)
             yield group, "random positions", tuple(sorted(map(int, drawn))), pair.other

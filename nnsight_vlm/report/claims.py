@@ -160,6 +160,7 @@ SUMMARY: dict[str, Any] = {
     "statistic": _left_over,
 }
 DEPTH: dict[str, Any] = {
+    "needs": "a description that names objects, of a decoder that holds the question",
     "measured": "the half's share of the F1 lost, image->text cut in it or in the other half",
     "threshold": 2 / 3,
     "statistic": _middle_share,

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from .. import plots
-from ..engine import generations, run
+from ..engine import generations
 from ..errors import SpecError
-from ..families import layer_count
 from ..plots import Overlay, draw_overlays
-from ..reads import Attention
-from ..recipes.common import middle_half
+from ..recipes.common import has_sight, layers_of, middle_half, sight
+from ..recipes.patch_grounding import patch_maps
 from ..recipes.words import default_objects
 from .study import Study
 
@@ -41,7 +39,7 @@ def draw(model: Any, study: Study, frames: Mapping[str, pd.DataFrame], claims: p
 
 def overlays(model: Any, study: Study) -> list[list[Overlay]]:
     """A few pictures, each with the maps of a few object words of its description."""
-    prompts = study.prompts[:EXAMPLES]
+    prompts = [prompt for prompt in study.prompts[:EXAMPLES] if has_sight(prompt)]
     told = generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=64)
     rows = [
         word_maps(model, prompt, answer, study.objects or default_objects(model))
@@ -55,17 +53,17 @@ def word_maps(
 ) -> list[Overlay]:
     """Attention maps of the first object words of an answer, at the position that predicts each.
 
-    `layers` default to the middle half; a map is the mean over them and over all heads.
+    `layers` default to the middle half of those that read the image; a map is the mean over them and over all
+    heads, see `patch_grounding`.
     """
     names = list(dict.fromkeys(objects(answer.text)))[:limit]
     places = [place for place in (_last_token(answer.prompt, name) for name in names) if place is not None]
     if not places:
         return []
-    wanted = middle_half(layer_count(model)) if layers is None else layers
-    grid = prompt.grid()
+    wanted = middle_half(layers_of(model, prompt, "image")) if layers is None else layers
+    stage, grid = sight(prompt)
     queries = sorted({place - 1 for place in places})
-    read = run(model, answer.prompt, reads=[Attention(queries, grid.positions, layers=wanted)]).reads[0]
-    maps: np.ndarray = read.mean((0, 1)).double().numpy()
+    maps = patch_maps(model, answer.prompt, queries, stage, grid, layers=wanted).mean(0)
     named = zip([name for name in names if _last_token(answer.prompt, name) is not None], places, strict=True)
     return [Overlay.of(prompt.image(), grid, maps[queries.index(place - 1)], title=name) for name, place in named]
 

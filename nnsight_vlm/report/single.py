@@ -11,11 +11,10 @@ from PIL import Image
 from ..encoding import encode
 from ..engine import generate, run
 from ..errors import SpecError
-from ..families import layer_count
 from ..interventions import CLEAN, Allow, Knockout
-from ..layers import Layers, Window
+from ..layers import Layers
 from ..plots import Overlay, answer_map, draw_overlays
-from ..recipes.common import equal_windows, spell_layers
+from ..recipes.common import equal_windows, has_sight, layers_of, sight, spell_layers
 from ..recipes.patch_knockout import patch_knockout
 from ..recipes.words import default_objects
 from ..spelling import spell
@@ -72,6 +71,9 @@ def knockout_one(
 ) -> tuple[dict[str, str], pd.DataFrame]:
     """Cut a route for one question; draw the answer's score by window, and by patch for image tokens.
 
+    The map by patch is of `target` and `layers` where these read the patches, and of all that read them where
+    a Q-Former does; there is none where image tokens have no patches.
+
     Returns the texts with and without the cut, and a table `layers, form, logprob_change, top_token`.
 
     Raises:
@@ -101,30 +103,23 @@ def knockout_one(
         write_figure(answer_map(picture, None, None, title=f"{source} → {target}"), out)
         return texts, table
     table = _windows(model, prompt, source, target, layers, token)
-    patches = (
-        patch_knockout(model, prompt, answer=token, target=target, layers=layers)
-        if source.startswith("image")
-        else None
-    )
     overlay = None
-    if patches is not None:
-        overlay = Overlay.of(
-            picture,
-            prompt.grid(),
-            -patches["logprob_change"].to_numpy(),
-            title=f'what 3 x 3 patches are worth to "{spelled}"',
-        )
+    if source.startswith("image") and has_sight(prompt):
+        stage, grid = sight(prompt)
+        chosen: dict[str, Any] = {"target": target, "layers": layers} if stage == "decoder" else {}
+        patches = patch_knockout(model, prompt, answer=token, **chosen)
+        lost = -patches["logprob_change"].to_numpy()
+        overlay = Overlay.of(picture, grid, lost, title=f'what 3 x 3 patches are worth to "{spelled}"')
     write_figure(answer_map(picture, overlay, table, title=f'"{spelled}": {source} → {target}'), out)
     return texts, table
 
 
 def _windows(model: Any, prompt: Any, source: str, target: str, layers: Layers, token: int) -> pd.DataFrame:
-    """The answer's score under the cut that was asked for, and in every quarter of the depth."""
+    """The answer's score under the cut that was asked for, and in every quarter of the layers that have it."""
     wanted = {("asked for", "block"): Knockout(source, target, layers=layers)}
-    for window in equal_windows(layer_count(model), 4):
-        span = Window(window[0], window[-1] + 1)
-        wanted[spell_layers(window), "block"] = Knockout(source, target, layers=span)
-        wanted[spell_layers(window), "allow"] = Allow(source, target, layers=span)
+    for window in equal_windows(layers_of(model, prompt, source), 4):
+        wanted[spell_layers(window), "block"] = Knockout(source, target, layers=window)
+        wanted[spell_layers(window), "allow"] = Allow(source, target, layers=window)
     found = sweep(model, prompt, list(wanted.values()), answer=token)
     frame = pd.DataFrame(list(wanted), columns=["layers", "form"])
     return frame.assign(logprob_change=found["logprob"] - found["clean_logprob"], top_token=found["top_token"])

@@ -16,11 +16,12 @@ from ..models import load as load_model
 from ..prompts import Prompt
 from ..recipes import Pair, attention_share, knockout_windows, patch_grounding, prompt_ablation, query_patching
 from ..recipes.attention_share import summary as share_summary
-from ..recipes.common import Work
+from ..recipes.common import Work, has_sight
 from ..recipes.knockout_windows import summary as knockout_summary
 from ..recipes.patch_grounding import summary as grounding_summary
 from ..recipes.prompt_ablation import summary as ablation_summary
 from ..recipes.query_patching import summary as patching_summary
+from ..recipes.routes import default_routes
 from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabulary
 from ..shapes import pair, scene
 from ..shapes.model import CHECKPOINTS, checkpoint
@@ -29,7 +30,7 @@ from .claims import FEWEST
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 QUERY = "describe the image."
 ROUTES = ("image->generated", "image->query", "query->generated", "image->text")
-"""Of descriptions; `image->last` is a matter of the first token, so it is measured on short answers."""
+"""Of descriptions, where the model has them; `image->last` is a matter of the first token: of short answers."""
 
 TRIES = 20
 """Pairs that are drawn for one whose question has a single right answer."""
@@ -181,7 +182,7 @@ def steps(model: Any, study: Study, request: Request) -> list[Step]:
     common: dict[str, Any] = {"seed": request.seed, "per_image": True}
     words: dict[str, Any] = {**common, "max_new_tokens": request.max_new_tokens, "rows": request.rows}
     scored: dict[str, Any] = {**words, "truths": study.truths, "objects": study.objects}
-    prompts = study.prompts
+    prompts, routes = study.prompts, default_routes(study.prompts, ROUTES)
 
     def answered(work: Work) -> pd.DataFrame:
         asked, answers = [p.prompt for p in study.pairs], [p.answer for p in study.pairs]
@@ -190,7 +191,7 @@ def steps(model: Any, study: Study, request: Request) -> list[Step]:
     found = [
         Step(
             name="knockout_windows",
-            run=lambda work: knockout_windows(model, prompts, routes=ROUTES, work=work, **scored),
+            run=lambda work: knockout_windows(model, prompts, routes=routes, work=work, **scored),
             sum_up=knockout_summary,
         ),
         Step(
@@ -209,6 +210,8 @@ def steps(model: Any, study: Study, request: Request) -> list[Step]:
             sum_up=ablation_summary,
         ),
     ]
+    if not all(has_sight(prompt) for prompt in prompts):
+        found = [step for step in found if step.name != "patch_grounding"]
     if study.pairs:
         found.append(Step(name="knockout_answers", run=answered, sum_up=knockout_summary))
         some = study.pairs[: max(FEWEST, len(study.pairs) // 2)]  # patched image tokens cost a whole forward each

@@ -1,0 +1,519 @@
+"""Every family, under every attention that it runs: what is changed and read equals the reference without nnsight."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from zoo import reference
+from zoo.parts import picture
+
+import nnsight_vlm as nv
+from nnsight_vlm.engine import prepare
+from nnsight_vlm.families import Family, shape
+from nnsight_vlm.interventions import CLEAN
+from nnsight_vlm.layouts import as_it_is
+from nnsight_vlm.plan import SITES, located
+from nnsight_vlm.rows import Row, to_positions
+from nnsight_vlm.traces import decode_logits
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*has a submodule named 'output'.*:UserWarning"),  # nnsight calls it E_output
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
+
+EXACT, SEEN = 1e-5, 1e-3
+"""Shares of the logits' scale: what rounding may do, and what every intervention here must do."""
+STEPS = 4
+LAYERED = ("residual", "attention", "cross", "mlp")
+PAIRS = (("image", "query"), ("image", "last"), ("earlier", "last"), ("text", "image"), ("system", "query"))
+PAIRS += (("query", "last"), ("text", "query"))
+"""Sources and targets; `earlier` is the query without its last token, which keeps a key to read."""
+
+
+def gap(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Greatest difference as a share of the expected values' scale; tokens that a model never says are as unsaid."""
+    assert found.shape == expected.shape, f"{tuple(found.shape)} is not {tuple(expected.shape)}"
+    said = expected > torch.finfo(torch.float32).min
+    assert torch.equal(found > torch.finfo(torch.float32).min, said)
+    found, expected = (value.where(said, torch.zeros(())).double() for value in (found, expected))
+    away = (found - expected).abs().max()
+    return float(away / expected.abs().max().clamp(min=1e-30)) if bool(away.isfinite()) else float("inf")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Case:
+    """A member under one attention, and its reference.
+
+    Attributes:
+        prompt, other: one text about two pictures of the first size.
+        tiled, twin: the same of the last size.
+        module, row: for the reference.
+        clean: the reference of `prompt`, nothing changed.
+        exact: what float32 leaves undecided in this model, as a share of the logits' scale; `EXACT` at least.
+    """
+
+    member: Any
+    model: Any
+    prompt: nv.Prompt
+    other: nv.Prompt
+    tiled: nv.Prompt
+    twin: nv.Prompt
+    module: Any
+    row: Family
+    clean: reference.Reference
+    exact: float
+
+    def reference(self, prompt: nv.Prompt, cuts: Any = None, writes: Any = None) -> reference.Reference:
+        """A forward of the reference."""
+        return reference.forward(self.module, self.row, prompt.inputs, cuts, writes)
+
+    def layers(self, stage: str, kind: str) -> list[int]:
+        """The layers of a stage with an attention."""
+        return [layer for at, called, layer in self.clean.weights if (at, called) == (stage, kind)]
+
+    def edges(self, stage: str = "decoder") -> list[Edges]:
+        """Sources and targets between which attention flows in a clean run."""
+        row = self.prompt.rows[0].stage(stage)
+        found = []
+        for source, target in PAIRS:
+            edges = Edges(stage, source, target, row)
+            if edges.queries and edges.keys and not set(edges.queries) & set(edges.keys):
+                layers = self.layers(stage, edges.kind)
+                if all(edges.reach(self.clean, n) for n in layers) and any(edges.flows(self.clean, n) for n in layers):
+                    found.append(edges)
+        return found
+
+
+def places(row: Row, where: Any) -> list[int]:
+    """Positions of a group, none where it is empty."""
+    if where == "earlier":
+        return places(row, "query")[:-1]
+    try:
+        return list(to_positions(row.ranges(where), row.stop))
+    except nv.SpecError as error:
+        assert "is empty in this prompt" in str(error)
+        return []
+
+
+def stages(prompt: nv.Prompt) -> list[str]:
+    """The stages that have tokens of this prompt."""
+    return [*dict(prompt.rows[0].stages), "decoder"]
+
+
+def row_of(case: Case, stage: str) -> Row:
+    return case.prompt.rows[0].stage(stage)
+
+
+class Edges:
+    """Edges of one stage, from named sources to named targets: both in positions, and as scores are indexed."""
+
+    def __init__(self, stage: str, source: Any, target: Any, row: Row):
+        self.stage, self.row = stage, row
+        self.queries, self.keys = [p for p in places(row, target) if p >= 0], places(row, source)
+        self.source, self.target = (tuple(self.keys) if source == "earlier" else source), target
+        self.kind = "cross" if self.keys and self.keys[0] < 0 else "attention"
+        self.columns = [p + row.outside if self.kind == "cross" else p for p in self.keys]
+        self.every = tuple(range(-row.outside, 0)) if self.kind == "cross" else "all"
+
+    def weights(self, run: reference.Reference, layer: int) -> torch.Tensor:
+        """`[head, query, every key]` of the targets in one layer."""
+        return run.weights[self.stage, self.kind, layer][0][:, self.queries]
+
+    def mass(self, run: reference.Reference, layer: int) -> torch.Tensor:
+        """`[head, query]`: how much attention the targets pay to the sources."""
+        return self.weights(run, layer)[..., self.columns].sum(-1)
+
+    def reach(self, run: reference.Reference, layer: int) -> bool:
+        """Whether the targets have this attention: a question in a Q-Former does not look at the image."""
+        return max(self.queries) < run.weights[self.stage, self.kind, layer].shape[2]
+
+    def flows(self, run: reference.Reference, layer: int) -> bool:
+        """Whether they pay any attention to the sources."""
+        return bool(self.mass(run, layer).any())
+
+    def cuts(self, layers: Sequence[int], heads: Any = None) -> Any:
+        """For the reference."""
+        return reference.cuts(layers, self.queries, self.columns, heads, self.stage, self.kind)
+
+
+@functools.cache
+def clean(name: str) -> reference.Reference:
+    module, row = reference.load(name)
+    return reference.forward(module, row, zoo.prompt(name, zoo.ZOO[name].implementations[0]).inputs)
+
+
+@functools.cache
+def rounding(name: str) -> float:
+    """How far the model itself and the reference are from each other, with nothing changed and nobody looking."""
+    (module, row), gaps = reference.load(name), list[float]()
+    for size in {0, len(zoo.ZOO[name].sizes) - 1}:
+        for attention in zoo.ZOO[name].implementations:
+            inputs = zoo.prompt(name, attention, size=size).inputs
+            with torch.no_grad():
+                plain = zoo.load(name, attention)._module(**inputs).logits
+            gaps.append(gap(reference.forward(module, row, inputs).logits, plain))
+    return max(gaps)
+
+
+@functools.cache
+def built(name: str, attention: str) -> Case:
+    module, row = reference.load(name)
+    last = len(zoo.ZOO[name].sizes) - 1
+    return Case(
+        member=zoo.ZOO[name],
+        model=zoo.load(name, attention),
+        prompt=zoo.prompt(name, attention),
+        other=zoo.prompt(name, attention, seed=2),
+        tiled=zoo.prompt(name, attention, size=last),
+        twin=zoo.prompt(name, attention, seed=2, size=last),
+        module=module,
+        row=row,
+        clean=clean(name),
+        exact=max(EXACT, 8 * rounding(name)),
+    )
+
+
+PARAMETERS = [(name, attention) for name, member in zoo.ZOO.items() for attention in member.implementations]
+
+
+@pytest.fixture(params=PARAMETERS, ids="-".join)
+def case(request):
+    return built(*request.param)
+
+
+# 1 -----------------------------------------------------------------------------------------------------
+
+
+def test_the_row_fits_the_model_and_an_empty_intervention_changes_nothing(case):
+    plain = case.model._module
+    with torch.no_grad():
+        logits = plain(**case.prompt.inputs).logits[0]
+    for empty in (None, nv.Knockout("image", "generated", layers="attention")):
+        assert torch.equal(nv.run(case.model, case.prompt, empty, positions="all").logits, logits)
+    assert gap(case.clean.logits[0], logits) < case.exact
+    assert rounding(case.member.name) < SEEN / 20
+    paths = dict(plain.named_modules())
+    for stage in case.row.stages:
+        here = shape(case.model, stage)
+        assert (here.stage.entry or here.stage.layers) in paths
+        assert len(reference.layers(plain, here.stage)) == here.layer_count
+        assert case.layers(stage, "attention") == list(here.attention)
+        assert case.layers(stage, "cross") == list(here.cross)
+        heads = {weights.shape[1] for (at, *_), weights in case.clean.weights.items() if at == stage}
+        assert heads == {here.head_count}
+        missing = {"cross": here.stage.cross, "silence": here.stage.cross, "mlp": here.stage.mlp}
+        missing |= {"cross mask": here.stage.cross, "embedding": here.stage.embedding, "features": case.row.projector}
+        for name, site in SITES.items():
+            within = {"attention": here.attention, "cross": here.cross}.get(site.needs, range(here.layer_count))
+            for layer in within if missing.get(name, name) is not None else ():
+                assert reference.plain(located(case.row, stage, name, layer)[0]) in paths
+
+
+# 2 -----------------------------------------------------------------------------------------------------
+
+
+def test_knockouts_equal_the_reference_and_leave_what_comes_before_them_alone(case):
+    before = nv.run(case.model, case.prompt, positions="all").logits
+    if shape(case.model).recurrent:
+        with pytest.raises(nv.SpecError, match='layers="attention"'):
+            nv.run(case.model, case.prompt, nv.Knockout("image", "query", layers="all"))
+    for stage in stages(case.prompt):
+        found = case.edges(stage)
+        kinds = {kind for kind in ("attention", "cross") if case.layers(stage, kind)}
+        assert {edges.kind for edges in found} == kinds - (
+            {"attention"} if len(row_of(case, stage).tokens) == 1 else set()
+        )
+        for edges in found:
+            cut = nv.Knockout(edges.source, edges.target, layers="attention", stage=stage)
+            expect_cut(case, cut, edges, case.layers(stage, edges.kind), before=before, least=SEEN)
+
+
+def test_single_layers_heads_and_allowed_routes_equal_the_reference(case):
+    for stage in stages(case.prompt):
+        for edges in {edges.kind: edges for edges in reversed(case.edges(stage))}.values():
+            layers, named = case.layers(stage, edges.kind), (edges.source, edges.target)
+            first, last = layers[0], layers[-1]
+            least = (
+                max(SEEN / 10, 2 * case.exact) if stage == "decoder" else None
+            )  # what an encoder's last layer writes may not be read
+            expect_cut(case, nv.Knockout(*named, layers=[first], stage=stage), edges, [first], least=least)
+            heads = {first: [1], last: [0]} if first != last else {first: [0, 1]}
+            pairs = [(layer, head) for layer, some in heads.items() for head in some]
+            cut = nv.Knockout(*named, layers=[first, last][: len(heads)], heads=pairs, stage=stage)
+            expect_cut(case, cut, edges, list(heads), heads=heads, least=least)
+            if first != last:
+                expect_cut(case, nv.Allow(*named, layers=[last], stage=stage), edges, layers[:-1], least=least)
+                route = nv.Allow(*named, layers=[first], heads=0, stage=stage)
+                expect_cut(case, route, edges, layers[1:], heads={layer: [0] for layer in layers[1:]}, least=least)
+
+
+def expect_cut(
+    case: Case,
+    cut: nv.Knockout,
+    edges: Edges,
+    layers: Sequence[int],
+    heads: Any = None,
+    before: torch.Tensor | None = None,
+    least: float | None = None,
+) -> None:
+    """Logits everywhere and attention rows are the reference's, what is cut has no weight, and all of it matters."""
+    expected, there = case.reference(case.prompt, edges.cuts(layers, heads)), case.layers(edges.stage, edges.kind)
+    named = {"layers": there, "stage": edges.stage}
+    reads = [
+        nv.Attention(edges.target, edges.every, **named),
+        nv.Attention(edges.target, edges.source, reduce="mass", **named),
+    ]
+    run = nv.run(case.model, case.prompt, cut, positions="all", reads=reads)
+    assert gap(run.logits, expected.logits[0]) < case.exact, cut
+    cut_mass = [edges.mass(case.clean, layer)[slice(None) if heads is None else heads[layer]] for layer in layers]
+    assert sum(float(mass.sum()) for mass in cut_mass) > 0, cut
+    if least is not None:
+        assert gap(expected.logits, case.clean.logits) > least, cut
+    for number, layer in enumerate(there):
+        rows, mass = run.reads[0][number], run.reads[1][number]
+        assert float((rows - edges.weights(expected, layer)).abs().max()) < case.exact, (cut, layer)
+        assert float((mass - edges.mass(expected, layer)).abs().max()) < case.exact, (cut, layer)
+        some = slice(None) if heads is None else heads.get(layer, [])
+        if layer in layers:
+            assert not rows[some][..., edges.columns].any() and not mass[some].any(), (cut, layer)
+    if before is not None and case.row.blocks == "none" and edges.stage == "decoder":
+        untouched = slice(0, min(edges.queries))
+        assert untouched.stop == 0 or gap(run.logits[untouched], before[untouched]) < 1e-6, cut
+
+
+# 3 -----------------------------------------------------------------------------------------------------
+
+
+def written(row: Row) -> str:
+    """A group to write: the image where it is in the sequence."""
+    return next(name for name in ("image", "query", "all") if min(places(row, name)) >= 0)
+
+
+def sites(case: Case) -> list[tuple[str, str]]:
+    """Every stage and site of states that the row does not lack."""
+    there = stages(case.tiled)
+    found = [(stage, site) for stage in there for site in LAYERED if has(case, stage, site)]
+    found += [(stage, "embedding") for stage in there if case.row.stages[stage].embedding is not None]
+    found += [("features", "features")] if case.row.projector is not None else []
+    return [(stage, site) for stage, site in found if site not in case.row.lacks]
+
+
+def has(case: Case, stage: str, site: str) -> bool:
+    return any((at, name) == (stage, site) for at, name, _ in case.clean.states)
+
+
+def spots(run: reference.Reference, stage: str, site: str) -> list[reference.Spot]:
+    return [spot for spot in run.states if spot[:2] == (stage, site)]
+
+
+def rows_of(case: Case, prompt: nv.Prompt, stage: str, site: str) -> list[int]:
+    """Where a site of the reference holds what `written` names."""
+    if site != "features":
+        row = prompt.rows[0].stage(stage)
+        return places(row, written(row))
+    row = prompt.rows[0]
+    image = [place + row.outside if place < 0 else place for place in places(row, "image")]
+    if case.row.image_at == "cross":  # they are the keys themselves
+        return image
+    found = reference.feature_rows(case.module, case.row, prompt.inputs, image, case.row.image_at)
+    return [number for number in found if number >= 0]
+
+
+def named(case: Case, stage: str, site: str) -> tuple[str, dict[str, Any]]:
+    """The same for an intervention."""
+    if site == "features":
+        return "image", {"site": site}
+    return written(case.tiled.rows[0].stage(stage)), {"site": site, "stage": stage}
+
+
+def test_patches_and_ablations_equal_the_reference(case):
+    clean, source = case.reference(case.tiled), case.reference(case.twin)
+    assert gap(nv.run(case.model, case.tiled, positions="all").logits, clean.logits[0]) < case.exact
+    for site in ("features", "embedding"):
+        if site in case.row.lacks:
+            with pytest.raises(nv.SpecError, match=re.escape(case.row.lacks[site])):
+                nv.run(case.model, case.tiled, nv.Ablate("image", site=site))
+    for stage, site in sites(case):
+        there = spots(clean, stage, site)
+        chosen = sorted({there[0], there[len(there) // 2]})
+        at, (where, how) = rows_of(case, case.tiled, stage, site), named(case, stage, site)
+        how |= {"layers": [layer for *_, layer in chosen]} if site in LAYERED else {}
+        values = {spot: source.states[spot][0, at] for spot in chosen}
+        swap = {spot: reference.setter(0, at, value) for spot, value in values.items()}
+        for change, writes in (
+            (nv.Patch(where, source=case.twin, **how), swap),
+            (nv.Ablate(where, how="resample", source=case.twin, **how), swap),
+            (nv.Ablate(where, **how), dict.fromkeys(swap, reference.setter(0, at, 0.0))),
+            (nv.Ablate(where, how="mean", **how), dict.fromkeys(swap, reference.mean(0, at))),
+        ):
+            expected = case.reference(case.tiled, writes=writes)
+            assert gap(nv.run(case.model, case.tiled, change, positions="all").logits, expected.logits[0]) < case.exact
+            same = all(gap(expected.states[spot][0, at], clean.states[spot][0, at]) < 1e-6 for spot in chosen[:1])
+            assert same or gap(expected.logits, clean.logits) > SEEN, change
+            assert not same or isinstance(change, nv.Patch) or change.how != "zero", change
+
+
+def test_states_that_are_read_equal_the_reference(case):
+    there, clean = sites(case), case.reference(case.tiled)
+    reads = []
+    for stage, site in there:
+        where, how = named(case, stage, site)
+        layers = [layer for *_, layer in spots(clean, stage, site)] if site in LAYERED else "all"
+        reads.append(nv.Residual(where, layers=layers, **how))
+    for (stage, site), found in zip(there, nv.run(case.model, case.tiled, reads=reads).reads, strict=True):
+        at = rows_of(case, case.tiled, stage, site)
+        expected = torch.stack([clean.states[spot][0, at].flatten(1) for spot in spots(clean, stage, site)])
+        assert gap(found, expected if site in LAYERED else expected[0]) < case.exact, (stage, site)
+
+
+# 4 -----------------------------------------------------------------------------------------------------
+
+
+def test_cached_generation_equals_the_reference_without_a_cache(case):
+    caches = [{}] if "static cache" in case.row.lacks else [{}, {"cache_implementation": "static"}]
+    middle = shape(case.model).layer_count // 2
+    spot, stop = ("decoder", "residual", middle - 1), case.prompt.width
+
+    def cut(step):
+        edges = Edges("decoder", "image", "last", case.prompt.rows[0])
+        edges.queries = list(range(stop, stop + step))
+        return edges.cuts(case.layers("decoder", edges.kind)) if step else {}, {}
+
+    def zero(step):
+        return {}, {spot: reference.setter(0, range(stop - 1, stop + step), 0.0)}
+
+    for change, planned in (
+        (nv.Knockout("image", "generated", layers="attention"), cut),
+        (nv.Ablate(["last", "generated"], layers=middle - 1), zero),
+        (None, lambda _: ({}, {})),
+    ):
+        tokens, logits = reference.greedy(
+            case.module, case.row, STEPS, lambda more: case.prompt.grown(more).inputs, planned
+        )
+        plan = prepare(case.model, as_it_is(case.prompt), [change or CLEAN], {})
+        chosen, found = decode_logits(case.model, case.prompt, plan, STEPS, False)
+        assert chosen[0].tolist() == tokens, change
+        assert gap(found[0], logits) < case.exact, change
+        for options in caches:
+            answer = nv.generate(case.model, case.prompt, change, max_new_tokens=STEPS, **options)
+            assert list(answer.tokens) == tokens, (change, options)
+            assert gap(step_logits(case, change, **options), logits) < case.exact, (change, options)
+        grown = case.prompt.grown(tokens[:-1])
+        whole = case.reference(grown).logits[0, stop - 1 :]
+        assert change is None or gap(logits, whole) > SEEN, change
+
+
+def step_logits(case: Case, change: Any, **options: Any) -> torch.Tensor:
+    """Logits `[step, vocabulary]` of an installed model's cached generation."""
+    edited = nv.install(case.model, case.prompt, change)
+    options = {"max_new_tokens": STEPS, "do_sample": False, **case.row.generate_with, **options}
+    options |= {"output_logits": True, "return_dict_in_generate": True}
+    with torch.no_grad(), edited.generate(**case.prompt.inputs, **options) as tracer:
+        result = tracer.result.save()
+    return torch.stack(result.logits)[:, 0]
+
+
+# 5 -----------------------------------------------------------------------------------------------------
+
+
+def test_interventions_are_verified_and_a_sweep_is_the_same_however_it_is_run(case):
+    proof = nv.verify(case.model, case.prompt, nv.Knockout("image", "generated", layers="attention"))
+    assert proof.tokens == 4 and proof.edges >= 1
+    middle, where = shape(case.model).layer_count // 2, written(case.prompt.rows[0])
+    for change in (nv.Patch(where, source=case.other, layers=middle), nv.Ablate("last", how="mean", layers=middle)):
+        assert nv.verify(case.model, case.prompt, change).writes == 1
+    row = case.prompt.rows[0]
+    after = tuple(place for place in places(row, "all") if place > max(places(row, "image")))
+    whole, part = (Edges("decoder", "image", target, row) for target in ("last", after))
+    layers = case.layers("decoder", whole.kind)
+    zeros = [where for where in (after[-1:], after[:-1]) if where]
+    variants = [nv.Knockout("image", "last", layers="attention"), nv.Knockout("image", after, layers=layers[:1])]
+    variants += [nv.Ablate(where, layers=0) for where in zeros]
+    runs = [
+        case.clean,
+        case.reference(case.prompt, whole.cuts(layers)),
+        case.reference(case.prompt, part.cuts(layers[:1])),
+    ]
+    runs += [
+        case.reference(case.prompt, writes={("decoder", "residual", 0): reference.setter(0, where, 0.0)})
+        for where in zeros
+    ]
+    scores = torch.stack([run.logits[0, -1] for run in runs])
+    answer, allowed = int(scores[0].argmax()), case.exact * float(scores[0].max())
+    clean, *expected = scores[:, answer].tolist()
+    packs = "packed" not in case.row.lacks and not shape(case.model).recurrent
+    for execution in ("packed", "rows", "single"):
+        if execution == "packed" and not packs:
+            with pytest.raises(nv.SpecError, match=re.escape(case.row.lacks.get("packed", "carry a state"))):
+                nv.sweep(case.model, case.prompt, variants, answer=answer, execution=execution)
+            continue
+        frame = nv.sweep(case.model, case.prompt, variants, answer=answer, execution=execution)
+        assert frame["clean_logit"].sub(clean).abs().max() < allowed, execution
+        assert frame["logit"].sub(expected).abs().max() < allowed, execution
+
+
+# 6 -----------------------------------------------------------------------------------------------------
+
+
+def two_pictures(case: Case) -> list[Any]:
+    """Of different sizes, where the family's own processor takes such together."""
+    small, large = case.member.sizes[0], case.member.sizes[-1]
+    pictures = [picture(1, small), picture(2, large)]
+    try:
+        case.model.processor.image_processor(pictures, return_tensors="pt")
+    except ValueError:
+        return [picture(1, large), picture(2, large)]
+    return pictures
+
+
+def test_rows_of_a_batch_equal_each_row_alone(case):
+    texts, pictures = [case.member.text, case.member.text + " see the big red dog"], two_pictures(case)
+    both, last = nv.encode(case.model, texts, pictures), shape(case.model).layer_count - 1
+    target = "query" if min(places(both.rows[0], "query")) >= 0 else "last"
+    where = written(both.rows[0])
+    change = nv.Knockout("image", target, layers="attention") | nv.Ablate(where, layers=last, site="mlp")
+    found = nv.run(case.model, both, change, positions=target).logits
+    later = nv.Knockout("image", "generated", layers="attention")
+    answers = None
+    if "padded generation" in case.row.lacks:
+        with pytest.raises(nv.SpecError, match=re.escape(case.row.lacks["padded generation"])):
+            nv.generate(case.model, both, later, max_new_tokens=STEPS)
+    else:
+        answers = nv.generate(case.model, both, later, max_new_tokens=STEPS)
+    for number, (text, shown) in enumerate(zip(texts, pictures, strict=True)):
+        alone = nv.encode(case.model, text, shown)
+        row = alone.rows[0]
+        edges = Edges("decoder", "image", target, row)
+        write = {("decoder", "mlp", last): reference.setter(0, places(row, where), 0.0)}
+        expected = case.reference(alone, edges.cuts(case.layers("decoder", edges.kind)), write)
+        assert gap(found[number], expected.logits[0, edges.queries]) < case.exact, number
+        one = nv.generate(case.model, alone, later, max_new_tokens=STEPS)
+        assert answers is None or answers.tokens[number] == one.tokens, number
+
+
+def test_the_second_of_two_images_is_cut_alone(case):
+    text = f"{case.member.text} {case.member.text.removeprefix('<s>')}"
+    if "several images" in case.row.lacks:
+        pytest.skip(case.row.lacks["several images"])
+    prompt = nv.encode(case.model, text, two_pictures(case))
+    row = prompt.rows[0]
+    first, second = places(row, "image.0"), places(row, "image.1")
+    assert sorted(first + second) == places(row, "image") and max(first) < min(second)
+    later = tuple(place for place in places(row, "query") if place > max(second))
+    edges = Edges("decoder", "image.1", later, row)
+    layers = case.layers("decoder", edges.kind)
+    expected = case.reference(prompt, edges.cuts(layers))
+    reads = [nv.Attention(later, edges.every, layers=layers)]
+    run = nv.run(case.model, prompt, nv.Knockout("image.1", later, layers=layers), positions="all", reads=reads)
+    assert gap(run.logits, expected.logits[0]) < case.exact
+    assert gap(expected.logits, case.reference(prompt).logits) > SEEN
+    rows = torch.stack([edges.weights(expected, layer) for layer in layers])
+    assert float((run.reads[0] - rows).abs().max()) < case.exact
+    assert not run.reads[0][..., edges.columns].any()

@@ -1,0 +1,294 @@
+"""Pictures of any size and mode, one or several to a text, one text or several."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from PIL import Image
+
+import nnsight_vlm as nv
+from nnsight_vlm.families import family
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # PaliGemma's processor
+    pytest.mark.filterwarnings("ignore:Module .* has a submodule named 'output':UserWarning"),  # nnsight, of Q-Formers
+]
+
+SIX = ("llava", "internvl", "qwen2_vl", "idefics3", "paligemma", "llava_next")
+"""Cropped, cut into tiles, kept in shape, tiles of one padded row, stretched, stitched: all ways of processing."""
+
+# what each mode shows, worked out here -----------------------------------------------------------
+
+NOISE = np.random.default_rng(5).integers(0, 256, (22, 30, 4), dtype=np.uint8)
+GREY, CODES, DEEP = NOISE[..., 0], NOISE[..., 0] // 16, NOISE[..., 0].astype(np.uint16) * 257
+PALETTE = np.random.default_rng(6).integers(0, 256, (256, 3), dtype=np.uint8)
+
+
+def merged(mode: str, planes: np.ndarray) -> Image.Image:
+    return Image.merge(mode, [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(planes, -1, 0)])
+
+
+def on_white(colours: np.ndarray) -> np.ndarray:
+    share = NOISE[..., 3:] / 255
+    return np.rint(colours * share + 255 * (1 - share))
+
+
+def of_palette() -> Image.Image:
+    """A picture of a palette of which one colour is transparent."""
+    picture = Image.fromarray(CODES).convert("P")
+    picture.putdata(CODES.flatten().tolist())
+    picture.putpalette(PALETTE.tobytes())
+    picture.info["transparency"] = 7
+    return picture
+
+
+MODES: Mapping[str, tuple[Image.Image, np.ndarray]] = {
+    "RGBA": (Image.fromarray(NOISE), on_white(NOISE[..., :3])),
+    "LA": (merged("LA", NOISE[..., [0, 3]]), on_white(NOISE[..., :1])),
+    "L": (Image.fromarray(GREY), GREY[..., None]),
+    "1": (Image.fromarray(GREY > 127), (GREY > 127)[..., None] * 255),
+    "P": (of_palette(), np.where((CODES == 7)[..., None], 255, PALETTE[CODES])),
+    "I;16": (Image.fromarray(DEEP), GREY[..., None]),
+    "I": (Image.fromarray(DEEP.astype(np.int32)), GREY[..., None]),
+    "I of bytes": (Image.fromarray(GREY.astype(np.int32)), GREY[..., None]),
+    "F": (Image.fromarray(DEEP.astype(np.float32)), GREY[..., None]),
+    "F of bytes": (Image.fromarray(GREY.astype(np.float32)), GREY[..., None]),
+    "F of fractions": (Image.fromarray(GREY.astype(np.float32) / 255), GREY[..., None]),
+    "CMYK": (merged("CMYK", NOISE), np.rint((255 - NOISE[..., :3].astype(float)) * (255 - NOISE[..., 3:]) / 255)),
+}
+
+
+def same(one: nv.Prompt, two: nv.Prompt) -> None:
+    """Input by input, but for what fills pixels up to those of a greater picture."""
+    for name in one.inputs.keys() | two.inputs.keys():
+        given = [prompt.inputs[name] for prompt in (one, two) if name in prompt.inputs]
+        assert same_values(given[0], given[1]) if len(given) == 2 else not given[0].any(), name
+    assert one.rows[0].images == two.rows[0].images
+    assert one["text"] == two["text"]
+
+
+def same_values(one: Any, two: Any) -> bool:
+    """Tensors that are equal where they overlap, and nought beyond."""
+    assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor), (type(one), type(two))
+    if one.dim() != two.dim():
+        return False
+    shared = tuple(slice(min(sizes)) for sizes in zip(one.shape, two.shape, strict=True))
+    if not torch.equal(one[shared], two[shared]):
+        return False
+    return all(value.count_nonzero() == value[shared].count_nonzero() for value in (one, two))
+
+
+@pytest.fixture(params=SIX)
+def six(request):
+    return request.param
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_of_any_mode_is_the_rgb_picture_that_people_see(six, mode):
+    model, text = load(six), zoo.ZOO[six].text
+    picture, colours = MODES[mode]
+    assert picture.mode == mode.split()[0]
+    plain = Image.fromarray(np.broadcast_to(colours, (*GREY.shape, 3)).astype(np.uint8))
+    prompt, expected = (nv.encode(model, text, shown) for shown in (picture, plain))
+    same(prompt, expected)
+    assert any(not torch.equal(value, other) for value, other in pairs(prompt, nv.encode(model, text, zoo.picture())))
+    assert prompt.image() is picture
+
+
+def pairs(one: nv.Prompt, two: nv.Prompt) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(value, two.inputs[name]) for name, value in one.inputs.items()]
+
+
+@pytest.mark.parametrize(("turned", "back"), [(3, 2), (6, 4), (8, 3)])
+def test_a_turned_photograph_is_upright(six, turned, back):
+    """EXIF: 3 is upside down, 6 and 8 lie on a side; the pixels of the grid are upright too."""
+    model, text = load(six), zoo.ZOO[six].text
+    upright = zoo.picture(2, (24, 40))
+    transposes = {2: Image.Transpose.ROTATE_180, 4: Image.Transpose.ROTATE_90, 3: Image.Transpose.ROTATE_270}
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    file = io.BytesIO()
+    upright.transpose(transposes[back]).save(file, "PNG", exif=exif)
+    prompt, expected = (nv.encode(model, text, shown) for shown in (Image.open(file), upright))
+    same(prompt, expected)
+    assert np.array_equal(np.asarray(prompt.image()), np.asarray(upright))
+    assert prompt.grid().size == (24, 40) and np.array_equal(prompt.grid().boxes, expected.grid().boxes, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (50, 3), (300, 2), (2000, 20)])
+def test_a_picture_of_any_size_keeps_its_colour_and_is_seen_from_edge_to_edge(six, size):
+    """Three rows of pixels are three rows, and no channels."""
+    model, text = load(six), zoo.ZOO[six].text
+    prompt, usual = (nv.encode(model, text, Image.new("RGB", shown, (255, 0, 90))) for shown in (size, (24, 20)))
+    assert shades(prompt) == shades(usual)
+    grid = prompt.grid()
+    seen = grid.boxes[grid.areas > 0]
+    assert grid.size == size and len(grid.positions) == len(prompt["image"])
+    assert (seen[:, :2] >= 0).all() and (seen[:, 2:] <= size).all()
+    assert grid.heatmap(np.ones(len(grid.positions)))[size[1] // 2, size[0] // 2] == 1
+    assert nv.run(model, prompt).logits.isfinite().all()
+
+
+def shades(prompt: nv.Prompt) -> set[float]:
+    """The values of a picture of one colour: one a channel; but for nought, which fills up tiles."""
+    return set(prompt.inputs["pixel_values"].round(decimals=3).unique().tolist()) - {0.0}
+
+
+@pytest.mark.parametrize("size", [(500, 2), (2, 500)])
+def test_a_picture_that_a_processor_refuses_is_an_error(size):
+    """Qwen takes no picture 200 times as long as wide."""
+    with pytest.raises(ValueError, match="aspect ratio must be smaller than 200"):
+        nv.encode(load("qwen2_vl"), zoo.ZOO["qwen2_vl"].text, zoo.picture(1, size))
+
+
+def test_what_is_no_picture_is_refused(six):
+    model, text = load(six), zoo.ZOO[six].text
+    for given in (np.zeros((4, 4, 3), dtype=np.uint8), "photo.png", [zoo.picture(), None]):
+        with pytest.raises(nv.SpecError, match=r"is no picture; open it with PIL\.Image\.open\(path\)"):
+            nv.encode(model, text, given)
+    with pytest.raises(nv.SpecError, match=r"pictures for 1 row\(s\) were given, and there are 2"):
+        nv.encode(model, [text, text], zoo.picture())
+
+
+# several ------------------------------------------------------------------------------------------
+
+
+def load(name: str) -> Any:
+    return zoo.load(name, zoo.ZOO[name].implementations[0])
+
+
+@pytest.fixture(params=list(zoo.ZOO))
+def name(request):
+    try:
+        load(request.param)
+    except nv.SpecError as error:
+        if "no row for models" not in str(error):
+            raise
+        pytest.skip(str(error).partition(";")[0])
+    return request.param
+
+
+def texts_of(name: str) -> list[str]:
+    """Two questions of different length about a picture each."""
+    text = zoo.ZOO[name].text
+    return [text, text.replace("what is red ?", "what is the red dog on the left ?")]
+
+
+def shown_to(name: str) -> list[Image.Image]:
+    """Two pictures of different sizes, where a batch may have such."""
+    sizes = zoo.ZOO[name].sizes
+    equal = family(load(name)).grid == "equal tiles"
+    return [zoo.picture(1, sizes[-1]), zoo.picture(2, sizes[-1] if equal else sizes[0])]
+
+
+def same_logits(model: Any, batch: nv.Prompt, alone: Sequence[nv.Prompt]) -> None:
+    together = nv.run(model, batch).logits
+    apart = torch.stack([nv.run(model, prompt).logits for prompt in alone])
+    assert together.shape == apart.shape
+    assert (together - apart).abs().max() <= 1e-5 * apart.abs().max()
+
+
+def test_a_row_of_a_batch_is_its_prompt_alone(name):
+    model, texts, pictures = load(name), texts_of(name), shown_to(name)
+    alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
+    assert alone[0].inputs["input_ids"].shape != alone[1].inputs["input_ids"].shape
+    batch = nv.encode(model, texts, pictures)
+    assert len(batch) == 2
+    for number, prompt in enumerate(alone):
+        same(batch.row(number), prompt)
+        assert batch.row(number).image() is pictures[number]
+    stacked = nv.stack(alone)
+    assert all(torch.equal(value, other) for value, other in pairs(batch, stacked))
+    same_logits(model, batch, alone)
+    equal = nv.encode(model, [texts[0]] * 2, pictures[:1] * 2)
+    same(equal.row(1), alone[0])
+    same_logits(model, equal, [alone[0]] * 2)
+
+
+def test_the_processors_own_batch_has_the_same_rows(name):
+    model, texts, pictures = load(name), texts_of(name), shown_to(name)
+    alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
+    encoder = "encoder" in family(model).stages
+    inputs = own_batch(model.processor, texts, pictures, "right" if encoder else "left")
+    if "0" in "".join(map(str, inputs["attention_mask"][0].tolist())).strip("0"):
+        with pytest.raises(nv.SpecError, match="ones in one piece"):  # padding between an image and its text
+            nv.encode(model, inputs=inputs, images=pictures)
+        inputs = own_batch(model.processor, texts, pictures, "right")
+    batch = nv.encode(model, inputs=inputs, images=pictures)
+    for number, prompt in enumerate(alone):
+        same(batch.row(number), prompt)
+    same_logits(model, batch, alone)
+
+
+def own_batch(processor: Any, texts: Sequence[str], pictures: Sequence[Image.Image], side: str) -> dict[str, Any]:
+    """What a processor makes of several texts with a picture each; some want the pictures of all texts in one list."""
+    opened = texts[0].startswith(processor.tokenizer.bos_token)
+    options = {"return_tensors": "pt", "padding": True, "padding_side": side}
+    options |= {"add_special_tokens": False} if opened else {}
+    try:
+        return dict(processor(text=list(texts), images=[[picture] for picture in pictures], **options))
+    except ValueError:
+        return dict(processor(text=list(texts), images=list(pictures), **options))
+
+
+def marker_of(name: str) -> str:
+    """What stands for a picture in the member's text."""
+    marker, text = str(load(name).processor.image_token), zoo.ZOO[name].text
+    return next(word for word in text.split() if marker in word)
+
+
+def test_a_row_without_a_picture_stands_beside_one_with(name):
+    model, text = load(name), zoo.ZOO[name].text
+    if family(model).writes_image:
+        pytest.skip("its processor puts a picture into every text")
+    bare = text.replace(f"{marker_of(name)} ", "")
+    picture = shown_to(name)[0]
+    with_picture = nv.encode(model, text, picture)
+    try:
+        without = nv.encode(model, bare, chat=False)
+    except ValueError as error:
+        assert "must provide valid `images`" in str(error)
+        pytest.skip("its processor wants a picture in every text")
+    if family(model).image_at == "cross":
+        with pytest.raises(nv.SpecError, match="only if they have equally many images"):
+            nv.stack([with_picture, without])
+        return
+    for order in (1, -1):
+        alone, given = [with_picture, without][::order], [picture, None][::order]
+        batch = nv.encode(model, [text, bare][::order], given, chat=False)
+        for number, prompt in enumerate(alone):
+            same(batch.row(number), prompt)
+        assert [len(row.images) for row in batch.rows] == [1, 0][::order]
+        same_logits(model, batch, alone)
+
+
+def test_frames_of_a_video_are_pictures_of_one_prompt(name):
+    """Three of them, one of which is shown twice; each has its own tokens, and its own grid."""
+    model = load(name)
+    if "several images" in family(model).lacks:
+        pytest.skip(family(model).lacks["several images"])
+    marker, size = marker_of(name), zoo.ZOO[name].sizes[0]
+    frames = [zoo.picture(seed, size) for seed in (1, 2, 1)]
+    text = zoo.ZOO[name].text.replace(marker, " and ".join([marker] * 3))
+    prompt = nv.encode(model, text, frames)
+    images = [prompt[f"image.{number}"] for number in range(3)]
+    assert [position for image in images for position in image] == list(prompt["image"])
+    assert len({len(image) for image in images}) == 1
+    assert [prompt.image(number) for number in range(3)] == frames
+    with pytest.raises(nv.SpecError, match="2 picture"):
+        nv.encode(model, text, frames[:2])
+    single = nv.encode(model, zoo.ZOO[name].text, frames[1])
+    if family(model).image_at == "cross":
+        with pytest.raises(nv.SpecError, match="only if they have equally many images"):
+            nv.stack([prompt, single])
+        return
+    batch = nv.encode(model, [text, zoo.ZOO[name].text], [frames, frames[1]])
+    same(batch.row(0), prompt)
+    same(batch.row(1), single)
+    same_logits(model, batch, [prompt, single])

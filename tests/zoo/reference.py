@@ -1,0 +1,300 @@
+"""Any family's forward with its attention spelled out by hand: what the tests of all families compare with.
+
+Nothing of nnsight is used, and of nnsight_vlm the family row only: module paths. Attention is scores, the model's own
+mask, -inf where an edge is cut, softmax, values. States are written and read by plain forward hooks. Generation is
+greedy and without a cache: one forward over the whole sequence for every token.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from nnsight_vlm.families import Family, Stage
+
+Spot = tuple[str, str, int]
+"""`(stage, "attention" or "cross", layer)`, or `(stage, site, layer)`; what has no layer has layer -1."""
+Cut = tuple[int, Sequence[int] | None, Sequence[int], Sequence[int]]
+"""`(row, heads or None for all, queries, keys)`, as they index the scores."""
+Write = Callable[[torch.Tensor], torch.Tensor]
+"""From a state `[row, position, ...]`, features `[1, token, width]`, to the state that takes its place."""
+
+FEATURES: Spot = ("features", "features", -1)
+CLOSED = -1e4
+
+
+@dataclass(kw_only=True)
+class Reference:
+    """One forward: what was changed in it, and everything that it computes.
+
+    Attributes:
+        cuts, writes: what is changed.
+        attentions: the modules that call attention, by `id`.
+        logits: `[row, position, vocabulary]`.
+        states: after any write, `[row, position, ...]`.
+        weights: attention probabilities `[row, head, query, key]`.
+    """
+
+    cuts: Mapping[Spot, Sequence[Cut]]
+    writes: Mapping[Spot, Write]
+    attentions: Mapping[int, Spot]
+    logits: torch.Tensor = field(init=False)
+    states: dict[Spot, torch.Tensor] = field(default_factory=dict)
+    weights: dict[Spot, torch.Tensor] = field(default_factory=dict)
+
+
+RUNNING: list[Reference] = []
+"""The forward that runs now, if any."""
+
+
+def attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    position_bias: torch.Tensor | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention as transformers asks for it: `([row, query, head, width], [row, head, query, key])`."""
+    assert not others.get("dropout") and others.get("s_aux") is None, "the reference has no dropout and no sinks"
+    share = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(share, dim=1), value.repeat_interleave(share, dim=1)
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if position_bias is not None:
+        scores = scores + position_bias
+    if mask is not None:
+        assert mask.dtype != torch.bool, "masks are built as eager attention wants them"
+        scores = (scores + mask).masked_fill(mask < CLOSED, float("-inf"))
+    run = RUNNING[-1] if RUNNING else None
+    spot = run.attentions.get(id(module)) if run else None
+    for row, heads, queries, keys in run.cuts.get(spot, ()) if run else ():
+        for head in range(scores.shape[1]) if heads is None else heads:
+            for place in queries:
+                scores[row, head, place, list(keys)] = float("-inf")
+    weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # who may read nothing reads nothing
+    if spot:
+        run.weights[spot] = weights
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+ALL_ATTENTION_FUNCTIONS.register("reference", attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register("reference", eager_mask)
+
+
+def prepare(module: Any, row: Family) -> Any:
+    """The module with `attention` in every stage of its row."""
+    for stage in row.stages.values():
+        for part in (module.get_submodule(stage.entry or stage.layers), module.get_submodule(stage.layers)):
+            for child in part.modules():
+                if hasattr(child, "config"):
+                    child.config._attn_implementation_internal = "reference"
+    module.config.get_text_config()._attn_implementation_internal = "reference"
+    return module
+
+
+def layers(module: Any, stage: Stage) -> list[Any]:
+    """The layers of a stage; some have one, in no list."""
+    part = module.get_submodule(stage.layers)
+    return list(part) if stage.layer_count else [part]
+
+
+def plain(path: str) -> str:
+    """A path as torch spells it: nnsight has another name for modules that are called `output`."""
+    return path.replace("E_output", "output")
+
+
+def modules(module: Any, row: Family, site: str) -> Iterator[tuple[Spot, Any]]:
+    """Where a site of states, or an `"attention call"` or `"cross call"`, is; in layers that have it."""
+    for name, stage in row.stages.items():
+        attends = {"attention": stage.attention, "cross": stage.cross}.get(site.removesuffix(" call"))
+        if site not in ("residual", "mlp") and attends is None:
+            continue
+        path = {"residual": "", "mlp": stage.mlp}.get(site) if attends is None else attends.output
+        for number, layer in enumerate(layers(module, stage)):
+            known = dict(layer.named_modules())
+            if path is None or (attends is not None and known.get(plain(attends.module)) is None):
+                continue
+            if attends is not None and attends.layers == "none":
+                continue
+            yield (name, site.removesuffix(" call"), number), known[plain(attends.module if "call" in site else path)]
+
+
+def folded(state: torch.Tensor, rows: int) -> torch.Tensor:
+    """A state as `[row, position, ...]`: without rows of its own, or with several streams in front."""
+    if state.dim() == 2:
+        return state.unflatten(0, (rows, -1))
+    return state if state.dim() == 3 else state.permute(1, 2, 0, 3)
+
+
+def unfolded(state: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The inverse of `folded`."""
+    return state.permute(2, 0, 1, 3) if like.dim() == 4 else state.reshape(like.shape)
+
+
+@contextmanager
+def hooked(module: Any, row: Family, run: Reference, rows: int) -> Iterator[None]:
+    """Hooks that write and record every state."""
+
+    def settle(spot: Spot, state: torch.Tensor) -> torch.Tensor:
+        if spot == FEATURES and spot in run.states:
+            return state  # a table of embeddings is asked for the image's marks too, behind the image
+        held = state.reshape(1, -1, state.shape[-1]) if spot == FEATURES else folded(state, rows)
+        held = run.writes[spot](held.clone()) if spot in run.writes else held
+        run.states[spot] = held
+        return held.reshape(state.shape) if spot == FEATURES else unfolded(held, state)
+
+    def leaving(spot: Spot) -> Any:
+        def hook(_: Any, __: Any, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return settle(spot, output[0]), *output[1:]
+            return settle(spot, output)
+
+        return hook
+
+    def entering(spot: Spot) -> Any:
+        def hook(_: Any, args: Any, kwargs: Any) -> Any:
+            for name in ("inputs_embeds", "hidden_states"):
+                if kwargs.get(name) is not None:
+                    return args, {**kwargs, name: settle(spot, kwargs[name])}
+            return (settle(spot, args[0]), *args[1:]), kwargs
+
+        return hook
+
+    with ExitStack() as stack:
+        for site in ("residual", "attention", "cross", "mlp"):
+            for spot, part in modules(module, row, site):
+                stack.callback(part.register_forward_hook(leaving(spot)).remove)
+        for name, stage in row.stages.items():
+            if stage.embedding is not None:
+                part = module.get_submodule(stage.embedding)
+                hook = entering((name, "embedding", -1))
+                stack.callback(part.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        if row.projector is not None:
+            stack.callback(module.get_submodule(row.projector).register_forward_hook(leaving(FEATURES)).remove)
+        yield
+
+
+@torch.no_grad()
+def forward(
+    module: Any,
+    row: Family,
+    inputs: Mapping[str, Any],
+    cuts: Mapping[Spot, Sequence[Cut]] | None = None,
+    writes: Mapping[Spot, Write] | None = None,
+) -> Reference:
+    """One forward of an encoding, without a cache."""
+    calls = {
+        id(part): spot
+        for kind in ("attention call", "cross call")
+        for spot, holder in modules(module, row, kind)
+        for part in holder.modules()
+    }
+    run = Reference(cuts=cuts or {}, writes=writes or {}, attentions=calls)
+    RUNNING.append(run)
+    try:
+        with hooked(module, row, run, len(inputs[row.tokens])):
+            run.logits = module(**inputs, use_cache=False).logits
+    finally:
+        RUNNING.pop()
+    return run
+
+
+def greedy(
+    module: Any,
+    row: Family,
+    steps: int,
+    grown: Callable[[Sequence[int]], Mapping[str, Any]],
+    planned: Callable[[int], tuple[Mapping[Spot, Sequence[Cut]], Mapping[Spot, Write]]],
+) -> tuple[list[int], torch.Tensor]:
+    """The tokens that follow, and the logits `[step, vocabulary]` that chose them.
+
+    `grown` gives the encoding with an answer behind it, `planned` the cuts and writes behind so many tokens of it.
+    """
+    never = module.generation_config.suppress_tokens or []
+    tokens, logits = list[int](), list[torch.Tensor]()
+    for step in range(steps):
+        logits.append(forward(module, row, grown(tokens), *planned(step)).logits[0, -1])
+        allowed = logits[-1].clone()
+        allowed[never] = float("-inf")
+        tokens.append(int(allowed.argmax()))
+    return tokens, torch.stack(logits)
+
+
+def feature_rows(
+    module: Any, row: Family, inputs: Mapping[str, Any], places: Sequence[int], stage: str = "decoder"
+) -> list[int]:
+    """For each image token its row of the projector's output, -1 for none.
+
+    Found in the model: rows whose number has a bit are changed, and tokens change with them.
+    """
+    clean = forward(module, row, inputs).states
+    length = clean[FEATURES].shape[1]
+
+    def changed(rows: Sequence[int]) -> torch.Tensor:
+        values = clean[FEATURES][0, rows].flip(-1) + 1
+        found = forward(module, row, inputs, writes={FEATURES: setter(0, rows, values)}).states
+        held, was = (states[stage, "embedding", -1][0, list(places)] for states in (found, clean))
+        return ((held - was).abs().amax(-1) > 1e-5).long()
+
+    there = changed(range(length))
+    bits = [changed([n for n in range(length) if n >> bit & 1]) << bit for bit in range((length - 1).bit_length())]
+    return torch.where(there == 1, torch.stack(bits).sum(0), -1).tolist()
+
+
+def setter(row: int, places: Sequence[int], values: torch.Tensor | float) -> Write:
+    """A write of `values` at places of a row."""
+
+    def write(state: torch.Tensor) -> torch.Tensor:
+        state[row, list(places)] = values
+        return state
+
+    return write
+
+
+def mean(row: int, places: Sequence[int]) -> Write:
+    """A write of the mean over places of a row."""
+
+    def write(state: torch.Tensor) -> torch.Tensor:
+        state[row, list(places)] = state[row, list(places)].mean(0)
+        return state
+
+    return write
+
+
+def cuts(
+    layers: Sequence[int],
+    targets: Sequence[int],
+    sources: Sequence[int],
+    heads: Mapping[int, Sequence[int]] | None = None,
+    stage: str = "decoder",
+    kind: str = "attention",
+) -> dict[Spot, list[Cut]]:
+    """Edges of row 0 along which targets read sources, in these layers; `heads` by layer, or all."""
+    if not targets or not sources:
+        return {}
+    chosen = dict.fromkeys(layers) if heads is None else {layer: heads[layer] for layer in layers if layer in heads}
+    return {(stage, kind, layer): [(0, some, targets, sources)] for layer, some in chosen.items()}
+
+
+@functools.cache
+def load(name: str) -> tuple[Any, Family]:
+    """A member of the zoo for the reference only, and its row."""
+    from nnsight_vlm.families.lookup import row_of
+
+    from . import ZOO
+
+    module = ZOO[name].module(ZOO[name].implementations[0])
+    row = row_of(module.config)
+    return prepare(module, row), row
