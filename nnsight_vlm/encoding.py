@@ -165,8 +165,8 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
         raise SpecError("prompts whose answers have grown to different lengths cannot share an encoder's batch")
     if row.image_at == "cross" and len({len(prompt.rows[0].images) for prompt in prompts}) > 1:
         raise SpecError(
-            f"prompts of models of type {row.name!r} share a batch only if they have equally many images: text in front "
-            "of an image reads what fills up the batch; run the others by themselves"
+            f"prompts of models of type {row.name!r} share a batch only if they have equally many images: text in "
+            "front of an image reads what fills up the batch; run the others by themselves"
         )
     names = dict.fromkeys(name for prompt in prompts for name in prompt.inputs)
     inputs = {name: _end_to_end(list(_row_by_row(prompts, name, long))) for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -39,14 +40,22 @@ def load(
     attention = options.get("attn_implementation") or "sdpa"
     if isinstance(attention, str):  # else one for each part of the model: `family` sees what the decoder got
         check_attention(attention)
-    if isinstance(model, torch.nn.Module):
-        row_of(model.config)
-        # without a processor nnsight would look for one on the hub: a blank stands in while it loads
-        loaded = TransformersModel(model, task=TASK, processor=processor or SimpleNamespace(), **options)
-        loaded.processor = processor
-    else:
-        loaded = _from_name(model, processor, dispatch, options)
+    with warnings.catch_warnings():
+        # a Q-Former's modules called `output` are `E_output` in nnsight, and in our table
+        warnings.filterwarnings("ignore", message=".*has a submodule named 'output'.*")
+        if isinstance(model, torch.nn.Module):
+            loaded = _in_memory(model, processor, options)
+        else:
+            loaded = _from_name(model, processor, dispatch, options)
     family(loaded)
+    return loaded
+
+
+def _in_memory(module: Any, processor: Any, options: dict[str, Any]) -> TransformersModel:
+    row_of(module.config)
+    # without a processor nnsight would look for one on the hub: a blank stands in while it loads
+    loaded = TransformersModel(module, task=TASK, processor=processor or SimpleNamespace(), **options)
+    loaded.processor = processor
     return loaded
 
 

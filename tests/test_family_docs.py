@@ -133,7 +133,7 @@ def test_a_model_that_cannot_be_drafted_is_refused_with_the_reason():
 def test_the_command_line_drafts_from_a_folder_with_a_config(members, tmp_path):
     members["mistral3"].config.save_pretrained(tmp_path)
     printed = CliRunner().invoke(app, ["draft", str(tmp_path)])
-    row = replace(FAMILIES["mistral3"], assumes={}, lacks={})
+    row = replace(FAMILIES["mistral3"], assumes={"text_config.model_type": ("mistral",)}, lacks={})
     assert printed.exit_code == 0 and printed.output == f"{source(row)}\n"
     refused = CliRunner().invoke(app, ["draft", str(tmp_path / "nowhere")])
     assert refused.exit_code == 2 and refused.stderr.startswith("error: no model")

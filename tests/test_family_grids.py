@@ -19,11 +19,6 @@ from zoo import planted
 import nnsight_vlm as nv
 from nnsight_vlm.families import family
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # PaliGemma's processor
-    pytest.mark.filterwarnings("ignore:Module .* has a submodule named 'output':UserWarning"),  # nnsight, of Q-Formers
-]
-
 SEEDS = range(1, 6)
 CLEAR = 1.5
 """A token has moved most when it moved so much more than any other of its tile, over as many pictures as that takes.
@@ -273,6 +268,23 @@ def test_crops_that_only_the_call_asked_for_are_found_and_others_are_not_made_up
     assert np.array_equal(asked.grid().boxes, cut.boxes)
     assert plain.grid().shapes == cut.shapes[:1]
     assert np.array_equal(plain.grid().boxes, cut.boxes[: len(plain["image"])])
+
+
+def test_a_picture_beside_another_of_its_prompt_has_no_canvas():
+    """LLaVA-OneVision, where the processor is told which pictures are of one prompt: both are padded to squares."""
+    model, pictures = planted.local("llava_onevision"), [zoo.picture(1, (40, 18)), zoo.picture(2, (36, 28))]
+
+    def encoded(second: Any) -> nv.Prompt:
+        shown = [pictures[0], second]
+        inputs = model.processor(text=[twice("llava_onevision")], images=[shown], return_tensors="pt")
+        return nv.encode(model, inputs=dict(inputs), images=shown)
+
+    prompt = encoded(pictures[1])
+    grid = prompt.grid(1)
+    assert grid.shapes == ((4, 4),) and grid.positions == prompt["image.1"]
+    for at, pixels in sampled(grid):
+        moved = planted.changed(prompt, encoded(planted.inverted(pictures[1], mask_of(grid.size, pixels))))
+        assert moved.argmax() == grid.positions[at] and not moved[list(prompt["image.0"])].any()
 
 
 def test_tiles_that_the_processor_does_not_make_are_refused():

@@ -55,10 +55,6 @@ NOT_SAVED = ("got_ocr2", "got_ocr2-tiles", "kosmos-2", "aria", "aria-split")
 """The zoo shrinks a number of their processors that `save_pretrained` does not write down."""
 
 MEMBERS = list(zoo.ZOO)
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*which nnsight already serves on every module:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-]
 
 
 def kept(name):

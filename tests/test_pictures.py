@@ -15,11 +15,6 @@ from PIL import Image
 import nnsight_vlm as nv
 from nnsight_vlm.families import family
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # PaliGemma's processor
-    pytest.mark.filterwarnings("ignore:Module .* has a submodule named 'output':UserWarning"),  # nnsight, of Q-Formers
-]
-
 SIX = ("llava", "internvl", "qwen2_vl", "idefics3", "paligemma", "llava_next")
 """Cropped, cut into tiles, kept in shape, tiles of one padded row, stretched, stitched: all ways of processing."""
 

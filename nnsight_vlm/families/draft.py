@@ -81,6 +81,7 @@ def draft(model: Any) -> Family:
         inputs=_inputs(module),
         needs=_accepted(module, MARKS)[:1] if hasattr(module.base_model, "get_rope_index") else (),
         logits_to_keep="logits_to_keep" in inspect.signature(module.forward).parameters,
+        assumes={"text_config.model_type": (module.config.get_text_config().model_type,)},
     )
 
 

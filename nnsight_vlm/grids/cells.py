@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+Shape = tuple[int, int]
+"""Rows and columns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +25,7 @@ class Cells:
     """
 
     places: np.ndarray
-    shapes: tuple[tuple[int, int], ...] = ()
+    shapes: tuple[Shape, ...] = ()
     patches: int = 0
     sources: np.ndarray | None = None
     features: int = 0
@@ -40,3 +44,20 @@ class Cells:
     def pieces(self) -> int:
         """How many entries the image has in an input that lists tiles or patches of all images end to end."""
         return self.patches or len(self.shapes)
+
+
+def nowhere(count: int) -> np.ndarray:
+    """Places of tokens that saw no one place."""
+    return np.full((count, 3), -1, dtype=int)
+
+
+def whole(rows: int, columns: int, tile: int = 0) -> np.ndarray:
+    """Places of all cells of a tile, row by row."""
+    down, across = np.divmod(np.arange(rows * columns), max(columns, 1))
+    return np.stack([np.full_like(down, tile), down, across], axis=1)
+
+
+def in_order(shapes: Sequence[Shape], before: int = 0, patches: int = 0) -> Cells:
+    """Whole tiles end to end, behind tokens that saw no one place."""
+    tiles = [whole(rows, columns, tile) for tile, (rows, columns) in enumerate(shapes)]
+    return Cells(np.concatenate([nowhere(before), *tiles]), tuple(shapes), patches)

@@ -17,9 +17,8 @@ from einops import rearrange
 from transformers.vision_utils import get_vision_window_index
 
 from ..errors import SpecError
-from .cells import Cells
-
-Shape = tuple[int, int]
+from .cells import Cells, Shape, in_order
+from .tokens import check_total, counts, marked
 
 
 def merged(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
@@ -28,10 +27,9 @@ def merged(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     side = vision.spatial_merge_size
     grids = _rows_of(inputs, "image_grid_thw")
     images = [
-        replace(_whole([(high // side, wide // side)] * frames), patches=frames * high * wide)
-        for frames, high, wide in grids
+        in_order([(high // side, wide // side)] * frames, patches=frames * high * wide) for frames, high, wide in grids
     ]
-    return _counted(images, _marked(model, inputs))
+    return _counted(images, model, inputs)
 
 
 def merged_windows(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
@@ -52,16 +50,15 @@ def shaped(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """
     side = model._module.config.downsample_factor
     shapes = [(high // side, wide // side) for high, wide in _rows_of(inputs, "spatial_shapes")]
-    marked = _marked(model, inputs)
-    lengths = [len(runs) for runs in _image_runs(model, inputs, marked, len(shapes))]
-    return _counted([_whole(tiles) for tiles in _shared_out(shapes, lengths)], marked)
+    lengths = [len(positions) for positions in _image_runs(model, inputs, len(shapes))]
+    return _counted([in_order(tiles) for tiles in _shared_out(shapes, lengths)], model, inputs)
 
 
 def pooled(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """`image_position_ids` are each patch's column and row, -1 for padding; `pooling_kernel_size` each way are one."""
     side = model._module.config.vision_config.pooling_kernel_size
     sizes = _extents(inputs.get("image_position_ids"))
-    return _counted([_whole([(high // side, wide // side)]) for high, wide in sizes], _marked(model, inputs))
+    return _counted([in_order([(high // side, wide // side)]) for high, wide in sizes], model, inputs)
 
 
 def merged_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -117,35 +114,13 @@ def _extents(positions: torch.Tensor | None) -> list[Shape]:
     return list(zip(high.tolist(), wide.tolist(), strict=True))
 
 
-def _whole(shapes: Sequence[Shape]) -> Cells:
-    """Every cell of every tile, row by row."""
-    places = [
-        np.stack([np.full(high * wide, tile), *np.divmod(np.arange(high * wide), wide)], axis=-1)
-        for tile, (high, wide) in enumerate(shapes)
-    ]
-    return Cells(places=np.concatenate(places), shapes=tuple(shapes))
-
-
-def _marked(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """Where the encoding has image tokens, `[row, token]`; GLM-V's frames of a video bear the same token."""
-    marked: torch.Tensor = inputs["input_ids"] == model._module.config.image_token_id
-    if (kinds := inputs.get("mm_token_type_ids")) is not None:
-        marked = marked & (kinds != 2)
-    return marked
-
-
-def _counted(images: list[Cells], marked: torch.Tensor) -> list[Cells]:
+def _counted(images: list[Cells], model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """The same images, if their tokens are as many as there are."""
-    expected, found = sum(len(image.places) for image in images), int(marked.sum())
-    if expected != found:
-        raise SpecError(
-            f"the grids of {len(images)} image(s) make {expected} tokens, and input_ids hold {found} image tokens; "
-            "both must come from one call of the processor"
-        )
+    check_total([len(image.places) for image in images], sum(counts(model, inputs)))
     return images
 
 
-def _image_runs(model: Any, inputs: Mapping[str, Any], marked: torch.Tensor, tiles: int) -> list[list[int]]:
+def _image_runs(model: Any, inputs: Mapping[str, Any], tiles: int) -> list[list[int]]:
     """Positions of each image's tokens, rows in order: a new image begins at the opening marker, if there are any."""
     opening = getattr(model.processor, "image_start_token", None)
     if opening is None and tiles > 1:
@@ -155,7 +130,7 @@ def _image_runs(model: Any, inputs: Mapping[str, Any], marked: torch.Tensor, til
         )
     start = None if opening is None else model.processor.tokenizer.convert_tokens_to_ids(opening)
     found: list[list[int]] = []
-    for line, there in zip(inputs["input_ids"].tolist(), marked.tolist(), strict=True):
+    for line, there in zip(inputs["input_ids"].tolist(), marked(model, inputs).tolist(), strict=True):
         found.extend(_split(line, there, start))
     return found
 

@@ -83,7 +83,7 @@ class Grid:
         high = np.minimum(self.boxes[:, 3], y1) - np.maximum(self.boxes[:, 1], y0)
         overlap = wide.clip(0) * high.clip(0)
         seen = self.areas > 0
-        return np.divide(overlap, self.areas, out=np.zeros(len(overlap)), where=seen)
+        return np.asarray(np.divide(overlap, self.areas, out=np.zeros(len(overlap)), where=seen))
 
     @property
     def areas(self) -> np.ndarray:

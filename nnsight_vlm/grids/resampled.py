@@ -17,40 +17,10 @@ from einops import rearrange
 from torch.nn import functional
 
 from ..errors import SpecError
-from .cells import Cells
+from .cells import Cells, nowhere, whole
+from .tokens import counts, marked, runs, shares
 
 Inputs = Mapping[str, torch.Tensor]
-
-
-def nowhere(count: int) -> np.ndarray:
-    """Places of tokens that saw no one place."""
-    return np.full((count, 3), -1, dtype=int)
-
-
-def whole(rows: int, columns: int, tile: int = 0) -> np.ndarray:
-    """Places of a tile's patches, row by row."""
-    down, across = np.divmod(np.arange(rows * columns), columns)
-    return np.stack([np.full_like(down, tile), down, across], axis=1)
-
-
-def image_runs(model: Any, inputs: Inputs) -> list[list[int]]:
-    """Lengths of the unbroken runs of image tokens, row by row."""
-    found = []
-    for row in (inputs["input_ids"] == model._module.config.image_token_id).int().cpu().numpy():
-        edges = np.flatnonzero(np.diff(row, prepend=0, append=0))
-        found.append((edges[1::2] - edges[::2]).tolist())
-    return found
-
-
-def counted(total: int, each: int) -> int:
-    """How many images of `each` tokens are `total` tokens.
-
-    Raises:
-        SpecError: no whole number of them.
-    """
-    if total % each:
-        raise SpecError(f"{total} image tokens are no whole images of {each}; was the encoding cut short?")
-    return total // each
 
 
 # Tokens in the sequence
@@ -59,14 +29,14 @@ def counted(total: int, each: int) -> int:
 def queries(model: Any, inputs: Inputs) -> list[Cells]:
     """The query tokens of a Q-Former: equally many an image (BLIP-2, InstructBLIP)."""
     each = int(model._module.config.num_query_tokens)
-    return [Cells(nowhere(each)) for row in image_runs(model, inputs) for _ in range(counted(sum(row), each))]
+    return [Cells(nowhere(each)) for total in counts(model, inputs) for _ in range(shares(total, each))]
 
 
 def masked_latents(model: Any, inputs: Inputs) -> list[Cells]:
     """Latents that a mask of their own marks: they have no one token id (Kosmos-2)."""
     each = int(model._module.config.latent_query_num)
     totals = inputs["image_embeds_position_mask"].sum(1).tolist()
-    return [Cells(nowhere(each)) for total in totals for _ in range(counted(int(total), each))]
+    return [Cells(nowhere(each)) for total in totals for _ in range(shares(int(total), each))]
 
 
 def crop_latents(model: Any, inputs: Inputs) -> list[Cells]:
@@ -89,8 +59,8 @@ def pooled_square(model: Any, inputs: Inputs) -> list[Cells]:
     """
     rows, columns = _convolved(model._module.config.vision_config, inputs["pixel_values"].shape[-2:])
     places = np.concatenate([nowhere(1), whole(rows, columns)])
-    totals = [sum(row) for row in image_runs(model, inputs)]
-    return [Cells(places, ((rows, columns),)) for total in totals for _ in range(counted(total, len(places)))]
+    totals = counts(model, inputs)
+    return [Cells(places, ((rows, columns),)) for total in totals for _ in range(shares(total, len(places)))]
 
 
 def pooled_square_crops(model: Any, seen: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -186,20 +156,6 @@ def crop_patches_crops(model: Any, seen: Mapping[str, torch.Tensor]) -> list[tor
     return [crop[:, :height, :width] for crop, (height, width) in zip(pixels, sizes, strict=True)]
 
 
-def tile_patches(model: Any, inputs: Inputs) -> list[Cells]:
-    """Keys of a resampler that reads the patches of a tile; patches of nothing but padding are closed (Aria)."""
-    patch = model._module.config.vision_config.patch_size
-    rows, columns = (edge // patch for edge in inputs["pixel_values"].shape[-2:])
-    masks = inputs["pixel_mask"].cpu().unfold(1, patch, patch).unfold(2, patch, patch)
-    seen = masks.flatten(3).any(-1).flatten(1).numpy()
-    found = []
-    for image in _consecutive(run_crops(model, inputs)):
-        for tile, crop in enumerate(image):
-            places = np.where(seen[crop][:, None], whole(rows, columns, tile), -1)
-            found.append(Cells(places, ((rows, columns),) * len(image)))
-    return found
-
-
 # How many crops each image has
 
 
@@ -215,14 +171,14 @@ def split_crops(model: Any, inputs: Inputs) -> list[int]:
         SpecError: it cannot be known without the processor, or does not fit the tokens.
     """
     each = int(model._module.config.perceiver_config.resampler_n_latents)
-    totals = [counted(sum(row), each) for row in image_runs(model, inputs)]
+    totals = [shares(count, each) for count in counts(model, inputs)]
     if model.processor is None and max(totals, default=0) > 1:
         raise SpecError(
             "the crops of one image cannot be told from several images without the image processor; "
             "write nv.load(model, processor=...)"
         )
     crops = 5 if model.processor is not None and model.processor.image_processor.do_image_splitting else 1
-    return [crops for total in totals for _ in range(counted(total, crops))]
+    return [crops for total in totals for _ in range(shares(total, crops))]
 
 
 def _aria_queries(model: Any, inputs: Inputs) -> int:
@@ -238,7 +194,7 @@ def run_crops(model: Any, inputs: Inputs) -> list[int]:
         SpecError: images that touch cannot be told from tiles of one, or tokens and tiles differ in number.
     """
     each = _aria_queries(model, inputs)
-    images = [counted(run, each) for row in image_runs(model, inputs) for run in row]
+    images = [shares(stop - start, each) for line in marked(model, inputs) for start, stop in runs(line)]
     if sum(images) != len(inputs["pixel_values"]):
         raise SpecError(
             f"there are tokens for {sum(images)} tiles but {len(inputs['pixel_values'])} tiles; the processor of this "

@@ -10,7 +10,6 @@ Three layouts, each `lay(model, inputs) -> list[Cells]`:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -19,43 +18,43 @@ import numpy as np
 import torch
 
 from ..errors import SpecError
-from .cells import Cells
+from .cells import Cells, in_order
+from .tokens import counts, marked, runs
 
 
 def fixed(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """Equally many tokens an image, after one that stands for no place where there is one more than patches."""
-    counts = _counts(model, inputs)
-    if not sum(counts):
+    tokens = counts(model, inputs)
+    if not sum(tokens):
         return []
     shape = _given(inputs, "pixel_values").shape
     images = prod(shape[:-3])
-    each = sum(counts) // max(images, 1)
-    if each * images != sum(counts) or any(count % max(each, 1) for count in counts):
-        raise SpecError(f"rows of {counts} image tokens do not share out among {images} image(s) of equally many")
+    each = sum(tokens) // max(images, 1)
+    if each * images != sum(tokens) or any(count % max(each, 1) for count in tokens):
+        raise SpecError(f"rows of {tokens} image tokens do not share out among {images} image(s) of equally many")
     rows, columns = _map_shape(model, each, (shape[-2], shape[-1]))
-    return [_cells(rows, columns, each - rows * columns)] * images
+    return [in_order([(rows, columns)], before=each - rows * columns)] * images
 
 
 def sized(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """As many rows and columns as blocks fit into the size of the processed image."""
-    counts = _counts(model, inputs)
-    if not sum(counts):
+    tokens = counts(model, inputs)
+    if not sum(tokens):
         return []
     config = model._module.config
     high, wide = (side * getattr(config, "spatial_merge_size", 1) for side in _pair(config.vision_config.patch_size))
     shapes = [(height // high, width // wide) for height, width in _given(inputs, "image_sizes").tolist()]
-    _check_shares(counts, [rows * columns for rows, columns in shapes])
-    return [_cells(rows, columns) for rows, columns in shapes]
+    _check_shares(tokens, [rows * columns for rows, columns in shapes])
+    return [in_order([(rows, columns)]) for rows, columns in shapes]
 
 
 def broken(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """Runs of image tokens with one other token between them are the rows of one image."""
-    wanted = model._module.config.image_token_id
     found = []
-    for line in inputs["input_ids"]:
-        runs = _runs((line == wanted).nonzero().flatten().tolist())
-        starts = [0, *(at for at, (one, two) in enumerate(pairwise(runs), 1) if two[0] - one[1] > 1), len(runs)]
-        found += [_from_runs(runs[start:stop]) for start, stop in pairwise(starts) if start < stop]
+    for line in marked(model, inputs):
+        lines = runs(line)
+        starts = [0, *(at for at, (one, two) in enumerate(pairwise(lines), 1) if two[0] - one[1] > 1), len(lines)]
+        found += [_from_runs(lines[start:stop]) for start, stop in pairwise(starts) if start < stop]
     return found
 
 
@@ -71,11 +70,6 @@ def patched_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
 
 def _whole(length: int, step: int) -> int:
     return -(-length // step) * step
-
-
-def _counts(model: Any, inputs: Mapping[str, Any]) -> list[int]:
-    """Image tokens of each row of the encoding."""
-    return [int(count) for count in (inputs["input_ids"] == model._module.config.image_token_id).sum(-1)]
 
 
 def _given(inputs: Mapping[str, Any], name: str) -> torch.Tensor:
@@ -103,32 +97,16 @@ def _map_shape(model: Any, tokens: int, size: tuple[int, int]) -> tuple[int, int
     return rows, columns
 
 
-def _check_shares(counts: Sequence[int], tokens: Sequence[int]) -> None:
+def _check_shares(found: Sequence[int], tokens: Sequence[int]) -> None:
     """Every row of the encoding holds whole images, in order."""
     ends = set(np.cumsum([0, *tokens]).tolist())
-    if sum(counts) != sum(tokens) or not ends.issuperset(np.cumsum(counts).tolist()):
-        raise SpecError(f"rows of {list(counts)} image tokens do not hold whole images of {list(tokens)} tokens")
+    if sum(found) != sum(tokens) or not ends.issuperset(np.cumsum(found).tolist()):
+        raise SpecError(f"rows of {list(found)} image tokens do not hold whole images of {list(tokens)} tokens")
 
 
-def _cells(rows: int, columns: int, before: int = 0) -> Cells:
-    """A whole grid, row by row, behind `before` tokens that have no place."""
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    places = np.stack([np.zeros_like(row), row, column], axis=1)
-    return Cells(places=np.concatenate([np.full((before, 3), -1), places]), shapes=((rows, columns),))
-
-
-def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
-    """Positions that follow each other, as `(start, stop)`."""
-    runs: list[tuple[int, int]] = []
-    for position in positions:
-        joins = runs and runs[-1][1] == position
-        runs[-1:] = [(runs[-1][0], position + 1)] if joins else [*runs[-1:], (position, position + 1)]
-    return runs
-
-
-def _from_runs(runs: Sequence[tuple[int, int]]) -> Cells:
-    widths = {stop - start for start, stop in runs}
+def _from_runs(lines: Sequence[tuple[int, int]]) -> Cells:
+    widths = {stop - start for start, stop in lines}
     if len(widths) > 1:
         raise SpecError(f"rows of {sorted(widths)} image tokens are no grid; an image's rows are equally wide")
-    cells = _cells(len(runs), widths.pop())
-    return replace(cells, patches=len(cells.places))
+    shape = (len(lines), widths.pop())
+    return in_order([shape], patches=prod(shape))

@@ -16,7 +16,8 @@ import torch
 from einops import rearrange
 
 from ..errors import SpecError
-from .cells import Cells
+from .cells import Cells, in_order, whole
+from .tokens import marked, shares
 
 Tile = np.ndarray
 """Positions of the tokens of one tile in a row of the batch."""
@@ -45,7 +46,7 @@ class Split:
         """Where the tokens of each image lie, rows in order, images in order."""
         config = model._module.config
         rows = inputs["input_ids"].tolist()
-        tiles = [_tiles(np.asarray(row) == config.image_token_id, self.tokens(config)) for row in rows]
+        tiles = [_tiles(line, self.tokens(config)) for line in marked(model, inputs)]
         return [
             self._cells(model, row, image)
             for row, found in zip(rows, tiles, strict=True)
@@ -81,11 +82,7 @@ class Split:
 def _tiles(image: np.ndarray, tokens: int) -> list[Tile]:
     """The positions of image tokens, cut into tiles."""
     places = np.flatnonzero(image)
-    if len(places) % tokens:
-        raise SpecError(
-            f"{len(places)} image tokens are no whole number of tiles of {tokens}; hand over the processor's encoding "
-            "uncut, made by the processor of this very model"
-        )
+    shares(len(places), tokens)
     return list(places.reshape(-1, tokens))
 
 
@@ -97,8 +94,7 @@ def _gaps(row: Sequence[int], tiles: Sequence[Tile]) -> list[list[int]]:
 def _apart(tiles: Sequence[Tile]) -> Cells:
     """Tiles whose tokens run row by row through a square."""
     side = round(len(tiles[0]) ** 0.5)
-    places = np.indices((len(tiles), side, side)).reshape(3, -1).T
-    return Cells(places=places, shapes=((side, side),) * len(tiles))
+    return in_order([(side, side)] * len(tiles))
 
 
 def _joined(tiles: Sequence[Tile], columns: int) -> Cells:
@@ -106,9 +102,8 @@ def _joined(tiles: Sequence[Tile], columns: int) -> Cells:
     side, rows = round(len(tiles[0]) ** 0.5), (len(tiles) - 1) // columns
     tile_row, tile_column, row, column = np.indices((rows, columns, side, side)).reshape(4, -1)
     canvas = np.stack([np.zeros_like(row), tile_row * side + row, tile_column * side + column], axis=1)
-    whole = np.indices((2, side, side))[:, 1].reshape(3, -1).T
     shapes = ((rows * side, columns * side), (side, side))
-    return Cells(places=np.concatenate([canvas, whole]), shapes=shapes, patches=len(tiles))
+    return Cells(places=np.concatenate([canvas, whole(side, side, tile=1)]), shapes=shapes, patches=len(tiles))
 
 
 def canvas_crops(_: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -163,9 +158,6 @@ def _patches(config: Any) -> int:
     """Patches a side of a tile."""
     return int(config.vision_config.image_size // config.vision_config.patch_size)
 
-
-SQUARE = Split(tokens=lambda config: _patches(config) ** 2)
-"""PaliGemma: a square of patches an image."""
 
 SOFT = Split(tokens=lambda config: int(config.vision_soft_tokens_per_image))
 """Gemma 3n: a square of as many tokens as the config says."""

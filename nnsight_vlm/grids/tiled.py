@@ -22,39 +22,33 @@ from einops import rearrange
 from transformers.image_processing_utils import select_best_resolution
 
 from ..errors import SpecError
-from .cells import Cells
+from .cells import Cells, in_order, nowhere, whole
+from .tokens import check_total, counts, marked, runs, shares
 
 NOWHERE = -1
-
-
-def one_tile(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """Every image is one tile."""
-    side = _tile_side(model, inputs)
-    return [_tiles(1, side) for _ in range(_tile_count(inputs) if side else 0)]
 
 
 def equal_tiles(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """All images have as many tiles as `pixel_values`, `[image, tile, channel, height, width]`, says."""
     side = _tile_side(model, inputs)
     images, tiles = inputs["pixel_values"].shape[:2] if side else (0, 0)
-    return [_tiles(tiles, side) for _ in range(images)]
+    return [in_order([(side, side)] * tiles)] * images
 
 
 def tiles_by_run(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """The image tokens of one image follow one another; other tokens lie between those of two images."""
     side = _tile_side(model, inputs)
-    return [_whole_tiles(length, side) for length in _runs(inputs["input_ids"], _image_token(model))]
+    lengths = (stop - start for line in marked(model, inputs) for start, stop in runs(line))
+    return [_whole_tiles(length, side) for length in lengths]
 
 
 def tiles_by_mark(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """A token of its own opens every image, and other tokens may lie between its tiles: Ovis2's indicators."""
     side = _tile_side(model, inputs)
     opening = int(model._module.config.visual_indicator_token_ids[0])
-    return [_whole_tiles(length, side) for length in _marked(inputs["input_ids"], _image_token(model), opening)]
-
-
-def _image_token(model: Any) -> int:
-    return int(model._module.config.image_token_id)
+    openings = np.asarray((inputs["input_ids"] == opening).cpu())
+    lines = zip(marked(model, inputs), openings, strict=True)
+    return [_whole_tiles(length, side) for image, opens in lines for length in _opened(image, opens)]
 
 
 def _tile_count(inputs: Mapping[str, Any]) -> int:
@@ -63,7 +57,7 @@ def _tile_count(inputs: Mapping[str, Any]) -> int:
 
 def _tile_side(model: Any, inputs: Mapping[str, Any]) -> int:
     """Rows of tokens in a tile, of which all tiles of the encoding have the same; 0 without image tokens."""
-    tokens = int((inputs["input_ids"] == _image_token(model)).sum())
+    tokens = sum(counts(model, inputs))
     if not tokens:
         return 0
     if "pixel_values" not in inputs:
@@ -75,38 +69,16 @@ def _tile_side(model: Any, inputs: Mapping[str, Any]) -> int:
     return side
 
 
-def _runs(ids: torch.Tensor, image: int) -> Iterator[int]:
-    """Lengths of unbroken runs of image tokens, rows in order."""
-    for row in np.asarray((ids == image).cpu(), dtype=int):
-        steps = np.diff(np.concatenate([[0], row, [0]]))
-        yield from (int(n) for n in np.flatnonzero(steps == -1) - np.flatnonzero(steps == 1))
-
-
-def _marked(ids: torch.Tensor, image: int, opening: int) -> Iterator[int]:
-    """Numbers of image tokens after each opening mark and before the next, rows in order."""
-    for row in np.asarray(ids.cpu()):
-        places = np.flatnonzero(row == image)
-        owner = np.searchsorted(np.flatnonzero(row == opening), places)
-        if (owner == 0).any():
-            raise SpecError(f"an image token has no opening mark (token {opening}) before it; was the prompt cut?")
-        yield from (int((owner == number).sum()) for number in np.unique(owner))
+def _opened(image: np.ndarray, opens: np.ndarray) -> Iterator[int]:
+    """Numbers of image tokens of a row after each opening mark and before the next."""
+    owner = opens.cumsum()[image]
+    if (owner == 0).any():
+        raise SpecError("an image token has no opening mark before it; was the prompt cut?")
+    yield from (int((owner == number).sum()) for number in np.unique(owner))
 
 
 def _whole_tiles(tokens: int, side: int) -> Cells:
-    if tokens % (side * side):
-        raise SpecError(f"an image of {tokens} tokens does not make whole tiles of {side} x {side}")
-    return _tiles(tokens // (side * side), side)
-
-
-def _tiles(tiles: int, side: int) -> Cells:
-    """Square tiles end to end, row by row."""
-    return Cells(np.concatenate([_square(tile, side, side) for tile in range(tiles)]), ((side, side),) * tiles)
-
-
-def _square(tile: int, rows: int, columns: int) -> np.ndarray:
-    """`[rows * columns, 3]` places of a tile's cells, row by row."""
-    down, across = np.mgrid[:rows, :columns]
-    return np.stack([np.full(down.size, tile), down.ravel(), across.ravel()], axis=1)
+    return in_order([(side, side)] * shares(tokens, side * side))
 
 
 def anyres(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
@@ -116,7 +88,7 @@ def anyres(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     encoding says that its row has several images (`batch_num_images`), they have no canvas.
     """
     config = model._module.config
-    tokens = int((inputs["input_ids"] == _image_token(model)).sum())
+    tokens = sum(counts(model, inputs))
     if not tokens:
         return []
     if "image_sizes" not in inputs:
@@ -126,9 +98,7 @@ def anyres(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     found = [
         _stitched(config, size) if single else _unstitched(config) for size, single in zip(sizes, alone, strict=True)
     ]
-    if sum(len(cells.places) for cells in found) != tokens:
-        counts = [len(cells.places) for cells in found]
-        raise SpecError(f"images of sizes {sizes} should have {counts} tokens, but the prompt has {tokens}")
+    check_total([len(cells.places) for cells in found], tokens)
     return found
 
 
@@ -185,9 +155,9 @@ def _kept(config: Any, size: tuple[int, ...]) -> tuple[int, int]:
 
 def _stitched(config: Any, size: tuple[int, int]) -> Cells:
     side, (rows, columns) = _side(config), _kept(config, size)
-    canvas = _square(1, rows, columns + 1)
+    canvas = whole(rows, columns + 1, tile=1)
     canvas[canvas[:, 2] == columns] = NOWHERE
-    places = np.concatenate([_square(0, side, side), canvas])
+    places = np.concatenate([whole(side, side), canvas])
     down, across = _canvas(config, size)
     return Cells(
         places,
@@ -208,5 +178,5 @@ def _sources(places: np.ndarray, side: int, across: int, margins: tuple[int, int
 
 def _unstitched(config: Any) -> Cells:
     side = _side(config)
-    places = np.concatenate([_square(0, side, side), [[NOWHERE] * 3]])
+    places = np.concatenate([whole(side, side), nowhere(1)])
     return Cells(places, ((side, side),), sources=_sources(places, side, 1, (0, 0)), features=side * side)

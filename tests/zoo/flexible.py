@@ -9,6 +9,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import Enum
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -65,10 +66,10 @@ def _base(words: Any) -> dict[str, Any]:
     }
 
 
-def _build(owner: Any, config: Any, attention: str, spread: float = 1.5) -> Any:
+def _build(owner: Any, config: Any, attention: str) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = parts.draw(owner._from_config(config, attn_implementation=attention), spread=spread)
+        module = parts.draw(owner._from_config(config, attn_implementation=attention), spread=1.0)
     silent = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
     module.get_output_embeddings().weight[[number for number in silent if number is not None]] = 0  # never said
     return module
@@ -356,7 +357,7 @@ def _gemma4(attention: str, **special: Any) -> Any:
     }
     ids = _marks(words, {name: token for name, token in GEMMA.items() if name != "eoa_token"})
     config = hf.Gemma4Config(text_config=text, vision_config=vision, audio_config=None, **ids)
-    return _build(hf.Gemma4ForConditionalGeneration, config, attention, spread=1.0)
+    return _build(hf.Gemma4ForConditionalGeneration, config, attention)
 
 
 GEMMA_SHARED = {
@@ -408,7 +409,7 @@ MEMBERS = (
     _qwen("qwen2_vl", _qwen2_vl, hf.Qwen2VLProcessor),
     _qwen("qwen2_5_vl", _qwen2_5_vl, hf.Qwen2_5_VLProcessor),
     _qwen("qwen3_vl", _qwen3_vl, hf.Qwen3VLProcessor),
-    _qwen("qwen3_5", _qwen3_5, hf.Qwen3VLProcessor),
+    replace(_qwen("qwen3_5", _qwen3_5, hf.Qwen3VLProcessor), rounding=2e-5),
     parts.Member(
         name="glm4v", module=_glm4v, processor=_glm_processor, text=GLM_TEXT, sizes=SIZES, local=_local_visual
     ),
@@ -428,6 +429,7 @@ MEMBERS = (
             text="<s>user : <|image|> what is red ? assistant :",
             sizes=SIZES,
             local=_local_gemma,
+            rounding=4e-5,
         )
         for name, special in (
             ("gemma4", {"use_bidirectional_attention": "vision"}),

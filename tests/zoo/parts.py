@@ -13,11 +13,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 BASIC = ("<pad>", "<unk>", "<s>", "</s>")
-WORDS = """
+LEXICON = """
 a an the is are was of on in and or not red green blue yellow black white square circle triangle star big small
 left right above below foot hand bike dog what where which how many describe image picture objects see you yes no
 one two three user assistant system helpful be please : . ? , ##s ##ball ##ing
-""".split()
+"""
+WORDS = LEXICON.split()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Member:
         local: makes the vision side of a model local, so that an image feature sees its own pixels only;
             None where that cannot be done.
         implementations: the attention implementations that the family can run.
+        rounding: what float32 may do to its logits, as a share of their scale; more where scores are not scaled
+            (Gemma 4) or a state runs through the sequence (Qwen3.5), in the untouched model too.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Member:
     sizes: tuple[tuple[int, int], ...]
     local: Callable[[Any], None] | None = None
     implementations: tuple[str, ...] = ("sdpa", "eager")
+    rounding: float = 1e-5
 
 
 def tokenizer(named: Mapping[str, str] | None = None, extra: Sequence[str] = ()) -> PreTrainedTokenizerFast:

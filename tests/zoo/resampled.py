@@ -64,7 +64,7 @@ EVEN = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
 
 
 def built(
-    kind: Any, config: Any, attention: str, spread: float = 1.5, finish: Callable[[Any], None] | None = None
+    kind: Any, config: Any, attention: str, spread: float = 1.0, finish: Callable[[Any], None] | None = None
 ) -> Any:
     """The model of a config, equal weights under every attention; `finish` sets what must not be drawn."""
     with torch.random.fork_rng():

@@ -1,0 +1,109 @@
+"""The stages that rows of the table are made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .row import Attends, Stage
+
+# decoders that differ from the most common one ---------------------------------------------------
+
+PLAIN = Stage()
+NORMED = Stage(attention=Attends(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
+"""Gemma: what attention and the feed-forward add is normed first."""
+TEXT_MODEL = Stage(entry="model.text_model", layers="model.text_model.layers", embedding="model.text_model")
+CHAMELEON = Stage(entry="model", layers="model.layers", embedding="model.layers.0", config="")
+
+QFORMER = Stage(
+    entry="",
+    layers="qformer.encoder.layer",
+    attention=Attends(module="attention.attention", output="attention.E_output.dense"),
+    cross=Attends(
+        module="crossattention.attention",
+        output="crossattention.E_output.dense",
+        mask="encoder_attention_mask",
+        layers="at intervals",
+    ),
+    mlp="output_query.dense",
+    embedding="qformer.encoder",
+    causal=False,
+    config="qformer_config",
+    keys="patches",
+)
+INSTRUCTED = replace(QFORMER, text="qformer_input_ids")
+"""A Q-Former that reads the question beside its queries."""
+T5_SELF = Attends(module="layer.0.SelfAttention", output="layer.0.SelfAttention", mask="mask")
+T5_ENCODER = Stage(
+    entry="",
+    layers="language_model.encoder.block",
+    attention=T5_SELF,
+    mlp="layer.1.DenseReluDense",
+    embedding="language_model.encoder",
+    causal=False,
+)
+T5_DECODER = Stage(
+    entry="language_model.decoder",
+    layers="language_model.decoder.block",
+    attention=T5_SELF,
+    cross=Attends(module="layer.1.EncDecAttention", output="layer.1.EncDecAttention", mask="mask"),
+    mlp="layer.2.DenseReluDense",
+    embedding="language_model.decoder.block.0",
+    layer_count="num_decoder_layers",
+)
+OPT = Stage(
+    entry="language_model.model.decoder",
+    layers="language_model.model.decoder.layers",
+    mlp="fc2",
+    embedding="language_model.model.decoder",
+)
+INNER = Stage(entry="language_model.model", layers="language_model.model.layers", embedding="language_model.model")
+MLLAMA = replace(
+    PLAIN,
+    attention=Attends(layers="not crossing"),
+    cross=Attends(module="cross_attn", output="cross_attn", layers="crossing"),
+    embedding="model.language_model.layers.0",
+)
+BART_ENCODER = Stage(
+    entry="",
+    layers="model.language_model.encoder.layers",
+    mlp="fc2",
+    embedding="model.language_model.encoder.layers.0",
+    causal=False,
+    layer_count="encoder_layers",
+    head_count="encoder_attention_heads",
+)
+BART_DECODER = Stage(
+    entry="model.language_model.decoder",
+    layers="model.language_model.decoder.layers",
+    cross=Attends(module="encoder_attn", output="encoder_attn"),
+    mlp="fc2",
+    embedding="model.language_model.decoder.layers.0",
+    layer_count="decoder_layers",
+    head_count="decoder_attention_heads",
+)
+KOSMOS = Stage(
+    entry="text_model.model", layers="text_model.model.layers", mlp="ffn", embedding="text_model.model.layers.0"
+)
+KOSMOS_RESAMPLER = Stage(
+    entry="",
+    layers="image_to_text_projection",
+    attention=Attends(layers="none"),
+    cross=Attends(module="x_attn", output="x_attn"),
+    mlp=None,
+    embedding=None,
+    causal=False,
+    layer_count="",
+    keys="patches and latents",
+)
+PERCEIVER = Stage(
+    entry="",
+    layers="model.connector.perceiver_resampler.layers",
+    attention=Attends(layers="none"),
+    cross=Attends(),
+    embedding=None,
+    causal=False,
+    config="perceiver_config",
+    layer_count="resampler_depth",
+    head_count="resampler_n_heads",
+    keys="crop patches",
+)
