@@ -57,6 +57,8 @@ def encode(
     if model.processor is None:
         raise SpecError("encoding a text needs a processor; write nv.load(model, processor=...)")
     texts = [text] if isinstance(text, str) else list(text or ())
+    if not texts:
+        raise SpecError('no text to encode; write nv.encode(model, "Describe the image.", image), or a list of texts')
     prompts = [_alone(model, line, some, chat) for line, some in zip(texts, per_row(image, len(texts)), strict=True)]
     return prompts[0] if isinstance(text, str) else stack(prompts)
 

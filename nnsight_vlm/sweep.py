@@ -11,7 +11,7 @@ import pandas as pd
 from . import readouts
 from .engine import Values, as_intervention, capture, check, prepare
 from .errors import SpecError
-from .families import family, shape
+from .families import family, lacking
 from .interventions import CLEAN, Intervention
 from .layers import label
 from .layouts import Layout, as_it_is, in_rows, packed
@@ -147,10 +147,8 @@ def why_not_packed(model: Any, prompt: Prompt, cases: Sequence[Intervention]) ->
     """Why variants cannot share the prefix before the first changed position; empty where they can."""
     tokens, row = prompt.rows[0], family(model)
     branch = branch_point(model, prompt, cases)
-    if "packed" in row.lacks:
-        return f"models of type {row.name!r} cannot run variants behind a shared prefix: {row.lacks['packed']}"
-    if shape(model).recurrent:
-        return "some layers carry a state through the sequence, which would run from one variant into the next"
+    if "packed" in lacking(row):
+        return f"models of type {row.name!r} cannot run variants behind a shared prefix: {lacking(row)['packed']}"
     if any(position >= branch for image in tokens.images for position in image if position >= 0):
         return "a variant changes image tokens, or text before the image, which cannot be shared"
     if any(part.stage != "decoder" for case in cases for part in case.parts):

@@ -4,6 +4,7 @@ from .lookup import check_attention, family, row_of
 from .row import Attends, Family, Stage
 from .sizes import Reach, Shape, head_count, layer_count, layers_with, reach, shape
 from .table import FAMILIES
+from .works import lacking
 
 __all__ = [
     "FAMILIES",
@@ -15,6 +16,7 @@ __all__ = [
     "check_attention",
     "family",
     "head_count",
+    "lacking",
     "layer_count",
     "layers_with",
     "reach",
