@@ -92,7 +92,7 @@ def test_every_public_name_is_there_and_every_file_says_what_it_is():
 
 def test_no_room_asks_what_kind_of_model_it_has():
     for room in ROOMS:
-        for path in files(room):
+        for path in set(files(room)) - {PACKAGE / "families" / "lookup.py"}:  # which finds a model's row
             calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Compare)]
             assert not [
                 ast.unparse(node)

@@ -33,7 +33,8 @@ def row_of(config: Any) -> Family:
     Raises:
         SpecError: there is none, or a flag is set that nobody has tried it with.
     """
-    found = [row for row in FAMILIES.values() if _is_for(row, config)]
+    kind = config.model_type
+    found = [row for row in FAMILIES.values() if row.model_type == kind and _is_for(row, config)]
     if not found:
         raise SpecError(
             f"no row for models of type {config.model_type!r}; there are rows for {', '.join(sorted(FAMILIES))}. "
@@ -59,8 +60,7 @@ def _advice(config: Any) -> str:
 
 
 def _is_for(row: Family, config: Any) -> bool:
-    wanted = {"model_type": row.model_type, **row.when}
-    return all(flag(config, path) == value for path, value in wanted.items())
+    return all(flag(config, path) == value for path, value in row.when.items())
 
 
 def flag(config: Any, path: str) -> Any:
