@@ -21,7 +21,8 @@ from ..frames import summarise
 from ..prompts import Prompt
 from ..reads import Attention
 from ..spelling import spell
-from .common import NONE, PLAIN, Work, layers_of, measured, rng_of, tokens_of
+from .common import NONE, PLAIN, Work, measured
+from .where import layers_of, rng_of, tokens_of
 
 TARGETS = ("query", "generated")
 SOURCES = ("system", "image", "markup", "query", "generated")

@@ -24,7 +24,8 @@ from ..prompts import Prompt
 from ..reads import Attention
 from ..spelling import spell
 from ..sweep import sweep
-from .common import NONE, PLAIN, Work, layers_of, measured, middle_half, one_for_each, rng_of, sight
+from .common import NONE, PLAIN, Work, measured, one_for_each
+from .where import layers_of, middle_half, rng_of, sight
 from .words import Objects, Thing, default_objects
 
 READ_AT = ("predicting", "word")

@@ -17,7 +17,7 @@ from ..layers import Layers
 from ..prompts import Prompt
 from ..rows import Where
 from ..sweep import sweep
-from .common import sight
+from .where import sight
 
 
 def patch_knockout(

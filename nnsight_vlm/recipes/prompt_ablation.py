@@ -18,8 +18,9 @@ from ..interventions import CLEAN, Intervention, Knockout
 from ..prompts import Prompt
 from ..rows import GROUPS, Where
 from ..spelling import spell
-from .common import NONE, PLAIN, Case, Work, beside, blinded, measured, one_for_each, rng_of, tokens_of
+from .common import NONE, PLAIN, Case, Work, measured, one_for_each
 from .knockout_windows import OWN, TRUE, score_texts
+from .where import beside, blinded, rng_of, tokens_of
 from .words import Objects, Thing, default_objects
 
 BY = ["part", "access", "control"]

@@ -20,7 +20,8 @@ from ..frames import summarise
 from ..interventions import Patch
 from ..prompts import Prompt
 from ..sweep import answer_token, sweep
-from .common import NONE, PLAIN, Work, beside, home, image_inputs, measured, rng_of, with_picture_of
+from .common import NONE, PLAIN, Work, measured
+from .where import beside, home, image_inputs, rng_of, with_picture_of
 
 GROUPS = ("image", "query", "last")
 BY = ["group", "layer", "control"]

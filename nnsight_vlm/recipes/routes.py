@@ -9,9 +9,8 @@ from typing import Any
 from ..interventions import Knockout, Patch
 from ..prompts import Prompt
 from ..rows import Where
-from .common import (
-    NONE,
-    Case,
+from .common import NONE, Case
+from .where import (
     another,
     blinded,
     equal_windows,

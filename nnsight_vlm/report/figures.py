@@ -11,8 +11,8 @@ from .. import plots
 from ..engine import generations
 from ..errors import SpecError
 from ..plots import Overlay, draw_overlays
-from ..recipes.common import has_sight, layers_of, middle_half, sight
 from ..recipes.patch_grounding import patch_maps
+from ..recipes.where import has_sight, layers_of, middle_half, sight
 from ..recipes.words import default_objects
 from .study import Study
 

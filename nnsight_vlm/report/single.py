@@ -14,8 +14,8 @@ from ..errors import SpecError
 from ..interventions import CLEAN, Allow, Knockout
 from ..layers import Layers
 from ..plots import Overlay, answer_map, draw_overlays
-from ..recipes.common import equal_windows, has_sight, layers_of, sight, spell_layers
 from ..recipes.patch_knockout import patch_knockout
+from ..recipes.where import equal_windows, has_sight, layers_of, sight, spell_layers
 from ..recipes.words import default_objects
 from ..spelling import spell
 from ..sweep import answer_token, sweep

@@ -16,12 +16,13 @@ from ..models import load as load_model
 from ..prompts import Prompt
 from ..recipes import Pair, attention_share, knockout_windows, patch_grounding, prompt_ablation, query_patching
 from ..recipes.attention_share import summary as share_summary
-from ..recipes.common import Work, has_sight
+from ..recipes.common import Work
 from ..recipes.knockout_windows import summary as knockout_summary
 from ..recipes.patch_grounding import summary as grounding_summary
 from ..recipes.prompt_ablation import summary as ablation_summary
 from ..recipes.query_patching import summary as patching_summary
 from ..recipes.routes import default_routes
+from ..recipes.where import has_sight
 from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabulary
 from ..shapes import pair, scene
 from ..shapes.model import CHECKPOINTS, checkpoint

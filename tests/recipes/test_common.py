@@ -8,11 +8,11 @@ import tiny
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work
-from nnsight_vlm.recipes.common import (
+from nnsight_vlm.recipes.common import measured
+from nnsight_vlm.recipes.where import (
     another,
     equal_windows,
     matched_positions,
-    measured,
     middle_half,
     outside,
     rng_of,

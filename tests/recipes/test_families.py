@@ -30,9 +30,9 @@ from nnsight_vlm.recipes import (
     prompt_ablation,
     query_patching,
 )
-from nnsight_vlm.recipes.common import blinded, image_inputs, middle_half, sight, with_picture_of
 from nnsight_vlm.recipes.prompt_ablation import dropped
 from nnsight_vlm.recipes.routes import ROUTES, cases_of
+from nnsight_vlm.recipes.where import blinded, image_inputs, middle_half, sight, with_picture_of
 from nnsight_vlm.report import single, study, write_report
 
 pytestmark = [

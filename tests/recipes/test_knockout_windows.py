@@ -8,8 +8,8 @@ import tiny
 import nnsight_vlm as nv
 from nnsight_vlm.frames import bootstrap
 from nnsight_vlm.recipes import Work, content_words, knockout_windows
-from nnsight_vlm.recipes.common import with_picture_of
 from nnsight_vlm.recipes.routes import BLIND, ROUTES, cases_of
+from nnsight_vlm.recipes.where import with_picture_of
 from nnsight_vlm.recipes.words import agreement
 
 QUIET = Work(progress=False)
