@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from .blind import refuse_blind_rows
 from .errors import SpecError
 from .families import family, reach
 from .interventions import CLEAN, Capture, Intervention
-from .layouts import Layout, Seat, as_it_is, in_rows
+from .layouts import Layout, Seat, as_it_is, in_rows, rows_of_one
 from .plan import Plan, Written, compile_plan, read_outside
+from .prefixes import SHARERS, Prefix, branch_point, prefix_of, why_not_shared
 from .prompts import Prompt
 from .reads import Readout, Residual
 from .rows import Where, ascending, frozen, to_positions
@@ -189,7 +191,7 @@ def run(
     asked = [list(read_steps(model, layout, read)) for read in listed]
     cases, values = _checked_rows(model, prompt, intervention, remote)
     kept = sorted({place for wanted in places for place in wanted})
-    columns = logit_columns(model, kept)
+    columns = logit_columns(layout, kept)
     picks = tuple((number, tuple(columns[place] for place in wanted)) for number, wanted in enumerate(places))
     plan = prepare(model, layout, cases, values)
     gathered, *found = forward(model, layout, plan, asked, (readouts.logit_rows, picks), kept, remote)
@@ -308,11 +310,51 @@ def _answers(
 ) -> Iterator[Generation]:
     values, ends = capture(model, [case for _, case in ready], remote), _ends(model, options)
     rows = 1 if "padded generation" in family(model).lacks else rows
-    for start in range(0, len(ready), rows):
-        prompts, cases = zip(*ready[start : start + rows], strict=True)
-        layout = in_rows(prompts)
-        found = decode(model, layout.prompt, prepare(model, layout, cases, values), options, remote)
-        yield from (_told(model, prompt, line, ends) for prompt, line in zip(prompts, found.tolist(), strict=True))
+    for group in _groups(ready, rows):
+        told: dict[int, Generation] = {}
+        for batch, prefix in _batches(model, group, rows, remote):
+            prompts, cases = zip(*(group[number] for number in batch), strict=True)
+            layout = in_rows(prompts) if prefix is None else rows_of_one(prompts[0], len(batch))
+            cache = None if prefix is None else prefix.for_rows(len(batch))
+            found = decode(model, layout.prompt, prepare(model, layout, cases, values), options, remote, cache)
+            for number, prompt, line in zip(batch, prompts, found.tolist(), strict=True):
+                told[number] = _told(model, prompt, line, ends)
+        yield from (told[number] for number in range(len(group)))
+
+
+Ready = tuple[Prompt, Intervention]
+
+
+def _groups(ready: Sequence[Ready], rows: int) -> Iterator[list[Ready]]:
+    """Cases that are answered together: many of one prompt, or some of several."""
+    mixed: list[Ready] = []
+    for _, same in groupby(ready, key=lambda case: id(case[0])):
+        run = list(same)
+        if len(run) < SHARERS and len(mixed) + len(run) <= rows:
+            mixed += run
+            continue
+        if mixed:
+            yield mixed
+        yield run
+        mixed = []
+    if mixed:
+        yield mixed
+
+
+def _batches(
+    model: Any, group: Sequence[Ready], rows: int, remote: Remote
+) -> Iterator[tuple[list[int], Prefix | None]]:
+    """Numbers of the cases of each batch, and the prefix that all of it begins with, if any."""
+    prompt, numbers = group[0][0], list(range(len(group)))
+    alike = remote is False and all(other is prompt for other, _ in group)
+    branches = [branch_point(model, prompt, [case]) for _, case in group] if alike else []
+    sharing = [n for n in numbers[: len(branches)] if not why_not_shared(prompt, [group[n][1]], branches[n])]
+    cases = [group[number][1] for number in sharing]
+    prefix = prefix_of(model, prompt, cases, min((branches[n] for n in sharing), default=0)) if sharing else None
+    together = sharing if prefix is not None else []
+    rest = [number for number in numbers if number not in set(together)]
+    for some, shared in ((together, prefix), (rest, None)):
+        yield from ((some[first : first + rows], shared) for first in range(0, len(some), rows))
 
 
 def _ends(model: Any, options: dict[str, Any]) -> set[int]:

@@ -98,17 +98,19 @@ def packed_mask(packing, window, like):
     positions (None: all); tokens of a block, which lies in the prefix, see each other both ways.
     """
     prefix, length, span, chunk, blocks = packing
-    place = torch.arange(window[1], device=like.device)
-    copy = torch.where(place < prefix, -1, (place - prefix) // length)
-    position = torch.where(place < prefix, place, prefix + (place - prefix) % length)
+    query_offset, queries, key_offset, keys, _ = window
+    places = torch.arange(max(query_offset + queries, key_offset + keys), device=like.device)
+    copy = torch.where(places < prefix, -1, (places - prefix) // length)
+    position = torch.where(places < prefix, places, prefix + (places - prefix) % length)
+    rows, columns = places[query_offset : query_offset + queries, None], places[None, key_offset : key_offset + keys]
     mask = open_mask(window, like)
     for start, stop in blocks:
-        mask[:, :, start:stop, start:stop] = 0
-    closed = (copy[None, :] >= 0) & (copy[:, None] != copy[None, :])
+        mask.masked_fill_((start <= rows) & (rows < stop) & (start <= columns) & (columns < stop), 0)
+    closed = (copy[columns] >= 0) & (copy[rows] != copy[columns])
     if span is not None:
-        closed |= position[:, None] - position[None, :] >= span
+        closed |= position[rows] - position[columns] >= span
     if chunk is not None:
-        closed |= position[:, None] // chunk != position[None, :] // chunk
+        closed |= position[rows] // chunk != position[columns] // chunk
     return mask.masked_fill_(closed, float("-inf"))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -74,11 +75,13 @@ class Layout:
         prompt: what the model is given.
         seats: one per case.
         packing: `(prefix, length)` of the copies behind a shared prefix, or None.
+        start: the first place that runs; what lies before it is in a cache.
     """
 
     prompt: Prompt
     seats: tuple[Seat, ...]
     packing: tuple[int, int] | None = None
+    start: int = 0
 
 
 def as_it_is(prompt: Prompt) -> Layout:
@@ -119,3 +122,32 @@ def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
     seats = tuple(Seat(tokens=row, branch=branch, shift=case * length, shared=True) for case in range(cases))
     packed_row = replace(row, tokens=tuple(inputs["input_ids"][0].tolist()), stop=len(order), answer=len(order))
     return Layout(prompt=replace(prompt, inputs=inputs, rows=(packed_row,)), seats=seats, packing=(branch, length))
+
+
+def rows_of_one(prompt: Prompt, cases: int) -> Layout:
+    """The same prompt in every row of a batch, its image left out: for rows that begin in a cache."""
+    whole = {
+        name: value.repeat_interleave(cases, dim=0)
+        for name, value in prompt.inputs.items()
+        if counts_tokens(prompt, name) and (value.dim() > 2 or name in ("input_ids", "attention_mask"))
+    }
+    ids = position_ids(prompt)
+    if ids.dim() > 2:  # transformers would count them from the image, which it is not given
+        whole["position_ids"] = ids.repeat_interleave(cases, dim=1)
+        whole["logits_to_keep"] = torch.tensor([-1])  # a tensor that is no row's: nnsight then takes the rest as it is
+    seats = tuple(Seat(tokens=prompt.rows[0], row=case) for case in range(cases))
+    return Layout(prompt=replace(prompt, inputs=whole, rows=prompt.rows * cases, images=()), seats=seats)
+
+
+def behind(layout: Layout, prefix: int, cache: Any) -> Layout:
+    """A layout of which the tokens before `prefix`, which have been run, are in a cache."""
+    prompt = layout.prompt
+    inputs = {
+        name: value[:, prefix:]
+        for name, value in prompt.inputs.items()
+        if counts_tokens(prompt, name) and (value.dim() > 2 or name == "input_ids")
+    }
+    inputs["attention_mask"] = prompt.inputs["attention_mask"]
+    ids = prompt.inputs["position_ids"] if "position_ids" in prompt.inputs else position_ids(prompt)
+    inputs |= {"position_ids": ids[..., prefix:], "past_key_values": cache, "use_cache": True}
+    return replace(layout, prompt=replace(prompt, inputs=inputs), start=prefix)

@@ -14,9 +14,9 @@ from .errors import SpecError
 from .families import family, lacking
 from .interventions import CLEAN, Intervention
 from .layers import label
-from .layouts import Layout, as_it_is, in_rows, packed
+from .layouts import Layout, behind, in_rows, packed, rows_of_one
+from .prefixes import Prefix, branch_point, prefix_of, why_not_shared
 from .prompts import Prompt
-from .scope import scope
 from .spelling import spell, tokenizer_of
 from .traces import Remote, forward, logit_columns
 
@@ -121,12 +121,6 @@ def answer_token(model: Any, answer: str | int) -> int:
     raise SpecError(f"the answer {answer!r} is not one token but {pieces}; give the id of the token to score")
 
 
-def branch_point(model: Any, prompt: Prompt, cases: Sequence[Intervention]) -> int:
-    """First position that any case changes; the last token at the latest."""
-    here = scope(model, as_it_is(prompt).seats[0])
-    return min([prompt.rows[0].stop - 1, *(case.first_position(here) for case in cases)])
-
-
 def choose(model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: str) -> str:
     """`packed`, `rows` or `single`.
 
@@ -145,17 +139,10 @@ def choose(model: Any, prompt: Prompt, cases: Sequence[Intervention], execution:
 
 def why_not_packed(model: Any, prompt: Prompt, cases: Sequence[Intervention]) -> str:
     """Why variants cannot share the prefix before the first changed position; empty where they can."""
-    tokens, row = prompt.rows[0], family(model)
-    branch = branch_point(model, prompt, cases)
+    row = family(model)
     if "packed" in lacking(row):
         return f"models of type {row.name!r} cannot run variants behind a shared prefix: {lacking(row)['packed']}"
-    if any(position >= branch for image in tokens.images for position in image if position >= 0):
-        return "a variant changes image tokens, or text before the image, which cannot be shared"
-    if any(part.stage != "decoder" for case in cases for part in case.parts):
-        return "a variant changes a stage that runs before the text, which cannot be shared"
-    if tokens.start > 0:
-        return "a padded prompt cannot be packed"
-    return ""
+    return why_not_shared(prompt, cases, branch_point(model, prompt, cases))
 
 
 def score(
@@ -169,15 +156,27 @@ def score(
 ) -> list[list[float]]:
     """`[logit, logprob, rank, top token]` of the last position, one list a case."""
     branch = branch_point(model, prompt, cases)
-    each = prompt.rows[0].stop - branch if execution == "packed" else prompt.width
-    room = TOKENS_PER_PASS - (branch if execution == "packed" else 0)
+    alone = execution == "single" or remote is not False
+    shared = None if alone else prefix_of(model, prompt, cases, branch)
+    start = branch if shared is None else shared.length
+    each = prompt.rows[0].stop - start if execution == "packed" or shared is not None else prompt.width
+    room = TOKENS_PER_PASS - (start if execution == "packed" else 0)
     size = 1 if execution == "single" else max(1, room // each)
     found: list[list[float]] = []
-    for start in range(0, len(cases), size):
-        chunk = cases[start : start + size]
-        layout = packed(prompt, len(chunk), branch) if execution == "packed" else in_rows([prompt] * len(chunk))
+    for first in range(0, len(cases), size):
+        chunk = cases[first : first + size]
+        layout = _layout(prompt, len(chunk), start, execution, shared)
         found += _score_layout(model, layout, chunk, values, token, remote)
     return found
+
+
+def _layout(prompt: Prompt, cases: int, start: int, execution: str, shared: Prefix | None) -> Layout:
+    if execution == "packed":
+        layout = packed(prompt, cases, start)
+        return layout if shared is None else behind(layout, start, shared.for_rows(1))
+    if shared is None:
+        return in_rows([prompt] * cases)
+    return behind(rows_of_one(prompt, cases), start, shared.for_rows(cases))
 
 
 def _score_layout(
@@ -185,7 +184,7 @@ def _score_layout(
 ) -> list[list[float]]:
     places = [seat.place(seat.tokens.stop - 1) for seat in layout.seats]
     kept = sorted(set(places))
-    columns = logit_columns(model, kept)
+    columns = logit_columns(layout, kept)
     requests = tuple((seat.row, columns[place], token) for seat, place in zip(layout.seats, places, strict=True))
     plan = prepare(model, layout, cases, values)
     scores = forward(model, layout, plan, [], (readouts.answer_scores, requests), kept, remote)[0]

@@ -18,7 +18,7 @@ from .families import family
 from .layouts import Layout
 from .plan import Plan, stage_of
 from .positions import padded_positions
-from .prompts import Prompt
+from .prompts import Prompt, counts_tokens
 from .runner import collect, on_every_token, once
 from .sites import order_of
 
@@ -68,7 +68,7 @@ def forward(
     known = [
         stage_of(model, layout, name, layers) if layers else None for name, layers in zip(stages, wanted, strict=True)
     ]
-    edited, inputs = install_plan(model, plan), forward_inputs(layout.prompt, kept)
+    edited, inputs = install_plan(model, plan), forward_inputs(layout, kept)
     with torch.no_grad(), edited.trace(**inputs, remote=remote):
         found = save(collect(edited, known, body))
     results: list[list[Any]] = [[None] * len(steps) for steps in asked]
@@ -77,19 +77,40 @@ def forward(
     return [found[-1], *results]
 
 
-def forward_inputs(prompt: Prompt, kept: Sequence[int]) -> dict[str, Any]:
+def prefill(model: Any, prompt: Prompt, length: int) -> Any:
+    """The cache that a clean run of a prompt's first tokens leaves."""
+    inputs = {
+        name: value[:, :length] if counts_tokens(prompt, name) else value for name, value in prompt.inputs.items()
+    }
+    if "position_ids" in inputs:
+        inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
+    last = {"logits_to_keep": torch.tensor([length - 1])} if family(model).logits_to_keep else {}
+    with torch.no_grad(), model.trace(**inputs, **last, use_cache=True):
+        cache = save(model.output.past_key_values)
+    return cache
+
+
+def forward_inputs(layout: Layout, kept: Sequence[int]) -> dict[str, Any]:
     """What a plain forward is given: the encoding, positions where there is padding, and the logits wanted."""
-    wanted = {"logits_to_keep": torch.tensor(kept)} if family(prompt.model).logits_to_keep else {}
-    return {**prompt.inputs, **padded_positions(prompt), **wanted}
+    prompt = layout.prompt
+    if not family(prompt.model).logits_to_keep:
+        return {**prompt.inputs, **padded_positions(prompt)}
+    wanted = torch.tensor([place - layout.start for place in kept])
+    return {**prompt.inputs, **({} if layout.start else padded_positions(prompt)), "logits_to_keep": wanted}
 
 
-def logit_columns(model: Any, kept: Sequence[int]) -> dict[int, int]:
+def logit_columns(layout: Layout, kept: Sequence[int]) -> dict[int, int]:
     """For each place `kept` of the sequence, its row in the logits that a forward gives."""
-    return {place: at if family(model).logits_to_keep else place for at, place in enumerate(kept)}
+    few = family(layout.prompt.model).logits_to_keep
+    return {place: at if few else place - layout.start for at, place in enumerate(kept)}
 
 
-def decode(model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remote: Remote) -> torch.Tensor:
+def decode(
+    model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remote: Remote, cache: Any = None
+) -> torch.Tensor:
     """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
+
+    With a `cache` the first tokens of all rows have been run.
 
     Raises:
         SpecError: rows padded on the right, or at all where the model cannot do that; options that make
@@ -98,7 +119,8 @@ def decode(model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remo
     check_decoding(prompt, options)
     edited = install_plan(model, plan)
     options = {"do_sample": False, **family(model).generate_with, **options}
-    with torch.no_grad(), edited.generate(**prompt.inputs, **options, remote=remote) as tracer:
+    inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
+    with torch.no_grad(), edited.generate(**inputs, **options, remote=remote) as tracer:
         sequences: torch.Tensor = save(tracer.result.cpu())
     return sequences[:, prompt.width :]
 

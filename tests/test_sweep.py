@@ -147,16 +147,6 @@ def test_more_variants_than_a_forward_holds_are_split_over_several(
     expect_one_by_one(model, prompt, variants, frame)
 
 
-def test_a_packed_sweep_is_one_forward(model, prompt, forwards):
-    variants = [nv.Knockout("image", "last", layers=layer) for layer in range(4)]
-    nv.sweep(model, prompt, variants, answer=ANSWER)
-    assert len(forwards) == 1
-    nv.sweep(model, prompt, variants, answer=ANSWER, execution="rows")
-    assert len(forwards) == 2
-    nv.sweep(model, prompt, variants, answer=ANSWER, execution="single")
-    assert len(forwards) == 2 + 1 + len(variants)
-
-
 def test_a_row_tells_the_fields_of_its_variant(model, prompt, twin):
     variants = [
         nv.Knockout("image", "last", layers=nv.window(1, 3)),

@@ -40,6 +40,7 @@ ONE_IMAGE = "its processor takes one image a text"
 INSIDE = "positions are counted inside the model, so copies cannot be given theirs"
 TWO_AXES = "the encoder's tokens are shared anyway; the decoder counts positions inside the model"
 
+NEEDS_PIXELS = "its forward takes no text without pixels"
 ONE_BLOCK = "the prompt is one block, in which every token sees all others"
 
 TRIED = {
@@ -91,7 +92,7 @@ BLIP: dict[str, Any] = {
     "projector_after": "qformer",
     "grid": "queries",
     "writes_image": True,
-    "lacks": {"grid": QUERIES, "several images": ONE_IMAGE},
+    "lacks": {"grid": QUERIES, "several images": ONE_IMAGE, "prefix": NEEDS_PIXELS},
 }
 INSTRUCTED_INPUTS = {"pixel_values": "image", "qformer_input_ids": "row", "qformer_attention_mask": "row"}
 INSTRUCTBLIP: dict[str, Any] = {
@@ -346,6 +347,7 @@ ROWS = (
         grid="tiles by mark",
         inputs={"pixel_values": "piece"},
         assumes={**TRIED, "vision_config.tokenize_function": ("softmax",)},
+        lacks={"prefix": "the tower makes the token behind an image too"},
     ),
     Family(
         model_type="lfm2_vl",

@@ -32,7 +32,9 @@ STATE = "some layers carry a state through the sequence, which variants cannot s
 
 def lacking(row: Family) -> dict[str, str]:
     """What does not work, and why: what the row says, and what follows from its layers."""
-    return {**({"packed": STATE} if row.decoder.attention.layers == "typed" else {}), **row.lacks}
+    follows = {"packed": STATE} if row.decoder.attention.layers == "typed" else {}
+    follows |= {"prefix": row.lacks["packed"]} if "packed" in row.lacks else {}
+    return {**follows, **row.lacks}
 
 
 def works(rows: Iterable[Family]) -> tuple[pd.DataFrame, list[str]]:

@@ -1,0 +1,140 @@
+"""What variants share is run once, and is never stale."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import tiny
+import torch
+import zoo
+
+import nnsight_vlm as nv
+from nnsight_vlm.families import lacking, shape
+from nnsight_vlm.families.lookup import row_of
+
+ANSWER = 20
+LATE = [nv.Knockout("image", "last", layers=layer) for layer in range(4)]
+EARLY = [nv.Knockout("image", "query", layers=layer) for layer in range(4)]
+
+
+@pytest.fixture
+def fresh(model):
+    """A prompt that no test has swept before."""
+    return nv.encode(model, "what is the big red square left of the dog ?", tiny.picture(3))
+
+
+@pytest.fixture
+def twin(model):
+    """The same words about another picture."""
+    return nv.encode(model, "what is the big red square left of the dog ?", tiny.picture(6))
+
+
+def alone(model, prompt, variants):
+    return nv.sweep(model, prompt, variants, answer=ANSWER, execution="single")["logit"].to_numpy()
+
+
+def expect_equal(model, prompt, variants, frame):
+    expected = torch.tensor(alone(model, prompt, variants))
+    assert tiny.gap(torch.tensor(frame["logit"].to_numpy()), expected) < 1e-5
+
+
+@pytest.mark.parametrize("execution", ["packed", "rows"])
+def test_a_sweep_is_its_prefix_and_one_forward_and_a_second_one_the_forward_alone(model, fresh, forwards, execution):
+    frame = nv.sweep(model, fresh, EARLY, answer=ANSWER, execution=execution)
+    assert len(forwards) == 2
+    expect_equal(model, fresh, EARLY, frame)
+    before = len(forwards)
+    again = nv.sweep(model, fresh, list(reversed(EARLY)), answer=ANSWER, execution=execution)
+    assert len(forwards) == before + 1
+    assert again["logit"].tolist()[::-1] == pytest.approx(frame["logit"].tolist(), rel=1e-5)
+
+
+def test_a_longer_prefix_is_cut_and_a_shorter_one_serves_where_that_is_cheaper(model, fresh, forwards):
+    nv.sweep(model, fresh, LATE, answer=ANSWER)  # all but the last token are shared
+    assert len(forwards) == 2
+    frame = nv.sweep(model, fresh, EARLY, answer=ANSWER)
+    assert len(forwards) == 3
+    expect_equal(model, fresh, EARLY, frame)
+    other = nv.encode(model, "what is red ?", tiny.picture(4))
+    nv.sweep(model, other, EARLY[:3], answer=ANSWER)
+    before = len(forwards)
+    frame = nv.sweep(model, other, LATE[:3], answer=ANSWER)
+    assert len(forwards) == before + 1
+    expect_equal(model, other, LATE[:3], frame)
+
+
+def test_a_sweep_of_one_or_two_variants_is_one_forward(model, fresh, forwards):
+    nv.sweep(model, fresh, LATE[:1], answer=ANSWER)
+    assert len(forwards) == 1
+
+
+def test_weights_that_were_written_to_make_the_prefix_anew(fresh):
+    model = tiny.build()
+    prompt = nv.encode(model, "what is the big red square left of the dog ?", tiny.picture(3))
+    before = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+    with torch.no_grad():
+        model._module.model.language_model.layers[0].mlp.up_proj.weight.mul_(1.5)
+    after = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+    expect_equal(model, prompt, EARLY, after)
+    assert abs(after["logit"] - before["logit"]).max() > 1e-3
+
+
+def test_a_model_with_edits_of_its_own_has_a_prefix_of_its_own(model, fresh):
+    edited = nv.install(model, fresh, nv.Ablate("image", layers=1))
+    plain = nv.sweep(model, fresh, EARLY, answer=ANSWER)
+    expected = [nv.run(model, fresh, nv.Ablate("image", layers=1) | cut).logits[ANSWER] for cut in EARLY]
+    frame = nv.sweep(edited, fresh, EARLY, answer=ANSWER, execution="single")
+    assert tiny.gap(torch.tensor(frame["logit"].to_numpy()), torch.stack(expected).double()) < 1e-5
+    assert abs(plain["logit"] - frame["logit"]).max() > 1e-3
+
+
+def test_a_prefix_keeps_no_prompt_alive(model):
+    prompt = nv.encode(model, "what is red ?", tiny.picture(5))
+    nv.sweep(model, prompt, EARLY, answer=ANSWER)
+    known = weakref.ref(prompt)
+    del prompt
+    gc.collect()
+    assert known() is None
+
+
+def cases_of(model, prompt, twin):
+    return [
+        None,
+        nv.Knockout("image", "generated"),
+        nv.Knockout("image", ["query", "generated"], layers=[0, 2]),
+        nv.Ablate("image", layers=1),  # changes the image, so it cannot share
+        nv.Patch("query", source=twin, layers=1) | nv.Knockout("query", "generated", layers=3),
+        nv.Knockout("image", "last", heads=[(1, 0), (2, 3)]),
+    ]
+
+
+@pytest.mark.parametrize("rows", [2, 4, 32])
+def test_answers_under_several_conditions_share_the_prompt_and_equal_one_by_one(model, fresh, twin, rows):
+    cases = cases_of(model, fresh, twin)
+    shared = [
+        answer.tokens for answer in nv.generations(model, [(fresh, c) for c in cases], max_new_tokens=5, rows=rows)
+    ]
+    assert shared == [nv.generate(model, fresh, case, max_new_tokens=5).tokens for case in cases]
+
+
+def test_answers_to_several_prompts_stay_in_order(model, fresh, prompt, twin):
+    cases = cases_of(model, fresh, twin)
+    wanted = [(prompt, None), *((fresh, case) for case in cases), (twin, None), (prompt, nv.Knockout("image", "last"))]
+    told = list(nv.generations(model, wanted, max_new_tokens=4))
+    assert [answer.tokens for answer in told] == [
+        nv.generate(model, which, case, max_new_tokens=4).tokens for which, case in wanted
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name, member in zoo.ZOO.items()])
+def test_every_family_answers_from_a_shared_prefix_or_says_why_not(name):
+    attention = zoo.ZOO[name].implementations[0]
+    model, prompt = zoo.load(name, attention), zoo.prompt(name, attention)
+    row = row_of(model._module.config)
+    last = nv.Knockout("image", ("last", "generated"), layers="attention" if shape(model).recurrent else "all")
+    cases = [None, last, nv.Ablate(("last", "generated"), layers=1)]
+    told = [answer.tokens for answer in nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=4)]
+    assert told == [nv.generate(model, prompt, case, max_new_tokens=4).tokens for case in cases]
+    assert len(set(told)) > 1 or "prefix" in lacking(row)
