@@ -20,7 +20,7 @@ from .families import family, reach
 from .interventions import CLEAN, Capture, Intervention
 from .layouts import Layout, Seat, as_it_is, in_rows, rows_of_one
 from .plan import Plan, Written, compile_plan, read_outside
-from .prefixes import SHARERS, Prefix, branch_point, prefix_of, why_not_shared
+from .prefixes import SHARERS, Prefix, branch_point, prefix_of, shares, why_not_shared
 from .prompts import Prompt
 from .reads import Readout, Residual
 from .rows import Where, ascending, frozen, to_positions
@@ -349,8 +349,9 @@ def _batches(
     alike = remote is False and all(other is prompt for other, _ in group)
     branches = [branch_point(model, prompt, [case]) for _, case in group] if alike else []
     sharing = [n for n in numbers[: len(branches)] if not why_not_shared(prompt, [group[n][1]], branches[n])]
-    cases = [group[number][1] for number in sharing]
-    prefix = prefix_of(model, prompt, cases, min((branches[n] for n in sharing), default=0)) if sharing else None
+    first = min((branches[number] for number in sharing), default=0)
+    worth = shares(model, prompt, [group[number][1] for number in sharing], first)
+    prefix = prefix_of(model, prompt, first, len(sharing)) if worth else None
     together = sharing if prefix is not None else []
     rest = [number for number in numbers if number not in set(together)]
     for some, shared in ((together, prefix), (rest, None)):

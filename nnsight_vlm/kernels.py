@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import torch
 
+KEPT_MASKS = 3  # of those that layers share: a mask of a long packed sequence is large
 CLOSED = -1e4  # masks close an edge with less: -inf, or the least number of float16
 
 
@@ -128,14 +129,18 @@ def close_edges(inputs, cuts, window, form, memo):
     hidden = kwargs["latents"] if "latents" in kwargs else sequence(inputs)
     mask, held = kwargs.get(keyword), crossing(window, outside)
     known = (id(mask), id(cuts), held, packing, hidden.device)
-    if known not in memo:
+    found = memo.pop(known, None)
+    if found is None:
         base = mask
         if packing is not None:
             base = packed_mask(packing, held, hidden)
         elif mask is None:
             base = open_mask(held, hidden)
-        memo[known] = mask, shut(base, cuts, held, hidden.shape[0])  # holding on to a mask keeps its id its own
-    return args, {**kwargs, keyword: memo[known][1]}
+        found = mask, shut(base, cuts, held, hidden.shape[0])  # holding on to a mask keeps its id its own
+    memo[known] = found
+    if len(memo) > KEPT_MASKS:
+        del memo[next(iter(memo))]  # the one that was of use longest ago
+    return args, {**kwargs, keyword: found[1]}
 
 
 def shut(mask, cuts, window, batch):

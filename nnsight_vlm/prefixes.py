@@ -99,14 +99,15 @@ def why_not_shared(prompt: Prompt, cases: Sequence[Intervention], branch: int) -
     return "a padded prompt cannot be shared" if tokens.start > 0 else ""
 
 
-def prefix_of(model: Any, prompt: Prompt, cases: Sequence[Intervention], branch: int) -> Prefix | None:
-    """What the cases share, run once: the tokens before `branch` or, where a shorter prefix is kept, fewer.
+def shares(model: Any, prompt: Prompt, cases: Sequence[Intervention], branch: int) -> bool:
+    """Whether it is worth while, and possible, to run what lies before `branch` once for all cases."""
+    known = "prefix" not in lacking(family(model))
+    return known and len(cases) >= SHARERS and not why_not_shared(prompt, cases, branch)
 
-    None where the cases are too few, cannot share it, or the model cannot go on from it.
-    """
-    if len(cases) < SHARERS or "prefix" in lacking(family(model)) or why_not_shared(prompt, cases, branch):
-        return None
-    kept = _LAST.get(model, prompt, branch, len(cases))
+
+def prefix_of(model: Any, prompt: Prompt, branch: int, copies: int) -> Prefix:
+    """The tokens before `branch`, run once; where a kept prefix is shorter and so many copies cheap, that one."""
+    kept = _LAST.get(model, prompt, branch, copies)
     if kept is not None:
         return kept
     return _LAST.keep(model, prompt, Prefix(length=branch, cache=prefill(model, prompt, branch)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,14 +15,19 @@ from .families import family, lacking
 from .interventions import CLEAN, Intervention
 from .layers import label
 from .layouts import Layout, behind, in_rows, packed, rows_of_one
-from .prefixes import Prefix, branch_point, prefix_of, why_not_shared
+from .memory import cases_that_fit, out_of_memory
+from .prefixes import Prefix, branch_point, prefix_of, shares, why_not_shared
 from .prompts import Prompt
 from .spelling import spell, tokenizer_of
 from .traces import Remote, forward, logit_columns
 
 EXECUTIONS = ("auto", "packed", "rows", "single")
-TOKENS_PER_PASS = 4096
-"""Tokens that one forward may hold before variants are split over several."""
+TOKENS_PER_PASS = 512
+"""Tokens of variants that one forward behind a prefix holds: more would look at each other for nothing."""
+ALONE = 4096
+"""The same where the prefix is run with them."""
+PASS = 64
+"""How many tokens cost as much as a forward's fixed part."""
 
 
 def sweep(
@@ -32,6 +37,7 @@ def sweep(
     *,
     answer: str | int,
     execution: str = "auto",
+    memory: int | None = None,
     remote: Remote = False,
 ) -> pd.DataFrame:
     """The answer's score under every variant, and in the clean run.
@@ -44,6 +50,8 @@ def sweep(
         execution: `packed` shares everything before the first changed position between the
             variants, `rows` makes them rows of a batch, `single` runs them one by one, `auto` chooses.
             All give the same numbers.
+        memory: bytes that a forward may take beside the weights; default a quarter of what is free on the
+            model's device. Where memory runs out all the same, fewer variants are run at once.
         remote: nnsight's own meaning.
 
     Returns:
@@ -61,7 +69,7 @@ def sweep(
         check(model, prompt, case)
     chosen = choose(model, prompt, cases, execution)
     values = capture(model, cases, remote)
-    clean, *scores = score(model, prompt, [CLEAN, *cases], values, token, chosen, remote)
+    clean, *scores = score(model, prompt, [CLEAN, *cases], values, token, chosen, remote, memory)
     known = {"clean_logit": clean[0], "clean_logprob": clean[1]}
     rows = [
         {"variant": name, **_fields(case), **_columns(model, found), **known}
@@ -153,21 +161,66 @@ def score(
     token: int,
     execution: str,
     remote: Remote,
+    memory: int | None = None,
 ) -> list[list[float]]:
     """`[logit, logprob, rank, top token]` of the last position, one list a case."""
-    branch = branch_point(model, prompt, cases)
-    alone = execution == "single" or remote is not False
-    shared = None if alone else prefix_of(model, prompt, cases, branch)
-    start = branch if shared is None else shared.length
-    each = prompt.rows[0].stop - start if execution == "packed" or shared is not None else prompt.width
-    room = TOKENS_PER_PASS - (start if execution == "packed" else 0)
-    size = 1 if execution == "single" else max(1, room // each)
-    found: list[list[float]] = []
-    for first in range(0, len(cases), size):
-        chunk = cases[first : first + size]
-        layout = _layout(prompt, len(chunk), start, execution, shared)
-        found += _score_layout(model, layout, chunk, values, token, remote)
-    return found
+    found: dict[int, list[float]] = {}
+    for numbers, start, shared in _groups(model, prompt, cases, execution, remote):
+        size = _size(model, prompt, start, execution, shared, memory)
+        left = numbers
+        while left:
+            some = left[:size]
+            layout = _layout(prompt, len(some), start, execution, shared)
+            try:
+                scored = _score_layout(model, layout, [cases[number] for number in some], values, token, remote)
+            except RuntimeError as error:
+                if len(some) == 1 or not out_of_memory(error):
+                    raise
+                size = len(some) // 2
+                continue
+            found |= dict(zip(some, scored, strict=True))
+            left = left[len(some) :]
+    return [found[number] for number in range(len(cases))]
+
+
+def _size(model: Any, prompt: Prompt, start: int, execution: str, shared: Prefix | None, memory: int | None) -> int:
+    """How many cases one forward takes."""
+    if execution == "single":
+        return 1
+    rows = execution == "rows"
+    each = prompt.width if rows and shared is None else prompt.rows[0].stop - start
+    room = TOKENS_PER_PASS if shared is not None else ALONE - (0 if rows else start)
+    before = 0 if rows and shared is None else start
+    return cases_that_fit(model, max(1, room // each), each, before, rows, memory)
+
+
+def _groups(
+    model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: str, remote: Remote
+) -> Iterator[tuple[list[int], int, Prefix | None]]:
+    """Numbers of cases that run together, the first position that any of them changes, and what they share.
+
+    With a prefix in a cache, cases that change late positions only are not made to run the earlier ones:
+    late groups come first, so that a prefix is made once and then cut.
+    """
+    everything, branch = list(range(len(cases))), branch_point(model, prompt, cases)
+    if execution == "single" or remote is not False or not shares(model, prompt, cases, branch):
+        yield everything, branch, None
+        return
+    for numbers, start in _by_branch([branch_point(model, prompt, [case]) for case in cases]):
+        shared = prefix_of(model, prompt, start, len(numbers))
+        yield numbers, shared.length, shared
+
+
+def _by_branch(branches: Sequence[int]) -> list[tuple[list[int], int]]:
+    """Numbers and branch point of each group, latest first; a group that would save little joins an earlier one."""
+    groups: list[tuple[list[int], int]] = []
+    for start in sorted(set(branches)):
+        numbers = [number for number, branch in enumerate(branches) if branch == start]
+        if groups and len(numbers) * (start - groups[-1][1]) < PASS:
+            groups[-1][0].extend(numbers)
+        else:
+            groups.append((numbers, start))
+    return groups[::-1]
 
 
 def _layout(prompt: Prompt, cases: int, start: int, execution: str, shared: Prefix | None) -> Layout:

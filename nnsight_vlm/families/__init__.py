@@ -2,7 +2,7 @@
 
 from .lookup import check_attention, family, row_of
 from .row import Attends, Family, Stage
-from .sizes import Reach, Shape, head_count, layer_count, layers_with, reach, shape
+from .sizes import Reach, Shape, head_count, layer_count, layers_with, part_of, reach, shape
 from .table import FAMILIES
 from .works import lacking
 
@@ -19,6 +19,7 @@ __all__ = [
     "lacking",
     "layer_count",
     "layers_with",
+    "part_of",
     "reach",
     "row_of",
     "shape",

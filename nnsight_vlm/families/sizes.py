@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .lookup import RECURRENT, family, flag
 from .row import Stage
@@ -145,9 +146,18 @@ class Shape:
     asks: tuple[int, ...]
 
 
+_KNOWN: WeakKeyDictionary[Any, dict[str, Shape]] = WeakKeyDictionary()
+
+
 def shape(model: Any, name: str = "decoder") -> Shape:
-    """The sizes of a stage of a model."""
-    stage = family(model).stages[name]
+    """The sizes of a stage of a model, looked up once."""
+    stage, known = family(model).stages[name], _KNOWN.setdefault(model._module, {})
+    if name not in known or known[name].stage is not stage:
+        known[name] = _shape(model, stage)
+    return known[name]
+
+
+def _shape(model: Any, stage: Stage) -> Shape:
     return Shape(
         stage=stage,
         layer_count=layer_count(model, stage),
