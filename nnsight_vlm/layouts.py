@@ -139,6 +139,20 @@ def rows_of_one(prompt: Prompt, cases: int) -> Layout:
     return Layout(prompt=replace(prompt, inputs=whole, rows=prompt.rows * cases, images=()), seats=seats)
 
 
+def rows_embedded(prompt: Prompt, cases: int, embedded: torch.Tensor) -> Layout:
+    """The same prompt in every row of a batch, given as what enters the decoder: its image has been seen."""
+    layout = rows_of_one(prompt, cases)
+    counted = {
+        name: value.repeat_interleave(cases, dim=0)
+        for name, value in prompt.inputs.items()
+        if counts_tokens(prompt, name) and name != "input_ids"
+    }
+    inputs = {**counted, "inputs_embeds": embedded.repeat_interleave(cases, dim=0)}
+    ids = position_ids(prompt)
+    inputs["position_ids"] = ids.repeat_interleave(cases, dim=ids.dim() - 2)
+    return replace(layout, prompt=replace(layout.prompt, inputs=inputs))
+
+
 def behind(layout: Layout, prefix: int, cache: Any) -> Layout:
     """A layout of which the tokens before `prefix`, which have been run, are in a cache."""
     prompt = layout.prompt

@@ -33,14 +33,14 @@ def needed_bytes(model: Any, cases: int, each: int, before: int, rows: bool) -> 
     here = shape(model)
     config = part_of(model, here.stage)
     item = torch.finfo(model._module.dtype).bits // 8
-    keys = getattr(config, "num_key_value_heads", None) or here.head_count
-    head = getattr(config, "head_dim", None) or here.width // here.head_count
-    cached = 2 * keys * head * here.layer_count * item
-    state = (STATES * here.width + 3 * (getattr(config, "intermediate_size", None) or 4 * here.width)) * item
+    grouped = (getattr(config, "num_key_value_heads", None) or here.head_count) / here.head_count
+    cached = 2 * here.width * grouped * here.layer_count * item
+    inner = getattr(config, "intermediate_size", None) or 4 * here.width  # some name one for every layer
+    state = (STATES * here.width + 3 * (max(inner) if isinstance(inner, list) else inner)) * item
     tokens, seen = cases * each, before + (each if rows else cases * each)
     eager = config._attn_implementation == "eager"
     edges = tokens * seen * (MASKS * item + (3 * 4 * here.head_count if eager else 0))
-    return tokens * (cached + state) + edges + (cases if rows else 1) * before * cached
+    return int(tokens * (cached + state) + edges + (cases if rows else 1) * before * cached)
 
 
 def cases_that_fit(model: Any, most: int, each: int, before: int, rows: bool, memory: int | None) -> int:

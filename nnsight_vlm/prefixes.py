@@ -99,6 +99,13 @@ def why_not_shared(prompt: Prompt, cases: Sequence[Intervention], branch: int) -
     return "a padded prompt cannot be shared" if tokens.start > 0 else ""
 
 
+def sees_once(model: Any, cases: Sequence[Intervention]) -> bool:
+    """Whether cases that change the image's tokens can at least share what the vision tower made of it."""
+    parts = [part for case in cases for part in case.parts]
+    early = any(part.stage != "decoder" or part.fields().get("site") == "features" for part in parts)
+    return len(cases) > 1 and not early and "embedded" not in lacking(family(model))
+
+
 def shares(model: Any, prompt: Prompt, cases: Sequence[Intervention], branch: int) -> bool:
     """Whether it is worth while, and possible, to run what lies before `branch` once for all cases."""
     known = "prefix" not in lacking(family(model))

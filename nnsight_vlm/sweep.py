@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import torch
 
 from . import readouts
 from .engine import Values, as_intervention, capture, check, prepare
@@ -14,12 +15,12 @@ from .errors import SpecError
 from .families import family, lacking
 from .interventions import CLEAN, Intervention
 from .layers import label
-from .layouts import Layout, behind, in_rows, packed, rows_of_one
+from .layouts import Layout, behind, in_rows, packed, rows_embedded, rows_of_one
 from .memory import cases_that_fit, out_of_memory
-from .prefixes import Prefix, branch_point, prefix_of, shares, why_not_shared
+from .prefixes import Prefix, branch_point, prefix_of, sees_once, shares, why_not_shared
 from .prompts import Prompt
 from .spelling import spell, tokenizer_of
-from .traces import Remote, forward, logit_columns
+from .traces import Remote, embed, forward, logit_columns
 
 EXECUTIONS = ("auto", "packed", "rows", "single")
 TOKENS_PER_PASS = 512
@@ -165,12 +166,13 @@ def score(
 ) -> list[list[float]]:
     """`[logit, logprob, rank, top token]` of the last position, one list a case."""
     found: dict[int, list[float]] = {}
+    embedded = _embedded(model, prompt, cases, execution, remote)
     for numbers, start, shared in _groups(model, prompt, cases, execution, remote):
         size = _size(model, prompt, start, execution, shared, memory)
         left = numbers
         while left:
             some = left[:size]
-            layout = _layout(prompt, len(some), start, execution, shared)
+            layout = _layout(prompt, len(some), start, execution, shared, embedded)
             try:
                 scored = _score_layout(model, layout, [cases[number] for number in some], values, token, remote)
             except RuntimeError as error:
@@ -223,10 +225,24 @@ def _by_branch(branches: Sequence[int]) -> list[tuple[list[int], int]]:
     return groups[::-1]
 
 
-def _layout(prompt: Prompt, cases: int, start: int, execution: str, shared: Prefix | None) -> Layout:
+def _embedded(
+    model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: str, remote: Remote
+) -> torch.Tensor | None:
+    """What enters the decoder, for rows that share nothing else."""
+    shared = shares(model, prompt, cases, branch_point(model, prompt, cases))
+    if execution != "rows" or remote is not False or shared or not sees_once(model, cases):
+        return None
+    return embed(model, prompt) if prompt.rows[0].images else None
+
+
+def _layout(
+    prompt: Prompt, cases: int, start: int, execution: str, shared: Prefix | None, embedded: torch.Tensor | None
+) -> Layout:
     if execution == "packed":
         layout = packed(prompt, cases, start)
         return layout if shared is None else behind(layout, start, shared.for_rows(1))
+    if shared is None and embedded is not None:
+        return rows_embedded(prompt, cases, embedded)
     if shared is None:
         return in_rows([prompt] * cases)
     return behind(rows_of_one(prompt, cases), start, shared.for_rows(cases))

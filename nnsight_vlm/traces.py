@@ -15,12 +15,13 @@ from nnsight.intervention.interleaver import OutOfOrderError
 
 from .errors import SpecError
 from .families import family
+from .kernels import sequence
 from .layouts import Layout
 from .plan import Plan, stage_of
 from .positions import padded_positions
 from .prompts import Prompt, counts_tokens
 from .runner import collect, on_every_token, once
-from .sites import order_of
+from .sites import OUTSIDE, located, order_of
 
 Remote = bool | str
 UNREACHED = (AttributeError, OutOfOrderError)
@@ -88,6 +89,15 @@ def prefill(model: Any, prompt: Prompt, length: int) -> Any:
     with torch.no_grad(), model.trace(**inputs, **last, use_cache=True):
         cache = save(model.output.past_key_values)
     return cache
+
+
+def embed(model: Any, prompt: Prompt) -> torch.Tensor:
+    """What enters the decoder, `[row, position, width]`; the model is stopped there."""
+    path, _ = located(family(model), "decoder", "embedding", OUTSIDE)
+    with torch.no_grad(), model.trace(**prompt.inputs) as tracer:
+        found = save(sequence(model.get(path).inputs))
+        tracer.stop()
+    return torch.as_tensor(found)
 
 
 def forward_inputs(layout: Layout, kept: Sequence[int]) -> dict[str, Any]:

@@ -138,3 +138,23 @@ def test_every_family_answers_from_a_shared_prefix_or_says_why_not(name):
     told = [answer.tokens for answer in nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=4)]
     assert told == [nv.generate(model, prompt, case, max_new_tokens=4).tokens for case in cases]
     assert len(set(told)) > 1 or "prefix" in lacking(row)
+
+
+@pytest.mark.parametrize("name", [name for name, member in zoo.ZOO.items()])
+def test_variants_that_change_the_image_have_it_seen_once_and_equal_one_by_one(name):
+    attention = zoo.ZOO[name].implementations[0]
+    model, prompt = zoo.load(name, attention), zoo.prompt(name, attention)
+    if prompt["image"][0] < 0:
+        pytest.skip("the image is not in the sequence")
+    twin = zoo.prompt(name, attention, seed=2)
+    variants = [nv.Ablate("image", layers=0), nv.Patch("image", source=twin, layers=1), nv.Ablate("last", layers=1)]
+    seen = []
+    tower = model._module.get_encoder(modality="image")
+    hook = tower.register_forward_pre_hook(lambda *_: seen.append(1))
+    rows = nv.sweep(model, prompt, variants, answer=60, execution="rows")
+    hook.remove()
+    if "embedded" not in lacking(row_of(model._module.config)) and tower is not model._module:
+        assert len(seen) == 2  # of the picture, and of the one that lends its states
+    single = nv.sweep(model, prompt, variants, answer=60, execution="single")
+    scale = abs(single["logit"]).max()
+    assert abs(rows["logit"] - single["logit"]).max() <= max(zoo.ZOO[name].rounding, 1e-5) * max(scale, 1)

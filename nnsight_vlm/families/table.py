@@ -40,6 +40,7 @@ ONE_IMAGE = "its processor takes one image a text"
 INSIDE = "positions are counted inside the model, so copies cannot be given theirs"
 TWO_AXES = "the encoder's tokens are shared anyway; the decoder counts positions inside the model"
 
+PER_LAYER = "layers are handed something of every token's id besides"
 NEEDS_PIXELS = "its forward takes no text without pixels"
 ONE_BLOCK = "the prompt is one block, in which every token sees all others"
 
@@ -92,7 +93,12 @@ BLIP: dict[str, Any] = {
     "projector_after": "qformer",
     "grid": "queries",
     "writes_image": True,
-    "lacks": {"grid": QUERIES, "several images": ONE_IMAGE, "prefix": NEEDS_PIXELS},
+    "lacks": {
+        "grid": QUERIES,
+        "several images": ONE_IMAGE,
+        "prefix": NEEDS_PIXELS,
+        "embedded": NEEDS_PIXELS,
+    },
 }
 INSTRUCTED_INPUTS = {"pixel_values": "image", "qformer_input_ids": "row", "qformer_attention_mask": "row"}
 INSTRUCTBLIP: dict[str, Any] = {
@@ -154,7 +160,8 @@ ROWS = (
         **QWEN,
         lacks={
             "features": "the image enters the first layers again (DeepStack), so a write at the projector alone leaves "
-            'it in; write site="residual" in a layer behind them'
+            'it in; write site="residual" in a layer behind them',
+            "embedded": "the image enters the first layers again (DeepStack)",
         },
     ),
     Family(
@@ -198,7 +205,7 @@ ROWS = (
         projector="model.embed_vision",
         grid="soft tokens",
         assumes={"text_config.altup_active_idx": (0,)},
-        lacks={"features": TWO_CALLS},
+        lacks={"features": TWO_CALLS, "embedded": PER_LAYER},
     ),
     Family(
         **GEMMA4,
@@ -207,7 +214,12 @@ ROWS = (
         block_layers=("sliding_attention",),
         needs=("mm_token_type_ids",),
     ),
-    Family(**GEMMA4, name="gemma4-causal", when={"text_config.use_bidirectional_attention": None}),
+    Family(
+        **GEMMA4,
+        name="gemma4-causal",
+        when={"text_config.use_bidirectional_attention": None},
+        lacks={"embedded": PER_LAYER},
+    ),
     Family(**IDEFICS3, model_type="idefics3"),
     Family(**IDEFICS3, model_type="smolvlm"),
     Family(
@@ -269,6 +281,7 @@ ROWS = (
         image_at="cross",
         inputs={"pixel_values": "row", "aspect_ratio_ids": "row", "aspect_ratio_mask": "row"},
         needs=("cross_attention_mask",),
+        lacks={"embedded": "the image does not enter with the text"},
     ),
     Family(
         model_type="florence2",

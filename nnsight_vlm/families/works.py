@@ -27,6 +27,7 @@ COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
 """For each column of what works: what a row lacks where it does not, and what it may lack where most of it does."""
 
 
+INSIDE = "positions are counted inside the model"
 STATE = "some layers carry a state through the sequence, which variants cannot share; they run as rows"
 
 
@@ -34,6 +35,7 @@ def lacking(row: Family) -> dict[str, str]:
     """What does not work, and why: what the row says, and what follows from its layers."""
     follows = {"packed": STATE} if row.decoder.attention.layers == "typed" else {}
     follows |= {"prefix": row.lacks["packed"]} if "packed" in row.lacks else {}
+    follows |= {"embedded": INSIDE} if row.positions == "own" else {}
     return {**follows, **row.lacks}
 
 
