@@ -92,7 +92,8 @@ def branch_point(model: Any, prompt: Prompt, cases: Sequence[Intervention]) -> i
 def why_not_shared(prompt: Prompt, cases: Sequence[Intervention], branch: int) -> str:
     """Why cases cannot share what lies before `branch`; empty where they can."""
     tokens = prompt.rows[0]
-    if any(position >= branch for image in tokens.images for position in image if position >= 0):
+    seen = [position for image in tokens.images for position in image if position >= 0]
+    if branch == 0 or any(position >= branch for position in (*seen, *tokens.marks)):
         return "a variant changes image tokens, or text before the image, which cannot be shared"
     if any(part.stage != "decoder" for case in cases for part in case.parts):
         return "a variant changes a stage that runs before the text, which cannot be shared"

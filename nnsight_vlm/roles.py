@@ -172,6 +172,7 @@ def _of_keys(
         images=keys,
         cells=cells,
         outside=outside,
+        marks=tuple(marks),
         feature_rows=outside,
         named=(
             ("system", to_ranges([position for position in told if position < marks[0]])),

@@ -107,6 +107,7 @@ class Row:
         bos: position of the token that opens the text, if there is one.
         outside: how many keys lie outside the sequence; their positions are `-outside .. -1`.
         outside_tokens: their token ids, where they are tokens.
+        marks: positions from which on images that lie outside are seen.
         readers: how many of the first tokens read what lies outside; None for all.
         blocks: stretches whose tokens see each other in both directions.
         features: for each image and token its row in the projector's output, -1 for none; empty where
@@ -125,6 +126,7 @@ class Row:
     bos: int | None = None
     outside: int = 0
     outside_tokens: tuple[int, ...] = ()
+    marks: tuple[int, ...] = ()
     readers: int | None = None
     blocks: Ranges = ()
     features: tuple[tuple[int, ...], ...] = ()
@@ -260,6 +262,7 @@ class Row:
             answer=self.answer + by,
             images=tuple(tuple(map(moved, image)) for image in self.images),
             bos=None if self.bos is None else moved(self.bos),
+            marks=tuple(map(moved, self.marks)),
             blocks=all_moved(self.blocks),
             named=tuple((name, all_moved(ranges)) for name, ranges in self.named),
         )

@@ -21,6 +21,8 @@ COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "generate": ("generate", ("padded generation",)),
     "several images": ("several images", ()),
     "packed sweep": ("packed", ()),
+    "cached prefix": ("prefix", ()),
+    "image seen once": ("embedded", ()),
     "sdpa": ("sdpa", ()),
     "static cache": ("static cache", ()),
 }
