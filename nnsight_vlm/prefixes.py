@@ -92,8 +92,7 @@ def branch_point(model: Any, prompt: Prompt, cases: Sequence[Intervention]) -> i
 def why_not_shared(prompt: Prompt, cases: Sequence[Intervention], branch: int) -> str:
     """Why cases cannot share what lies before `branch`; empty where they can."""
     tokens = prompt.rows[0]
-    seen = [position for image in tokens.images for position in image if position >= 0]
-    if branch == 0 or any(position >= branch for position in (*seen, *tokens.marks)):
+    if any(position >= branch for image in tokens.images for position in image if position >= 0):
         return "a variant changes image tokens, or text before the image, which cannot be shared"
     if any(part.stage != "decoder" for case in cases for part in case.parts):
         return "a variant changes a stage that runs before the text, which cannot be shared"
@@ -109,7 +108,7 @@ def sees_once(model: Any, cases: Sequence[Intervention]) -> bool:
 
 def shares(model: Any, prompt: Prompt, cases: Sequence[Intervention], branch: int) -> bool:
     """Whether it is worth while, and possible, to run what lies before `branch` once for all cases."""
-    known = "prefix" not in lacking(family(model))
+    known = "prefix" not in lacking(family(model)) and branch > max(prompt.rows[0].marks, default=0)
     return known and len(cases) >= SHARERS and not why_not_shared(prompt, cases, branch)
 
 
