@@ -32,6 +32,11 @@ class Intervention(ABC):
     stage: str
 
     @property
+    def acts_in(self) -> str:
+        """The stage that a single intervention changes."""
+        return self.stage
+
+    @property
     def parts(self) -> tuple[Intervention, ...]:
         """The single interventions, left to right."""
         return (self,)
@@ -148,12 +153,8 @@ class Knockout(Intervention):
             return tokens.start
         last = tokens.stop - 1
         first = min((start for start, _ in scope.ranges(self.source)), default=last)
-        reached = (
-            max(start, next(p for p in range(start, tokens.stop) if tokens.last_seen(p) >= first))
-            for start, stop in scope.ranges(self.target)
-            if any(tokens.last_seen(p) >= first for p in range(start, tokens.stop if stop is None else stop))
-        )
-        return _opened(tokens, min(reached, default=last))
+        targets = to_positions(scope.ranges(self.target), tokens.stop)
+        return _opened(tokens, next((place for place in targets if tokens.last_seen(place) >= first), last))
 
     def fields(self) -> dict[str, Any]:
         named = {"kind": type(self).__name__.lower(), "source": self.source, "target": self.target}
@@ -226,6 +227,10 @@ class StateWrite(Intervention):
     def captured(self, prompt: Prompt, under: Intervention | None, where: Where) -> Capture:
         """The same site of another run."""
         return Capture(prompt=prompt, under=under, where=where, layers=self.layers, site=self.site, stage=self.stage)
+
+    @property
+    def acts_in(self) -> str:
+        return self.at[0]
 
     @property
     def at(self) -> tuple[str, str]:

@@ -36,7 +36,8 @@ def index(ranges, offset, length, device):
 
 def sequence_name(inputs):
     """The keyword by which a module is handed its sequence; None where that is its first argument."""
-    named = [name for name in ("inputs_embeds", "hidden_states", "input_ids") if inputs[1].get(name) is not None]
+    names = ("inputs_embeds", "hidden_states", "latents", "input_ids")
+    named = [name for name in names if inputs[1].get(name) is not None]
     return named[0] if named else None
 
 
@@ -126,8 +127,7 @@ def close_edges(inputs, cuts, window, form, memo):
     """
     args, kwargs = inputs
     keyword, outside, packing = form
-    hidden = kwargs["latents"] if "latents" in kwargs else sequence(inputs)
-    mask, held = kwargs.get(keyword), crossing(window, outside)
+    hidden, mask, held = sequence(inputs), kwargs.get(keyword), crossing(window, outside)
     known = (id(mask), id(cuts), held, packing, hidden.device)
     found = memo.pop(known, None)
     if found is None:

@@ -124,33 +124,36 @@ def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
     return Layout(prompt=replace(prompt, inputs=inputs, rows=(packed_row,)), seats=seats, packing=(branch, length))
 
 
+def _same_rows(prompt: Prompt, cases: int, inputs: dict[str, Any]) -> Layout:
+    """The same prompt in every row of a batch, given as these inputs: its image has been seen."""
+    seats = tuple(Seat(tokens=prompt.rows[0], row=case) for case in range(cases))
+    return Layout(prompt=replace(prompt, inputs=inputs, rows=prompt.rows * cases, images=()), seats=seats)
+
+
 def rows_of_one(prompt: Prompt, cases: int) -> Layout:
     """The same prompt in every row of a batch, its image left out: for rows that begin in a cache."""
-    whole = {
+    inputs = {
         name: value.repeat_interleave(cases, dim=0)
         for name, value in prompt.inputs.items()
         if counts_tokens(prompt, name) and (value.dim() > 2 or name in ("input_ids", "attention_mask"))
     }
     ids = position_ids(prompt)
     if ids.dim() > 2:  # transformers would count them from the image, which it is not given
-        whole["position_ids"] = ids.repeat_interleave(cases, dim=1)
-        whole["logits_to_keep"] = torch.tensor([-1])  # a tensor that is no row's: nnsight then takes the rest as it is
-    seats = tuple(Seat(tokens=prompt.rows[0], row=case) for case in range(cases))
-    return Layout(prompt=replace(prompt, inputs=whole, rows=prompt.rows * cases, images=()), seats=seats)
+        inputs["position_ids"] = ids.repeat_interleave(cases, dim=1)
+        inputs["logits_to_keep"] = torch.tensor([-1])  # a tensor that is no row's: nnsight then takes the rest as it is
+    return _same_rows(prompt, cases, inputs)
 
 
 def rows_embedded(prompt: Prompt, cases: int, embedded: torch.Tensor) -> Layout:
-    """The same prompt in every row of a batch, given as what enters the decoder: its image has been seen."""
-    layout = rows_of_one(prompt, cases)
-    counted = {
+    """The same prompt in every row of a batch, given as what enters the decoder."""
+    inputs = {
         name: value.repeat_interleave(cases, dim=0)
         for name, value in prompt.inputs.items()
         if counts_tokens(prompt, name) and name != "input_ids"
     }
-    inputs = {**counted, "inputs_embeds": embedded.repeat_interleave(cases, dim=0)}
     ids = position_ids(prompt)
     inputs["position_ids"] = ids.repeat_interleave(cases, dim=ids.dim() - 2)
-    return replace(layout, prompt=replace(layout.prompt, inputs=inputs))
+    return _same_rows(prompt, cases, {**inputs, "inputs_embeds": embedded.repeat_interleave(cases, dim=0)})
 
 
 def behind(layout: Layout, prefix: int, cache: Any) -> Layout:
@@ -162,6 +165,5 @@ def behind(layout: Layout, prefix: int, cache: Any) -> Layout:
         if counts_tokens(prompt, name) and (value.dim() > 2 or name == "input_ids")
     }
     inputs["attention_mask"] = prompt.inputs["attention_mask"]
-    ids = prompt.inputs["position_ids"] if "position_ids" in prompt.inputs else position_ids(prompt)
-    inputs |= {"position_ids": ids[..., prefix:], "past_key_values": cache, "use_cache": True}
+    inputs |= {"position_ids": position_ids(prompt)[..., prefix:], "past_key_values": cache, "use_cache": True}
     return replace(layout, prompt=replace(prompt, inputs=inputs), start=prefix)

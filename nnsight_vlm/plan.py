@@ -87,10 +87,6 @@ def compile_plan(model: Any, layout: Layout, writes: Iterable[Written]) -> Plan:
     return Plan(rows=len(layout.prompt), once=tuple(groups.values()), stage=decoder[0], every_token=decoder[1])
 
 
-def _layers(steps: Iterable[Step]) -> set[int]:
-    return {step[0] for step in steps}
-
-
 def _step(
     model: Any, row: Family, layout: Layout, stage: str, name: str, layer: int, writes: tuple[Write, ...]
 ) -> Step:

@@ -7,10 +7,10 @@ image to be seen once. The prefix of the last prompt stays, and serves the next 
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers.cache_utils import DynamicLayer
@@ -41,30 +41,18 @@ class Prefix:
         return fresh
 
 
-class _Last:
-    """The prefix of the prompt that was asked for last, for as long as prompt and model are as they were."""
-
-    def __init__(self) -> None:
-        self.prompt: Any = lambda: None
-        self.state: Any = None
-        self.prefix: Prefix | None = None
-
-    def get(self, model: Any, prompt: Prompt, length: int, copies: int) -> Prefix | None:
-        """A kept prefix, cut if it is longer; None where a new one costs fewer tokens than longer copies."""
-        if self.prompt() is not prompt or self.state != _state(model) or self.prefix is None:
-            return None
-        kept = self.prefix
-        if kept.length > length:
-            return _cropped(kept, length)
-        return kept if (length - kept.length) * copies <= length else None
-
-    def keep(self, model: Any, prompt: Prompt, prefix: Prefix) -> Prefix:
-        """Keep it in place of the one before."""
-        self.prompt, self.state, self.prefix = weakref.ref(prompt), _state(model), prefix
-        return prefix
+_LAST: WeakKeyDictionary[Prompt, tuple[Any, Prefix]] = WeakKeyDictionary()
+"""The prefix of the prompt that was asked for last, and the state its model was in; it goes with the prompt."""
 
 
-_LAST = _Last()
+def _kept(model: Any, prompt: Prompt, length: int, copies: int) -> Prefix | None:
+    """A kept prefix, cut if it is longer; None where a new one costs fewer tokens than longer copies."""
+    state, prefix = _LAST.get(prompt, (None, None))
+    if prefix is None or state != _state(model):
+        return None
+    if prefix.length > length:
+        return _cropped(prefix, length)
+    return prefix if (length - prefix.length) * copies <= length else None
 
 
 def _state(model: Any) -> tuple[Any, ...]:
@@ -94,15 +82,14 @@ def why_not_shared(prompt: Prompt, cases: Sequence[Intervention], branch: int) -
     tokens = prompt.rows[0]
     if any(position >= branch for image in tokens.images for position in image if position >= 0):
         return "a variant changes image tokens, or text before the image, which cannot be shared"
-    if any(part.stage != "decoder" for case in cases for part in case.parts):
+    if any(part.acts_in != "decoder" for case in cases for part in case.parts):
         return "a variant changes a stage that runs before the text, which cannot be shared"
     return "a padded prompt cannot be shared" if tokens.start > 0 else ""
 
 
 def sees_once(model: Any, cases: Sequence[Intervention]) -> bool:
     """Whether cases that change the image's tokens can at least share what the vision tower made of it."""
-    parts = [part for case in cases for part in case.parts]
-    early = any(part.stage != "decoder" or part.fields().get("site") == "features" for part in parts)
+    early = any(part.acts_in != "decoder" for case in cases for part in case.parts)
     return len(cases) > 1 and not early and "embedded" not in lacking(family(model))
 
 
@@ -114,7 +101,9 @@ def shares(model: Any, prompt: Prompt, cases: Sequence[Intervention], branch: in
 
 def prefix_of(model: Any, prompt: Prompt, branch: int, copies: int) -> Prefix:
     """The tokens before `branch`, run once; where a kept prefix is shorter and so many copies cheap, that one."""
-    kept = _LAST.get(model, prompt, branch, copies)
-    if kept is not None:
-        return kept
-    return _LAST.keep(model, prompt, Prefix(length=branch, cache=prefill(model, prompt, branch)))
+    kept = _kept(model, prompt, branch, copies)
+    if kept is None:
+        _LAST.clear()  # before the next one is made, so that there is room for it
+        kept = Prefix(length=branch, cache=prefill(model, prompt, branch))
+        _LAST[prompt] = _state(model), kept
+    return kept

@@ -15,7 +15,7 @@ import torch
 
 from .errors import SpecError
 from .families import Family, Stage, family
-from .grids import GRIDS, Cells
+from .grids import GRIDS, Cells, marked
 from .rows import Ranges, Row, to_ranges
 
 Inputs = Mapping[str, Any]
@@ -28,10 +28,10 @@ def rows_of(model: Any, inputs: Inputs) -> tuple[Row, ...]:
         SpecError: padding in the middle, image tokens without pixels or the other way round.
     """
     row = family(model)
-    marked = _marked(model, row, inputs)
-    images = iter(_cells(model, row, inputs, int(marked.sum())))
+    pixels = _marked(model, row, inputs)
+    images = iter(_cells(model, row, inputs, int(pixels.sum())))
     build = {"decoder": _of_sequence, "encoder": _of_encoder, "cross": _of_keys}[row.image_at]
-    found = tuple(build(model, row, inputs, number, marked[number], images) for number in range(len(marked)))
+    found = tuple(build(model, row, inputs, number, line, images) for number, line in enumerate(pixels))
     if next(images, None) is not None:
         raise SpecError("the inputs bring more images than the tokens speak of")
     return _with_queries(model, row, inputs, found)
@@ -41,7 +41,7 @@ def _marked(model: Any, row: Family, inputs: Inputs) -> torch.Tensor:
     """`[row, token]`: which tokens are an image's."""
     if row.marker in inputs:
         return torch.as_tensor(inputs[row.marker]).bool()
-    return torch.as_tensor(inputs["input_ids"] == model._module.config.image_token_id)
+    return torch.as_tensor(marked(model, inputs))
 
 
 def _cells(model: Any, row: Family, inputs: Inputs, tokens: int) -> list[Cells]:
@@ -57,14 +57,14 @@ def _cells(model: Any, row: Family, inputs: Inputs, tokens: int) -> list[Cells]:
 
 
 def _of_sequence(
-    model: Any, row: Family, inputs: Inputs, number: int, marked: torch.Tensor, images: Iterator[Cells]
+    model: Any, row: Family, inputs: Inputs, number: int, pixels: torch.Tensor, images: Iterator[Cells]
 ) -> Row:
     ids, real = inputs["input_ids"][number], inputs["attention_mask"][number]
     there = real.nonzero().flatten().tolist()
     if not there or there != list(range(there[0], there[-1] + 1)):
         raise SpecError("a row of attention_mask must be ones in one piece, with padding on its left or right")
     opening = model._module.config.get_text_config().bos_token_id
-    own, cells = _split(marked.nonzero().flatten().tolist(), images)
+    own, cells = _split(pixels.nonzero().flatten().tolist(), images)
     start, stop = there[0], there[-1] + 1
     features, feature_rows = _features(cells) if row.projector else ((), 0)
     return Row(
@@ -96,6 +96,8 @@ def _split(pixels: Sequence[int], images: Iterator[Cells]) -> tuple[tuple[tuple[
 
 def _features(images: Sequence[Cells]) -> tuple[tuple[tuple[int, ...], ...], int]:
     """Each token's row in the projector's output, counted over the images of a prompt; and how many there are."""
+    if all(cells.sources is None for cells in images):
+        return (), sum(len(cells.places) for cells in images)
     found, before = list[tuple[int, ...]](), 0
     for cells in images:
         sources = np.arange(len(cells.places)) if cells.sources is None else cells.sources
@@ -115,18 +117,20 @@ BLOCKS: dict[str, Callable[[int, int, Sequence[Sequence[int]]], Ranges]] = {
 
 
 def _of_encoder(
-    model: Any, row: Family, inputs: Inputs, number: int, marked: torch.Tensor, images: Iterator[Cells]
+    model: Any, row: Family, inputs: Inputs, number: int, pixels: torch.Tensor, images: Iterator[Cells]
 ) -> Row:
     """The decoder's row; image and question are the encoder's tokens, and it reads these."""
-    read = _of_sequence(model, row, inputs, number, marked, images)
+    read = _of_sequence(model, row, inputs, number, pixels, images)
     if read.start > 0:
         raise SpecError("the encoder of these models counts positions by column; pad its tokens on the right")
     read = replace(read, blocks=((read.start, read.stop),))
     outside, tokens = len(read.tokens), tuple(inputs[row.tokens][number].tolist())
-    groups = {
-        name: _moved(read.ranges(name), -outside) for name in ("system", "markup", "query", "text") if _has(read, name)
+    groups: dict[str, Ranges] = {
+        name: tuple((start - outside, (stop or outside) - outside) for start, stop in read.group(name))
+        for name in ("system", "markup", "query", "text")
+        if read.images
     }
-    written = ((len(tokens), None),)
+    groups["text"] = (*groups.get("text", ()), (len(tokens), None))
     return Row(
         tokens=tokens,
         start=0,
@@ -138,26 +142,17 @@ def _of_encoder(
         outside_tokens=read.tokens,
         features=read.features,
         feature_rows=read.feature_rows,
-        named=(*groups.items(), ("text", (*groups.get("text", ()), *written))),
+        named=tuple(groups.items()),
         stages=(("encoder", read),),
     )
 
 
-def _has(row: Row, name: str) -> bool:
-    return bool(row.images) and bool(row._group(name))
-
-
-def _moved(ranges: Ranges, by: int) -> Ranges:
-    """Closed ranges, moved; a prompt that is read through cross-attention does not grow."""
-    return tuple((start + by, (0 if stop is None else stop + by)) for start, stop in ranges)
-
-
 def _of_keys(
-    model: Any, row: Family, inputs: Inputs, number: int, marked: torch.Tensor, images: Iterator[Cells]
+    model: Any, row: Family, inputs: Inputs, number: int, pixels: torch.Tensor, images: Iterator[Cells]
 ) -> Row:
     """The image is nothing but keys of the cross-attention; in the text, one token marks where it is seen from."""
-    marks = marked.nonzero().flatten().tolist()
-    text = _of_sequence(model, replace(row, projector=None), inputs, number, torch.zeros_like(marked), images)
+    marks = pixels.nonzero().flatten().tolist()
+    text = _of_sequence(model, replace(row, projector=None), inputs, number, torch.zeros_like(pixels), images)
     cells = tuple(next(images) for _ in marks)
     vision = model._module.config.vision_config
     each = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
@@ -200,7 +195,7 @@ def _with_queries(model: Any, row: Family, inputs: Inputs, found: tuple[Row, ...
 def _of_queries(inputs: Inputs, number: int, tokens: Row, stage: Stage, cells: Cells) -> Row:
     queries = len(tokens.images[0])
     question = inputs[stage.text][number].tolist() if stage.text else []
-    words = int(inputs[stage.text.replace("input_ids", "attention_mask")][number].sum()) if stage.text else 0
+    words = int(inputs[stage.text_mask][number].sum()) if stage.text else 0
     outside, stop = len(cells.places), queries + words
     return Row(
         tokens=(0,) * queries + tuple(question),

@@ -29,24 +29,18 @@ GROUPS = ("image", "image.N", "markup", "system", "query", "text", "last", "firs
 
 def to_ranges(positions: Sequence[int]) -> Ranges:
     """Sorted positions as ranges: `(5, 6, 7, 9)` is `((5, 8), (9, 10))`."""
-    ranges: list[Range] = []
-    for position in sorted(set(positions)):
-        if ranges and ranges[-1][1] == position and position != 0:
-            ranges[-1] = (ranges[-1][0], position + 1)
-        else:
-            ranges.append((position, position + 1))
-    return tuple(ranges)
+    return runs(sorted(set(positions)))
 
 
 def runs(positions: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Positions in an order of their own as ranges in this order.
+    """Positions in an order of their own as ranges in this order; none reaches from outside the sequence into it.
 
     >>> runs([4, 5, 6, 2, 3])
     ((4, 7), (2, 4))
     """
     found: list[tuple[int, int]] = []
     for position in positions:
-        if found and found[-1][1] == position:
+        if found and found[-1][1] == position and position != 0:
             found[-1] = (found[-1][0], position + 1)
         else:
             found.append((position, position + 1))
@@ -147,7 +141,7 @@ class Row:
         """
         where = frozen(where)
         if isinstance(where, str):
-            found = self._group(where)
+            found = self.group(where)
             if not found and where != "generated":
                 raise SpecError(f"the group {where!r} is empty in this prompt, so nothing would be changed or read")
             return found
@@ -166,7 +160,12 @@ class Row:
             )
         return ((position, position + 1),)
 
-    def _group(self, name: str) -> Ranges:
+    def group(self, name: str) -> Ranges:
+        """Positions of a group, none where the prompt has no such tokens.
+
+        Raises:
+            SpecError: no such group, or no image in the row.
+        """
         simple: dict[str, Callable[[], Ranges]] = {
             "generated": lambda: self._from(self.answer),
             "all": lambda: self._from(self.start),

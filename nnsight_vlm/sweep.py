@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -166,8 +166,14 @@ def score(
 ) -> list[list[float]]:
     """`[logit, logprob, rank, top token]` of the last position, one list a case."""
     found: dict[int, list[float]] = {}
-    embedded = _embedded(model, prompt, cases, execution, remote)
-    for numbers, start, shared in _groups(model, prompt, cases, execution, remote):
+    branches = [branch_point(model, prompt, [case]) for case in cases]
+    local = execution != "single" and remote is False
+    sharing = local and shares(model, prompt, cases, min(branches))
+    seen_once = local and not sharing and execution == "rows" and prompt.rows[0].images and sees_once(model, cases)
+    embedded = embed(model, prompt) if seen_once else None
+    for numbers, branch in _by_branch(branches) if sharing else [(list(range(len(cases))), min(branches))]:
+        shared = prefix_of(model, prompt, branch, len(numbers)) if sharing else None
+        start = branch if shared is None else shared.length
         size = _size(model, prompt, start, execution, shared, memory)
         left = numbers
         while left:
@@ -196,25 +202,12 @@ def _size(model: Any, prompt: Prompt, start: int, execution: str, shared: Prefix
     return cases_that_fit(model, max(1, room // each), each, before, rows, memory)
 
 
-def _groups(
-    model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: str, remote: Remote
-) -> Iterator[tuple[list[int], int, Prefix | None]]:
-    """Numbers of cases that run together, the first position that any of them changes, and what they share.
-
-    With a prefix in a cache, cases that change late positions only are not made to run the earlier ones:
-    late groups come first, so that a prefix is made once and then cut.
-    """
-    everything, branch = list(range(len(cases))), branch_point(model, prompt, cases)
-    if execution == "single" or remote is not False or not shares(model, prompt, cases, branch):
-        yield everything, branch, None
-        return
-    for numbers, start in _by_branch([branch_point(model, prompt, [case]) for case in cases]):
-        shared = prefix_of(model, prompt, start, len(numbers))
-        yield numbers, shared.length, shared
-
-
 def _by_branch(branches: Sequence[int]) -> list[tuple[list[int], int]]:
-    """Numbers and branch point of each group, latest first; a group that would save little joins an earlier one."""
+    """Numbers of the cases that run together behind a cached prefix, and the first position that any of them changes.
+
+    Cases that change late positions only are not made to run the earlier ones, unless that would save little.
+    Late groups come first, so that a prefix is made once and then cut.
+    """
     groups: list[tuple[list[int], int]] = []
     for start in sorted(set(branches)):
         numbers = [number for number, branch in enumerate(branches) if branch == start]
@@ -223,16 +216,6 @@ def _by_branch(branches: Sequence[int]) -> list[tuple[list[int], int]]:
         else:
             groups.append((numbers, start))
     return groups[::-1]
-
-
-def _embedded(
-    model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: str, remote: Remote
-) -> torch.Tensor | None:
-    """What enters the decoder, for rows that share nothing else."""
-    shared = shares(model, prompt, cases, branch_point(model, prompt, cases))
-    if execution != "rows" or remote is not False or shared or not sees_once(model, cases):
-        return None
-    return embed(model, prompt) if prompt.rows[0].images else None
 
 
 def _layout(

@@ -102,11 +102,9 @@ def embed(model: Any, prompt: Prompt) -> torch.Tensor:
 
 def forward_inputs(layout: Layout, kept: Sequence[int]) -> dict[str, Any]:
     """What a plain forward is given: the encoding, positions where there is padding, and the logits wanted."""
-    prompt = layout.prompt
-    if not family(prompt.model).logits_to_keep:
-        return {**prompt.inputs, **padded_positions(prompt)}
-    wanted = torch.tensor([place - layout.start for place in kept])
-    return {**prompt.inputs, **({} if layout.start else padded_positions(prompt)), "logits_to_keep": wanted}
+    prompt, wanted = layout.prompt, torch.tensor([place - layout.start for place in kept])
+    few = {"logits_to_keep": wanted} if family(prompt.model).logits_to_keep else {}
+    return {**prompt.inputs, **padded_positions(prompt), **few}
 
 
 def logit_columns(layout: Layout, kept: Sequence[int]) -> dict[int, int]:

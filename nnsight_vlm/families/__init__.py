@@ -2,7 +2,7 @@
 
 from .lookup import check_attention, family, row_of
 from .row import Attends, Family, Stage
-from .sizes import Reach, Shape, head_count, layer_count, layers_with, part_of, reach, shape
+from .sizes import Reach, Shape, part_of, reach, shape
 from .table import FAMILIES
 from .works import lacking
 
@@ -15,10 +15,7 @@ __all__ = [
     "Stage",
     "check_attention",
     "family",
-    "head_count",
     "lacking",
-    "layer_count",
-    "layers_with",
     "part_of",
     "reach",
     "row_of",

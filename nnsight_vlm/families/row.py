@@ -66,6 +66,11 @@ class Stage:
     keys: str = ""
     text: str = ""
 
+    @property
+    def text_mask(self) -> str:
+        """The input that says which of these token ids are padding."""
+        return self.text.replace("input_ids", "attention_mask")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:

@@ -16,9 +16,8 @@ def part_of(model: Any, stage: Stage) -> Any:
     return flag(model._module.config, stage.config)
 
 
-def layer_count(model: Any, stage: Stage | None = None) -> int:
-    """How many layers a stage has; without one, the decoder."""
-    stage = stage or family(model).decoder
+def layer_count(model: Any, stage: Stage) -> int:
+    """How many layers a stage has."""
     return int(getattr(part_of(model, stage), stage.layer_count)) if stage.layer_count else 1
 
 

@@ -3,5 +3,6 @@
 from .cells import Cells
 from .grid import Box, Grid, box_slices
 from .kinds import GRIDS, GridKind, grid_of
+from .tokens import marked
 
-__all__ = ["GRIDS", "Box", "Cells", "Grid", "GridKind", "box_slices", "grid_of"]
+__all__ = ["GRIDS", "Box", "Cells", "Grid", "GridKind", "box_slices", "grid_of", "marked"]

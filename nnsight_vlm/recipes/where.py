@@ -218,8 +218,7 @@ def with_picture_of(prompt: Prompt, other: Prompt) -> Prompt | None:
         return replace(other, rows=(replace(theirs, answer=mine.answer),))
     if mine.cells != theirs.cells:
         return None
-    asked = {stage.text for stage in known.stages.values() if stage.text}
-    asked |= {name.replace("input_ids", "attention_mask") for name in asked}
+    asked = {name for stage in known.stages.values() for name in (stage.text, stage.text_mask)}
     moved = [name for name in known.inputs if name in prompt.inputs and name not in asked]
     return replace(
         prompt, inputs={**prompt.inputs, **{name: other.inputs[name] for name in moved}}, images=other.images

@@ -3,7 +3,8 @@
 Run: python tests/benchmarks/overhead.py [--threads 2] [--repeats 5]
 
 The model is a LLaVA of 12 layers, 512 wide, with random weights, 576 image and 40 text tokens, float32.
-Cases are interleaved; medians and the spread of the ratios (least, greatest) are printed.
+Cases are interleaved; medians and the spread of the ratios (least, greatest) are printed. Every sweep meets a prompt
+that was not swept before, but for the one that says so.
 """
 
 from __future__ import annotations
