@@ -20,13 +20,14 @@ from .families import family, reach
 from .interventions import CLEAN, Capture, Intervention
 from .layouts import Layout, Seat, as_it_is, in_rows, rows_of_one
 from .plan import Plan, Written, compile_plan, read_outside
-from .prefixes import SHARERS, Prefix, branch_point, prefix_of, shares, why_not_shared
+from .prefixes import SHARERS, cache_for, prefix_of, sharers
 from .prompts import Prompt
 from .reads import Readout, Residual
 from .rows import Where, ascending, frozen, to_positions
 from .scope import Scope, scope
 from .sites import ATTENDS, SITES, located
 from .spelling import spell_answer
+from .starts import Start, start_of, whole
 from .traces import ReadStep, Remote, check_decoding, decode, forward, install_plan, logit_columns
 
 Values = dict[int, torch.Tensor]
@@ -308,15 +309,20 @@ def generations(
 def _answers(
     model: Any, ready: Sequence[tuple[Prompt, Intervention]], options: dict[str, Any], rows: int, remote: Remote
 ) -> Iterator[Generation]:
-    values, ends = capture(model, [case for _, case in ready], remote), _ends(model, options)
-    rows = 1 if "padded generation" in family(model).lacks else rows
+    ends, rows = _ends(model, options), 1 if "padded generation" in family(model).lacks else rows
     for group in _groups(ready, rows):
+        starts, together = _starts(model, group, remote)
+        values = capture(model, [start.case for start in starts], remote)
         told: dict[int, Generation] = {}
-        for batch, prefix in _batches(model, group, rows, remote):
-            prompts, cases = zip(*(group[number] for number in batch), strict=True)
-            layout = in_rows(prompts) if prefix is None else rows_of_one(prompts[0], len(batch))
-            cache = None if prefix is None else prefix.for_rows(len(batch))
-            found = decode(model, layout.prompt, prepare(model, layout, cases, values), options, remote, cache)
+        for batch in _batches(len(group), together, rows):
+            prompts, some = [group[number][0] for number in batch], [starts[number] for number in batch]
+            layout, cache = in_rows(prompts), None
+            if batch[0] in together:
+                first, layout = min(starts[number].position for number in together), rows_of_one(prompts[0], len(batch))
+                prefix = prefix_of(model, prompts[0], first, None)
+                cache = cache_for(model, prefix, some, prompts[0].width - first + options["max_new_tokens"])
+            plan = prepare(model, layout, [start.case for start in some], values)
+            found = decode(model, layout.prompt, plan, options, remote, cache)
             for number, prompt, line in zip(batch, prompts, found.tolist(), strict=True):
                 told[number] = _told(model, prompt, line, ends)
         yield from (told[number] for number in range(len(group)))
@@ -341,21 +347,23 @@ def _groups(ready: Sequence[Ready], rows: int) -> Iterator[list[Ready]]:
         yield mixed
 
 
-def _batches(
-    model: Any, group: Sequence[Ready], rows: int, remote: Remote
-) -> Iterator[tuple[list[int], Prefix | None]]:
-    """Numbers of the cases of each batch, and the prefix that all of it begins with, if any."""
-    prompt, numbers = group[0][0], list(range(len(group)))
-    alike = remote is False and all(other is prompt for other, _ in group)
-    branches = [branch_point(model, prompt, [case]) for _, case in group] if alike else []
-    sharing = [n for n in numbers[: len(branches)] if not why_not_shared(prompt, [group[n][1]], branches[n])]
-    first = min((branches[number] for number in sharing), default=0)
-    worth = shares(model, prompt, [group[number][1] for number in sharing], first)
-    prefix = prefix_of(model, prompt, first, len(sharing)) if worth else None
-    together = sharing if prefix is not None else []
-    rest = [number for number in numbers if number not in set(together)]
-    for some, shared in ((together, prefix), (rest, None)):
-        yield from ((some[first : first + rows], shared) for first in range(0, len(some), rows))
+def _starts(model: Any, group: Sequence[Ready], remote: Remote) -> tuple[list[Start], list[int]]:
+    """What is left to do of each case, and the numbers of those that begin in a cache of what they share."""
+    plain, prompt = [whole(model, prompt, case) for prompt, case in group], group[0][0]
+    if remote is not False or any(other is not prompt for other, _ in group):
+        return plain, []
+    starts = [start_of(model, prompt, case, donors=True) for _, case in group]
+    able = sharers(model, prompt, starts)
+    first = min((starts[number].position for number in able), default=0)
+    together = [number for number in able if starts[number].donor is None or starts[number].position == first]
+    return [starts[n] if n in together else plain[n] for n in range(len(group))], together
+
+
+def _batches(cases: int, together: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """Numbers of the cases of each batch: those that begin together, and the others."""
+    others = [number for number in range(cases) if number not in together]
+    for some in (list(together), others):
+        yield from (some[first : first + rows] for first in range(0, len(some), rows))
 
 
 def _ends(model: Any, options: dict[str, Any]) -> set[int]:

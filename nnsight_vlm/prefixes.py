@@ -1,29 +1,26 @@
-"""The clean run of what variants share: a prompt's first tokens, kept as the cache that they left.
+"""The clean run of what cases share: a prompt's first tokens, kept as the cache that they left.
 
 Text that follows the image cannot change what came before it, so many variants of one prompt need its
-image to be seen once. The prefix of the last prompt stays, and serves the next sweep of that prompt.
+image to be seen once. The prefixes of the last prompts stay, and serve the next sweep.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
-from transformers.cache_utils import DynamicLayer
-
+from .caches import begun, shortened
 from .families import family, lacking
-from .interventions import Intervention
-from .layouts import as_it_is
 from .prompts import Prompt
-from .scope import scope
+from .starts import Start
 from .traces import prefill
 
 SHARERS = 3
 """Cases from which on a prefix that is run by itself is worth its pass."""
+KEPT = 2
+"""Prefixes that stay: of a prompt, and of one that lends its states."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,26 +30,21 @@ class Prefix:
     length: int
     cache: Any
 
-    def for_rows(self, rows: int) -> Any:
-        """A copy of the cache for a batch of rows that all begin with it."""
-        fresh = copy.deepcopy(self.cache)
-        if rows > 1:
-            fresh.reorder_cache(torch.zeros(rows, dtype=torch.long))
-        return fresh
-
 
 _LAST: WeakKeyDictionary[Prompt, tuple[Any, Prefix]] = WeakKeyDictionary()
-"""The prefix of the prompt that was asked for last, and the state its model was in; it goes with the prompt."""
+"""The prefixes asked for last, the latest at the end, and the state of their model; they go with their prompts."""
 
 
-def _kept(model: Any, prompt: Prompt, length: int, copies: int) -> Prefix | None:
+def _kept(model: Any, prompt: Prompt, length: int, copies: int | None) -> Prefix | None:
     """A kept prefix, cut if it is longer; None where a new one costs fewer tokens than longer copies."""
     state, prefix = _LAST.get(prompt, (None, None))
     if prefix is None or state != _state(model):
         return None
     if prefix.length > length:
-        return _cropped(prefix, length)
-    return prefix if (length - prefix.length) * copies <= length else None
+        cache = shortened(prefix.cache, prefix.length - length)
+        return None if cache is None else Prefix(length=length, cache=cache)
+    exact = prefix.length == length
+    return prefix if exact or (copies is not None and (length - prefix.length) * copies <= length) else None
 
 
 def _state(model: Any) -> tuple[Any, ...]:
@@ -62,48 +54,48 @@ def _state(model: Any) -> tuple[Any, ...]:
     return id(model._module), versions, attention, tuple(id(edit) for edit in model._edits)
 
 
-def _cropped(prefix: Prefix, length: int) -> Prefix | None:
-    """A shorter prefix; None where a layer does not hold all of its keys any more."""
-    if any(type(layer) is not DynamicLayer for layer in prefix.cache.layers):
-        return None
-    shorter = copy.deepcopy(prefix.cache)
-    shorter.crop(length - prefix.length)
-    return Prefix(length=length, cache=shorter)
-
-
-def branch_point(model: Any, prompt: Prompt, cases: Sequence[Intervention]) -> int:
-    """First position that any case changes; the last token at the latest."""
-    here = scope(model, as_it_is(prompt).seats[0])
-    return min([prompt.rows[0].stop - 1, *(case.first_position(here) for case in cases)])
-
-
-def why_not_shared(prompt: Prompt, cases: Sequence[Intervention], branch: int) -> str:
-    """Why cases cannot share what lies before `branch`; empty where they can."""
+def why_not_shared(prompt: Prompt, start: Start) -> str:
+    """Why a case cannot share what lies before it; empty where it can."""
     tokens = prompt.rows[0]
-    if any(position >= branch for image in tokens.images for position in image if position >= 0):
+    if any(position >= start.position for image in tokens.images for position in image if position >= 0):
         return "a variant changes image tokens, or text before the image, which cannot be shared"
-    if any(part.acts_in != "decoder" for case in cases for part in case.parts):
+    if any(part.acts_in != "decoder" for part in start.case.parts):
         return "a variant changes a stage that runs before the text, which cannot be shared"
     return "a padded prompt cannot be shared" if tokens.start > 0 else ""
 
 
-def sees_once(model: Any, cases: Sequence[Intervention]) -> bool:
-    """Whether cases that change the image's tokens can at least share what the vision tower made of it."""
-    early = any(part.acts_in != "decoder" for case in cases for part in case.parts)
-    return len(cases) > 1 and not early and "embedded" not in lacking(family(model))
+def sharers(model: Any, prompt: Prompt, starts: Sequence[Start]) -> list[int]:
+    """Numbers of the cases for which it is possible, and worth while, to run what lies before them once."""
+    seen = max(prompt.rows[0].marks, default=0)
+    able = [
+        number for number, start in enumerate(starts) if start.position > seen and not why_not_shared(prompt, start)
+    ]
+    return able if len(able) >= SHARERS and "prefix" not in lacking(family(model)) else []
 
 
-def shares(model: Any, prompt: Prompt, cases: Sequence[Intervention], branch: int) -> bool:
-    """Whether it is worth while, and possible, to run what lies before `branch` once for all cases."""
-    known = "prefix" not in lacking(family(model)) and branch > max(prompt.rows[0].marks, default=0)
-    return known and len(cases) >= SHARERS and not why_not_shared(prompt, cases, branch)
+def prefix_of(model: Any, prompt: Prompt, length: int, copies: int | None) -> Prefix:
+    """The first `length` tokens, run once; where a kept prefix is shorter and so many copies cheap, that one.
+
+    Without `copies` the prefix has exactly this length.
+    """
+    known = _kept(model, prompt, length, copies)
+    if known is not None:
+        _LAST[prompt] = _LAST.pop(prompt)
+        return known
+    _LAST.pop(prompt, None)
+    while len(_LAST) >= KEPT:  # before the next one is made, so that there is room for it
+        del _LAST[next(iter(_LAST))]
+    prefix = Prefix(length=length, cache=prefill(model, prompt, length))
+    _LAST[prompt] = _state(model), prefix
+    return prefix
 
 
-def prefix_of(model: Any, prompt: Prompt, branch: int, copies: int) -> Prefix:
-    """The tokens before `branch`, run once; where a kept prefix is shorter and so many copies cheap, that one."""
-    kept = _kept(model, prompt, branch, copies)
-    if kept is None:
-        _LAST.clear()  # before the next one is made, so that there is room for it
-        kept = Prefix(length=branch, cache=prefill(model, prompt, branch))
-        _LAST[prompt] = _state(model), kept
-    return kept
+def cache_for(model: Any, prefix: Prefix, starts: Sequence[Start], room: int) -> Any:
+    """A cache for a batch of cases that all begin with a prefix, with room for so many tokens more."""
+    donors = list({id(start.donor): start.donor for start in starts if start.donor is not None}.values())
+    lent = [prefix_of(model, donor, prefix.length, None).cache for donor in donors]
+    origins = [
+        [donors.index(start.donor) + 1 if start.donor and layer > start.layer else 0 for start in starts]
+        for layer in range(len(prefix.cache.layers))
+    ]
+    return begun([prefix.cache, *lent], origins, room)

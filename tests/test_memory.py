@@ -47,7 +47,7 @@ def test_a_small_budget_takes_more_forwards_and_gives_the_same_numbers(model, fr
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkeypatch, execution, error):
-    module, sizes = sys.modules["nnsight_vlm.sweep"], []
+    module, sizes = sys.modules["nnsight_vlm.passes"], []
     right = module.forward
 
     def small(model, layout, *rest):
@@ -64,7 +64,7 @@ def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkey
 
 
 def test_other_errors_are_raised_and_so_is_no_memory_for_a_single_case(model, fresh, monkeypatch):
-    module = sys.modules["nnsight_vlm.sweep"]
+    module = sys.modules["nnsight_vlm.passes"]
     for error in (RuntimeError("shapes differ"), RuntimeError("CUDA out of memory")):
 
         def fail(*_, error=error):

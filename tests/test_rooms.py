@@ -12,8 +12,8 @@ import nnsight_vlm as nv
 PACKAGE = Path(nv.__file__).parent
 ORDER = """
 errors families layers grids kernels readouts runner rows roles spelling prompts positions pictures encoding layouts
-sites scope blind plan traces interventions reads prefixes memory shapes models engine verify frames sweep recipes
-plots report cli __main__
+sites scope blind plan caches traces interventions reads starts prefixes memory shapes models engine verify frames
+passes sweep recipes plots report cli __main__
 """
 ORDERED = ORDER.split()
 ROOMS = sorted(

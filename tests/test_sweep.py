@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import nnsight_vlm as nv
-from nnsight_vlm.sweep import EXECUTIONS
+from nnsight_vlm.passes import EXECUTIONS
 
 EXACT = 1e-5
 ANSWER = 20
@@ -71,7 +71,9 @@ def test_variants_of_the_question_equal_one_by_one(model, prompt, twin, executio
     variants = late(prompt, twin)
     frame = nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution)
     expect_one_by_one(model, prompt, variants, frame)
-    assert frame.attrs == {"execution": "packed" if execution == "auto" else execution, "answer": ANSWER}
+    way = "packed" if execution == "auto" else execution
+    passes = len(variants) + 1 if execution == "single" else 1
+    assert frame.attrs == {"execution": way, "passes": {way: passes}, "answer": ANSWER}
 
 
 @pytest.mark.parametrize("execution", ["auto", "rows", "single"])
@@ -139,7 +141,7 @@ def test_more_variants_than_a_forward_holds_are_split_over_several(
     model, prompt, twin, forwards, monkeypatch, execution
 ):
     variants = late(prompt, twin)
-    monkeypatch.setattr(sys.modules["nnsight_vlm.sweep"], "TOKENS_PER_PASS", 2 * prompt.width)
+    monkeypatch.setattr(sys.modules["nnsight_vlm.passes"], "TOKENS_PER_PASS", 2 * prompt.width)
     captures = 1  # every patch takes its values from one and the same run
     frame = nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution)
     ran = len(forwards) - captures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..errors import SpecError
 from .row import Family
@@ -13,6 +14,8 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 RECURRENT = {"linear_attention", "conv"}
 """Layer types without attention: a state runs through the sequence instead."""
 LAYER_TYPES = RECURRENT | {"full_attention", "sliding_attention", "chunked_attention"}
+_KNOWN: WeakKeyDictionary[Any, tuple[Any, Any, Family]] = WeakKeyDictionary()
+"""A module's config, the decoder's part of it, and its row: found once, for they say how it was built."""
 
 
 def family(model: Any) -> Family:
@@ -22,9 +25,11 @@ def family(model: Any) -> Family:
         SpecError: the model has no row, runs an attention that hides its mask, or has a flag set that
             nobody has tried the row with.
     """
-    config = model._module.config
-    check_attention(config.get_text_config()._attn_implementation)
-    return row_of(config)
+    config, known = model._module.config, _KNOWN.get(model._module)
+    if known is None or known[0] is not config:
+        known = _KNOWN[model._module] = config, config.get_text_config(), row_of(config)
+    check_attention(known[1]._attn_implementation)
+    return known[2]
 
 
 def row_of(config: Any) -> Family:

@@ -1,0 +1,223 @@
+"""Many cases of one prompt in few passes through the model: which of them run together, and how."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import readouts
+from .engine import Values, capture, prepare
+from .errors import SpecError
+from .families import family, lacking
+from .interventions import Intervention
+from .layouts import Layout, behind, in_rows, packed, rows_embedded, rows_of_one
+from .memory import cases_that_fit, out_of_memory
+from .prefixes import Prefix, cache_for, prefix_of, sharers, why_not_shared
+from .prompts import Prompt
+from .starts import Start, start_of, whole
+from .traces import Remote, embed, forward, logit_columns
+
+EXECUTIONS = ("auto", "packed", "rows", "single")
+TOKENS_PER_PASS = 512
+"""Tokens of variants that one forward behind a prefix holds: more would look at each other for nothing."""
+ALONE = 4096
+"""The same where the prefix is run with them."""
+PASS = 64
+"""How many tokens cost as much as a forward's fixed part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Cases that run alike.
+
+    Attributes:
+        numbers: which cases.
+        way: `packed`, `rows` or `single`.
+        position: the first position that any of them changes.
+        shared: whether what lies before is run by itself.
+    """
+
+    numbers: tuple[int, ...]
+    way: str
+    position: int
+    shared: bool
+
+
+# which run together -----------------------------------------------------------------------------
+
+
+def plan_passes(
+    model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: str, remote: Remote
+) -> tuple[list[Start], list[Batch]]:
+    """What is left to do of each case, and the batches in which they run.
+
+    Raises:
+        SpecError: no such execution, or packing asked for where it would not be exact.
+    """
+    if execution not in EXECUTIONS:
+        raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
+    plain = [whole(model, prompt, case) for case in cases]
+    if execution == "single":
+        return plain, [_batch(range(len(cases)), plain, "single", shared=False)]
+    local = remote is False
+    starts = [start_of(model, prompt, case, donors=local and execution != "packed") for case in cases]
+    together = sharers(model, prompt, starts) if local else []
+    alone = sorted(set(range(len(cases))) - set(together))
+    for number in alone:
+        starts[number] = starts[number] if starts[number].donor is None else plain[number]
+    ways = [_way(model, prompt, start, execution) for start in starts]
+    batches = [_batch(alone, starts, max(ways[number] for number in alone), shared=False)] if alone else []
+    for way in dict.fromkeys(ways):
+        batches += _by_position([number for number in together if ways[number] == way], starts, way)
+    return starts, batches
+
+
+def _batch(numbers: Sequence[int], starts: Sequence[Start], way: str, shared: bool) -> Batch:
+    position = min(starts[number].position for number in numbers)
+    return Batch(numbers=tuple(numbers), way=way, position=position, shared=shared)
+
+
+def _way(model: Any, prompt: Prompt, start: Start, execution: str) -> str:
+    """How a case runs; rows serve any, also those that could be packed."""
+    obstacle = why_not_packed(model, prompt, start)
+    if execution == "packed" and obstacle:
+        raise SpecError(f'{obstacle}; write execution="rows"')
+    return execution if execution != "auto" else "rows" if obstacle else "packed"
+
+
+def why_not_packed(model: Any, prompt: Prompt, start: Start) -> str:
+    """Why a case cannot run in one sequence with others, behind what they share; empty where it can."""
+    row = family(model)
+    if "packed" in lacking(row):
+        return f"models of type {row.name!r} cannot run variants behind a shared prefix: {lacking(row)['packed']}"
+    return "the states of another prompt come before it" if start.donor else why_not_shared(prompt, start)
+
+
+def _by_position(numbers: Sequence[int], starts: Sequence[Start], way: str) -> list[Batch]:
+    """Batches behind a cached prefix. What a donor lends ends where its case starts, so that case starts nowhere else.
+
+    Cases that change late positions only are not made to run the earlier ones, unless that would save little.
+    Late batches come first, so that a prefix is made once and then cut.
+    """
+    groups: list[tuple[int, list[int]]] = []
+    for position in sorted({starts[number].position for number in numbers}):
+        here = [number for number in numbers if starts[number].position == position]
+        lent = any(starts[number].donor is not None for number in here)
+        if groups and not lent and len(here) * (position - groups[-1][0]) < PASS:
+            groups[-1][1].extend(here)
+        else:
+            groups.append((position, here))
+    return [_batch(here, starts, way, shared=True) for _, here in reversed(groups)]
+
+
+# running them -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """What all passes have in common: the prompt, its cases, what their patches take from other runs, the token."""
+
+    model: Any
+    prompt: Prompt
+    starts: Sequence[Start]
+    values: Values
+    token: int
+    remote: Remote
+    memory: int | None
+
+
+def score(
+    model: Any,
+    prompt: Prompt,
+    cases: Sequence[Intervention],
+    token: int,
+    *,
+    execution: str = "auto",
+    remote: Remote = False,
+    memory: int | None = None,
+) -> tuple[list[list[float]], Counter[str]]:
+    """`[logit, logprob, rank, top token]` of the last position, one list a case; and how many passes of which kind.
+
+    Raises:
+        SpecError: see `plan_passes`.
+    """
+    starts, batches = plan_passes(model, prompt, cases, execution, remote)
+    values = capture(model, [start.case for start in starts], remote)
+    work = Work(model=model, prompt=prompt, starts=starts, values=values, token=token, remote=remote, memory=memory)
+    found: dict[int, list[float]] = {}
+    passes: Counter[str] = Counter()
+    for batch in batches:
+        for numbers, scored in _run(work, batch):
+            found |= dict(zip(numbers, scored, strict=True))
+            passes[batch.way] += 1
+    return [found[number] for number in range(len(cases))], passes
+
+
+def _run(work: Work, batch: Batch) -> Iterator[tuple[Sequence[int], list[list[float]]]]:
+    """A batch, pass by pass; half as many cases a pass where memory runs out."""
+    lent = any(work.starts[number].donor is not None for number in batch.numbers)
+    copies = None if lent else len(batch.numbers)
+    prefix = prefix_of(work.model, work.prompt, batch.position, copies) if batch.shared else None
+    embedded = embed(work.model, work.prompt) if _sees_once(work, batch) else None
+    size, left = _size(work, batch, prefix), batch.numbers
+    while left:
+        some = left[:size]
+        try:
+            scored = _pass(work, some, _layout(work, batch, some, prefix, embedded))
+        except RuntimeError as error:
+            if len(some) == 1 or not out_of_memory(error):
+                raise
+            size = len(some) // 2
+            continue
+        yield some, scored
+        left = left[len(some) :]
+
+
+def _sees_once(work: Work, batch: Batch) -> bool:
+    """Whether cases that share nothing else can at least share what the vision tower made of the image."""
+    alone = batch.way == "rows" and not batch.shared and work.remote is False and len(batch.numbers) > 1
+    early = any(part.acts_in != "decoder" for number in batch.numbers for part in work.starts[number].case.parts)
+    there = bool(work.prompt.rows[0].images) and "embedded" not in lacking(family(work.model))
+    return alone and there and not early
+
+
+def _size(work: Work, batch: Batch, prefix: Prefix | None) -> int:
+    """How many cases one pass takes."""
+    if batch.way == "single":
+        return 1
+    rows, begin = batch.way == "rows", batch.position if prefix is None else prefix.length
+    alone = rows and prefix is None
+    each = work.prompt.width if alone else work.prompt.rows[0].stop - begin
+    room = TOKENS_PER_PASS if prefix is not None else ALONE - (0 if rows else begin)
+    return cases_that_fit(work.model, max(1, room // each), each, 0 if alone else begin, rows, work.memory)
+
+
+def _layout(
+    work: Work, batch: Batch, numbers: Sequence[int], prefix: Prefix | None, embedded: torch.Tensor | None
+) -> Layout:
+    prompt, count, begin = work.prompt, len(numbers), batch.position if prefix is None else prefix.length
+    if batch.way == "packed":
+        layout = packed(prompt, count, begin)
+    elif prefix is not None:
+        layout = rows_of_one(prompt, count)
+    else:
+        return in_rows([prompt] * count) if embedded is None else rows_embedded(prompt, count, embedded)
+    if prefix is None:
+        return layout
+    starts = [work.starts[number] for number in numbers][: len(layout.prompt)]  # of copies in one row, all begin alike
+    return behind(layout, begin, cache_for(work.model, prefix, starts, layout.prompt.width - begin))
+
+
+def _pass(work: Work, numbers: Sequence[int], layout: Layout) -> list[list[float]]:
+    places = [seat.place(seat.tokens.stop - 1) for seat in layout.seats]
+    kept = sorted(set(places))
+    columns = logit_columns(layout, kept)
+    requests = tuple((seat.row, columns[place], work.token) for seat, place in zip(layout.seats, places, strict=True))
+    plan = prepare(work.model, layout, [work.starts[number].case for number in numbers], work.values)
+    asked = (readouts.answer_scores, requests)
+    scores = forward(work.model, layout, plan, [], asked, kept, work.remote)[0]
+    return [[float(number) for number in line] for line in scores]
