@@ -98,11 +98,16 @@ def _chosen(states: Sequence[torch.Tensor], origins: Sequence[int]) -> torch.Ten
     return torch.cat([states[origin] for origin in origins])
 
 
-def shortened(cache: Cache, by: int) -> Cache | None:
-    """A cache without its last positions; None where a layer does not hold all of its keys any more."""
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):
-        return None
+def keeps_all(config: Any) -> bool:
+    """Whether every layer of a decoder of this config keeps the keys of all tokens, so that its cache can be cut."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
+def shortened(cache: Cache, length: int, layers: Sequence[int]) -> Cache:
+    """The first positions of a cache that keeps all, in these layers; others hold what is no part of the sequence."""
     shorter = copy.copy(cache)
-    shorter.layers = [copy.copy(layer) for layer in cache.layers]
-    shorter.crop(-by)
+    shorter.layers = list(cache.layers)
+    for number in layers:
+        layer = shorter.layers[number] = copy.copy(cache.layers[number])
+        layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
     return shorter

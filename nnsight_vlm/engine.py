@@ -319,7 +319,7 @@ def _answers(
             layout, cache = in_rows(prompts), None
             if batch[0] in together:
                 first, layout = min(starts[number].position for number in together), rows_of_one(prompts[0], len(batch))
-                prefix = prefix_of(model, prompts[0], first, None)
+                prefix = prefix_of(model, prompts[0], first)
                 cache = cache_for(model, prefix, some, prompts[0].width - first + options["max_new_tokens"])
             plan = prepare(model, layout, [start.case for start in some], values)
             found = decode(model, layout.prompt, plan, options, remote, cache)

@@ -54,6 +54,10 @@ class Intervention(ABC):
         """The first position of the prompt that changes; positions before it are as in a clean run."""
 
     @abstractmethod
+    def first_layer(self, scope: Scope) -> int:
+        """The first decoder layer in which anything changes; what enters it is as in a clean run."""
+
+    @abstractmethod
     def fields(self) -> dict[str, Any]:
         """What a table says of it."""
 
@@ -80,6 +84,9 @@ class Composed(Intervention):
 
     def first_position(self, scope: Scope) -> int:
         return min((part.first_position(scope) for part in self.parts), default=scope.seat.tokens.answer - 1)
+
+    def first_layer(self, scope: Scope) -> int:
+        return min((part.first_layer(scope) for part in self.parts), default=scope.shape.layer_count)
 
     def fields(self) -> dict[str, Any]:
         told = [part.fields() for part in self.parts]
@@ -155,6 +162,10 @@ class Knockout(Intervention):
         first = min((start for start, _ in scope.ranges(self.source)), default=last)
         targets = to_positions(scope.ranges(self.target), tokens.stop)
         return _opened(tokens, next((place for place in targets if tokens.last_seen(place) >= first), last))
+
+    def first_layer(self, scope: Scope) -> int:
+        cut = [layer for _, _, layer, _ in self.lower(scope)]
+        return min(cut, default=scope.shape.layer_count) if self.stage == "decoder" else 0
 
     def fields(self) -> dict[str, Any]:
         named = {"kind": type(self).__name__.lower(), "source": self.source, "target": self.target}
@@ -243,6 +254,9 @@ class StateWrite(Intervention):
             return tokens.start
         first = min((max(start, tokens.start) for start, _ in scope.ranges(self.where)), default=tokens.stop - 1)
         return _opened(tokens, first)
+
+    def first_layer(self, scope: Scope) -> int:
+        return max(0, min(scope.state_layers(self.site, self.layers))) if self.stage == "decoder" else 0
 
     def fields(self) -> dict[str, Any]:
         return {"kind": type(self).__name__.lower(), "where": self.where, "layers": self.layers, "site": self.site} | (

@@ -76,12 +76,16 @@ class Layout:
         seats: one per case.
         packing: `(prefix, length)` of the copies behind a shared prefix, or None.
         start: the first place that runs; what lies before it is in a cache.
+        depth: the first layer that runs; layers before it are skipped.
+        entering: what enters that layer, `[row, place, width]`.
     """
 
     prompt: Prompt
     seats: tuple[Seat, ...]
     packing: tuple[int, int] | None = None
     start: int = 0
+    depth: int = 0
+    entering: torch.Tensor | None = None
 
 
 def as_it_is(prompt: Prompt) -> Layout:
@@ -167,3 +171,9 @@ def behind(layout: Layout, prefix: int, cache: Any) -> Layout:
     inputs["attention_mask"] = prompt.inputs["attention_mask"]
     inputs |= {"position_ids": position_ids(prompt)[..., prefix:], "past_key_values": cache, "use_cache": True}
     return replace(layout, prompt=replace(prompt, inputs=inputs), start=prefix)
+
+
+def below(layout: Layout, depth: int, states: torch.Tensor) -> Layout:
+    """A layout of which the layers before `depth` are not run: they give every case `states` `[position, width]`."""
+    rows, cases = len(layout.prompt), len(layout.seats)
+    return replace(layout, depth=depth, entering=states.repeat(cases // rows, 1).expand(rows, -1, -1))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from . import readouts
 from .engine import Values, capture, prepare
 from .errors import SpecError
-from .families import family, lacking
+from .families import family, lacking, shape
 from .interventions import Intervention
-from .layouts import Layout, behind, in_rows, packed, rows_embedded, rows_of_one
+from .layouts import Layout, behind, below, in_rows, packed, rows_embedded, rows_of_one
 from .memory import cases_that_fit, out_of_memory
-from .prefixes import Prefix, cache_for, prefix_of, sharers, why_not_shared
+from .prefixes import Prefix, cache_for, cuts, prefix_of, sharers, why_not_shared
 from .prompts import Prompt
+from .readouts import answer_scores
 from .starts import Start, start_of, whole
 from .traces import Remote, embed, forward, logit_columns
 
@@ -72,7 +72,7 @@ def plan_passes(
     ways = [_way(model, prompt, start, execution) for start in starts]
     batches = [_batch(alone, starts, max(ways[number] for number in alone), shared=False)] if alone else []
     for way in dict.fromkeys(ways):
-        batches += _by_position([number for number in together if ways[number] == way], starts, way)
+        batches += _by_position(prompt, [number for number in together if ways[number] == way], starts, way)
     return starts, batches
 
 
@@ -97,21 +97,38 @@ def why_not_packed(model: Any, prompt: Prompt, start: Start) -> str:
     return "the states of another prompt come before it" if start.donor else why_not_shared(prompt, start)
 
 
-def _by_position(numbers: Sequence[int], starts: Sequence[Start], way: str) -> list[Batch]:
-    """Batches behind a cached prefix. What a donor lends ends where its case starts, so that case starts nowhere else.
+def _by_position(prompt: Prompt, numbers: Sequence[int], starts: Sequence[Start], way: str) -> list[Batch]:
+    """Batches behind a cached prefix: cases that change late positions only are not made to run the earlier ones.
 
-    Cases that change late positions only are not made to run the earlier ones, unless that would save little.
-    Late batches come first, so that a prefix is made once and then cut.
+    What a donor lends ends where its case starts, so that case starts nowhere else.
     """
-    groups: list[tuple[int, list[int]]] = []
-    for position in sorted({starts[number].position for number in numbers}):
-        here = [number for number in numbers if starts[number].position == position]
-        lent = any(starts[number].donor is not None for number in here)
-        if groups and not lent and len(here) * (position - groups[-1][0]) < PASS:
-            groups[-1][1].extend(here)
-        else:
-            groups.append((position, here))
-    return [_batch(here, starts, way, shared=True) for _, here in reversed(groups)]
+    lent = [number for number in numbers if starts[number].donor is not None]
+    own = [number for number in numbers if starts[number].donor is None]
+    ends = dict.fromkeys(starts[number].position for number in lent)
+    groups = [[number for number in lent if starts[number].position == end] for end in ends]
+    stop, again = prompt.rows[0].stop, 0 if cuts(prompt.model) else prompt.rows[0].stop
+    groups += cheapest(own, [starts[number].position for number in own], stop, tokens=1, fixed=PASS + again)
+    return [_batch(here, starts, way, shared=True) for here in groups]
+
+
+def cheapest(
+    numbers: Sequence[int], begins: Sequence[int], stop: int, *, tokens: float, fixed: float
+) -> list[list[int]]:
+    """Numbers in groups, so that it costs least to run each group from the first of its begins to `stop`.
+
+    A step costs `tokens` for each member of a group, and a group costs `fixed`.
+    """
+    known = sorted(set(begins))
+    at = [[number for number, begin in zip(numbers, begins, strict=True) if begin == one] for one in known]
+    best: list[tuple[float, list[list[int]]]] = [(0.0, [])]
+    for end in range(1, len(known) + 1):
+        options = []
+        for first in range(end):
+            group = [number for some in at[first:end] for number in some]
+            cost = best[first][0] + len(group) * (stop - known[first]) * tokens + fixed
+            options.append((cost, [*best[first][1], group]))
+        best.append(min(options))
+    return best[-1][1]
 
 
 # running them -----------------------------------------------------------------------------------
@@ -139,8 +156,8 @@ def score(
     execution: str = "auto",
     remote: Remote = False,
     memory: int | None = None,
-) -> tuple[list[list[float]], Counter[str]]:
-    """`[logit, logprob, rank, top token]` of the last position, one list a case; and how many passes of which kind.
+) -> tuple[list[list[float]], dict[str, Any]]:
+    """`[logit, logprob, rank, top token]` of the last position, one list a case; and what was done.
 
     Raises:
         SpecError: see `plan_passes`.
@@ -151,17 +168,29 @@ def score(
     found: dict[int, list[float]] = {}
     passes: Counter[str] = Counter()
     for batch in batches:
-        for numbers, scored in _run(work, batch):
-            found |= dict(zip(numbers, scored, strict=True))
-            passes[batch.way] += 1
-    return [found[number] for number in range(len(cases))], passes
+        prefix = prefix_of(model, prompt, batch.position) if batch.shared else None
+        if prefix is not None and prefix.logits is not None:
+            clean = [n for n in batch.numbers if not starts[n].case.parts and starts[n].donor is None]
+            found |= dict.fromkeys(clean, _listed(answer_scores(prefix.logits[None, None], [(0, 0, token)], None))[0])
+        for numbers in _by_layer(work, [number for number in batch.numbers if number not in found], prefix):
+            for some, scored in _run(work, replace(batch, numbers=tuple(numbers)), prefix):
+                found |= dict(zip(some, scored, strict=True))
+                passes[batch.way] += 1
+    done = {"execution": max(batch.way for batch in batches), "passes": dict(passes)}
+    return [found[number] for number in range(len(cases))], done
 
 
-def _run(work: Work, batch: Batch) -> Iterator[tuple[Sequence[int], list[list[float]]]]:
+def _by_layer(work: Work, numbers: Sequence[int], prefix: Prefix | None) -> list[list[int]]:
+    """Cases in groups: those that change late layers only are not made to run the earlier ones."""
+    if prefix is None or prefix.states is None or not numbers:
+        return [list(numbers)] if numbers else []
+    layers, each = shape(work.model).layer_count, work.prompt.rows[0].stop - prefix.length
+    begins = [work.starts[number].layer for number in numbers]
+    return cheapest(numbers, begins, layers, tokens=each / layers, fixed=PASS)
+
+
+def _run(work: Work, batch: Batch, prefix: Prefix | None) -> Iterator[tuple[Sequence[int], list[list[float]]]]:
     """A batch, pass by pass; half as many cases a pass where memory runs out."""
-    lent = any(work.starts[number].donor is not None for number in batch.numbers)
-    copies = None if lent else len(batch.numbers)
-    prefix = prefix_of(work.model, work.prompt, batch.position, copies) if batch.shared else None
     embedded = embed(work.model, work.prompt) if _sees_once(work, batch) else None
     size, left = _size(work, batch, prefix), batch.numbers
     while left:
@@ -208,8 +237,13 @@ def _layout(
         return in_rows([prompt] * count) if embedded is None else rows_embedded(prompt, count, embedded)
     if prefix is None:
         return layout
-    starts = [work.starts[number] for number in numbers][: len(layout.prompt)]  # of copies in one row, all begin alike
-    return behind(layout, begin, cache_for(work.model, prefix, starts, layout.prompt.width - begin))
+    starts = [work.starts[number] for number in numbers]
+    alike = starts[: len(layout.prompt)]  # copies in one row all begin with the prompt's own prefix
+    layout = behind(layout, begin, cache_for(work.model, prefix, alike, layout.prompt.width - begin))
+    depth = min(*(start.layer for start in starts), shape(work.model).layer_count - 1)
+    if prefix.states is None or depth == 0:
+        return layout
+    return below(layout, depth, prefix.states[depth - 1, begin - prefix.first :])
 
 
 def _pass(work: Work, numbers: Sequence[int], layout: Layout) -> list[list[float]]:
@@ -218,6 +252,8 @@ def _pass(work: Work, numbers: Sequence[int], layout: Layout) -> list[list[float
     columns = logit_columns(layout, kept)
     requests = tuple((seat.row, columns[place], work.token) for seat, place in zip(layout.seats, places, strict=True))
     plan = prepare(work.model, layout, [work.starts[number].case for number in numbers], work.values)
-    asked = (readouts.answer_scores, requests)
-    scores = forward(work.model, layout, plan, [], asked, kept, work.remote)[0]
+    return _listed(forward(work.model, layout, plan, [], (answer_scores, requests), kept, work.remote)[0])
+
+
+def _listed(scores: Sequence[torch.Tensor]) -> list[list[float]]:
     return [[float(number) for number in line] for line in scores]

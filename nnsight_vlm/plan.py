@@ -31,12 +31,14 @@ class Plan:
         once: `(stage, steps)` of what the model passes once a prompt.
         stage: the decoder as a stage, see `runner`.
         every_token: steps of the decoder.
+        skipped: the paths of its first layers, if they do not run, and what the last of them is said to give.
     """
 
     rows: int
     once: tuple[tuple[Any, tuple[Step, ...]], ...]
     stage: tuple[Any, ...]
     every_token: tuple[Step, ...]
+    skipped: tuple[tuple[str, ...], Any] = ((), None)
 
 
 def read_outside(layout: Layout, stage: str, name: str) -> tuple[int, int | None] | None:
@@ -58,6 +60,12 @@ def stage_of(model: Any, layout: Layout, name: str, layers: Iterable[int]) -> tu
     return here.stage.entry, length, here.stage.causal, asks
 
 
+def layer_paths(model: Any) -> tuple[str, ...]:
+    """The module paths of the decoder's layers."""
+    row = family(model)
+    return tuple(located(row, "decoder", "residual", layer)[0] for layer in range(shape(model).layer_count))
+
+
 def compile_plan(model: Any, layout: Layout, writes: Iterable[Written]) -> Plan:
     """The plan of a layout: merge writes by site, in the order given, and sort the sites.
 
@@ -67,8 +75,8 @@ def compile_plan(model: Any, layout: Layout, writes: Iterable[Written]) -> Plan:
     order = order_of(row)
     gathered: dict[tuple[int, int, int, str], list[Write]] = {}
     if layout.packing is not None:
-        rank = SITES["mask"].rank
-        gathered = {(order.index("decoder"), layer, rank, "mask"): [] for layer in shape(model).attention}
+        at, rank = order.index("decoder"), SITES["mask"].rank
+        gathered = {(at, layer, rank, "mask"): [] for layer in shape(model).attention if layer >= layout.depth}
     for stage, name, layer, write in writes:
         names = (name, "silence") if name == "cross mask" else (name,)
         for each in names:
@@ -84,7 +92,13 @@ def compile_plan(model: Any, layout: Layout, writes: Iterable[Written]) -> Plan:
         for name, found in steps.items()
     }
     decoder = groups.pop("decoder", (stage_of(model, layout, "decoder", ()), ()))
-    return Plan(rows=len(layout.prompt), once=tuple(groups.values()), stage=decoder[0], every_token=decoder[1])
+    return Plan(
+        rows=len(layout.prompt),
+        once=tuple(groups.values()),
+        stage=decoder[0],
+        every_token=decoder[1],
+        skipped=(layer_paths(model)[: layout.depth], layout.entering),
+    )
 
 
 def _step(

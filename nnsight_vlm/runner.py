@@ -33,10 +33,11 @@ def once(model, groups):
         perform(model, steps, whole(stage))
 
 
-def on_every_token(model, stage, steps, rows):
+def on_every_token(model, stage, steps, rows, skipped):
     """Carry out the decoder's steps in the prompt's forward and in each decoded token's.
 
     Steps name rows, so the model must run as many as the plan was made for: beams would go uncut.
+    ``skipped`` is ``(paths of layers that do not run, what the last of them is said to give)``.
     """
     for token in Iterations()[0:]:
         try:
@@ -51,6 +52,8 @@ def on_every_token(model, stage, steps, rows):
                 f"the intervention was made for {rows} row(s) and the model runs {batch}; "
                 "make it for a prompt of that many rows, and without beams or several sequences an answer"
             )
+        for path in skipped[0]:
+            model.get(path).skip(skipped[1])
         perform(model, steps, windows(inputs, stage[3], stage[2]))
 
 

@@ -30,22 +30,25 @@ class Start:
 
     Attributes:
         position: the first position that changes; the last token at the latest.
+        layer: the first layer in which it changes; the number of layers where it does not.
         case: what is to be done from there on.
-        donor: the prompt whose clean run gives the positions before, in layers behind `layer`; None where
-            all of it is the case's own prompt.
-        layer: up to this layer it is.
+        donor: the prompt whose clean run gives the positions before, from layer `lent` on; None where all of it
+            is the case's own prompt.
+        lent: up to here it is.
     """
 
     position: int
+    layer: int
     case: Intervention
     donor: Prompt | None = None
-    layer: int = 0
+    lent: int = 0
 
 
 def whole(model: Any, prompt: Prompt, case: Intervention) -> Start:
     """The start of a case that is done as it is."""
     here = scope(model, as_it_is(prompt).seats[0])
-    return Start(position=min(prompt.rows[0].stop - 1, case.first_position(here)), case=case)
+    position = min(prompt.rows[0].stop - 1, case.first_position(here))
+    return Start(position=position, layer=case.first_layer(here), case=case)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,8 +72,9 @@ def start_of(model: Any, prompt: Prompt, case: Intervention, donors: bool) -> St
     for each in taken if donors else ():
         others, end = _without(parts, each.patch), each.places.stop
         if each.places and _first_position(here, others) >= end and _lends(here, prompt, each):
-            layer = min(here.state_layers(each.patch.site, each.patch.layers))
-            return Start(position=end, case=_joined(others), donor=each.source, layer=layer)
+            lent, case = min(here.state_layers(each.patch.site, each.patch.layers)) + 1, _joined(others)
+            layer = min(lent, case.first_layer(here))
+            return Start(position=end, layer=layer, case=case, donor=each.source, lent=lent)
     return whole(model, prompt, case if parts == case.parts else _joined(parts))
 
 

@@ -55,7 +55,7 @@ def sweep(
     token = answer_token(model, answer)
     for case in cases:
         check(model, prompt, case)
-    found, passes = score(model, prompt, [CLEAN, *cases], token, execution=execution, remote=remote, memory=memory)
+    found, done = score(model, prompt, [CLEAN, *cases], token, execution=execution, remote=remote, memory=memory)
     clean, *scores = found
     known = {"clean_logit": clean[0], "clean_logprob": clean[1]}
     rows = [
@@ -63,7 +63,7 @@ def sweep(
         for name, case, found in zip(names, cases, scores, strict=True)
     ]
     frame = _uniform(pd.DataFrame(rows))
-    frame.attrs.update(execution=max(passes), passes=dict(passes), answer=token)
+    frame.attrs.update(**done, answer=token)
     return frame
 
 

@@ -17,7 +17,7 @@ from .errors import SpecError
 from .families import family
 from .kernels import sequence
 from .layouts import Layout
-from .plan import Plan, stage_of
+from .plan import Plan, layer_paths, stage_of
 from .positions import padded_positions
 from .prompts import Prompt, counts_tokens
 from .runner import collect, on_every_token, once
@@ -37,10 +37,10 @@ def install_plan(model: Any, plan: Plan) -> Any:
         groups = plan.once
         with edited.edit(inplace=True):
             once(edited, groups)
-    if plan.every_token:
-        stage, steps, rows = plan.stage, plan.every_token, plan.rows
+    if plan.every_token or plan.skipped[0]:
+        stage, steps, rows, skipped = plan.stage, plan.every_token, plan.rows, plan.skipped
         with edited.edit(inplace=True):
-            on_every_token(edited, stage, steps, rows)
+            on_every_token(edited, stage, steps, rows, skipped)
     return edited
 
 
@@ -78,8 +78,12 @@ def forward(
     return [found[-1], *results]
 
 
-def prefill(model: Any, prompt: Prompt, length: int) -> Any:
-    """The cache that a clean run of a prompt's first tokens leaves."""
+def prefill(model: Any, prompt: Prompt, length: int, first: int) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+    """What a clean run of a prompt's first tokens leaves: its cache, the logits of the last token, and states.
+
+    States are what every layer gives from position `first` on, `[layer, position, width]`; None where layers give
+    more than one stream of them.
+    """
     inputs = {
         name: value[:, :length] if counts_tokens(prompt, name) else value for name, value in prompt.inputs.items()
     }
@@ -87,8 +91,16 @@ def prefill(model: Any, prompt: Prompt, length: int) -> Any:
         inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
     last = {"logits_to_keep": torch.tensor([length - 1])} if family(model).logits_to_keep else {}
     with torch.no_grad(), model.trace(**inputs, **last, use_cache=True):
-        cache = save(model.output.past_key_values)
-    return cache
+        found = save(_left(model, layer_paths(model), first))
+    cache, logits, states = found
+    return cache, logits, states
+
+
+def _left(model: Any, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+    given = [model.get(path).output for path in paths]
+    plain = all(isinstance(states, torch.Tensor) and states.dim() == 3 for states in given)
+    states = torch.stack([states[0, first:] for states in given]) if plain else None
+    return model.output.past_key_values, model.output.logits[0, -1], states
 
 
 def embed(model: Any, prompt: Prompt) -> torch.Tensor:

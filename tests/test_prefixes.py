@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -63,6 +64,31 @@ def test_a_longer_prefix_is_cut_and_a_shorter_one_serves_where_that_is_cheaper(m
     frame = nv.sweep(model, other, LATE[:3], answer=ANSWER)
     assert len(forwards) == before + 1
     expect_equal(model, other, LATE[:3], frame)
+
+
+@pytest.mark.parametrize("execution", ["packed", "rows"])
+def test_late_variants_are_not_made_to_run_the_layers_before(model, fresh, twin, monkeypatch, execution):
+    monkeypatch.setattr(sys.modules["nnsight_vlm.passes"], "PASS", 0)
+    ran, decoder = [], model._module.model.language_model.layers
+    hooks = [layer.self_attn.register_forward_pre_hook(lambda *_: ran.append(1)) for layer in decoder]
+    variants = [*EARLY, nv.Ablate("query", layers=2), nv.Patch("last", source=twin, layers=3)]
+    variants += [nv.Knockout("image", "query", layers=nv.window(2, 4)), nv.Ablate("last", layers=2, site="mlp")]
+    frame = nv.sweep(model, fresh, variants, answer=ANSWER, execution=execution)
+    for hook in hooks:
+        hook.remove()
+    passes = frame.attrs["passes"][execution]
+    assert passes > 2 and len(ran) < 4 * (2 + passes)  # of the prompt, of the patch's source, and of the passes
+    expect_equal(model, fresh, variants, frame)
+
+
+def test_a_prompt_of_keys_outside_the_sequence_is_cut_as_well():
+    model, prompt = zoo.load("mllama", "sdpa"), zoo.prompt("mllama", "sdpa")
+    late = [nv.Knockout("image", "last", layers=layer) for layer in shape(model).cross] * 3
+    early = [nv.Knockout("image", prompt["query"][:2], layers=layer) for layer in shape(model).cross] * 3
+    for variants in (late, early, late):
+        frame = nv.sweep(model, prompt, variants, answer=60)
+        single = nv.sweep(model, prompt, variants, answer=60, execution="single")
+        assert abs(frame["logit"] - single["logit"]).max() < 1e-5 * max(1, abs(single["logit"]).max())
 
 
 def test_a_sweep_of_one_or_two_variants_is_one_forward(model, fresh, forwards):

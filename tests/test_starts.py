@@ -60,12 +60,12 @@ def test_a_patch_where_nothing_differs_yet_is_left_out(model, fresh, twin, rewor
 def test_a_patch_of_all_that_differs_is_the_other_prompts_prefix_behind_its_layer(model, fresh, twin):
     behind = fresh["image"][-1] + 1
     start = start_of(model, fresh, nv.Patch("image", source=twin, layers=[1, 3]), donors=True)
-    assert (start.donor, start.layer, start.position, start.case) == (twin, 1, behind, CLEAN)
+    assert (start.donor, start.lent, start.layer, start.position, start.case) == (twin, 2, 2, behind, CLEAN)
     start = start_of(model, fresh, nv.Patch("image", source=twin, site="embedding"), donors=True)
-    assert (start.donor, start.layer, start.position) == (twin, -1, behind)
+    assert (start.donor, start.lent, start.position) == (twin, 0, behind)
     cut = nv.Knockout("image", "last")
     start = start_of(model, fresh, nv.Patch("image", source=twin, layers=2) | cut, donors=True)
-    assert (start.donor, start.layer, start.case) == (twin, 2, cut)
+    assert (start.donor, start.lent, start.layer, start.case) == (twin, 3, 0, cut)
     for case in (
         nv.Patch(fresh["image"][1:], source=twin, layers=1),
         nv.Patch("image", source=twin, layers=1, under=nv.Ablate("system", layers=0)),
@@ -144,6 +144,7 @@ def test_every_family_patches_between_a_pair_as_one_by_one(name):
     variants = [nv.Patch(inside, source=twin, layers=layer) for layer in (0, 1)]
     variants += [variants[0] | nv.Ablate("last", layers=1), nv.Patch("query", source=twin, layers=1)]
     variants += [nv.Patch("system", source=twin, layers=1)] if first else []
+    late = [nv.Ablate("last", layers=1), nv.Ablate("last", layers=1, how="mean"), variants[1]]
     lent = [start_of(model, prompt, case, donors=True).donor is twin for case in variants]
     row = row_of(model._module.config)
     assert any(lent) == ("embedded" not in lacking(row) and row.blocks != "prompt")
@@ -151,3 +152,4 @@ def test_every_family_patches_between_a_pair_as_one_by_one(name):
     told_apart = tiny.gap(nv.run(model, prompt).logits, nv.run(model, twin).logits) > 1e-3
     assert not told_apart or abs(single["logit"] - single["clean_logit"])[:2].max() > 1e-3
     expect_one_by_one(model, prompt, variants, "rows", rounding=max(zoo.ZOO[name].rounding, 1e-5))
+    expect_one_by_one(model, prompt, late, "auto", rounding=max(zoo.ZOO[name].rounding, 1e-5))  # layer 0 is skipped
