@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-ROOM = 64
-"""Tokens that are made room for at once."""
+ROOM = 512
+"""Tokens that there is room for behind the prompt, unless told otherwise."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -56,7 +57,7 @@ def _with_room(states: torch.Tensor, room: int) -> torch.Tensor:
     return held.copy_(states)
 
 
-def growing_cache(config: Any, room: int) -> Cache:
+def growing_cache(config: Any, room: int = ROOM) -> Cache:
     """An empty cache for a decoder of this config, as `generate` makes it, with room in all layers that grow."""
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
@@ -73,7 +74,9 @@ def begun(caches: Sequence[Cache], origins: Sequence[Sequence[int]], room: int) 
 
 
 def _begun(layers: Sequence[Any], origins: Sequence[int], room: int) -> Any:
-    if type(layers[0]) is DynamicLayer and layers[0].is_initialized:
+    if type(layers[0]) is GrowingLayer and list(origins) == [0]:
+        return copy.copy(layers[0])  # it goes on in the room behind, see `Kept`
+    if type(layers[0]) in (DynamicLayer, GrowingLayer) and layers[0].is_initialized:
         fresh = GrowingLayer(room)
         fresh.begin(*(_chosen([getattr(layer, name) for layer in layers], origins) for name in ("keys", "values")))
         return fresh
@@ -103,11 +106,39 @@ def keeps_all(config: Any) -> bool:
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 
-def shortened(cache: Cache, length: int, layers: Sequence[int]) -> Cache:
-    """The first positions of a cache that keeps all, in these layers; others hold what is no part of the sequence."""
-    shorter = copy.copy(cache)
-    shorter.layers = list(cache.layers)
-    for number in layers:
-        layer = shorter.layers[number] = copy.copy(cache.layers[number])
-        layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
-    return shorter
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kept:
+    """The cache of a whole prompt, of which every beginning can be had, to be run on from there.
+
+    A pass of one row writes its tokens behind that beginning, into the very memory: nothing is copied. So one pass
+    is run at a time, and what lies behind `first` is kept a second time.
+
+    Attributes:
+        cache: of growing layers, where they are `layers`; others hold what is no part of the sequence.
+        layers: the layers that hold keys of the sequence.
+        first: no beginning is shorter than this.
+        tail: keys and values behind it, a pair a layer.
+    """
+
+    cache: Cache
+    layers: Sequence[int]
+    first: int
+    tail: Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+    @classmethod
+    def of(cls, cache: Cache, layers: Sequence[int], first: int) -> Kept:
+        """A cache that a run has filled, see `growing_cache`."""
+        held = [cache.layers[number] for number in layers]
+        tail = [(layer.keys[:, :, first:].clone(), layer.values[:, :, first:].clone()) for layer in held]
+        return cls(cache=cache, layers=layers, first=first, tail=tail)
+
+    def beginning(self, length: int) -> Cache:
+        """The first `length` positions."""
+        fresh = copy.copy(self.cache)
+        fresh.layers = list(self.cache.layers)
+        for number, tail in zip(self.layers, self.tail, strict=True):
+            layer = fresh.layers[number] = copy.copy(self.cache.layers[number])
+            layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+            for held, rest in zip((layer.keys, layer.values), tail, strict=True):
+                held[:, :, self.first :] = rest[:, :, : length - self.first]
+        return fresh

@@ -128,19 +128,26 @@ def close_edges(inputs, cuts, window, form, memo):
     args, kwargs = inputs
     keyword, outside, packing = form
     hidden, mask, held = sequence(inputs), kwargs.get(keyword), crossing(window, outside)
-    known = (id(mask), id(cuts), held, packing, hidden.device)
-    found = memo.pop(known, None)
-    if found is None:
-        base = mask
+
+    def base():
         if packing is not None:
-            base = packed_mask(packing, held, hidden)
-        elif mask is None:
-            base = open_mask(held, hidden)
-        found = mask, shut(base, cuts, held, hidden.shape[0])  # holding on to a mask keeps its id its own
+            return packed_mask(packing, held, hidden)
+        return open_mask(held, hidden) if mask is None else mask
+
+    known = (id(mask), held, packing, hidden.device)  # a mask that is held on to keeps its id its own
+    given, found = remembered(memo, known, lambda: (mask, base()))
+    closed = remembered(memo, (*known, id(cuts)), lambda: (given, shut(found, cuts, held, hidden.shape[0])))[1]
+    return args, {**kwargs, keyword: closed}
+
+
+def remembered(memo, known, make):
+    """What ``memo`` holds, made where it holds nothing; what was of use longest ago makes room."""
+    found = memo.pop(known, None)
+    found = make() if found is None else found
     memo[known] = found
     if len(memo) > KEPT_MASKS:
-        del memo[next(iter(memo))]  # the one that was of use longest ago
-    return args, {**kwargs, keyword: found[1]}
+        del memo[next(iter(memo))]
+    return found
 
 
 def shut(mask, cuts, window, batch):

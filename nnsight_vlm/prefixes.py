@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from .caches import begun, keeps_all, shortened
+from .caches import Kept, begun, growing_cache, keeps_all
 from .families import family, lacking, shape
 from .prompts import Prompt
 from .starts import Start
@@ -27,11 +27,11 @@ KEPT = 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prefix:
-    """What the first `length` tokens of a prompt leave in a clean run; nobody may write to it.
+    """What the first `length` tokens of a prompt leave in a clean run.
 
     Attributes:
         length: how many tokens.
-        cache: their keys and values.
+        cache: their keys and values, for one pass at a time, see `caches.Kept`.
         first: the position behind the last image.
         logits: of the prompt's last token `[word]`; None where that was not run.
         states: what every layer gives from `first` on, to the end of the prompt, `[layer, position, width]`; None
@@ -41,47 +41,63 @@ class Prefix:
     length: int
     cache: Any
     first: int
-    logits: torch.Tensor | None
-    states: torch.Tensor | None
+    logits: torch.Tensor | None = None
+    states: torch.Tensor | None = None
 
 
-_LAST: WeakKeyDictionary[Prompt, tuple[Any, Prefix]] = WeakKeyDictionary()
-"""The prefixes asked for last, the latest at the end, and the state of their model; they go with their prompts."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Run:
+    """A prefix that was run, the state that the model was in, and what others are cut from, if they can be."""
+
+    prefix: Prefix
+    state: tuple[Any, ...]
+    kept: Kept | None
+
+
+_LAST: WeakKeyDictionary[Prompt, _Run] = WeakKeyDictionary()
+"""The last runs, the latest at the end; they go with their prompts."""
 
 
 def prefix_of(model: Any, prompt: Prompt, length: int) -> Prefix:
-    """The first `length` tokens of a prompt, run once.
+    """The first tokens of a prompt, its images among them, run once.
 
     Where all layers keep all keys, the whole prompt is run and kept, and every prefix of it is cut from that.
     """
-    (state, known), cut = _LAST.pop(prompt, (None, None)), cuts(model)
-    if known is None or state != _state(model) or not (cut or known.length == length):
+    known = _LAST.pop(prompt, None)
+    if known is None or known.state != _state(model) or (known.kept is None and known.prefix.length != length):
         while len(_LAST) >= KEPT:  # before the next one is made, so that there is room for it
             del _LAST[next(iter(_LAST))]
-        known = _made(model, prompt, prompt.rows[0].stop if cut else length)
-    _LAST[prompt] = _state(model), known
-    if known.length == length:
-        return known
-    return replace(known, length=length, cache=shortened(known.cache, length, _own_keys(model)))
+        known = _whole(model, prompt) if cuts(model) else _exactly(model, prompt, length)
+    _LAST[prompt] = known
+    if known.kept is None:
+        return known.prefix
+    return replace(known.prefix, length=length, cache=known.kept.beginning(length))
+
+
+def _whole(model: Any, prompt: Prompt) -> _Run:
+    first, stop, own = _behind_images(prompt), prompt.rows[0].stop, _own_keys(model)
+    empty = growing_cache(model._module.config.get_text_config(decoder=True))
+    cache, logits, states = prefill(model, prompt, stop, first, empty)
+    alone = own == list(shape(model).attention)  # no layer needs the keys of one before it
+    prefix = Prefix(length=stop, cache=cache, first=first, logits=logits, states=states if alone else None)
+    return _Run(prefix=prefix, state=_state(model), kept=Kept.of(cache, own, first))
+
+
+def _exactly(model: Any, prompt: Prompt, length: int) -> _Run:
+    first = _behind_images(prompt)
+    cache, *_ = prefill(model, prompt, length, first)
+    return _Run(prefix=Prefix(length=length, cache=cache, first=first), state=_state(model), kept=None)
+
+
+def _behind_images(prompt: Prompt) -> int:
+    """The position behind the last image."""
+    tokens = prompt.rows[0]
+    return max([tokens.start, *(image[-1] + 1 for image in tokens.images)])
 
 
 def cuts(model: Any) -> bool:
     """Whether a prefix can be cut from a longer one."""
     return keeps_all(model._module.config.get_text_config(decoder=True))
-
-
-def _made(model: Any, prompt: Prompt, length: int) -> Prefix:
-    tokens = prompt.rows[0]
-    first = max((position + 1 for image in tokens.images for position in image), default=tokens.start)
-    cache, logits, states = prefill(model, prompt, length, max(first, 0))
-    done, alone = length == tokens.stop, _own_keys(model) == list(shape(model).attention)
-    return Prefix(
-        length=length,
-        cache=cache,
-        first=max(first, 0),
-        logits=logits if done else None,
-        states=states if done and alone else None,
-    )
 
 
 def _own_keys(model: Any) -> list[int]:
@@ -100,7 +116,7 @@ def _state(model: Any) -> tuple[Any, ...]:
 def why_not_shared(prompt: Prompt, start: Start) -> str:
     """Why a case cannot share what lies before it; empty where it can."""
     tokens = prompt.rows[0]
-    if any(position >= start.position for image in tokens.images for position in image if position >= 0):
+    if any(image[-1] >= max(start.position, 0) for image in tokens.images):
         return "a variant changes image tokens, or text before the image, which cannot be shared"
     if any(part.acts_in != "decoder" for part in start.case.parts):
         return "a variant changes a stage that runs before the text, which cannot be shared"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -166,6 +167,16 @@ class Row:
         Raises:
             SpecError: no such group, or no image in the row.
         """
+        if name not in self._known:
+            self._known[name] = self._found(name)
+        return self._known[name]
+
+    @cached_property
+    def _known(self) -> dict[str, Ranges]:
+        """Groups that have been asked for: of thousands of tokens, finding them takes longer than a small forward."""
+        return {}
+
+    def _found(self, name: str) -> Ranges:
         simple: dict[str, Callable[[], Ranges]] = {
             "generated": lambda: self._from(self.answer),
             "all": lambda: self._from(self.start),
@@ -207,7 +218,7 @@ class Row:
             return to_ranges(sorted(inner - self._pixels))
         return to_ranges([p for p in range(self.images[0][-1] + 1, self.answer) if p not in inner])
 
-    @property
+    @cached_property
     def _pixels(self) -> set[int]:
         return {position for image in self.images for position in image}
 

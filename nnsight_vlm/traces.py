@@ -78,11 +78,13 @@ def forward(
     return [found[-1], *results]
 
 
-def prefill(model: Any, prompt: Prompt, length: int, first: int) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+def prefill(
+    model: Any, prompt: Prompt, length: int, first: int, cache: Any = None
+) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
     """What a clean run of a prompt's first tokens leaves: its cache, the logits of the last token, and states.
 
-    States are what every layer gives from position `first` on, `[layer, position, width]`; None where layers give
-    more than one stream of them.
+    An empty `cache` is filled; without one, transformers makes it. States are what every layer gives from position
+    `first` on, `[layer, position, width]`; None where layers give more than one stream of them.
     """
     inputs = {
         name: value[:, :length] if counts_tokens(prompt, name) else value for name, value in prompt.inputs.items()
@@ -90,7 +92,8 @@ def prefill(model: Any, prompt: Prompt, length: int, first: int) -> tuple[Any, t
     if "position_ids" in inputs:
         inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
     last = {"logits_to_keep": torch.tensor([length - 1])} if family(model).logits_to_keep else {}
-    with torch.no_grad(), model.trace(**inputs, **last, use_cache=True):
+    empty = {} if cache is None else {"past_key_values": cache}
+    with torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
         found = save(_left(model, layer_paths(model), first))
     cache, logits, states = found
     return cache, logits, states
