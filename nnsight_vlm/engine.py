@@ -16,11 +16,11 @@ import torch
 from . import readouts
 from .blind import refuse_blind_rows
 from .errors import SpecError
-from .families import family, reach
+from .families import family, lacking, reach
 from .interventions import CLEAN, Capture, Intervention
 from .layouts import Layout, Seat, as_it_is, in_rows, rows_of_one
 from .plan import Plan, Written, compile_plan, read_outside
-from .prefixes import SHARERS, cache_for, prefix_of, sharers
+from .prefixes import SHARERS, behind_images, cache_for, cuts, prefix_of, sharers
 from .prompts import Prompt
 from .reads import Readout, Residual
 from .rows import Where, ascending, frozen, to_positions
@@ -126,11 +126,32 @@ def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False) -
         runs.setdefault((id(found.prompt), id(found.under)), []).append((key, found))
     values: Values = {}
     for group in runs.values():
-        reads = [Residual(found.where, layers=found.layers, site=found.site, stage=found.stage) for _, found in group]
-        result = run(model, group[0][1].prompt, group[0][1].under, reads=reads, remote=remote)
-        for (key, _), value in zip(group, result.reads, strict=True):
+        taken: Sequence[torch.Tensor] | None = None
+        if remote is False:
+            taken = _states_of(model, [found for _, found in group])
+        if taken is None:
+            reads = [Residual(each.where, layers=each.layers, site=each.site, stage=each.stage) for _, each in group]
+            taken = run(model, group[0][1].prompt, group[0][1].under, reads=reads, remote=remote).reads
+        for (key, _), value in zip(group, taken, strict=True):
             values[key] = value if value.dim() == 3 else value[None]
     return values
+
+
+def _states_of(model: Any, wanted: Sequence[Capture]) -> list[torch.Tensor] | None:
+    """What several patches take from the text of one clean run, which is kept as the prefix of a prompt is."""
+    prompt = wanted[0].prompt
+    here = scope(model, as_it_is(prompt).seats[0])
+    plain = all((each.under, each.site, each.stage) == (None, "residual", "decoder") for each in wanted)
+    if len(wanted) < SHARERS or not plain or not cuts(model) or "prefix" in lacking(here.row) or prompt.rows[0].start:
+        return None
+    places = [torch.tensor(to_positions(here.ranges(each.where), prompt.rows[0].stop)) for each in wanted]
+    if min(int(place.min()) for place in places) < behind_images(prompt):
+        return None
+    kept = prefix_of(model, prompt, prompt.rows[0].stop)
+    if kept.states is None:
+        return None
+    layers = [list(here.state_layers(each.site, each.layers)) for each in wanted]
+    return [kept.states[some][:, place - kept.first].cpu() for some, place in zip(layers, places, strict=True)]
 
 
 def lower(model: Any, layout: Layout, cases: Sequence[Intervention], values: Values) -> list[Written]:

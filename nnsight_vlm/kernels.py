@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import torch
 
-KEPT_MASKS = 3  # of those that layers share: a mask of a long packed sequence is large
+KEPT_MASKS = 4  # of those that layers share: a mask of a long packed sequence is large
 CLOSED = -1e4  # masks close an edge with less: -inf, or the least number of float16
 
 
@@ -128,16 +128,45 @@ def close_edges(inputs, cuts, window, form, memo):
     args, kwargs = inputs
     keyword, outside, packing = form
     hidden, mask, held = sequence(inputs), kwargs.get(keyword), crossing(window, outside)
-
-    def base():
-        if packing is not None:
-            return packed_mask(packing, held, hidden)
-        return open_mask(held, hidden) if mask is None else mask
-
     known = (id(mask), held, packing, hidden.device)  # a mask that is held on to keeps its id its own
-    given, found = remembered(memo, known, lambda: (mask, base()))
+    given, found = remembered(memo, known, lambda: (mask, whole_mask(mask, packing, held, hidden)))
     closed = remembered(memo, (*known, id(cuts)), lambda: (given, shut(found, cuts, held, hidden.shape[0])))[1]
     return args, {**kwargs, keyword: closed}
+
+
+def whole_mask(mask, packing, window, like):
+    """The mask that an attention is given, or the one that it has to be given."""
+    if packing is not None:
+        return packed_mask(packing, window, like)
+    return open_mask(window, like) if mask is None else mask
+
+
+def drop_edges(inputs, cuts, window, form, memo):
+    """`close_edges`; and for one decoded token, keys that no row and head may look at are left out, if they are many.
+
+    Only for self-attention whose keys no other layer reads.
+    """
+    args, kwargs = close_edges(inputs, cuts, window, form, memo)
+    cache, mask = kwargs.get("past_key_values"), kwargs[form[0]]
+    if window[1] > 1 or form[1] is not None or cache is None or hasattr(cache, "self_attention_cache"):
+        return args, kwargs
+    kept = remembered(memo, id(mask), lambda: (mask, is_open(mask).any(0).any(0)[0].nonzero()[:, 0]))[1]
+    if 4 * len(kept) > 3 * mask.shape[-1]:
+        return args, kwargs
+    hand_out(cache, kept)
+    return args, {**kwargs, form[0]: mask[..., kept]}
+
+
+def hand_out(cache, kept):
+    """Let a cache take all keys and values that it is given next, and hand out those that are ``kept``."""
+    cache.update = lambda *args, **kwargs: handed_out(cache, kept, args, kwargs)
+
+
+def handed_out(cache, kept, args, kwargs):
+    """What an update gives, this once: from here on it is the cache's own again."""
+    del cache.update
+    keys, values = cache.update(*args, **kwargs)
+    return keys[:, :, kept], values[:, :, kept]
 
 
 def remembered(memo, known, make):

@@ -13,7 +13,7 @@ SHARE = 0.25
 """The share of the free memory that a forward may take, unless told otherwise."""
 STATES = 12
 """Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their rotations."""
-MASKS = 3
+MASKS = 4
 """Masks that are held at once, see `kernels.close_edges`."""
 
 

@@ -9,10 +9,11 @@ a plan can be read, compared and shipped.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .families import Family, family, reach, shape
+from .kernels import close_edges, drop_edges
 from .layouts import Layout
 from .sites import ATTENDS, SITES, located, order_of
 
@@ -99,6 +100,19 @@ def compile_plan(model: Any, layout: Layout, writes: Iterable[Written]) -> Plan:
         every_token=decoder[1],
         skipped=(layer_paths(model)[: layout.depth], layout.entering),
     )
+
+
+def for_decoding(model: Any, plan: Plan) -> Plan:
+    """The same plan for cached generation: what a decoded token may not look at is left out of its attention.
+
+    Where layers read the keys of others, edges are closed only.
+    """
+    here = shape(model)
+    if any(here.asks[layer] != layer for layer in here.attention):
+        return plan
+    acts = {close_edges: drop_edges}
+    steps = tuple((*step[:3], acts.get(step[3], step[3]), *step[4:]) for step in plan.every_token)
+    return replace(plan, every_token=steps)
 
 
 def _step(

@@ -75,7 +75,7 @@ def prefix_of(model: Any, prompt: Prompt, length: int) -> Prefix:
 
 
 def _whole(model: Any, prompt: Prompt) -> _Run:
-    first, stop, own = _behind_images(prompt), prompt.rows[0].stop, _own_keys(model)
+    first, stop, own = behind_images(prompt), prompt.rows[0].stop, _own_keys(model)
     empty = growing_cache(model._module.config.get_text_config(decoder=True))
     cache, logits, states = prefill(model, prompt, stop, first, empty)
     alone = own == list(shape(model).attention)  # no layer needs the keys of one before it
@@ -84,12 +84,12 @@ def _whole(model: Any, prompt: Prompt) -> _Run:
 
 
 def _exactly(model: Any, prompt: Prompt, length: int) -> _Run:
-    first = _behind_images(prompt)
+    first = behind_images(prompt)
     cache, *_ = prefill(model, prompt, length, first)
     return _Run(prefix=Prefix(length=length, cache=cache, first=first), state=_state(model), kept=None)
 
 
-def _behind_images(prompt: Prompt) -> int:
+def behind_images(prompt: Prompt) -> int:
     """The position behind the last image."""
     tokens = prompt.rows[0]
     return max([tokens.start, *(image[-1] + 1 for image in tokens.images)])

@@ -13,11 +13,12 @@ import torch
 from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 
+from .caches import growing_cache
 from .errors import SpecError
 from .families import family
 from .kernels import sequence
 from .layouts import Layout
-from .plan import Plan, layer_paths, stage_of
+from .plan import Plan, for_decoding, layer_paths, stage_of
 from .positions import padded_positions
 from .prompts import Prompt, counts_tokens
 from .runner import collect, on_every_token, once
@@ -140,12 +141,22 @@ def decode(
             several rows of one.
     """
     check_decoding(prompt, options)
-    edited = install_plan(model, plan)
+    edited = install_plan(model, for_decoding(model, plan))
     options = {"do_sample": False, **family(model).generate_with, **options}
+    if cache is None and remote is False and _cache_is_ours(model, options):
+        cache = growing_cache(model._module.config.get_text_config(decoder=True), options["max_new_tokens"])
     inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
     with torch.no_grad(), edited.generate(**inputs, **options, remote=remote) as tracer:
         sequences: torch.Tensor = save(tracer.result.cpu())
     return sequences[:, prompt.width :]
+
+
+def _cache_is_ours(model: Any, options: dict[str, Any]) -> bool:
+    """Whether `generate` would make a plain cache that grows, for which ours can stand."""
+    module = model._module
+    asked = {"past_key_values", "cache_implementation", "cache_config", "use_cache"} & set(options)
+    settled = module.generation_config.cache_implementation or not module.generation_config.use_cache
+    return not asked and not settled and "encoder" not in family(model).stages and "max_new_tokens" in options
 
 
 def decode_logits(
@@ -153,7 +164,7 @@ def decode_logits(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
     options = {"do_sample": False, "max_new_tokens": steps, "min_new_tokens": steps, **family(model).generate_with}
-    edited = install_plan(model, plan)
+    edited = install_plan(model, for_decoding(model, plan))
     with (
         torch.no_grad(),
         edited.generate(

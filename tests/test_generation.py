@@ -7,6 +7,7 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
+from nnsight_vlm import traces
 
 EXACT = 1e-5
 STEPS = 6
@@ -145,6 +146,28 @@ def test_what_is_done_to_generated_tokens_never_touches_the_first_of_them(model,
     assert tiny.gap(cut[1], clean[1]) > 1e-2
     both = step_logits(model, prompt, nv.Knockout("image", ["last", "generated"]))[0][:, 0]
     assert tiny.gap(both[0], clean[0]) > 1e-2
+
+
+@pytest.mark.parametrize("rows", ["one", "alike", "apart"])
+def test_keys_that_no_row_may_look_at_are_left_out_of_decoding(model, prompt, monkeypatch, rows):
+    cut = nv.Knockout("image", "generated", layers=[1, 2])
+    cases = {"one": [cut], "alike": [cut, cut, cut], "apart": [cut, None, cut]}[rows]
+    given, right = [], torch.nn.functional.scaled_dot_product_attention
+
+    def seen(query, key, *rest, **options):
+        given.append((query.shape[2], key.shape[2]))
+        return right(query, key, *rest, **options)
+
+    def answers():
+        return [out.tokens for out in nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=STEPS)]
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    told = answers()
+    if model._module.config.get_text_config()._attn_implementation == "sdpa":
+        fewer = [keys for queries, keys in given if queries < 3 and keys < prompt.width]
+        assert len(fewer) == (0 if rows == "apart" else 2 * (STEPS - 1))
+    monkeypatch.setattr(traces, "for_decoding", lambda _, plan: plan)
+    assert told == answers() == [nv.generate(model, prompt, case, max_new_tokens=STEPS).tokens for case in cases]
 
 
 def test_the_answer_is_found_in_the_grown_prompt(model, prompt):

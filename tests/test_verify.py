@@ -239,7 +239,7 @@ def test_a_patch_that_is_written_wrongly_is_caught(model, prompt, twin, swap, fa
 
 
 def test_a_clock_that_stops_after_the_first_token_is_caught(model, prompt, monkeypatch):
-    def first_token_only(edited, stage, steps, rows):
+    def first_token_only(edited, stage, steps, rows, skipped):
         entry, _, causal, asks = stage
         runner.perform(edited, steps, runner.windows(edited.get(entry).inputs, asks, causal))
 
