@@ -14,32 +14,45 @@ import torch
 
 from .kernels import index, is_open, laid, sequence
 
+BLOCK = 2**24  # scores that are held at once: 64 MiB
+
 
 def attention_rows(call, requests, window):
     """Attention probabilities of chosen rows: one tensor a request.
 
     ``call`` holds the ``(args, kwargs)`` of the attention function; a request is
-    ``(row, queries, keys, heads, reduce)``. Returns ``[head, query, key]`` for ``rows``,
+    ``(row, queries, keys, heads, (reduce, top))``. Returns ``[head, query, key]`` for ``rows``,
     ``[head, query]`` for ``mass`` (sum over the keys) and ``entropy`` (nats, of the distribution
-    renormalised over the keys).
+    renormalised over the keys), and ``[head, query, top, 2]`` for ``top``: places and probabilities.
+    Rows are computed and reduced in blocks, so that few of them exist at once.
     """
-    return [reduce_rows(*probabilities(call, request, window), request[4]) for request in requests]
+    return [reduced(call, request, window) for request in requests]
 
 
-def probabilities(call, request, window):
-    """``([head, query, every key], the wanted keys)`` of one request, in float32 as sdpa has them."""
-    args, kwargs = call
-    row, queries, keys, heads, _ = request
-    query, key, mask = args[1], args[2], args[4] if len(args) > 4 else kwargs.get("attention_mask")
-    here = index(queries, window[0], window[1], query.device)
+def reduced(call, request, window):
+    """One request, block by block."""
+    query, key = call[0][1:3]
+    row, queries, keys, heads, how = request
     columns = index(keys, window[2], key.shape[2], query.device)
+    blocks = index(queries, window[0], window[1], query.device).split(max(1, BLOCK // (query.shape[1] * key.shape[2])))
+    found = [
+        reduce_rows(probabilities(call, row, here, heads, window)[..., columns], columns + window[2], how)
+        for here in blocks
+    ]
+    return torch.cat(found, dim=1)
+
+
+def probabilities(call, row, here, heads, window):
+    """``[head, query, every key]`` of the queries at the places ``here``, in float32 as sdpa has them."""
+    args, kwargs = call
+    query, key, mask = args[1], args[2], args[4] if len(args) > 4 else kwargs.get("attention_mask")
     groups = query.shape[1] // key.shape[1]
     chosen = query[row][:, here].float().reshape(key.shape[1], groups * len(here), -1)
     scores = torch.matmul(chosen, key[row].float().transpose(-1, -2)).reshape(query.shape[1], len(here), -1)
     scores = scaled(scores, kwargs, query.shape[-1]) + biased(kwargs, row, here)
     scores = scores + additive(mask, row, here, window, key.shape[2])
     weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # a query that may read nothing reads nothing
-    return (weights if heads is None else weights[list(heads)]), columns
+    return weights if heads is None else weights[list(heads)]
 
 
 def scaled(scores, kwargs, width):
@@ -69,14 +82,17 @@ def additive(mask, row, here, window, keys):
     return added.masked_fill(~is_open(rows), float("-inf"))
 
 
-def reduce_rows(weights, columns, how):
-    """Rows ``[head, query, key]`` cut to the wanted keys, and reduced."""
-    wanted = weights[..., columns]
-    if how == "mass":
+def reduce_rows(wanted, places, how):
+    """Rows ``[head, query, key]`` of the wanted keys, which lie at ``places``, reduced."""
+    reduce, top = how
+    if reduce == "mass":
         return wanted.sum(-1).cpu()
-    if how == "entropy":
+    if reduce == "entropy":
         share = wanted / wanted.sum(-1, keepdim=True)
         return torch.special.entr(share).sum(-1).cpu()
+    if reduce == "top":
+        most = wanted.topk(top, dim=-1)
+        return torch.stack([places[most.indices].to(wanted), most.values], dim=-1).cpu()
     return wanted.cpu()
 
 
@@ -92,7 +108,8 @@ def edges_used(call, requests, window):
     every = ((window[0], window[0] + window[1]),)
     found = []
     for request in requests:
-        weights, _ = probabilities(call, request, window)
+        here = index(request[1], window[0], window[1], args[1].device)
+        weights = probabilities(call, request[0], here, request[3], window)
         values = args[3][request[0]].float().repeat_interleave(weights.shape[0] // args[3].shape[1], dim=0)
         norms = [float(args[part][request[0]].float().norm(dim=-1).max()) for part in (1, 2)]
         found.append(

@@ -15,7 +15,7 @@ import torch
 from . import readouts
 from .errors import SpecError
 from .layers import Layers
-from .rows import Where, ascending, frozen
+from .rows import Where, ascending, frozen, to_positions
 from .scope import Heads, Scope, listed_heads
 from .sites import SITES, settle_state
 
@@ -48,8 +48,10 @@ class Attention(Readout):
         heads: head numbers; default all.
         stage: the transformer that is looked at, see `Knockout`; keys outside its sequence (an image
             in Mllama) are read from cross-attention, in the layers that have it.
-        reduce: `rows`; `mass`, the sum over the keys `[layer, head, query]`; or `entropy` of the
-            distribution over the keys, in nats, `[layer, head, query]`, NaN where all are cut.
+        reduce: `rows`; `mass`, the sum over the keys `[layer, head, query]`; `entropy` of the
+            distribution over the keys, in nats, `[layer, head, query]`, NaN where all are cut; or `top`, the
+            keys that are looked at most `[layer, head, query, top, 2]`: their positions, and probabilities.
+        top: how many keys `top` gives, most first.
     """
 
     queries: Where
@@ -58,6 +60,7 @@ class Attention(Readout):
     heads: Heads = field(default=None, kw_only=True)
     stage: str = field(default="decoder", kw_only=True)
     reduce: str = field(default="rows", kw_only=True)
+    top: int = field(default=10, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("queries", "keys", "layers"):
@@ -69,8 +72,8 @@ class Attention(Readout):
             raise SpecError(
                 f"attention is read of the same heads in every layer; give head numbers, not {self.heads!r}"
             )
-        if self.reduce not in ("rows", "mass", "entropy"):
-            raise SpecError(f"no reduction {self.reduce!r}; there are rows, mass and entropy")
+        if self.reduce not in ("rows", "mass", "entropy", "top"):
+            raise SpecError(f"no reduction {self.reduce!r}; there are rows, mass, entropy and top")
 
     def lower(self, scope: Scope) -> Iterator[Request]:
         here = scope.at(self.stage)
@@ -81,9 +84,13 @@ class Attention(Readout):
                 "write one nv.Attention for each"
             )
         site, needs = ("cross mask", "cross") if outside else ("mask", "attention")
+        keys, how = outside or inside, (self.reduce, self.top)
+        there = len(to_positions(here.ranges(self.keys), here.seat.tokens.stop))
+        if self.reduce == "top" and not 0 < self.top <= there:
+            raise SpecError(f"no top={self.top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
         for layer in here.layers(self.layers, needs):
             heads = here.heads(self.heads, layer)
-            request = (here.seat.row, queries, outside or inside, None if heads is None else heads[1], self.reduce)
+            request = (here.seat.row, queries, keys, None if heads is None else heads[1], how)
             yield self.stage, layer, site, readouts.attention_rows, request
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:

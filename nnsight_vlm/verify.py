@@ -170,9 +170,7 @@ def _edge_reads(model: Any, layout: Layout, spot: Spot, rows: Sequence[tuple[int
     row, (stage, site, layer) = family(model), spot
     attends = getattr(row.stages[stage], ATTENDS[site])
     outside = read_outside(layout, stage, site)
-    requests = tuple(
-        (number, tuple((p, p + 1) for p in wanted), (), None, "rows") for number, wanted in enumerate(rows)
-    )
+    requests = tuple((number, tuple((p, p + 1) for p in wanted), (), None) for number, wanted in enumerate(rows))
     path, _ = located(row, stage, site, layer)
     ends = ((attends.call, readouts.edges_used), (f"{attends.call}.output", readouts.mixed_rows))
     return [(stage, layer, SITES[site].rank, path, place, read, requests, outside) for place, read in ends]

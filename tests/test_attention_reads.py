@@ -8,6 +8,7 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
+from nnsight_vlm import readouts
 
 EXACT = 1e-5
 CUT = nv.Knockout("image", "query", layers=[1, 2]) | nv.Knockout("system", "last", layers=3, heads=[0])
@@ -36,6 +37,22 @@ def test_rows_mass_and_entropy_equal_the_ones_computed_by_hand(model, prompt, we
     assert tiny.gap(mass, expected.sum(-1)) < EXACT
     assert tiny.gap(entropy[open_rows], by_hand[open_rows]) < EXACT
     assert not open_rows.all() and entropy[~open_rows].isnan().all()  # nothing is left to have an entropy
+
+
+@pytest.mark.parametrize("block", [1, 200, 2**24])
+def test_blocks_of_queries_change_nothing_and_the_top_keys_are_those_of_the_rows(model, prompt, monkeypatch, block):
+    monkeypatch.setattr(readouts, "BLOCK", block)
+    asked = {"rows": {}, "mass": {}, "entropy": {}, "top": {"top": 3}}
+    reads = [nv.Attention("query", "image", reduce=how, **more) for how, more in asked.items()]
+    rows, mass, entropy, top = nv.run(model, prompt, reads=reads).reads
+    clean = reference.forward(model._module, prompt.inputs).weights[:, 0]
+    expected = clean[:, :, list(prompt["query"])][..., list(prompt["image"])]
+    share = expected / expected.sum(-1, keepdim=True)
+    assert tiny.gap(rows, expected) < EXACT and tiny.gap(mass, expected.sum(-1)) < EXACT
+    assert tiny.gap(entropy, -(share * share.log()).sum(-1)) < EXACT
+    most = expected.topk(3, dim=-1)
+    assert tiny.gap(top[..., 1], most.values) < EXACT
+    assert torch.equal(top[..., 0].long(), torch.tensor(prompt["image"])[most.indices])
 
 
 def test_blocked_weights_are_exactly_nought_and_rows_still_sum_to_one(model, prompt):

@@ -146,7 +146,7 @@ def test_specs_that_cannot_be_meant_are_refused_when_they_are_written(prompt):
         (lambda: nv.Ablate("image", site="logits"), ["'logits'", "residual", "features"]),
         (lambda: nv.Patch("image", source=[1, 2]), ["list", "Prompt", "tensor"]),
         (lambda: nv.Residual("image", site="mask"), ["'mask'", "residual"]),
-        (lambda: nv.Attention("last", "image", reduce="max"), ["'max'", "rows, mass and entropy"]),
+        (lambda: nv.Attention("last", "image", reduce="max"), ["'max'", "rows, mass, entropy and top"]),
         (lambda: nv.window(5, 5), ["window(5, 5)", "nv.window(8, 16)"]),
         (lambda: nv.window(-1, 2), ["nv.window(8, 16)"]),
         (lambda: nv.depth(0.5, 0.5), ["nv.depth(0.25, 0.5)"]),
@@ -165,6 +165,8 @@ def test_reads_and_positions_that_are_not_there_are_refused(model, prompt, refus
     for read in (nv.Attention("last", "sky"), nv.Residual("sky"), nv.Attention("sky", "image")):
         refused(lambda read=read: nv.run(model, prompt, reads=[read]), "'sky'", "image")
     refused(lambda: nv.run(model, prompt, reads=[nv.Residual("last", layers=4)]), "layer 4", "0..3")
+    few = nv.Attention("query", "last", reduce="top", top=2)
+    refused(lambda: nv.run(model, prompt, reads=[few]), "top=2", "from 1 to 1")
     refused(lambda: nv.run(model, prompt, reads=[nv.Attention("last", "image", heads=[4])]), "head 4", "0..3")
     refused(lambda: nv.run(model, prompt, positions="sky"), "'sky'")
     refused(lambda: nv.run(model, prompt, positions=41), "position 41")

@@ -87,6 +87,7 @@ READS = [
     nv.Attention("query", "image", layers=[0, 2]),
     nv.Attention("last", "all", reduce="mass", heads=[1]),
     nv.Attention("last", "image", reduce="entropy", layers=0),
+    nv.Attention("last", "image", reduce="top", top=3, layers=1),
     *(nv.Residual("image", site=site) for site in ("features", "embedding", "residual", "attention", "mlp")),
 ]
 
