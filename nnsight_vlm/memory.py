@@ -25,10 +25,11 @@ def free_bytes(model: Any) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def needed_bytes(model: Any, cases: int, each: int, before: int, rows: bool) -> int:
+def needed_bytes(model: Any, cases: int, each: int, before: int, *, rows: bool, heads: bool = False) -> int:
     """What a forward of so many cases takes beside the weights, of `each` tokens behind `before` shared ones.
 
-    As rows every case has a copy of what is shared; packed they share it, and look at one mask.
+    As rows every case has a copy of what is shared; packed they share it, and look at one mask. Where some `heads`
+    are cut and others are not, every head has its own.
     """
     here = shape(model)
     config = part_of(model, here.stage)
@@ -39,15 +40,19 @@ def needed_bytes(model: Any, cases: int, each: int, before: int, rows: bool) -> 
     state = (STATES * here.width + 3 * (max(inner) if isinstance(inner, list) else inner)) * item
     tokens, seen = cases * each, before + (each if rows else cases * each)
     eager = config._attn_implementation == "eager"
-    edges = tokens * seen * (MASKS * item + (3 * 4 * here.head_count if eager else 0))
+    edges = (
+        tokens * seen * (MASKS * item * (here.head_count if heads else 1) + (3 * 4 * here.head_count if eager else 0))
+    )
     return int(tokens * (cached + state) + edges + (cases if rows else 1) * before * cached)
 
 
-def cases_that_fit(model: Any, most: int, each: int, before: int, rows: bool, memory: int | None) -> int:
+def cases_that_fit(
+    model: Any, most: int, each: int, before: int, memory: int | None, *, rows: bool, heads: bool = False
+) -> int:
     """How many cases, `most` at most and one at least, a forward has room for in so many bytes."""
     budget = SHARE * free_bytes(model) if memory is None else memory
     cases = most
-    while cases > 1 and needed_bytes(model, cases, each, before, rows) > budget:
+    while cases > 1 and needed_bytes(model, cases, each, before, rows=rows, heads=heads) > budget:
         cases = max(1, cases * 3 // 4)
     return cases
 

@@ -12,7 +12,7 @@ import torch
 from .engine import Values, capture, prepare
 from .errors import SpecError
 from .families import family, lacking, shape
-from .interventions import Intervention
+from .interventions import Intervention, Knockout
 from .layouts import Layout, behind, below, in_rows, packed, rows_embedded, rows_of_one
 from .memory import cases_that_fit, out_of_memory
 from .prefixes import Prefix, cache_for, cuts, prefix_of, sharers, why_not_shared
@@ -222,7 +222,10 @@ def _size(work: Work, batch: Batch, prefix: Prefix | None) -> int:
     alone = rows and prefix is None
     each = work.prompt.width if alone else work.prompt.rows[0].stop - begin
     room = TOKENS_PER_PASS if prefix is not None else ALONE - (0 if rows else begin)
-    return cases_that_fit(work.model, max(1, room // each), each, 0 if alone else begin, rows, work.memory)
+    parts = [part for number in batch.numbers for part in work.starts[number].case.parts]
+    heads = any(isinstance(part, Knockout) and part.heads is not None for part in parts)
+    most, before = max(1, room // each), 0 if alone else begin
+    return cases_that_fit(work.model, most, each, before, work.memory, rows=rows, heads=heads)
 
 
 def _layout(

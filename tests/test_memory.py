@@ -26,13 +26,14 @@ def expected(model, prompt):
 
 @pytest.mark.parametrize("rows", [True, False])
 def test_more_cases_need_more_and_what_fits_is_within_the_budget(model, rows):
-    needs = [needed_bytes(model, cases, 13, 33, rows) for cases in range(1, 20)]
+    needs = [needed_bytes(model, cases, 13, 33, rows=rows) for cases in range(1, 20)]
     assert needs == sorted(needs) and needs[0] > 0
     for budget in (needs[0], needs[6], needs[18]):
-        fit = cases_that_fit(model, 19, 13, 33, rows, budget)
+        fit = cases_that_fit(model, 19, 13, 33, budget, rows=rows)
         assert fit == 1 or needs[fit - 1] <= budget
-    assert cases_that_fit(model, 19, 13, 33, rows, needs[18]) == 19
-    assert cases_that_fit(model, 19, 13, 33, rows, 0) == 1
+    assert cases_that_fit(model, 19, 13, 33, needs[18], rows=rows) == 19
+    assert cases_that_fit(model, 19, 13, 33, needs[18], rows=rows, heads=True) < 19
+    assert cases_that_fit(model, 19, 13, 33, 0, rows=rows) == 1
 
 
 @pytest.mark.parametrize("execution", ["packed", "rows"])

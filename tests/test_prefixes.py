@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import weakref
 
@@ -89,6 +90,24 @@ def test_a_prompt_of_keys_outside_the_sequence_is_cut_as_well():
         frame = nv.sweep(model, prompt, variants, answer=60)
         single = nv.sweep(model, prompt, variants, answer=60, execution="single")
         assert abs(frame["logit"] - single["logit"]).max() < 1e-5 * max(1, abs(single["logit"]).max())
+
+
+def test_a_prompt_that_is_kept_serves_everything_in_any_order(model, fresh, twin):
+    """Passes write behind the kept keys, so what lies there must be had again afterwards."""
+    patches = [nv.Patch("image", source=twin, layers=layer) for layer in range(3)]
+    steps = {
+        "early": (EARLY, "packed"), "late": (LATE, "packed"), "rows": (EARLY, "rows"), "last rows": (LATE, "rows"),
+        "patches": (patches, "auto"),
+    }  # fmt: skip
+    wanted = {name: alone(model, fresh, variants) for name, (variants, _) in steps.items()}
+    said = [nv.generate(model, fresh, case, max_new_tokens=4).tokens for case in LATE]
+    for order in itertools.permutations(steps):
+        for name in order[:3]:
+            variants, execution = steps[name]
+            found = nv.sweep(model, fresh, variants, answer=ANSWER, execution=execution)["logit"].to_numpy()
+            assert abs(found - wanted[name]).max() < 1e-5 * max(1, abs(wanted[name]).max())
+    told = nv.generations(model, [(fresh, case) for case in LATE], max_new_tokens=4)
+    assert [answer.tokens for answer in told] == said
 
 
 def test_a_sweep_of_one_or_two_variants_is_one_forward(model, fresh, forwards):
