@@ -13,8 +13,8 @@ The rooms, in the order in which they may know of each other: `families` (where 
 its parts), `grids` (which token saw which pixels), `kernels`, `readouts` and `runner` (the code
 that travels to the model), `rows`, `roles`, `prompts` and `encoding` (which token is what),
 `layouts` (where a variant sits), `sites` and `scope` (what names mean in a model), `plan`,
-`interventions`, `reads`, `traces` (the only nnsight traces), `engine`, `verify`, `sweep`,
-`recipes`, `report`.
+`interventions`, `reads`, `traces` (the only nnsight traces), `starts` and `prefixes` (what variants
+share), `engine`, `verify`, `passes`, `sweep`, `recipes`, `report`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .grids import Grid
 from .interventions import Ablate, Allow, Intervention, Knockout, Patch
 from .layers import depth, window
 from .models import load
+from .prefixes import forget
 from .prompts import Prompt
 from .reads import Attention, Residual
 from .sweep import sweep
@@ -56,6 +57,7 @@ __all__ = [
     "SpecError",
     "depth",
     "encode",
+    "forget",
     "frames",
     "generate",
     "generations",

@@ -106,11 +106,21 @@ def _own_keys(model: Any) -> list[int]:
     return [layer for layer in here.attention if here.asks[layer] == layer]
 
 
+def forget() -> None:
+    """Drop the runs that are kept, and with them the memory that they take.
+
+    Sweeps notice themselves when weights are written to or replaced, and when hooks or edits come and go; not what is
+    written through `weight.data`, nor what an adapter switches on inside its modules.
+    """
+    _LAST.clear()
+
+
 def _state(model: Any) -> tuple[Any, ...]:
-    """What a model's clean run depends on: its weights, written to or not, and the edits that users made."""
-    versions = sum(weight._version for weight in model._module.parameters())
+    """What a model's clean run depends on: its weights, written to or not, and the hooks and edits that users made."""
+    weights = hash(tuple((weight.data_ptr(), weight._version) for weight in model._module.parameters()))
+    hooks = [(*part._forward_hooks, *part._forward_pre_hooks) for part in model._module.modules()]
     attention = model._module.config.get_text_config()._attn_implementation
-    return id(model._module), versions, attention, tuple(id(edit) for edit in model._edits)
+    return id(model._module), weights, tuple(filter(None, hooks)), attention, tuple(id(edit) for edit in model._edits)
 
 
 def why_not_shared(prompt: Prompt, start: Start) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .families import lacking
+from .families import family, lacking
 from .interventions import CLEAN, Intervention, StateWrite
 from .layouts import as_it_is
 from .positions import position_ids
@@ -103,7 +103,8 @@ def _taken(here: Scope, prompt: Prompt, part: Intervention) -> _Taken | None:
     if end >= mine.stop or mine.last_seen(end - 1) >= end or to_positions(theirs.ranges(found.where), end) != written:
         return None
     places = range(_first_difference(mine, theirs, end), end)
-    return _Taken(patch=part, source=found.prompt, places=places) if set(places) <= set(written) else None
+    taken = _Taken(patch=part, source=found.prompt, places=places)
+    return taken if set(places) <= set(written) and _same_places(prompt, found.prompt, end) else None
 
 
 def _first_difference(mine: Row, theirs: Row, end: int) -> int:
@@ -117,14 +118,23 @@ def _first_difference(mine: Row, theirs: Row, end: int) -> int:
 def _lends(here: Scope, prompt: Prompt, taken: _Taken) -> bool:
     """Whether behind the patch's layer the source's own run is what this one becomes by the patch.
 
-    For that, nothing but the states may tell the layers which run it is: not the places of the tokens, not which of
-    them are an image's, and not the image itself, entering again.
+    For that, nothing but the states may tell the layers which run it is: not which tokens are an image's, and not the
+    image itself, entering again.
     """
     if taken.patch.site not in ("residual", "embedding") or "embedded" in lacking(here.row):
         return False
     mine, theirs, end = prompt.rows[0], taken.source.rows[0], taken.places.stop
-    alike = _images(mine, end) == _images(theirs, end) and mine.blocks == theirs.blocks
-    return alike and torch.equal(position_ids(prompt)[..., :end], position_ids(taken.source)[..., :end])
+    return _images(mine, end) == _images(theirs, end) and mine.blocks == theirs.blocks
+
+
+def _same_places(prompt: Prompt, other: Prompt, end: int) -> bool:
+    """Whether the tokens before `end` have the same position ids in both."""
+    counted = all("position_ids" not in each.inputs for each in (prompt, other))
+    if counted and family(prompt.model).positions == "sequence":
+        return True
+    return family(prompt.model).positions != "own" and torch.equal(
+        position_ids(prompt)[..., :end], position_ids(other)[..., :end]
+    )
 
 
 def _images(row: Row, end: int) -> list[tuple[int, ...]]:

@@ -101,10 +101,15 @@ def prefill(
 
 
 def _left(model: Any, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
-    given = [model.get(path).output for path in paths]
-    plain = all(isinstance(states, torch.Tensor) and states.dim() == 3 for states in given)
-    states = torch.stack([states[0, first:] for states in given]) if plain else None
-    return model.output.past_key_values, model.output.logits[0, -1], states
+    states = [_behind(model.get(path).output, first) for path in paths]
+    told = None if any(each is None for each in states) else torch.stack(states)
+    return model.output.past_key_values, model.output.logits[0, -1], told
+
+
+def _behind(given: Any, first: int) -> Any:
+    """A layer's states from a position on, without the others, which need not be held any longer."""
+    plain = isinstance(given, torch.Tensor) and given.dim() == 3
+    return given[0, first:].clone() if plain else None
 
 
 def embed(model: Any, prompt: Prompt) -> torch.Tensor:

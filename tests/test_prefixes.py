@@ -126,6 +126,26 @@ def test_weights_that_were_written_to_make_the_prefix_anew(fresh):
     assert abs(after["logit"] - before["logit"]).max() > 1e-3
 
 
+def test_hooks_and_replaced_weights_are_noticed_and_what_is_not_can_be_told(fresh):
+    model = tiny.build()
+    prompt = nv.encode(model, "what is the big red square left of the dog ?", tiny.picture(3))
+    layer = model._module.model.language_model.layers[1]
+    plain = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+    hook = layer.mlp.register_forward_hook(lambda *given: given[-1] * 1.5)
+    steered = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+    expect_equal(model, prompt, EARLY, steered)
+    hook.remove()
+    assert nv.sweep(model, prompt, EARLY, answer=ANSWER)["logit"].equals(plain["logit"])
+    layer.mlp.up_proj.weight.data = layer.mlp.up_proj.weight.data * 1.5
+    expect_equal(model, prompt, EARLY, nv.sweep(model, prompt, EARLY, answer=ANSWER))
+    layer.mlp.up_proj.weight.data.mul_(1.5)
+    nv.forget()
+    changed = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+    expect_equal(model, prompt, EARLY, changed)
+    for other in (steered, changed):
+        assert abs(other["logit"] - plain["logit"]).max() > 1e-3
+
+
 def test_a_model_with_edits_of_its_own_has_a_prefix_of_its_own(model, fresh):
     edited = nv.install(model, fresh, nv.Ablate("image", layers=1))
     plain = nv.sweep(model, fresh, EARLY, answer=ANSWER)

@@ -106,7 +106,7 @@ class Bench:
 
 
 @cache
-def _model(shape: Shape) -> tuple[Any, Any]:
+def model_of(shape: Shape) -> tuple[Any, Any]:
     module = build_module(shape)
     return module, wrap(module)
 
@@ -114,7 +114,7 @@ def _model(shape: Shape) -> tuple[Any, Any]:
 def bench(line: Line, quick: bool) -> Bench:
     """What a line runs on; lines that differ in their number of pictures share a model."""
     shape = shapes(quick)[line.shape]
-    return Bench(shape, *_model(replace(shape, pictures=1)), quick)
+    return Bench(shape, *model_of(replace(shape, pictures=1)), quick)
 
 
 # knock-outs ---------------------------------------------------------------------------------------------------------
