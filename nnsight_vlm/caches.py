@@ -15,7 +15,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 ROOM = 512
-"""Tokens that there is room for behind the prompt, unless told otherwise."""
+"""Tokens that there is room for behind the prompt, unless told otherwise; then as many again."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -43,7 +43,6 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     def _grown(self, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         length = held.shape[2] + new.shape[2]
         if length * held.stride(2) > held.stride(1):  # of one head, what lies behind belongs to the next
-            self.room = max(self.room, held.shape[2])
             held = _with_room(held, self.room + new.shape[2])
         longer = held.as_strided((*held.shape[:2], length, held.shape[3]), held.stride(), held.storage_offset())
         longer[:, :, held.shape[2] :] = new

@@ -115,10 +115,10 @@ def _foretold(here: Scope, intervention: Intervention) -> Values:
     return shapes
 
 
-def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False) -> Values:
+def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False, *, kept: bool = False) -> Values:
     """The hidden states that patches take from other runs, by `id` of the patch.
 
-    Patches that share a source run are served by one forward.
+    Patches that share a source run are served by one forward; with `kept`, by one that is kept for what comes.
     """
     wanted = {id(part): found for case in cases for part in case.parts if (found := part.capture()) is not None}
     runs: dict[tuple[int, int], list[tuple[int, Capture]]] = {}
@@ -127,7 +127,7 @@ def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False) -
     values: Values = {}
     for group in runs.values():
         taken: Sequence[torch.Tensor] | None = None
-        if remote is False:
+        if kept and remote is False:
             taken = _states_of(model, [found for _, found in group])
         if taken is None:
             reads = [Residual(each.where, layers=each.layers, site=each.site, stage=each.stage) for _, each in group]
@@ -144,14 +144,18 @@ def _states_of(model: Any, wanted: Sequence[Capture]) -> list[torch.Tensor] | No
     plain = all((each.under, each.site, each.stage) == (None, "residual", "decoder") for each in wanted)
     if len(wanted) < SHARERS or not plain or not cuts(model) or "prefix" in lacking(here.row) or prompt.rows[0].start:
         return None
-    places = [torch.tensor(to_positions(here.ranges(each.where), prompt.rows[0].stop)) for each in wanted]
-    if min(int(place.min()) for place in places) < behind_images(prompt):
+    places = [to_positions(here.ranges(each.where), prompt.rows[0].stop) for each in wanted]
+    if min((place for some in places for place in some), default=-1) < behind_images(prompt):
         return None
     kept = prefix_of(model, prompt, prompt.rows[0].stop)
     if kept.states is None:
         return None
-    layers = [list(here.state_layers(each.site, each.layers)) for each in wanted]
-    return [kept.states[some][:, place - kept.first].cpu() for some, place in zip(layers, places, strict=True)]
+    found = []
+    for each, some in zip(wanted, places, strict=True):
+        rows = [place - kept.first for place in some]
+        layers = here.state_layers(each.site, each.layers)
+        found.append(torch.stack([kept.states[layer][rows].cpu() for layer in layers]))
+    return found
 
 
 def lower(model: Any, layout: Layout, cases: Sequence[Intervention], values: Values) -> list[Written]:
@@ -333,7 +337,7 @@ def _answers(
     ends, rows = _ends(model, options), 1 if "padded generation" in family(model).lacks else rows
     for group in _groups(ready, rows):
         starts, together = _starts(model, group, remote)
-        values = capture(model, [start.case for start in starts], remote)
+        values = capture(model, [start.case for start in starts], remote, kept=True)
         told: dict[int, Generation] = {}
         for batch in _batches(len(group), together, rows):
             prompts, some = [group[number][0] for number in batch], [starts[number] for number in batch]

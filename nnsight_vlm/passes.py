@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -120,15 +121,20 @@ def cheapest(
     """
     known = sorted(set(begins))
     at = [[number for number, begin in zip(numbers, begins, strict=True) if begin == one] for one in known]
-    best: list[tuple[float, list[list[int]]]] = [(0.0, [])]
+    ahead = list(accumulate(map(len, at), initial=0))
+    best = [(0.0, 0)]  # of the first groups: what they cost, and where the last of them begins
     for end in range(1, len(known) + 1):
-        options = []
-        for first in range(end):
-            group = [number for some in at[first:end] for number in some]
-            cost = best[first][0] + len(group) * (stop - known[first]) * tokens + fixed
-            options.append((cost, [*best[first][1], group]))
-        best.append(min(options))
-    return best[-1][1]
+        costs = (
+            (best[first][0] + (ahead[end] - ahead[first]) * (stop - known[first]) * tokens + fixed, first)
+            for first in range(end)
+        )
+        best.append(min(costs))
+    groups, end = list[list[int]](), len(known)
+    while end:
+        first = best[end][1]
+        groups.append([number for some in at[first:end] for number in some])
+        end = first
+    return groups[::-1]
 
 
 # running them -----------------------------------------------------------------------------------
@@ -163,7 +169,7 @@ def score(
         SpecError: see `plan_passes`.
     """
     starts, batches = plan_passes(model, prompt, cases, execution, remote)
-    values = capture(model, [start.case for start in starts], remote)
+    values = capture(model, [start.case for start in starts], remote, kept=execution != "single")
     work = Work(model=model, prompt=prompt, starts=starts, values=values, token=token, remote=remote, memory=memory)
     found: dict[int, list[float]] = {}
     passes: Counter[str] = Counter()
@@ -246,7 +252,7 @@ def _layout(
     depth = min(*(start.layer for start in starts), shape(work.model).layer_count - 1)
     if prefix.states is None or depth == 0:
         return layout
-    return below(layout, depth, prefix.states[depth - 1, begin - prefix.first :])
+    return below(layout, depth, prefix.states[depth - 1][begin - prefix.first :])
 
 
 def _pass(work: Work, numbers: Sequence[int], layout: Layout) -> list[list[float]]:

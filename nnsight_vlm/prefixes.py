@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from .caches import Kept, begun, growing_cache, keeps_all
+from .caches import ROOM, Kept, begun, growing_cache, keeps_all
 from .families import family, lacking, shape
 from .prompts import Prompt
 from .starts import Start
@@ -34,7 +34,7 @@ class Prefix:
         cache: their keys and values, for one pass at a time, see `caches.Kept`.
         first: the position behind the last image.
         logits: of the prompt's last token `[word]`; None where that was not run.
-        states: what every layer gives from `first` on, to the end of the prompt, `[layer, position, width]`; None
+        states: what every layer gives from `first` on, to the end of the prompt, `[position, width]` each; None
             where no run can begin with them.
     """
 
@@ -42,7 +42,7 @@ class Prefix:
     cache: Any
     first: int
     logits: torch.Tensor | None = None
-    states: torch.Tensor | None = None
+    states: Sequence[torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,4 +150,4 @@ def cache_for(model: Any, prefix: Prefix, starts: Sequence[Start], room: int) ->
         [donors.index(start.donor) + 1 if start.donor and layer >= start.lent else 0 for start in starts]
         for layer in range(len(prefix.cache.layers))
     ]
-    return begun([prefix.cache, *lent], origins, room)
+    return begun([prefix.cache, *lent], origins, min(ROOM, room))

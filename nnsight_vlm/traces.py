@@ -13,7 +13,7 @@ import torch
 from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 
-from .caches import growing_cache
+from .caches import ROOM, growing_cache
 from .errors import SpecError
 from .families import family
 from .kernels import sequence
@@ -81,11 +81,11 @@ def forward(
 
 def prefill(
     model: Any, prompt: Prompt, length: int, first: int, cache: Any = None
-) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
     """What a clean run of a prompt's first tokens leaves: its cache, the logits of the last token, and states.
 
     An empty `cache` is filled; without one, transformers makes it. States are what every layer gives from position
-    `first` on, `[layer, position, width]`; None where layers give more than one stream of them.
+    `first` on, `[position, width]` each; None where layers give more than one stream of them.
     """
     inputs = {
         name: value[:, :length] if counts_tokens(prompt, name) else value for name, value in prompt.inputs.items()
@@ -100,9 +100,9 @@ def prefill(
     return cache, logits, states
 
 
-def _left(model: Any, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+def _left(model: Any, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
     states = [_behind(model.get(path).output, first) for path in paths]
-    told = None if any(each is None for each in states) else torch.stack(states)
+    told = None if any(each is None for each in states) else states
     return model.output.past_key_values, model.output.logits[0, -1], told
 
 
@@ -149,7 +149,7 @@ def decode(
     edited = install_plan(model, for_decoding(model, plan))
     options = {"do_sample": False, **family(model).generate_with, **options}
     if cache is None and remote is False and _cache_is_ours(model, options):
-        cache = growing_cache(model._module.config.get_text_config(decoder=True), options["max_new_tokens"])
+        cache = growing_cache(model._module.config.get_text_config(decoder=True), min(ROOM, options["max_new_tokens"]))
     inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
     with torch.no_grad(), edited.generate(**inputs, **options, remote=remote) as tracer:
         sequences: torch.Tensor = save(tracer.result.cpu())
