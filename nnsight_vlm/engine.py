@@ -31,6 +31,8 @@ from .starts import Start, start_of, whole
 from .traces import ReadStep, Remote, check_decoding, decode, forward, install_plan, logit_columns
 
 Values = dict[int, torch.Tensor]
+TOGETHER = 3
+"""Conditions on one prompt from which on they are answered by themselves; fewer share a batch with other prompts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -361,7 +363,7 @@ def _groups(ready: Sequence[Ready], rows: int) -> Iterator[list[Ready]]:
     mixed: list[Ready] = []
     for _, same in groupby(ready, key=lambda case: id(case[0])):
         run = list(same)
-        if len(run) < SHARERS and len(mixed) + len(run) <= rows:
+        if len(run) < TOGETHER and len(mixed) + len(run) <= rows:
             mixed += run
             continue
         if mixed:

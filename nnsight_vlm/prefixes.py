@@ -19,7 +19,7 @@ from .prompts import Prompt
 from .starts import Start
 from .traces import prefill
 
-SHARERS = 3
+SHARERS = 2
 """Cases from which on a prefix that is run by itself is worth its pass."""
 KEPT = 2
 """Prefixes that stay: of a prompt, and of one that lends its states."""

@@ -110,9 +110,10 @@ def test_a_prompt_that_is_kept_serves_everything_in_any_order(model, fresh, twin
     assert [answer.tokens for answer in told] == said
 
 
-def test_a_sweep_of_one_or_two_variants_is_one_forward(model, fresh, forwards):
-    nv.sweep(model, fresh, LATE[:1], answer=ANSWER)
-    assert len(forwards) == 1
+def test_a_sweep_of_one_variant_is_the_prompt_and_its_last_token(model, fresh, forwards):
+    frame = nv.sweep(model, fresh, LATE[:1], answer=ANSWER)
+    assert len(forwards) == 2
+    expect_equal(model, fresh, LATE[:1], frame)
 
 
 def test_weights_that_were_written_to_make_the_prefix_anew(fresh):
