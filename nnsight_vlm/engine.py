@@ -336,7 +336,8 @@ def generations(
 def _answers(
     model: Any, ready: Sequence[tuple[Prompt, Intervention]], options: dict[str, Any], rows: int, remote: Remote
 ) -> Iterator[Generation]:
-    ends, rows = _ends(model, options), 1 if "padded generation" in family(model).lacks else rows
+    alone = model._edits or "padded generation" in family(model).lacks  # edits name rows and positions themselves
+    ends, rows = _ends(model, options), 1 if alone else rows
     for group in _groups(ready, rows):
         starts, together = _starts(model, group, remote)
         values = capture(model, [start.case for start in starts], remote, kept=True)
@@ -377,7 +378,7 @@ def _groups(ready: Sequence[Ready], rows: int) -> Iterator[list[Ready]]:
 def _starts(model: Any, group: Sequence[Ready], remote: Remote) -> tuple[list[Start], list[int]]:
     """What is left to do of each case, and the numbers of those that begin in a cache of what they share."""
     plain, prompt = [whole(model, prompt, case) for prompt, case in group], group[0][0]
-    if remote is not False or any(other is not prompt for other, _ in group):
+    if remote is not False or model._edits or any(other is not prompt for other, _ in group):
         return plain, []
     starts = [start_of(model, prompt, case, donors=True) for _, case in group]
     able = sharers(model, prompt, starts)

@@ -57,12 +57,17 @@ def plan_passes(
     """What is left to do of each case, and the batches in which they run.
 
     Raises:
-        SpecError: no such execution, or packing asked for where it would not be exact.
+        SpecError: no such execution; packing asked for where it would not be exact; a model with edits.
     """
     if execution not in EXECUTIONS:
         raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
     plain = [whole(model, prompt, case) for case in cases]
-    if execution == "single":
+    if model._edits and execution in ("packed", "rows"):
+        raise SpecError(
+            "the model has edits of its own, which name rows and positions of its runs; packed or as rows they would "
+            'act elsewhere. Write execution="single", or compose what the edits do with each variant'
+        )
+    if execution == "single" or model._edits:
         return plain, [_batch(range(len(cases)), plain, "single", shared=False)]
     local = remote is False
     starts = [start_of(model, prompt, case, donors=local and execution != "packed") for case in cases]

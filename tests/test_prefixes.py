@@ -151,9 +151,27 @@ def test_a_model_with_edits_of_its_own_has_a_prefix_of_its_own(model, fresh):
     edited = nv.install(model, fresh, nv.Ablate("image", layers=1))
     plain = nv.sweep(model, fresh, EARLY, answer=ANSWER)
     expected = [nv.run(model, fresh, nv.Ablate("image", layers=1) | cut).logits[ANSWER] for cut in EARLY]
-    frame = nv.sweep(edited, fresh, EARLY, answer=ANSWER, execution="single")
+    frame = nv.sweep(edited, fresh, EARLY, answer=ANSWER)
+    assert frame.attrs["execution"] == "single"
     assert tiny.gap(torch.tensor(frame["logit"].to_numpy()), torch.stack(expected).double()) < 1e-5
     assert abs(plain["logit"] - frame["logit"]).max() > 1e-3
+
+
+def test_a_model_with_edits_runs_variants_and_answers_one_by_one(model, fresh):
+    """Edits name positions and rows of the runs that they were made for: packed copies would go uncut."""
+    mine = nv.Knockout("image", "query", layers=0)
+    edited = nv.install(model, fresh, mine)
+    variants = [nv.Ablate("last", layers=2), nv.Ablate("last", layers=1), nv.Knockout("image", "last", layers=2)]
+    expected = [nv.run(model, fresh, mine | case).logits[ANSWER] for case in variants]
+    frame = nv.sweep(edited, fresh, variants, answer=ANSWER)
+    assert tiny.gap(torch.tensor(frame["logit"].to_numpy()), torch.stack(expected).double()) < 1e-5
+    for execution in ("packed", "rows"):
+        with pytest.raises(nv.SpecError, match="edits of its own"):
+            nv.sweep(edited, fresh, variants, answer=ANSWER, execution=execution)
+    told = nv.generations(edited, [(fresh, case) for case in variants], max_new_tokens=4)
+    assert [out.tokens for out in told] == [
+        nv.generate(model, fresh, mine | case, max_new_tokens=4).tokens for case in variants
+    ]
 
 
 def test_a_prefix_keeps_no_prompt_alive(model):
