@@ -377,14 +377,16 @@ def _groups(ready: Sequence[Ready], rows: int) -> Iterator[list[Ready]]:
 
 def _starts(model: Any, group: Sequence[Ready], remote: Remote) -> tuple[list[Start], list[int]]:
     """What is left to do of each case, and the numbers of those that begin in a cache of what they share."""
-    plain, prompt = [whole(model, prompt, case) for prompt, case in group], group[0][0]
+    prompt = group[0][0]
     if remote is not False or model._edits or any(other is not prompt for other, _ in group):
-        return plain, []
+        return [whole(model, other, case) for other, case in group], []
     starts = [start_of(model, prompt, case, donors=True) for _, case in group]
     able = sharers(model, prompt, starts)
     first = min((starts[number].position for number in able), default=0)
     together = [number for number in able if starts[number].donor is None or starts[number].position == first]
-    return [starts[n] if n in together else plain[n] for n in range(len(group))], together
+    for number in set(range(len(group))) - set(together):
+        starts[number] = whole(model, prompt, group[number][1])
+    return starts, together
 
 
 def _batches(cases: int, together: Sequence[int], rows: int) -> Iterator[list[int]]:

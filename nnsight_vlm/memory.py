@@ -8,13 +8,12 @@ import psutil
 import torch
 
 from .families import part_of, shape
+from .kernels import KEPT_MASKS
 
 SHARE = 0.25
 """The share of the free memory that a forward may take, unless told otherwise."""
 STATES = 12
 """Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their rotations."""
-MASKS = 4
-"""Masks that are held at once, see `kernels.close_edges`."""
 
 
 def free_bytes(model: Any) -> int:
@@ -41,7 +40,9 @@ def needed_bytes(model: Any, cases: int, each: int, before: int, *, rows: bool, 
     tokens, seen = cases * each, before + (each if rows else cases * each)
     eager = config._attn_implementation == "eager"
     edges = (
-        tokens * seen * (MASKS * item * (here.head_count if heads else 1) + (3 * 4 * here.head_count if eager else 0))
+        tokens
+        * seen
+        * (KEPT_MASKS * item * (here.head_count if heads else 1) + (3 * 4 * here.head_count if eager else 0))
     )
     return int(tokens * (cached + state) + edges + (cases if rows else 1) * before * cached)
 

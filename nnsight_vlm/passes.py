@@ -61,20 +61,21 @@ def plan_passes(
     """
     if execution not in EXECUTIONS:
         raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
-    plain = [whole(model, prompt, case) for case in cases]
     if model._edits and execution in ("packed", "rows"):
         raise SpecError(
             "the model has edits of its own, which name rows and positions of its runs; packed or as rows they would "
             'act elsewhere. Write execution="single", or compose what the edits do with each variant'
         )
     if execution == "single" or model._edits:
+        plain = [whole(model, prompt, case) for case in cases]
         return plain, [_batch(range(len(cases)), plain, "single", shared=False)]
     local = remote is False
     starts = [start_of(model, prompt, case, donors=local and execution != "packed") for case in cases]
     together = sharers(model, prompt, starts) if local else []
     alone = sorted(set(range(len(cases))) - set(together))
     for number in alone:
-        starts[number] = starts[number] if starts[number].donor is None else plain[number]
+        if starts[number].donor is not None:
+            starts[number] = whole(model, prompt, cases[number])
     ways = [_way(model, prompt, start, execution) for start in starts]
     batches = [_batch(alone, starts, max(ways[number] for number in alone), shared=False)] if alone else []
     for way in dict.fromkeys(ways):
@@ -229,7 +230,7 @@ def _size(work: Work, batch: Batch, prefix: Prefix | None) -> int:
     """How many cases one pass takes."""
     if batch.way == "single":
         return 1
-    rows, begin = batch.way == "rows", batch.position if prefix is None else prefix.length
+    rows, begin = batch.way == "rows", batch.position
     alone = rows and prefix is None
     each = work.prompt.width if alone else work.prompt.rows[0].stop - begin
     room = TOKENS_PER_PASS if prefix is not None else ALONE - (0 if rows else begin)
@@ -242,7 +243,7 @@ def _size(work: Work, batch: Batch, prefix: Prefix | None) -> int:
 def _layout(
     work: Work, batch: Batch, numbers: Sequence[int], prefix: Prefix | None, embedded: torch.Tensor | None
 ) -> Layout:
-    prompt, count, begin = work.prompt, len(numbers), batch.position if prefix is None else prefix.length
+    prompt, count, begin = work.prompt, len(numbers), batch.position
     if batch.way == "packed":
         layout = packed(prompt, count, begin)
     elif prefix is not None:

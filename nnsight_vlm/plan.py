@@ -61,10 +61,10 @@ def stage_of(model: Any, layout: Layout, name: str, layers: Iterable[int]) -> tu
     return here.stage.entry, length, here.stage.causal, asks
 
 
-def layer_paths(model: Any) -> tuple[str, ...]:
-    """The module paths of the decoder's layers."""
+def layer_paths(model: Any, layers: int) -> tuple[str, ...]:
+    """The module paths of the decoder's first layers."""
     row = family(model)
-    return tuple(located(row, "decoder", "residual", layer)[0] for layer in range(shape(model).layer_count))
+    return tuple(located(row, "decoder", "residual", layer)[0] for layer in range(layers))
 
 
 def compile_plan(model: Any, layout: Layout, writes: Iterable[Written]) -> Plan:
@@ -98,7 +98,7 @@ def compile_plan(model: Any, layout: Layout, writes: Iterable[Written]) -> Plan:
         once=tuple(groups.values()),
         stage=decoder[0],
         every_token=decoder[1],
-        skipped=(layer_paths(model)[: layout.depth], layout.entering),
+        skipped=(layer_paths(model, layout.depth), layout.entering),
     )
 
 

@@ -15,7 +15,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 
 from .caches import ROOM, growing_cache
 from .errors import SpecError
-from .families import family
+from .families import family, shape
 from .kernels import sequence
 from .layouts import Layout
 from .plan import Plan, for_decoding, layer_paths, stage_of
@@ -94,8 +94,9 @@ def prefill(
         inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
     last = {"logits_to_keep": torch.tensor([length - 1])} if family(model).logits_to_keep else {}
     empty = {} if cache is None else {"past_key_values": cache}
+    paths = layer_paths(model, shape(model).layer_count)
     with torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
-        found = save(_left(model, layer_paths(model), first))
+        found = save(_left(model, paths, first))
     cache, logits, states = found
     return cache, logits, states
 
