@@ -13,18 +13,19 @@ The rooms, in the order in which they may know of each other: `families` (where 
 its parts), `grids` (which token saw which pixels), `kernels`, `readouts` and `runner` (the code
 that travels to the model), `rows`, `roles`, `prompts` and `encoding` (which token is what),
 `layouts` (where a variant sits), `sites` and `scope` (what names mean in a model), `plan`,
-`interventions`, `reads`, `traces` (the only nnsight traces), `starts` and `prefixes` (what variants
-share), `engine`, `verify`, `passes`, `sweep`, `recipes`, `report`.
+`interventions`, `reads`, `wire` (what goes to a server and back), `traces` (what is asked of a model), `starts` and
+`prefixes` (what variants share), `remote` (jobs that nobody waits for), `engine`, `verify`, `passes`, `sweep`,
+`recipes`, `report`.
 """
 
 from __future__ import annotations
 
 import nnsight as _nnsight
 
-from . import frames, recipes, shapes
+from . import frames, recipes, remote, shapes
 from .encoding import encode, stack
 from .engine import Generation, Run, generate, generations, install, run
-from .errors import InterventionError, SpecError
+from .errors import InterventionError, RemoteError, SpecError
 from .families import FAMILIES, Family
 from .grids import Grid
 from .interventions import Ablate, Allow, Intervention, Knockout, Patch
@@ -52,6 +53,7 @@ __all__ = [
     "Patch",
     "Prompt",
     "Proof",
+    "RemoteError",
     "Residual",
     "Run",
     "SpecError",
@@ -64,6 +66,7 @@ __all__ = [
     "install",
     "load",
     "recipes",
+    "remote",
     "run",
     "shapes",
     "stack",

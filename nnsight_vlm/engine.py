@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -23,14 +24,18 @@ from .plan import Plan, Written, compile_plan, read_outside
 from .prefixes import SHARERS, behind_images, cache_for, cuts, prefix_of, sharers
 from .prompts import Prompt
 from .reads import Readout, Residual
+from .remote import waits
 from .rows import Where, ascending, frozen, to_positions
-from .scope import Scope, scope
+from .scope import Lent, Scope, scope
 from .sites import ATTENDS, SITES, located
 from .spelling import spell_answer
 from .starts import Start, start_of, whole
-from .traces import ReadStep, Remote, check_decoding, decode, forward, install_plan, logit_columns
+from .traces import ReadStep, check_decoding, decode, forward, install_plan, lend, logit_columns, no_logits
+from .wire import Remote, together
 
-Values = dict[int, torch.Tensor]
+Values = dict[int, torch.Tensor | Lent]
+"""What patches take from other runs, by `id` of the patch."""
+Ready = tuple[Prompt, Intervention]
 TOGETHER = 3
 """Conditions on one prompt from which on they are answered by themselves; fewer share a batch with other prompts."""
 
@@ -98,8 +103,8 @@ def check(model: Any, prompt: Prompt, intervention: Intervention) -> None:
             if site == "mask":
                 cuts.setdefault((stage, layer), []).append(write)
         distinct = {(stage, tuple(found), reach(model, stage, layer)) for (stage, layer), found in cuts.items()}
-        for stage, together, sees in distinct:
-            refuse_blind_rows(together, seat.tokens.stage(stage), sees)
+        for stage, writes, sees in distinct:
+            refuse_blind_rows(writes, seat.tokens.stage(stage), sees)
 
 
 def _foretold(here: Scope, intervention: Intervention) -> Values:
@@ -110,17 +115,24 @@ def _foretold(here: Scope, intervention: Intervention) -> Values:
         if found is not None:
             if len(found.prompt) > 1:
                 raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")
-            source = replace(here, seat=as_it_is(found.prompt).seats[0]).at(found.stage)
-            count = source.closed_places(found.site, found.where)[2]
-            layers = len(source.state_layers(found.site, found.layers))
-            shapes[id(part)] = torch.empty(layers, count, source.width(found.site), device="meta")
+            shapes[id(part)] = _shape_of(replace(here, seat=as_it_is(found.prompt).seats[0]), found)
     return shapes
 
 
-def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False, *, kept: bool = False) -> Values:
+def _shape_of(here: Scope, found: Capture) -> torch.Tensor:
+    """A tensor without values, of the shape of what a patch takes from the run that `here` stands for."""
+    source = here.at(found.stage)
+    count, layers = source.closed_places(found.site, found.where)[2], source.state_layers(found.site, found.layers)
+    return torch.empty(len(layers), count, source.width(found.site), device="meta")
+
+
+def capture(
+    model: Any, cases: Sequence[Intervention], remote: Remote = False, *, kept: bool = False, lent: bool = False
+) -> Values:
     """The hidden states that patches take from other runs, by `id` of the patch.
 
     Patches that share a source run are served by one forward; with `kept`, by one that is kept for what comes.
+    States that are `lent` never come home from a server: what will be asked with them needs that forward.
     """
     wanted = {id(part): found for case in cases for part in case.parts if (found := part.capture()) is not None}
     runs: dict[tuple[int, int], list[tuple[int, Capture]]] = {}
@@ -128,15 +140,33 @@ def capture(model: Any, cases: Sequence[Intervention], remote: Remote = False, *
         runs.setdefault((id(found.prompt), id(found.under)), []).append((key, found))
     values: Values = {}
     for group in runs.values():
-        taken: Sequence[torch.Tensor] | None = None
+        some = [found for _, found in group]
+        taken: Sequence[torch.Tensor | Lent] | None = None
         if kept and remote is False:
-            taken = _states_of(model, [found for _, found in group])
+            taken = _states_of(model, some)
+        elif lent and remote is not False:
+            taken = _lent(model, some, remote)
         if taken is None:
-            reads = [Residual(each.where, layers=each.layers, site=each.site, stage=each.stage) for _, each in group]
-            taken = run(model, group[0][1].prompt, group[0][1].under, reads=reads, remote=remote).reads
-        for (key, _), value in zip(group, taken, strict=True):
-            values[key] = value if value.dim() == 3 else value[None]
+            reads = [_state_read(each) for each in some]
+            states = run(model, some[0].prompt, some[0].under, reads=reads, remote=remote).reads
+            taken = [value if value.dim() == 3 else value[None] for value in states]
+        values |= {key: value for (key, _), value in zip(group, taken, strict=True)}
     return values
+
+
+def _state_read(wanted: Capture) -> Residual:
+    return Residual(wanted.where, layers=wanted.layers, site=wanted.site, stage=wanted.stage)
+
+
+def _lent(model: Any, wanted: Sequence[Capture], remote: Remote) -> list[torch.Tensor | Lent]:
+    """What several patches take from one run, which stays where the model is."""
+    prompt, under = wanted[0].prompt, wanted[0].under
+    layout, here = as_it_is(prompt), scope(model, as_it_is(prompt).seats[0])
+    cases, values = _checked_rows(model, prompt, under, remote)
+    asked = [list(read_steps(model, layout, _state_read(each))) for each in wanted]
+    request, boxes = lend(model, layout, prepare(model, layout, cases, values), asked, *no_logits(layout))
+    shapes = [_shape_of(here, each) for each in wanted]
+    return [Lent(like=like, boxes=tuple(filled), request=request) for like, filled in zip(shapes, boxes, strict=True)]
 
 
 def _states_of(model: Any, wanted: Sequence[Capture]) -> list[torch.Tensor] | None:
@@ -168,10 +198,15 @@ def lower(model: Any, layout: Layout, cases: Sequence[Intervention], values: Val
 
 def prepare(model: Any, layout: Layout, cases: Sequence[Intervention], values: Values) -> Plan:
     """The plan of cases, which have been checked, in a layout."""
-    return compile_plan(model, layout, lower(model, layout, cases, values))
+    plan = compile_plan(model, layout, lower(model, layout, cases, values))
+    taken = [values[id(part)] for case in cases for part in case.parts if id(part) in values]
+    needs = {id(each.request): each.request for each in taken if isinstance(each, Lent)}
+    return replace(plan, needs=tuple(needs.values())) if needs else plan
 
 
-def _checked_rows(model: Any, prompt: Prompt, given: Any, remote: Remote) -> tuple[list[Intervention], Values]:
+def _checked_rows(
+    model: Any, prompt: Prompt, given: Any, remote: Remote, *, lent: bool = True
+) -> tuple[list[Intervention], Values]:
     """One checked intervention a row, from one for all or one for each, with what their patches need."""
     listed = list(given) if isinstance(given, (list, tuple)) else [given] * len(prompt)
     if len(listed) != len(prompt):
@@ -179,12 +214,13 @@ def _checked_rows(model: Any, prompt: Prompt, given: Any, remote: Remote) -> tup
     cases = [as_intervention(case) for case in listed]
     for row, case in zip(prompt.rows, cases, strict=True):
         check(model, replace(prompt, rows=(row,)), case)
-    return cases, capture(model, cases, remote)
+    return cases, capture(model, cases, remote, lent=lent)
 
 
 # one forward ----------------------------------------------------------------------------------
 
 
+@waits
 def run(
     model: Any,
     prompt: Prompt,
@@ -222,12 +258,20 @@ def run(
     columns = logit_columns(layout, kept)
     picks = tuple((number, tuple(columns[place] for place in wanted)) for number, wanted in enumerate(places))
     plan = prepare(model, layout, cases, values)
-    gathered, *found = forward(model, layout, plan, asked, (readouts.logit_rows, picks), kept, remote)
+    numbers = sum(map(len, places)) * words_of(model)
+    numbers += sum(read.numbers(scope(model, seat)) for read in listed for seat in layout.seats)
+    scored = (readouts.logit_rows, picks)
+    gathered, *found = forward(model, layout, plan, asked, scored, kept, remote, numbers=numbers)
     logits = [rows[0] if positions is None else rows for rows in gathered]
     return Run(
         logits=logits[0] if len(prompt) == 1 else _joined(logits),
         reads=tuple(_assembled(read, got, len(prompt)) for read, got in zip(listed, found, strict=True)),
     )
+
+
+def words_of(model: Any) -> int:
+    """How many words the model chooses from."""
+    return int(model._module.config.get_text_config().vocab_size)
 
 
 def _logit_places(seat: Seat, positions: Where | None) -> tuple[int, ...]:
@@ -268,6 +312,7 @@ def _assembled(read: Readout, per_layer: Sequence[Sequence[torch.Tensor]], rows:
 # cached generation ----------------------------------------------------------------------------
 
 
+@waits
 def generate(
     model: Any,
     prompt: Prompt,
@@ -300,6 +345,7 @@ def generate(
     return Generation(**{name: tuple(getattr(one, name) for one in told) for name in ("text", "tokens", "prompt")})
 
 
+@waits
 def generations(
     model: Any,
     cases: Sequence[tuple[Prompt, Intervention | None]],
@@ -334,29 +380,40 @@ def generations(
 
 
 def _answers(
-    model: Any, ready: Sequence[tuple[Prompt, Intervention]], options: dict[str, Any], rows: int, remote: Remote
+    model: Any, ready: Sequence[Ready], options: dict[str, Any], rows: int, remote: Remote
 ) -> Iterator[Generation]:
     alone = model._edits or "padded generation" in family(model).lacks  # edits name rows and positions themselves
-    ends, rows = _ends(model, options), 1 if alone else rows
-    for group in _groups(ready, rows):
-        starts, together = _starts(model, group, remote)
-        values = capture(model, [start.case for start in starts], remote, kept=True)
-        told: dict[int, Generation] = {}
-        for batch in _batches(len(group), together, rows):
-            prompts, some = [group[number][0] for number in batch], [starts[number] for number in batch]
-            layout, cache = in_rows(prompts), None
-            if batch[0] in together:
-                first, layout = min(starts[number].position for number in together), rows_of_one(prompts[0], len(batch))
-                prefix = prefix_of(model, prompts[0], first)
-                cache = cache_for(model, prefix, some, prompts[0].width - first + options["max_new_tokens"])
-            plan = prepare(model, layout, [start.case for start in some], values)
-            found = decode(model, layout.prompt, plan, options, remote, cache)
-            for number, prompt, line in zip(batch, prompts, found.tolist(), strict=True):
-                told[number] = _told(model, prompt, line, ends)
-        yield from (told[number] for number in range(len(group)))
+    rows = 1 if alone else rows
+    groups = [partial(_group, model, group, options, rows, remote) for group in _groups(ready, rows)]
+    if remote is not False:
+        groups = [partial(iter, told) for told in together(groups, remote)]
+    return (answer for group in groups for answer in group())
 
 
-Ready = tuple[Prompt, Intervention]
+def _group(model: Any, group: Sequence[Ready], options: dict[str, Any], rows: int, remote: Remote) -> list[Generation]:
+    """Answers to cases that are answered together, in batches."""
+    starts, shared = _starts(model, group, remote)
+    values = capture(model, [start.case for start in starts], remote, kept=True, lent=True)
+    first = min((starts[number].position for number in shared), default=0)
+
+    def answer(batch: Sequence[int]) -> list[Generation]:
+        prompts, some = [group[number][0] for number in batch], [starts[number] for number in batch]
+        layout, cache = in_rows(prompts), None
+        if batch[0] in shared:
+            layout, prefix = rows_of_one(prompts[0], len(batch)), prefix_of(model, prompts[0], first)
+            cache = cache_for(model, prefix, some, prompts[0].width - first + options["max_new_tokens"])
+        plan = prepare(model, layout, [start.case for start in some], values)
+        found, ends = decode(model, layout.prompt, plan, options, remote, cache), _ends(model, options)
+        return [_told(model, prompt, line, ends) for prompt, line in zip(prompts, found.tolist(), strict=True)]
+
+    batches = list(_batches(len(group), shared, rows))
+    answers = together([partial(answer, batch) for batch in batches], remote)
+    told = {
+        number: one
+        for batch, some in zip(batches, answers, strict=True)
+        for number, one in zip(batch, some, strict=True)
+    }
+    return [told[number] for number in range(len(group))]
 
 
 def _groups(ready: Sequence[Ready], rows: int) -> Iterator[list[Ready]]:
@@ -422,5 +479,5 @@ def install(model: Any, prompt: Prompt, intervention: Intervention | None = None
     Raises:
         SpecError: see `run`.
     """
-    cases, values = _checked_rows(model, prompt, intervention, remote)
+    cases, values = _checked_rows(model, prompt, intervention, remote, lent=False)
     return install_plan(model, prepare(model, as_it_is(prompt), cases, values))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nnsight.intervention.backends.remote import RemoteError as ServerError
+
 
 class InterventionError(RuntimeError):
     """An intervention did not do what it says. Raised by `verify`, and by a run whose plan cannot hold."""
@@ -9,3 +11,7 @@ class InterventionError(RuntimeError):
 
 class SpecError(ValueError):
     """What the user wrote cannot be carried out; raised before the model runs."""
+
+
+class RemoteError(ServerError):  # type: ignore[misc]
+    """A server did not answer, or not as it should; says what to do. A kind of nnsight's error of that name."""

@@ -22,7 +22,7 @@ from .layers import Layers, label
 from .plan import Written
 from .prompts import Prompt
 from .rows import Row, Where, ascending, frozen, to_positions
-from .scope import Heads, Scope, listed_heads
+from .scope import Heads, Lent, Scope, listed_heads
 from .sites import settle_state
 
 
@@ -210,13 +210,14 @@ class StateWrite(Intervention):
     def __post_init__(self) -> None:
         settle_state(self)
 
-    def set_values(self, scope: Scope, values: torch.Tensor) -> Iterator[Written]:
-        """Writes of `values` `[layer, position, width]`.
+    def set_values(self, scope: Scope, given: torch.Tensor | Lent) -> Iterator[Written]:
+        """Writes of values `[layer, position, width]`.
 
         Raises:
             SpecError: source and target differ in their number of positions or layers.
         """
         here = scope.at(self.stage)
+        values = given.like if isinstance(given, Lent) else given
         values = values[None] if values.dim() == 2 else values
         layers = here.state_layers(self.site, self.layers)
         row, places, count = here.closed_places(self.site, self.where)
@@ -232,8 +233,9 @@ class StateWrite(Intervention):
             )
         if not count:
             return
-        for layer, rows in zip(layers, values.expand(len(layers), -1, -1), strict=True):
-            yield *self.at, layer, (row, places, "set", rows)
+        rows = given.boxes * (len(layers) // len(given.boxes)) if isinstance(given, Lent) else None
+        for layer, states in zip(layers, rows or values.expand(len(layers), -1, -1), strict=True):
+            yield *self.at, layer, (row, places, "set", states)
 
     def captured(self, prompt: Prompt, under: Intervention | None, where: Where) -> Capture:
         """The same site of another run."""

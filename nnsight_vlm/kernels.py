@@ -228,7 +228,7 @@ def laid_back(rows, hidden):
 def write_rows(hidden, writes, window):
     """A copy of ``hidden`` ``[batch, position, width]`` (see `laid`) with rows written, in the order given.
 
-    A write is ``(row, targets, how, values)``: ``set`` takes ``values`` ``[target, width]`` (and
+    A write is ``(row, targets, how, values)``: ``set`` takes ``values`` ``[target, width]``, or a box with them (and
     targets without an open end), ``zero`` takes 0, ``mean`` the mean over those targets that this forward holds.
     """
     offset, written = window[0], laid(hidden, window[1]).clone()
@@ -240,9 +240,10 @@ def write_rows(hidden, writes, window):
         elif how == "mean":
             written[row, here] = written[row, here].mean(0)
         else:
-            every = index(targets, 0, max(stop for _, stop in targets), values.device)
+            given = values[0] if isinstance(values, list) else values
+            every = index(targets, 0, max(stop for _, stop in targets), given.device)
             held = (every >= offset) & (every < offset + length)
-            written[row, here] = values[held].to(hidden)
+            written[row, here] = given[held].to(hidden)
     return laid_back(written, hidden)
 
 

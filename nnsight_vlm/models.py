@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from nnsight import TransformersModel
+from nnsight.modeling.huggingface import _ID_CACHE as KNOWN_NAMES
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoProcessor
 
@@ -65,6 +67,8 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     where = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
     row_of(AutoConfig.from_pretrained(name, **where))
     processor = processor or AutoProcessor.from_pretrained(name, **where)
+    if Path(name).is_dir():
+        KNOWN_NAMES[name] = name  # a server that sees the folder knows the model by it; the hub is not asked
     with nullcontext() if dispatch else _RealNumbers():
         return TransformersModel(name, task=TASK, processor=processor, dispatch=dispatch, **options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -20,7 +21,8 @@ from .prefixes import Prefix, cache_for, cuts, prefix_of, sharers, why_not_share
 from .prompts import Prompt
 from .readouts import answer_scores
 from .starts import Start, start_of, whole
-from .traces import Remote, embed, forward, logit_columns
+from .traces import embed, forward, logit_columns
+from .wire import Remote, together
 
 EXECUTIONS = ("auto", "packed", "rows", "single")
 TOKENS_PER_PASS = 512
@@ -175,21 +177,31 @@ def score(
         SpecError: see `plan_passes`.
     """
     starts, batches = plan_passes(model, prompt, cases, execution, remote)
-    values = capture(model, [start.case for start in starts], remote, kept=execution != "single")
+    values = capture(model, [start.case for start in starts], remote, kept=execution != "single", lent=True)
     work = Work(model=model, prompt=prompt, starts=starts, values=values, token=token, remote=remote, memory=memory)
-    found: dict[int, list[float]] = {}
+    parts = together([partial(_score, work, batch) for batch in batches], remote)
+    found = {number: scored for part, _ in parts for number, scored in part.items()}
     passes: Counter[str] = Counter()
-    for batch in batches:
-        prefix = prefix_of(model, prompt, batch.position) if batch.shared else None
-        if prefix is not None and prefix.logits is not None:
-            clean = [n for n in batch.numbers if not starts[n].case.parts and starts[n].donor is None]
-            found |= dict.fromkeys(clean, _listed(answer_scores(prefix.logits[None, None], [(0, 0, token)], None))[0])
-        for numbers in _by_layer(work, [number for number in batch.numbers if number not in found], prefix):
-            for some, scored in _run(work, replace(batch, numbers=tuple(numbers)), prefix):
-                found |= dict(zip(some, scored, strict=True))
-                passes[batch.way] += 1
-    done = {"execution": max(batch.way for batch in batches), "passes": dict(passes)}
+    for batch, (_, count) in zip(batches, parts, strict=True):
+        passes[batch.way] += count
+    done = {"execution": max(batch.way for batch in batches), "passes": dict(+passes)}
     return [found[number] for number in range(len(cases))], done
+
+
+def _score(work: Work, batch: Batch) -> tuple[dict[int, list[float]], int]:
+    """Scores of a batch's cases by their number, and how many passes they took."""
+    prefix = prefix_of(work.model, work.prompt, batch.position) if batch.shared else None
+    found: dict[int, list[float]] = {}
+    if prefix is not None and prefix.logits is not None:
+        clean = [n for n in batch.numbers if not work.starts[n].case.parts and work.starts[n].donor is None]
+        score = _listed(answer_scores(prefix.logits[None, None], [(0, 0, work.token)], None))[0]
+        found = dict.fromkeys(clean, score)
+    passes = 0
+    for numbers in _by_layer(work, [number for number in batch.numbers if number not in found], prefix):
+        for some, scored in _run(work, replace(batch, numbers=tuple(numbers)), prefix):
+            found |= dict(zip(some, scored, strict=True))
+            passes += 1
+    return found, passes
 
 
 def _by_layer(work: Work, numbers: Sequence[int], prefix: Prefix | None) -> list[list[int]]:
@@ -205,6 +217,11 @@ def _run(work: Work, batch: Batch, prefix: Prefix | None) -> Iterator[tuple[Sequ
     """A batch, pass by pass; half as many cases a pass where memory runs out."""
     embedded = embed(work.model, work.prompt) if _sees_once(work, batch) else None
     size, left = _size(work, batch, prefix), batch.numbers
+    if work.remote is not False:
+        each = [left[first : first + size] for first in range(0, len(left), size)]
+        passes = [partial(_pass, work, some, _layout(work, batch, some, prefix, embedded)) for some in each]
+        yield from zip(each, together(passes, work.remote), strict=True)
+        return
     while left:
         some = left[:size]
         try:
@@ -237,6 +254,8 @@ def _size(work: Work, batch: Batch, prefix: Prefix | None) -> int:
     parts = [part for number in batch.numbers for part in work.starts[number].case.parts]
     heads = any(isinstance(part, Knockout) and part.heads is not None for part in parts)
     most, before = max(1, room // each), 0 if alone else begin
+    if work.remote is not False and work.memory is None:  # what is free on a server is not known
+        return most
     return cases_that_fit(work.model, most, each, before, work.memory, rows=rows, heads=heads)
 
 
@@ -267,7 +286,8 @@ def _pass(work: Work, numbers: Sequence[int], layout: Layout) -> list[list[float
     columns = logit_columns(layout, kept)
     requests = tuple((seat.row, columns[place], work.token) for seat, place in zip(layout.seats, places, strict=True))
     plan = prepare(work.model, layout, [work.starts[number].case for number in numbers], work.values)
-    return _listed(forward(work.model, layout, plan, [], (answer_scores, requests), kept, work.remote)[0])
+    scored = (answer_scores, requests)
+    return _listed(forward(work.model, layout, plan, [], scored, kept, work.remote)[0])
 
 
 def _listed(scores: Sequence[torch.Tensor]) -> list[list[float]]:

@@ -33,6 +33,7 @@ class Plan:
         stage: the decoder as a stage, see `runner`.
         every_token: steps of the decoder.
         skipped: the paths of its first layers, if they do not run, and what the last of them is said to give.
+        needs: the requests that fill the boxes of its writes, where these are not filled yet.
     """
 
     rows: int
@@ -40,6 +41,13 @@ class Plan:
     stage: tuple[Any, ...]
     every_token: tuple[Step, ...]
     skipped: tuple[tuple[str, ...], Any] = ((), None)
+    needs: tuple[Any, ...] = ()
+
+    @property
+    def edits(self) -> tuple[Any, ...]:
+        """What `runner.installed` takes: groups that run once a prompt, and what runs on every token, if anything."""
+        acts = self.every_token or self.skipped[0]
+        return self.once, (self.stage, self.every_token, self.rows, self.skipped) if acts else None
 
 
 def read_outside(layout: Layout, stage: str, name: str) -> tuple[int, int | None] | None:

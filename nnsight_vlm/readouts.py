@@ -22,6 +22,7 @@ def attention_rows(call, requests, window):
 
     ``call`` holds the ``(args, kwargs)`` of the attention function; a request is
     ``(row, queries, keys, heads, (reduce, top))``. Returns ``[head, query, key]`` for ``rows``,
+    the same with one head for ``mean`` (over them),
     ``[head, query]`` for ``mass`` (sum over the keys) and ``entropy`` (nats, of the distribution
     renormalised over the keys), and ``[head, query, top, 2]`` for ``top``: places and probabilities.
     Rows are computed and reduced in blocks, so that few of them exist at once.
@@ -85,6 +86,8 @@ def additive(mask, row, here, window, keys):
 def reduce_rows(wanted, places, how):
     """Rows ``[head, query, key]`` of the wanted keys, which lie at ``places``, reduced."""
     reduce, top = how
+    if reduce == "mean":
+        return wanted.mean(0, keepdim=True).cpu()
     if reduce == "mass":
         return wanted.sum(-1).cpu()
     if reduce == "entropy":

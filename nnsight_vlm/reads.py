@@ -23,12 +23,19 @@ Request = tuple[str, int, str, Any, tuple[Any, ...]]
 """`(stage, layer, site, readout, request of one case)`."""
 
 
+REDUCTIONS = ("rows", "mean", "mass", "entropy", "top")
+
+
 class Readout(ABC):
     """Something to look at in a run."""
 
     @abstractmethod
     def lower(self, scope: Scope) -> Iterator[Request]:
         """One request a layer, for one case."""
+
+    @abstractmethod
+    def numbers(self, scope: Scope) -> int:
+        """How many numbers it gives of one case, at most."""
 
     @abstractmethod
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -48,9 +55,10 @@ class Attention(Readout):
         heads: head numbers; default all.
         stage: the transformer that is looked at, see `Knockout`; keys outside its sequence (an image
             in Mllama) are read from cross-attention, in the layers that have it.
-        reduce: `rows`; `mass`, the sum over the keys `[layer, head, query]`; `entropy` of the
-            distribution over the keys, in nats, `[layer, head, query]`, NaN where all are cut; or `top`, the
-            keys that are looked at most `[layer, head, query, top, 2]`: their positions, and probabilities.
+        reduce: `rows`; `mean`, the mean of the rows over the heads `[layer, query, key]`; `mass`, the sum over the
+            keys `[layer, head, query]`; `entropy` of the distribution over the keys, in nats, `[layer, head, query]`,
+            NaN where all are cut; or `top`, the keys that are looked at most `[layer, head, query, top, 2]`: their
+            positions, and probabilities.
         top: how many keys `top` gives, most first.
     """
 
@@ -72,8 +80,8 @@ class Attention(Readout):
             raise SpecError(
                 f"attention is read of the same heads in every layer; give head numbers, not {self.heads!r}"
             )
-        if self.reduce not in ("rows", "mass", "entropy", "top"):
-            raise SpecError(f"no reduction {self.reduce!r}; there are rows, mass, entropy and top")
+        if self.reduce not in REDUCTIONS:
+            raise SpecError(f"no reduction {self.reduce!r}; there are {', '.join(REDUCTIONS)}")
 
     def lower(self, scope: Scope) -> Iterator[Request]:
         here = scope.at(self.stage)
@@ -93,8 +101,18 @@ class Attention(Readout):
             request = (here.seat.row, queries, keys, None if heads is None else heads[1], how)
             yield self.stage, layer, site, readouts.attention_rows, request
 
+    def numbers(self, scope: Scope) -> int:
+        here = scope.at(self.stage)
+        queries, keys = (
+            len(to_positions(here.ranges(where), here.seat.tokens.stop)) for where in (self.queries, self.keys)
+        )
+        each = {"rows": keys, "mean": keys, "top": 2 * self.top}.get(self.reduce, 1)
+        heads = 1 if self.reduce == "mean" else here.shape.head_count
+        return len(here.layers(self.layers, "all")) * heads * queries * each
+
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(list(layers))
+        found = torch.stack(list(layers))
+        return found[:, 0] if self.reduce == "mean" else found
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,11 @@ class Residual(Readout):
         stage = "features" if self.site == "features" else self.stage
         for layer in layers:
             yield stage, layer, self.site, SITES[self.site].read, request
+
+    def numbers(self, scope: Scope) -> int:
+        here = scope.at(self.stage)
+        places = len(to_positions(here.ranges(self.where), here.seat.tokens.stop))
+        return len(here.state_layers(self.site, self.layers)) * places * here.width(self.site)
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(layers)) if SITES[self.site].layered else layers[0]

@@ -8,15 +8,75 @@ later key; ``asks`` are ``(layer, layer that the cache is asked about)``. Steps 
 and steps that run once a decoded token live in two workers: a worker parked on the vision tower would
 drop the decoder's steps after the first token.
 
+A *request* is ``(task, inputs, rest)``: one of the tasks below, the keyword arguments of the model, and what else
+the task is given. Here a task is called as it is; a server is sent many requests and calls `carry_out`. What a
+task takes from an earlier one (the states that a patch writes) lies in a *box*, a list that the earlier one fills.
+
 This file travels to NDIF by source: see `kernels`.
 """
 
 from __future__ import annotations
 
+import torch
+from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
 from .kernels import crossing, reaches, sequence, windows
+
+
+def carry_out(model, mark, requests, pools):
+    """What each request gives, in order, and the mark that tells whose answer this is.
+
+    Inputs come as `wire.parcels` has packed them: ``(pool, rows)`` where they are rows of a pool.
+    """
+    return [mark, [task(model, unpacked(inputs, pools), *rest) for task, inputs, rest in requests]]
+
+
+def unpacked(inputs, pools):
+    """Keyword arguments of the model, of which each row of a tensor was sent once."""
+    return {name: pools[value[0]][value[1]] if isinstance(value, tuple) else value for name, value in inputs.items()}
+
+
+def forward(model, inputs, edits, stages, reads, boxes):
+    """One forward: what each read gives, see `collect`; what has a box goes there, and None comes back."""
+    edited = installed(model, edits)
+    with torch.no_grad(), edited.trace(**inputs):
+        found = save(collect(edited, stages, reads))
+    for number, box in boxes:
+        box.append(found[number][0])
+        found[number] = None
+    return found
+
+
+def decode(model, inputs, edits, options, width):
+    """The tokens that one cached generation adds to a prompt of so many, ``[row, token]``."""
+    edited = installed(model, edits)
+    with torch.no_grad(), edited.generate(**inputs, **options) as tracer:
+        sequences = save(tracer.result.cpu())
+    return sequences[:, width:]
+
+
+def decode_logits(model, inputs, edits, options, width):
+    """The same with the logits that each was chosen from, ``[row, token, word]``."""
+    edited = installed(model, edits)
+    with torch.no_grad(), edited.generate(**inputs, **options) as tracer:
+        found = save([tracer.result.sequences.cpu(), torch.stack(tracer.result.logits, dim=1).float().cpu()])
+    return [found[0][:, width:], found[1]]
+
+
+def installed(model, edits):
+    """A copy of the model with one edit for each clock that has steps; see `once`, and `on_every_token` if anything."""
+    groups, tokens = edits
+    edited = model._shallow_copy()  # as `model.edit()` makes it, and also where there is nothing to edit
+    if groups:
+        with edited.edit(inplace=True):
+            once(edited, groups)
+    if tokens:
+        stage, steps, rows, skipped = tokens
+        with edited.edit(inplace=True):
+            on_every_token(edited, stage, steps, rows, skipped)
+    return edited
 
 
 def whole(stage):

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from .errors import SpecError
 from .families import Family, Shape, family, shape
 from .layers import Depth, Layers, Window, label, layer_numbers
@@ -36,6 +38,21 @@ def listed_heads(heads: Any) -> tuple[int | tuple[int, int], ...] | None:
     return listed
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lent:
+    """States of another run that are not here: it runs in the same job, and fills a box a layer with them.
+
+    Attributes:
+        like: a tensor of their shape `[layer, position, width]`, without values.
+        boxes: an empty list a layer.
+        request: what fills them.
+    """
+
+    like: torch.Tensor
+    boxes: tuple[list[Any], ...]
+    request: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scope:
     """What an intervention needs to know to lower itself: a model's shape and one seat in one of its stages.
@@ -44,14 +61,14 @@ class Scope:
         row: the family row.
         shapes: the sizes of every stage.
         seat: where the case sits.
-        captured: values `[layer, position, width]` of every patch that has a source, by `id`.
+        captured: values `[layer, position, width]` of every patch that has a source, by `id`; or what stands for them.
         stage: the stage whose positions and layers are meant.
     """
 
     row: Family
     shapes: Mapping[str, Shape]
     seat: Seat
-    captured: Mapping[int, Any]
+    captured: Mapping[int, torch.Tensor | Lent]
     stage: str = "decoder"
 
     def at(self, stage: str) -> Scope:

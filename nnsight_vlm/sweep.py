@@ -8,16 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from .engine import as_intervention, check
+from .engine import as_intervention, check, words_of
 from .errors import SpecError
 from .interventions import CLEAN, Intervention
 from .layers import label
 from .passes import score
 from .prompts import Prompt
+from .remote import waits
 from .spelling import spell, tokenizer_of
-from .traces import Remote
+from .wire import Remote
 
 
+@waits
 def sweep(
     model: Any,
     prompt: Prompt,
@@ -102,7 +104,7 @@ def answer_token(model: Any, answer: str | int) -> int:
         SpecError: the text is several tokens, or none that the tokenizer knows; no such id.
     """
     if not isinstance(answer, str):
-        words = int(model._module.config.get_text_config().vocab_size)
+        words = words_of(model)
         token = operator.index(answer)
         if not 0 <= token < words:
             raise SpecError(f"the answer {token} is no token id; the model has 0..{words - 1}")

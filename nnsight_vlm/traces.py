@@ -1,18 +1,20 @@
-"""Carries plans out: the only file that opens nnsight traces.
+"""What is asked of a model: a plan and reads become a request, which `runner` carries out here or on a server.
 
 A plan is installed as nnsight edits: one worker for what the model passes once a prompt, one for
-what it passes once a token. Reads are the body of the trace, so they see what every edit left.
+what it passes once a token. Reads are the body of the trace, so they see what every edit left. Clean runs that
+only ever happen here (`prefill`, `embed`) are traced here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 
+from . import readouts, runner
 from .caches import ROOM, growing_cache
 from .errors import SpecError
 from .families import family, shape
@@ -21,10 +23,10 @@ from .layouts import Layout
 from .plan import Plan, for_decoding, layer_paths, stage_of
 from .positions import padded_positions
 from .prompts import Prompt, counts_tokens
-from .runner import collect, on_every_token, once
+from .runner import installed
 from .sites import OUTSIDE, located, order_of
+from .wire import Remote, Request, ask
 
-Remote = bool | str
 UNREACHED = (AttributeError, OutOfOrderError)
 """What nnsight raises where a path names nothing, or modules are passed in another order."""
 ReadStep = tuple[Any, ...]
@@ -33,16 +35,7 @@ ReadStep = tuple[Any, ...]
 
 def install_plan(model: Any, plan: Plan) -> Any:
     """A copy of the model with one edit for each clock that the plan has steps for."""
-    edited = model._shallow_copy()  # as `model.edit()` makes it, and also where there is nothing to edit
-    if plan.once:
-        groups = plan.once
-        with edited.edit(inplace=True):
-            once(edited, groups)
-    if plan.every_token or plan.skipped[0]:
-        stage, steps, rows, skipped = plan.stage, plan.every_token, plan.rows, plan.skipped
-        with edited.edit(inplace=True):
-            on_every_token(edited, stage, steps, rows, skipped)
-    return edited
+    return installed(model, plan.edits)
 
 
 def forward(
@@ -53,11 +46,48 @@ def forward(
     scored: tuple[Any, tuple[Any, ...]],
     kept: Sequence[int],
     remote: Remote,
+    *,
+    numbers: int = 0,
 ) -> list[Any]:
     """One traced forward: `[what `scored` gave, what each read gave per layer, ...]`.
 
-    `scored` is a readout of the logits and its requests; logits exist at places `kept` only.
+    `scored` is a readout of the logits and its requests; logits exist at places `kept` only. `numbers` is how
+    many numbers come back at most.
     """
+    request, order = _forward(model, layout, plan, asked, scored, kept, numbers=numbers)
+    found = ask(model, request, remote)
+    results: list[list[Any]] = [[None] * len(steps) for steps in asked]
+    for (*_, read, at), value in zip(order, found, strict=False):
+        results[read][at] = value
+    return [found[-1], *results]
+
+
+def lend(
+    model: Any,
+    layout: Layout,
+    plan: Plan,
+    asked: Sequence[Sequence[ReadStep]],
+    scored: tuple[Any, tuple[Any, ...]],
+    kept: Sequence[int],
+) -> tuple[Request, list[list[list[Any]]]]:
+    """A forward that does not come home: its request, and a box for each read and layer that it fills where it runs."""
+    boxes: list[list[list[Any]]] = [[[] for _ in steps] for steps in asked]
+    request, _ = _forward(model, layout, plan, asked, scored, kept, boxes=boxes)
+    return request, boxes
+
+
+def _forward(
+    model: Any,
+    layout: Layout,
+    plan: Plan,
+    asked: Sequence[Sequence[ReadStep]],
+    scored: tuple[Any, tuple[Any, ...]],
+    kept: Sequence[int],
+    *,
+    boxes: Sequence[Sequence[list[Any]]] = (),
+    numbers: int = 0,
+) -> tuple[Request, list[tuple[Any, ...]]]:
+    """The request of a forward, and in which order its reads are answered: `(..., number of the read, of its step)`."""
     stages = order_of(family(model))
     order = sorted(
         (stages.index(step[0]), step[1], step[2], read, at)
@@ -70,13 +100,10 @@ def forward(
     known = [
         stage_of(model, layout, name, layers) if layers else None for name, layers in zip(stages, wanted, strict=True)
     ]
-    edited, inputs = install_plan(model, plan), forward_inputs(layout, kept)
-    with torch.no_grad(), edited.trace(**inputs, remote=remote):
-        found = save(collect(edited, known, body))
-    results: list[list[Any]] = [[None] * len(steps) for steps in asked]
-    for (*_, read, at), value in zip(order, found, strict=False):
-        results[read][at] = value
-    return [found[-1], *results]
+    filled = tuple((place, boxes[read][at]) for place, (*_, read, at) in enumerate(order)) if boxes else ()
+    rest = (plan.edits, known, body, filled)
+    inputs = forward_inputs(layout, kept)
+    return Request(task=runner.forward, inputs=inputs, rest=rest, needs=plan.needs, numbers=numbers), order
 
 
 def prefill(
@@ -122,6 +149,11 @@ def embed(model: Any, prompt: Prompt) -> torch.Tensor:
     return torch.as_tensor(found)
 
 
+def no_logits(layout: Layout) -> tuple[Any, list[int]]:
+    """The smallest piece of logits that a forward can be asked for, as `forward` takes it: `scored` and `kept`."""
+    return (readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1]
+
+
 def forward_inputs(layout: Layout, kept: Sequence[int]) -> dict[str, Any]:
     """What a plain forward is given: the encoding, positions where there is padding, and the logits wanted."""
     prompt, wanted = layout.prompt, torch.tensor([place - layout.start for place in kept])
@@ -147,14 +179,25 @@ def decode(
             several rows of one.
     """
     check_decoding(prompt, options)
-    edited = install_plan(model, for_decoding(model, plan))
     options = {"do_sample": False, **family(model).generate_with, **options}
     if cache is None and remote is False and _cache_is_ours(model, options):
         cache = growing_cache(model._module.config.get_text_config(decoder=True), min(ROOM, options["max_new_tokens"]))
     inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
-    with torch.no_grad(), edited.generate(**inputs, **options, remote=remote) as tracer:
-        sequences: torch.Tensor = save(tracer.result.cpu())
-    return sequences[:, prompt.width :]
+    tokens: torch.Tensor = _decoded(model, runner.decode, prompt, inputs, plan, options, remote)
+    return tokens
+
+
+def _decoded(
+    model: Any,
+    task: Callable[..., Any],
+    prompt: Prompt,
+    inputs: dict[str, Any],
+    plan: Plan,
+    options: dict[str, Any],
+    remote: Remote,
+) -> Any:
+    rest = (for_decoding(model, plan).edits, options, prompt.width)
+    return ask(model, Request(task=task, inputs=inputs, rest=rest, needs=plan.needs), remote)
 
 
 def _cache_is_ours(model: Any, options: dict[str, Any]) -> bool:
@@ -169,16 +212,11 @@ def decode_logits(
     model: Any, prompt: Prompt, plan: Plan, steps: int, remote: Remote
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
-    options = {"do_sample": False, "max_new_tokens": steps, "min_new_tokens": steps, **family(model).generate_with}
-    edited = install_plan(model, for_decoding(model, plan))
-    with (
-        torch.no_grad(),
-        edited.generate(
-            **prompt.inputs, **options, output_logits=True, return_dict_in_generate=True, remote=remote
-        ) as tracer,
-    ):
-        found = save([tracer.result.sequences.cpu(), torch.stack(tracer.result.logits, dim=1).float().cpu()])
-    return found[0][:, prompt.width :], found[1]
+    length = {"max_new_tokens": steps, "min_new_tokens": steps}
+    told = {"output_logits": True, "return_dict_in_generate": True}
+    options = {"do_sample": False, **length, **family(model).generate_with, **told}
+    tokens, logits = _decoded(model, runner.decode_logits, prompt, dict(prompt.inputs), plan, options, remote)
+    return tokens, logits
 
 
 def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:

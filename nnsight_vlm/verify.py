@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,10 +23,12 @@ from .interventions import Intervention
 from .layouts import Layout, Seat, as_it_is
 from .plan import Written, compile_plan, read_outside
 from .prompts import Prompt
+from .remote import waits
 from .rows import to_positions
 from .scope import holds
 from .sites import ATTENDS, OUTSIDE, SITES, STATES, located, order_of
-from .traces import UNREACHED, ReadStep, Remote, decode_logits, forward
+from .traces import UNREACHED, ReadStep, decode_logits, forward, no_logits
+from .wire import Remote, together
 
 ANSWER = 4
 """How many tokens are decoded to prove cached generation."""
@@ -48,6 +51,7 @@ class Proof:
     tokens: int
 
 
+@waits
 def verify(model: Any, prompt: Prompt, intervention: Intervention | None, *, remote: Remote = False) -> Proof:
     """Prove that an intervention did what it says in this model, on this prompt.
 
@@ -75,8 +79,11 @@ def verify(model: Any, prompt: Prompt, intervention: Intervention | None, *, rem
     if any(stop is None for *_, write in writes for _, stop in write[1]):
         layout, tokens = _with_answers(model, layout, writes, remote)
     spots = _spots(model, writes)
-    edges = _verify_attention(model, layout, spots, writes, remote)
-    states = _verify_states(model, layout, writes, remote)
+    proofs = [
+        partial(_verify_attention, model, layout, spots, writes, remote),
+        partial(_verify_states, model, layout, writes, remote),
+    ]
+    edges, states = together(proofs, remote)
     return Proof(layers=len(spots), edges=edges, writes=states, tokens=tokens)
 
 
@@ -128,7 +135,7 @@ def _verify_attention(
     cuts = [(at, write) for *at, write in writes if at[1] in ATTENDS]
     rows = {spot[:2]: [_rows_concerned(seat, cuts, spot) for seat in _seats(layout, spot[0])] for spot in spots}
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
-    before, after = (_read_edges(model, layout, spots, rows, plan, remote) for plan in plans)
+    before, after = together([partial(_read_edges, model, layout, spots, rows, plan, remote) for plan in plans], remote)
     edges = 0
     for spot, (clean, _), (cut, returned) in zip(spots, before, after, strict=True):
         for number, seat in enumerate(_seats(layout, spot[0])):
@@ -157,7 +164,7 @@ def _read_edges(
     """Per attention `(what each row's call was given, what it returned)`."""
     asked = [list(_edge_reads(model, layout, spot, rows[spot[:2]])) for spot in spots]
     try:
-        _, *found = forward(model, layout, plan, asked, *_no_logits(layout), remote)
+        _, *found = forward(model, layout, plan, asked, *no_logits(layout), remote)
     except UNREACHED as error:
         raise InterventionError(
             f"the family row of {family(model).name!r} points at {asked[0][0][3]!r}, whose "
@@ -174,11 +181,6 @@ def _edge_reads(model: Any, layout: Layout, spot: Spot, rows: Sequence[tuple[int
     path, _ = located(row, stage, site, layer)
     ends = ((attends.call, readouts.edges_used), (f"{attends.call}.output", readouts.mixed_rows))
     return [(stage, layer, SITES[site].rank, path, place, read, requests, outside) for place, read in ends]
-
-
-def _no_logits(layout: Layout) -> tuple[Any, list[int]]:
-    """The smallest piece of logits that a forward can be asked for."""
-    return (readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1]
 
 
 def _expect_module(model: Any, spot: Spot, found: dict[str, Any]) -> None:
@@ -269,11 +271,13 @@ def _verify_states(model: Any, layout: Layout, writes: Sequence[Written], remote
     when = [(order.index(stage), layer, SITES[name].rank) for stage, name, layer, _ in writes]
     sites = sorted({(at, stage, name) for at, (stage, name, _, _) in zip(when, writes, strict=True) if name in STATES})
     wanted = [(stage, name, at[1]) for at, stage, name in sites]
-    after = _whole_states(model, layout, writes, wanted, remote)
-    for (at, *_), spot, found in zip(sites, wanted, after, strict=True):
+    asked = [partial(_whole_states, model, layout, writes, wanted, remote)]
+    for (at, *_), spot in zip(sites, wanted, strict=True):
         earlier = [write for place, write in zip(when, writes, strict=True) if place < at]
+        asked.append(partial(_whole_states, model, layout, earlier, [spot], remote))
+    after, *befores = together(asked, remote)
+    for spot, found, [before] in zip(wanted, after, befores, strict=True):
         here = [write for *place, write in writes if tuple(place) == spot]
-        [before] = _whole_states(model, layout, earlier, [spot], remote)
         _compare_states(spot, before, found, here, _coarseness(model))
     return len(sites)
 
@@ -285,7 +289,7 @@ def _whole_states(
     if not sites:
         return []
     asked = [[_whole_state(model, layout, *spot)] for spot in sites]
-    _, *found = forward(model, layout, compile_plan(model, layout, writes), asked, *_no_logits(layout), remote)
+    _, *found = forward(model, layout, compile_plan(model, layout, writes), asked, *no_logits(layout), remote)
     return [torch.stack(rows) for [rows] in found]
 
 

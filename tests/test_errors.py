@@ -146,7 +146,7 @@ def test_specs_that_cannot_be_meant_are_refused_when_they_are_written(prompt):
         (lambda: nv.Ablate("image", site="logits"), ["'logits'", "residual", "features"]),
         (lambda: nv.Patch("image", source=[1, 2]), ["list", "Prompt", "tensor"]),
         (lambda: nv.Residual("image", site="mask"), ["'mask'", "residual"]),
-        (lambda: nv.Attention("last", "image", reduce="max"), ["'max'", "rows, mass, entropy and top"]),
+        (lambda: nv.Attention("last", "image", reduce="max"), ["'max'", "rows, mean, mass, entropy, top"]),
         (lambda: nv.window(5, 5), ["window(5, 5)", "nv.window(8, 16)"]),
         (lambda: nv.window(-1, 2), ["nv.window(8, 16)"]),
         (lambda: nv.depth(0.5, 0.5), ["nv.depth(0.25, 0.5)"]),

@@ -154,20 +154,20 @@ def requests_to(name):
     model, prompt, both = kept(name), ask(name), cuts(name)
     reads = [nv.Attention("last", "image", layers="attention"), nv.Residual("last")]
     asks = {
-        "run": lambda: nv.run(model, prompt, both, reads=reads, remote=True),
-        "generate": lambda: nv.generate(model, prompt, both, max_new_tokens=2, remote=True),
+        "run": lambda: nv.run(model, prompt, both, reads=reads, remote="local"),
+        "generate": lambda: nv.generate(model, prompt, both, max_new_tokens=2, remote="local"),
     }
     row = family(model)
     if row.projector and "features" not in row.lacks:
         mean = nv.Ablate("image", how="mean", site="features")
         asks["features"] = lambda: nv.run(
-            model, prompt, mean, reads=[nv.Residual("image", site="features")], remote=True
+            model, prompt, mean, reads=[nv.Residual("image", site="features")], remote="local"
         )
     before = dict(prompt.rows[0].stages)
     if before:
         cut = [nv.Knockout(line.images[0][:2], "first", stage=stage, layers=0) for stage, line in before.items()]
         seen = [nv.Attention("first", "image", stage=stage, layers=0) for stage in before]
-        asks["stages"] = lambda: nv.run(model, prompt, reduce(or_, cut), reads=seen, remote=True)
+        asks["stages"] = lambda: nv.run(model, prompt, reduce(or_, cut), reads=seen, remote="local")
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         for label, asked in asks.items():

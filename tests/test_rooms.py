@@ -11,9 +11,9 @@ import nnsight_vlm as nv
 
 PACKAGE = Path(nv.__file__).parent
 ORDER = """
-errors families layers grids kernels readouts runner rows roles spelling prompts positions pictures encoding layouts
-sites scope blind plan caches traces interventions reads starts prefixes memory shapes models engine verify frames
-passes sweep recipes plots report cli __main__
+errors files families layers grids kernels readouts runner rows roles spelling prompts positions pictures encoding
+layouts sites scope blind plan caches wire traces interventions reads starts prefixes memory shapes models remote engine
+verify frames passes sweep recipes plots report cli __main__
 """
 ORDERED = ORDER.split()
 ROOMS = sorted(
@@ -66,8 +66,8 @@ def test_a_room_knows_only_of_rooms_before_it(room):
     assert known_of(room) <= ({"errors"} if room == "shapes" else before)
 
 
-def test_only_the_traces_and_the_runner_know_nnsight_and_models_loads_it():
-    """Beside the name of an error that it raises."""
+def test_only_rooms_that_trace_load_or_send_know_nnsight():
+    """Beside the name of an error that they raise."""
     using = {
         room
         for room in ROOMS
@@ -75,7 +75,7 @@ def test_only_the_traces_and_the_runner_know_nnsight_and_models_loads_it():
         for _, module, names in imports(path)
         if module.split(".")[0] == "nnsight" and not all(name.endswith("Error") for name in names or [""])
     }
-    assert using <= {"__init__", "traces", "runner", "models"}
+    assert using <= {"__init__", "traces", "runner", "models", "wire", "remote"}
 
 
 def test_the_code_that_travels_needs_torch_and_nnsight_only():

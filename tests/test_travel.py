@@ -109,18 +109,20 @@ def ask_everything(model):
         for name, case in cases.items():
             record(
                 f"run {name}",
-                lambda case=case: nv.run(model, prompt, case, reads=READS, positions="query", remote=True),
+                lambda case=case: nv.run(model, prompt, case, reads=READS, positions="query", remote="local"),
             )
             record(
-                f"generate {name}", lambda case=case: nv.generate(model, prompt, case, max_new_tokens=3, remote=True)
+                f"generate {name}", lambda case=case: nv.generate(model, prompt, case, max_new_tokens=3, remote="local")
             )
-        record("rows", lambda: nv.run(model, tiny.several(model), cases["knockout"], remote=True))
+        record("rows", lambda: nv.run(model, tiny.several(model), cases["knockout"], remote="local"))
         late = [cases[name] for name in ("knockout", "patch", "mean")]
         for how in ("packed", "rows", "single"):
-            record(f"sweep {how}", lambda how=how: nv.sweep(model, prompt, late, answer=20, execution=how, remote=True))
+            record(
+                f"sweep {how}", lambda how=how: nv.sweep(model, prompt, late, answer=20, execution=how, remote="local")
+            )
         batch = [(prompt, cases["knockout"]), (twin, cases["generated"])]
-        record("generations", lambda: list(nv.generations(model, batch, max_new_tokens=3, remote=True)))
-        record("verify", lambda: nv.verify(model, prompt, cases["everything"], remote=True))
+        record("generations", lambda: list(nv.generations(model, batch, max_new_tokens=3, remote="local")))
+        record("verify", lambda: nv.verify(model, prompt, cases["everything"], remote="local"))
         for name, ask in every_recipe(model).items():
             record(f"recipe {name}", ask)
         record("install", lambda: traced_by_the_user(nv.install(model, prompt, cases["everything"]), prompt))
@@ -136,7 +138,7 @@ def every_recipe(model):
     mask = np.zeros((tiny.SIDE, tiny.SIDE), bool)
     mask[:8, :8] = True
     truths = [[nv.recipes.Thing(name=words[0], mask=mask)] for words in told]
-    quick = {"remote": True, "work": nv.recipes.Work(progress=False)}
+    quick = {"remote": "local", "work": nv.recipes.Work(progress=False)}
     short = {**quick, "max_new_tokens": 6}
     return {
         "knockout_windows": lambda: nv.recipes.knockout_windows(model, prompts, windows=2, **short),
@@ -145,7 +147,7 @@ def every_recipe(model):
         "query_patching": lambda: nv.recipes.query_patching(model, [pair], layers=[0, 2], **quick),
         "patch_grounding": lambda: nv.recipes.patch_grounding(model, prompts, truths=truths, **short),
         "prompt_ablation": lambda: nv.recipes.prompt_ablation(model, prompts, **short),
-        "patch_knockout": lambda: nv.recipes.patch_knockout(model, prompts[0], answer=answers[0], remote=True),
+        "patch_knockout": lambda: nv.recipes.patch_knockout(model, prompts[0], answer=answers[0], remote="local"),
     }
 
 

@@ -9,7 +9,7 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm import kernels, plan, runner, sites, traces
+from nnsight_vlm import kernels, plan, runner, sites
 from nnsight_vlm.families import FAMILIES, Attends
 
 KNOCKOUT = nv.Knockout("image", "query", layers=[1, 2])
@@ -243,5 +243,5 @@ def test_a_clock_that_stops_after_the_first_token_is_caught(model, prompt, monke
         entry, _, causal, asks = stage
         runner.perform(edited, steps, runner.windows(edited.get(entry).inputs, asks, causal))
 
-    monkeypatch.setattr(traces, "on_every_token", first_token_only)
+    monkeypatch.setattr(runner, "on_every_token", first_token_only)
     expect_caught(model, prompt, nv.Knockout("image", "generated"), "not the same in cached generation")

@@ -7,7 +7,9 @@ little mass may matter, and one that gets much may not. Read this beside `knocko
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,9 @@ from ..families import reach
 from ..frames import summarise
 from ..prompts import Prompt
 from ..reads import Attention
+from ..remote import waits
 from ..spelling import spell
+from ..wire import together
 from .common import NONE, PLAIN, Work, measured
 from .where import layers_of, rng_of, tokens_of
 
@@ -31,6 +35,7 @@ OTHER = "other"
 BY = ["target", "source", "layer", "token", "control"]
 
 
+@waits
 def attention_share(
     model: Any,
     prompts: Sequence[Prompt],
@@ -75,11 +80,14 @@ def attention_share(
         SpecError: a prompt without an image, of several rows, or no prompts.
     """
 
-    def measure(chunk: range) -> Iterator[dict[str, Any]]:
+    def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
         answers = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote)
-        for image, answer in zip(chunk, answers, strict=True):
-            yield from _rows(model, answer.prompt, image, seed, remote)
+        asked = [
+            partial(_rows, model, answer.prompt, image, seed, remote)
+            for image, answer in zip(chunk, answers, strict=True)
+        ]
+        return chain.from_iterable(together(asked, remote))
 
     settings = {"max_new_tokens": max_new_tokens, "seed": seed}
     frame = measured("attention_share", model, prompts, settings, measure, work)
@@ -100,25 +108,27 @@ def _groups(prompt: Prompt) -> dict[str, tuple[int, ...]]:
     return {name: places for name, places in found.items() if places}
 
 
-def _rows(model: Any, prompt: Prompt, image: int, seed: int, remote: bool | str) -> Iterator[dict[str, Any]]:
+def _rows(model: Any, prompt: Prompt, image: int, seed: int, remote: bool | str) -> list[dict[str, Any]]:
     groups = _groups(prompt)
     targets = [target for target in TARGETS if min(groups.get(target, (-1,))) >= 0]
     layers = {source: layers_of(model, prompt, places) for source, places in groups.items()}
     pairs = [(target, source) for target in targets for source in groups]
     masses = [Attention(groups[t], groups[s], layers=layers[s], reduce="mass") for t, s in pairs]
     looks = [Attention(groups[t], "image", layers=layers["image"], reduce="entropy") for t in targets]
-    last = Attention("last", "image", layers=layers["image"])
+    last = Attention("last", "image", layers=layers["image"], reduce="mean")
     *found, seen = run(model, prompt, reads=[*masses, *looks, last], remote=remote).reads
-    uniform = math.log(int((seen > 0).any(0).any(0).any(0).sum()))
+    uniform = math.log(int((seen > 0).any(0).any(0).sum()))
     shares = {target: _shares(model, prompt, groups, target, layers) for target in targets}
+    rows = list[dict[str, Any]]()
     for (target, source), mass in zip(pairs, found, strict=False):
         for layer, share in zip(layers[source], mass.mean((1, 2)).tolist(), strict=True):
             labels = {"image": image, "target": target, "source": source, "layer": layer, "token": "all"}
-            yield {**labels, "control": NONE, "mass": share}
-            yield {**labels, "control": "random positions", "mass": shares[target][source, layer]}
+            rows.append({**labels, "control": NONE, "mass": share})
+            rows.append({**labels, "control": "random positions", "mass": shares[target][source, layer]})
     for target, entropy in zip(targets, found[len(pairs) :], strict=True):
         for layer, values in zip(layers["image"], entropy.mean(1), strict=True):
-            yield from _entropy_rows(prompt, groups, target, layer, values, uniform, image, seed)
+            rows += _entropy_rows(prompt, groups, target, layer, values, uniform, image, seed)
+    return rows
 
 
 def _shares(

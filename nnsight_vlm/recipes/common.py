@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ..errors import SpecError
+from ..files import whole
 from ..interventions import Intervention
 from ..prompts import Prompt
+from ..wire.news import listening
+from ..wire.records import recorded
 
 FORMAT = 1
 """Raise when the meaning of a recipe's rows changes, so that old journals are not read."""
@@ -73,7 +76,8 @@ def measured(
         )
     mark = digest(name, model, prompts, settings)
     frames = []
-    with tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress) as bar:
+    bar = tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress)
+    with bar, listening(bar.set_postfix_str):
         for start in range(0, len(prompts), work.chunk):
             chunk = range(start, min(start + work.chunk, len(prompts)))
             frames.append(_kept(work.journal, f"{name}-{mark}-{start:05d}-{chunk.stop:05d}.parquet", chunk, measure))
@@ -89,18 +93,12 @@ def _kept(
         return pd.DataFrame(list(measure(chunk)))
     if (journal / name).exists():
         return pd.read_parquet(journal / name)
-    frame = pd.DataFrame(list(measure(chunk)))
+    jobs = journal / f"{name}.jobs"  # a chunk that was sent is fetched, not sent again
+    with recorded(jobs):
+        frame = pd.DataFrame(list(measure(chunk)))
     write_frame(frame, journal / name)
+    shutil.rmtree(jobs, ignore_errors=True)
     return frame
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `path` when it is finished: as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    yield fresh
-    fresh.replace(path)
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:

@@ -9,7 +9,9 @@ used, because the model falls back on another. So every route is shown beside th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -18,7 +20,9 @@ from ..engine import generations
 from ..errors import SpecError
 from ..frames import summarise
 from ..prompts import Prompt
+from ..remote import waits
 from ..sweep import answer_token, sweep
+from ..wire import together
 from .common import PLAIN, Case, Work, measured, one_for_each
 from .routes import FORMS, cases_of, default_routes
 from .words import Objects, Thing, agreement, default_objects
@@ -28,6 +32,7 @@ OWN = ("precision", "recall", "f1")
 TRUE = tuple(f"{name}_true" for name in OWN)
 
 
+@waits
 def knockout_windows(
     model: Any,
     prompts: Sequence[Prompt],
@@ -100,9 +105,11 @@ def knockout_windows(
     plan = cases_of(model, prompts, routes, windows=windows, forms=forms, seed=seed)
     every = [plan(image) for image in range(len(prompts))]
 
-    def score(chunk: range) -> Iterator[dict[str, Any]]:
-        for image in chunk:
-            yield from _score_answer(model, prompts[image], every[image], tokens[image], image, remote)
+    def score(chunk: range) -> Iterable[dict[str, Any]]:
+        asked = [
+            partial(_score_answer, model, prompts[image], every[image], tokens[image], image, remote) for image in chunk
+        ]
+        return chain.from_iterable(together(asked, remote))
 
     def describe(chunk: range) -> Iterator[dict[str, Any]]:
         wanted = [(prompts[image], case.intervention) for image in chunk for case in every[image]]
@@ -136,7 +143,7 @@ def _check(
 
 def _score_answer(
     model: Any, prompt: Prompt, cases: Sequence[Case], answer: int, image: int, remote: bool | str
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Rows of one question; routes into the answer's later tokens cannot change its first."""
     acting = [
         case for case in cases if case.intervention is not None and not case.labels["route"].endswith("generated")
@@ -148,15 +155,16 @@ def _score_answer(
         answer=answer,
         remote=remote,
     )
-    for case, row in zip(acting, found.itertuples(), strict=True):
-        change = float(row.logprob - row.clean_logprob)
-        yield {
+    return [
+        {
             "image": image,
             **case.labels,
-            "logprob_change": change,
+            "logprob_change": float(row.logprob - row.clean_logprob),
             "kept": float(row.rank == 0),
             "overlap": case.overlap,
         }
+        for case, row in zip(acting, found.itertuples(), strict=True)
+    ]
 
 
 def score_texts(

@@ -7,8 +7,10 @@ peak lies on the object. Attention is not causation, so the cut of the object's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,10 @@ from ..interventions import Knockout
 from ..layers import Layers
 from ..prompts import Prompt
 from ..reads import Attention
+from ..remote import waits
 from ..spelling import spell
 from ..sweep import sweep
+from ..wire import together
 from .common import NONE, PLAIN, Work, measured, one_for_each
 from .where import layers_of, middle_half, rng_of, sight
 from .words import Objects, Thing, default_objects
@@ -34,6 +38,7 @@ MEASURES = ("hit", "iou", "top_mass", "logprob_change")
 MIDDLE = "middle half"
 
 
+@waits
 def patch_grounding(
     model: Any,
     prompts: Sequence[Prompt],
@@ -98,17 +103,19 @@ def patch_grounding(
     settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}
     settings |= {"read_at": read_at, "top": top, "cut": cut, "max_new_tokens": max_new_tokens, "seed": seed}
 
-    def measure(chunk: range) -> Iterator[dict[str, Any]]:
+    def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
-        for image, told in zip(
-            chunk, generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote), strict=True
-        ):
-            stage, grid = sight(told.prompt)
-            words = _words(told.prompt, grid, told.text, None if truths is None else truths[image], objects)
-            yield from _looks(model, told.prompt, stage, grid, words, image, read_at, top, remote)
+        told = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote)
+        asked = list[Callable[[], list[dict[str, Any]]]]()
+        for image, answer in zip(chunk, told, strict=True):
+            stage, grid = sight(answer.prompt)
+            words = _words(answer.prompt, grid, answer.text, None if truths is None else truths[image], objects)
+            asked.append(partial(_looks, model, answer.prompt, stage, grid, words, image, read_at, top, remote))
             if cut and truths is not None:
                 rng = rng_of(seed, image)
-                yield from _cuts(model, prompts[image], told.tokens, stage, grid, words, image, rng, remote)
+                cuts = _cuts(model, prompts[image], answer.tokens, stage, grid, words, image, rng, remote)
+                asked += cuts
+        return chain.from_iterable(together(asked, remote))
 
     frame = measured("patch_grounding", model, prompts, settings, measure, work)
     return frame if per_image else summary(frame)
@@ -181,13 +188,13 @@ def patch_maps(
 ) -> np.ndarray:
     """What positions see of the patches of `sight`, means over heads: `[layer, position, patch]`."""
     if stage == "decoder":
-        reads = [Attention(places, grid.positions, layers=layers)]
-        maps: np.ndarray = run(model, prompt, reads=reads, remote=remote).reads[0].mean(1).double().numpy()
+        reads = [Attention(places, grid.positions, layers=layers, reduce="mean")]
+        maps: np.ndarray = run(model, prompt, reads=reads, remote=remote).reads[0].double().numpy()
         return maps
-    looks = Attention(places, "image", layers=layers)
-    latents = Attention("query", grid.positions, layers="attention", stage=stage)
+    looks = Attention(places, "image", layers=layers, reduce="mean")
+    latents = Attention("query", grid.positions, layers="attention", stage=stage, reduce="mean")
     seen, made = run(model, prompt, reads=[looks, latents], remote=remote).reads
-    product: np.ndarray = (seen.mean(1).double() @ made.double().mean((0, 1))).numpy()
+    product: np.ndarray = (seen.double() @ made.double().mean(0)).numpy()
     return product
 
 
@@ -201,11 +208,12 @@ def _looks(
     read_at: Sequence[str],
     top: int,
     remote: bool | str,
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Rows of every word, reading position and layer, from one forward."""
+    rows = list[dict[str, Any]]()
     places = sorted({word.position - step for word in words for step in (0, 1)})
     if not places:
-        return
+        return rows
     maps = patch_maps(model, prompt, places, stage, grid, remote=remote)
     numbers = layers_of(model, prompt, "image")
     layers = {str(layer): one for layer, one in zip(numbers, maps, strict=True)}
@@ -215,7 +223,8 @@ def _looks(
             place = places.index(word.position - (where == "predicting"))
             labels = {"image": image, "thing": word.thing, "word": word.text, "read_at": where}
             for name, queries in layers.items():
-                yield from _held(queries[place], word, grid, top, {**labels, "layer": name})
+                rows += _held(queries[place], word, grid, top, {**labels, "layer": name})
+    return rows
 
 
 def _held(weights: np.ndarray, word: _Word, grid: Grid, top: int, labels: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -270,8 +279,8 @@ def _cuts(
     image: int,
     rng: Any,
     remote: bool | str,
-) -> Iterator[dict[str, Any]]:
-    """What hiding the object's patches, and as many others, does to each word's log-probability."""
+) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What hiding the object's patches, and as many others, does to each word's log-probability: a question a word."""
     positions = np.asarray(grid.positions)
     readers = ("last", "generated") if stage == "decoder" else "query"
     for word in words:
@@ -283,14 +292,22 @@ def _cuts(
         again = tuple(sorted(rng.choice(positions[~word.mine], len(mine), replace=False).tolist()))
         hidden = {NONE: mine, "random patches": drawn, "random patches, again": again}
         variants = {name: Knockout(places, readers, layers="attention", stage=stage) for name, places in hidden.items()}
-        found = sweep(model, prompt.grown(tokens[:said]), variants, answer=int(tokens[said]), remote=remote)
-        labels = {
-            "image": image,
-            "thing": word.thing,
-            "word": word.text,
-            "read_at": "predicting",
-            "layer": "all",
-            "top": "",
-        }
-        for row in found.itertuples():
-            yield {**labels, "control": row.variant, "logprob_change": float(row.logprob - row.clean_logprob)}
+        labels = {"image": image, "thing": word.thing, "word": word.text, "read_at": "predicting", "layer": "all"}
+        asked = model, prompt.grown(tokens[:said]), variants, int(tokens[said])
+        yield partial(_change, *asked, {**labels, "top": ""}, remote)
+
+
+def _change(
+    model: Any,
+    prompt: Prompt,
+    variants: dict[str, Knockout],
+    answer: int,
+    labels: dict[str, Any],
+    remote: bool | str,
+) -> list[dict[str, Any]]:
+    """Rows of one word, one a cut."""
+    found = sweep(model, prompt, variants, answer=answer, remote=remote)
+    return [
+        {**labels, "control": row.variant, "logprob_change": float(row.logprob - row.clean_logprob)}
+        for row in found.itertuples()
+    ]

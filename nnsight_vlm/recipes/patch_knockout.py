@@ -15,11 +15,13 @@ from ..errors import SpecError
 from ..interventions import Knockout
 from ..layers import Layers
 from ..prompts import Prompt
+from ..remote import waits
 from ..rows import Where
 from ..sweep import sweep
 from .where import sight
 
 
+@waits
 def patch_knockout(
     model: Any,
     prompt: Prompt,

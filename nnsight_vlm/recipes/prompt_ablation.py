@@ -16,6 +16,7 @@ from ..errors import SpecError
 from ..frames import summarise
 from ..interventions import CLEAN, Intervention, Knockout
 from ..prompts import Prompt
+from ..remote import waits
 from ..rows import GROUPS, Where
 from ..spelling import spell
 from .common import NONE, PLAIN, Case, Work, measured, one_for_each
@@ -28,6 +29,7 @@ LONGEST = 12
 """Queries of more tokens than this are not dropped word by word."""
 
 
+@waits
 def prompt_ablation(
     model: Any,
     prompts: Sequence[Prompt],

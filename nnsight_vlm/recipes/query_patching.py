@@ -8,7 +8,9 @@ it? Unlike a knockout this leaves every route open, so it says what the model do
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,7 +21,9 @@ from ..families import shape
 from ..frames import summarise
 from ..interventions import Patch
 from ..prompts import Prompt
+from ..remote import waits
 from ..sweep import answer_token, sweep
+from ..wire import together
 from .common import NONE, PLAIN, Work, measured
 from .where import beside, home, image_inputs, rng_of, with_picture_of
 
@@ -43,6 +47,7 @@ class Pair(NamedTuple):
     other_answer: str | int
 
 
+@waits
 def query_patching(
     model: Any,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
@@ -87,9 +92,9 @@ def query_patching(
         for group in chosen:
             home(pair.prompt, group)
 
-    def measure(chunk: range) -> Iterator[dict[str, Any]]:
-        for image in chunk:
-            yield from _rows(model, known, image, chosen, layers, seed, remote)
+    def measure(chunk: range) -> Iterable[dict[str, Any]]:
+        asked = [partial(_rows, model, known, image, chosen, layers, seed, remote) for image in chunk]
+        return chain.from_iterable(together(asked, remote))
 
     prompts = [pair.prompt for pair in known]
     answers = [(pair.answer, pair.other_answer) for pair in known]
@@ -135,44 +140,52 @@ def _rows(
     layers: Sequence[int] | None,
     seed: int,
     remote: bool | str,
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     pair = pairs[image]
     right, wanted = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
-    here, there = (run(model, prompt, remote=remote).logits.double() for prompt in (pair.prompt, pair.other))
+    cases = _cases(model, pairs, image, groups, layers, seed)
+    asked: list[Callable[[], Any]] = [partial(run, model, each, remote=remote) for each in (pair.prompt, pair.other)]
+    asked += [partial(_patched, model, pair.prompt, some, wanted, remote) for some in cases]
+    *clean, late, early = together(asked, remote)
+    here, there = (found.logits.double() for found in clean)
     low, high = (float(logits.softmax(-1)[wanted]) for logits in (here, there))
     knows = int(here.argmax()) == right and int(there.argmax()) == wanted
-    for labels, logprob, rank in _patched(model, pairs, image, groups, layers, seed, wanted, remote):
-        restored = (math.exp(logprob) - low) / (high - low) if knows else math.nan
-        yield {"image": image, **labels, "restoration": restored, "flipped": float(rank == 0) if knows else math.nan}
+    return [
+        {
+            "image": image,
+            **labels,
+            "restoration": (math.exp(logprob) - low) / (high - low) if knows else math.nan,
+            "flipped": float(rank == 0) if knows else math.nan,
+        }
+        for labels, logprob, rank in (*late, *early)
+    ]
 
 
 def _patched(
-    model: Any,
-    pairs: Sequence[Pair],
-    image: int,
-    groups: Sequence[str],
-    layers: Sequence[int] | None,
-    seed: int,
-    wanted: int,
-    remote: bool | str,
-) -> Iterator[tuple[dict[str, Any], float, float]]:
-    """Labels, log-probability and rank of every patch; text patches share one packed forward."""
+    model: Any, prompt: Prompt, cases: Sequence[tuple[dict[str, Any], Patch]], wanted: int, remote: bool | str
+) -> list[tuple[dict[str, Any], float, float]]:
+    """Labels, log-probability and rank of every patch."""
+    if not cases:
+        return []
+    frame = sweep(model, prompt, [patch for _, patch in cases], answer=wanted, remote=remote)
+    return [(labels, row.logprob, row.rank) for (labels, _), row in zip(cases, frame.itertuples(), strict=True)]
+
+
+def _cases(
+    model: Any, pairs: Sequence[Pair], image: int, groups: Sequence[str], layers: Sequence[int] | None, seed: int
+) -> Iterator[list[tuple[dict[str, Any], Patch]]]:
+    """Labels and patches: those of text, which share one packed forward, and those that change earlier tokens."""
     prompt = pairs[image].prompt
     first_text = prompt["query"][0]
     sources = list(sources_of(pairs, image, groups, seed))
     for early in (False, True):
         some = [found for found in sources if (min(found[2]) < first_text) == early]
-        cases = [
+        yield [
             ({"group": g, "layer": layer, "control": c}, Patch(places, source=source, layers=layer, stage=stage))
             for g, c, where, source in some
             for stage, places in [home(prompt, where)]
             for layer in (range(shape(model, stage).layer_count) if layers is None else layers)
         ]
-        if cases:
-            frame = sweep(model, prompt, [patch for _, patch in cases], answer=wanted, remote=remote)
-            yield from (
-                (labels, row.logprob, row.rank) for (labels, _), row in zip(cases, frame.itertuples(), strict=True)
-            )
 
 
 def sources_of(

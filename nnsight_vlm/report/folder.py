@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from ..errors import SpecError
-from ..recipes.common import whole, write_frame
+from ..files import whole
+from ..recipes.common import write_frame
 
 SETTINGS = "report-settings.json"
 OURS = ("parts", "frames", "figures", SETTINGS, "claims.csv", "claims.parquet", "report.md")

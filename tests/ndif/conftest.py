@@ -1,0 +1,53 @@
+"""The server that the tests share, the client that talks to it, and a model that both can load.
+
+Without a server the tests fail, wherever they run: to skip them would look like success.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import client
+import pytest
+import setup
+import tiny
+import torch
+from lock import ServerError
+from server import Server
+
+torch.set_num_threads(1)
+PATIENCE = 300
+"""Seconds to wait for other tests on this machine to be through with their server."""
+
+HELP = "Set the server up with `python tests/ndif/setup.py`, and see whether `python tests/ndif/server.py start` works."
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A running server, the client turned to it; everything is as before when the tests are over."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(Server(patience=PATIENCE))
+        except (ServerError, setup.SetupError) as error:
+            pytest.fail(f"{error}\n{HELP}", pytrace=False)
+        stack.enter_context(client.connected(server.url))
+        yield server
+        processes, folder = server.processes(), server.folder
+    assert not any(process.is_running() for process in processes) and not folder.exists()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """The tiny model as a server finds it: the path of a folder with weights and processor."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.build_module().save_pretrained(folder)
+    tiny.build_processor().save_pretrained(folder)
+    with client.addressed(folder) as path:
+        yield path
+
+
+@pytest.fixture(params=[True, False], ids=["trusted", "sandboxed"])
+def trust(request):
+    """Runs the test once with requests in the model's process, once in the sandbox."""
+    with client.trust(request.param):
+        yield request.param
