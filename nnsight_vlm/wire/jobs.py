@@ -133,6 +133,8 @@ class Job:
         if self._answers is None and time.monotonic() >= self._not_before:
             try:
                 self._send() if self._carrier.job_id is None else self._ask()
+            except RemoteError:
+                raise
             except (ServerError, httpx.HTTPError, OSError) as error:
                 self._failed(error)
         return self._answers
@@ -183,14 +185,19 @@ class Job:
         elif found.again or expired:
             self._again(found.words)
         else:
+            self._forget()
             raise RemoteError(self._spelled(found.words)) from None
 
-    def _again(self, why: str) -> None:
-        if self._tries >= TRIES:
-            raise RemoteError(self._spelled(f"sent {self._tries} times; the last time: {why}")) from None
+    def _forget(self) -> None:
+        """Whoever asks the same again sends it anew."""
         self._carrier.forget_job()
         if self._record:
             self._record.forget(self.mark)
+
+    def _again(self, why: str) -> None:
+        self._forget()
+        if self._tries >= TRIES:
+            raise RemoteError(self._spelled(f"sent {self._tries} times; the last time: {why}")) from None
         self._not_before = time.monotonic() + PAUSE * 2 ** max(0, self._tries - 1)
         self._say(f"sending again: {why.splitlines()[0]}")
 

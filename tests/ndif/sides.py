@@ -1,0 +1,310 @@
+"""One model, here with its weights and on the server without: what is asked of both, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny
+import torch
+import zoo
+from transformers import AutoProcessor
+from zoo.parts import picture
+
+import nnsight_vlm as nv
+from nnsight_vlm.families import shape
+from nnsight_vlm.recipes.words import shape_truth
+from nnsight_vlm.wire import together
+
+STEPS = 5
+"""How many tokens are decoded."""
+
+QUIET = nv.recipes.Work(progress=False)
+SHORT = {"max_new_tokens": STEPS, "work": QUIET}
+Asks = Mapping[str, Callable[[], Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model that a server can load, and questions about pictures to ask of it.
+
+    Attributes:
+        name: the model's name or folder, as `nv.load` and the server take it.
+        processor: makes its processor.
+        texts: one question, and two of other lengths.
+        pictures: four of one size.
+        truths: what is in each picture; None where nobody knows.
+        question: one to which the pictures have different answers, if that is another one.
+    """
+
+    name: str
+    processor: Callable[[], Any]
+    texts: tuple[str, str, str]
+    pictures: tuple[Any, ...]
+    truths: tuple[Any, ...] | None = None
+    question: str | None = None
+
+    def side(self, *, attention: str = "sdpa", remote: bool | str = False, weights: bool | None = None) -> Side:
+        """The model with its weights for use here, and without them for use there, unless said otherwise."""
+        dispatch = remote is False if weights is None else weights
+        model = nv.load(self.name, dispatch=dispatch, processor=self.processor(), attn_implementation=attention)
+        return Side(subject=self, model=model, remote=remote)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Side:
+    """A subject's model in one place."""
+
+    subject: Subject
+    model: Any
+    remote: bool | str
+
+    @cached_property
+    def prompts(self) -> list[nv.Prompt]:
+        """The question about each of the four pictures."""
+        return [nv.encode(self.model, self.subject.texts[0], shown) for shown in self.subject.pictures]
+
+    @cached_property
+    def questions(self) -> list[nv.Prompt]:
+        """The question with different answers about each of them."""
+        asked = self.subject.question
+        return [nv.encode(self.model, asked, shown) for shown in self.subject.pictures] if asked else self.prompts
+
+    @cached_property
+    def rows(self) -> nv.Prompt:
+        """Three questions of different length in one encoding, padded on the left."""
+        several = zip(self.subject.texts, self.subject.pictures, strict=False)
+        return nv.stack([nv.encode(self.model, text, shown) for text, shown in several])
+
+    def every_answer(self, asks: Asks) -> dict[str, Any]:
+        """What each of several computations gives; on a server they go side by side, and share their jobs."""
+        return dict(zip(asks, together(list(asks.values()), self.remote), strict=True))
+
+
+def from_shapes() -> Subject:
+    """The trained model inside the package, and scenes of its world."""
+    folder = nv.shapes.checkpoint("shapes")
+    scenes = [nv.shapes.scene(number) for number in (3, 4, 5, 6)]
+    return Subject(
+        name="shapes",
+        processor=partial(AutoProcessor.from_pretrained, folder),
+        texts=("describe the image .", "what color is the triangle ?", "describe ."),
+        pictures=tuple(scene.image for scene in scenes),
+        truths=tuple(shape_truth(scene) for scene in scenes),
+        question="what shape is at center ?",
+    )
+
+
+def from_tiny(folder: Path) -> Subject:
+    """The tiny LLaVA, and noise."""
+    keep(tiny.build_module(), folder)
+    return Subject(
+        name=str(folder),
+        processor=tiny.build_processor,
+        texts=("what is the red square ?", "describe the big red square left of the circle .", "see the dog"),
+        pictures=tuple(tiny.picture(number) for number in range(4)),
+    )
+
+
+def from_zoo(name: str, folder: Path) -> Subject:
+    """A member of the zoo, and noise."""
+    member, words = zoo.ZOO[name], "what is red ?"
+    keep(member.module("sdpa"), folder)
+    return Subject(
+        name=str(folder),
+        processor=member.processor,
+        texts=(member.text, member.text.replace(words, "see the big dog"), member.text.replace(words, "describe .")),
+        pictures=tuple(picture(number, member.sizes[0]) for number in range(1, 5)),
+    )
+
+
+def keep(module: Any, folder: Path) -> None:
+    """Save a model as a server finds it; no token ends its answers, as in memory.
+
+    Some processors of the zoo are put together in memory and cannot be saved. A server wants a processor in the folder
+    and uses none, since encodings are made at home: any will do.
+    """
+    for config in (module.config, module.config.get_text_config()):
+        config.eos_token_id = None
+    module.save_pretrained(folder)
+    tiny.build_processor().save_pretrained(folder)
+
+
+# what is asked --------------------------------------------------------------------------------
+
+
+def interventions(model: Any, prompt: nv.Prompt, twin: nv.Prompt) -> dict[str, Any]:
+    """Every kind of intervention, at every site; the clean run comes first."""
+    last, width = shape(model).layer_count - 1, model._module.config.get_text_config().hidden_size
+    return {
+        "nothing": None,
+        "knockout": nv.Knockout("image", "query", layers=[1, 2]),
+        "heads": nv.Knockout("image", "last", heads=[(0, 1), (last, 2)]),
+        "allow": nv.Allow("image", "text", layers=nv.depth(0.25, 0.5)),
+        "patch": nv.Patch("query", source=twin, layers=[0, 2]),
+        "patch under": nv.Patch(
+            "image", source=prompt, under=nv.Knockout("system", "image"), layers=1, site="attention"
+        ),
+        "tensor": nv.Patch("last", source=torch.linspace(-1, 1, width)[None], layers=2, site="mlp"),
+        "zero": nv.Ablate("image", layers=1),
+        "mean": nv.Ablate("query", how="mean", layers=2, site="attention"),
+        "resample": nv.Ablate("query", how="resample", source=twin, layers=last),
+        "embedding": nv.Ablate("image", how="mean", site="embedding"),
+        "features": nv.Patch("image", source=twin, site="features"),
+        "generated": nv.Knockout("image", "generated") | nv.Ablate("generated", layers=1, site="mlp"),
+        "everything": nv.Knockout("image", "text", layers=1)
+        | nv.Patch("image", source=twin, site="features")
+        | nv.Ablate("last", layers=2),
+    }
+
+
+READS = (
+    nv.Attention("query", "image", layers=[0, 2]),
+    nv.Attention("query", "image", layers=[1, 2], reduce="mean"),
+    nv.Attention("last", "all", reduce="mass", heads=[1]),
+    nv.Attention("last", "image", reduce="entropy", layers=0),
+    nv.Attention("last", "image", reduce="top", top=3, layers=1),
+    *(nv.Residual("image", site=site) for site in ("features", "embedding")),
+    *(nv.Residual("query", site=site) for site in ("residual", "attention", "mlp")),
+)
+ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("generated"))
+
+
+def every_run(side: Side, said: Sequence[Sequence[int]]) -> Asks:
+    """Every intervention with every readout, on the prompt and on the prompt with the answer that was `said`."""
+    model, remote = side.model, side.remote
+    both = side.prompts[:2]
+    grown = [prompt.grown(tokens) for prompt, tokens in zip(both, said, strict=False)]
+    told = {}
+    for name, case in interventions(model, *both).items():
+        told[f"run {name}"] = partial(nv.run, model, both[0], case, reads=READS, positions="query", remote=remote)
+    for name, case in interventions(model, *grown).items():
+        told[f"answered {name}"] = partial(
+            nv.run, model, grown[0], case, reads=ANSWER_READS, positions=("last", "generated"), remote=remote
+        )
+    return told
+
+
+def every_generation(side: Side) -> Asks:
+    """Answers under every intervention: one by one, as rows of a prompt, and as many cases."""
+    model, remote, prompts = side.model, side.remote, side.prompts
+    cases = interventions(model, *prompts[:2])
+    told: dict[str, Callable[[], Any]] = {
+        f"generate {name}": partial(nv.generate, model, prompts[0], case, max_new_tokens=STEPS, remote=remote)
+        for name, case in cases.items()
+    }
+    many = [(prompt, cases[name]) for prompt in prompts[:2] for name in ("nothing", "patch", "generated")]
+    many += [(side.rows.row(1), nv.Knockout("image", "query")), (side.rows.row(2), None)]
+    told["generations"] = lambda: list(nv.generations(model, many, max_new_tokens=STEPS, rows=3, remote=remote))
+    return told
+
+
+def every_row(side: Side) -> Asks:
+    """A prompt of several rows, padded on the left: one intervention for all, and one for each."""
+    model, remote, rows = side.model, side.remote, side.rows
+    cut, zero = nv.Knockout("image", "query", layers=[1, 2]), nv.Ablate("generated", layers=1)
+    return {
+        "rows clean": partial(nv.run, model, rows, remote=remote),
+        "rows run": partial(nv.run, model, rows, cut, reads=READS[:4], remote=remote),
+        "rows generate": partial(
+            nv.generate, model, rows, [cut, None, cut | zero], max_new_tokens=STEPS, remote=remote
+        ),
+    }
+
+
+def every_sweep(side: Side, answer: int) -> Asks:
+    """Variants of one prompt in each way of running them."""
+    prompt = side.prompts[0]
+    cases = interventions(side.model, *side.prompts[:2])
+    late = {name: cases[name] for name in ("knockout", "heads", "patch", "tensor", "mean", "resample")}
+    told: dict[str, Callable[[], Any]] = {
+        f"sweep {how}": partial(nv.sweep, side.model, prompt, late, answer=answer, execution=how, remote=side.remote)
+        for how in ("packed", "rows", "single")
+    }
+    every = {name: case for name, case in cases.items() if case is not None}
+    told["sweep auto"] = partial(nv.sweep, side.model, prompt, every, answer=answer, remote=side.remote)
+    return told
+
+
+def every_proof(side: Side) -> Asks:
+    """What `verify` proves, also of tokens to come and of rows."""
+    cases = interventions(side.model, *side.prompts[:2])
+    told: dict[str, Callable[[], Any]] = {
+        f"verify {name}": partial(nv.verify, side.model, side.prompts[0], cases[name], remote=side.remote)
+        for name in ("heads", "everything", "generated")
+    }
+    told["verify rows"] = partial(nv.verify, side.model, side.rows, cases["knockout"], remote=side.remote)
+    return told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a model does when it is left alone, found here once: recipes need it.
+
+    Attributes:
+        answers: the most probable first token, a picture.
+        shapes: the same of the question with different answers.
+        said: the tokens of its answer, a picture.
+        truths: what is in each picture, or is said to be.
+    """
+
+    answers: tuple[int, ...]
+    shapes: tuple[int, ...]
+    said: tuple[tuple[int, ...], ...]
+    truths: tuple[tuple[nv.recipes.Thing, ...], ...]
+
+
+def known(side: Side) -> Known:
+    """What is known of a subject: pictures are said to show, in a corner, the first word that the model says."""
+    told = [nv.generate(side.model, prompt, max_new_tokens=STEPS) for prompt in side.prompts]
+    truths = side.subject.truths
+    if truths is None:
+        words = [nv.recipes.content_words(one.text)[:2] for one in told]
+        truths = tuple(
+            tuple(nv.recipes.Thing(name=word, mask=_corner(shown, place)) for place, word in enumerate(some))
+            for some, shown in zip(words, side.subject.pictures, strict=True)
+        )
+    answers, shapes = (
+        tuple(int(nv.run(side.model, prompt).logits.argmax()) for prompt in asked)
+        for asked in (side.prompts, side.questions)
+    )
+    return Known(answers=answers, shapes=shapes, said=tuple(one.tokens for one in told), truths=truths)
+
+
+def _corner(shown: Any, number: int) -> np.ndarray:
+    """The pixels of one corner of a picture."""
+    mask = np.zeros(shown.size[::-1], bool)
+    if number:
+        mask[-8:, -8:] = True
+    else:
+        mask[:8, :8] = True
+    return mask
+
+
+def pairs_of(side: Side, facts: Known) -> list[tuple[Any, ...]]:
+    """All pairs of pictures about which the model says different things, but three at most."""
+    asked = list(zip(side.questions, facts.shapes, strict=True))
+    found = [(one, two, a, b) for one, a in asked for two, b in asked if a != b]
+    return found[:3]
+
+
+def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, per_image: bool = True) -> Asks:
+    """Each recipe on some pictures; `patch_knockout` knows one only."""
+    model, remote, recipes = side.model, side.remote, nv.recipes
+    prompts, first = side.prompts[:count], facts.answers[:count]
+    plain = {"per_image": per_image, "remote": remote}
+    truths, pairs = facts.truths[:count], pairs_of(side, facts)
+    of_answers = {"answers": first, "windows": windows, "work": QUIET}
+    return {
+        "knockout_windows": partial(recipes.knockout_windows, model, prompts, windows=windows, **plain, **SHORT),
+        "knockout_windows of answers": partial(recipes.knockout_windows, model, prompts, **of_answers, **plain),
+        "attention_share": partial(recipes.attention_share, model, prompts, **plain, **SHORT),
+        "query_patching": partial(recipes.query_patching, model, pairs, layers=[0, 2], work=QUIET, **plain),
+        "patch_grounding": partial(recipes.patch_grounding, model, prompts, truths=truths, **plain, **SHORT),
+        "prompt_ablation": partial(recipes.prompt_ablation, model, prompts, truths=truths, **plain, **SHORT),
+        "patch_knockout": partial(recipes.patch_knockout, model, prompts[0], answer=first[0], remote=remote),
+    }
