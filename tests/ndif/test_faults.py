@@ -1,0 +1,189 @@
+"""What breaks on a real server while a job runs: the frame is the same as without, or the error says what to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nnsight
+import pandas as pd
+import pytest
+import tiny
+import torch
+from lock import wait_until
+from transformers import AutoConfig
+
+import nnsight_vlm as nv
+from nnsight_vlm import readouts, runner, wire
+from nnsight_vlm.remote import counting
+from nnsight_vlm.wire import jobs
+
+EXACT = 1e-5
+QUIET = nv.recipes.Work(progress=False)
+OPTIONS = {"windows": 3, "max_new_tokens": 6, "per_image": True}
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return nv.load(checkpoint, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def far(checkpoint):
+    return nv.load(checkpoint, dispatch=False)
+
+
+def asked(model, count=2):
+    return [nv.encode(model, "describe the image .", tiny.picture(seed)) for seed in range(count)]
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return nv.recipes.knockout_windows(model, asked(model), work=QUIET, **OPTIONS)
+
+
+@pytest.fixture(autouse=True)
+def served(server, far):
+    """The model is there, and everything runs."""
+    wait_until(lambda: nv.run(far, asked(far)[0], remote=True) is not None, 120)
+    return server
+
+
+def send(far, path):
+    return nv.recipes.knockout_windows(far, asked(far), work=QUIET, remote=True, blocking=False, path=path, **OPTIONS)
+
+
+def same(found, expected):
+    pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=0, atol=EXACT)
+
+
+def until_it_runs(job):
+    """Ask after a job until the server runs it."""
+
+    def runs():
+        assert not job.done(), "it was done before anything could break"
+        return "running" in job.status
+
+    wait_until(runs, 60, pause=0.01)
+
+
+def test_the_models_actor_is_killed_in_the_middle_of_a_job(served, far, expected, tmp_path):
+    job = send(far, tmp_path / "job")
+    until_it_runs(job)
+    served.kill_model_actor()
+    same(job.result(timeout=120), expected)
+
+
+def test_the_api_is_killed_while_a_job_runs(served, far, expected, tmp_path):
+    job = send(far, tmp_path / "job")
+    until_it_runs(job)
+    served.kill("api")
+    assert not job.done()
+    served.start_api()
+    same(job.result(timeout=120), expected)
+
+
+def test_the_api_is_killed_between_two_chunks(served, far, expected, tmp_path):
+    journal = tmp_path / "journal"
+
+    def break_it():
+        wait_until(lambda: len(list(journal.glob("*.parquet"))) == 1, 120, pause=0.005)
+        served.kill("api")
+        time.sleep(2)
+        served.start_api()
+
+    breaker = threading.Thread(target=break_it)
+    breaker.start()
+    work = nv.recipes.Work(progress=False, journal=journal, chunk=1)
+    found = nv.recipes.knockout_windows(far, asked(far), work=work, remote=True, **OPTIONS)
+    breaker.join()
+    same(found, expected)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_the_object_store_refuses_once(served, far, expected, tmp_path, method):
+    job = send(far, tmp_path / "job")
+    until_it_runs(job)
+    served.refuse_store(1, method)
+    same(job.result(timeout=120), expected)
+    served.refuse_store(0)
+
+
+SENDER = """
+import sys
+import nnsight, torch
+import nnsight_vlm as nv
+import tiny
+torch.set_num_threads(1)
+nnsight.CONFIG.API.HOST, nnsight.CONFIG.APP.REMOTE_LOGGING = sys.argv[2], False
+model = nv.load(sys.argv[1], dispatch=False)
+prompts = [nv.encode(model, "describe the image .", tiny.picture(seed)) for seed in range(2)]
+job = nv.recipes.knockout_windows(model, prompts, windows=3, max_new_tokens=6, per_image=True, remote=True,
+                                  blocking=False, path=sys.argv[3], work=nv.recipes.Work(progress=False))
+print("sent", flush=True)
+job.result()
+"""
+
+
+def test_the_client_is_killed_between_sending_and_fetching(served, checkpoint, expected, tmp_path):
+    command = [sys.executable, "-c", SENDER, checkpoint, nnsight.CONFIG.API.HOST, str(tmp_path / "job")]
+    clean = os.environ | {"PYTHONPATH": str(Path(tiny.__file__).parent), "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout.readline() == "sent\n"
+        client.send_signal(signal.SIGKILL)
+    with counting() as traffic:
+        same(nv.remote.resume(tmp_path / "job").result(timeout=60), expected)
+    assert traffic.jobs == 0 and traffic.answers > 0  # fetched, not sent again
+
+
+# errors ----------------------------------------------------------------------------------------
+
+
+def test_a_model_that_the_server_has_not_got(far, monkeypatch):
+    monkeypatch.setattr(jobs, "key_of", lambda _: far.to_model_key().replace(far.repo_id, "/nowhere/to/be/found"))
+    with pytest.raises(nv.RemoteError, match=r"nnsight.status\(\) lists what is there"):
+        nv.run(far, asked(far)[0], remote=True)
+
+
+def test_a_server_that_builds_the_model_otherwise(far, checkpoint, tmp_path, monkeypatch):
+    config = AutoConfig.from_pretrained(checkpoint)
+    config.text_config.num_hidden_layers += 1
+    tiny.build_module().__class__(config).save_pretrained(tmp_path / "deeper")
+    tiny.build_processor().save_pretrained(tmp_path / "deeper")
+    deeper = nv.load(str(tmp_path / "deeper"), dispatch=False)
+    monkeypatch.setattr(jobs, "key_of", lambda _: far.to_model_key())
+    with pytest.raises(nv.RemoteError, match=r"its transformers is another version[\s\S]*layers.4"):
+        nv.run(deeper, asked(deeper)[0], remote=True)
+
+
+def test_a_server_that_lacks_the_attention(far, monkeypatch, trust):
+    monkeypatch.setattr(far, "_remoteable_get_env", lambda: {"attn_implementation": "flash_attention_2"}, raising=False)
+    with pytest.raises(nv.RemoteError, match='attn_implementation="sdpa"'):
+        nv.run(far, asked(far)[0], remote=True)
+
+
+def test_an_error_in_our_code_that_ran_there_names_our_file_and_line(far, trust):
+    reads = ((0, 0, "no.such.module", "output", readouts.hidden_rows, (), None),)
+    request = wire.Request(
+        task=runner.forward, inputs=asked(far)[0].inputs, rest=(((), None), [("", 1, True, ())], reads, ())
+    )
+    with pytest.raises(nv.RemoteError, match=r"ran on the server, (runner|kernels|readouts)\.py line \d+: "):
+        wire.ask(far, request, True)
+
+
+def odd(model, inputs):
+    """Something that is neither tensor nor plain data."""
+    import pathlib
+
+    return pathlib.PurePosixPath("odd")
+
+
+def test_an_answer_that_holds_more_than_tensors_and_plain_data_is_refused(far, monkeypatch):
+    monkeypatch.setattr(jobs, "PAUSE", 0.01)
+    with pytest.raises(nv.RemoteError, match="the answer is broken"):
+        wire.ask(far, wire.Request(task=odd, inputs=asked(far)[0].inputs, rest=()), True)
