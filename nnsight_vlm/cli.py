@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .errors import InterventionError, SpecError
+from .errors import InterventionError, RemoteError, SpecError
 from .report.study import QUERY, known_model, open_picture
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def plain_errors() -> Iterator[None]:
     """An error of ours is one line and exit code 2; a mistake in the package keeps its traceback."""
     try:
         yield
-    except (SpecError, InterventionError) as error:
+    except (SpecError, InterventionError, RemoteError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -70,6 +70,15 @@ def report(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw away what an earlier report left in the folder.")
     ] = False,
+    chunk: Annotated[
+        int, typer.Option(help="How many pictures are measured together; on a server, how many are in one job.")
+    ] = 4,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Run the model on NDIF, or the server that nnsight is set to.")
+    ] = False,
+    host: Annotated[
+        str | None, typer.Option(help="Run the model on the server at this address, such as http://127.0.0.1:8001.")
+    ] = None,
 ) -> None:
     """Measure the three claims of "What's in the Image?" on a model, and write tables and figures."""
     with plain_errors():
@@ -86,6 +95,8 @@ def report(
             max_new_tokens=max_new_tokens,
             rows=rows,
             fresh=fresh,
+            chunk=chunk,
+            remote=host or remote,
         )
     console.print(claims_table(done.claims))
     console.print(f"Written to {done.folder}: report.md, frames, figures.", highlight=False, soft_wrap=True)

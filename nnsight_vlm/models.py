@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from nnsight import TransformersModel
 from nnsight.modeling.huggingface import _ID_CACHE as KNOWN_NAMES
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoProcessor, GenerationConfig
 
 from .families import check_attention, family, row_of
 from .shapes.model import CHECKPOINTS, checkpoint
@@ -69,8 +69,13 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     processor = processor or AutoProcessor.from_pretrained(name, **where)
     if Path(name).is_dir():
         KNOWN_NAMES[name] = name  # a server that sees the folder knows the model by it; the hub is not asked
-    with nullcontext() if dispatch else _RealNumbers():
-        return TransformersModel(name, task=TASK, processor=processor, dispatch=dispatch, **options)
+    if dispatch:
+        return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
+    with _RealNumbers():
+        loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=False, **options)
+    with suppress(OSError):  # a model without weights is made from its config alone, which may name other last words
+        loaded._module.generation_config = GenerationConfig.from_pretrained(name, **where)
+    return loaded
 
 
 class _RealNumbers(TorchFunctionMode):

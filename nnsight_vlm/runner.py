@@ -51,7 +51,7 @@ def forward(model, inputs, edits, stages, reads, boxes):
 
 def decode(model, inputs, edits, options, width):
     """The tokens that one cached generation adds to a prompt of so many, ``[row, token]``."""
-    edited = installed(model, edits)
+    edited, options = generating(model, edits, options)
     with torch.no_grad(), edited.generate(**inputs, **options) as tracer:
         sequences = save(tracer.result.cpu())
     return sequences[:, width:]
@@ -59,19 +59,41 @@ def decode(model, inputs, edits, options, width):
 
 def decode_logits(model, inputs, edits, options, width):
     """The same with the logits that each was chosen from, ``[row, token, word]``."""
-    edited = installed(model, edits)
+    edited, options = generating(model, edits, options)
     with torch.no_grad(), edited.generate(**inputs, **options) as tracer:
         found = save([tracer.result.sequences.cpu(), torch.stack(tracer.result.logits, dim=1).float().cpu()])
     return [found[0][:, width:], found[1]]
 
 
-def installed(model, edits):
-    """A copy of the model with one edit for each clock that has steps; see `once`, and `on_every_token` if anything."""
+def generating(model, edits, options):
+    """A copy of the model for generation under edits, and its options.
+
+    In a sandbox that would lose the cache every token runs the whole sequence: the same tokens, without a cache.
+    """
+    again = bool(edits[1]) and loses_cache(model, edits[1][1])
+    return installed(model, edits, again), {**options, "use_cache": False} if again else options
+
+
+def loses_cache(model, steps):
+    """Whether an attention that is cut would be handed a copy of its cache, and fill that.
+
+    An NDIF server runs requests that it does not trust in a process without the model's weights. What code there looks
+    at crosses between processes and back, copied, and the cache is among what an attention is given.
+    """
+    cuts = any(step[5] is not None for step in steps)
+    return cuts and all(weight.device.type == "meta" for weight in model._module.parameters())
+
+
+def installed(model, edits, again=False):
+    """A copy of the model with one edit for each clock that has steps; see `once`, and `on_every_token` if anything.
+
+    With ``again``, what usually runs once a prompt runs for every token.
+    """
     groups, tokens = edits
     edited = model._shallow_copy()  # as `model.edit()` makes it, and also where there is nothing to edit
     if groups:
         with edited.edit(inplace=True):
-            once(edited, groups)
+            once(edited, groups, again)
     if tokens:
         stage, steps, rows, skipped = tokens
         with edited.edit(inplace=True):
@@ -84,20 +106,28 @@ def whole(stage):
     return {layer: (0, stage[1], 0, stage[1], stage[2]) for layer, _ in stage[3]}
 
 
-def once(model, groups):
+def once(model, groups, again):
     """Carry out the steps that the model passes once a prompt: Q-Formers, image features, encoders.
 
-    ``groups`` are ``(stage, steps)`` in the order in which they run.
+    ``groups`` are ``(stage, steps)`` in the order in which they run. With ``again`` the model passes them for every
+    token that it decodes.
     """
-    for stage, steps in groups:
-        perform(model, steps, whole(stage))
+    for token in Iterations()[0:] if again else (0,):
+        for stage, steps in groups:
+            try:
+                perform(model, steps, whole(stage))
+            except OutOfOrderError:
+                if token == 0:
+                    raise
+                return  # the model has stopped: there is no such token
 
 
 def on_every_token(model, stage, steps, rows, skipped):
     """Carry out the decoder's steps in the prompt's forward and in each decoded token's.
 
     Steps name rows, so the model must run as many as the plan was made for: beams would go uncut.
-    ``skipped`` is ``(paths of layers that do not run, what the last of them is said to give)``.
+    ``skipped`` is ``(paths of layers that do not run, what the last of them is said to give)``. Where an attention
+    would lose its cache there is no second token with one.
     """
     for token in Iterations()[0:]:
         try:
@@ -111,6 +141,11 @@ def on_every_token(model, stage, steps, rows, skipped):
             raise ValueError(
                 f"the intervention was made for {rows} row(s) and the model runs {batch}; "
                 "make it for a prompt of that many rows, and without beams or several sequences an answer"
+            )
+        if token > 0 and inputs[1].get("past_key_values") is not None and loses_cache(model, steps):
+            raise ValueError(
+                "in the sandbox of this server an attention that is cut loses its cache; generate with nv.generate, "
+                "which does without, or write use_cache=False"
             )
         for path in skipped[0]:
             model.get(path).skip(skipped[1])

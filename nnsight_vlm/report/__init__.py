@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..errors import SpecError
 from ..recipes.common import FORMAT, Work, model_digest
+from ..wire import Remote
 from . import folder as files
 from .claims import judge
 from .figures import draw
@@ -22,6 +23,9 @@ from .study import QUERY, Request, gather, known_model, load, picture_names, ste
 from .summary import markdown
 
 __all__ = ["Report", "write_report"]
+
+NO_NUMBER = ("rows", "chunk", "remote")
+"""Settings on which no number depends: a report may be taken up with others."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +56,8 @@ def write_report(
     rows: int = 64,
     fresh: bool = False,
     progress: bool = True,
+    chunk: int = 4,
+    remote: Remote = False,
 ) -> Report:
     """Measure the three claims of "What's in the Image?" (arXiv 2411.17491) on a model.
 
@@ -69,6 +75,8 @@ def write_report(
         rows: how many descriptions are generated in one batch; fewer need less memory.
         fresh: throw away what an earlier report left in the folder.
         progress: show progress bars.
+        chunk: how many pictures are measured, and kept, together; on a server, in one job.
+        remote: where the model runs, see `nv.run`; an interrupted report fetches what was sent.
 
     Raises:
         SpecError: before the model is loaded: no pictures, a folder that cannot be written to or
@@ -83,12 +91,14 @@ def write_report(
         objects=tuple(objects),
         max_new_tokens=max_new_tokens,
         rows=rows,
+        chunk=chunk,
+        remote=remote,
     ).checked()
     known_model(request.model)
     place = Path(out)
-    asked = {name: value for name, value in asdict(request).items() if name != "rows"}  # no number depends on it
+    asked = {name: value for name, value in asdict(request).items() if name not in NO_NUMBER}
     files.prepare(place, {**asked, "pictures": list(picture_names(request)), "format": FORMAT}, fresh=fresh)
-    loaded = load(request.model)
+    loaded = load(request.model, request.remote)
     study = gather(loaded, request)
     return _write(place, loaded, request, steps(loaded, study, request), study, progress)
 
@@ -98,13 +108,14 @@ def _write(place: Path, model: Any, request: Request, todo: Any, study: Any, pro
     per_image: dict[str, pd.DataFrame] = {}
     frames: dict[str, pd.DataFrame] = {}
     for step in todo:
-        per_image[step.name] = step.run(Work(journal=place / "parts" / step.name, progress=progress))
+        work = Work(journal=place / "parts" / step.name, progress=progress, chunk=request.chunk)
+        per_image[step.name] = step.run(work)
         frames[step.name] = step.sum_up(per_image[step.name])
         files.write_both(per_image[step.name], place / "frames" / f"{step.name}_per_image")
         files.write_both(frames[step.name], place / "frames" / step.name)
     claims = judge(per_image, seed=request.seed)
     files.write_both(claims, place / "claims")
-    figures = draw(model, study, frames, claims)
+    figures = draw(model, study, frames, claims, request.remote)
     for name, figure in figures.items():
         files.write_figure(figure, place / "figures" / f"{name}.png")
     files.write_text(place / "report.md", markdown(request, claims, frames, per_image, list(figures)))

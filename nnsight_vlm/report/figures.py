@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,13 +15,16 @@ from ..plots import Overlay, draw_overlays
 from ..recipes.patch_grounding import patch_maps
 from ..recipes.where import has_sight, layers_of, middle_half, sight
 from ..recipes.words import default_objects
+from ..wire import Remote, together
 from .study import Study
 
 EXAMPLES = 3
 WORDS = 4
 
 
-def draw(model: Any, study: Study, frames: Mapping[str, pd.DataFrame], claims: pd.DataFrame) -> dict[str, Any]:
+def draw(
+    model: Any, study: Study, frames: Mapping[str, pd.DataFrame], claims: pd.DataFrame, remote: Remote = False
+) -> dict[str, Any]:
     """Every figure for which there are measurements, by name."""
     makers = {
         "routes": (plots.knockout_routes, "knockout_windows"),
@@ -33,23 +37,31 @@ def draw(model: Any, study: Study, frames: Mapping[str, pd.DataFrame], claims: p
     }
     found = {"claims": plots.claims(claims)}
     found |= {name: maker(frames[frame]) for name, (maker, frame) in makers.items() if len(frames.get(frame, ()))}
-    examples = overlays(model, study)
+    examples = overlays(model, study, remote)
     return found | ({"overlays": draw_overlays(examples)} if examples else {})
 
 
-def overlays(model: Any, study: Study) -> list[list[Overlay]]:
+def overlays(model: Any, study: Study, remote: Remote = False) -> list[list[Overlay]]:
     """A few pictures, each with the maps of a few object words of its description."""
     prompts = [prompt for prompt in study.prompts[:EXAMPLES] if has_sight(prompt)]
-    told = generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=64)
-    rows = [
-        word_maps(model, prompt, answer, study.objects or default_objects(model))
+    told = generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=64, remote=remote)
+    objects = study.objects or default_objects(model)
+    maps = [
+        partial(word_maps, model, prompt, answer, objects, remote=remote)
         for prompt, answer in zip(prompts, told, strict=True)
     ]
-    return [row for row in rows if row]
+    return [row for row in together(maps, remote) if row]
 
 
 def word_maps(
-    model: Any, prompt: Any, answer: Any, objects: Any, *, layers: Any = None, limit: int = WORDS
+    model: Any,
+    prompt: Any,
+    answer: Any,
+    objects: Any,
+    *,
+    layers: Any = None,
+    limit: int = WORDS,
+    remote: Remote = False,
 ) -> list[Overlay]:
     """Attention maps of the first object words of an answer, at the position that predicts each.
 
@@ -63,7 +75,7 @@ def word_maps(
     wanted = middle_half(layers_of(model, prompt, "image")) if layers is None else layers
     stage, grid = sight(prompt)
     queries = sorted({place - 1 for place in places})
-    maps = patch_maps(model, answer.prompt, queries, stage, grid, layers=wanted).mean(0)
+    maps = patch_maps(model, answer.prompt, queries, stage, grid, layers=wanted, remote=remote).mean(0)
     named = zip([name for name in names if _last_token(answer.prompt, name) is not None], places, strict=True)
     return [Overlay.of(prompt.image(), grid, maps[queries.index(place - 1)], title=name) for name, place in named]
 

@@ -26,6 +26,7 @@ from ..recipes.where import has_sight
 from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabulary
 from ..shapes import pair, scene
 from ..shapes.model import CHECKPOINTS, checkpoint
+from ..wire import Remote
 from .claims import FEWEST
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -49,6 +50,8 @@ class Request:
     objects: tuple[str, ...] = ()
     max_new_tokens: int = 32
     rows: int = 64
+    chunk: int = 4
+    remote: Remote = False
 
     def checked(self) -> Request:
         """The request, its pictures found and seen to be pictures.
@@ -56,8 +59,8 @@ class Request:
         Raises:
             SpecError: a number out of range, an empty query, no folder, no pictures in it, a file that is none.
         """
-        if min(self.scenes, self.max_new_tokens, self.rows) < 1 or self.seed < 0:
-            raise SpecError("--scenes, --max-new-tokens and --rows must be 1 or more, and --seed 0 or more")
+        if min(self.scenes, self.max_new_tokens, self.rows, self.chunk) < 1 or self.seed < 0:
+            raise SpecError("--scenes, --max-new-tokens, --rows and --chunk must be 1 or more, and --seed 0 or more")
         if not self.query.strip():
             raise SpecError('the query is empty; write for example --query "describe the image."')
         if self.images is None:
@@ -127,14 +130,14 @@ def known_model(name: str) -> None:
         raise SpecError(f"{name!r} is no folder with a model (it has no config.json)")
 
 
-def load(name: str) -> Any:
-    """A model by name.
+def load(name: str, remote: Remote = False) -> Any:
+    """A model by name; without its weights where it runs on a server.
 
     Raises:
         SpecError: it cannot be found, here or on the hub.
     """
     try:
-        return load_model(name)
+        return load_model(name, dispatch=remote is False)
     except OSError as error:
         raise SpecError(f"cannot load the model {name!r}: {str(error).strip().splitlines()[0]}") from error
 
@@ -180,7 +183,7 @@ class Step:
 
 def steps(model: Any, study: Study, request: Request) -> list[Step]:
     """The recipes that a study permits, in the order in which they run."""
-    common: dict[str, Any] = {"seed": request.seed, "per_image": True}
+    common: dict[str, Any] = {"seed": request.seed, "per_image": True, "remote": request.remote}
     words: dict[str, Any] = {**common, "max_new_tokens": request.max_new_tokens, "rows": request.rows}
     scored: dict[str, Any] = {**words, "truths": study.truths, "objects": study.objects}
     prompts, routes = study.prompts, default_routes(study.prompts, ROUTES)

@@ -49,7 +49,7 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        _LISTENERS.pop()
+        _LISTENERS.remove(listener)
 
 
 def tell(status: str) -> None:

@@ -54,11 +54,12 @@ def recorded(folder: Path | None) -> Iterator[None]:
     if folder is None or _OPEN:
         yield
         return
-    _OPEN.append(Record(folder))
+    record = Record(folder)
+    _OPEN.append(record)
     try:
         yield
     finally:
-        _OPEN.pop()
+        _OPEN.remove(record)
 
 
 def open_record() -> Record | None:

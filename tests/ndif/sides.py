@@ -123,13 +123,11 @@ def from_zoo(name: str, folder: Path) -> Subject:
 
 
 def keep(module: Any, folder: Path) -> None:
-    """Save a model as a server finds it; no token ends its answers, as in memory.
+    """Save a model as a server finds it.
 
     Some processors of the zoo are put together in memory and cannot be saved. A server wants a processor in the folder
     and uses none, since encodings are made at home: any will do.
     """
-    for config in (module.config, module.config.get_text_config()):
-        config.eos_token_id = None
     module.save_pretrained(folder)
     tiny.build_processor().save_pretrained(folder)
 
