@@ -90,7 +90,7 @@ def attention_share(
         return chain.from_iterable(together(asked, remote))
 
     settings = {"max_new_tokens": max_new_tokens, "seed": seed}
-    frame = measured("attention_share", model, prompts, settings, measure, work)
+    frame = measured("attention_share", model, prompts, settings, measure, work, remote)
     return frame if per_image else summary(frame)
 
 

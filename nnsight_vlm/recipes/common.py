@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..errors import SpecError
 from ..files import whole
 from ..interventions import Intervention
 from ..prompts import Prompt
+from ..wire import Remote, together
 from ..wire.news import listening
 from ..wire.records import recorded
 
@@ -41,12 +43,14 @@ class Work:
     Attributes:
         journal: folder that keeps finished chunks, or None.
         progress: show a progress bar.
-        chunk: images that are measured, and kept, together.
+        chunk: images that are measured, and kept, together; on a server, in one job.
+        ahead: chunks that a server is sent at a time, so that they wait in its queue together.
     """
 
     journal: Path | None = None
     progress: bool = True
     chunk: int = 4
+    ahead: int = 1
 
 
 PLAIN = Work()
@@ -60,6 +64,7 @@ def measured(
     settings: Mapping[str, Any],
     measure: Callable[[range], Iterable[Mapping[str, Any]]],
     work: Work,
+    remote: Remote = False,
 ) -> pd.DataFrame:
     """The rows that `measure` gives for every image, in chunks, kept and taken up from the journal.
 
@@ -75,13 +80,24 @@ def measured(
             "a prompt; write prompt.row(0)"
         )
     mark = digest(name, model, prompts, settings)
-    frames = []
+    chunks = [range(first, min(first + work.chunk, len(prompts))) for first in range(0, len(prompts), work.chunk)]
     bar = tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress)
-    with bar, listening(bar.set_postfix_str):
-        for start in range(0, len(prompts), work.chunk):
-            chunk = range(start, min(start + work.chunk, len(prompts)))
-            frames.append(_kept(work.journal, f"{name}-{mark}-{start:05d}-{chunk.stop:05d}.parquet", chunk, measure))
-            bar.update(len(chunk))
+    jobs = (
+        None if work.journal is None else work.journal / f"{name}-{mark}.jobs"
+    )  # what was sent is fetched, if need be
+
+    def finished(chunk: range) -> pd.DataFrame:
+        frame = _kept(work.journal, f"{name}-{mark}-{chunk.start:05d}-{chunk.stop:05d}.parquet", chunk, measure)
+        bar.update(len(chunk))
+        return frame
+
+    frames = list[pd.DataFrame]()
+    with bar, listening(bar.set_postfix_str), recorded(jobs):
+        for first in range(0, len(chunks), work.ahead):
+            some = [partial(finished, chunk) for chunk in chunks[first : first + work.ahead]]
+            frames += together(some, remote, apart=True)
+    if jobs is not None:
+        shutil.rmtree(jobs, ignore_errors=True)
     full = [frame for frame in frames if len(frame)]
     return pd.concat(full, ignore_index=True) if full else pd.DataFrame()
 
@@ -93,11 +109,8 @@ def _kept(
         return pd.DataFrame(list(measure(chunk)))
     if (journal / name).exists():
         return pd.read_parquet(journal / name)
-    jobs = journal / f"{name}.jobs"  # a chunk that was sent is fetched, not sent again
-    with recorded(jobs):
-        frame = pd.DataFrame(list(measure(chunk)))
+    frame = pd.DataFrame(list(measure(chunk)))
     write_frame(frame, journal / name)
-    shutil.rmtree(jobs, ignore_errors=True)
     return frame
 
 

@@ -118,7 +118,7 @@ def knockout_windows(
             texts = [next(told).text for _ in every[image]]
             yield from score_texts(every[image], texts, None if truths is None else truths[image], objects, image)
 
-    frame = measured("knockout_windows", model, prompts, settings, describe if answers is None else score, work)
+    frame = measured("knockout_windows", model, prompts, settings, describe if answers is None else score, work, remote)
     return frame if per_image else summary(frame)
 
 

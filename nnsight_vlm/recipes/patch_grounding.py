@@ -117,7 +117,7 @@ def patch_grounding(
                 asked += cuts
         return chain.from_iterable(together(asked, remote))
 
-    frame = measured("patch_grounding", model, prompts, settings, measure, work)
+    frame = measured("patch_grounding", model, prompts, settings, measure, work, remote)
     return frame if per_image else summary(frame)
 
 

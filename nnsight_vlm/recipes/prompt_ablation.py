@@ -83,7 +83,7 @@ def prompt_ablation(
             texts = [next(told).text for _ in every[image]]
             yield from score_texts(every[image], texts, None if truths is None else truths[image], objects, image)
 
-    frame = measured("prompt_ablation", model, prompts, settings, measure, work)
+    frame = measured("prompt_ablation", model, prompts, settings, measure, work, remote)
     return frame if per_image else summary(frame)
 
 

@@ -100,7 +100,7 @@ def query_patching(
     answers = [(pair.answer, pair.other_answer) for pair in known]
     others = [image_inputs(pair.other) for pair in known]
     settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": others}
-    frame = measured("query_patching", model, prompts, settings, measure, work)
+    frame = measured("query_patching", model, prompts, settings, measure, work, remote)
     return frame if per_image else summary(frame)
 
 

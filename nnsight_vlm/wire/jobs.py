@@ -31,6 +31,7 @@ from .news import count, tell
 from .parcels import mark_of, packed, weight
 from .records import Record, open_record
 from .requests import Remote, Request, in_order
+from .rounds import Asked
 from .words import trouble
 
 FORMAT = 1
@@ -49,8 +50,8 @@ AWAY = 600.0
 """Seconds that a server may be away."""
 
 
-def deliver(asked: Sequence[tuple[Any, Request, Remote]]) -> list[Any]:
-    """The answers to requests, in order, from as few jobs as their size permits.
+def deliver(asked: Sequence[Asked]) -> list[Any]:
+    """The answers to requests, in order, from as few jobs as their lanes and their size permit.
 
     Raises:
         RemoteError: the server, or the line to it, has failed for good; what came home is in the open record.
@@ -62,12 +63,12 @@ def deliver(asked: Sequence[tuple[Any, Request, Remote]]) -> list[Any]:
     return [answer for job in jobs for answer in job.wait()]
 
 
-def parts(asked: Sequence[tuple[Any, Request, Remote]]) -> Iterator[tuple[Any, list[Request], Remote]]:
-    """Requests in groups of one model and server, of bounded payload and answer."""
+def parts(asked: Sequence[Asked]) -> Iterator[tuple[Any, list[Request], Remote]]:
+    """Requests in groups of one model, server and lane, of bounded payload and answer."""
     group: list[Request] = []
     payload = answer = 0
-    last: tuple[Any, Remote] | None = None
-    for model, request, remote in asked:
+    last: tuple[Any, ...] = ()
+    for model, request, remote, lane in asked:
         numbers, heavy = 4 * request.numbers, sum(weight(each) for each in in_order([request]))
         if numbers > ANSWER:
             raise SpecError(
@@ -76,12 +77,12 @@ def parts(asked: Sequence[tuple[Any, Request, Remote]]) -> Iterator[tuple[Any, l
                 '(nv.Attention(..., reduce="mean"))'
             )
         full = payload + heavy > PAYLOAD or answer + numbers > ANSWER
-        if group and (full or last is None or last[0] is not model or last[1] != remote):
-            yield last[0], group, last[1]  # type: ignore[index]
+        if group and (full or last[0] is not model or last[1:] != (remote, lane)):
+            yield last[0], group, last[1]
             group, payload, answer = [], 0, 0
         group.append(request)
-        payload, answer, last = payload + heavy, answer + numbers, (model, remote)
-    if group and last is not None:
+        payload, answer, last = payload + heavy, answer + numbers, (model, remote, lane)
+    if group:
         yield last[0], group, last[1]
 
 

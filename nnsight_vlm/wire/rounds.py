@@ -16,8 +16,8 @@ from greenlet import getcurrent, greenlet
 from .requests import Remote, Request
 
 T = TypeVar("T")
-Asked = tuple[Any, Request, Remote]
-"""`(model, request, where)`."""
+Asked = tuple[Any, Request, Remote, int]
+"""`(model, request, where, lane)`: requests of different lanes are never in one job."""
 
 
 class Computation(greenlet):  # type: ignore[misc]
@@ -28,17 +28,21 @@ def ask(model: Any, request: Request, remote: Remote) -> Any:
     """The answer to a request."""
     if remote is False:
         return request.task(model, request.inputs, *request.rest)
-    return answers([(model, request, remote)])[0]
+    return answers([(model, request, remote, 0)])[0]
 
 
-def together(computations: Sequence[Callable[[], T]], remote: Remote) -> list[T]:
-    """What each computation gives. Here one after the other; for a server, all that they ask at a time is one job."""
+def together(computations: Sequence[Callable[[], T]], remote: Remote, *, apart: bool = False) -> list[T]:
+    """What each computation gives. Here one after the other; for a server, all that they ask at a time is one job.
+
+    Computations that are kept `apart` ask at a time, each a job of its own.
+    """
     if remote is False:
         return [compute() for compute in computations]
     workers = [Computation(compute) for compute in computations]
     state = [worker.switch() for worker in workers]  # what each asks; of one that is done, what it gives
     while waiting := [number for number, worker in enumerate(workers) if not worker.dead]:
-        told = iter(answers([question for number in waiting for question in state[number]]))
+        asked = [(*about, number if apart else lane) for number in waiting for *about, lane in state[number]]
+        told = iter(answers(asked))
         for number in waiting:
             state[number] = workers[number].switch([next(told) for _ in state[number]])
     return state
