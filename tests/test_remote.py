@@ -148,6 +148,20 @@ def stop():
     raise KeyboardInterrupt
 
 
+def test_chunks_wait_in_the_queue_together_and_are_jobs_of_their_own(server, model, far):
+    prompts, options = asked(far, 4)
+    waiting = []
+    server.before = lambda held, method, _: waiting.append((method, len(held.jobs)))
+    work = nv.recipes.Work(progress=False, chunk=1, ahead=3)
+    options = {**options, "max_new_tokens": 5}
+    found = nv.recipes.attention_share(far, prompts, remote=True, **options | {"work": work})
+    same(found, nv.recipes.attention_share(model, asked(model, 4)[0], **options))
+    assert len(server.jobs) == 8  # two rounds, of three chunks, and of the one that is left
+    assert [method for method, _ in waiting][:3] == ["POST"] * 3
+    with pytest.raises(nv.SpecError, match="chunk=0 and ahead=1 must be 1 or more"):
+        nv.recipes.Work(chunk=0)
+
+
 def test_a_job_that_failed_goes_on_from_what_came_home(server, model, far):
     prompts, options = asked(far)
     stock = server.state

@@ -52,6 +52,10 @@ class Work:
     chunk: int = 4
     ahead: int = 1
 
+    def __post_init__(self) -> None:
+        if min(self.chunk, self.ahead) < 1:
+            raise SpecError(f"chunk={self.chunk} and ahead={self.ahead} must be 1 or more")
+
 
 PLAIN = Work()
 """Nothing is kept, and a progress bar is shown."""
@@ -82,9 +86,7 @@ def measured(
     mark = digest(name, model, prompts, settings)
     chunks = [range(first, min(first + work.chunk, len(prompts))) for first in range(0, len(prompts), work.chunk)]
     bar = tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress)
-    jobs = (
-        None if work.journal is None else work.journal / f"{name}-{mark}.jobs"
-    )  # what was sent is fetched, if need be
+    jobs = None if work.journal is None else work.journal / f"{name}-{mark}.jobs"  # what was sent is fetched
 
     def finished(chunk: range) -> pd.DataFrame:
         frame = _kept(work.journal, f"{name}-{mark}-{chunk.start:05d}-{chunk.stop:05d}.parquet", chunk, measure)
