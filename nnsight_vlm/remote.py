@@ -11,6 +11,7 @@ after, with `done` or `result`.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import pickle
 import time
@@ -29,7 +30,7 @@ from .wire.jobs import Job as Sent
 from .wire.jobs import Simulated, job_of, parts
 from .wire.news import Traffic, counting
 from .wire.records import recorded
-from .wire.rounds import Asked, Computation
+from .wire.rounds import Computation
 
 __all__ = ["Job", "RemoteError", "Traffic", "counting", "resume", "submit"]
 
@@ -68,7 +69,6 @@ class Job(Generic[T]):
     def _start(self) -> None:
         self._worker = Computation(self._compute)
         self._sent: list[Sent | Simulated] = []
-        self._begun = False
 
     @property
     def status(self) -> str:
@@ -83,7 +83,8 @@ class Job(Generic[T]):
         Raises:
             RemoteError: there will be none unless it is asked for again; what came home is kept.
         """
-        self._go_on(lambda sent: sent.poll())
+        if not self._result:
+            self._go_on()
         return bool(self._result)
 
     def result(self, timeout: float | None = None) -> T:
@@ -114,32 +115,30 @@ class Job(Generic[T]):
         self._start()
         return False
 
-    def _go_on(self, ask: Callable[[Sent | Simulated], list[Any] | None]) -> None:
-        if self._result:
-            return
+    def _go_on(self) -> None:
         if (self.path / "cancelled").exists():
             raise RemoteError(f"the job in {self.path} was cancelled; send it anew")
         try:
             with recorded(self.path / "jobs"):
-                self._rounds(ask)
+                self._rounds()
         except BaseException:
             self._start()  # from the beginning, with all that is recorded
             raise
 
-    def _rounds(self, ask: Callable[[Sent | Simulated], list[Any] | None]) -> None:
-        answers: list[Any] | None = None
+    def _rounds(self) -> None:
+        """Let the computation run from question to question, as far as there are answers."""
+        answers: tuple[list[Any], ...] = ()
         while True:
             if not self._sent:
-                told = self._worker.switch(answers) if self._begun else self._worker.switch()
-                self._begun = True
+                told = self._worker.switch(*answers)
                 if self._worker.dead:
                     self._result = [told]
                     return
-                self._sent = [job_of(*part) for part in parts(cast(Sequence[Asked], told))]
-            found = [ask(sent) for sent in self._sent]
+                self._sent = [job_of(*part) for part in parts(told)]
+            found = [sent.poll() for sent in self._sent]
             if any(one is None for one in found):
                 return
-            answers, self._sent = [answer for one in found for answer in one or ()], []
+            answers, self._sent = ([answer for one in found for answer in one or ()],), []
 
 
 def submit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Job[T]:
@@ -244,8 +243,6 @@ class _Reader(pickle.Unpickler):
 
 def _write_plan(folder: Path, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
     """Write a plan, and read it back at once, so that it can be read when it is needed."""
-    import io
-
     file = io.BytesIO()
     writer = _Writer(file)
     try:

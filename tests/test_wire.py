@@ -154,7 +154,7 @@ def test_marks_are_those_of_what_is_asked_and_of_nothing_else(far, prompt):
     def request(**other):
         box = []
         asked = {"task": nv.run, "inputs": prompt.inputs, "rest": ((1, None), box, (box, [])), **other}
-        return parcels.mark_of(wire.Request(**asked))
+        return parcels.mark_of(*parcels.packed([wire.Request(**asked)]))
 
     assert request() == request() != request(rest=((1, None), [], ([], [])))
     assert request(rest=(1,)) != request(rest=(1.0,)) and request(rest=("a", "b")) != request(rest=("ab",))
@@ -163,10 +163,17 @@ def test_marks_are_those_of_what_is_asked_and_of_nothing_else(far, prompt):
 
 
 def test_a_job_is_split_where_it_would_be_too_large(server, model, far, prompts, monkeypatch):
-    monkeypatch.setattr(jobs, "PAYLOAD", 2.5 * sum(t.nbytes for t in prompts[0].inputs.values()))
+    monkeypatch.setattr(jobs, "PAYLOAD", 2.5 * prompts[0].inputs["pixel_values"].nbytes)
     found = wire.together([partial(nv.run, far, prompt, CUT, remote=True) for prompt in prompts], True)
     assert len(server.jobs) == 2
     assert all(same(each.logits, clean(model, ask(model, seed))) for seed, each in enumerate(found))
+
+
+def test_rows_that_are_sent_once_weigh_once(server, far, prompts, monkeypatch):
+    monkeypatch.setattr(jobs, "PAYLOAD", 2.5 * prompts[0].inputs["pixel_values"].nbytes)
+    cases = [(prompts[0], nv.Knockout("image", "generated", layers=layer)) for layer in (0, 1, 2)] * 3
+    assert len(list(nv.generations(far, cases, max_new_tokens=2, rows=3, remote=True))) == 9
+    assert len(server.jobs) == 1
 
 
 def test_states_that_patches_take_are_asked_for_in_every_job_that_writes_them(server, model, far, prompts, monkeypatch):

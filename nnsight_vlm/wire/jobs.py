@@ -27,8 +27,8 @@ from nnsight.tracing.backend import Backend
 
 from ..errors import RemoteError, SpecError
 from ..runner import carry_out
-from .news import count, tell
-from .parcels import mark_of, packed, weight
+from .news import count, listened, tell
+from .parcels import Packed, Pools, mark_of, packed
 from .records import Record, open_record
 from .requests import Remote, Request, in_order
 from .rounds import Asked
@@ -65,23 +65,26 @@ def deliver(asked: Sequence[Asked]) -> list[Any]:
 
 def parts(asked: Sequence[Asked]) -> Iterator[tuple[Any, list[Request], Remote]]:
     """Requests in groups of one model, server and lane, of bounded payload and answer."""
-    group: list[Request] = []
-    payload = answer = 0
+    group, pools, answer = list[Request](), Pools(), 0
     last: tuple[Any, ...] = ()
     for model, request, remote, lane in asked:
-        numbers, heavy = 4 * request.numbers, sum(weight(each) for each in in_order([request]))
+        numbers = 4 * request.numbers
         if numbers > ANSWER:
             raise SpecError(
                 f"this would bring {numbers / 2**20:.0f} MiB home from the server, and one job may bring "
                 f"{ANSWER / 2**20:.0f}; read fewer layers or positions at a time, or reduce on the server "
                 '(nv.Attention(..., reduce="mean"))'
             )
-        full = payload + heavy > PAYLOAD or answer + numbers > ANSWER
+        for each in in_order([request]):
+            pools.add(each)
+        full = pools.nbytes > PAYLOAD or answer + numbers > ANSWER
         if group and (full or last[0] is not model or last[1:] != (remote, lane)):
             yield last[0], group, last[1]
-            group, payload, answer = [], 0, 0
+            group, pools, answer = [], Pools(), 0
+            for each in in_order([request]):
+                pools.add(each)
         group.append(request)
-        payload, answer, last = payload + heavy, answer + numbers, (model, remote, lane)
+        answer, last = answer + numbers, (model, remote, lane)
     if group:
         yield last[0], group, last[1]
 
@@ -100,8 +103,9 @@ class Job:
     def __init__(self, model: Any, requests: Sequence[Request], remote: Remote) -> None:
         self._wanted, self._order = list(requests), in_order(requests)
         self._carrier = Carrier(model, remote)
-        self.mark = mark_of(FORMAT, self._carrier.model_key, self._carrier.env, self._order)
-        self._blob = _Blob(model, self.mark, self._order)
+        told = packed(self._order)
+        self.mark = mark_of(FORMAT, self._carrier.model_key, self._carrier.env, *told)
+        self._blob = _Blob(model, self.mark, told)
         self._record: Record | None = open_record()
         self._carrier.job_id = self._record.job(self.mark) if self._record else None
         self._answers: list[Any] | None = None
@@ -218,16 +222,18 @@ class Simulated:
 
     def __init__(self, model: Any, requests: Sequence[Request], remote: Remote) -> None:
         self._model, self._wanted, self._remote = model, list(requests), remote
+        self._answers: list[Any] | None = None
 
-    def poll(self) -> list[Any] | None:
-        """Nothing is sent."""
-        return None
+    def poll(self) -> list[Any]:
+        """The answers."""
+        if self._answers is None:
+            order, backend = in_order(self._wanted), self._model._remote_backend(self._remote, True, None, False)
+            self._answers = chosen(in_session(self._model, "", packed(order), backend)[1], order, self._wanted)
+        return self._answers
 
     def wait(self) -> list[Any]:
         """The answers."""
-        order = in_order(self._wanted)
-        _, found = in_session(self._model, "", order, self._model._remote_backend(self._remote, True, None, False))
-        return chosen(found, order, self._wanted)
+        return self.poll()
 
 
 def chosen(answers: Sequence[Any], order: Sequence[Request], wanted: Sequence[Request]) -> list[Any]:
@@ -244,12 +250,12 @@ def job_of(model: Any, requests: Sequence[Request], remote: Remote) -> Job | Sim
 # what travels ---------------------------------------------------------------------------------
 
 
-def in_session(model: Any, mark: str, requests: Sequence[Request], backend: Backend) -> list[Any]:
+def in_session(model: Any, mark: str, told: Packed, backend: Backend) -> list[Any]:
     """One nnsight session that carries requests out, handed to a backend: `[mark, answers]`."""
-    told, pools = packed(requests)
+    requests, pools = told
     answer: list[Any] = []
     with model.session(backend=backend):
-        answer = save(carry_out(model, mark, told, pools))
+        answer = save(carry_out(model, mark, requests, pools))
     return answer
 
 
@@ -267,8 +273,8 @@ class _Sealing(Backend):  # type: ignore[misc]
 class _Blob:
     """The bytes of a job, made when they are first wanted."""
 
-    def __init__(self, model: Any, mark: str, requests: Sequence[Request]) -> None:
-        self._make = model, mark, requests
+    def __init__(self, model: Any, mark: str, told: Packed) -> None:
+        self._make = model, mark, told
         self._made = b""
 
     def sealed(self, compress: bool) -> bytes:
@@ -313,11 +319,13 @@ def opened(content: bytes, mark: str, count: int, compress: bool) -> list[Any]:
 class Carrier(RemoteBackend):  # type: ignore[misc]
     """nnsight's own client, for jobs that are asked after; it hands answers over as they came, unopened."""
 
+    display: Any
+
     def __init__(self, model: Any, remote: Remote) -> None:
         host = remote if isinstance(remote, str) else None
         super().__init__(key_of(model), host=host, env=model._remoteable_get_env(), blocking=False)
         self.told = ""
-        self.display = _Heard(self)
+        self.display = _Heard(self, self.display)
 
     def submit_bytes(self, blob: bytes) -> None:
         """Send a job; `job_id` is the server's name for it."""
@@ -343,17 +351,20 @@ class Carrier(RemoteBackend):  # type: ignore[misc]
 
 
 class _Heard:
-    """Stands for nnsight's display: keeps what the server says."""
+    """Keeps what the server says, and shows what is new in nnsight's way, unless somebody else listens."""
 
-    enabled = False
+    enabled = False  # downloads have no bars of their own
 
-    def __init__(self, carrier: Carrier) -> None:
-        self._carrier = carrier
+    def __init__(self, carrier: Carrier, display: Any) -> None:
+        self._carrier, self._display = carrier, display
 
     def update(self, response: ResponseModel) -> None:
         """Note a status."""
         said = response.description.strip().splitlines()
-        self._carrier.told = f"{response.status.value.lower()}{': ' + said[0] if said else ''}"
+        told = f"{response.status.value.lower()}{': ' + said[0] if said else ''}"
+        if told != self._carrier.told and not listened():
+            self._display.update(response)
+        self._carrier.told = told
 
 
 def key_of(model: Any) -> str:

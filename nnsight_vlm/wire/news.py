@@ -52,6 +52,11 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
         _LISTENERS.remove(listener)
 
 
+def listened() -> bool:
+    """Whether anybody wants to hear."""
+    return bool(_LISTENERS)
+
+
 def tell(status: str) -> None:
     """Say what a server says of a job."""
     if _LISTENERS:

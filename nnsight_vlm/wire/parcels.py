@@ -23,8 +23,13 @@ class Pools:
     """Rows of input tensors, each kept once."""
 
     def __init__(self) -> None:
+        self.nbytes = 0
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._rows: list[dict[bytes, tuple[int, torch.Tensor]]] = []
+
+    def add(self, request: Request) -> tuple[Any, ...]:
+        """A request as `runner.carry_out` takes it: its task, its inputs, packed, and the rest."""
+        return request.task, {name: self.packed(value) for name, value in request.inputs.items()}, request.rest
 
     def packed(self, value: Any) -> Any:
         """`(number of its pool, rows of it)` for a tensor of rows, else the value."""
@@ -34,27 +39,28 @@ class Pools:
         number = self._numbers.setdefault((value.dtype, *value.shape[1:]), len(self._numbers))
         if number == len(self._rows):
             self._rows.append({})
-        pool = self._rows[number]
-        places = [pool.setdefault(bytes_of(row), (len(pool), row))[0] for row in value]
-        return number, torch.tensor(places, dtype=torch.int32)
+        return number, torch.tensor([self._place(self._rows[number], row) for row in value], dtype=torch.int32)
+
+    def _place(self, pool: dict[bytes, tuple[int, torch.Tensor]], row: torch.Tensor) -> int:
+        known = bytes_of(row)
+        if known not in pool:
+            pool[known] = len(pool), row.clone()  # of a tensor that may be let go
+            self.nbytes += row.nbytes
+        return pool[known][0]
 
     def tensors(self) -> list[torch.Tensor]:
         """The pools, `[row, ...]` each."""
         return [torch.stack([row for _, row in pool.values()]) for pool in self._rows]
 
 
-def packed(requests: Sequence[Request]) -> tuple[list[tuple[Any, ...]], list[torch.Tensor]]:
+Packed = tuple[list[tuple[Any, ...]], list[torch.Tensor]]
+
+
+def packed(requests: Sequence[Request]) -> Packed:
     """Requests as `runner.carry_out` takes them, and their pools."""
     pools = Pools()
-    told = [
-        (each.task, {name: pools.packed(value) for name, value in each.inputs.items()}, each.rest) for each in requests
-    ]
+    told = [pools.add(each) for each in requests]
     return told, pools.tensors()
-
-
-def weight(request: Request) -> int:
-    """Bytes of a request's input tensors, as they are."""
-    return sum(value.nbytes for value in request.inputs.values() if isinstance(value, torch.Tensor))
 
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
@@ -76,8 +82,6 @@ def _told(value: Any, boxes: dict[int, int]) -> Iterator[bytes]:
     if isinstance(value, torch.Tensor):
         yield f"{value.dtype} {tuple(value.shape)}".encode()
         yield bytes_of(value)
-    elif isinstance(value, Request):
-        yield from _told((value.task, value.inputs, value.rest), boxes)
     elif isinstance(value, list) and not value:
         yield f"box {boxes.setdefault(id(value), len(boxes))}".encode()
     elif isinstance(value, Mapping):
