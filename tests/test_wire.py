@@ -332,7 +332,7 @@ SAID = {
     "Client python version 3.11 is below the minimum supported 3.12.": r"ndif.compare\(\)",
     "The model architecture here doesn't match the one your code was traced against": "transformers is another",
     "Your request payload could not be read (KeyError: 'x').": "nnsight is another version",
-    "ValueError: could not switch attn_implementation to 'flash_attention_2'": 'attn_implementation="sdpa"',
+    "ValueError: Llava cannot switch its attention implementation to 'x'.": 'attn_implementation="sdpa"',
     "Your job exceeded the execution timeout of 60s.": r"Work\(chunk=1\)",
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB": "memory=",
     OURS: r"runner.py line 123: ValueError: the intervention was made for 3",

@@ -44,7 +44,7 @@ TROUBLES: tuple[tuple[str, bool, str], ...] = (
         "`print(nnsight.ndif.compare())` shows both; install the server's here",
     ),
     (
-        r"attn_implementation|attention implementation|flash[_ -]?attn|FlashAttention|_attn_implementation",
+        r"attention implementation|Flash ?Attention|flash_attn",
         False,
         "the server cannot run the model with the attention that it was loaded with here; knockouts and attention "
         'reads need "sdpa" or "eager": write nv.load(..., attn_implementation="sdpa")',

@@ -494,7 +494,7 @@ def test_image_tokens_without_patches_say_why(name, why):
 def named(monkeypatch):
     """Makes the report's rooms load members of the zoo by name."""
     for room in (single, report_room, study):
-        monkeypatch.setattr(room, "load", lambda name: built(name).model)
+        monkeypatch.setattr(room, "load", lambda name, *_: built(name).model)
 
 
 @pytest.mark.parametrize("name", ["blip-2-opt", "internvl", "llava_next", "qwen3_5", "mllama", "blip-2-t5", "aria"])
