@@ -238,10 +238,12 @@ def run(
         intervention: what to change; None is the clean run.
         reads: what to look at, see `Attention` and `Residual`.
         positions: where to take logits; default the last token of the sequence.
-        remote: nnsight's own meaning.
+        remote: nnsight's own meaning: here, on a server, or on the server at an address. With `blocking=False` as
+            well, a `remote.Job` is returned at once.
 
     Raises:
         SpecError: anything wrong with the intervention or the reads, before the model runs.
+        RemoteError: a server that does not answer, or not as it should.
 
     >>> import nnsight_vlm as nv
     >>> model = nv.load("shapes")

@@ -42,7 +42,7 @@ def sweep(
             All give the same numbers.
         memory: bytes that a forward may take beside the weights; default a quarter of what is free on the
             model's device. Where memory runs out all the same, fewer variants are run at once.
-        remote: nnsight's own meaning.
+        remote: see `nv.run`.
 
     Returns:
         One row per variant: `variant`, its fields, `logit`, `logprob`, `rank` (0 is best),
