@@ -74,7 +74,8 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     with _RealNumbers():
         loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=False, **options)
     with suppress(OSError):  # a model without weights is made from its config alone, which may name other last words
-        loaded._module.generation_config = GenerationConfig.from_pretrained(name, **where)
+        place = {key: value for key, value in where.items() if key != "trust_remote_code"}
+        loaded._module.generation_config = GenerationConfig.from_pretrained(name, **place)
     return loaded
 
 

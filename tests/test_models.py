@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from nnsight import TransformersModel
+from transformers import GenerationConfig
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import FAMILIES
@@ -30,6 +31,15 @@ def test_a_model_without_weights_is_lowered_and_encoded_for_as_the_real_one(fold
     empty = nv.load(str(folder), dispatch=False)
     assert {weight.device.type for weight in empty._module.parameters()} == {"meta"}
     assert nv.encode(empty, "red ?", tiny.picture(0)).rows == nv.encode(tiny.load(), "red ?", tiny.picture(0)).rows
+
+
+def test_a_model_without_weights_ends_answers_as_the_real_one(tmp_path):
+    tiny.build_module().save_pretrained(tmp_path)
+    tiny.build_processor().save_pretrained(tmp_path)
+    GenerationConfig(eos_token_id=[7, 9]).save_pretrained(tmp_path)  # not what config.json says
+    for options in ({"dispatch": True}, {"dispatch": False}, {"dispatch": False, "trust_remote_code": True}):
+        settled = nv.load(str(tmp_path), **options)._module.generation_config
+        assert settled.eos_token_id == [7, 9]
 
 
 @pytest.mark.parametrize("name", ["shapes"])
