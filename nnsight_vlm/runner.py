@@ -142,7 +142,7 @@ def on_every_token(model, stage, steps, rows, skipped):
                 f"the intervention was made for {rows} row(s) and the model runs {batch}; "
                 "make it for a prompt of that many rows, and without beams or several sequences an answer"
             )
-        if token > 0 and inputs[1].get("past_key_values") is not None and loses_cache(model, steps):
+        if token == 1 and inputs[1].get("past_key_values") is not None and loses_cache(model, steps):
             raise ValueError(
                 "in the sandbox of this server an attention that is cut loses its cache; generate with nv.generate, "
                 "which does without, or write use_cache=False"
