@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import torch
@@ -388,7 +388,7 @@ def _answers(
     rows = 1 if alone else rows
     groups = [partial(_group, model, group, options, rows, remote) for group in _groups(ready, rows)]
     if remote is not False:
-        groups = [partial(iter, told) for told in together(groups, remote)]
+        return chain.from_iterable(together(groups, remote))
     return (answer for group in groups for answer in group())
 
 

@@ -30,8 +30,7 @@ from ..runner import carry_out
 from .news import count, listened, tell
 from .parcels import Packed, Pools, mark_of, packed
 from .records import Record, open_record
-from .requests import Remote, Request, in_order
-from .rounds import Asked
+from .requests import Asked, Remote, Request, in_order
 from .words import trouble
 
 FORMAT = 1
@@ -75,14 +74,12 @@ def parts(asked: Sequence[Asked]) -> Iterator[tuple[Any, list[Request], Remote]]
                 f"{ANSWER / 2**20:.0f}; read fewer layers or positions at a time, or reduce on the server "
                 '(nv.Attention(..., reduce="mean"))'
             )
-        for each in in_order([request]):
-            pools.add(each)
+        pools.add_all([request])
         full = pools.nbytes > PAYLOAD or answer + numbers > ANSWER
         if group and (full or last[0] is not model or last[1:] != (remote, lane)):
             yield last[0], group, last[1]
             group, pools, answer = [], Pools(), 0
-            for each in in_order([request]):
-                pools.add(each)
+            pools.add_all([request])
         group.append(request)
         answer, last = answer + numbers, (model, remote, lane)
     if group:
@@ -103,7 +100,7 @@ class Job:
     def __init__(self, model: Any, requests: Sequence[Request], remote: Remote) -> None:
         self._wanted, self._order = list(requests), in_order(requests)
         self._carrier = Carrier(model, remote)
-        told = packed(self._order)
+        told = packed(requests)
         self.mark = mark_of(FORMAT, self._carrier.model_key, self._carrier.env, *told)
         self._blob = _Blob(model, self.mark, told)
         self._record: Record | None = open_record()
@@ -227,8 +224,9 @@ class Simulated:
     def poll(self) -> list[Any]:
         """The answers."""
         if self._answers is None:
-            order, backend = in_order(self._wanted), self._model._remote_backend(self._remote, True, None, False)
-            self._answers = chosen(in_session(self._model, "", packed(order), backend)[1], order, self._wanted)
+            backend = self._model._remote_backend(self._remote, True, None, False)
+            answers = in_session(self._model, "", packed(self._wanted), backend)[1]
+            self._answers = chosen(answers, in_order(self._wanted), self._wanted)
         return self._answers
 
     def wait(self) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .requests import Request
+from .requests import Request, in_order
 
 SMALL = 64
 """Bytes of a tensor below which it is sent as it is."""
@@ -30,6 +30,10 @@ class Pools:
     def add(self, request: Request) -> tuple[Any, ...]:
         """A request as `runner.carry_out` takes it: its task, its inputs, packed, and the rest."""
         return request.task, {name: self.packed(value) for name, value in request.inputs.items()}, request.rest
+
+    def add_all(self, requests: Sequence[Request]) -> list[tuple[Any, ...]]:
+        """Requests, and before each what it needs; see `requests.in_order`."""
+        return [self.add(each) for each in in_order(requests)]
 
     def packed(self, value: Any) -> Any:
         """`(number of its pool, rows of it)` for a tensor of rows, else the value."""
@@ -57,10 +61,9 @@ Packed = tuple[list[tuple[Any, ...]], list[torch.Tensor]]
 
 
 def packed(requests: Sequence[Request]) -> Packed:
-    """Requests as `runner.carry_out` takes them, and their pools."""
+    """Requests, with those that they need, as `runner.carry_out` takes them, and their pools."""
     pools = Pools()
-    told = [pools.add(each) for each in requests]
-    return told, pools.tensors()
+    return pools.add_all(requests), pools.tensors()
 
 
 def bytes_of(tensor: torch.Tensor) -> bytes:

@@ -29,6 +29,10 @@ class Request:
     numbers: int = 0
 
 
+Asked = tuple[Any, Request, Remote, int]
+"""`(model, request, where, lane)`: requests of different lanes are never in one job."""
+
+
 def in_order(requests: Iterable[Request]) -> list[Request]:
     """Requests, each once, behind those that it needs."""
     found: dict[int, Request] = {}

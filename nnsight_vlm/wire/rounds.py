@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from .requests import Remote, Request
+from .jobs import deliver
+from .requests import Asked, Remote, Request
 
 T = TypeVar("T")
-Asked = tuple[Any, Request, Remote, int]
-"""`(model, request, where, lane)`: requests of different lanes are never in one job."""
 
 
 class Computation(greenlet):  # type: ignore[misc]
@@ -50,8 +49,6 @@ def together(computations: Sequence[Callable[[], T]], remote: Remote, *, apart: 
 
 def answers(asked: Sequence[Asked]) -> list[Any]:
     """Answers to questions: from whoever runs this computation, or from the server."""
-    from .jobs import deliver
-
     here = getcurrent()
     found: list[Any] = here.parent.switch(list(asked)) if isinstance(here, Computation) else deliver(asked)
     return found
