@@ -20,30 +20,31 @@ that travels to the model), `rows`, `roles`, `prompts` and `encoding` (which tok
 
 from __future__ import annotations
 
-import nnsight as _nnsight
-
-from . import frames, recipes, remote, shapes
-from .encoding import encode, stack
-from .engine import Generation, Run, generate, generations, install, run
+from . import plots, recipes, remote, report, shapes, statistics
 from .errors import InterventionError, RemoteError, SpecError
+from .execution.decoding import BatchGeneration, Generation, generate
+from .execution.editing import install
+from .execution.forward import BatchRun, Run, run
+from .execution.proof import Proof, verify
 from .families import FAMILIES, Family
 from .grids import Grid
-from .interventions import Ablate, Allow, Intervention, Knockout, Patch
-from .layers import depth, window
-from .models import load
-from .prefixes import forget
-from .prompts import Prompt
-from .reads import Attention, Residual
-from .sweep import sweep
-from .verify import Proof, verify
-
-_nnsight.register("nnsight_vlm")  # code travels to NDIF by source: the server has no copy of it
+from .loading import load
+from .lowering.layers import depth, window
+from .prompts.encoding import encode, stack
+from .prompts.prompt import Prompt, PromptBatch
+from .specs.interventions import Ablate, Allow, Intervention, Knockout, Patch
+from .specs.measurements import Attention, Residual
+from .sweeping.answers import generations
+from .sweeping.prefixes import forget
+from .sweeping.table import sweep
 
 __all__ = [
     "FAMILIES",
     "Ablate",
     "Allow",
     "Attention",
+    "BatchGeneration",
+    "BatchRun",
     "Family",
     "Generation",
     "Grid",
@@ -52,6 +53,7 @@ __all__ = [
     "Knockout",
     "Patch",
     "Prompt",
+    "PromptBatch",
     "Proof",
     "RemoteError",
     "Residual",
@@ -60,16 +62,18 @@ __all__ = [
     "depth",
     "encode",
     "forget",
-    "frames",
     "generate",
     "generations",
     "install",
     "load",
+    "plots",
     "recipes",
     "remote",
+    "report",
     "run",
     "shapes",
     "stack",
+    "statistics",
     "sweep",
     "verify",
     "window",

@@ -190,8 +190,8 @@ def families(
 ) -> None:
     """List the families of models that have a row, and what works in each."""
     from .families import FAMILIES
-    from .families.works import markdown as spelled
-    from .families.works import works
+    from .families.support import markdown as spelled
+    from .families.support import works
 
     if markdown:
         typer.echo(spelled(FAMILIES.values()))
@@ -211,8 +211,8 @@ def draft(
     """Print a row to try for a family that has none; only the config is read."""
     from transformers import AutoConfig
 
-    from .families.draft import draft as drafted
-    from .families.draft import source
+    from .families.drafting import draft as drafted
+    from .families.drafting import source
 
     with plain_errors():
         try:
@@ -246,7 +246,7 @@ def parse_layers(text: str) -> Any:
     Raises:
         SpecError: none of these.
     """
-    from .layers import depth, window
+    from .lowering.layers import depth, window
 
     try:
         if text in ("attention", "all"):

@@ -8,7 +8,7 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm import readouts
+from nnsight_vlm.device import readouts
 
 EXACT = 1e-5
 CUT = nv.Knockout("image", "query", layers=[1, 2]) | nv.Knockout("system", "last", layers=3, heads=[0])

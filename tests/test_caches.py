@@ -9,8 +9,8 @@ from transformers import LlamaConfig
 from transformers.cache_utils import DynamicCache
 
 import nnsight_vlm as nv
-from nnsight_vlm.caches import Kept, begun, growing_cache, keeps_all
-from nnsight_vlm.passes import cheapest
+from nnsight_vlm.execution.caches import CroppableCache, cache_continuing, growing_cache, keeps_every_key
+from nnsight_vlm.sweeping.schedule import cheapest
 
 CONFIG = LlamaConfig(num_hidden_layers=2, hidden_size=8, num_attention_heads=2)
 
@@ -52,13 +52,13 @@ def test_a_token_is_written_into_the_room_and_what_was_handed_out_stays():
 
 def test_every_beginning_can_be_had_after_others_were_run_on_from():
     dynamic, cache = filled()
-    kept = Kept.of(cache, [0, 1], first=4)
+    kept = CroppableCache.of(cache, [0, 1], first=4)
     for length in (4, 6, 7, 5, 7, 4):
         part = kept.beginning(length)
         for layer in range(2):
             assert torch.equal(part.layers[layer].keys, dynamic.layers[layer].keys[:, :, :length])
             assert torch.equal(part.layers[layer].values, dynamic.layers[layer].values[:, :, :length])
-        lent = begun([part], [[0], [0]], room=1)
+        lent = cache_continuing([part], [[0], [0]], room=1)
         added([lent], 0, 3)
         added([lent], 1, 3)  # writes over what lies behind
         assert part.layers[0].keys.shape[2] == length
@@ -66,7 +66,7 @@ def test_every_beginning_can_be_had_after_others_were_run_on_from():
 
 def test_rows_begin_where_they_are_told_to_and_share_nothing():
     (one, _), (two, _) = filled(), filled()
-    batch = begun([one, two], [[0, 0, 1], [1, 1, 1]], room=2)
+    batch = cache_continuing([one, two], [[0, 0, 1], [1, 1, 1]], room=2)
     expected = [[one, one, two], [two, two, two]]
     for layer, origins in enumerate(expected):
         assert torch.equal(batch.layers[layer].keys, torch.cat([cache.layers[layer].keys for cache in origins]))
@@ -75,8 +75,10 @@ def test_rows_begin_where_they_are_told_to_and_share_nothing():
 
 
 def test_a_sliding_window_cannot_be_cut():
-    assert keeps_all(CONFIG)
-    assert not keeps_all(LlamaConfig(num_hidden_layers=2, layer_types=["sliding_attention"] * 2, sliding_window=4))
+    assert keeps_every_key(CONFIG)
+    assert not keeps_every_key(
+        LlamaConfig(num_hidden_layers=2, layer_types=["sliding_attention"] * 2, sliding_window=4)
+    )
 
 
 @pytest.mark.parametrize("fixed", [0, 5, 50, 1000])
@@ -110,8 +112,8 @@ def test_long_answers_outgrow_the_room(monkeypatch):
     prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
     cases = [nv.Knockout("image", "generated", layers=layer) for layer in range(3)]
     expected = [nv.generate(model, prompt, case, max_new_tokens=12).tokens for case in cases]
-    for room in ("nnsight_vlm.caches.ROOM", "nnsight_vlm.traces.ROOM", "nnsight_vlm.prefixes.ROOM"):
-        monkeypatch.setattr(room, 2)
+    for room in ("execution.caches.ROOM", "execution.decoding.ROOM", "sweeping.prefixes.ROOM"):
+        monkeypatch.setattr(f"nnsight_vlm.{room}", 2)
     told = nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=12)
     assert [out.tokens for out in told] == expected
     assert [nv.generate(model, prompt, case, max_new_tokens=12).tokens for case in cases] == expected

@@ -15,13 +15,13 @@ from zoo import reference
 from zoo.parts import picture
 
 import nnsight_vlm as nv
-from nnsight_vlm.engine import prepare
-from nnsight_vlm.families import Family, shape
-from nnsight_vlm.interventions import CLEAN
-from nnsight_vlm.layouts import as_it_is
-from nnsight_vlm.plan import SITES, located
-from nnsight_vlm.rows import Row, to_positions
-from nnsight_vlm.traces import decode_logits
+from nnsight_vlm.execution.decoding import decode_logits
+from nnsight_vlm.execution.preparing import prepare
+from nnsight_vlm.families import Family, view_of
+from nnsight_vlm.lowering.layouts import one_case_per_row
+from nnsight_vlm.lowering.plan import SITES, locate
+from nnsight_vlm.prompts.token_map import TokenMap
+from nnsight_vlm.specs.interventions import CLEAN
 
 SEEN = 1e-3
 """The share of the logits' scale that every intervention here must move."""
@@ -86,12 +86,12 @@ class Case:
         return found
 
 
-def places(row: Row, where: Any) -> list[int]:
+def places(row: TokenMap, where: Any) -> list[int]:
     """Positions of a group, none where it is empty."""
     if where == "earlier":
         return places(row, "query")[:-1]
     try:
-        return list(to_positions(row.ranges(where), row.stop))
+        return list(row.ranges(where).positions(row.stop))
     except nv.SpecError as error:
         assert "is empty in this prompt" in str(error)
         return []
@@ -102,14 +102,14 @@ def stages(prompt: nv.Prompt) -> list[str]:
     return [*dict(prompt.rows[0].stages), "decoder"]
 
 
-def row_of(case: Case, stage: str) -> Row:
+def family_of(case: Case, stage: str) -> TokenMap:
     return case.prompt.rows[0].stage(stage)
 
 
 class Edges:
     """Edges of one stage, from named sources to named targets: both in positions, and as scores are indexed."""
 
-    def __init__(self, stage: str, source: Any, target: Any, row: Row):
+    def __init__(self, stage: str, source: Any, target: Any, row: TokenMap):
         self.stage, self.row = stage, row
         self.queries, self.keys = [p for p in places(row, target) if p >= 0], places(row, source)
         self.source, self.target = (tuple(self.keys) if source == "earlier" else source), target
@@ -196,7 +196,7 @@ def test_the_row_fits_the_model_and_an_empty_intervention_changes_nothing(case):
     assert rounding(case.member.name) < SEEN / 20
     paths = dict(plain.named_modules())
     for stage in case.row.stages:
-        here = shape(case.model, stage)
+        here = view_of(case.model).stage(stage)
         assert (here.stage.entry or here.stage.layers) in paths
         assert len(reference.layers(plain, here.stage)) == here.layer_count
         assert case.layers(stage, "attention") == list(here.attention)
@@ -208,7 +208,7 @@ def test_the_row_fits_the_model_and_an_empty_intervention_changes_nothing(case):
         for name, site in SITES.items():
             within = {"attention": here.attention, "cross": here.cross}.get(site.needs, range(here.layer_count))
             for layer in within if missing.get(name, name) is not None else ():
-                assert reference.plain(located(case.row, stage, name, layer)[0]) in paths
+                assert reference.plain(locate(case.row, stage, name, layer)[0]) in paths
 
 
 # 2 -----------------------------------------------------------------------------------------------------
@@ -216,14 +216,14 @@ def test_the_row_fits_the_model_and_an_empty_intervention_changes_nothing(case):
 
 def test_knockouts_equal_the_reference_and_leave_what_comes_before_them_alone(case):
     before = nv.run(case.model, case.prompt, positions="all").logits
-    if shape(case.model).recurrent:
+    if view_of(case.model).stage().recurrent:
         with pytest.raises(nv.SpecError, match='layers="attention"'):
             nv.run(case.model, case.prompt, nv.Knockout("image", "query", layers="all"))
     for stage in stages(case.prompt):
         found = case.edges(stage)
         kinds = {kind for kind in ("attention", "cross") if case.layers(stage, kind)}
         assert {edges.kind for edges in found} == kinds - (
-            {"attention"} if len(row_of(case, stage).tokens) == 1 else set()
+            {"attention"} if len(family_of(case, stage).tokens) == 1 else set()
         )
         for edges in found:
             cut = nv.Knockout(edges.source, edges.target, layers="attention", stage=stage)
@@ -286,7 +286,7 @@ def expect_cut(
 # 3 -----------------------------------------------------------------------------------------------------
 
 
-def written(row: Row) -> str:
+def written(row: TokenMap) -> str:
     """A group to write: the image where it is in the sequence."""
     return next(name for name in ("image", "query", "all") if min(places(row, name)) >= 0)
 
@@ -297,7 +297,7 @@ def sites(case: Case) -> list[tuple[str, str]]:
     found = [(stage, site) for stage in there for site in LAYERED if has(case, stage, site)]
     found += [(stage, "embedding") for stage in there if case.row.stages[stage].embedding is not None]
     found += [("features", "features")] if case.row.projector is not None else []
-    return [(stage, site) for stage, site in found if site not in case.row.lacks]
+    return [(stage, site) for stage, site in found if site not in case.row.limitations]
 
 
 def has(case: Case, stage: str, site: str) -> bool:
@@ -332,8 +332,8 @@ def test_patches_and_ablations_equal_the_reference(case):
     clean, source = case.reference(case.tiled), case.reference(case.twin)
     assert gap(nv.run(case.model, case.tiled, positions="all").logits, clean.logits[0]) < case.exact
     for site in ("features", "embedding"):
-        if site in case.row.lacks:
-            with pytest.raises(nv.SpecError, match=re.escape(case.row.lacks[site])):
+        if site in case.row.limitations:
+            with pytest.raises(nv.SpecError, match=re.escape(case.row.limitations[site])):
                 nv.run(case.model, case.tiled, nv.Ablate("image", site=site))
     for stage, site in sites(case):
         there = spots(clean, stage, site)
@@ -372,8 +372,8 @@ def test_states_that_are_read_equal_the_reference(case):
 
 
 def test_cached_generation_equals_the_reference_without_a_cache(case):
-    caches = [{}] if "static cache" in case.row.lacks else [{}, {"cache_implementation": "static"}]
-    middle = shape(case.model).layer_count // 2
+    caches = [{}] if "static cache" in case.row.limitations else [{}, {"cache_implementation": "static"}]
+    middle = view_of(case.model).stage().layer_count // 2
     spot, stop = ("decoder", "residual", middle - 1), case.prompt.width
 
     def cut(step):
@@ -392,7 +392,7 @@ def test_cached_generation_equals_the_reference_without_a_cache(case):
         tokens, logits = reference.greedy(
             case.module, case.row, STEPS, lambda more: case.prompt.grown(more).inputs, planned
         )
-        plan = prepare(case.model, as_it_is(case.prompt), [change or CLEAN], {})
+        plan = prepare(case.model, one_case_per_row(case.prompt), [change or CLEAN], {})
         chosen, found = decode_logits(case.model, case.prompt, plan, STEPS, False)
         assert chosen[0].tolist() == tokens, change
         assert gap(found[0], logits) < case.exact, change
@@ -421,7 +421,7 @@ def step_logits(case: Case, change: Any, **options: Any) -> torch.Tensor:
 def test_interventions_are_verified_and_a_sweep_is_the_same_however_it_is_run(case):
     proof = nv.verify(case.model, case.prompt, nv.Knockout("image", "generated", layers="attention"))
     assert proof.tokens == 4 and proof.edges >= 1
-    middle, where = shape(case.model).layer_count // 2, written(case.prompt.rows[0])
+    middle, where = view_of(case.model).stage().layer_count // 2, written(case.prompt.rows[0])
     for change in (nv.Patch(where, source=case.other, layers=middle), nv.Ablate("last", how="mean", layers=middle)):
         assert nv.verify(case.model, case.prompt, change).writes == 1
     row = case.prompt.rows[0]
@@ -443,10 +443,10 @@ def test_interventions_are_verified_and_a_sweep_is_the_same_however_it_is_run(ca
     scores = torch.stack([run.logits[0, -1] for run in runs])
     answer, allowed = int(scores[0].argmax()), case.exact * float(scores[0].max())
     clean, *expected = scores[:, answer].tolist()
-    packs = "packed" not in case.row.lacks and not shape(case.model).recurrent
+    packs = "packed" not in case.row.limitations and not view_of(case.model).stage().recurrent
     for execution in ("packed", "rows", "single"):
         if execution == "packed" and not packs:
-            with pytest.raises(nv.SpecError, match=re.escape(case.row.lacks.get("packed", "carry a state"))):
+            with pytest.raises(nv.SpecError, match=re.escape(case.row.limitations.get("packed", "carry a state"))):
                 nv.sweep(case.model, case.prompt, variants, answer=answer, execution=execution)
             continue
         frame = nv.sweep(case.model, case.prompt, variants, answer=answer, execution=execution)
@@ -470,15 +470,15 @@ def two_pictures(case: Case) -> list[Any]:
 
 def test_rows_of_a_batch_equal_each_row_alone(case):
     texts, pictures = [case.member.text, case.member.text + " see the big red dog"], two_pictures(case)
-    both, last = nv.encode(case.model, texts, pictures), shape(case.model).layer_count - 1
+    both, last = nv.encode(case.model, texts, pictures), view_of(case.model).stage().layer_count - 1
     target = "query" if min(places(both.rows[0], "query")) >= 0 else "last"
     where = written(both.rows[0])
     change = nv.Knockout("image", target, layers="attention") | nv.Ablate(where, layers=last, site="mlp")
     found = nv.run(case.model, both, change, positions=target).logits
     later = nv.Knockout("image", "generated", layers="attention")
     answers = None
-    if "padded generation" in case.row.lacks:
-        with pytest.raises(nv.SpecError, match=re.escape(case.row.lacks["padded generation"])):
+    if "padded generation" in case.row.limitations:
+        with pytest.raises(nv.SpecError, match=re.escape(case.row.limitations["padded generation"])):
             nv.generate(case.model, both, later, max_new_tokens=STEPS)
     else:
         answers = nv.generate(case.model, both, later, max_new_tokens=STEPS)
@@ -495,8 +495,8 @@ def test_rows_of_a_batch_equal_each_row_alone(case):
 
 def test_the_second_of_two_images_is_cut_alone(case):
     text = f"{case.member.text} {case.member.text.removeprefix('<s>')}"
-    if "several images" in case.row.lacks:
-        pytest.skip(case.row.lacks["several images"])
+    if "several images" in case.row.limitations:
+        pytest.skip(case.row.limitations["several images"])
     prompt = nv.encode(case.model, text, two_pictures(case))
     row = prompt.rows[0]
     first, second = places(row, "image.0"), places(row, "image.1")

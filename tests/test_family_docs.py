@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
-from nnsight_vlm.families import FAMILIES, lookup, row_of
-from nnsight_vlm.families.draft import draft, source
-from nnsight_vlm.families.row import Attends, Family, Stage
-from nnsight_vlm.families.works import COLUMNS, lacking, markdown, works
+from nnsight_vlm.families import FAMILIES, family_of, lookup
+from nnsight_vlm.families.columns import AttentionSpec, Family, Stage
+from nnsight_vlm.families.drafting import draft, source
+from nnsight_vlm.families.support import COLUMNS, markdown, unsupported, works
 
 PAGE = Path(nv.__file__).parent.parent / "docs" / "families.md"
 MOVED = {"chameleon-swin"}
@@ -28,7 +28,7 @@ MOVED = {"chameleon-swin"}
 def members():
     """Row name to a model of the zoo as transformers makes it, one a row."""
     made = [member.module(member.implementations[0]) for member in zoo.ZOO.values()]
-    return {row_of(module.config).name: module for module in reversed(made)}
+    return {family_of(module.config).name: module for module in reversed(made)}
 
 
 # the table ------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def test_every_reason_for_what_does_not_work_is_printed_where_it_does_not():
     table, notes = works(FAMILIES.values())
     printed = table.set_index("family")
     for row in FAMILIES.values():
-        for lacked, reason in row.lacks.items():
+        for lacked, reason in row.limitations.items():
             columns = [name for name, (whole, parts) in COLUMNS.items() if lacked in (whole, *parts)]
             assert columns, f"no column tells of {lacked!r}"
             for column in columns:
@@ -54,7 +54,7 @@ def test_every_reason_for_what_does_not_work_is_printed_where_it_does_not():
                 told = [notes[int(number) - 1] for number in re.findall(r"\[(\d+)\]", cell)]
                 assert any(note.endswith(f": {reason}") for note in told)
                 assert cell.startswith("-") == (COLUMNS[column][0] == lacked)
-        wanted = {name for name, (whole, _) in COLUMNS.items() if whole not in lacking(row)}
+        wanted = {name for name, (whole, _) in COLUMNS.items() if whole not in unsupported(row)}
         assert {name for name in COLUMNS if printed.loc[row.name, name].startswith("yes")} == wanted
 
 
@@ -68,7 +68,7 @@ def test_the_terminal_shows_every_row_and_every_footnote(monkeypatch):
 def test_a_row_that_lacks_nothing_has_no_footnotes():
     table, notes = works([Family(model_type="some")])
     assert notes == [] and set(table.loc[0, list(COLUMNS)]) == {"yes"}
-    assert markdown([Family(model_type="some", lacks={"grid": "why"})]).endswith("[1] no grid: why  ")
+    assert markdown([Family(model_type="some", limitations={"grid": "why"})]).endswith("[1] no grid: why  ")
 
 
 # drafts ---------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_the_family_that_was_added_by_its_draft_is_its_draft(members):
 
 
 def test_a_draft_printed_and_pasted_is_the_draft(members):
-    names = {"Family": Family, "Stage": Stage, "Attends": Attends}
+    names = {"Family": Family, "Stage": Stage, "AttentionSpec": AttentionSpec}
     for name in ("llava", "qwen3_5", "glm4v", "llama4", "florence2"):
         found = draft(members[name])
         assert eval(source(found).removesuffix(","), names) == found
@@ -133,7 +133,7 @@ def test_a_model_that_cannot_be_drafted_is_refused_with_the_reason():
 def test_the_command_line_drafts_from_a_folder_with_a_config(members, tmp_path):
     members["mistral3"].config.save_pretrained(tmp_path)
     printed = CliRunner().invoke(app, ["draft", str(tmp_path)])
-    row = replace(FAMILIES["mistral3"], assumes={"text_config.model_type": ("mistral",)}, lacks={})
+    row = replace(FAMILIES["mistral3"], assumes={"text_config.model_type": ("mistral",)}, limitations={})
     assert printed.exit_code == 0 and printed.output == f"{source(row)}\n"
     refused = CliRunner().invoke(app, ["draft", str(tmp_path / "nowhere")])
     assert refused.exit_code == 2 and refused.stderr.startswith("error: no model")

@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from zoo import planted
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import family
+from nnsight_vlm.families import view_of
 
 SEEDS = range(1, 6)
 CLEAR = 1.5
@@ -63,7 +63,7 @@ class Shown:
 
 def placed(row: Any) -> str | None:
     """The first stage whose tokens have places: patches that a Q-Former reads, an encoder's tokens, the decoder's."""
-    if "grid" not in row.lacks:
+    if "grid" not in row.limitations:
         return "encoder" if "encoder" in row.stages else "decoder"
     return next((name for name, stage in row.stages.items() if stage.keys), None)
 
@@ -76,7 +76,7 @@ def sizes(member: Any) -> tuple[tuple[int, int], ...]:
 
 def shown_to(name: str, size: tuple[int, int]) -> Shown:
     model, member = planted.local(name), zoo.ZOO[name]
-    stage = placed(family(model))
+    stage = placed(view_of(model).family)
     shown = Shown(model, member.text, size, stage or "decoder")
     there = dict(shown.prompt(1).rows[0].stages)
     if stage is None or (stage != "decoder" and stage not in there):
@@ -208,16 +208,16 @@ def test_tokens_without_a_place_are_those_that_no_pixel_moves(largest):
 
 def test_families_without_places_say_why(name):
     model = planted.local(name)
-    row = family(model)
+    row = view_of(model).family
     prompt = nv.encode(model, zoo.ZOO[name].text, zoo.picture(1, zoo.ZOO[name].sizes[0]))
-    assert ("grid" in row.lacks) == (not prompt.rows[0].cells[0].shapes)
-    if "grid" not in row.lacks:
+    assert ("grid" in row.limitations) == (not prompt.rows[0].cells[0].shapes)
+    if "grid" not in row.limitations:
         assert prompt.region((0, 0, *prompt.image().size))
         return
     for ask in (prompt.grid, lambda: prompt.region((0, 0, 5, 5))):
         with pytest.raises(nv.SpecError) as told:
             ask()
-        assert row.lacks["grid"] in str(told.value)
+        assert row.limitations["grid"] in str(told.value)
 
 
 def twice(name: str) -> str:
@@ -230,8 +230,8 @@ def twice(name: str) -> str:
 def test_pixels_of_one_picture_move_its_own_tokens_only(name):
     """In a prompt of two, of different sizes; the second also by its grid."""
     model, member = planted.local(name), zoo.ZOO[name]
-    row = family(model)
-    if {"several images", "grid"} & row.lacks.keys():
+    row = view_of(model).family
+    if {"several images", "grid"} & row.limitations.keys():
         pytest.skip("one image a text, or none with places in the decoder")
     small, large = (member.sizes[-1],) * 2 if row.grid == "equal tiles" else (member.sizes[0], member.sizes[-1])
     pictures = [zoo.picture(1, small), zoo.picture(2, large)]

@@ -24,9 +24,11 @@ from transformers import AutoProcessor
 from transformers.utils import is_torchvision_available
 
 import nnsight_vlm as nv
-from nnsight_vlm import engine
-from nnsight_vlm.families import family
-from nnsight_vlm.layouts import as_it_is
+from nnsight_vlm.execution.checking import check
+from nnsight_vlm.execution.preparing import prepare
+from nnsight_vlm.families import view_of
+from nnsight_vlm.lowering.layouts import one_case_per_row
+from nnsight_vlm.lowering.resolve import resolver
 
 EXACT = 5e-6
 ELSEWHERE = 1e-5
@@ -78,11 +80,11 @@ def attentions(name):
 def cuts(name):
     """A cut in every layer that attends, and the state of another run in one of them."""
     model, twin = kept(name), ask(name, seed=2)
-    first = engine.scope(model, as_it_is(twin).seats[0]).shape.attention[0]
+    first = resolver(model, one_case_per_row(twin).placements[0]).spec.attention[0]
     return nv.Knockout("image", "last", layers="attention") | nv.Patch("last", source=twin, layers=first)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(resolver="module")
 def folder(tmp_path_factory):
     """Member name to the folder that holds its weights."""
     made = {}
@@ -100,19 +102,19 @@ def folder(tmp_path_factory):
 def test_a_model_without_weights_encodes_checks_and_lowers_as_the_real_one(name, folder):
     empty, real = nv.load(folder(name), dispatch=False, processor=zoo.ZOO[name].processor()), kept(name)
     assert {weight.device.type for weight in empty._module.parameters()} == {"meta"}
-    assert family(empty) is family(real)
+    assert view_of(empty).family is view_of(real).family
     bare, whole = ask(name, empty), ask(name)
     assert bare.rows == whole.rows
     assert bare.inputs.keys() == whole.inputs.keys()
     for value, other in zip(bare.inputs.values(), whole.inputs.values(), strict=True):
         assert not isinstance(value, torch.Tensor) or torch.equal(value, other)
-    engine.check(empty, bare, cuts(name))
+    check(empty, bare, cuts(name))
     cut = nv.Knockout("image", "last", layers="attention")
-    plans = [engine.prepare(model, as_it_is(prompt), [cut], {}) for model, prompt in ((empty, bare), (real, whole))]
+    plans = [prepare(model, one_case_per_row(prompt), [cut], {}) for model, prompt in ((empty, bare), (real, whole))]
     assert plans[0] == plans[1]
     assert plans[0].every_token or plans[0].once
     with pytest.raises(nv.SpecError):
-        engine.check(empty, bare, nv.Knockout("image", "last", layers=999))
+        check(empty, bare, nv.Knockout("image", "last", layers=999))
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -157,8 +159,8 @@ def requests_to(name):
         "run": lambda: nv.run(model, prompt, both, reads=reads, remote="local"),
         "generate": lambda: nv.generate(model, prompt, both, max_new_tokens=2, remote="local"),
     }
-    row = family(model)
-    if row.projector and "features" not in row.lacks:
+    row = view_of(model).family
+    if row.projector and "features" not in row.limitations:
         mean = nv.Ablate("image", how="mean", site="features")
         asks["features"] = lambda: nv.run(
             model, prompt, mean, reads=[nv.Residual("image", site="features")], remote="local"
@@ -178,7 +180,7 @@ def requests_to(name):
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(resolver="module")
 def journeys(tmp_path_factory):
     """`{member: {request: (what it saves here, what it saved in another process)}}`; one process for all members."""
     here = {name: requests_to(name) for name in MEMBERS}
@@ -190,7 +192,7 @@ def journeys(tmp_path_factory):
         for name, found in here.items()
     }
     _, first = next(iter(orders.values()))
-    first["ours"] = b"cnnsight_vlm.plan\nwindow\n."
+    first["ours"] = b"cnnsight_vlm.lowering.plan\nwindow\n."
     work = tmp_path_factory.mktemp("elsewhere")
     asked, answered = work / "requests.pickle", work / "answers.pt"
     asked.write_bytes(pickle.dumps(orders))

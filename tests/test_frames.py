@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import nnsight_vlm as nv
-from nnsight_vlm.frames import bootstrap, summarise
-from nnsight_vlm.layers import label
+from nnsight_vlm.lowering.layers import label
+from nnsight_vlm.statistics import bootstrap, summarise
 
 
 @pytest.mark.parametrize(

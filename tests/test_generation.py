@@ -7,7 +7,7 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm import traces
+from nnsight_vlm.execution import decoding
 
 EXACT = 1e-5
 STEPS = 6
@@ -166,7 +166,7 @@ def test_keys_that_no_row_may_look_at_are_left_out_of_decoding(model, prompt, mo
     if model._module.config.get_text_config()._attn_implementation == "sdpa":
         fewer = [keys for queries, keys in given if queries < 3 and keys < prompt.width]
         assert len(fewer) == (0 if rows == "apart" else 2 * (STEPS - 1))
-    monkeypatch.setattr(traces, "for_decoding", lambda _, plan: plan)
+    monkeypatch.setattr(decoding, "for_decoding", lambda _, plan: plan)
     assert told == answers() == [nv.generate(model, prompt, case, max_new_tokens=STEPS).tokens for case in cases]
 
 

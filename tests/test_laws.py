@@ -9,7 +9,7 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm.interventions import CLEAN, Composed
+from nnsight_vlm.specs.interventions import CLEAN, Composed
 
 EXACT = 1e-5
 

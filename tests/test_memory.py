@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm.memory import cases_that_fit, needed_bytes, out_of_memory
+from nnsight_vlm.sweeping import execute
+from nnsight_vlm.sweeping.memory import cases_that_fit, needed_bytes, out_of_memory
 
 ANSWER = 20
 VARIANTS = [nv.Knockout("image", "query", layers=layer) for layer in range(4)] * 2
@@ -48,12 +47,12 @@ def test_a_small_budget_takes_more_forwards_and_gives_the_same_numbers(model, fr
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkeypatch, execution, error):
-    module, sizes = sys.modules["nnsight_vlm.passes"], []
+    module, sizes = execute, []
     right = module.forward
 
     def small(model, layout, *rest):
-        sizes.append(len(layout.seats))
-        if len(layout.seats) > 2:
+        sizes.append(len(layout.placements))
+        if len(layout.placements) > 2:
             raise error
         return right(model, layout, *rest)
 
@@ -65,7 +64,7 @@ def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkey
 
 
 def test_other_errors_are_raised_and_so_is_no_memory_for_a_single_case(model, fresh, monkeypatch):
-    module = sys.modules["nnsight_vlm.passes"]
+    module = execute
     for error in (RuntimeError("shapes differ"), RuntimeError("CUDA out of memory")):
 
         def fail(*_, error=error):

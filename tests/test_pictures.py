@@ -13,7 +13,7 @@ import zoo
 from PIL import Image
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import family
+from nnsight_vlm.families import view_of
 
 SIX = ("llava", "internvl", "qwen2_vl", "idefics3", "paligemma", "llava_next")
 """Cropped, cut into tiles, kept in shape, tiles of one padded row, stretched, stitched: all ways of processing."""
@@ -178,7 +178,7 @@ def texts_of(name: str) -> list[str]:
 def shown_to(name: str) -> list[Image.Image]:
     """Two pictures of different sizes, where a batch may have such."""
     sizes = zoo.ZOO[name].sizes
-    equal = family(load(name)).grid == "equal tiles"
+    equal = view_of(load(name)).family.grid == "equal tiles"
     return [zoo.picture(1, sizes[-1]), zoo.picture(2, sizes[-1] if equal else sizes[0])]
 
 
@@ -209,7 +209,7 @@ def test_a_row_of_a_batch_is_its_prompt_alone(name):
 def test_the_processors_own_batch_has_the_same_rows(name):
     model, texts, pictures = load(name), texts_of(name), shown_to(name)
     alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
-    encoder = "encoder" in family(model).stages
+    encoder = "encoder" in view_of(model).family.stages
     inputs = own_batch(model.processor, texts, pictures, "right" if encoder else "left")
     if "0" in "".join(map(str, inputs["attention_mask"][0].tolist())).strip("0"):
         with pytest.raises(nv.SpecError, match="ones in one piece"):  # padding between an image and its text
@@ -240,7 +240,7 @@ def marker_of(name: str) -> str:
 
 def test_a_row_without_a_picture_stands_beside_one_with(name):
     model, text = load(name), zoo.ZOO[name].text
-    if family(model).writes_image:
+    if view_of(model).family.writes_image:
         pytest.skip("its processor puts a picture into every text")
     bare = text.replace(f"{marker_of(name)} ", "")
     picture = shown_to(name)[0]
@@ -250,7 +250,7 @@ def test_a_row_without_a_picture_stands_beside_one_with(name):
     except ValueError as error:
         assert "must provide valid `images`" in str(error)
         pytest.skip("its processor wants a picture in every text")
-    if family(model).image_at == "cross":
+    if view_of(model).family.image_at == "cross":
         with pytest.raises(nv.SpecError, match="only if they have equally many images"):
             nv.stack([with_picture, without])
         return
@@ -266,8 +266,8 @@ def test_a_row_without_a_picture_stands_beside_one_with(name):
 def test_frames_of_a_video_are_pictures_of_one_prompt(name):
     """Three of them, one of which is shown twice; each has its own tokens, and its own grid."""
     model = load(name)
-    if "several images" in family(model).lacks:
-        pytest.skip(family(model).lacks["several images"])
+    if "several images" in view_of(model).family.limitations:
+        pytest.skip(view_of(model).family.limitations["several images"])
     marker, size = marker_of(name), zoo.ZOO[name].sizes[0]
     frames = [zoo.picture(seed, size) for seed in (1, 2, 1)]
     text = zoo.ZOO[name].text.replace(marker, " and ".join([marker] * 3))
@@ -279,7 +279,7 @@ def test_frames_of_a_video_are_pictures_of_one_prompt(name):
     with pytest.raises(nv.SpecError, match="2 picture"):
         nv.encode(model, text, frames[:2])
     single = nv.encode(model, zoo.ZOO[name].text, frames[1])
-    if family(model).image_at == "cross":
+    if view_of(model).family.image_at == "cross":
         with pytest.raises(nv.SpecError, match="only if they have equally many images"):
             nv.stack([prompt, single])
         return

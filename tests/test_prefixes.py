@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import sys
 import weakref
 
 import pytest
@@ -13,8 +12,9 @@ import torch
 import zoo
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import lacking, shape
-from nnsight_vlm.families.lookup import row_of
+from nnsight_vlm.families import unsupported, view_of
+from nnsight_vlm.families.lookup import family_of
+from nnsight_vlm.sweeping import execute
 
 ANSWER = 20
 LATE = [nv.Knockout("image", "last", layers=layer) for layer in range(4)]
@@ -69,7 +69,7 @@ def test_a_longer_prefix_is_cut_and_a_shorter_one_serves_where_that_is_cheaper(m
 
 @pytest.mark.parametrize("execution", ["packed", "rows"])
 def test_late_variants_are_not_made_to_run_the_layers_before(model, fresh, twin, monkeypatch, execution):
-    monkeypatch.setattr(sys.modules["nnsight_vlm.passes"], "PASS", 0)
+    monkeypatch.setattr(execute, "FORWARD", 0)
     ran, decoder = [], model._module.model.language_model.layers
     hooks = [layer.self_attn.register_forward_pre_hook(lambda *_: ran.append(1)) for layer in decoder]
     variants = [*EARLY, nv.Ablate("query", layers=2), nv.Patch("last", source=twin, layers=3)]
@@ -84,8 +84,8 @@ def test_late_variants_are_not_made_to_run_the_layers_before(model, fresh, twin,
 
 def test_a_prompt_of_keys_outside_the_sequence_is_cut_as_well():
     model, prompt = zoo.load("mllama", "sdpa"), zoo.prompt("mllama", "sdpa")
-    late = [nv.Knockout("image", "last", layers=layer) for layer in shape(model).cross] * 3
-    early = [nv.Knockout("image", prompt["query"][:2], layers=layer) for layer in shape(model).cross] * 3
+    late = [nv.Knockout("image", "last", layers=layer) for layer in view_of(model).stage().cross] * 3
+    early = [nv.Knockout("image", prompt["query"][:2], layers=layer) for layer in view_of(model).stage().cross] * 3
     for variants in (late, early, late):
         frame = nv.sweep(model, prompt, variants, answer=60)
         single = nv.sweep(model, prompt, variants, answer=60, execution="single")
@@ -216,12 +216,14 @@ def test_answers_to_several_prompts_stay_in_order(model, fresh, prompt, twin):
 def test_every_family_answers_from_a_shared_prefix_or_says_why_not(name):
     attention = zoo.ZOO[name].implementations[0]
     model, prompt = zoo.load(name, attention), zoo.prompt(name, attention)
-    row = row_of(model._module.config)
-    last = nv.Knockout("image", ("last", "generated"), layers="attention" if shape(model).recurrent else "all")
+    row = family_of(model._module.config)
+    last = nv.Knockout(
+        "image", ("last", "generated"), layers="attention" if view_of(model).stage().recurrent else "all"
+    )
     cases = [None, last, nv.Ablate(("last", "generated"), layers=1)]
     told = [answer.tokens for answer in nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=4)]
     assert told == [nv.generate(model, prompt, case, max_new_tokens=4).tokens for case in cases]
-    assert len(set(told)) > 1 or "prefix" in lacking(row)
+    assert len(set(told)) > 1 or "prefix" in unsupported(row)
 
 
 @pytest.mark.parametrize("name", [name for name, member in zoo.ZOO.items()])
@@ -236,7 +238,7 @@ def test_variants_that_change_the_image_have_it_seen_once_and_equal_one_by_one(n
     hook = tower.register_forward_pre_hook(lambda *_: seen.append(1))
     rows = nv.sweep(model, prompt, variants, answer=60, execution="rows")
     hook.remove()
-    if "embedded" not in lacking(row_of(model._module.config)) and tower is not model._module:
+    if "embedded" not in unsupported(family_of(model._module.config)) and tower is not model._module:
         assert len(seen) == 1
     single = nv.sweep(model, prompt, variants, answer=60, execution="single")
     scale = abs(single["logit"]).max()

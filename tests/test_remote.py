@@ -19,8 +19,8 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm.remote import FOLDER, counting
-from nnsight_vlm.wire import jobs
+from nnsight_vlm.remote import job as jobs
+from nnsight_vlm.remote.background import FOLDER, counting
 
 EXACT = 1e-5
 QUIET = nv.recipes.Work(progress=False)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import lacking
-from nnsight_vlm.families.lookup import row_of
-from nnsight_vlm.interventions import CLEAN
-from nnsight_vlm.starts import start_of
+from nnsight_vlm.families import unsupported
+from nnsight_vlm.families.lookup import family_of
+from nnsight_vlm.specs.interventions import CLEAN
+from nnsight_vlm.sweeping.divergence import divergence_of
 
 ANSWER = 20
 WORDS = "what is the big red square left of the dog ?"
@@ -44,28 +44,30 @@ def expect_one_by_one(model, prompt, variants, execution, rounding=1e-5):
 
 
 def test_a_patch_where_nothing_differs_yet_is_left_out(model, fresh, twin, reworded):
-    assert start_of(model, fresh, nv.Patch("system", source=twin), donors=False).case is CLEAN
-    assert start_of(model, fresh, nv.Patch("image", source=reworded), donors=False).case is not CLEAN  # another file
+    assert divergence_of(model, fresh, nv.Patch("system", source=twin), donors=False).case is CLEAN
+    assert (
+        divergence_of(model, fresh, nv.Patch("image", source=reworded), donors=False).case is not CLEAN
+    )  # another file
     kept = nv.Patch("system", source=twin) | nv.Knockout("image", "last")
-    assert start_of(model, fresh, kept, donors=False).case.parts == kept.parts[1:]
+    assert divergence_of(model, fresh, kept, donors=False).case.parts == kept.parts[1:]
     for case in (
         nv.Patch("query", source=reworded),
         nv.Patch("system", source=twin, under=nv.Ablate("system", layers=0)),
         nv.Patch("system", source=twin, source_where=[0]) if len(fresh["system"]) == 1 else nv.Ablate("system"),
         nv.Ablate(fresh["system"][0], layers=0) | nv.Patch("system", source=twin, layers=2),  # it restores
     ):
-        assert start_of(model, fresh, case, donors=True).case is case
+        assert divergence_of(model, fresh, case, donors=True).case is case
 
 
 def test_a_patch_of_all_that_differs_is_the_other_prompts_prefix_behind_its_layer(model, fresh, twin):
     behind = fresh["image"][-1] + 1
-    start = start_of(model, fresh, nv.Patch("image", source=twin, layers=[1, 3]), donors=True)
-    assert (start.donor, start.lent, start.layer, start.position, start.case) == (twin, 2, 2, behind, CLEAN)
-    start = start_of(model, fresh, nv.Patch("image", source=twin, site="embedding"), donors=True)
-    assert (start.donor, start.lent, start.position) == (twin, 0, behind)
+    start = divergence_of(model, fresh, nv.Patch("image", source=twin, layers=[1, 3]), donors=True)
+    assert (start.donor, start.donor_from_layer, start.layer, start.position, start.case) == (twin, 2, 2, behind, CLEAN)
+    start = divergence_of(model, fresh, nv.Patch("image", source=twin, site="embedding"), donors=True)
+    assert (start.donor, start.donor_from_layer, start.position) == (twin, 0, behind)
     cut = nv.Knockout("image", "last")
-    start = start_of(model, fresh, nv.Patch("image", source=twin, layers=2) | cut, donors=True)
-    assert (start.donor, start.lent, start.layer, start.case) == (twin, 3, 0, cut)
+    start = divergence_of(model, fresh, nv.Patch("image", source=twin, layers=2) | cut, donors=True)
+    assert (start.donor, start.donor_from_layer, start.layer, start.case) == (twin, 3, 0, cut)
     for case in (
         nv.Patch(fresh["image"][1:], source=twin, layers=1),
         nv.Patch("image", source=twin, layers=1, under=nv.Ablate("system", layers=0)),
@@ -75,8 +77,8 @@ def test_a_patch_of_all_that_differs_is_the_other_prompts_prefix_behind_its_laye
         nv.Patch(("image", "last"), source=twin, layers=1),
         nv.Patch("all", source=twin, layers=1),
     ):
-        assert start_of(model, fresh, case, donors=True).donor is None
-    assert start_of(model, fresh, nv.Patch("image", source=twin), donors=False).donor is None
+        assert divergence_of(model, fresh, case, donors=True).donor is None
+    assert divergence_of(model, fresh, nv.Patch("image", source=twin), donors=False).donor is None
 
 
 def test_an_image_pair_is_two_prefixes_and_one_forward(model, fresh, twin, forwards):
@@ -145,9 +147,9 @@ def test_every_family_patches_between_a_pair_as_one_by_one(name):
     variants += [variants[0] | nv.Ablate("last", layers=1), nv.Patch("query", source=twin, layers=1)]
     variants += [nv.Patch("system", source=twin, layers=1)] if first else []
     late = [nv.Ablate("last", layers=1), nv.Ablate("last", layers=1, how="mean"), variants[1]]
-    lent = [start_of(model, prompt, case, donors=True).donor is twin for case in variants]
-    row = row_of(model._module.config)
-    assert any(lent) == ("embedded" not in lacking(row) and row.blocks != "prompt")
+    donor_from_layer = [divergence_of(model, prompt, case, donors=True).donor is twin for case in variants]
+    row = family_of(model._module.config)
+    assert any(donor_from_layer) == ("embedded" not in unsupported(row) and row.blocks != "prompt")
     single = expect_one_by_one(model, prompt, variants, "auto", rounding=max(zoo.ZOO[name].rounding, 1e-5))
     told_apart = tiny.gap(nv.run(model, prompt).logits, nv.run(model, twin).logits) > 1e-3
     assert not told_apart or abs(single["logit"] - single["clean_logit"])[:2].max() > 1e-3

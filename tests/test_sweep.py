@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import tiny
 import torch
@@ -11,7 +9,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import nnsight_vlm as nv
-from nnsight_vlm.passes import EXECUTIONS
+from nnsight_vlm.sweeping import execute
+from nnsight_vlm.sweeping.schedule import EXECUTIONS
 
 EXACT = 1e-5
 ANSWER = 20
@@ -141,7 +140,7 @@ def test_more_variants_than_a_forward_holds_are_split_over_several(
     model, prompt, twin, forwards, monkeypatch, execution
 ):
     variants = late(prompt, twin)
-    monkeypatch.setattr(sys.modules["nnsight_vlm.passes"], "TOKENS_PER_PASS", 2 * prompt.width)
+    monkeypatch.setattr(execute, "TOKENS_BEHIND_PREFIX", 2 * prompt.width)
     captures = 1  # every patch takes its values from one and the same run
     frame = nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution)
     ran = len(forwards) - captures

@@ -15,7 +15,7 @@ from nnsight import TransformersModel
 
 import nnsight_vlm as nv
 
-FILES = ("kernels.py", "readouts.py", "runner.py")
+FILES = ("device/kernels.py", "device/readouts.py", "device/runner.py")
 PACKAGE = Path(nv.__file__).parent
 EXACT = 1e-5
 
@@ -52,7 +52,7 @@ def test_files_that_travel_hold_plain_functions_only(file):
 def test_files_that_travel_import_names_of_torch_nnsight_and_each_other(file):
     for node in nodes(file, ast.Import):
         assert [alias.name for alias in node.names] == ["torch"]
-    rooms = {name.removesuffix(".py") for name in FILES}
+    rooms = {Path(name).stem for name in FILES}
     for node in nodes(file, ast.ImportFrom):
         if node.level:
             assert node.level == 1 and node.module in rooms, "a module object would be sent whole: import its names"
@@ -165,7 +165,7 @@ def journey(folder):
         (how, name): found for how in ("sdpa", "eager") for name, found in ask_everything(tiny.load(how)).items()
     }
     asked = {name: payload for name, (payload, _) in requests.items()}
-    elsewhere = travel.serve_elsewhere(folder, {**asked, ("sdpa", "ours"): b"cnnsight_vlm.plan\nwindow\n."})
+    elsewhere = travel.serve_elsewhere(folder, {**asked, ("sdpa", "ours"): b"cnnsight_vlm.lowering.plan\nwindow\n."})
     assert "No module named 'nnsight_vlm'" in elsewhere.pop(("sdpa", "ours"))
     return {name: (payload, here, elsewhere[name]) for name, (payload, here) in requests.items()}
 

@@ -9,15 +9,17 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm import kernels, plan, runner, sites
-from nnsight_vlm.families import FAMILIES, Attends
+from nnsight_vlm.device import kernels, runner
+from nnsight_vlm.families import FAMILIES, AttentionSpec
+from nnsight_vlm.lowering import plan, sites
+from nnsight_vlm.specs.interventions import CLEAN
 
 KNOCKOUT = nv.Knockout("image", "query", layers=[1, 2])
 
 
 def cases(prompt, twin):
     return {
-        "nothing": nv.interventions.CLEAN,
+        "nothing": CLEAN,
         "knockout": KNOCKOUT,
         "heads": nv.Knockout("image", "last", heads=[(0, 1), (3, 2)]),
         "text": nv.Knockout("image", "text"),
@@ -103,7 +105,7 @@ def swap(monkeypatch):
     """Puts another kernel behind a site."""
 
     def put(site, act):
-        monkeypatch.setitem(sites.SITES, site, dataclasses.replace(sites.SITES[site], act=act))
+        monkeypatch.setitem(sites.SITES, site, dataclasses.replace(sites.SITES[site], kernel=act))
 
     return put
 
@@ -150,12 +152,12 @@ def test_a_mask_that_is_none_and_left_alone_is_caught(prompt, swap):
 
 
 def test_a_mask_that_forgets_to_be_causal_is_caught(prompt, swap):
-    def open_mask(inputs, cuts, window, form, memo):
+    def causal_mask(inputs, cuts, window, form, memo):
         hidden = inputs[1]["hidden_states"]
         mask = torch.zeros(1, 1, window[1], window[3], dtype=hidden.dtype)
-        return inputs[0], {**inputs[1], "attention_mask": kernels.shut(mask, cuts, window, len(hidden))}
+        return inputs[0], {**inputs[1], "attention_mask": kernels.mask_edges(mask, cuts, window, len(hidden))}
 
-    swap("mask", open_mask)
+    swap("mask", causal_mask)
     expect_caught(tiny.load("sdpa"), prompt, KNOCKOUT, "keys|open and should be closed")
 
 
@@ -191,8 +193,8 @@ def test_a_cut_that_reaches_other_rows_is_caught(model, swap):
 
 
 def test_a_cut_in_the_wrong_layer_is_caught(model, prompt, monkeypatch):
-    right = plan.located
-    monkeypatch.setattr(plan, "located", lambda row, stage, site, layer: right(row, stage, site, layer - 1))
+    right = plan.locate
+    monkeypatch.setattr(plan, "locate", lambda row, stage, site, layer: right(row, stage, site, layer - 1))
     expect_caught(model, prompt, nv.Knockout("image", "query", layers=2), "layer 2|layer 1")
 
 
@@ -200,8 +202,8 @@ def test_a_cut_in_the_wrong_layer_is_caught(model, prompt, monkeypatch):
     "fields, match",
     [
         ({"layers": "model.vision_tower.encoder.layers"}, "points at|calls itself"),
-        ({"attention": Attends(module="mlp")}, "points at .* has no operation"),
-        ({"attention": Attends(call="attention_interface_7")}, "points at .* has no operation"),
+        ({"attention": AttentionSpec(module="mlp")}, "points at .* has no operation"),
+        ({"attention": AttentionSpec(call="attention_interface_7")}, "points at .* has no operation"),
     ],
 )
 def test_a_row_that_points_at_the_wrong_module_is_caught(prompt, monkeypatch, fields, match):

@@ -15,9 +15,11 @@ import torch
 import zstandard
 
 import nnsight_vlm as nv
-from nnsight_vlm import wire
-from nnsight_vlm.remote import counting
-from nnsight_vlm.wire import jobs, parcels, words
+from nnsight_vlm import identity
+from nnsight_vlm.remote import job as jobs
+from nnsight_vlm.remote import packing, server_errors
+from nnsight_vlm.remote.background import counting
+from nnsight_vlm.remote.model_call import ModelCall
 
 EXACT = 1e-5
 QUIET = nv.recipes.Work(progress=False)
@@ -86,7 +88,7 @@ def test_computations_side_by_side_ask_together_in_rounds(server, far, prompts):
         first = int(nv.run(far, prompt, remote=True).logits.argmax())
         return nv.run(far, prompt.grown((first,)), remote=True).logits
 
-    found = wire.together([partial(two_rounds, prompt) for prompt in prompts], True)
+    found = nv.remote.together([partial(two_rounds, prompt) for prompt in prompts], True)
     assert len(found) == 4 and len(server.jobs) == 2
 
 
@@ -95,9 +97,9 @@ def test_computations_may_have_computations_of_their_own(server, far, prompt):
         return nv.run(far, prompt, nv.Knockout("image", "last", layers=layer), remote=True).logits
 
     def two(first):
-        return wire.together([partial(ask_of, first), partial(ask_of, first + 1)], True)
+        return nv.remote.together([partial(ask_of, first), partial(ask_of, first + 1)], True)
 
-    found = wire.together([partial(two, 0), partial(ask_of, 3), partial(two, 1)], True)
+    found = nv.remote.together([partial(two, 0), partial(ask_of, 3), partial(two, 1)], True)
     assert len(server.jobs) == 1
     assert torch.equal(found[0][1], found[2][0]) and not torch.equal(found[0][0], found[2][0])
 
@@ -108,7 +110,7 @@ def test_an_error_of_one_computation_is_raised(server, far, prompt):
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        wire.together([fails, partial(nv.run, far, prompt, remote=True)], True)
+        nv.remote.together([fails, partial(nv.run, far, prompt, remote=True)], True)
 
 
 def windows(model, prompts, count, **options):
@@ -134,7 +136,7 @@ def test_a_recipe_is_one_job_whose_payload_grows_with_pictures_and_not_with_vari
 
 
 def test_rows_of_inputs_are_sent_once_and_are_there_again():
-    pools = parcels.Pools()
+    pools = packing.RowPool()
     rows = torch.arange(60.0).reshape(3, 20)
     first, second = pools.packed(rows[[0, 1, 0, 2]]), pools.packed(rows[[2, 2]])
     assert [len(pool) for pool in pools.tensors()] == [3]
@@ -144,7 +146,7 @@ def test_rows_of_inputs_are_sent_once_and_are_there_again():
 
 
 def test_rows_that_only_look_alike_are_kept_apart():
-    pools = parcels.Pools()
+    pools = packing.RowPool()
     zero = torch.zeros(1, 20)
     pools.packed(zero), pools.packed(-zero), pools.packed(zero.double()), pools.packed(zero.reshape(1, 2, 10))
     assert [len(pool) for pool in pools.tensors()] == [2, 1, 1]  # minus zero is another number to the bit
@@ -154,7 +156,7 @@ def test_marks_are_those_of_what_is_asked_and_of_nothing_else(far, prompt):
     def request(**other):
         box = []
         asked = {"task": nv.run, "inputs": prompt.inputs, "rest": ((1, None), box, (box, [])), **other}
-        return parcels.mark_of(*parcels.packed([wire.Request(**asked)]))
+        return identity.digest(*packing.packed([ModelCall(**asked)]))
 
     assert request() == request() != request(rest=((1, None), [], ([], [])))
     assert request(rest=(1,)) != request(rest=(1.0,)) and request(rest=("a", "b")) != request(rest=("ab",))
@@ -164,7 +166,7 @@ def test_marks_are_those_of_what_is_asked_and_of_nothing_else(far, prompt):
 
 def test_a_job_is_split_where_it_would_be_too_large(server, model, far, prompts, monkeypatch):
     monkeypatch.setattr(jobs, "PAYLOAD", 2.5 * prompts[0].inputs["pixel_values"].nbytes)
-    found = wire.together([partial(nv.run, far, prompt, CUT, remote=True) for prompt in prompts], True)
+    found = nv.remote.together([partial(nv.run, far, prompt, CUT, remote=True) for prompt in prompts], True)
     assert len(server.jobs) == 2
     assert all(same(each.logits, clean(model, ask(model, seed))) for seed, each in enumerate(found))
 
@@ -179,7 +181,7 @@ def test_rows_that_are_sent_once_weigh_once(server, far, prompts, monkeypatch):
 def test_states_that_patches_take_are_asked_for_in_every_job_that_writes_them(server, model, far, prompts, monkeypatch):
     swap = nv.Patch("query", source=prompts[3], layers=[1, 2])
     monkeypatch.setattr(jobs, "PAYLOAD", 1)
-    found = wire.together([partial(nv.run, far, prompt, swap, remote=True) for prompt in prompts[:2]], True)
+    found = nv.remote.together([partial(nv.run, far, prompt, swap, remote=True) for prompt in prompts[:2]], True)
     assert len(server.jobs) == 2
     here = nv.Patch("query", source=ask(model, 3), layers=[1, 2])
     assert all(same(each.logits, nv.run(model, ask(model, seed), here).logits) for seed, each in enumerate(found))
@@ -298,7 +300,7 @@ def test_an_answer_that_is_none_is_an_error_and_nothing_of_it_is_run(server, far
 
 
 def test_an_answer_to_fewer_questions_is_no_answer(far, prompt):
-    request = wire.Request(task=nv.run, inputs={}, rest=())
+    request = ModelCall(task=nv.run, inputs={}, rest=())
     whole = zipped({"answer": ["mark", [1]]})
     assert jobs.opened(whole, "mark", 1, True) == [1]
     with pytest.raises(ValueError, match="1 answers to 2 requests"):
@@ -320,7 +322,7 @@ def test_a_broken_answer_is_asked_for_again(server, model, far, prompt):
 # words -----------------------------------------------------------------------------------------
 
 OURS = """Traceback (most recent call last):
-  File "/home/someone/site-packages/nnsight_vlm/runner.py", line 123, in on_every_token
+  File "/home/someone/site-packages/nnsight_vlm/device/runner.py", line 123, in on_every_token
     raise ValueError(
 ValueError: the intervention was made for 3 row(s) and the model runs 1
 """
@@ -364,7 +366,7 @@ def test_a_key_that_the_server_repeats_is_not_repeated_by_us(server, far, prompt
 
 def test_troubles_of_the_line_are_worth_another_try():
     for told in ("ConnectError: [Errno 111] Connection refused", "ReadTimeout: timed out", "Server error '502 Bad"):
-        assert words.trouble(told, "").again
+        assert server_errors.explain(told, "").again
 
 
 def test_a_model_that_was_made_in_memory_has_no_name_for_a_server(server):

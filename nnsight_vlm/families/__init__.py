@@ -1,23 +1,24 @@
 """One row per family of vision-language models: where each part lives, and what follows from it."""
 
-from .lookup import check_attention, family, row_of
-from .row import Attends, Family, Stage
-from .sizes import Reach, Shape, part_of, reach, shape
+from .columns import AttentionSpec, Family, Stage
+from .lookup import check_attention, family_of
+from .model_view import Model, ModelView, view_of
+from .reach import Reach
+from .stage_spec import StageSpec
+from .support import unsupported
 from .table import FAMILIES
-from .works import lacking
 
 __all__ = [
     "FAMILIES",
-    "Attends",
+    "AttentionSpec",
     "Family",
+    "Model",
+    "ModelView",
     "Reach",
-    "Shape",
     "Stage",
+    "StageSpec",
     "check_attention",
-    "family",
-    "lacking",
-    "part_of",
-    "reach",
-    "row_of",
-    "shape",
+    "family_of",
+    "unsupported",
+    "view_of",
 ]

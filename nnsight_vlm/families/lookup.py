@@ -1,38 +1,21 @@
-"""From a model to its row, and what to say where there is none."""
+"""From a configuration to its row of the family table, and what to say where there is none."""
 
 from __future__ import annotations
 
 from functools import reduce
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from ..errors import SpecError
-from .row import Family
+from .columns import Family
 from .table import FAMILIES
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 RECURRENT = {"linear_attention", "conv"}
 """Layer types without attention: a state runs through the sequence instead."""
 LAYER_TYPES = RECURRENT | {"full_attention", "sliding_attention", "chunked_attention"}
-_KNOWN: WeakKeyDictionary[Any, tuple[Any, Any, Family]] = WeakKeyDictionary()
-"""A module's config, the decoder's part of it, and its row: found once, for they say how it was built."""
 
 
-def family(model: Any) -> Family:
-    """The row of an nnsight model.
-
-    Raises:
-        SpecError: the model has no row, runs an attention that hides its mask, or has a flag set that
-            nobody has tried the row with.
-    """
-    config, known = model._module.config, _KNOWN.get(model._module)
-    if known is None or known[0] is not config:
-        known = _KNOWN[model._module] = config, config.get_text_config(), row_of(config)
-    check_attention(known[1]._attn_implementation)
-    return known[2]
-
-
-def row_of(config: Any) -> Family:
+def family_of(config: Any) -> Family:
     """The row for a model's config.
 
     Raises:
@@ -52,7 +35,7 @@ def row_of(config: Any) -> Family:
 
 def _advice(config: Any) -> str:
     """What to do where there is no row: a draft of one, if transformers says enough about the model."""
-    from .draft import draft, source
+    from .drafting import draft, source
 
     try:
         found = source(draft(config))
@@ -65,19 +48,19 @@ def _advice(config: Any) -> str:
 
 
 def _is_for(row: Family, config: Any) -> bool:
-    return all(flag(config, path) == value for path, value in row.when.items())
+    return all(config_value(config, path) == value for path, value in row.when.items())
 
 
-def flag(config: Any, path: str) -> Any:
+def config_value(config: Any, path: str) -> Any:
     """A value of the config by its dotted path; None where there is none."""
     return reduce(lambda part, name: getattr(part, name, None), path.split("."), config) if path else config
 
 
 def _check_flags(row: Family, config: Any) -> None:
     for path, tried in row.assumes.items():
-        if flag(config, path) not in tried:
+        if config_value(config, path) not in tried:
             raise SpecError(
-                f"the config says {path}={flag(config, path)!r}, and models of type {row.name!r} were tried with "
+                f"the config says {path}={config_value(config, path)!r}, and models of type {row.name!r} were tried with "
                 f"{', '.join(map(repr, tried))} only; nothing is known to be right here (docs/adding-a-family.md)"
             )
     unknown = set(getattr(config.get_text_config(), "layer_types", None) or ()) - LAYER_TYPES

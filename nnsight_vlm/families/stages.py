@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .row import Attends, Stage
+from .columns import AttentionSpec, Stage
 
 # decoders that differ from the most common one ---------------------------------------------------
 
 PLAIN = Stage()
-NORMED = Stage(attention=Attends(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
+NORMED = Stage(attention=AttentionSpec(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
 """Gemma: what attention and the feed-forward add is normed first."""
 TEXT_MODEL = Stage(entry="model.text_model", layers="model.text_model.layers", embedding="model.text_model")
 CHAMELEON = Stage(entry="model", layers="model.layers", embedding="model.layers.0", config="")
@@ -17,8 +17,8 @@ CHAMELEON = Stage(entry="model", layers="model.layers", embedding="model.layers.
 QFORMER = Stage(
     entry="",
     layers="qformer.encoder.layer",
-    attention=Attends(module="attention.attention", output="attention.E_output.dense"),
-    cross=Attends(
+    attention=AttentionSpec(module="attention.attention", output="attention.E_output.dense"),
+    cross=AttentionSpec(
         module="crossattention.attention",
         output="crossattention.E_output.dense",
         mask="encoder_attention_mask",
@@ -32,7 +32,7 @@ QFORMER = Stage(
 )
 INSTRUCTED = replace(QFORMER, text="qformer_input_ids")
 """A Q-Former that reads the question beside its queries."""
-T5_SELF = Attends(module="layer.0.SelfAttention", output="layer.0.SelfAttention", mask="mask")
+T5_SELF = AttentionSpec(module="layer.0.SelfAttention", output="layer.0.SelfAttention", mask="mask")
 T5_ENCODER = Stage(
     entry="",
     layers="language_model.encoder.block",
@@ -45,7 +45,7 @@ T5_DECODER = Stage(
     entry="language_model.decoder",
     layers="language_model.decoder.block",
     attention=T5_SELF,
-    cross=Attends(module="layer.1.EncDecAttention", output="layer.1.EncDecAttention", mask="mask"),
+    cross=AttentionSpec(module="layer.1.EncDecAttention", output="layer.1.EncDecAttention", mask="mask"),
     mlp="layer.2.DenseReluDense",
     embedding="language_model.decoder.block.0",
     layer_count="num_decoder_layers",
@@ -59,8 +59,8 @@ OPT = Stage(
 INNER = Stage(entry="language_model.model", layers="language_model.model.layers", embedding="language_model.model")
 MLLAMA = replace(
     PLAIN,
-    attention=Attends(layers="not crossing"),
-    cross=Attends(module="cross_attn", output="cross_attn", layers="crossing"),
+    attention=AttentionSpec(layers="not crossing"),
+    cross=AttentionSpec(module="cross_attn", output="cross_attn", layers="crossing"),
     embedding="model.language_model.layers.0",
 )
 BART_ENCODER = Stage(
@@ -75,7 +75,7 @@ BART_ENCODER = Stage(
 BART_DECODER = Stage(
     entry="model.language_model.decoder",
     layers="model.language_model.decoder.layers",
-    cross=Attends(module="encoder_attn", output="encoder_attn"),
+    cross=AttentionSpec(module="encoder_attn", output="encoder_attn"),
     mlp="fc2",
     embedding="model.language_model.decoder.layers.0",
     layer_count="decoder_layers",
@@ -87,8 +87,8 @@ KOSMOS = Stage(
 KOSMOS_RESAMPLER = Stage(
     entry="",
     layers="image_to_text_projection",
-    attention=Attends(layers="none"),
-    cross=Attends(module="x_attn", output="x_attn"),
+    attention=AttentionSpec(layers="none"),
+    cross=AttentionSpec(module="x_attn", output="x_attn"),
     mlp=None,
     embedding=None,
     causal=False,
@@ -98,8 +98,8 @@ KOSMOS_RESAMPLER = Stage(
 PERCEIVER = Stage(
     entry="",
     layers="model.connector.perceiver_resampler.layers",
-    attention=Attends(layers="none"),
-    cross=Attends(),
+    attention=AttentionSpec(layers="none"),
+    cross=AttentionSpec(),
     embedding=None,
     causal=False,
     config="perceiver_config",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .row import Attends, Family, Stage
+from .columns import AttentionSpec, Family, Stage
 from .stages import (
     BART_DECODER,
     BART_ENCODER,
@@ -93,7 +93,7 @@ BLIP: dict[str, Any] = {
     "projector_after": "qformer",
     "grid": "queries",
     "writes_image": True,
-    "lacks": {
+    "limitations": {
         "grid": QUERIES,
         "several images": ONE_IMAGE,
         "prefix": NEEDS_PIXELS,
@@ -111,7 +111,7 @@ TRANSLATES: dict[str, Any] = {
     "tokens": "decoder_input_ids",
     "image_at": "encoder",
     "positions": "own",
-    "lacks": {"grid": QUERIES, "several images": ONE_IMAGE, "packed": TWO_AXES},
+    "limitations": {"grid": QUERIES, "several images": ONE_IMAGE, "packed": TWO_AXES},
 }
 """A decoder with an encoder of its own, behind a Q-Former."""
 
@@ -138,7 +138,7 @@ ROWS = (
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "image"},
         assumes={**TRIED, "vision_feature_select_strategy": ("full",)},
-        lacks={"features": 'a token of a large picture is a mixture of several features; write site="embedding"'},
+        limitations={"features": 'a token of a large picture is a mixture of several features; write site="embedding"'},
     ),
     Family(model_type="vipllava", assumes=TRIED),
     Family(
@@ -158,7 +158,7 @@ ROWS = (
     Family(
         model_type="qwen3_vl",
         **QWEN,
-        lacks={
+        limitations={
             "features": "the image enters the first layers again (DeepStack), so a write at the projector alone leaves "
             'it in; write site="residual" in a layer behind them',
             "embedded": "the image enters the first layers again (DeepStack)",
@@ -166,25 +166,25 @@ ROWS = (
     ),
     Family(
         model_type="qwen3_5",
-        stages={"decoder": Stage(attention=Attends(layers="typed"))},
+        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
         **QWEN,
     ),
     Family(
         model_type="glm4v",
-        stages={"decoder": Stage(attention=Attends(output="post_self_attn_layernorm"), mlp="post_mlp_layernorm")},
+        stages={"decoder": Stage(attention=AttentionSpec(output="post_self_attn_layernorm"), mlp="post_mlp_layernorm")},
         **QWEN,
     ),
     Family(
         **PALIGEMMA,
         when={"text_config.model_type": "gemma"},
-        lacks={"packed": ONE_BLOCK},
+        limitations={"packed": ONE_BLOCK},
     ),
     Family(
         **PALIGEMMA,
         name="paligemma2",
         when={"text_config.model_type": "gemma2"},
         stages={"decoder": NORMED},
-        lacks={
+        limitations={
             "packed": ONE_BLOCK,
             "sdpa": "its scores are soft-capped, which transformers' sdpa cannot do",
             "static cache": "transformers fails itself",
@@ -205,7 +205,7 @@ ROWS = (
         projector="model.embed_vision",
         grid="soft tokens",
         assumes={"text_config.altup_active_idx": (0,)},
-        lacks={"features": TWO_CALLS, "embedded": PER_LAYER},
+        limitations={"features": TWO_CALLS, "embedded": PER_LAYER},
     ),
     Family(
         **GEMMA4,
@@ -218,7 +218,7 @@ ROWS = (
         **GEMMA4,
         name="gemma4-causal",
         when={"text_config.use_bidirectional_attention": None},
-        lacks={"embedded": PER_LAYER},
+        limitations={"embedded": PER_LAYER},
     ),
     Family(**IDEFICS3, model_type="idefics3"),
     Family(**IDEFICS3, model_type="smolvlm"),
@@ -230,7 +230,7 @@ ROWS = (
         grid="crop latents",
         inputs={"pixel_values": "row", "pixel_attention_mask": "row"},
         needs=("pixel_attention_mask",),
-        lacks={"grid": LATENTS},
+        limitations={"grid": LATENTS},
         assumes=TRIED,
     ),
     Family(**SIZED, model_type="mistral3", assumes=TRIED),
@@ -281,12 +281,12 @@ ROWS = (
         image_at="cross",
         inputs={"pixel_values": "row", "aspect_ratio_ids": "row", "aspect_ratio_mask": "row"},
         needs=("cross_attention_mask",),
-        lacks={"embedded": "the image does not enter with the text"},
+        limitations={"embedded": "the image does not enter with the text"},
     ),
     Family(
         model_type="florence2",
         stages={"encoder": BART_ENCODER, "decoder": BART_DECODER},
-        **{**TRANSLATES, "lacks": {"several images": ONE_IMAGE, "packed": TWO_AXES}},
+        **{**TRANSLATES, "limitations": {"several images": ONE_IMAGE, "packed": TWO_AXES}},
         grid="pooled square",
         writes_image=True,
         assumes={"text_config.model_type": ("bart",)},
@@ -301,7 +301,7 @@ ROWS = (
         writes_image=True,
         positions="own",
         assumes={"text_config.add_cross_attention": (False,)},
-        lacks={
+        limitations={
             "grid": LATENTS,
             "several images": ONE_IMAGE,
             "packed": INSIDE,
@@ -314,7 +314,7 @@ ROWS = (
         grid="tile latents",
         inputs={"pixel_values": "piece", "pixel_mask": "piece"},
         needs=("pixel_mask",),
-        lacks={
+        limitations={
             "grid": "they are latents, and the projector that makes them hides which patches they read "
             "(torch.nn.MultiheadAttention)"
         },
@@ -334,24 +334,26 @@ ROWS = (
         grid="broken rows",
         writes_image=True,
         inputs={"image_patches": "piece"},
-        lacks={"several images": ONE_IMAGE},
+        limitations={"several images": ONE_IMAGE},
     ),
     Family(
         model_type="chameleon",
         when={"swin_norm": False},
         stages={"decoder": CHAMELEON},
         projector=None,
-        lacks={"features": CODEBOOK},
+        limitations={"features": CODEBOOK},
     ),
     Family(
         model_type="chameleon",
         name="chameleon-swin",
         when={"swin_norm": True},
         stages={
-            "decoder": replace(CHAMELEON, attention=Attends(output="input_layernorm"), mlp="post_attention_layernorm")
+            "decoder": replace(
+                CHAMELEON, attention=AttentionSpec(output="input_layernorm"), mlp="post_attention_layernorm"
+            )
         },
         projector=None,
-        lacks={"features": CODEBOOK},
+        limitations={"features": CODEBOOK},
     ),
     Family(model_type="got_ocr2", grid="tiles by run", inputs={"pixel_values": "piece"}, assumes=TRIED),
     Family(
@@ -360,14 +362,14 @@ ROWS = (
         grid="tiles by mark",
         inputs={"pixel_values": "piece"},
         assumes={**TRIED, "vision_config.tokenize_function": ("softmax",)},
-        lacks={"prefix": "the tower makes the token behind an image too"},
+        limitations={"prefix": "the tower makes the token behind an image too"},
     ),
     Family(
         model_type="lfm2_vl",
-        stages={"decoder": Stage(attention=Attends(layers="typed"), mlp="feed_forward")},
+        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"), mlp="feed_forward")},
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
-        lacks={"features": 'the projector runs once for every tile; write site="embedding"'},
+        limitations={"features": 'the projector runs once for every tile; write site="embedding"'},
     ),
     Family(
         model_type="fast_vlm",

@@ -51,7 +51,7 @@ def nowhere(count: int) -> np.ndarray:
     return np.full((count, 3), -1, dtype=int)
 
 
-def whole(rows: int, columns: int, tile: int = 0) -> np.ndarray:
+def full_tile(rows: int, columns: int, tile: int = 0) -> np.ndarray:
     """Places of all cells of a tile, row by row."""
     down, across = np.divmod(np.arange(rows * columns), max(columns, 1))
     return np.stack([np.full_like(down, tile), down, across], axis=1)
@@ -59,5 +59,5 @@ def whole(rows: int, columns: int, tile: int = 0) -> np.ndarray:
 
 def in_order(shapes: Sequence[Shape], before: int = 0, patches: int = 0) -> Cells:
     """Whole tiles end to end, behind tokens that saw no one place."""
-    tiles = [whole(rows, columns, tile) for tile, (rows, columns) in enumerate(shapes)]
+    tiles = [full_tile(rows, columns, tile) for tile, (rows, columns) in enumerate(shapes)]
     return Cells(np.concatenate([nowhere(before), *tiles]), tuple(shapes), patches)

@@ -17,13 +17,14 @@ from einops import rearrange
 from transformers.vision_utils import get_vision_window_index
 
 from ..errors import SpecError
+from ..families import view_of
 from .cells import Cells, Shape, in_order
 from .tokens import check_total, counts, marked
 
 
 def merged(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """`image_grid_thw` counts patches; `spatial_merge_size` of them each way are one token."""
-    vision = model._module.config.vision_config
+    vision = view_of(model).config.vision_config
     side = vision.spatial_merge_size
     grids = _rows_of(inputs, "image_grid_thw")
     images = [
@@ -34,7 +35,7 @@ def merged(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
 
 def merged_windows(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """The same where the merger works window by window: its output is put into the order of the tokens later."""
-    vision = model._module.config.vision_config
+    vision = view_of(model).config.vision_config
     sizes = vision.spatial_merge_size, vision.window_size, vision.patch_size
     grids = torch.as_tensor(inputs.get("image_grid_thw", torch.zeros(0, 3, dtype=torch.long)))
     orders = [get_vision_window_index(grid[None], *sizes)[0].argsort().cpu().numpy() for grid in grids]
@@ -48,7 +49,7 @@ def shaped(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     Raises:
         SpecError: tiles that the tokens do not share out among the images.
     """
-    side = model._module.config.downsample_factor
+    side = view_of(model).config.downsample_factor
     shapes = [(high // side, wide // side) for high, wide in _rows_of(inputs, "spatial_shapes")]
     lengths = [len(positions) for positions in _image_runs(model, inputs, len(shapes))]
     return _counted([in_order(tiles) for tiles in _shared_out(shapes, lengths)], model, inputs)
@@ -56,14 +57,14 @@ def shaped(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
 
 def pooled(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """`image_position_ids` are each patch's column and row, -1 for padding; `pooling_kernel_size` each way are one."""
-    side = model._module.config.vision_config.pooling_kernel_size
+    side = view_of(model).config.vision_config.pooling_kernel_size
     sizes = _extents(inputs.get("image_position_ids"))
     return _counted([in_order([(high // side, wide // side)]) for high, wide in sizes], model, inputs)
 
 
 def merged_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
     """One tile from patches in the order of the merger, each repeated for the frames that a still picture is made."""
-    vision = model._module.config.vision_config
+    vision = view_of(model).config.vision_config
     merge, frames, side = vision.spatial_merge_size, vision.temporal_patch_size, vision.patch_size
     patches = torch.as_tensor(seen["pixel_values"])
     _, high, wide = _rows_of(seen, "image_grid_thw")[0]
@@ -93,7 +94,7 @@ def pooled_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
 
 def _unpatched(model: Any, seen: Mapping[str, Any], shapes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """`[c, height, width]` of each tile's patches, padding left out; a patch's numbers go row, column, colour."""
-    side = model._module.config.vision_config.patch_size
+    side = view_of(model).config.vision_config.patch_size
     return [
         rearrange(tile[: high * wide], "(row column) (y x c) -> c (row y) (column x)", row=high, y=side, x=side)
         for tile, (high, wide) in zip(torch.as_tensor(seen["pixel_values"]), shapes, strict=True)

@@ -12,9 +12,9 @@ from einops import rearrange
 
 from ..errors import SpecError
 from . import flexible, resampled, rows, split, tiled
+from .calibration import ALONE, Rehearsal, Span, boxes, full_picture, processed
 from .cells import Cells
 from .grid import Grid
-from .origins import ALONE, Rehearsal, Span, boxes, processed, whole
 
 
 def every_tile(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:  # noqa: ARG001
@@ -85,7 +85,7 @@ def grid_of(model: Any, kind: str, cells: Cells, positions: tuple[int, ...], siz
     """
     layout = GRIDS[kind]
     ways = (partial(_rehearsed, model, layout, size, rehearsal) for rehearsal in layout.rehearsals)
-    rehearsed = next((way for way in ways if len(way(whole(size))) == len(cells.shapes)), None)
+    rehearsed = next((way for way in ways if len(way(full_picture(size))) == len(cells.shapes)), None)
     if rehearsed is None:
         raise SpecError(
             f"the encoding has {len(cells.shapes)} tile(s) of this picture of {size} pixels, and the processor makes "

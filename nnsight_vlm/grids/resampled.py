@@ -17,7 +17,8 @@ from einops import rearrange
 from torch.nn import functional
 
 from ..errors import SpecError
-from .cells import Cells, nowhere, whole
+from ..families import view_of
+from .cells import Cells, full_tile, nowhere
 from .tokens import counts, marked, runs, shares
 
 Inputs = Mapping[str, torch.Tensor]
@@ -28,20 +29,20 @@ Inputs = Mapping[str, torch.Tensor]
 
 def queries(model: Any, inputs: Inputs) -> list[Cells]:
     """The query tokens of a Q-Former: equally many an image (BLIP-2, InstructBLIP)."""
-    each = int(model._module.config.num_query_tokens)
+    each = int(view_of(model).config.num_query_tokens)
     return [Cells(nowhere(each)) for total in counts(model, inputs) for _ in range(shares(total, each))]
 
 
 def masked_latents(model: Any, inputs: Inputs) -> list[Cells]:
     """Latents that a mask of their own marks: they have no one token id (Kosmos-2)."""
-    each = int(model._module.config.latent_query_num)
+    each = int(view_of(model).config.latent_query_num)
     totals = inputs["image_embeds_position_mask"].sum(1).tolist()
     return [Cells(nowhere(each)) for total in totals for _ in range(shares(int(total), each))]
 
 
 def crop_latents(model: Any, inputs: Inputs) -> list[Cells]:
     """Latents of one crop, or of four quarters and the whole (Idefics2)."""
-    each = int(model._module.config.perceiver_config.resampler_n_latents)
+    each = int(view_of(model).config.perceiver_config.resampler_n_latents)
     return [Cells(nowhere(each * crops)) for crops in split_crops(model, inputs)]
 
 
@@ -57,8 +58,8 @@ def pooled_square(model: Any, inputs: Inputs) -> list[Cells]:
     Raises:
         SpecError: the image tokens of a row are no such images.
     """
-    rows, columns = _convolved(model._module.config.vision_config, inputs["pixel_values"].shape[-2:])
-    places = np.concatenate([nowhere(1), whole(rows, columns)])
+    rows, columns = _convolved(view_of(model).config.vision_config, inputs["pixel_values"].shape[-2:])
+    places = np.concatenate([nowhere(1), full_tile(rows, columns)])
     totals = counts(model, inputs)
     return [Cells(places, ((rows, columns),)) for total in totals for _ in range(shares(total, len(places)))]
 
@@ -67,7 +68,7 @@ def pooled_square_crops(model: Any, seen: Mapping[str, torch.Tensor]) -> list[to
     """The picture half a cell further down and right: a strided convolution looks around its cell's first pixel."""
     pixels = torch.as_tensor(seen["pixel_values"])[0]
     height, width = pixels.shape[-2:]
-    rows, columns = _convolved(model._module.config.vision_config, (height, width))
+    rows, columns = _convolved(view_of(model).config.vision_config, (height, width))
     down, right = height // rows // 2, width // columns // 2
     return [functional.pad(pixels, (right, 0, down, 0))[:, :height, :width]]
 
@@ -88,7 +89,7 @@ def tile_keys(model: Any, inputs: Inputs) -> list[Cells]:
 
     The columns of a row's images follow each other; a row of fewer images than another is filled up.
     """
-    vision = model._module.config.vision_config
+    vision = view_of(model).config.vision_config
     side = vision.image_size // vision.patch_size
     real = (inputs["aspect_ratio_ids"] > 0).flatten().tolist()
     tiles = inputs["aspect_ratio_mask"].flatten(0, 1)
@@ -96,7 +97,7 @@ def tile_keys(model: Any, inputs: Inputs) -> list[Cells]:
 
 
 def _tile_keys(real: int, tiles: int, side: int) -> Cells:
-    places = [np.concatenate([nowhere(1), whole(side, side, tile)]) for tile in range(real)]
+    places = [np.concatenate([nowhere(1), full_tile(side, side, tile)]) for tile in range(real)]
     missing = nowhere((tiles - real) * (side * side + 1))
     return Cells(np.concatenate([*places, missing]), ((side, side),) * real)
 
@@ -117,19 +118,19 @@ def square_patches(model: Any, inputs: Inputs) -> list[Cells]:
 
 def square_patches_latents(model: Any, inputs: Inputs) -> list[Cells]:
     """Keys of a resampler that reads 1 CLS, the patches of an image and its own latents (Kosmos-2)."""
-    return _read_patches(model, inputs, latents=int(model._module.config.latent_query_num))
+    return _read_patches(model, inputs, latents=int(view_of(model).config.latent_query_num))
 
 
 def _read_patches(model: Any, inputs: Inputs, latents: int) -> list[Cells]:
-    pixels, patch = inputs["pixel_values"], model._module.config.vision_config.patch_size
+    pixels, patch = inputs["pixel_values"], view_of(model).config.vision_config.patch_size
     rows, columns = (edge // patch for edge in pixels.shape[-2:])
-    places = np.concatenate([nowhere(1), whole(rows, columns), nowhere(latents)])
+    places = np.concatenate([nowhere(1), full_tile(rows, columns), nowhere(latents)])
     return [Cells(places, ((rows, columns),)) for _ in range(len(pixels))]
 
 
 def crop_patches(model: Any, inputs: Inputs) -> list[Cells]:
     """Keys of a resampler that reads a padded crop and its own latents; half patches are closed (Idefics2)."""
-    config = model._module.config
+    config = view_of(model).config
     patch, latents = config.vision_config.patch_size, int(config.perceiver_config.resampler_n_latents)
     pixels = rearrange(inputs["pixel_values"], "row crop c h w -> (row crop) c h w")
     real = pixels.flatten(1).any(1)  # as the model tells crops from what fills a row up
@@ -142,7 +143,7 @@ def crop_patches(model: Any, inputs: Inputs) -> list[Cells]:
         whole_image = tuple(shapes[crop] for crop in image)
         for tile, (rows, columns) in enumerate(whole_image):
             places = nowhere(height * wide + latents)
-            covered = whole(rows, columns, tile)
+            covered = full_tile(rows, columns, tile)
             places[covered[:, 1] * wide + covered[:, 2]] = covered
             found.append(Cells(places, whole_image))
     return found
@@ -150,7 +151,7 @@ def crop_patches(model: Any, inputs: Inputs) -> list[Cells]:
 
 def crop_patches_crops(model: Any, seen: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     """The crops of a picture, cut to whole patches: what is left over has no key."""
-    patch = model._module.config.vision_config.patch_size
+    patch = view_of(model).config.vision_config.patch_size
     pixels, masks = (torch.as_tensor(seen[name])[0] for name in ("pixel_values", "pixel_attention_mask"))
     sizes = [(int(mask[:, 0].sum()) // patch * patch, int(mask[0].sum()) // patch * patch) for mask in masks]
     return [crop[:, :height, :width] for crop, (height, width) in zip(pixels, sizes, strict=True)]
@@ -170,7 +171,7 @@ def split_crops(model: Any, inputs: Inputs) -> list[int]:
     Raises:
         SpecError: it cannot be known without the processor, or does not fit the tokens.
     """
-    each = int(model._module.config.perceiver_config.resampler_n_latents)
+    each = int(view_of(model).config.perceiver_config.resampler_n_latents)
     totals = [shares(count, each) for count in counts(model, inputs)]
     if model.processor is None and max(totals, default=0) > 1:
         raise SpecError(
@@ -182,7 +183,7 @@ def split_crops(model: Any, inputs: Inputs) -> list[int]:
 
 
 def _aria_queries(model: Any, inputs: Inputs) -> int:
-    config = model._module.config
+    config = view_of(model).config
     height, width = (edge // config.vision_config.patch_size for edge in inputs["pixel_values"].shape[-2:])
     return int(config.projector_patch_to_query_dict[height * width])
 

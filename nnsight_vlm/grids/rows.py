@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import SpecError
+from ..families import view_of
 from .cells import Cells, in_order
 from .tokens import counts, marked, runs
 
@@ -41,7 +42,7 @@ def sized(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     tokens = counts(model, inputs)
     if not sum(tokens):
         return []
-    config = model._module.config
+    config = view_of(model).config
     high, wide = (side * getattr(config, "spatial_merge_size", 1) for side in _pair(config.vision_config.patch_size))
     shapes = [(height // high, width // wide) for height, width in _given(inputs, "image_sizes").tolist()]
     _check_shares(tokens, [rows * columns for rows, columns in shapes])
@@ -84,7 +85,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 def _map_shape(model: Any, tokens: int, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns by the tower's patches; where it has none, those of square blocks."""
-    vision = getattr(model._module.config, "vision_config", None)
+    vision = getattr(view_of(model).config, "vision_config", None)
     patch = getattr(vision, "patch_size", None)
     if patch is None:
         rows = max(round((tokens * size[0] / size[1]) ** 0.5), 1)

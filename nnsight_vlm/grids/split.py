@@ -16,7 +16,8 @@ import torch
 from einops import rearrange
 
 from ..errors import SpecError
-from .cells import Cells, in_order, whole
+from ..families import view_of
+from .cells import Cells, full_tile, in_order
 from .tokens import marked, shares
 
 Tile = np.ndarray
@@ -44,7 +45,7 @@ class Split:
 
     def lay(self, model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
         """Where the tokens of each image lie, rows in order, images in order."""
-        config = model._module.config
+        config = view_of(model).config
         rows = inputs["input_ids"].tolist()
         tiles = [_tiles(line, self.tokens(config)) for line in marked(model, inputs)]
         return [
@@ -103,7 +104,7 @@ def _joined(tiles: Sequence[Tile], columns: int) -> Cells:
     tile_row, tile_column, row, column = np.indices((rows, columns, side, side)).reshape(4, -1)
     canvas = np.stack([np.zeros_like(row), tile_row * side + row, tile_column * side + column], axis=1)
     shapes = ((rows * side, columns * side), (side, side))
-    return Cells(places=np.concatenate([canvas, whole(side, side, tile=1)]), shapes=shapes, patches=len(tiles))
+    return Cells(places=np.concatenate([canvas, full_tile(side, side, tile=1)]), shapes=shapes, patches=len(tiles))
 
 
 def canvas_crops(_: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -117,7 +118,7 @@ def canvas_crops(_: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
 
 def _marker(model: Any, names: Sequence[str]) -> int:
     """The id of a marker token."""
-    known = getattr(model._module.config, names[0], None)
+    known = getattr(view_of(model).config, names[0], None)
     if known is not None:
         return int(known)
     tokenizer = _tokenizer(model)

@@ -22,7 +22,8 @@ from einops import rearrange
 from transformers.image_processing_utils import select_best_resolution
 
 from ..errors import SpecError
-from .cells import Cells, in_order, nowhere, whole
+from ..families import view_of
+from .cells import Cells, full_tile, in_order, nowhere
 from .tokens import check_total, counts, marked, runs, shares
 
 NOWHERE = -1
@@ -45,7 +46,7 @@ def tiles_by_run(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
 def tiles_by_mark(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     """A token of its own opens every image, and other tokens may lie between its tiles: Ovis2's indicators."""
     side = _tile_side(model, inputs)
-    opening = int(model._module.config.visual_indicator_token_ids[0])
+    opening = int(view_of(model).config.visual_indicator_token_ids[0])
     openings = np.asarray((inputs["input_ids"] == opening).cpu())
     lines = zip(marked(model, inputs), openings, strict=True)
     return [_whole_tiles(length, side) for image, opens in lines for length in _opened(image, opens)]
@@ -87,7 +88,7 @@ def anyres(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
     The canvas counts as one tile, cut to what the model kept of it (see `anyres_crops`). Where the
     encoding says that its row has several images (`batch_num_images`), they have no canvas.
     """
-    config = model._module.config
+    config = view_of(model).config
     tokens = sum(counts(model, inputs))
     if not tokens:
         return []
@@ -108,7 +109,7 @@ def anyres_crops(model: Any, seen: Any) -> list[torch.Tensor]:
     `seen` is of one picture; for an image beside others in its prompt (LLaVA-OneVision), which has
     no canvas, give the image processor `[[picture, picture]]`.
     """
-    config = model._module.config
+    config = view_of(model).config
     patch = config.vision_config.patch_size
     patched = _side(config) * patch  # SigLIP's 384 pixels are 27 patches of 14, and 6 pixels that no patch sees
     pixels = torch.as_tensor(seen["pixel_values"])[0, ..., :patched, :patched]
@@ -155,9 +156,9 @@ def _kept(config: Any, size: tuple[int, ...]) -> tuple[int, int]:
 
 def _stitched(config: Any, size: tuple[int, int]) -> Cells:
     side, (rows, columns) = _side(config), _kept(config, size)
-    canvas = whole(rows, columns + 1, tile=1)
+    canvas = full_tile(rows, columns + 1, tile=1)
     canvas[canvas[:, 2] == columns] = NOWHERE
-    places = np.concatenate([whole(side, side), canvas])
+    places = np.concatenate([full_tile(side, side), canvas])
     down, across = _canvas(config, size)
     return Cells(
         places,
@@ -178,5 +179,5 @@ def _sources(places: np.ndarray, side: int, across: int, margins: tuple[int, int
 
 def _unstitched(config: Any) -> Cells:
     side = _side(config)
-    places = np.concatenate([whole(side, side), nowhere(1)])
+    places = np.concatenate([full_tile(side, side), nowhere(1)])
     return Cells(places, ((side, side),), sources=_sources(places, side, 1, (0, 0)), features=side * side)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
+from ..families import view_of
 
 
 def marked(model: Any, inputs: Mapping[str, Any]) -> np.ndarray:
     """`[row, token]`: where the encoding has image tokens; a video's frames may bear the same token (GLM-V)."""
-    found = inputs["input_ids"] == model._module.config.image_token_id
+    found = inputs["input_ids"] == view_of(model).config.image_token_id
     kinds = inputs.get("mm_token_type_ids")
     return np.asarray((found if kinds is None else found & (kinds != 2)).cpu())
 

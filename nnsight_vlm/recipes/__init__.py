@@ -5,14 +5,14 @@ matched random controls beside what it measures (column `control`; `"none"` is t
 `per_image=True` gives the rows behind the means.
 """
 
-from .attention_share import attention_share
-from .common import Work
-from .knockout_windows import knockout_windows
-from .patch_grounding import patch_grounding
-from .patch_knockout import patch_knockout
-from .prompt_ablation import prompt_ablation
-from .query_patching import Pair, query_patching
+from .layer_windows import knockout_windows
+from .object_patches import patch_knockout
+from .prompt_parts import prompt_ablation
+from .query_states import Pair, query_patching
+from .token_groups import attention_share
+from .word_patches import patch_grounding
 from .words import Thing, content_words, shape_objects, shape_truth, vocabulary
+from .work import Work
 
 __all__ = [
     "Pair",

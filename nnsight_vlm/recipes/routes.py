@@ -6,25 +6,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..interventions import Knockout, Patch
-from ..prompts import Prompt
-from ..rows import Where
-from .common import NONE, Case
-from .where import (
+from ..prompts.prompt import Prompt
+from ..prompts.token_map import Where
+from ..specs.interventions import Knockout, Patch
+from .controls import (
     another,
     blinded,
     equal_windows,
-    home,
     layers_of,
     lies_outside,
     matched_positions,
     middle_half,
     outside,
+    owning_stage,
     readers_of,
     rng_of,
     spell_layers,
     with_picture_of,
 )
+from .work import NONE, Case
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->last", "image->text")
 FORMS = ("block", "allow")
@@ -155,6 +155,6 @@ class _Plan:
         source = None if lender is None else with_picture_of(prompt, self.prompts[lender])
         if source is None:
             return
-        swap = Patch("query", source=source, stage=home(prompt, "query")[0])
+        swap = Patch("query", source=source, stage=owning_stage(prompt, "query")[0])
         case = self._cut(route, "block", "all", route.layers, ANOTHER_QUERY)
         yield Case(labels=case.labels, intervention=Knockout("image", "generated", layers=route.layers) | swap)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
+from ..families import view_of
 from ..shapes.language import parse
 from ..shapes.model import checkpoint
 from ..shapes.world import Scene
@@ -99,7 +100,7 @@ def vocabulary(names: Sequence[str]) -> Vocabulary:
 
 def default_objects(model: Any) -> Objects:
     """The parser of the synthetic world for an embedded model, content words for any other."""
-    name = str(getattr(model._module.config, "_name_or_path", ""))
+    name = str(getattr(view_of(model).config, "_name_or_path", ""))
     return shape_objects if name and Path(name).parent == checkpoint("shapes").parent else content_words
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import pandas as pd
 
 from ..errors import SpecError
-from ..recipes.common import FORMAT, Work, model_digest
-from ..wire import Remote
+from ..identity import model_digest
+from ..recipes.journal import FORMAT
+from ..recipes.work import Work
+from ..remote.model_call import Remote
 from . import folder as files
 from .claims import judge
 from .figures import draw
-from .study import QUERY, Request, gather, known_model, load, picture_names, steps
+from .study import QUERY, ReportConfig, gather, known_model, load, picture_names, steps
 from .summary import markdown
 
 __all__ = ["Report", "write_report"]
@@ -82,7 +84,7 @@ def write_report(
         SpecError: before the model is loaded: no pictures, a folder that cannot be written to or
             that holds another report, numbers out of range.
     """
-    request = Request(
+    request = ReportConfig(
         model=model,
         images=images,
         query=query,
@@ -103,7 +105,7 @@ def write_report(
     return _write(place, loaded, request, steps(loaded, study, request), study, progress)
 
 
-def _write(place: Path, model: Any, request: Request, todo: Any, study: Any, progress: bool) -> Report:
+def _write(place: Path, model: Any, request: ReportConfig, todo: Any, study: Any, progress: bool) -> Report:
     _same_model(place, model)
     per_image: dict[str, pd.DataFrame] = {}
     frames: dict[str, pd.DataFrame] = {}

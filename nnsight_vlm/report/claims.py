@@ -42,10 +42,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..frames import RESAMPLES
-from ..recipes.common import NONE
-from ..recipes.patch_grounding import MIDDLE
 from ..recipes.routes import ANOTHER_QUERY
+from ..recipes.word_patches import MIDDLE
+from ..recipes.work import NONE
+from ..statistics import RESAMPLES
 
 FEWEST = 8
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided at this sample size"

@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from .. import plots
-from ..engine import generations
 from ..errors import SpecError
 from ..plots import Overlay, draw_overlays
-from ..recipes.patch_grounding import patch_maps
-from ..recipes.where import has_sight, layers_of, middle_half, sight
+from ..recipes.controls import has_sight, layers_of, middle_half, patch_source
+from ..recipes.word_patches import patch_maps
 from ..recipes.words import default_objects
-from ..wire import Remote, together
+from ..remote.batching import together
+from ..remote.model_call import Remote
+from ..sweeping.answers import generations
 from .study import Study
 
 EXAMPLES = 3
@@ -73,7 +74,7 @@ def word_maps(
     if not places:
         return []
     wanted = middle_half(layers_of(model, prompt, "image")) if layers is None else layers
-    stage, grid = sight(prompt)
+    stage, grid = patch_source(prompt)
     queries = sorted({place - 1 for place in places})
     maps = patch_maps(model, answer.prompt, queries, stage, grid, layers=wanted, remote=remote).mean(0)
     named = zip([name for name in names if _last_token(answer.prompt, name) is not None], places, strict=True)

@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import SpecError
-from ..files import whole
-from ..recipes.common import write_frame
+from ..storage import atomic_write, write_frame
 
 SETTINGS = "report-settings.json"
 OURS = ("parts", "frames", "figures", SETTINGS, "claims.csv", "claims.parquet", "report.md")
@@ -82,7 +81,7 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, as a whole or not at all."""
-    with whole(path) as fresh:
+    with atomic_write(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
 
 
@@ -94,5 +93,5 @@ def write_both(frame: pd.DataFrame, path: Path) -> None:
 
 def write_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG, as a whole or not at all."""
-    with whole(path) as fresh:
+    with atomic_write(path) as fresh:
         figure.savefig(fresh, dpi=160, format="png", bbox_inches="tight")

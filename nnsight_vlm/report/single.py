@@ -8,17 +8,18 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from ..encoding import encode
-from ..engine import generate, run
 from ..errors import SpecError
-from ..interventions import CLEAN, Allow, Knockout
-from ..layers import Layers
+from ..execution.decoding import generate
+from ..execution.forward import run
+from ..lowering.layers import Layers
 from ..plots import Overlay, answer_map, draw_overlays
-from ..recipes.patch_knockout import patch_knockout
-from ..recipes.where import equal_windows, has_sight, layers_of, sight, spell_layers
+from ..prompts.encoding import encode
+from ..prompts.token_text import spell
+from ..recipes.controls import equal_windows, has_sight, layers_of, patch_source, spell_layers
+from ..recipes.object_patches import patch_knockout
 from ..recipes.words import default_objects
-from ..spelling import spell
-from ..sweep import answer_token, sweep
+from ..specs.interventions import CLEAN, Allow, Knockout
+from ..sweeping.table import answer_token, sweep
 from .figures import word_maps
 from .folder import write_figure
 from .study import load
@@ -105,7 +106,7 @@ def knockout_one(
     table = _windows(model, prompt, source, target, layers, token)
     overlay = None
     if source.startswith("image") and has_sight(prompt):
-        stage, grid = sight(prompt)
+        stage, grid = patch_source(prompt)
         chosen: dict[str, Any] = {"target": target, "layers": layers} if stage == "decoder" else {}
         patches = patch_knockout(model, prompt, answer=token, **chosen)
         lost = -patches["logprob_change"].to_numpy()

@@ -10,23 +10,23 @@ from typing import Any
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from ..encoding import encode
 from ..errors import SpecError
-from ..models import load as load_model
-from ..prompts import Prompt
+from ..loading import load as load_model
+from ..prompts.encoding import encode
+from ..prompts.prompt import Prompt
 from ..recipes import Pair, attention_share, knockout_windows, patch_grounding, prompt_ablation, query_patching
-from ..recipes.attention_share import summary as share_summary
-from ..recipes.common import Work
-from ..recipes.knockout_windows import summary as knockout_summary
-from ..recipes.patch_grounding import summary as grounding_summary
-from ..recipes.prompt_ablation import summary as ablation_summary
-from ..recipes.query_patching import summary as patching_summary
+from ..recipes.controls import has_sight
+from ..recipes.layer_windows import summary as knockout_summary
+from ..recipes.prompt_parts import summary as ablation_summary
+from ..recipes.query_states import summary as patching_summary
 from ..recipes.routes import default_routes
-from ..recipes.where import has_sight
+from ..recipes.token_groups import summary as share_summary
+from ..recipes.word_patches import summary as grounding_summary
 from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabulary
+from ..recipes.work import Work
+from ..remote.model_call import Remote
 from ..shapes import pair, scene
 from ..shapes.model import CHECKPOINTS, checkpoint
-from ..wire import Remote
 from .claims import FEWEST
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -39,7 +39,7 @@ TRIES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class ReportConfig:
     """What the user asked for; see `report.write_report`."""
 
     model: str = "shapes"
@@ -53,7 +53,7 @@ class Request:
     chunk: int = 4
     remote: Remote = False
 
-    def checked(self) -> Request:
+    def checked(self) -> ReportConfig:
         """The request, its pictures found and seen to be pictures.
 
         Raises:
@@ -142,7 +142,7 @@ def load(name: str, remote: Remote = False) -> Any:
         raise SpecError(f"cannot load the model {name!r}: {str(error).strip().splitlines()[0]}") from error
 
 
-def gather(model: Any, request: Request) -> Study:
+def gather(model: Any, request: ReportConfig) -> Study:
     """Encode a request's pictures: a folder's, or synthetic scenes with their truths and pairs."""
     names = vocabulary(request.objects) if request.objects else None
     if request.images is not None:
@@ -181,7 +181,7 @@ class Step:
     sum_up: Callable[[pd.DataFrame], pd.DataFrame]
 
 
-def steps(model: Any, study: Study, request: Request) -> list[Step]:
+def steps(model: Any, study: Study, request: ReportConfig) -> list[Step]:
     """The recipes that a study permits, in the order in which they run."""
     common: dict[str, Any] = {"seed": request.seed, "per_image": True, "remote": request.remote}
     words: dict[str, Any] = {**common, "max_new_tokens": request.max_new_tokens, "rows": request.rows}
@@ -228,7 +228,7 @@ def steps(model: Any, study: Study, request: Request) -> list[Step]:
     return found
 
 
-def picture_names(request: Request) -> Sequence[str]:
+def picture_names(request: ReportConfig) -> Sequence[str]:
     """What each image number of the frames is: a file name, or a scene's seed."""
     if request.images is not None:
         return [path.name for path in find_pictures(Path(request.images))]

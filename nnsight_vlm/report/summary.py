@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from .claims import FEWEST
-from .study import Request
+from .study import ReportConfig
 
 FIGURE_TITLES = {
     "claims": "The claims: number, 95 % interval and threshold; controls in grey",
@@ -49,7 +49,7 @@ def claim_lines(claims: pd.DataFrame) -> list[tuple[str, str, str, str, str, boo
 
 
 def markdown(
-    request: Request,
+    request: ReportConfig,
     claims: pd.DataFrame,
     frames: Mapping[str, pd.DataFrame],
     per_image: Mapping[str, pd.DataFrame],
@@ -67,7 +67,7 @@ def markdown(
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _head(request: Request, per_image: Mapping[str, pd.DataFrame]) -> str:
+def _head(request: ReportConfig, per_image: Mapping[str, pd.DataFrame]) -> str:
     images = int(per_image["knockout_windows"]["image"].nunique())
     source = f"the pictures in `{request.images}`" if request.images else f"synthetic scenes (seed {request.seed})"
     return (
@@ -104,7 +104,7 @@ def _definitions(claims: pd.DataFrame) -> str:
     )
 
 
-def _quality(frames: Mapping[str, pd.DataFrame], request: Request) -> str:
+def _quality(frames: Mapping[str, pd.DataFrame], request: ReportConfig) -> str:
     """How good the model is at all: without that, no claim about it means much."""
     frame = frames["knockout_windows"]
     lines = ["| description | precision | recall | F1 | objects named |", "|---|---|---|---|---|"]

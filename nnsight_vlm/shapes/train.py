@@ -36,7 +36,7 @@ from .packing import (
     packed_attention,
     pixels,
 )
-from .stages import Stage, optimisers
+from .training_stages import TrainingStage, optimisers
 from .world import CELLS, FIRST_TRAINING_SEED, PIXELS, Scene, scene
 
 AttentionInterface.register("shapes_packed", packed_attention)
@@ -173,7 +173,9 @@ def see(model: LlavaForConditionalGeneration, settings: Settings, out: Path, dev
         shares = [hits[labels[..., n] >= 0].float().mean() for n, hits in enumerate(right)]
         return {name: round(float(share), 4) for name, share in zip(HEADS, shares, strict=True)}
 
-    stage = Stage(name="see", steps=settings.see_steps, parts=nn.ModuleList([tower, heads]), optimisers=made, out=out)
+    stage = TrainingStage(
+        name="see", steps=settings.see_steps, parts=nn.ModuleList([tower, heads]), optimisers=made, out=out
+    )
     stage.run(loss, watch, every=settings.save_every)
 
 
@@ -196,7 +198,7 @@ def speak(model: LlavaForConditionalGeneration, settings: Settings, out: Path, d
     def watch() -> dict[str, float]:
         return exact(model, watched_scenes(settings.watched), random.Random(0), device)
 
-    stage = Stage(name="speak", steps=settings.speak_steps, parts=parts, optimisers=made, out=out)
+    stage = TrainingStage(name="speak", steps=settings.speak_steps, parts=parts, optimisers=made, out=out)
     stage.run(loss, watch, every=settings.save_every)
 
 

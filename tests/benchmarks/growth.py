@@ -30,8 +30,8 @@ from models import ANSWER, SYSTEM, TEXT, Shape
 from run import gap, machine, ruled
 
 import nnsight_vlm as nv
-from nnsight_vlm.memory import needed_bytes
-from nnsight_vlm.passes import TOKENS_PER_PASS
+from nnsight_vlm.sweeping.execute import TOKENS_BEHIND_PREFIX
+from nnsight_vlm.sweeping.memory import needed_bytes
 
 HERE = Path(__file__)
 RESULTS = HERE.with_name("growth.json")
@@ -48,7 +48,7 @@ FAR = 3.0
 PAPER = f"""\
 Paper, in FLOPs (width d, MLP 43/16 d): a token costs 2 (4 + 3 x 43/16) d^2 a layer, a pair of query and key 4 d.
 A forward of T tokens has T (T + 1) / 2 pairs where it is given no mask, and T^2 where it is.
-A sweep that shares is one clean forward, then {QUESTION} tokens a variant, in passes of at most {TOKENS_PER_PASS}.
+A sweep that shares is one clean forward, then {QUESTION} tokens a variant, in passes of at most {TOKENS_BEHIND_PREFIX}.
 Their keys are what lies before and, packed, the whole pass; as rows, the variant's own tokens. So on paper rows never
 cost more: what they copy, the cache of what lies before, is no FLOPs.
 One by one is a clean forward, and one a variant with T^2 pairs in the layers that are cut.
@@ -84,7 +84,7 @@ class Point:
     @property
     def passes(self) -> list[int]:
         """How many variants each pass behind the prefix holds."""
-        most = TOKENS_PER_PASS // QUESTION
+        most = TOKENS_BEHIND_PREFIX // QUESTION
         return [min(most, self.variants - first) for first in range(0, self.variants, most)]
 
     def cases(self) -> list[nv.Intervention]:

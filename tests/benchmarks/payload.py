@@ -14,7 +14,7 @@ import torch
 import zstandard
 
 import nnsight_vlm as nv
-from nnsight_vlm.wire import jobs
+from nnsight_vlm.remote import job as jobs
 
 SIZES = {
     "LLaVA-1.5, 336 x 336": (1, 3, 336, 336),
@@ -33,13 +33,13 @@ def weigh(ask):
     def stop(_, blob):
         raise Packed(len(blob))
 
-    sending, jobs.Carrier.submit_bytes = jobs.Carrier.submit_bytes, stop
+    sending, jobs.JobClient.submit_bytes = jobs.JobClient.submit_bytes, stop
     try:
         ask()
     except Packed as packed:
         return packed.args[0]
     finally:
-        jobs.Carrier.submit_bytes = sending
+        jobs.JobClient.submit_bytes = sending
 
 
 def pictures(count):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnsight_vlm.remote import counting
+from nnsight_vlm.remote.background import counting
 
 
 @dataclass(kw_only=True)

@@ -16,9 +16,9 @@ from transformers import AutoProcessor
 from zoo.parts import picture
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import shape
+from nnsight_vlm.families import view_of
 from nnsight_vlm.recipes.words import shape_truth
-from nnsight_vlm.wire import together
+from nnsight_vlm.remote.batching import together
 
 STEPS = 5
 """How many tokens are decoded."""
@@ -137,7 +137,7 @@ def keep(module: Any, folder: Path) -> None:
 
 def interventions(model: Any, prompt: nv.Prompt, twin: nv.Prompt) -> dict[str, Any]:
     """Every kind of intervention, at every site; the clean run comes first."""
-    last, width = shape(model).layer_count - 1, model._module.config.get_text_config().hidden_size
+    last, width = view_of(model).stage().layer_count - 1, model._module.config.get_text_config().hidden_size
     return {
         "nothing": None,
         "knockout": nv.Knockout("image", "query", layers=[1, 2]),

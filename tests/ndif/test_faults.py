@@ -19,9 +19,11 @@ from lock import wait_until
 from transformers import AutoConfig
 
 import nnsight_vlm as nv
-from nnsight_vlm import readouts, runner, wire
-from nnsight_vlm.remote import counting
-from nnsight_vlm.wire import jobs
+from nnsight_vlm.device import readouts, runner
+from nnsight_vlm.remote import job as jobs
+from nnsight_vlm.remote.background import counting
+from nnsight_vlm.remote.batching import ask
+from nnsight_vlm.remote.model_call import ModelCall
 
 EXACT = 1e-5
 QUIET = nv.recipes.Work(progress=False)
@@ -169,11 +171,11 @@ def test_a_server_that_lacks_the_attention(far, monkeypatch, trust):
 
 def test_an_error_in_our_code_that_ran_there_names_our_file_and_line(far, trust):
     reads = ((0, 0, "no.such.module", "output", readouts.hidden_rows, (), None),)
-    request = wire.Request(
+    request = ModelCall(
         task=runner.forward, inputs=asked(far)[0].inputs, rest=(((), None), [("", 1, True, ())], reads, ())
     )
     with pytest.raises(nv.RemoteError, match=r"ran on the server, (runner|kernels|readouts)\.py line \d+: "):
-        wire.ask(far, request, True)
+        ask(far, request, True)
 
 
 def odd(model, inputs):
@@ -186,4 +188,4 @@ def odd(model, inputs):
 def test_an_answer_that_holds_more_than_tensors_and_plain_data_is_refused(far, monkeypatch):
     monkeypatch.setattr(jobs, "PAUSE", 0.01)
     with pytest.raises(nv.RemoteError, match="the answer is broken"):
-        wire.ask(far, wire.Request(task=odd, inputs=asked(far)[0].inputs, rest=()), True)
+        ask(far, ModelCall(task=odd, inputs=asked(far)[0].inputs, rest=()), True)

@@ -10,7 +10,7 @@ from lock import Lock
 from server import Server
 
 import nnsight_vlm as nv
-from nnsight_vlm.remote import counting
+from nnsight_vlm.remote.background import counting
 
 SECONDS = 2
 

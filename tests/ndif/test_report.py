@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nnsight_vlm.cli import app
-from nnsight_vlm.remote import counting
+from nnsight_vlm.remote.background import counting
 from nnsight_vlm.report import write_report
 from nnsight_vlm.shapes.model import checkpoint
 

@@ -25,8 +25,8 @@ from transformers import LlavaForConditionalGeneration
 from zoo.parts import draw
 
 import nnsight_vlm as nv
-from nnsight_vlm.plan import layer_paths
-from nnsight_vlm.remote import counting
+from nnsight_vlm.lowering.plan import layer_paths
+from nnsight_vlm.remote.background import counting
 
 SUBJECTS = ("shapes", "llava", "qwen2_5_vl", "internvl")
 ACTED = 1e-3

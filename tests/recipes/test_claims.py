@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnsight_vlm.frames import bootstrap
 from nnsight_vlm.report.claims import FAILS, FEWEST, HOLDS, OPEN, interval, judge, verdict
+from nnsight_vlm.statistics import bootstrap
 
 IMAGES = 16
 

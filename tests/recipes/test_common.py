@@ -8,8 +8,7 @@ import tiny
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work
-from nnsight_vlm.recipes.common import measured
-from nnsight_vlm.recipes.where import (
+from nnsight_vlm.recipes.controls import (
     another,
     equal_windows,
     matched_positions,
@@ -19,6 +18,7 @@ from nnsight_vlm.recipes.where import (
     spell_layers,
     with_picture_of,
 )
+from nnsight_vlm.recipes.journal import measured
 
 
 @pytest.mark.parametrize(("layers", "count"), [(10, 4), (32, 4), (4, 4), (7, 3), (3, 4), (28, 5), (1, 4)])

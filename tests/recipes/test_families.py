@@ -18,7 +18,7 @@ from zoo.parts import picture
 
 import nnsight_vlm as nv
 from nnsight_vlm import report as report_room
-from nnsight_vlm.families import family, shape
+from nnsight_vlm.families import view_of
 from nnsight_vlm.recipes import (
     Pair,
     Thing,
@@ -30,9 +30,9 @@ from nnsight_vlm.recipes import (
     prompt_ablation,
     query_patching,
 )
-from nnsight_vlm.recipes.prompt_ablation import dropped
+from nnsight_vlm.recipes.controls import blinded, image_inputs, middle_half, patch_source, with_picture_of
+from nnsight_vlm.recipes.prompt_parts import dropped
 from nnsight_vlm.recipes.routes import ROUTES, cases_of
-from nnsight_vlm.recipes.where import blinded, image_inputs, middle_half, sight, with_picture_of
 from nnsight_vlm.report import single, study, write_report
 
 pytestmark = [
@@ -71,7 +71,7 @@ class Case:
 
     def layers(self, positions: Any) -> tuple[int, ...]:
         """The layers that read positions."""
-        return shape(self.model).cross if min(positions) < 0 else shape(self.model).attention
+        return view_of(self.model).stage().cross if min(positions) < 0 else view_of(self.model).stage().attention
 
     @functools.cached_property
     def told(self) -> tuple[nv.Generation, ...]:
@@ -165,7 +165,7 @@ def group(prompt: nv.Prompt, name: str) -> tuple[int, ...]:
 
 def test_descriptions_under_cuts_are_those_of_single_generations(case):
     frame = knockout_windows(case.model, [case.prompt], windows=2, max_new_tokens=STEPS, per_image=True, work=QUIET)
-    outside = {route for route in ROUTES if case.prompt.rows[0].ranges(route.split("->")[1])[0][0] < 0}
+    outside = {route for route in ROUTES if case.prompt.rows[0].ranges(route.split("->")[1]).first < 0}
     assert set(frame["route"]) - {""} == (set(ROUTES) - outside) | {"image->text"}  # the blind row
     for source in ("image", "query"):
         layers = case.layers(case.prompt[source])
@@ -207,7 +207,7 @@ def test_the_blind_row_leaves_nothing_of_the_picture(case):
         for cut in (blinded, lambda _: None)
     )
     assert gap(*clean) > 1e-2
-    assert (gap(*blind) < 1e-6) == (not shape(case.model).recurrent)
+    assert (gap(*blind) < 1e-6) == (not view_of(case.model).stage().recurrent)
 
 
 def test_a_random_cut_closes_as_many_edges_in_the_same_attention(case):
@@ -225,7 +225,7 @@ def test_a_random_cut_closes_as_many_edges_in_the_same_attention(case):
 
 
 def test_the_query_of_another_image_leaves_nothing_of_this_one(case):
-    if shape(case.model).recurrent:
+    if view_of(case.model).stage().recurrent:
         pytest.skip("states carry the picture past every cut")
     frame = knockout_windows(
         case.model,
@@ -275,7 +275,7 @@ def pair_of(name: str) -> Pair:
 def test_a_restored_share_is_that_of_one_patch(case):
     pair, layer = pair_of(case.name), 1
     frame = query_patching(case.model, [pair], layers=[layer], per_image=True, work=QUIET)
-    has_encoder = "encoder" in family(case.model).stages
+    has_encoder = "encoder" in view_of(case.model).family.stages
     groups = [g for g in ("image", "query", "last") if pair.prompt[g][0] >= 0 or has_encoder]
     assert sorted(set(frame["group"])) == sorted(groups)
     before, after = (
@@ -295,7 +295,7 @@ def test_every_layer_of_a_groups_own_stage_is_patched(case):
     frame = query_patching(case.model, [pair_of(case.name)], groups=["query"], per_image=True, work=QUIET)
     stage = "encoder" if case.prompt["query"][0] < 0 else "decoder"
     layers = frame.loc[frame["control"] == "none", "layer"]
-    assert list(layers) == list(range(shape(case.model, stage).layer_count))
+    assert list(layers) == list(range(view_of(case.model).stage(stage).layer_count))
 
 
 def test_a_group_without_hidden_states_is_refused():
@@ -367,7 +367,7 @@ def closed(case: Case, places: tuple[int, ...]) -> nv.Intervention:
 
 
 def test_nothing_depends_on_a_word_that_was_dropped(case):
-    if shape(case.model).recurrent:
+    if view_of(case.model).stage().recurrent:
         pytest.skip("states carry the word past every cut")
     place = case.prompt["query"][1]
     words = case.prompt.inputs["input_ids"].clone()
@@ -386,7 +386,7 @@ def test_nothing_depends_on_a_word_that_was_dropped(case):
 
 def map_by_hand(case: Case, place: int) -> tuple[str, nv.Grid, list[int], np.ndarray]:
     """The stage, its grid, which of its tokens saw a place, and what a position sees of these, layer by layer."""
-    stage = next((n for n, s in family(case.model).stages.items() if s.keys), "decoder")
+    stage = next((n for n, s in view_of(case.model).family.stages.items() if s.keys), "decoder")
     grid = case.prompt.grid(0, stage)
     kept = [at for at, box in enumerate(grid.boxes) if not np.isnan(box).any()]
     if stage == "decoder":
@@ -505,7 +505,7 @@ def test_one_picture_can_be_grounded_and_cut(name, named, tmp_path):
     if name != "aria":
         options = {"words": (word,), "layers": None, "limit": STEPS}
         answer, table = single.ground_one(name, shown, text, tmp_path / "ground.png", **options)
-        _, grid = sight(case.prompt)
+        _, grid = patch_source(case.prompt)
         place = case.told[0].prompt.find(word, within="generated", occurrence=0)[-1]
         maps = map_by_hand(case, place - 1)[3]
         x0, y0, x1, y1 = grid.boxes[maps[list(middle_half(len(maps)))].mean(0).argmax()]
@@ -537,5 +537,5 @@ def test_a_report_is_written_for_families_of_any_kind(name, named, tmp_path, mon
 def test_a_report_leaves_out_the_grounding_of_image_tokens_without_patches():
     for name in ("aria", "idefics2-split", "llava"):
         asked = study.Study(prompts=built(name).prompts, truths=None, pairs=(), objects=None)
-        names = [step.name for step in study.steps(built(name).model, asked, study.Request())]
+        names = [step.name for step in study.steps(built(name).model, asked, study.ReportConfig())]
         assert ("patch_grounding" in names) == (name == "llava")

@@ -8,7 +8,7 @@ import torch
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work, prompt_ablation
-from nnsight_vlm.recipes.prompt_ablation import cases_of, dropped
+from nnsight_vlm.recipes.prompt_parts import cases_of, dropped
 
 QUIET = Work(progress=False)
 

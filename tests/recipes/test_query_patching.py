@@ -48,7 +48,7 @@ def test_pairs_that_the_model_does_not_know_are_left_out(sdpa, pairs):
 
 
 def test_random_positions_are_as_many_and_lie_outside_the_group(sdpa, pairs, monkeypatch):
-    from nnsight_vlm.recipes.query_patching import sources_of
+    from nnsight_vlm.recipes.query_states import sources_of
 
     for image, pair in enumerate(pairs):
         drawn = {

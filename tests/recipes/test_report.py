@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm import report as report_room
 from nnsight_vlm.cli import app
+from nnsight_vlm.recipes import layer_windows
 from nnsight_vlm.report import study, write_report
 
 NAMES = ["knockout_windows", "patch_grounding", "attention_share", "prompt_ablation"]
@@ -87,7 +87,7 @@ def test_an_interrupted_report_keeps_what_it_finished_and_ends_as_if_nothing_had
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts" / "knockout_windows").iterdir()}
     assert kept and (tmp_path / "frames" / "knockout_windows.parquet").is_file()
     monkeypatch.setattr(study, "patch_grounding", counted("patch_grounding"))
-    module = sys.modules["nnsight_vlm.recipes.knockout_windows"]
+    module = layer_windows
     monkeypatch.setattr(module, "generations", interrupted)  # it must not run again
     done = write_report(tmp_path, **asked)
     assert calls == ["patch_grounding"]

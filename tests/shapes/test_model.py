@@ -14,8 +14,8 @@ from nnsight_vlm.shapes.language import questions, tokens
 from nnsight_vlm.shapes.model import CHECKPOINTS, IMAGE_TOKENS, build_model, build_processor, save, vocabulary
 from nnsight_vlm.shapes.muon import orthogonal
 from nnsight_vlm.shapes.packing import PREFIX, PREFIX_IDS, branch, branches, pack, pixels
-from nnsight_vlm.shapes.stages import Stage
 from nnsight_vlm.shapes.train import Settings, exact, packed_logits, train
+from nnsight_vlm.shapes.training_stages import TrainingStage
 
 MEGABYTE = 1_000_000
 
@@ -116,7 +116,7 @@ def test_muon_makes_singular_values_near_one():
 def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     tiny = {"see_steps": 2, "see_batch": 2, "speak_steps": 4, "speak_batch": 2, "save_every": 2, "watched": 2}
     train(Settings(**tiny), tmp_path / "whole", compiled=False)
-    update, taken = Stage._update, []
+    update, taken = TrainingStage._update, []
 
     def stop_after_three(stage, base):
         taken.append(stage.name)
@@ -124,10 +124,10 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         update(stage, base)
 
-    monkeypatch.setattr(Stage, "_update", stop_after_three)
+    monkeypatch.setattr(TrainingStage, "_update", stop_after_three)
     with pytest.raises(KeyboardInterrupt):
         train(Settings(**tiny), tmp_path / "parts", compiled=False)
-    monkeypatch.setattr(Stage, "_update", update)
+    monkeypatch.setattr(TrainingStage, "_update", update)
     train(Settings(**tiny), tmp_path / "parts", compiled=False)
     one, other = (torch.load(tmp_path / name / "speak.pt", weights_only=True)["parts"] for name in ("whole", "parts"))
     for name, weight in one.items():

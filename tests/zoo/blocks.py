@@ -345,10 +345,10 @@ class NoVideos:
 
 def smolvlm_processor(split: bool = True) -> Any:
     """As Idefics 3. The package num2words spells the number of a video's frames: `str` does, without it."""
-    words_of = processing_smolvlm.num2words or str
+    vocab_size = processing_smolvlm.num2words or str
     images = _idefics3_images(tf.SmolVLMImageProcessorPil, split)
     unchecked = mock.patch.object(tf.SmolVLMProcessor, "check_argument_for_proper_class")
-    with mock.patch.object(processing_smolvlm, "num2words", words_of), unchecked:
+    with mock.patch.object(processing_smolvlm, "num2words", vocab_size), unchecked:
         return tf.SmolVLMProcessor(
             image_processor=images,
             tokenizer=words("idefics3"),

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import Stage, family
+from nnsight_vlm.families import Stage, view_of
 
 from . import ZOO
 
@@ -59,7 +59,7 @@ def entering(prompt: nv.Prompt, stage: str) -> list[torch.Tensor]:
 
     A module that is handed token ids (Chameleon's) embeds them itself: then it is what enters its first layer.
     """
-    module, parts = prompt.model._module, family(prompt.model).stages[stage]
+    module, parts = prompt.model._module, view_of(prompt.model).family.stages[stage]
     outside = prompt.rows[0].stage(stage).outside
     sequence, keys = list[torch.Tensor](), list[torch.Tensor]()
 

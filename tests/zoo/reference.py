@@ -291,10 +291,10 @@ def cuts(
 @functools.cache
 def load(name: str) -> tuple[Any, Family]:
     """A member of the zoo for the reference only, and its row."""
-    from nnsight_vlm.families.lookup import row_of
+    from nnsight_vlm.families.lookup import family_of
 
     from . import ZOO
 
     module = ZOO[name].module(ZOO[name].implementations[0])
-    row = row_of(module.config)
+    row = family_of(module.config)
     return prepare(module, row), row

@@ -1,0 +1,1 @@
+"""Running a model under interventions: check, capture, run, generate, install, prove."""

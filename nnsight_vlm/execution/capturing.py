@@ -1,0 +1,104 @@
+"""The hidden states that patches take from other runs: one forward of each source serves all patches that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import torch
+
+from ..errors import SpecError
+from ..lowering.layouts import one_case_per_row
+from ..lowering.resolve import RemoteStates, StateValues, resolver
+from ..prompts.prompt import Prompt
+from ..remote.model_call import Remote
+from ..specs.interventions import Capture, Intervention
+from ..specs.measurements import Residual
+from .checking import as_intervention, captured_shape, check
+from .preparing import prepare
+from .requests import defer_forward, no_logits, read_states, read_steps
+
+Shortcut: TypeAlias = Callable[[Any, Sequence[Capture]], list[torch.Tensor] | None]
+"""Another way to the states of several captures from one run, or None where there is none."""
+
+
+def capture(
+    model: Any,
+    cases: Sequence[Intervention],
+    remote: Remote = False,
+    *,
+    shortcut: Shortcut | None = None,
+    stay_remote: bool = False,
+) -> StateValues:
+    """The hidden states `[layer, position, width]` that patches take from other runs, by `id` of the patch.
+
+    Args:
+        model: an nnsight model.
+        cases: interventions, whose patches may share a source.
+        remote: see `nv.run`.
+        shortcut: asked first for runs on this machine.
+        stay_remote: leave the states on the server; the run that uses them must be asked in the same job.
+    """
+    wanted = {id(part): want for case in cases for part in case.parts if (want := part.capture()) is not None}
+    by_run: dict[tuple[int, int], list[tuple[int, Capture]]] = {}
+    for key, want in wanted.items():
+        by_run.setdefault((id(want.prompt), id(want.under)), []).append((key, want))
+    values: StateValues = {}
+    for group in by_run.values():
+        captures = [want for _, want in group]
+        states: Sequence[torch.Tensor | RemoteStates] | None = None
+        if shortcut is not None and remote is False:
+            states = shortcut(model, captures)
+        elif stay_remote and remote is not False:
+            states = _deferred(model, captures, remote)
+        if states is None:
+            states = _captured(model, captures, remote)
+        values |= {key: value for (key, _), value in zip(group, states, strict=True)}
+    return values
+
+
+def _captured(model: Any, captures: Sequence[Capture], remote: Remote) -> list[torch.Tensor]:
+    """States of one run, brought here."""
+    prompt, under = captures[0].prompt, as_intervention(captures[0].under)
+    check(model, prompt, under)
+    layout = one_case_per_row(prompt)
+    plan = prepare(model, layout, [under], capture(model, [under], remote, stay_remote=True))
+    states = read_states(model, layout, plan, [_state_read(each) for each in captures], remote)
+    return [value if value.dim() == 3 else value[None] for value in states]
+
+
+def _state_read(want: Capture) -> Residual:
+    return Residual(want.where, layers=want.layers, site=want.site, stage=want.stage)
+
+
+def _deferred(model: Any, captures: Sequence[Capture], remote: Remote) -> list[RemoteStates]:
+    """States of one run that stays where the model is; it fills the slots of what is returned."""
+    prompt, under = captures[0].prompt, as_intervention(captures[0].under)
+    check(model, prompt, under)
+    layout = one_case_per_row(prompt)
+    source = resolver(model, layout.placements[0])
+    plan = prepare(model, layout, [under], capture(model, [under], remote, stay_remote=True))
+    steps = [list(read_steps(model, layout, _state_read(each))) for each in captures]
+    call, slots = defer_forward(model, layout, plan, steps, *no_logits(layout))
+    return [
+        RemoteStates(like=captured_shape(source, want), slots=tuple(filled), call=call)
+        for want, filled in zip(captures, slots, strict=True)
+    ]
+
+
+def checked_cases(
+    model: Any, prompt: Prompt, given: Any, remote: Remote, *, stay_remote: bool = True
+) -> tuple[list[Intervention], StateValues]:
+    """One checked intervention a row, from one for all or one for each, with the states that their patches need.
+
+    Raises:
+        SpecError: anything wrong with them; not as many as the prompt has rows.
+    """
+    listed = list(given) if isinstance(given, (list, tuple)) else [given] * len(prompt)
+    if len(listed) != len(prompt):
+        raise SpecError(f"{len(listed)} interventions for a prompt of {len(prompt)} row(s); compose several with |")
+    cases = [as_intervention(case) for case in listed]
+    for row, case in zip(prompt.rows, cases, strict=True):
+        check(model, replace(prompt, rows=(row,)), case)
+    return cases, capture(model, cases, remote, stay_remote=stay_remote)

@@ -1,0 +1,69 @@
+"""Clean runs on this machine, traced directly: what a prefix leaves in its cache, and what enters the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from nnsight import save
+
+from ..device.kernels import sequence
+from ..families import view_of
+from ..lowering.plan import layer_paths
+from ..lowering.sites import BEFORE_LAYERS, locate
+from ..prompts.prompt import Prompt, counts_tokens
+
+
+class Prefill(NamedTuple):
+    """What a clean run of a prompt's first tokens leaves.
+
+    Attributes:
+        cache: keys and values of all layers.
+        logits: of the last token, `[word]`.
+        states: what every layer gives from some position on, `[position, width]` each; None where layers give more
+            than one stream of them.
+    """
+
+    cache: Any
+    logits: torch.Tensor
+    states: list[torch.Tensor] | None
+
+
+def prefill(model: Any, prompt: Prompt, length: int, first: int, cache: Any = None) -> Prefill:
+    """Run the first `length` tokens of a prompt, keeping layer outputs from position `first` on.
+
+    An empty `cache` is filled; without one, transformers makes it.
+    """
+    inputs = {
+        name: value[:, :length] if counts_tokens(prompt, name) else value for name, value in prompt.inputs.items()
+    }
+    if "position_ids" in inputs:
+        inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
+    last = {"logits_to_keep": torch.tensor([length - 1])} if view_of(model).family.logits_to_keep else {}
+    empty = {} if cache is None else {"past_key_values": cache}
+    paths = layer_paths(model, view_of(model).stage().layer_count)
+    with torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
+        kept = save(_left_behind(model, paths, first))
+    return Prefill(*kept)
+
+
+def _left_behind(model: Any, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
+    states = [_from_position(model.get(path).output, first) for path in paths]
+    whole = None if any(each is None for each in states) else states
+    return model.output.past_key_values, model.output.logits[0, -1], whole
+
+
+def _from_position(output: Any, first: int) -> Any:
+    """A layer's states from a position on, copied so that the others can be freed."""
+    plain = isinstance(output, torch.Tensor) and output.dim() == 3
+    return output[0, first:].clone() if plain else None
+
+
+def embed(model: Any, prompt: Prompt) -> torch.Tensor:
+    """What enters the decoder, `[row, position, width]`; the model is stopped there."""
+    path, _ = locate(view_of(model).family, "decoder", "embedding", BEFORE_LAYERS)
+    with torch.no_grad(), model.trace(**prompt.inputs) as tracer:
+        entering = save(sequence(model.get(path).inputs))
+        tracer.stop()
+    return torch.as_tensor(entering)

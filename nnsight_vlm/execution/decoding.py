@@ -1,0 +1,205 @@
+"""Cached generation under an intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from ..device import runner
+from ..errors import SpecError
+from ..families import Model, view_of
+from ..lowering.layouts import one_case_per_row
+from ..lowering.plan import Plan, for_decoding
+from ..prompts.prompt import Prompt, PromptBatch
+from ..prompts.token_text import spell_answer
+from ..remote.background import can_run_in_background
+from ..remote.batching import ask
+from ..remote.model_call import ModelCall, Remote
+from ..specs.interventions import Intervention
+from .caches import ROOM, growing_cache
+from .capturing import checked_cases
+from .preparing import prepare
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Generation:
+    """What one generation gave of a prompt of one row.
+
+    Attributes:
+        text: the answer, special tokens left out.
+        tokens: its token ids, padding left out.
+        prompt: the prompt grown by the answer, so that `prompt["generated"]` finds it.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    prompt: Prompt
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchGeneration:
+    """What one generation gave of a prompt of several rows: every field of `Generation` once a row."""
+
+    text: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    prompt: tuple[Prompt, ...]
+
+
+@overload
+def generate(  # type: ignore[overload-overlap]
+    model: Model,
+    prompt: PromptBatch,
+    intervention: Intervention | Sequence[Intervention | None] | None = None,
+    *,
+    max_new_tokens: int = 64,
+    remote: Remote = False,
+    blocking: bool = True,
+    path: str | Path | None = None,
+    **options: Any,
+) -> BatchGeneration: ...
+@overload
+def generate(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | Sequence[Intervention | None] | None = None,
+    *,
+    max_new_tokens: int = 64,
+    remote: Remote = False,
+    blocking: bool = True,
+    path: str | Path | None = None,
+    **options: Any,
+) -> Generation: ...
+@can_run_in_background
+def generate(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | Sequence[Intervention | None] | None = None,
+    *,
+    max_new_tokens: int = 64,
+    remote: Remote = False,
+    blocking: bool = True,  # noqa: ARG001
+    path: str | Path | None = None,  # noqa: ARG001
+    **options: Any,
+) -> Generation | BatchGeneration:
+    """Cached generation under an intervention; greedy unless `options` say otherwise.
+
+    Args:
+        model: an nnsight model from `load`.
+        prompt: from `encode`, of one row or several.
+        intervention: what to change, in the prompt's forward and in every decoded token's; for a prompt of several
+            rows also one for each row.
+        max_new_tokens: at most this many tokens.
+        remote, blocking, path: see `nv.run`.
+        options: handed to transformers' `generate`.
+
+    Returns:
+        A `Generation` for a prompt of one row, a `BatchGeneration` for one of several.
+
+    Raises:
+        SpecError: anything wrong with the intervention or the options, before the model runs.
+    """
+    options = {"max_new_tokens": max_new_tokens, **options}
+    check_decoding(prompt, options)
+    cases, values = checked_cases(model, prompt, intervention, remote)
+    lines = decode(model, prompt, prepare(model, one_case_per_row(prompt), cases, values), options, remote).tolist()
+    ends = end_tokens(model, options)
+    answers = [as_generation(model, prompt.row(row), line, ends) for row, line in enumerate(lines)]
+    if len(prompt) == 1:
+        return answers[0]
+    return BatchGeneration(
+        text=tuple(answer.text for answer in answers),
+        tokens=tuple(answer.tokens for answer in answers),
+        prompt=tuple(answer.prompt for answer in answers),
+    )
+
+
+def end_tokens(model: Any, options: dict[str, Any]) -> set[int]:
+    """The token ids that end an answer."""
+    ends = options.get("eos_token_id", view_of(model).generation_config.eos_token_id)
+    return {ends} if isinstance(ends, int) else set(ends or ())
+
+
+def as_generation(model: Any, prompt: Prompt, tokens: Sequence[int], ends: set[int]) -> Generation:
+    """An answer, cut behind the token that ends it, with its text and the prompt that it makes."""
+    length = next((number + 1 for number, token in enumerate(tokens) if token in ends), len(tokens))
+    answer = tuple(tokens[:length])
+    return Generation(text=spell_answer(model, answer), tokens=answer, prompt=prompt.grown(answer))
+
+
+def decode(
+    model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remote: Remote, cache: Any = None
+) -> torch.Tensor:
+    """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
+
+    With a `cache` the first tokens of all rows have been run.
+
+    Raises:
+        SpecError: see `check_decoding`.
+    """
+    check_decoding(prompt, options)
+    options = {"do_sample": False, **view_of(model).family.generate_with, **options}
+    if cache is None and remote is False and _can_use_growing_cache(model, options):
+        config = view_of(model).config.get_text_config(decoder=True)
+        cache = growing_cache(config, min(ROOM, options["max_new_tokens"]))
+    inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
+    tokens: torch.Tensor = _decoded(model, runner.decode, prompt, inputs, plan, options, remote)
+    return tokens
+
+
+def decode_logits(
+    model: Any, prompt: Prompt, plan: Plan, steps: int, remote: Remote
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
+    length = {"max_new_tokens": steps, "min_new_tokens": steps}
+    returned = {"output_logits": True, "return_dict_in_generate": True}
+    options = {"do_sample": False, **length, **view_of(model).family.generate_with, **returned}
+    tokens, logits = _decoded(model, runner.decode_logits, prompt, dict(prompt.inputs), plan, options, remote)
+    return tokens, logits
+
+
+def _decoded(
+    model: Any,
+    task: Callable[..., Any],
+    prompt: Prompt,
+    inputs: dict[str, Any],
+    plan: Plan,
+    options: dict[str, Any],
+    remote: Remote,
+) -> Any:
+    rest = (for_decoding(model, plan).edits, options, prompt.width)
+    return ask(model, ModelCall(task=task, inputs=inputs, rest=rest, needs=plan.needs), remote)
+
+
+def _can_use_growing_cache(model: Any, options: dict[str, Any]) -> bool:
+    """Whether `generate` would make a plain cache that grows, so that ours can stand in for it."""
+    checkpoint = view_of(model).generation_config
+    asked = {"past_key_values", "cache_implementation", "cache_config", "use_cache"} & set(options)
+    settled = checkpoint.cache_implementation or not checkpoint.use_cache
+    has_encoder = "encoder" in view_of(model).family.stages
+    return not asked and not settled and not has_encoder and "max_new_tokens" in options
+
+
+def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
+    """Refuse generation that an intervention could not follow.
+
+    Raises:
+        SpecError: rows padded on the right, or at all where the model cannot do that; options that make several rows
+            of one.
+    """
+    if any(row.stop != prompt.width for row in prompt.rows):
+        raise SpecError("generation needs padding on the left; this encoding is padded on the right")
+    family = view_of(prompt.model).family
+    reason = family.limitations.get("padded generation")
+    if reason and any(row.start > 0 for row in prompt.rows):
+        raise SpecError(f"{family.name!r} models cannot generate from padded rows: {reason}; give one at a time")
+    for name in ("num_beams", "num_return_sequences"):
+        if options.get(name, 1) != 1:
+            raise SpecError(
+                f"{name}={options[name]} makes several rows of one, and an intervention names rows; leave it out"
+            )
+    if options.get("return_dict_in_generate"):
+        raise SpecError("nv.generate returns text, tokens and a grown prompt; leave return_dict_in_generate out")

@@ -1,0 +1,28 @@
+"""An intervention installed on a copy of the model: from there on it is plain nnsight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..device.runner import installed
+from ..families import Model
+from ..lowering.layouts import one_case_per_row
+from ..prompts.prompt import Prompt
+from ..remote.model_call import Remote
+from ..specs.interventions import Intervention
+from .capturing import checked_cases
+from .preparing import prepare
+
+
+def install(model: Model, prompt: Prompt, intervention: Intervention | None = None, *, remote: Remote = False) -> Any:
+    """An edited copy of the model: every trace and generation of it runs under the intervention.
+
+    The original stays as it is. In a trace of the copy, layers may be read in any order that nnsight allows. The copy
+    runs encodings with as many rows as `prompt` has, and raises ValueError for others. `remote` is used for patches
+    whose values come from another run.
+
+    Raises:
+        SpecError: see `nv.run`.
+    """
+    cases, values = checked_cases(model, prompt, intervention, remote, stay_remote=False)
+    return installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)

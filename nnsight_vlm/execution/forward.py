@@ -1,0 +1,151 @@
+"""One forward of a prompt under an intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from ..device import readouts
+from ..errors import SpecError
+from ..families import Model, view_of
+from ..lowering.layouts import Placement, one_case_per_row
+from ..lowering.resolve import resolver
+from ..prompts.prompt import Prompt, PromptBatch
+from ..prompts.token_map import Where, as_tuples, require_ascending
+from ..remote.background import can_run_in_background
+from ..remote.model_call import Remote
+from ..specs.interventions import Intervention
+from ..specs.measurements import Readout
+from .capturing import checked_cases
+from .preparing import prepare
+from .requests import LogitRead, forward, logit_columns, read_steps
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What one forward of a prompt of one row gave.
+
+    Attributes:
+        logits: float32 `[vocab]` at the last position, or `[position, vocab]` at `positions=`.
+        reads: what was asked for, in order.
+    """
+
+    logits: torch.Tensor
+    reads: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchRun:
+    """What one forward of a prompt of several rows gave.
+
+    Attributes:
+        logits: float32 `[row, vocab]` at each row's last position, or `[row, position, vocab]` at `positions=`; a tuple
+            of one tensor a row where rows differ in how many positions they have.
+        reads: what was asked for, in order; each a tuple of one tensor a row.
+    """
+
+    logits: torch.Tensor | tuple[torch.Tensor, ...]
+    reads: tuple[tuple[torch.Tensor, ...], ...]
+
+
+@overload
+def run(  # type: ignore[overload-overlap]
+    model: Model,
+    prompt: PromptBatch,
+    intervention: Intervention | Sequence[Intervention | None] | None = None,
+    *,
+    reads: Readout | Sequence[Readout] = (),
+    positions: Where | None = None,
+    remote: Remote = False,
+    blocking: bool = True,
+    path: str | Path | None = None,
+) -> BatchRun: ...
+@overload
+def run(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | Sequence[Intervention | None] | None = None,
+    *,
+    reads: Readout | Sequence[Readout] = (),
+    positions: Where | None = None,
+    remote: Remote = False,
+    blocking: bool = True,
+    path: str | Path | None = None,
+) -> Run: ...
+@can_run_in_background
+def run(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | Sequence[Intervention | None] | None = None,
+    *,
+    reads: Readout | Sequence[Readout] = (),
+    positions: Where | None = None,
+    remote: Remote = False,
+    blocking: bool = True,  # noqa: ARG001
+    path: str | Path | None = None,  # noqa: ARG001
+) -> Run | BatchRun:
+    """One forward of a prompt under an intervention.
+
+    Args:
+        model: an nnsight model from `load`.
+        prompt: from `encode`, of one row or several.
+        intervention: what to change; None is the clean run. For a prompt of several rows also one for each row.
+        reads: what to look at, see `Attention` and `Residual`.
+        positions: where to take logits; default the last token of the sequence.
+        remote: nnsight's own meaning: here, on a server, or on the server at an address.
+        blocking: False returns a `remote.Job` at once instead of waiting for the server.
+        path: the folder in which that job is kept.
+
+    Returns:
+        A `Run` for a prompt of one row, a `BatchRun` for one of several.
+
+    Raises:
+        SpecError: anything wrong with the intervention or the reads, before the model runs.
+        RemoteError: a server that does not answer, or not as it should.
+
+    >>> import nnsight_vlm as nv
+    >>> model = nv.load("shapes")
+    >>> prompt = nv.encode(model, "describe the image .", nv.shapes.scene(3).image)
+    >>> seen = nv.run(model, prompt, nv.Knockout("image", "last"), reads=[nv.Attention("last", "image")])
+    >>> float(seen.reads[0].sum())
+    0.0
+    """
+    layout, listed = one_case_per_row(prompt), [reads] if isinstance(reads, Readout) else list(reads)
+    places = [_logit_places(placement, as_tuples(positions)) for placement in layout.placements]
+    steps = [list(read_steps(model, layout, read)) for read in listed]
+    cases, values = checked_cases(model, prompt, intervention, remote)
+    kept = sorted({place for wanted in places for place in wanted})
+    columns = logit_columns(layout, kept)
+    picks = tuple((number, tuple(columns[place] for place in wanted)) for number, wanted in enumerate(places))
+    plan = prepare(model, layout, cases, values)
+    numbers = sum(map(len, places)) * view_of(model).vocab_size
+    numbers += sum(read.numbers(resolver(model, placement)) for read in listed for placement in layout.placements)
+    logit_read = LogitRead(readouts.logit_rows, picks)
+    gathered, *by_read = forward(model, layout, plan, steps, logit_read, kept, remote, numbers=numbers)
+    logits = [rows[0] if positions is None else rows for rows in gathered]
+    assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(listed, by_read, strict=True)]
+    if len(prompt) == 1:
+        return Run(logits=logits[0], reads=tuple(rows[0] for rows in assembled))
+    same_shape = len({row.shape for row in logits}) == 1
+    return BatchRun(logits=torch.stack(logits) if same_shape else tuple(logits), reads=tuple(assembled))
+
+
+def _logit_places(placement: Placement, positions: Where | None) -> tuple[int, ...]:
+    """Where logits are taken, in the sequence that runs."""
+    if positions is None:
+        return (placement.place(placement.tokens.stop - 1),)
+    require_ascending(positions)
+    ranges = placement.places(placement.tokens.ranges(positions))
+    places = ranges.positions(placement.place(placement.tokens.stop - 1) + 1)
+    if not places:
+        raise SpecError(f"there is no token at positions={positions!r} to take logits at")
+    return places
+
+
+def _by_row(read: Readout, layers: Sequence[Sequence[Any]], rows: int) -> tuple[torch.Tensor, ...]:
+    """One tensor a row from what each layer gave of every row."""
+    return tuple(read.assemble([layer[row] for layer in layers]) for row in range(rows))

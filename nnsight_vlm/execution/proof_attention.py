@@ -1,0 +1,234 @@
+"""Proof that attention edges are closed where a cut names them, and nowhere else.
+
+The attention call of every layer is read from outside: the query, key and value it was handed, the mask it was handed,
+and what it returned. From these the rows concerned are recomputed and compared with the clean run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from nnsight.intervention.interleaver import OutOfOrderError
+
+from ..device import readouts
+from ..errors import InterventionError
+from ..families import view_of
+from ..lowering.layouts import Layout, Placement
+from ..lowering.plan import Plan, ReadStep, compile_plan, read_outside
+from ..lowering.sites import ATTENTION_OF, SITES, locate
+from ..lowering.writes import EdgeCut, PlannedWrite
+from ..prompts.ranges import Ranges
+from ..remote.batching import together
+from ..remote.model_call import Remote
+from .requests import forward, no_logits
+
+UNREACHED = (AttributeError, OutOfOrderError)
+"""What nnsight raises where a path names nothing, or modules are passed in another order."""
+
+
+class AttentionSite(NamedTuple):
+    """One attention of a model: a stage, the site of its mask (`"mask"` or `"cross mask"`), and a layer."""
+
+    stage: str
+    site: str
+    layer: int
+
+    @property
+    def words(self) -> str:
+        """As messages call it: `layer 3`, `qformer layer 2 (cross)`."""
+        stage = "" if self.stage == "decoder" else f"{self.stage} "
+        return f"{stage}layer {self.layer}{' (cross)' if self.site == 'cross mask' else ''}"
+
+
+Queries = Mapping[tuple[str, str], Sequence[tuple[int, ...]]]
+"""By stage and site, for each placement, the queries whose attention is recomputed."""
+
+
+class _Call(NamedTuple):
+    """What one attention call was given, and what it returned, for each placement."""
+
+    given: Sequence[dict[str, Any]]
+    returned: Sequence[torch.Tensor]
+
+
+def attentions_to_read(model: Any, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
+    """Every attention of the decoder, and of the stages in which something is cut."""
+    cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF}
+    view = view_of(model)
+    sites = []
+    for stage in (name for name in view.family.stages if name in cut):
+        spec = view.stage(stage)
+        sites += [AttentionSite(stage, "mask", layer) for layer in spec.attention]
+        sites += [AttentionSite(stage, "cross mask", layer) for layer in spec.cross]
+    return sites
+
+
+def prove_attention(
+    model: Any,
+    layout: Layout,
+    sites: Sequence[AttentionSite],
+    writes: Sequence[PlannedWrite],
+    remote: Remote,
+    *,
+    rounding: float,
+) -> int:
+    """Compare every attention with the clean run; returns how many edges were closed.
+
+    Raises:
+        InterventionError: naming layer, head and positions.
+    """
+    cuts = [planned for planned in writes if planned.site in ATTENTION_OF]
+    queries = {site[:2]: [_queries(each, cuts, site) for each in _placements(layout, site.stage)] for site in sites}
+    plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
+    clean, cut = together([partial(_read_calls, model, layout, sites, queries, plan, remote) for plan in plans], remote)
+    edges = 0
+    for site, before, after in zip(sites, clean, cut, strict=True):
+        for number, placement in enumerate(_placements(layout, site.stage)):
+            named = [_cut(each) for each in cuts if each[:3] == site and each.write.row == placement.row]
+            rows, given = queries[site[:2]][number], after.given[number]
+            _expect_module(model, site, given)
+            edges += _compare(model, site, placement, rows, named, before.given[number], given)
+            _expect_output(site, given, after.returned[number], rounding)
+    return edges
+
+
+def _cut(planned: PlannedWrite) -> EdgeCut:
+    assert isinstance(planned.write, EdgeCut)
+    return planned.write
+
+
+def _placements(layout: Layout, stage: str) -> list[Placement]:
+    return [placement if stage == "decoder" else placement.at(stage) for placement in layout.placements]
+
+
+def _queries(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:
+    """The queries that anything is cut for in a stage; the last one where nothing is."""
+    here = [cut.write.targets for cut in cuts if cut.stage == site.stage and cut.write.row == placement.row]
+    readers = placement.tokens.readers if site.site == "cross mask" else None
+    end = placement.place(placement.tokens.stop if readers is None else readers)
+    return Ranges.union(here).positions(end) or (end - 1,)
+
+
+def _read_calls(
+    model: Any, layout: Layout, sites: Sequence[AttentionSite], queries: Queries, plan: Plan, remote: Remote
+) -> list[_Call]:
+    """What each attention was given and returned in one run."""
+    steps = [list(_read_steps(model, layout, site, queries[site[:2]])) for site in sites]
+    try:
+        _, *by_site = forward(model, layout, plan, steps, *no_logits(layout), remote)
+    except UNREACHED as error:
+        raise InterventionError(
+            f"the family row of {view_of(model).family.name!r} points at {steps[0][0].path!r}, whose "
+            f"attention is not called in the order of the layers: {error}"
+        ) from error
+    return [_Call(*both) for both in by_site]
+
+
+def _read_steps(
+    model: Any, layout: Layout, site: AttentionSite, queries: Sequence[tuple[int, ...]]
+) -> Iterator[ReadStep]:
+    """Two reads of one attention call: what it is given, and what it returns."""
+    family = view_of(model).family
+    call = getattr(family.stages[site.stage], ATTENTION_OF[site.site]).call
+    path, _ = locate(family, *site)
+    outside = read_outside(layout, site.stage, site.site)
+    requests = tuple((row, tuple((p, p + 1) for p in wanted), (), None) for row, wanted in enumerate(queries))
+    rank = SITES[site.site].rank
+    for place, readout in ((call, readouts.edges_used), (f"{call}.output", readouts.mixed_rows)):
+        yield ReadStep(site.stage, site.layer, rank, path, place, readout, requests, outside)
+
+
+# what is expected of one attention ----------------------------------------------------------------
+
+
+def _expect_module(model: Any, site: AttentionSite, given: dict[str, Any]) -> None:
+    if given["layer"] not in (None, site.layer):
+        family = view_of(model).family
+        raise InterventionError(
+            f"the family row of {family.name!r} points at the wrong module for layer {site.layer}: the attention at "
+            f"{locate(family, *site)[0]!r} calls itself layer {given['layer']}"
+        )
+
+
+def _compare(
+    model: Any,
+    site: AttentionSite,
+    placement: Placement,
+    rows: Sequence[int],
+    cuts: Sequence[EdgeCut],
+    clean: dict[str, Any],
+    cut: dict[str, Any],
+) -> int:
+    """Edges of one attention and placement against the intervention; returns how many were closed."""
+    heads, keys = view_of(model).stage(site.stage).head_count, clean["open"].shape[-1]
+    first = -keys if site.site == "cross mask" else 0
+    planned = _planned(cuts, rows, range(first, first + keys), heads)
+    was_open, is_open = (seen["open"].expand(heads, -1, -1) for seen in (clean, cut))
+    leaked = cut["weights"] * planned
+    if bool(leaked.any()):
+        head, query, key = (int(n) for n in leaked.nonzero()[0])
+        raise InterventionError(
+            f"{site.words}, head {head}: position {rows[query]} still gives "
+            f"{float(leaked[head, query, key]):.3g} of its attention to position {first + key}, an edge that is cut"
+        )
+    closed = planned & was_open
+    _expect_same(site, rows, first, was_open & ~planned, is_open)
+    seen = (each["keys_seen"].expand(heads, -1) for each in (clean, cut))
+    _expect_counts(site, placement, rows, closed, *seen)
+    return int(closed.sum())
+
+
+def _planned(cuts: Sequence[EdgeCut], rows: Sequence[int], keys: range, heads: int) -> torch.Tensor:
+    """`[head, query, key]`: which edges the intervention names, from its positions alone."""
+    planned = torch.zeros(heads, len(rows), len(keys), dtype=torch.bool)
+    for cut in cuts:
+        query = torch.tensor([row in cut.targets for row in rows])
+        key = torch.tensor([position in cut.sources for position in keys])
+        chosen = torch.tensor([cut.heads is None or head in cut.heads.numbers for head in range(heads)])
+        planned |= chosen[:, None, None] & query[None, :, None] & key[None, None, :]
+    return planned
+
+
+def _expect_same(
+    site: AttentionSite, rows: Sequence[int], first: int, expected: torch.Tensor, is_open: torch.Tensor
+) -> None:
+    wrong = (expected != is_open).nonzero()
+    if len(wrong):
+        head, query, key = (int(n) for n in wrong[0])
+        state = "closed and no cut names it" if bool(expected[head, query, key]) else "open and should be closed"
+        raise InterventionError(
+            f"{site.words}, head {head}: the edge from position {rows[query]} to {first + key} is {state}"
+        )
+
+
+def _expect_counts(
+    site: AttentionSite,
+    placement: Placement,
+    rows: Sequence[int],
+    closed: torch.Tensor,
+    clean: torch.Tensor,
+    cut: torch.Tensor,
+) -> None:
+    """Rows that no cut names see as many keys as in the clean run."""
+    expected = clean.clone()
+    expected[:, list(rows)] -= closed.sum(-1)
+    wrong = (expected != cut).nonzero()
+    if len(wrong):
+        head, query = (int(n) for n in wrong[0])
+        raise InterventionError(
+            f"{site.words}, head {head}, row {placement.row}: position {query} may attend to {int(cut[head, query])} "
+            f"keys and {int(expected[head, query])} were expected; a cut has reached what it does not name"
+        )
+
+
+def _expect_output(site: AttentionSite, given: dict[str, Any], returned: torch.Tensor, rounding: float) -> None:
+    """A score is off by its own size times the rounding, and so is each weight; the mix is made of values."""
+    gap = float((given["mixed"] - returned.float()).abs().max())
+    if not gap <= rounding * max(1.0, given["score"]) * given["value"]:
+        raise InterventionError(
+            f"{site.words}: the attention returned what its own query, key, value and mask do not give "
+            f"(off by {gap:.3g})"
+        )

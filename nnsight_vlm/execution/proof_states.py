@@ -1,0 +1,105 @@
+"""Proof that hidden states are what was to be written, and their neighbours untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import InterventionError
+from ..families import view_of
+from ..lowering.layouts import Layout
+from ..lowering.plan import ReadStep, compile_plan
+from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, locate, order_of
+from ..lowering.writes import PlannedWrite, StateWrite
+from ..remote.batching import together
+from ..remote.model_call import Remote
+from .requests import forward, no_logits
+
+
+class _StateSite(NamedTuple):
+    """A site of hidden states; sorts in the order in which the model reaches it."""
+
+    stage_number: int
+    layer: int
+    rank: int
+    stage: str
+    name: str
+
+    @classmethod
+    def of(cls, planned: PlannedWrite, order: Sequence[str]) -> _StateSite:
+        number, rank = order.index(planned.stage), SITES[planned.site].rank
+        return cls(number, planned.layer, rank, planned.stage, planned.site)
+
+    @property
+    def words(self) -> str:
+        """As messages call it."""
+        if self.layer == BEFORE_LAYERS:
+            return f"site {self.name!r}"
+        stage = "" if self.stage == "decoder" else f"{self.stage} "
+        return f"site {self.name!r} of {stage}layer {self.layer}"
+
+
+def prove_states(model: Any, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: float) -> int:
+    """Compare every written site with a run in which only what comes before it is written; returns how many sites.
+
+    Raises:
+        InterventionError: naming site, row and position.
+    """
+    order = order_of(view_of(model).family)
+    by_write = [_StateSite.of(planned, order) for planned in writes]
+    sites = sorted({site for site in by_write if site.name in STATES})
+    asked = [partial(_whole_states, model, layout, writes, sites, remote)]
+    for site in sites:
+        earlier = [planned for planned, at in zip(writes, by_write, strict=True) if at[:3] < site[:3]]
+        asked.append(partial(_whole_states, model, layout, earlier, [site], remote))
+    after, *befores = together(asked, remote)
+    for site, found, [before] in zip(sites, after, befores, strict=True):
+        here = [planned.write for planned, at in zip(writes, by_write, strict=True) if at == site]
+        _compare(site, before, found, here, rounding)
+    return len(sites)
+
+
+def _whole_states(
+    model: Any, layout: Layout, writes: Sequence[PlannedWrite], sites: Sequence[_StateSite], remote: Remote
+) -> list[torch.Tensor]:
+    """What sites hold at every place, one `[row, place, width]` each."""
+    if not sites:
+        return []
+    steps = [[_whole_state(model, layout, site)] for site in sites]
+    _, *by_site = forward(model, layout, compile_plan(model, layout, writes), steps, *no_logits(layout), remote)
+    return [torch.stack(rows) for [rows] in by_site]
+
+
+def _whole_state(model: Any, layout: Layout, site: _StateSite) -> ReadStep:
+    rows = 1 if site.name == "features" else len(layout.placements)
+    path, place = locate(view_of(model).family, site.stage, site.name, site.layer)
+    requests = tuple((row, ((0, None),)) for row in range(rows))
+    return ReadStep(site.stage, site.layer, site.rank, path, place, SITES[site.name].read, requests, None)
+
+
+def _compare(
+    site: _StateSite, before: torch.Tensor, after: torch.Tensor, writes: Sequence[Any], rounding: float
+) -> None:
+    """Written values must be there to the bit; means and neighbours up to the rounding of their own size."""
+    expected, exact = before.clone(), torch.zeros(before.shape[:2], dtype=torch.bool)
+    for write in writes:
+        assert isinstance(write, StateWrite)
+        end = before.shape[1]
+        places = [place for start, stop in write.targets for place in range(start, end if stop is None else stop)]
+        if write.how == "mean":
+            expected[write.row, places] = expected[write.row, places].mean(0)
+        else:
+            expected[write.row, places] = 0 if write.how == "zero" else write.values.to(expected)
+        exact[write.row, places] = write.how != "mean"
+    gap = (expected.float() - after.float()).abs().amax(-1)
+    allowed = torch.where(exact, 0.0, rounding * expected.float().abs().amax(-1))
+    wrong = (~(gap <= allowed)).nonzero()
+    if len(wrong):
+        row, place = (int(n) for n in wrong[0])
+        raise InterventionError(
+            f"{site.words}, row {row}: position {place} does not hold what was to be written "
+            f"(off by {float(gap[row, place]):.3g})"
+        )

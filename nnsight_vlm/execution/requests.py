@@ -1,0 +1,171 @@
+"""What is asked of a model: a plan and reads become a `ModelCall`, which `device.runner` carries out.
+
+A plan is installed as nnsight edits: one worker for what the model passes once a prompt, one for what it passes once a
+token. Reads are the body of the trace, so they see what every edit left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from ..device import readouts, runner
+from ..errors import SpecError
+from ..families import view_of
+from ..lowering.layouts import Layout
+from ..lowering.plan import Plan, ReadStep, read_outside, stage_extent
+from ..lowering.resolve import resolver
+from ..lowering.sites import ATTENTION_OF, SITES, locate, order_of
+from ..prompts.position_ids import padded_positions
+from ..remote.batching import ask
+from ..remote.model_call import ModelCall, Remote
+from ..specs.measurements import Readout
+
+Steps = Sequence[Sequence[ReadStep]]
+"""For each readout its steps, one a layer."""
+
+
+class LogitRead(NamedTuple):
+    """What is taken from the logits: a readout of `device.readouts`, and its requests."""
+
+    readout: Any
+    requests: tuple[Any, ...]
+
+
+class _Place(NamedTuple):
+    """When the model reaches a read step, and whose it is."""
+
+    stage: int
+    layer: int
+    rank: int
+    readout: int
+    step: int
+
+
+def read_steps(model: Any, layout: Layout, readout: Readout) -> Iterator[ReadStep]:
+    """The steps of a readout, one a layer, each with the requests of all placements.
+
+    Raises:
+        SpecError: no readout, or one that asks for what the model or prompt has not got.
+    """
+    if not isinstance(readout, Readout):
+        raise SpecError(f"{readout!r} is no readout; reads are nv.Attention and nv.Residual")
+    family = view_of(model).family
+    by_placement = [list(readout.lower(resolver(model, placement))) for placement in layout.placements]
+    for same in zip(*by_placement, strict=True):
+        stage, layer, site, function, _ = same[0]
+        path, place = locate(family, stage, site, layer)
+        if site in ATTENTION_OF:
+            place = getattr(family.stages[stage], ATTENTION_OF[site]).call
+        yield ReadStep(
+            stage=stage,
+            layer=layer,
+            rank=SITES[site].rank,
+            path=path,
+            place=place,
+            readout=function,
+            requests=tuple(each.request for each in same),
+            outside=read_outside(layout, stage, site),
+        )
+
+
+def forward(
+    model: Any,
+    layout: Layout,
+    plan: Plan,
+    steps: Steps,
+    logits: LogitRead,
+    kept: Sequence[int],
+    remote: Remote,
+    *,
+    numbers: int = 0,
+) -> list[Any]:
+    """One traced forward: `[what was read from the logits, what each readout gave per layer, ...]`.
+
+    Args:
+        model: an nnsight model.
+        layout: what the model is given.
+        plan: what is changed.
+        steps: of each readout.
+        logits: what is taken from the logits, which exist at places `kept` only.
+        kept: places of the sequence.
+        remote: see `nv.run`.
+        numbers: how many numbers come back at most.
+    """
+    call, order = _forward_call(model, layout, plan, steps, logits, kept, numbers=numbers)
+    answers = ask(model, call, remote)
+    results: list[list[Any]] = [[None] * len(some) for some in steps]
+    for place, value in zip(order, answers, strict=False):
+        results[place.readout][place.step] = value
+    return [answers[-1], *results]
+
+
+def read_states(model: Any, layout: Layout, plan: Plan, reads: Sequence[Readout], remote: Remote) -> list[torch.Tensor]:
+    """What readouts give of a layout of one row, without logits."""
+    steps = [list(read_steps(model, layout, read)) for read in reads]
+    _, *by_readout = forward(model, layout, plan, steps, *no_logits(layout), remote)
+    return [read.assemble([layer[0] for layer in by_layer]) for read, by_layer in zip(reads, by_readout, strict=True)]
+
+
+def defer_forward(
+    model: Any, layout: Layout, plan: Plan, steps: Steps, logits: LogitRead, kept: Sequence[int]
+) -> tuple[ModelCall, list[list[list[Any]]]]:
+    """A forward whose results stay where the model is: its call, and a slot that it fills for each readout and layer."""
+    slots: list[list[list[Any]]] = [[[] for _ in some] for some in steps]
+    call, _ = _forward_call(model, layout, plan, steps, logits, kept, slots=slots)
+    return call, slots
+
+
+def _forward_call(
+    model: Any,
+    layout: Layout,
+    plan: Plan,
+    steps: Steps,
+    logits: LogitRead,
+    kept: Sequence[int],
+    *,
+    slots: Sequence[Sequence[list[Any]]] = (),
+    numbers: int = 0,
+) -> tuple[ModelCall, list[_Place]]:
+    """The call of a forward, and in which order its read steps are answered."""
+    stages = order_of(view_of(model).family)
+    order = sorted(
+        _Place(stages.index(step.stage), step.layer, step.rank, readout, at)
+        for readout, some in enumerate(steps)
+        for at, step in enumerate(some)
+    )
+    reads = [steps[place.readout][place.step].plain(place.stage) for place in order]
+    reads.append((len(stages), 0, "", "logits", *logits, None))
+    extents = tuple(_extent(model, layout, name, number, order) for number, name in enumerate(stages))
+    filled = tuple((at, slots[place.readout][place.step]) for at, place in enumerate(order)) if slots else ()
+    rest = (plan.edits, extents, tuple(reads), filled)
+    call = ModelCall(
+        task=runner.forward, inputs=forward_inputs(layout, kept), rest=rest, needs=plan.needs, numbers=numbers
+    )
+    return call, order
+
+
+def _extent(model: Any, layout: Layout, name: str, number: int, order: Iterable[_Place]) -> tuple[Any, ...] | None:
+    """Where a stage's queries and keys lie, in the layers that are read; None where none is."""
+    layers = {place.layer for place in order if place.stage == number}
+    return tuple(stage_extent(model, layout, name, layers)) if layers else None
+
+
+def no_logits(layout: Layout) -> tuple[LogitRead, list[int]]:
+    """The smallest piece of logits that a forward can be asked for: `logits` and `kept` of `forward`."""
+    return LogitRead(readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1]
+
+
+def forward_inputs(layout: Layout, kept: Sequence[int]) -> dict[str, Any]:
+    """What a plain forward is given: the encoding, position ids where there is padding, and which logits to keep."""
+    prompt, wanted = layout.prompt, torch.tensor([place - layout.start for place in kept])
+    some_logits = {"logits_to_keep": wanted} if view_of(prompt.model).family.logits_to_keep else {}
+    return {**prompt.inputs, **padded_positions(prompt), **some_logits}
+
+
+def logit_columns(layout: Layout, kept: Sequence[int]) -> dict[int, int]:
+    """For each place `kept` of the sequence, its row in the logits that a forward gives."""
+    some_logits = view_of(layout.prompt.model).family.logits_to_keep
+    return {place: at if some_logits else place - layout.start for at, place in enumerate(kept)}

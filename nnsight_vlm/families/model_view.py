@@ -1,0 +1,136 @@
+"""The one view of a model: what the rest of the package needs to know about it, looked up once.
+
+No other room touches nnsight's private attributes or reads sizes out of a configuration on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import nnsight
+import torch
+
+from .columns import Family, Stage
+from .lookup import check_attention, config_value, family_of
+from .reach import Reach, reach
+from .stage_spec import StageSpec, stage_spec
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+
+    Model: TypeAlias = TransformersModel
+    """A plain nnsight model, as `load` gives it."""
+else:
+    Model = Any
+
+nnsight.register("nnsight_vlm")  # code travels to NDIF by source: the server has no copy of it
+
+
+@dataclass(kw_only=True, eq=False)
+class _Facts:
+    """What follows from a module's configuration. It holds no module, so that it goes when the module goes."""
+
+    config: Any
+    text_config: Any
+    family: Family
+    stages: dict[str, StageSpec]
+
+
+_FACTS: WeakKeyDictionary[torch.nn.Module, _Facts] = WeakKeyDictionary()
+
+
+class ModelView:
+    """A model as this package sees it; made by `view_of`.
+
+    Attributes:
+        model: the nnsight model.
+        module: the transformers module inside it.
+        config: its configuration.
+        text_config: the part of the configuration that describes the decoder.
+        family: the row of the family table.
+    """
+
+    __slots__ = ("_stages", "config", "family", "model", "module", "text_config")
+
+    def __init__(self, model: Model, module: torch.nn.Module, facts: _Facts) -> None:
+        self.model, self.module = model, module
+        self.config, self.text_config = facts.config, facts.text_config
+        self.family: Family = facts.family
+        self._stages = facts.stages
+
+    def stage(self, name: str = "decoder") -> StageSpec:
+        """Layers, heads and widths of one stage."""
+        stage = self.family.stages[name]
+        known = self._stages.get(name)
+        if known is None or known.stage is not stage:
+            known = self._stages[name] = stage_spec(self.config, stage)
+        return known
+
+    def reach(self, stage: str, layer: int) -> Reach:
+        """Which keys a query may see in one layer of a stage."""
+        return reach(self.config, self.family, stage, layer)
+
+    def config_of(self, stage: Stage) -> Any:
+        """The part of the configuration that holds a stage's sizes."""
+        return config_value(self.config, stage.config)
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the model chooses from."""
+        return int(self.text_config.vocab_size)
+
+    @property
+    def generation_config(self) -> Any:
+        """What the checkpoint says of generation; transformers' `GenerationConfig`."""
+        return self.module.generation_config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        dtype: torch.dtype = self.module.dtype  # type: ignore[assignment]
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first of the weights lies."""
+        return next(self.module.parameters()).device
+
+    @property
+    def edits(self) -> tuple[Any, ...]:
+        """Edits that are installed on the model (`nv.install`, `model.edit()`); they name rows and positions."""
+        return tuple(self.model._edits)
+
+    @property
+    def hooks(self) -> tuple[Any, ...]:
+        """Hooks that users registered on any module, by their handles' ids and functions."""
+        return tuple(_hooks(self.module))
+
+    @property
+    def attention_implementation(self) -> str:
+        """How the decoder computes attention: `"sdpa"` or `"eager"`."""
+        return str(self.text_config._attn_implementation)
+
+
+def _hooks(module: torch.nn.Module) -> Iterator[Any]:
+    for part in module.modules():
+        yield from part._forward_pre_hooks.values()
+        yield from part._forward_hooks.values()
+
+
+def view_of(model: Model) -> ModelView:
+    """The view of a model, looked up once for each configuration.
+
+    Raises:
+        SpecError: the model has no row in the family table, runs an attention that hides its mask, or has a flag set
+            that nobody has tried the row with.
+    """
+    module = model._module
+    config, facts = module.config, _FACTS.get(module)
+    if facts is None or facts.config is not config:
+        family, text_config = family_of(config), config.get_text_config()
+        facts = _FACTS[module] = _Facts(config=config, text_config=text_config, family=family, stages={})
+    check_attention(facts.text_config._attn_implementation)
+    return ModelView(model, module, facts)

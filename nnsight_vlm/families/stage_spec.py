@@ -1,0 +1,91 @@
+"""The sizes of one stage: how many layers, heads and streams, how wide, which layers attend.
+
+Everything here follows from a model's configuration and its row in the family table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .columns import Stage
+from .lookup import RECURRENT, config_value
+
+LAYER_SETS: dict[str, Callable[[Any, int], bool]] = {
+    "every": lambda _config, _layer: True,
+    "none": lambda _config, _layer: False,
+    "typed": lambda config, layer: config.layer_types[layer] not in RECURRENT,
+    "crossing": lambda config, layer: layer in config.cross_attention_layers,
+    "not crossing": lambda config, layer: layer not in config.cross_attention_layers,
+    "at intervals": lambda config, layer: layer % config.cross_attention_frequency == 0,
+}
+"""Which layers have an attention, by the name in the family table: from the stage's config and a layer number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """The sizes of one stage.
+
+    Attributes:
+        stage: where its parts live.
+        layer_count: how many layers it has.
+        head_count: how many query heads an attention layer has.
+        width: width of what a module of the stage gives; `streams` of them make the residual stream.
+        streams: how many residual streams of that width lie side by side.
+        attention, cross: the layers that have self-attention and cross-attention.
+        recurrent: whether some layers carry a state through the sequence instead of attending.
+        cache_layer: for each layer, the layer whose cache gives its offset: itself, the layer it shares keys with, or
+            the nearest one that attends.
+    """
+
+    stage: Stage
+    layer_count: int
+    head_count: int
+    width: int
+    streams: int
+    attention: tuple[int, ...]
+    cross: tuple[int, ...]
+    recurrent: bool
+    cache_layer: tuple[int, ...]
+
+
+def stage_spec(config: Any, stage: Stage) -> StageSpec:
+    """The sizes of a stage of a model with this configuration."""
+    part = config_value(config, stage.config)
+    layer_count = int(getattr(part, stage.layer_count)) if stage.layer_count else 1
+    attention = _layers_with(part, stage, "attention", layer_count)
+    return StageSpec(
+        stage=stage,
+        layer_count=layer_count,
+        head_count=int(getattr(part, stage.head_count)),
+        width=int(part.hidden_size),
+        streams=int(getattr(part, stage.streams)) if stage.streams else 1,
+        attention=attention,
+        cross=_layers_with(part, stage, "cross", layer_count),
+        recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
+        cache_layer=_cache_layers(part, stage, attention, layer_count),
+    )
+
+
+def _layers_with(part: Any, stage: Stage, kind: str, layer_count: int) -> tuple[int, ...]:
+    """The layers that have `"attention"` or `"cross"`."""
+    attention = getattr(stage, kind)
+    if attention is None:
+        return ()
+    has_it = LAYER_SETS[attention.layers]
+    return tuple(layer for layer in range(layer_count) if has_it(part, layer))
+
+
+def _cache_layers(part: Any, stage: Stage, attending: tuple[int, ...], layer_count: int) -> tuple[int, ...]:
+    """See `StageSpec.cache_layer`. A stage that runs once a prompt has no cache, so every layer stands for itself."""
+    if not stage.entry:
+        return tuple(range(layer_count))
+    first_shared = layer_count - (getattr(part, "num_kv_shared_layers", None) or 0)
+    kinds = getattr(part, "layer_types", None) or [None] * layer_count
+    with_keys = [layer for layer in attending if layer < first_shared]
+    asked = []
+    for layer, kind in enumerate(kinds):
+        same_kind = [other for other in with_keys if kinds[other] == kind]
+        asked.append(layer if layer in with_keys else (same_kind or with_keys)[-1])
+    return tuple(asked)

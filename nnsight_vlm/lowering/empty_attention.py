@@ -1,0 +1,69 @@
+"""Queries that a cut would leave without any key: refused before the model runs.
+
+Softmax over no key is NaN, zero or uniform, depending on how attention is implemented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import SpecError
+from ..families import Reach
+from ..prompts.ranges import Ranges
+from ..prompts.token_map import TokenMap
+from .writes import EdgeCut
+
+
+def refuse_empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach) -> None:
+    """Refuse the cuts of one layer if they leave a query without a key.
+
+    Args:
+        cuts: all cuts of the layer in one row.
+        tokens: which token of the row is what.
+        reach: which keys a query of this layer may see.
+
+    Raises:
+        SpecError: naming the first such position.
+    """
+    named_heads = {head for cut in cuts if cut.heads is not None for head in cut.heads.numbers}
+    for head in sorted(named_heads) or [None]:
+        here = [cut for cut in cuts if cut.heads is None or head in cut.heads.numbers]
+        empty = _empty_rows(here, tokens, reach)
+        if len(empty):
+            raise SpecError(
+                f"position {empty[0]} would be left with no key to attend to; leave it something to read, "
+                'for example itself or the group "first"'
+            )
+
+
+def _empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach) -> np.ndarray:
+    """Absolute positions of targets all of whose keys are sources; one token that is not written yet is included."""
+    stop = tokens.stop + 1
+    targets = np.stack([_as_mask(cut.targets, stop) for cut in cuts])
+    sources = np.stack([_as_mask(cut.sources, stop) for cut in cuts])
+    queries = np.flatnonzero(targets.any(0))
+    closed = np.einsum("cq,ck->qk", targets[:, queries].astype(np.float32), sources.astype(np.float32)) > 0
+    return np.asarray(queries[~(seen_keys(queries, stop, tokens, reach) & ~closed).any(1)])
+
+
+def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) -> np.ndarray:
+    """`[query, key]`: which of the keys before `stop` queries may see in a clean run."""
+    keys, rows = np.arange(stop)[None, :], queries[:, None]
+    block = np.zeros((len(queries), stop), dtype=bool)
+    for start, end in tokens.blocks if reach.blocks else ():
+        block |= (start <= keys) & (keys < (end or stop)) & (start <= rows) & (rows < (end or stop))
+    seen = (keys <= rows) | block
+    if reach.span is not None:
+        seen &= keys > rows - reach.span
+    if reach.chunk is not None:
+        seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
+    return np.asarray((seen | (block & reach.whole)) & (keys >= tokens.start))
+
+
+def _as_mask(ranges: Ranges, stop: int) -> np.ndarray:
+    mask = np.zeros(stop, dtype=bool)
+    for first, end in ranges:
+        mask[first:end] = True
+    return mask

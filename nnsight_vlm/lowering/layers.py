@@ -1,0 +1,92 @@
+"""Layers: which ones, by number, by window or by fraction of the depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SpecError
+
+
+@dataclass(frozen=True)
+class Window:
+    """The layers `start .. stop - 1`; made by `window`."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The layers between two fractions of the depth; made by `depth`."""
+
+    start: float
+    stop: float
+
+
+Layers = int | str | Window | Depth | Sequence[int]
+
+
+def window(start: int, stop: int) -> Window:
+    """The layers `start`, ..., `stop - 1`.
+
+    Raises:
+        SpecError: `stop` is not after `start`.
+    """
+    if not 0 <= start < stop:
+        raise SpecError(f"window({start}, {stop}) holds no layer; write nv.window(8, 16) for layers 8 to 15")
+    return Window(start, stop)
+
+
+def depth(start: float, stop: float) -> Depth:
+    """The layers from `start` to `stop` as fractions of the depth; neighbours share no layer.
+
+    Raises:
+        SpecError: the fractions are not 0 <= start < stop <= 1.
+    """
+    if not 0 <= start < stop <= 1:
+        raise SpecError(f"depth({start}, {stop}) is no part of the depth; write nv.depth(0.25, 0.5)")
+    return Depth(start, stop)
+
+
+def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
+    """What a layer choice means in a model of `count` layers, sorted.
+
+    Raises:
+        SpecError: a layer that the model has not got, a choice that holds none, or no choice at all.
+    """
+    found = _numbers(layers, count)
+    if not found and isinstance(layers, Depth):
+        raise SpecError(f"depth({layers.start}, {layers.stop}) holds none of the model's {count} layers; make it wider")
+    outside = [layer for layer in found if not 0 <= layer < count]
+    if outside:
+        raise SpecError(f"layer {outside[0]} is out of range: the model has layers 0..{count - 1}")
+    return found
+
+
+def _numbers(layers: Layers, count: int) -> tuple[int, ...]:
+    if isinstance(layers, str) and layers in ("all", "attention"):
+        return tuple(range(count))
+    if isinstance(layers, Window):
+        return tuple(range(layers.start, layers.stop))
+    if isinstance(layers, Depth):
+        return tuple(range(round(layers.start * count), round(layers.stop * count)))
+    listed: list[Any] = [layers] if isinstance(layers, (int, float, str, type(None))) else list(layers)
+    numbers = [layer for layer in listed if isinstance(layer, int) and not isinstance(layer, bool)]
+    if len(numbers) < len(listed):
+        raise SpecError(
+            f'no layers {layers!r}; write "all", a number, a list of numbers, nv.window(8, 16) or nv.depth(0.25, 0.5)'
+        )
+    return tuple(sorted(set(numbers)))
+
+
+def label(value: Any) -> Any:
+    """A field of an intervention as a table shows it: `8-15` for a window, `1,2,5` for a list."""
+    if isinstance(value, Window):
+        return f"{value.start}-{value.stop - 1}"
+    if isinstance(value, Depth):
+        return f"{value.start:g}-{value.stop:g}"
+    if isinstance(value, tuple):
+        return ",".join(str(label(part)) for part in value)
+    return value

@@ -1,0 +1,194 @@
+"""Layouts: where each case sits in the sequence that the model runs.
+
+A *case* is one prompt under one intervention. Lowering an intervention needs to know one thing about how it will be
+executed: which row of the batch, and which place in that row, a position of its prompt has. That is a `Placement`.
+Running cases one by one, as rows of a batch, or packed behind one shared prefix are three layouts and nothing else; no
+intervention, kernel or recipe knows which one it runs in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..prompts.encoding import stack
+from ..prompts.position_ids import position_ids
+from ..prompts.prompt import Prompt, counts_tokens
+from ..prompts.ranges import Range, Ranges
+from ..prompts.token_map import TokenMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where one case sits: its position `p` is at place `p` before `branch`, else at `p + shift`.
+
+    Attributes:
+        tokens: the token map of the case's own prompt, in its own positions.
+        row: row of the batch.
+        branch: first position that is the case's own.
+        shift: how far its own positions are moved.
+        features: how many rows of the projector's output other rows bring before it.
+        shared: whether other cases share what lies before `branch`.
+        outside: how far its positions outside the sequence are moved (down).
+    """
+
+    tokens: TokenMap
+    row: int = 0
+    branch: int = 0
+    shift: int = 0
+    features: int = 0
+    shared: bool = False
+    outside: int = 0
+
+    def at(self, stage: str) -> Placement:
+        """The same case in the sequence of a stage that runs before the decoder, which is padded on the right."""
+        return Placement(tokens=self.tokens.stage(stage), row=self.row)
+
+    def place(self, position: int) -> int:
+        """Where a position of the prompt lies in the sequence that runs."""
+        if position < 0:
+            return position - self.outside
+        return position if position < self.branch else position + self.shift
+
+    def places(self, ranges: Ranges) -> Ranges:
+        """The same for ranges; a shared sequence cuts open ends where the case ends."""
+        placed: list[Range] = []
+        for start, end in ranges:
+            if start < 0:
+                placed.append((start - self.outside, end - self.outside if end is not None else 0))
+                continue
+            stop = min(self.tokens.stop if end is None else end, self.tokens.stop) if self.shared else end
+            if start < self.branch:
+                placed.append((start, self.branch if stop is None else min(stop, self.branch)))
+            if stop is None or stop > self.branch:
+                placed.append((max(start, self.branch) + self.shift, None if stop is None else stop + self.shift))
+        return Ranges(tuple(pair for pair in placed if pair[1] is None or pair[0] < pair[1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A prompt to run, and where the cases sit in it.
+
+    Attributes:
+        prompt: what the model is given.
+        placements: one for each case.
+        packing: `(prefix, length)` of the copies behind a shared prefix, or None.
+        start: the first place that runs; what lies before it is in a cache.
+        depth: the first layer that runs; layers before it are skipped.
+        entering: what enters that layer, `[row, place, width]`.
+    """
+
+    prompt: Prompt
+    placements: tuple[Placement, ...]
+    packing: tuple[int, int] | None = None
+    start: int = 0
+    depth: int = 0
+    entering: torch.Tensor | None = None
+
+
+# cases and their own rows -------------------------------------------------------------------------
+
+
+def one_case_per_row(prompt: Prompt) -> Layout:
+    """Every row of a prompt is a case."""
+    placements, features = [], 0
+    for number, tokens in enumerate(prompt.rows):
+        placements.append(Placement(tokens=tokens, row=number, features=features))
+        features += tokens.feature_rows
+    return Layout(prompt=prompt, placements=tuple(placements))
+
+
+def padded_batch(prompts: Sequence[Prompt]) -> Layout:
+    """Each prompt (of one row) is a row of one batch, padded on the left."""
+    stacked = one_case_per_row(stack(prompts))
+    placements = [
+        replace(
+            placement,
+            tokens=prompt.rows[0],
+            shift=stacked.prompt.width - prompt.width,
+            outside=placement.tokens.outside - prompt.rows[0].outside,
+        )
+        for placement, prompt in zip(stacked.placements, prompts, strict=True)
+    ]
+    return replace(stacked, placements=tuple(placements))
+
+
+# many cases of one prompt -------------------------------------------------------------------------
+
+
+def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
+    """One sequence: the tokens before `branch` once, then a copy of the rest for every case.
+
+    Copies keep their original position ids; `device.kernels.packed_mask` closes them to each other.
+    """
+    tokens = prompt.rows[0]
+    length = tokens.stop - branch
+    own = torch.arange(branch, tokens.stop).repeat(cases)
+    order = torch.cat([torch.arange(branch), own])
+    inputs = {name: value[:, order] if counts_tokens(prompt, name) else value for name, value in prompt.inputs.items()}
+    inputs["position_ids"] = position_ids(prompt)[..., order]
+    placements = tuple(
+        Placement(tokens=tokens, branch=branch, shift=case * length, shared=True) for case in range(cases)
+    )
+    packed_tokens = tuple(inputs["input_ids"][0].tolist())
+    row = replace(tokens, tokens=packed_tokens, stop=len(order), answer=len(order))
+    return Layout(prompt=replace(prompt, inputs=inputs, rows=(row,)), placements=placements, packing=(branch, length))
+
+
+def _repeated(prompt: Prompt, cases: int, inputs: dict[str, Any]) -> Layout:
+    """The same prompt in every row of a batch, given as these inputs; the image has been seen, so it is left out."""
+    placements = tuple(Placement(tokens=prompt.rows[0], row=case) for case in range(cases))
+    batch = replace(prompt, inputs=inputs, rows=prompt.rows * cases, images=())
+    return Layout(prompt=batch, placements=placements)
+
+
+def repeated_rows(prompt: Prompt, cases: int) -> Layout:
+    """The same prompt in every row of a batch without its image: for rows that begin in a cache."""
+    inputs = {
+        name: value.repeat_interleave(cases, dim=0)
+        for name, value in prompt.inputs.items()
+        if counts_tokens(prompt, name) and (value.dim() > 2 or name in ("input_ids", "attention_mask"))
+    }
+    ids = position_ids(prompt)
+    if ids.dim() > 2:  # transformers would count them from the image, which it is not given
+        inputs["position_ids"] = ids.repeat_interleave(cases, dim=1)
+        # passed without a batch dimension, so that nnsight does not split the other inputs by rows
+        inputs["logits_to_keep"] = torch.tensor([-1])
+    return _repeated(prompt, cases, inputs)
+
+
+def repeated_embeddings(prompt: Prompt, cases: int, embedded: torch.Tensor) -> Layout:
+    """The same prompt in every row of a batch, given as what enters the decoder."""
+    inputs = {
+        name: value.repeat_interleave(cases, dim=0)
+        for name, value in prompt.inputs.items()
+        if counts_tokens(prompt, name) and name != "input_ids"
+    }
+    ids = position_ids(prompt)
+    inputs["position_ids"] = ids.repeat_interleave(cases, dim=ids.dim() - 2)
+    return _repeated(prompt, cases, {**inputs, "inputs_embeds": embedded.repeat_interleave(cases, dim=0)})
+
+
+# what need not run --------------------------------------------------------------------------------
+
+
+def after_prefix(layout: Layout, prefix: int, cache: Any) -> Layout:
+    """A layout of which the tokens before `prefix`, which have been run, are in a cache."""
+    prompt = layout.prompt
+    inputs = {
+        name: value[:, prefix:]
+        for name, value in prompt.inputs.items()
+        if counts_tokens(prompt, name) and (value.dim() > 2 or name == "input_ids")
+    }
+    inputs["attention_mask"] = prompt.inputs["attention_mask"]
+    inputs |= {"position_ids": position_ids(prompt)[..., prefix:], "past_key_values": cache, "use_cache": True}
+    return replace(layout, prompt=replace(prompt, inputs=inputs), start=prefix)
+
+
+def from_layer(layout: Layout, depth: int, states: torch.Tensor) -> Layout:
+    """A layout of which the layers before `depth` are not run: they give every case `states` `[position, width]`."""
+    rows, cases = len(layout.prompt), len(layout.placements)
+    return replace(layout, depth=depth, entering=states.repeat(cases // rows, 1).expand(rows, -1, -1))

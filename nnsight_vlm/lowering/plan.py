@@ -1,0 +1,250 @@
+"""Plans: what interventions become before they meet the model.
+
+An intervention names *what*; lowering it (one case at its placement, `resolve`) gives *writes* at the *sites* of the
+model. `compile_plan` gathers the writes of all cases, merges those that meet at one site, and sorts the sites in the
+order in which the model reaches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from ..device.kernels import close_edges, drop_edges
+from ..families import Family, view_of
+from .layouts import Layout
+from .sites import ATTENTION_OF, SITES, locate, order_of
+from .writes import PlannedWrite
+
+
+class MaskSpec(NamedTuple):
+    """What a kernel must know of the attention whose mask it edits.
+
+    Attributes:
+        keyword: the name by which the attention module is handed its mask.
+        outside: `(keys outside the sequence, queries that read them or None for all)` for cross-attention.
+        packing: for copies behind a shared prefix, see `device.kernels.packed_mask`.
+    """
+
+    keyword: str
+    outside: tuple[int, int | None] | None
+    packing: tuple[Any, ...] | None
+
+
+class Step(NamedTuple):
+    """All writes at one site, and the kernel that does them.
+
+    Attributes:
+        layer: number of the layer.
+        path: path of the module.
+        place: `"inputs"` or `"output"` of that module, or the name of a call inside it.
+        kernel: a function of `device.kernels`.
+        writes: plain tuples, in the order in which they act.
+        mask: for kernels that edit a mask.
+    """
+
+    layer: int
+    path: str
+    place: str
+    kernel: Callable[..., Any]
+    writes: tuple[tuple[Any, ...], ...]
+    mask: MaskSpec | None
+
+    def plain(self) -> tuple[Any, ...]:
+        """As `device.runner` takes it."""
+        return (*self[:5], None if self.mask is None else tuple(self.mask))
+
+
+class StageExtent(NamedTuple):
+    """Where a stage's queries and keys lie, as `device.runner` takes it.
+
+    Attributes:
+        entry: path of the module that is handed the decoder's sequence and cache; empty for a stage that the model
+            passes once a prompt.
+        length: how many positions such a stage has.
+        causal: whether its queries see no later key.
+        cache_layers: `(layer, layer whose cache gives its offset)` for each layer concerned.
+    """
+
+    entry: str
+    length: int
+    causal: bool
+    cache_layers: tuple[tuple[int, int], ...]
+
+
+class StageSteps(NamedTuple):
+    """The steps of a stage that the model passes once a prompt."""
+
+    extent: StageExtent
+    steps: tuple[Step, ...]
+
+
+class Skipped(NamedTuple):
+    """Layers that do not run: their paths, and what the last of them is said to give, `[row, place, width]`."""
+
+    paths: tuple[str, ...]
+    output: Any
+
+
+class ReadStep(NamedTuple):
+    """One layer of a readout.
+
+    Attributes:
+        stage, layer, rank: when the model reaches it.
+        path, place: where, as in `Step`.
+        readout: a function of `device.readouts`.
+        requests: one for each placement.
+        outside: as in `MaskSpec`, for reads of cross-attention.
+    """
+
+    stage: str
+    layer: int
+    rank: int
+    path: str
+    place: str
+    readout: Callable[..., Any]
+    requests: tuple[tuple[Any, ...], ...]
+    outside: tuple[int, int | None] | None
+
+    def plain(self, stage: int) -> tuple[Any, ...]:
+        """As `device.runner.collect` takes it, which knows stages by number."""
+        return stage, self.layer, self.path, self.place, self.readout, self.requests, self.outside
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is done in a run, in the order in which the model reaches it.
+
+    Attributes:
+        rows: how many rows the batch has that the steps were made for.
+        once: the steps of each stage that the model passes once a prompt.
+        decoder: where the decoder's queries and keys lie.
+        every_token: steps of the decoder.
+        skipped: its first layers, if they do not run.
+        needs: calls whose answers the writes use; they run before, in the same job.
+    """
+
+    rows: int
+    once: tuple[StageSteps, ...]
+    decoder: StageExtent
+    every_token: tuple[Step, ...]
+    skipped: Skipped
+    needs: tuple[Any, ...] = ()
+
+    @property
+    def edits(self) -> tuple[Any, ...]:
+        """Plain tuples for `device.runner.installed`: what runs once a prompt, and on every token if anything does."""
+        once = tuple((tuple(stage.extent), tuple(step.plain() for step in stage.steps)) for stage in self.once)
+        if not self.every_token and not self.skipped.paths:
+            return once, None
+        steps = tuple(step.plain() for step in self.every_token)
+        return once, (tuple(self.decoder), steps, self.rows, tuple(self.skipped))
+
+
+def read_outside(layout: Layout, stage: str, site: str) -> tuple[int, int | None] | None:
+    """`MaskSpec.outside` of a site; None for self-attention."""
+    if ATTENTION_OF.get(site) != "cross":
+        return None
+    tokens = layout.prompt.rows[0].stage(stage)
+    return tokens.outside, tokens.readers
+
+
+def stage_extent(model: Any, layout: Layout, name: str, layers: Iterable[int]) -> StageExtent:
+    """Where the queries and keys of a stage, or of the image features between stages, lie in some layers."""
+    wanted = sorted(set(layers))
+    if name == "features":
+        rows = sum(tokens.feature_rows for tokens in layout.prompt.rows)
+        return StageExtent("", rows, False, tuple((layer, layer) for layer in wanted))
+    spec, length = view_of(model).stage(name), len(layout.prompt.rows[0].stage(name).tokens)
+    cache_layers = tuple((layer, spec.cache_layer[max(layer, 0)]) for layer in wanted)
+    return StageExtent(spec.stage.entry, length, spec.stage.causal, cache_layers)
+
+
+def layer_paths(model: Any, layers: int) -> tuple[str, ...]:
+    """The module paths of the decoder's first layers."""
+    family = view_of(model).family
+    return tuple(locate(family, "decoder", "residual", layer)[0] for layer in range(layers))
+
+
+class _Site(NamedTuple):
+    """A site's place in the order in which the model reaches them."""
+
+    stage: int
+    layer: int
+    rank: int
+    name: str
+
+
+def compile_plan(model: Any, layout: Layout, writes: Iterable[PlannedWrite]) -> Plan:
+    """The plan of a layout: merge writes by site, in the order given, and sort the sites."""
+    family = view_of(model).family
+    order = order_of(family)
+    shared: dict[Any, Any] = {}
+    steps: dict[str, list[Step]] = {}
+    for site, gathered in sorted(_gathered(model, layout, writes, order).items()):
+        merged = tuple(write.plain() for write in gathered)
+        if site.name in ATTENTION_OF:  # equal cuts become one object: layers that share a cut share a mask
+            merged = shared.setdefault(merged, merged)
+        stage = order[site.stage]
+        steps.setdefault(stage, []).append(_step(model, family, layout, stage, site, merged))
+    stages = {
+        name: StageSteps(stage_extent(model, layout, name, (step.layer for step in some)), tuple(some))
+        for name, some in steps.items()
+    }
+    decoder = stages.pop("decoder", StageSteps(stage_extent(model, layout, "decoder", ()), ()))
+    return Plan(
+        rows=len(layout.prompt),
+        once=tuple(stages.values()),
+        decoder=decoder.extent,
+        every_token=decoder.steps,
+        skipped=Skipped(layer_paths(model, layout.depth), layout.entering),
+    )
+
+
+def _gathered(
+    model: Any, layout: Layout, writes: Iterable[PlannedWrite], order: tuple[str, ...]
+) -> dict[_Site, list[Any]]:
+    """Writes by site. A packed sequence needs its own mask in every layer, so every layer gets a step."""
+    gathered: dict[_Site, list[Any]] = {}
+    if layout.packing is not None:
+        decoder, rank = order.index("decoder"), SITES["mask"].rank
+        attending = (layer for layer in view_of(model).stage().attention if layer >= layout.depth)
+        gathered = {_Site(decoder, layer, rank, "mask"): [] for layer in attending}
+    for stage, site, layer, write in writes:
+        for name in (site, "empty rows") if site == "cross mask" else (site,):
+            gathered.setdefault(_Site(order.index(stage), layer, SITES[name].rank, name), []).append(write)
+    return gathered
+
+
+def for_decoding(model: Any, plan: Plan) -> Plan:
+    """The same plan for cached generation: what a decoded token may not look at is left out of its attention.
+
+    Where layers read the keys of others, edges are closed only.
+    """
+    spec = view_of(model).stage()
+    if any(spec.cache_layer[layer] != layer for layer in spec.attention):
+        return plan
+    steps = tuple(step._replace(kernel=drop_edges) if step.kernel is close_edges else step for step in plan.every_token)
+    return replace(plan, every_token=steps)
+
+
+def _step(
+    model: Any, family: Family, layout: Layout, stage: str, site: _Site, writes: tuple[tuple[Any, ...], ...]
+) -> Step:
+    path, place = locate(family, stage, site.name, site.layer)
+    mask = None
+    if site.name in ATTENTION_OF:
+        packing = _packing(model, layout, site.layer) if site.name == "mask" else None
+        keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask
+        mask = MaskSpec(keyword, read_outside(layout, stage, site.name), packing)
+    return Step(site.layer, path, place, SITES[site.name].kernel, writes, mask)
+
+
+def _packing(model: Any, layout: Layout, layer: int) -> tuple[Any, ...] | None:
+    """`(prefix, length, span, chunk, blocks)`, see `device.kernels.packed_mask`."""
+    if layout.packing is None:
+        return None
+    reach = view_of(model).reach("decoder", layer)
+    blocks = layout.prompt.rows[0].blocks.pairs if reach.blocks else ()
+    return (*layout.packing, reach.span, reach.chunk, blocks)

@@ -1,0 +1,57 @@
+"""Writes: what lowering an intervention gives, before a plan gathers them.
+
+They are named here and plain tuples once they meet the model: named tuples would travel to a server as bytecode of this
+Python version.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..prompts.ranges import Ranges
+
+
+class HeadChoice(NamedTuple):
+    """Some heads of a layer: how many it has, and the numbers of the chosen ones."""
+
+    count: int
+    numbers: tuple[int, ...]
+
+
+class EdgeCut(NamedTuple):
+    """Attention edges to close in one row of the batch, from `sources` (keys) to `targets` (queries)."""
+
+    row: int
+    targets: Ranges
+    sources: Ranges
+    heads: HeadChoice | None  # None is every head
+
+    def plain(self) -> tuple[Any, ...]:
+        """As `device.kernels.close_edges` takes it."""
+        heads = None if self.heads is None else tuple(self.heads)
+        return self.row, self.targets.pairs, self.sources.pairs, heads
+
+
+class StateWrite(NamedTuple):
+    """Hidden states to write at `targets` in one row of the batch.
+
+    `how` is `"set"` (to `values` `[target, width]`, or a slot that will hold them), `"zero"` or `"mean"`.
+    """
+
+    row: int
+    targets: Ranges
+    how: str
+    values: Any
+
+    def plain(self) -> tuple[Any, ...]:
+        """As `device.kernels.write_rows` takes it."""
+        return self.row, self.targets.pairs, self.how, self.values
+
+
+class PlannedWrite(NamedTuple):
+    """A write, and the site of a stage's layer at which it is due."""
+
+    stage: str
+    site: str
+    layer: int
+    write: EdgeCut | StateWrite

@@ -1,0 +1,1 @@
+"""Prompts: an encoding, and which of its tokens is what."""

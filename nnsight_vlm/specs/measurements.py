@@ -1,0 +1,160 @@
+"""What to look at in a run, as values: attention rows and hidden states.
+
+A readout never changes a run. It sees what the model really used, after every intervention.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+
+from ..device import readouts
+from ..errors import SpecError
+from ..lowering.layers import Layers
+from ..lowering.resolve import Heads, Resolver, listed_heads
+from ..lowering.sites import SITES, check_state_spec
+from ..prompts.token_map import Where, as_tuples, require_ascending
+
+
+class ReadRequest(NamedTuple):
+    """What is read of one case in one layer.
+
+    Attributes:
+        stage, layer, site: where.
+        readout: a function of `device.readouts`.
+        request: what this function is asked, as plain tuples.
+    """
+
+    stage: str
+    layer: int
+    site: str
+    readout: Callable[..., Any]
+    request: tuple[Any, ...]
+
+
+Reduction = Literal["rows", "mean", "mass", "entropy", "top"]
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+
+
+class Readout(ABC):
+    """Something to look at in a run."""
+
+    @abstractmethod
+    def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
+        """One request a layer, for one case."""
+
+    @abstractmethod
+    def numbers(self, resolver: Resolver) -> int:
+        """How many numbers it gives of one case, at most."""
+
+    @abstractmethod
+    def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
+        """One tensor from what the layers gave."""
+
+
+@dataclass(frozen=True)
+class Attention(Readout):
+    """Attention probabilities from `queries` to `keys`: `[layer, head, query, key]`, float32.
+
+    Only these rows are computed, from the live query, key and mask, under sdpa as under eager.
+    Rows are normalised over *all* keys, so they sum to 1 only where `keys="all"`.
+
+    Args:
+        queries, keys: group name(s) or positions.
+        layers: which layers.
+        heads: head numbers; default all.
+        stage: the transformer that is looked at, see `Knockout`; keys outside its sequence (an image
+            in Mllama) are read from cross-attention, in the layers that have it.
+        reduce: `rows`; `mean`, the mean of the rows over the heads `[layer, query, key]`; `mass`, the sum over the
+            keys `[layer, head, query]`; `entropy` of the distribution over the keys, in nats, `[layer, head, query]`,
+            NaN where all are cut; or `top`, the keys that are looked at most `[layer, head, query, top, 2]`: their
+            positions, and probabilities.
+        top: how many keys `top` gives, most first.
+    """
+
+    queries: Where
+    keys: Where
+    layers: Layers = field(default="all", kw_only=True)
+    heads: Heads = field(default=None, kw_only=True)
+    stage: str = field(default="decoder", kw_only=True)
+    reduce: str = field(default="rows", kw_only=True)
+    top: int = field(default=10, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "keys", "layers"):
+            object.__setattr__(self, name, as_tuples(getattr(self, name)))
+        object.__setattr__(self, "heads", listed_heads(self.heads))
+        require_ascending(self.queries)
+        require_ascending(self.keys)
+        if any(isinstance(head, tuple) for head in listed_heads(self.heads) or ()):
+            raise SpecError(
+                f"attention is read of the same heads in every layer; give head numbers, not {self.heads!r}"
+            )
+        if self.reduce not in REDUCTIONS:
+            raise SpecError(f"no reduction {self.reduce!r}; there are {', '.join(REDUCTIONS)}")
+
+    def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
+        here = resolver.at(self.stage)
+        queries, (inside, outside) = here.places(self.queries), here.keys(self.keys)
+        if inside and outside:
+            raise SpecError(
+                f"keys={self.keys!r} lie in the sequence and outside it, in attentions of their own; "
+                "write one nv.Attention for each"
+            )
+        site, needs = ("cross mask", "cross") if outside else ("mask", "attention")
+        keys, how = outside or inside, (self.reduce, self.top)
+        there = len(here.positions(self.keys))
+        if self.reduce == "top" and not 0 < self.top <= there:
+            raise SpecError(f"no top={self.top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
+        for layer in here.layers(self.layers, needs):
+            heads = here.heads(self.heads, layer)
+            numbers = None if heads is None else heads.numbers
+            request = (here.placement.row, queries.pairs, keys.pairs, numbers, how)
+            yield ReadRequest(self.stage, layer, site, readouts.attention_rows, request)
+
+    def numbers(self, resolver: Resolver) -> int:
+        here = resolver.at(self.stage)
+        queries, keys = len(here.positions(self.queries)), len(here.positions(self.keys))
+        each = {"rows": keys, "mean": keys, "top": 2 * self.top}.get(self.reduce, 1)
+        heads = 1 if self.reduce == "mean" else here.spec.head_count
+        return len(here.layers(self.layers, "all")) * heads * queries * each
+
+    def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
+        found = torch.stack(list(layers))
+        return found[:, 0] if self.reduce == "mean" else found
+
+
+@dataclass(frozen=True)
+class Residual(Readout):
+    """Hidden states at positions: `[layer, position, width]`, in the model's own dtype.
+
+    `site` is one of those of `StateWrite`; `embedding` and `features` have no layers and give
+    `[position, width]`.
+    """
+
+    where: Where
+    layers: Layers = field(default="all", kw_only=True)
+    site: str = field(default="residual", kw_only=True)
+    stage: str = field(default="decoder", kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_state_spec(self)
+
+    def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
+        here = resolver.at(self.stage)
+        layers = here.state_layers(self.site, self.layers)
+        row, places = here.state_places(self.site, self.where)
+        stage = "features" if self.site == "features" else self.stage
+        for layer in layers:
+            yield ReadRequest(stage, layer, self.site, SITES[self.site].read, (row, places.pairs))
+
+    def numbers(self, resolver: Resolver) -> int:
+        here = resolver.at(self.stage)
+        return len(here.state_layers(self.site, self.layers)) * len(here.positions(self.where)) * here.width(self.site)
+
+    def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(layers)) if SITES[self.site].layered else layers[0]

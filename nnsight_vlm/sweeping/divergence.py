@@ -1,0 +1,148 @@
+"""Where a case first differs from clean runs: everything before comes from clean runs, which cases can share.
+
+A causal model makes two things certain without running it. A patch at positions where source and target cannot differ
+yet changes nothing. And a patch, behind a layer, of everything that differs so far makes the run there what the
+source's own run is: from that layer on, it begins with the source's keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import torch
+
+from ..families import unsupported, view_of
+from ..lowering.layouts import one_case_per_row
+from ..lowering.resolve import Resolver, resolver
+from ..prompts.position_ids import position_ids
+from ..prompts.prompt import Prompt
+from ..prompts.token_map import TokenMap
+from ..specs.interventions import CLEAN, Intervention, StateIntervention
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Divergence:
+    """Where a case departs from clean runs, and what is left to do.
+
+    Attributes:
+        position: the first position that changes; the last token at the latest.
+        layer: the first layer in which it changes; the number of layers where it does not.
+        case: what is to be done from there on.
+        donor: the prompt whose clean run gives the positions before, from layer `donor_from_layer` on; None where all
+            of it is the case's own prompt.
+        donor_from_layer: first layer whose keys come from the donor; earlier layers use the prompt's own.
+    """
+
+    position: int
+    layer: int
+    case: Intervention
+    donor: Prompt | None = None
+    donor_from_layer: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Takeover:
+    """A patch that writes another prompt's clean run at all `places` before its end where the two runs may differ."""
+
+    patch: StateIntervention
+    source: Prompt
+    places: range
+
+
+def unshared_divergence(model: Any, prompt: Prompt, case: Intervention) -> Divergence:
+    """The divergence of a case that is carried out as it was given, without a donor."""
+    here = resolver(model, one_case_per_row(prompt).placements[0])
+    position = min(prompt.rows[0].stop - 1, case.first_position(here))
+    return Divergence(position=position, layer=case.first_layer(here), case=case)
+
+
+def divergence_of(model: Any, prompt: Prompt, case: Intervention, donors: bool) -> Divergence:
+    """The divergence of a case, patches that change nothing left out.
+
+    If `donors` may be used, the source of a patch that makes the run what its own is becomes a donor.
+    """
+    here = resolver(model, one_case_per_row(prompt).placements[0])
+    parts = case.parts
+    takeovers = [takeover for part in parts if (takeover := _takeover(here, prompt, part)) is not None]
+    for each in takeovers:
+        others = _without(parts, each.patch)
+        if not each.places and _first_position(here, others) >= each.places.stop:
+            parts = others
+    for each in takeovers if donors else ():
+        others, end = _without(parts, each.patch), each.places.stop
+        if each.places and _first_position(here, others) >= end and _can_donate(here, prompt, each):
+            donor_from_layer = min(here.state_layers(each.patch.site, each.patch.layers)) + 1
+            case = _composed(others)
+            return Divergence(
+                position=end,
+                layer=min(donor_from_layer, case.first_layer(here)),
+                case=case,
+                donor=each.source,
+                donor_from_layer=donor_from_layer,
+            )
+    return unshared_divergence(model, prompt, case if parts == case.parts else _composed(parts))
+
+
+def _without(parts: Sequence[Intervention], part: Intervention) -> tuple[Intervention, ...]:
+    return tuple(other for other in parts if other is not part)
+
+
+def _composed(parts: Sequence[Intervention]) -> Intervention:
+    return reduce(or_, parts) if parts else CLEAN
+
+
+def _first_position(here: Resolver, parts: Sequence[Intervention]) -> int:
+    return min((part.first_position(here) for part in parts), default=here.placement.tokens.stop)
+
+
+def _takeover(here: Resolver, prompt: Prompt, part: Intervention) -> _Takeover | None:
+    """What a patch takes over; no places where the runs cannot differ yet, None for anything that is no such patch."""
+    want = part.capture()
+    if want is None or want.under is not None or not isinstance(part, StateIntervention) or part.acts_in != "decoder":
+        return None
+    mine, theirs = prompt.rows[0], want.prompt.rows[0]
+    written = here.positions(part.where)
+    if not written or mine.start or theirs.start or mine.outside or theirs.outside:
+        return None
+    end = written[-1] + 1
+    if end >= mine.stop or mine.last_seen(end - 1) >= end or theirs.ranges(want.where).positions(end) != written:
+        return None
+    places = range(_first_difference(mine, theirs, end), end)
+    takeover = _Takeover(patch=part, source=want.prompt, places=places)
+    return takeover if set(places) <= set(written) and _same_position_ids(prompt, want.prompt, end) else None
+
+
+def _first_difference(mine: TokenMap, theirs: TokenMap, end: int) -> int:
+    """The first position before `end` at which two clean runs may differ, else `end`."""
+    images = min((position for tokens in (mine, theirs) for image in tokens.images for position in image), default=end)
+    same = min(images, end, theirs.stop)
+    first = next((place for place in range(same) if mine.tokens[place] != theirs.tokens[place]), same)
+    return next((place for place in range(first) if mine.last_seen(place) >= first), first)
+
+
+def _can_donate(here: Resolver, prompt: Prompt, takeover: _Takeover) -> bool:
+    """Whether behind the patch's layer the source's own run is what this one becomes by the patch.
+
+    For that, nothing but the states may tell the layers which run it is: not which tokens are an image's, and not the
+    image itself, entering again.
+    """
+    if takeover.patch.site not in ("residual", "embedding") or "embedded" in unsupported(here.family):
+        return False
+    mine, theirs, end = prompt.rows[0], takeover.source.rows[0], takeover.places.stop
+    return _images_before(mine, end) == _images_before(theirs, end) and mine.blocks == theirs.blocks
+
+
+def _same_position_ids(prompt: Prompt, other: Prompt, end: int) -> bool:
+    """Whether the tokens before `end` have the same position ids in both."""
+    counting = view_of(prompt.model).family.positions
+    if counting == "sequence" and all("position_ids" not in each.inputs for each in (prompt, other)):
+        return True
+    return counting != "own" and torch.equal(position_ids(prompt)[..., :end], position_ids(other)[..., :end])
+
+
+def _images_before(tokens: TokenMap, end: int) -> list[tuple[int, ...]]:
+    return [tuple(position for position in image if position < end) for image in tokens.images]

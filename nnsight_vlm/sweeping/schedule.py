@@ -1,0 +1,224 @@
+"""Which cases run together, and how: one schedule for sweeps and for answers.
+
+A case is a prompt under an intervention. Cases of one prompt that differ late share its prefix; other cases fill
+batches with whatever else is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal, get_args
+
+from ..errors import SpecError
+from ..prompts.prompt import Prompt
+from ..remote.model_call import Remote
+from ..specs.interventions import Intervention
+from .divergence import Divergence, divergence_of, unshared_divergence
+from .sharing import Sharing, batching_obstacle, prefix_can_be_cropped, prefix_sharers, sharing
+
+Way = Literal["packed", "rows", "single"]
+Execution = Literal["auto", "packed", "rows", "single"]
+EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
+WAYS: tuple[Way, ...] = get_args(Way)
+"""From the one that shares most to the one that shares nothing."""
+
+FORWARD = 64
+"""How many tokens cost as much as the fixed part of a forward."""
+
+Case = tuple[Prompt, Intervention]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Cases that run alike.
+
+    Attributes:
+        numbers: which cases.
+        way: how they run.
+        position: the first position that any of them changes.
+        shares_prefix: whether what lies before is run by itself.
+        shares_image: whether they can at least share what the vision tower made of the image.
+    """
+
+    numbers: tuple[int, ...]
+    way: Way
+    position: int = 0
+    shares_prefix: bool = False
+    shares_image: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What is left to do of each case, and the batches in which they run."""
+
+    divergences: Sequence[Divergence]
+    batches: Sequence[Batch]
+
+
+# sweeps: variants of one prompt -------------------------------------------------------------------
+
+
+def schedule_sweep(
+    model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: Execution, remote: Remote
+) -> Schedule:
+    """The schedule of variants of one prompt.
+
+    Raises:
+        SpecError: no such execution; packing asked for where it would not be exact; a model with edits.
+    """
+    if execution not in EXECUTIONS:
+        raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
+    numbers, obstacle = range(len(cases)), batching_obstacle(model)
+    if obstacle and execution in ("packed", "rows"):
+        raise SpecError(obstacle)
+    if obstacle or execution == "single":
+        divergences = [unshared_divergence(model, prompt, case) for case in cases]
+        return Schedule(divergences=divergences, batches=[_batch(numbers, divergences, "single")])
+    divergences, reasons = _diverging(model, prompt, cases, remote, donors=execution != "packed")
+    together = prefix_sharers(reasons)
+    ways = [_way(reason, execution) for reason in reasons]
+    alone = [number for number in numbers if number not in set(together)]
+    batches = []
+    if alone:
+        way = max((ways[number] for number in alone), key=WAYS.index)
+        image = way == "rows" and len(alone) > 1 and not any(reasons[number].image for number in alone)
+        batches.append(_batch(alone, divergences, way, shares_image=image))
+    for way in dict.fromkeys(ways):
+        some = [number for number in together if ways[number] == way]
+        batches += [
+            _batch(group, divergences, way, shares_prefix=True)
+            for group in _by_position(model, prompt, some, divergences)
+        ]
+    return Schedule(divergences=divergences, batches=batches)
+
+
+def _way(reason: Sharing, execution: Execution) -> Way:
+    """How a case runs; rows serve any, also those that could be packed."""
+    if execution == "packed" and reason.packed:
+        raise SpecError(f'{reason.packed}; write execution="rows"')
+    if execution == "auto":
+        return "rows" if reason.packed else "packed"
+    return execution
+
+
+def _by_position(
+    model: Any, prompt: Prompt, numbers: Sequence[int], divergences: Sequence[Divergence]
+) -> list[list[int]]:
+    """Groups behind a cached prefix: cases that change late positions only are not made to run the earlier ones.
+
+    What a donor gives ends where its case begins, so that case begins nowhere else.
+    """
+    donated = [number for number in numbers if divergences[number].donor is not None]
+    own = [number for number in numbers if divergences[number].donor is None]
+    ends = dict.fromkeys(divergences[number].position for number in donated)
+    groups = [[number for number in donated if divergences[number].position == end] for end in ends]
+    stop = prompt.rows[0].stop
+    another_prefix = 0 if prefix_can_be_cropped(model) else stop
+    positions = [divergences[number].position for number in own]
+    return groups + cheapest(own, positions, stop, tokens=1, fixed=FORWARD + another_prefix)
+
+
+# answers to many prompts --------------------------------------------------------------------------
+
+OWN_BATCH = 3
+"""With at least this many conditions a prompt gets batches of its own; fewer share them with other prompts."""
+
+
+def schedule_answers(model: Any, cases: Sequence[Case], rows: int, remote: Remote) -> Schedule:
+    """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`."""
+    divergences = [unshared_divergence(model, prompt, case) for prompt, case in cases]
+    may_share = remote is False and not batching_obstacle(model)
+    of_prompt: dict[int, list[int]] = {}
+    for number, (prompt, _) in enumerate(cases):
+        of_prompt.setdefault(id(prompt), []).append(number)
+    batches, alone = list[Batch](), list[int]()
+    for numbers in of_prompt.values():
+        enough = len(numbers) >= OWN_BATCH or len(of_prompt) == 1
+        together = _answered_together(model, cases, numbers, divergences) if enough and may_share else []
+        alone += [number for number in numbers if number not in set(together)]
+        first = min((divergences[number].position for number in together), default=0)
+        for some in _of_size(together, rows):
+            batches.append(Batch(numbers=tuple(some), way="rows", position=first, shares_prefix=True))
+    batches += [Batch(numbers=tuple(some), way="rows") for some in _of_size(sorted(alone), rows)]
+    return Schedule(divergences=divergences, batches=sorted(batches, key=lambda batch: batch.numbers))
+
+
+def _answered_together(
+    model: Any, cases: Sequence[Case], numbers: Sequence[int], divergences: list[Divergence]
+) -> list[int]:
+    """The cases of one prompt that begin behind the same prefix; their divergences are set.
+
+    Rows of a batch begin at one position, and what a donor gives ends where its case begins.
+    """
+    prompt = cases[numbers[0]][0]
+    own, reasons = _diverging(model, prompt, [cases[number][1] for number in numbers], False, donors=True)
+    able = prefix_sharers(reasons)
+    first = min((own[at].position for at in able), default=0)
+    together = [at for at in able if own[at].donor is None or own[at].position == first]
+    for at in together:
+        divergences[numbers[at]] = own[at]
+    return [numbers[at] for at in together]
+
+
+def _of_size(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    yield from (numbers[first : first + size] for first in range(0, len(numbers), size))
+
+
+# what both have in common -------------------------------------------------------------------------
+
+
+def _diverging(
+    model: Any, prompt: Prompt, cases: Sequence[Intervention], remote: Remote, *, donors: bool
+) -> tuple[list[Divergence], list[Sharing]]:
+    """Where cases of one prompt diverge, and what each may share.
+
+    Only a case that begins behind a prefix can have a donor.
+    """
+    divergences = [divergence_of(model, prompt, case, donors=donors and remote is False) for case in cases]
+    reasons = [sharing(model, prompt, each, remote) for each in divergences]
+    for number in set(range(len(cases))) - set(prefix_sharers(reasons)):
+        if divergences[number].donor is not None:
+            divergences[number] = unshared_divergence(model, prompt, cases[number])
+            reasons[number] = sharing(model, prompt, divergences[number], remote)
+    return divergences, reasons
+
+
+def _batch(
+    numbers: Sequence[int],
+    divergences: Sequence[Divergence],
+    way: Way,
+    *,
+    shares_prefix: bool = False,
+    shares_image: bool = False,
+) -> Batch:
+    position = min(divergences[number].position for number in numbers)
+    return Batch(
+        numbers=tuple(numbers), way=way, position=position, shares_prefix=shares_prefix, shares_image=shares_image
+    )
+
+
+def cheapest(
+    numbers: Sequence[int], begins: Sequence[int], stop: int, *, tokens: float, fixed: float
+) -> list[list[int]]:
+    """Numbers in groups, so that it costs least to run each group from the first of its begins to `stop`.
+
+    A step costs `tokens` for each member of a group, and a group costs `fixed`.
+    """
+    known = sorted(set(begins))
+    at = [[number for number, begin in zip(numbers, begins, strict=True) if begin == one] for one in known]
+    ahead = list(accumulate(map(len, at), initial=0))
+    best = [(0.0, 0)]  # of the first groups: what they cost, and where the last of them begins
+    for end in range(1, len(known) + 1):
+        costs = (
+            (best[first][0] + (ahead[end] - ahead[first]) * (stop - known[first]) * tokens + fixed, first)
+            for first in range(end)
+        )
+        best.append(min(costs))
+    groups, end = list[list[int]](), len(known)
+    while end:
+        first = best[end][1]
+        groups.append([number for some in at[first:end] for number in some])
+        end = first
+    return groups[::-1]

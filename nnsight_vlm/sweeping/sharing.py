@@ -1,0 +1,108 @@
+"""What a case may share with others of its prompt, and why not.
+
+This is the only place that decides it. Three things can be shared: the run of a prefix, which is then kept as a cache;
+one packed sequence behind that prefix; and what the vision tower made of the image, which enters the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..execution.caches import keeps_every_key
+from ..families import unsupported, view_of
+from ..prompts.prompt import Prompt
+from ..remote.model_call import Remote
+from ..specs.interventions import Capture
+from .divergence import Divergence
+
+SHARERS = 2
+"""Cases from which on a prefix that is run by itself is worth its forward."""
+
+HAS_EDITS = (
+    "the model has edits of its own, which name rows and positions of its runs; packed or as rows they would act "
+    'elsewhere. Write execution="single", or compose what the edits do with each variant'
+)
+ON_A_SERVER = "runs on a server begin at the first token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """Why a case may not share something with others of its prompt; empty where it may.
+
+    Attributes:
+        prefix: the cache of what comes before it, run once.
+        packed: one sequence with other cases behind what they share.
+        image: what the vision tower made of the image.
+    """
+
+    prefix: str
+    packed: str
+    image: str
+
+
+def batching_obstacle(model: Any) -> str:
+    """Why no cases of this model may run in one forward; empty where they may."""
+    return HAS_EDITS if view_of(model).edits else ""
+
+
+def answers_per_batch(model: Any, rows: int) -> int:
+    """How many answers may be rows of one batch: `rows`, or one where prompts of different length cannot be padded."""
+    unpadded = "padded generation" in view_of(model).family.limitations
+    return 1 if batching_obstacle(model) or unpadded else rows
+
+
+def sharing(model: Any, prompt: Prompt, divergence: Divergence, remote: Remote) -> Sharing:
+    """What a case may share with others of its prompt.
+
+    Args:
+        model: an nnsight model.
+        prompt: a prompt of one row.
+        divergence: where the case first differs from clean runs.
+        remote: see `nv.run`.
+    """
+    family = view_of(model).family
+    limits, early = unsupported(family), _differs_early(prompt, divergence)
+    packed = "the states of another prompt come before it" if divergence.donor else early
+    if "packed" in limits:
+        packed = f"models of type {family.name!r} cannot run variants behind a shared prefix: {limits['packed']}"
+    prefix, image = limits.get("prefix", early), limits.get("embedded", "")
+    if divergence.position <= max(prompt.rows[0].marks, default=0):
+        prefix = prefix or "a variant differs from the first token on, or before the place from which an image is seen"
+    if any(part.acts_in != "decoder" for part in divergence.case.parts):
+        image = image or "a variant changes a stage that runs before the text"
+    if not prompt.rows[0].images:
+        image = image or "the prompt has no image"
+    if remote is not False:
+        prefix = image = ON_A_SERVER
+    return Sharing(prefix=prefix, packed=packed, image=image)
+
+
+def _differs_early(prompt: Prompt, divergence: Divergence) -> str:
+    """Why what lies before a case is not shared: the case changes it, or it cannot be run by itself."""
+    tokens = prompt.rows[0]
+    if any(image[-1] >= max(divergence.position, 0) for image in tokens.images):
+        return "a variant changes image tokens, or text before the image, which cannot be shared"
+    if any(part.acts_in != "decoder" for part in divergence.case.parts):
+        return "a variant changes a stage that runs before the text, which cannot be shared"
+    return "a padded prompt cannot be shared" if tokens.start > 0 else ""
+
+
+def prefix_sharers(reasons: Sequence[Sharing]) -> list[int]:
+    """The numbers of the cases that share a prefix; none where too few could to be worth its forward."""
+    able = [number for number, reason in enumerate(reasons) if not reason.prefix]
+    return able if len(able) >= SHARERS else []
+
+
+def prefix_can_be_cropped(model: Any) -> bool:
+    """Whether the cache of a whole prompt also gives every shorter prefix."""
+    return keeps_every_key(view_of(model).config.get_text_config(decoder=True))
+
+
+def states_can_be_kept(model: Any, captures: Sequence[Capture]) -> bool:
+    """Whether the states that several patches take from one run can come from a kept clean run of its prompt."""
+    plain = all((each.under, each.site, each.stage) == (None, "residual", "decoder") for each in captures)
+    limited = "prefix" in unsupported(view_of(model).family)
+    unpadded = captures[0].prompt.rows[0].start == 0
+    return len(captures) >= SHARERS and plain and prefix_can_be_cropped(model) and not limited and unpadded

@@ -1,0 +1,123 @@
+"""Many variants of one prompt, few forwards, one tidy table."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import SpecError
+from ..execution.checking import as_intervention, check
+from ..families import Model, view_of
+from ..lowering.layers import label
+from ..prompts.prompt import Prompt
+from ..prompts.token_text import spell, tokenizer_of
+from ..remote.background import can_run_in_background
+from ..remote.model_call import Remote
+from ..specs.interventions import CLEAN, Intervention
+from .execute import Score, score
+from .schedule import Execution
+
+
+@can_run_in_background
+def sweep(
+    model: Model,
+    prompt: Prompt,
+    variants: Sequence[Intervention] | Mapping[str, Intervention],
+    *,
+    answer: str | int,
+    execution: Execution = "auto",
+    memory: int | None = None,
+    remote: Remote = False,
+    blocking: bool = True,  # noqa: ARG001
+    path: str | Path | None = None,  # noqa: ARG001
+) -> pd.DataFrame:
+    """The answer's score under every variant, and in the clean run.
+
+    Args:
+        model: an nnsight model from `load`.
+        prompt: a prompt of one row; the answer is what its last token predicts.
+        variants: interventions, or names for them.
+        answer: one token, as text or id.
+        execution: `packed` shares everything before the first changed position between the
+            variants, `rows` makes them rows of a batch, `single` runs them one by one, `auto` chooses.
+            All give the same numbers.
+        memory: bytes that a forward may take beside the weights; default a quarter of what is free on the
+            model's device. Where memory runs out all the same, fewer variants are run at once.
+        remote, blocking, path: see `nv.run`.
+
+    Returns:
+        One row per variant: `variant`, its fields, `logit`, `logprob`, `rank` (0 is best),
+        `top_token`, `clean_logit`, `clean_logprob`. `frame.attrs["execution"]` says what was done.
+
+    Raises:
+        SpecError: anything wrong with a variant or the answer; packing asked for where it is not exact.
+    """
+    names, cases = _named(variants)
+    if len(prompt) > 1:
+        raise SpecError(f"a sweep takes a prompt of one row and this one has {len(prompt)}; write prompt.row(0)")
+    token = answer_token(model, answer)
+    for case in cases:
+        check(model, prompt, case)
+    scores, done = score(model, prompt, [CLEAN, *cases], token, execution=execution, remote=remote, memory=memory)
+    clean, *by_variant = scores
+    known = {"clean_logit": clean.logit, "clean_logprob": clean.logprob}
+    rows = [
+        {"variant": name, **_fields(case), **_columns(model, scored), **known}
+        for name, case, scored in zip(names, cases, by_variant, strict=True)
+    ]
+    frame = _uniform(pd.DataFrame(rows))
+    frame.attrs.update(**done, answer=token)
+    return frame
+
+
+def _named(variants: Any) -> tuple[list[Any], list[Intervention]]:
+    if isinstance(variants, Intervention):
+        raise SpecError("variants are several; write a list, [nv.Knockout(...), ...], or names for them, {name: ...}")
+    names = list(variants) if isinstance(variants, Mapping) else None
+    cases = [as_intervention(case) for case in (variants.values() if isinstance(variants, Mapping) else variants)]
+    if not cases:
+        raise SpecError("no variants to sweep over")
+    return list(range(len(cases))) if names is None else names, cases
+
+
+def _fields(case: Intervention) -> dict[str, Any]:
+    return {key: label(value) for key, value in case.fields().items()}
+
+
+def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of one type each, so that any file format holds them."""
+    for name in frame.columns:
+        known = frame[name].dropna()
+        if known.map(type).nunique() > 1:
+            frame[name] = frame[name].where(frame[name].isna(), frame[name].astype(str))
+    return frame
+
+
+def _columns(model: Any, score: Score) -> dict[str, Any]:
+    top_token = spell(model, score.top_token)
+    return {"logit": score.logit, "logprob": score.logprob, "rank": score.rank, "top_token": top_token}
+
+
+def answer_token(model: Any, answer: str | int) -> int:
+    """The id of an answer that is one token.
+
+    Raises:
+        SpecError: the text is several tokens, or none that the tokenizer knows; no such id.
+    """
+    if not isinstance(answer, str):
+        words = view_of(model).vocab_size
+        token = operator.index(answer)
+        if not 0 <= token < words:
+            raise SpecError(f"the answer {token} is no token id; the model has 0..{words - 1}")
+        return token
+    tokenizer = tokenizer_of(model)
+    spellings = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answer, answer.strip())]
+    for ids in spellings:
+        if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+            return int(ids[0])
+    pieces = tokenizer.convert_ids_to_tokens(spellings[0])
+    raise SpecError(f"the answer {answer!r} is not one token but {pieces}; give the id of the token to score")
