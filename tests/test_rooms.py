@@ -139,7 +139,7 @@ def test_only_the_view_of_a_model_touches_what_nnsight_keeps_to_itself():
 
 
 def test_no_module_bears_the_name_of_a_public_function():
-    packages = {nv.recipes, nv.plots, nv.remote, nv.shapes, nv.report}
+    packages = [nv.recipes, nv.plots, nv.remote, nv.shapes, nv.report]
     modules = {path.stem for path in MODULES}
     for space in (nv, nv.recipes):
         functions = {name for name in space.__all__ if getattr(space, name) not in packages and not name[0].isupper()}
