@@ -41,7 +41,7 @@ def test_rows_mass_and_entropy_equal_the_ones_computed_by_hand(model, prompt, we
 
 @pytest.mark.parametrize("block", [1, 200, 2**24])
 def test_blocks_of_queries_change_nothing_and_the_top_keys_are_those_of_the_rows(model, prompt, monkeypatch, block):
-    monkeypatch.setattr(readouts, "BLOCK", block)
+    monkeypatch.setattr(readouts, "SCORES_PER_BLOCK", block)
     asked = {"rows": {}, "mass": {}, "entropy": {}, "top": {"top": 3}}
     reads = [nv.Attention("query", "image", reduce=how, **more) for how, more in asked.items()]
     rows, mass, entropy, top = nv.run(model, prompt, reads=reads).reads

@@ -241,9 +241,9 @@ def test_a_patch_that_is_written_wrongly_is_caught(model, prompt, twin, swap, fa
 
 
 def test_a_clock_that_stops_after_the_first_token_is_caught(model, prompt, monkeypatch):
-    def first_token_only(edited, stage, steps, rows, skipped):
-        entry, _, causal, asks = stage
-        runner.perform(edited, steps, runner.windows(edited.get(entry).inputs, asks, causal))
+    def first_token_only(edited, extent, steps, rows, skipped):
+        entry, _, causal, cache_layers = extent
+        runner.perform(edited, steps, runner.windows(edited.get(entry).inputs, cache_layers, causal))
 
     monkeypatch.setattr(runner, "on_every_token", first_token_only)
     expect_caught(model, prompt, nv.Knockout("image", "generated"), "not the same in cached generation")

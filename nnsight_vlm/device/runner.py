@@ -1,18 +1,22 @@
 """The few lines that carry a plan out inside nnsight. They travel; all thinking was done at home.
 
-A *step* is ``(layer, path, place, act, writes, form)``, sorted in the order in which the model
-reaches it. A *stage* is ``(entry, length, causal, asks)``: one transformer inside the model. Of the
-decoder, `entry` is the path of the module that is handed its sequence and cache; a stage that runs once
-a prompt has none, and its sequence has ``length`` positions. ``causal`` says whether its queries see no
-later key; ``cache_layer`` are ``(layer, layer that the cache is asked about)``. Steps that run once a prompt
-and steps that run once a decoded token live in two workers: a worker parked on the vision tower would
-drop the decoder's steps after the first token.
+What arrives here are plain tuples, made by `lowering.plan` and unpacked at the top of each function:
 
-A *request* is ``(task, inputs, rest)``: one of the tasks below, the keyword arguments of the model, and what else
-the task is given. Here a task is called as it is; a server is sent many requests and calls `carry_out`. What a
-task takes from an earlier one (the states that a patch writes) lies in a *box*, a list that the earlier one fills.
+- a *step* is ``(layer, path, place, kernel, writes, mask_spec)``; steps are sorted in the order in which the model
+  reaches them;
+- an *extent* is ``(entry, length, causal, cache_layers)``: where the queries and keys of one stage lie. Of the decoder,
+  ``entry`` is the path of the module that is handed its sequence and cache; a stage that runs once a prompt has none,
+  and its sequence has ``length`` positions. ``causal`` says whether its queries see no later key; ``cache_layers`` are
+  ``(layer, layer whose cache gives its offset)``;
+- *edits* are ``(once, every_token)``: steps that run once a prompt and steps that run once a decoded token. They live
+  in two nnsight workers: one worker, parked on the vision tower, would drop the decoder's steps after the first token.
 
-This file travels to NDIF by source: see `kernels`.
+A *call* is ``(task, inputs, rest)``: one of the tasks `forward`, `decode` and `decode_logits`, the keyword arguments of
+the model, and what else the task is given. On this machine a task is called as it is; a server is sent many calls and
+runs `carry_out`. What a task takes from an earlier one (the states that a patch writes) lies in a *slot*, a list that
+the earlier task fills.
+
+This file travels to a server by source: see `kernels`.
 """
 
 from __future__ import annotations
@@ -23,30 +27,30 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
 from .kernels import crossing, reaches, sequence, windows
+from .readouts import precise
+
+# tasks --------------------------------------------------------------------------------------------
 
 
-def carry_out(model, mark, requests, pools):
-    """What each request gives, in order, and the mark that tells whose answer this is.
-
-    Inputs come as `wire.parcels` has packed them: ``(pool, rows)`` where they are rows of a pool.
-    """
-    return [mark, [task(model, unpacked(inputs, pools), *rest) for task, inputs, rest in requests]]
+def carry_out(model, digest, calls, pools):
+    """What each call gives, in order, behind the digest that says whose answer this is."""
+    return [digest, [task(model, unpacked(inputs, pools), *rest) for task, inputs, rest in calls]]
 
 
 def unpacked(inputs, pools):
-    """Keyword arguments of the model, of which each row of a tensor was sent once."""
+    """Keyword arguments of the model; a tensor that was packed arrives as ``(number of its pool, rows of it)``."""
     return {name: pools[value[0]][value[1]] if isinstance(value, tuple) else value for name, value in inputs.items()}
 
 
-def forward(model, inputs, edits, stages, reads, boxes):
-    """One forward: what each read gives, see `collect`; what has a box goes there, and None comes back."""
+def forward(model, inputs, edits, extents, reads, slots):
+    """One forward: what each read gives, see `collect`; an answer that has a slot goes there, and None comes back."""
     edited = installed(model, edits)
     with torch.no_grad(), edited.trace(**inputs):
-        found = save(collect(edited, stages, reads))
-    for number, box in boxes:
-        box.append(found[number][0])
-        found[number] = None
-    return found
+        answers = save(collect(edited, extents, reads))
+    for number, slot in slots:
+        slot.append(answers[number][0])
+        answers[number] = None
+    return answers
 
 
 def decode(model, inputs, edits, options, width):
@@ -58,20 +62,28 @@ def decode(model, inputs, edits, options, width):
 
 
 def decode_logits(model, inputs, edits, options, width):
-    """The same with the logits that each was chosen from, ``[row, token, word]``."""
+    """The same with the logits that each token was chosen from, ``[row, token, vocab]``."""
     edited, options = generating(model, edits, options)
     with torch.no_grad(), edited.generate(**inputs, **options) as tracer:
-        found = save([tracer.result.sequences.cpu(), torch.stack(tracer.result.logits, dim=1).float().cpu()])
-    return [found[0][:, width:], found[1]]
+        tokens, logits = tracer.result.sequences.cpu(), torch.stack(tracer.result.logits, dim=1)
+        answers = save([tokens, precise(logits).cpu()])
+    sequences, logits = answers
+    return [sequences[:, width:], logits]
 
 
 def generating(model, edits, options):
-    """A copy of the model for generation under edits, and its options.
+    """A copy of the model for generation under edits, and the options of its generation.
 
-    In a sandbox that would lose the cache every token runs the whole sequence: the same tokens, without a cache.
+    Where an attention would lose its cache (see `loses_cache`), every token runs the whole sequence: the same tokens,
+    without a cache.
     """
-    again = bool(edits[1]) and loses_cache(model, edits[1][1])
-    return installed(model, edits, again), {**options, "use_cache": False} if again else options
+    _, every_token = edits
+    without_cache = False
+    if every_token is not None:
+        _, steps, *_ = every_token
+        without_cache = loses_cache(model, steps)
+    edited = installed(model, edits, again=without_cache)
+    return edited, {**options, "use_cache": False} if without_cache else options
 
 
 def loses_cache(model, steps):
@@ -80,58 +92,57 @@ def loses_cache(model, steps):
     An NDIF server runs requests that it does not trust in a process without the model's weights. What code there looks
     at crosses between processes and back, copied, and the cache is among what an attention is given.
     """
-    cuts = any(step[5] is not None for step in steps)
+    cuts = any(mask_spec is not None for *_, mask_spec in steps)
     return cuts and all(weight.device.type == "meta" for weight in model._module.parameters())
 
 
+# installing a plan --------------------------------------------------------------------------------
+
+
 def installed(model, edits, again=False):
-    """A copy of the model with one edit for each clock that has steps; see `once`, and `on_every_token` if anything.
+    """A copy of the model with one nnsight edit for what runs once a prompt, and one for what runs on every token.
 
     With ``again``, what usually runs once a prompt runs for every token.
     """
-    groups, tokens = edits
+    stages, every_token = edits
     edited = model._shallow_copy()  # as `model.edit()` makes it, and also where there is nothing to edit
-    if groups:
+    if stages:
         with edited.edit(inplace=True):
-            once(edited, groups, again)
-    if tokens:
-        stage, steps, rows, skipped = tokens
+            once(edited, stages, again)
+    if every_token is not None:
+        extent, steps, rows, skipped = every_token
         with edited.edit(inplace=True):
-            on_every_token(edited, stage, steps, rows, skipped)
+            on_every_token(edited, extent, steps, rows, skipped)
     return edited
 
 
-def whole(stage):
-    """The windows of a stage that runs once a prompt: all of its sequence."""
-    return {layer: (0, stage[1], 0, stage[1], stage[2]) for layer, _ in stage[3]}
-
-
-def once(model, groups, again):
+def once(model, stages, again):
     """Carry out the steps that the model passes once a prompt: Q-Formers, image features, encoders.
 
-    ``groups`` are ``(stage, steps)`` in the order in which they run. With ``again`` the model passes them for every
+    ``stages`` are ``(extent, steps)`` in the order in which they run. With ``again`` the model passes them for every
     token that it decodes.
     """
     for token in Iterations()[0:] if again else (0,):
-        for stage, steps in groups:
+        for extent, steps in stages:
             try:
-                perform(model, steps, whole(stage))
+                perform(model, steps, full_windows(extent))
             except OutOfOrderError:
                 if token == 0:
                     raise
                 return  # the model has stopped: there is no such token
 
 
-def on_every_token(model, stage, steps, rows, skipped):
+def on_every_token(model, extent, steps, rows, skipped):
     """Carry out the decoder's steps in the prompt's forward and in each decoded token's.
 
-    Steps name rows, so the model must run as many as the plan was made for: beams would go uncut.
-    ``skipped`` is ``(paths of layers that do not run, what the last of them is said to give)``. Where an attention
-    would lose its cache there is no second token with one.
+    Steps name rows of the batch, so the model must run as many as the plan was made for: beams would go uncut.
+    ``skipped`` is ``(paths of layers that do not run, what the last of them is said to give)``.
     """
+    entry, _, causal, cache_layers = extent
+    skipped_paths, skipped_output = skipped
     for token in Iterations()[0:]:
         try:
-            inputs = model.get(stage[0]).inputs
+            inputs = model.get(entry).inputs
         except OutOfOrderError:
             if token == 0:
                 raise
@@ -147,54 +158,67 @@ def on_every_token(model, stage, steps, rows, skipped):
                 "in the sandbox of this server an attention that is cut loses its cache; generate with nv.generate, "
                 "which does without, or write use_cache=False"
             )
-        for path in skipped[0]:
-            model.get(path).skip(skipped[1])
-        perform(model, steps, windows(inputs, stage[3], stage[2]))
+        for path in skipped_paths:
+            model.get(path).skip(skipped_output)
+        perform(model, steps, windows(inputs, cache_layers, causal))
 
 
-def perform(model, steps, held):
-    """One forward's steps; sites whose positions it does not hold are left alone."""
+def full_windows(extent):
+    """The windows of a stage that runs once a prompt: in every layer all of its sequence."""
+    _, length, causal, cache_layers = extent
+    return {layer: (0, length, 0, length, causal) for layer, _ in cache_layers}
+
+
+def perform(model, steps, window_of):
+    """One forward's steps; sites whose positions this forward does not hold are left alone."""
     memo = {}
-    for layer, path, place, act, writes, form in steps:
-        window = held[layer]
-        packed = form is not None and form[2] is not None
+    for layer, path, place, kernel, writes, mask_spec in steps:
+        window = window_of[layer]
+        packed = mask_spec is not None and mask_spec[2] is not None
         if not packed and not reaches(writes, window):
             continue
         site = model.get(path)
         if place == "inputs":
-            site.inputs = act(site.inputs, writes, window, form, memo)
+            site.inputs = kernel(site.inputs, writes, window, mask_spec, memo)
         elif place == "output":
-            site.output = act(site.output, writes, window, form, memo)
+            site.output = kernel(site.output, writes, window, mask_spec, memo)
         else:
             operation = getattr(site.source, place)
             given = operation.inputs
-            operation.output = act((given, operation.output), writes, window, form, memo)
+            operation.output = kernel((given, operation.output), writes, window, mask_spec, memo)
 
 
-def collect(model, stages, reads):
-    """One list a read, in the order of the reads: ``(stage, layer, path, place, read, requests, outside)``.
+# reading ------------------------------------------------------------------------------------------
 
-    ``outside`` is how many keys lie outside the sequence, for reads of attention to them.
+
+def collect(model, extents, reads):
+    """One list for each read, in the order of the reads: ``(stage, layer, path, place, readout, requests, outside)``.
+
+    Stages are numbers of ``extents``. ``outside`` is given for reads of attention to keys outside the sequence, see
+    `kernels.crossing`.
     """
-    found = []
-    held = {}
-    for number, layer, path, place, read, requests, outside in reads:
+    answers = []
+    window_of = {}  # by stage
+    for stage, layer, path, place, readout, requests, outside in reads:
         if place == "logits":
-            found.append(read(model.output.logits, requests, None))
+            answers.append(readout(model.output.logits, requests, None))
             continue
-        stage = stages[number]
-        if number not in held:
-            inputs = model.get(stage[0]).inputs if stage[0] else None
-            held[number] = windows(inputs, stage[3], stage[2]) if stage[0] else whole(stage)
-        value = inputs if path == stage[0] and place == "inputs" else fetch(model, path, place)
-        found.append(read(value, requests, crossing(held[number][layer], outside)))
-    return found
+        entry, _, causal, cache_layers = extents[stage]
+        if stage not in window_of:
+            inputs = model.get(entry).inputs if entry else None
+            window_of[stage] = windows(inputs, cache_layers, causal) if entry else full_windows(extents[stage])
+        value = inputs if path == entry and place == "inputs" else fetch(model, path, place)
+        answers.append(readout(value, requests, crossing(window_of[stage][layer], outside)))
+    return answers
 
 
 def fetch(model, path, place):
-    """What a site holds: what a module takes or returns, or what a call inside it does."""
-    if place in ("inputs", "output"):
-        return model.get(path).inputs if place == "inputs" else model.get(path).output
+    """What a site holds: what a module takes or returns, or what a call inside it takes or returns."""
+    module = model.get(path)
+    if place == "inputs":
+        return module.inputs
+    if place == "output":
+        return module.output
     call, _, end = place.partition(".")
-    operation = getattr(model.get(path).source, call)
+    operation = getattr(module.source, call)
     return operation.output if end == "output" else operation.inputs

@@ -93,6 +93,6 @@ def _expected_shapes(here: Resolver, intervention: Intervention) -> StateValues:
 def captured_shape(source: Resolver, capture: Capture) -> torch.Tensor:
     """A tensor without values, of the shape `[layer, position, width]` of what is captured from a run."""
     stage = source.at(capture.stage)
-    count = stage.closed_places(capture.site, capture.where)[2]
+    count = stage.closed_places(capture.site, capture.where).size
     layers = stage.state_layers(capture.site, capture.layers)
     return torch.empty(len(layers), count, stage.width(capture.site), device="meta")

@@ -50,7 +50,7 @@ class BatchGeneration:
 
 
 @overload
-def generate(  # type: ignore[overload-overlap]
+def generate(
     model: Model,
     prompt: PromptBatch,
     intervention: Intervention | Sequence[Intervention | None] | None = None,

@@ -53,7 +53,7 @@ class BatchRun:
 
 
 @overload
-def run(  # type: ignore[overload-overlap]
+def run(
     model: Model,
     prompt: PromptBatch,
     intervention: Intervention | Sequence[Intervention | None] | None = None,

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..lowering.layouts import Layout
-from ..lowering.plan import Plan, PlannedWrite, compile_plan
+from ..lowering.plan import Plan, compile_plan
 from ..lowering.resolve import RemoteStates, StateValues, resolver
+from ..lowering.writes import PlannedWrite
 from ..specs.interventions import Intervention
 
 

@@ -112,7 +112,7 @@ def read_states(model: Any, layout: Layout, plan: Plan, reads: Sequence[Readout]
 def defer_forward(
     model: Any, layout: Layout, plan: Plan, steps: Steps, logits: LogitRead, kept: Sequence[int]
 ) -> tuple[ModelCall, list[list[list[Any]]]]:
-    """A forward whose results stay where the model is: its call, and a slot that it fills for each readout and layer."""
+    """A forward whose results stay where the model is: its call, and for each readout and layer a slot to fill."""
     slots: list[list[list[Any]]] = [[[] for _ in some] for some in steps]
     call, _ = _forward_call(model, layout, plan, steps, logits, kept, slots=slots)
     return call, slots

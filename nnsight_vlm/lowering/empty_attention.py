@@ -28,7 +28,8 @@ def refuse_empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach) -
         SpecError: naming the first such position.
     """
     named_heads = {head for cut in cuts if cut.heads is not None for head in cut.heads.numbers}
-    for head in sorted(named_heads) or [None]:
+    heads: list[int | None] = [*sorted(named_heads)] or [None]
+    for head in heads:
         here = [cut for cut in cuts if cut.heads is None or head in cut.heads.numbers]
         empty = _empty_rows(here, tokens, reach)
         if len(empty):

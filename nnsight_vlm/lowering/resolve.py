@@ -70,7 +70,7 @@ class ClosedPlaces(NamedTuple):
 
     row: int
     ranges: Ranges
-    count: int
+    size: int
 
 
 @dataclass(frozen=True, kw_only=True)

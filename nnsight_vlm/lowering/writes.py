@@ -14,7 +14,7 @@ from ..prompts.ranges import Ranges
 class HeadChoice(NamedTuple):
     """Some heads of a layer: how many it has, and the numbers of the chosen ones."""
 
-    count: int
+    head_count: int
     numbers: tuple[int, ...]
 
 

@@ -7,58 +7,65 @@ from typing import Any
 import psutil
 import torch
 
-from ..device.kernels import KEPT_MASKS
+from ..device.kernels import MASKS_IN_MEMORY
 from ..families import view_of
 
 SHARE = 0.25
 """The share of the free memory that a forward may take, unless told otherwise."""
 STATES = 12
 """Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their rotations."""
+EAGER_COPIES = 3
+"""Matrices of float32 scores that eager attention holds at once, for every head."""
 
 
 def free_bytes(model: Any) -> int:
     """What is free on the device that the model is on."""
-    device = next(model._module.parameters()).device
+    device = view_of(model).device
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
-def needed_bytes(model: Any, cases: int, each: int, before: int, *, rows: bool, heads: bool = False) -> int:
-    """What a forward of so many cases takes beside the weights, of `each` tokens behind `before` shared ones.
+def needed_bytes(model: Any, cases: int, tokens_each: int, shared: int, *, rows: bool, heads: bool = False) -> int:
+    """What a forward takes beside the weights.
 
-    As rows every case has a copy of what is shared; packed they share it, and look at one mask. Where some `heads`
-    are cut and others are not, every head has its own.
+    Args:
+        model: an nnsight model.
+        cases: how many cases run in it.
+        tokens_each: tokens of each case.
+        shared: tokens before them that all cases share.
+        rows: whether cases are rows of a batch, each with a copy of the keys that they share; packed, they have one
+            copy and look at one mask.
+        heads: whether some heads are cut and others are not, so that every head has its own mask.
     """
-    here = view_of(model).stage()
-    config = view_of(model).config_of(here.stage)
-    item = torch.finfo(view_of(model).dtype).bits // 8
-    grouped = (getattr(config, "num_key_value_heads", None) or here.head_count) / here.head_count
-    cached = 2 * here.width * grouped * here.layer_count * item
-    inner = getattr(config, "intermediate_size", None) or 4 * here.width  # some name one for every layer
-    state = (STATES * here.width + 3 * (max(inner) if isinstance(inner, list) else inner)) * item
-    tokens, seen = cases * each, before + (each if rows else cases * each)
-    eager = config._attn_implementation == "eager"
-    edges = (
-        tokens
-        * seen
-        * (KEPT_MASKS * item * (here.head_count if heads else 1) + (3 * 4 * here.head_count if eager else 0))
-    )
-    return int(tokens * (cached + state) + edges + (cases if rows else 1) * before * cached)
+    view = view_of(model)
+    spec = view.stage()
+    config = view.config_of(spec.stage)
+    item = torch.finfo(view.dtype).bits // 8
+    key_heads = getattr(config, "num_key_value_heads", None) or spec.head_count
+    cached_token = 2 * spec.width * key_heads / spec.head_count * spec.layer_count * item
+    inner = getattr(config, "intermediate_size", None) or 4 * spec.width
+    widest = max(inner) if isinstance(inner, list) else inner  # some configurations name one for every layer
+    state = (STATES * spec.width + 3 * widest) * item
+    tokens, keys = cases * tokens_each, shared + (tokens_each if rows else cases * tokens_each)
+    masks = MASKS_IN_MEMORY * item * (spec.head_count if heads else 1)
+    scores = EAGER_COPIES * 4 * spec.head_count if view.attention_implementation == "eager" else 0
+    copies = cases if rows else 1
+    return int(tokens * (cached_token + state) + tokens * keys * (masks + scores) + copies * shared * cached_token)
 
 
 def cases_that_fit(
-    model: Any, most: int, each: int, before: int, memory: int | None, *, rows: bool, heads: bool = False
+    model: Any, most: int, tokens_each: int, shared: int, memory: int | None, *, rows: bool, heads: bool = False
 ) -> int:
-    """How many cases, `most` at most and one at least, a forward has room for in so many bytes."""
+    """How many cases, `most` at most and one at least, a forward has room for in `memory` bytes; see `needed_bytes`."""
     budget = SHARE * free_bytes(model) if memory is None else memory
     cases = most
-    while cases > 1 and needed_bytes(model, cases, each, before, rows=rows, heads=heads) > budget:
+    while cases > 1 and needed_bytes(model, cases, tokens_each, shared, rows=rows, heads=heads) > budget:
         cases = max(1, cases * 3 // 4)
     return cases
 
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that there was no memory, on a GPU or on the CPU."""
-    told = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in told or "allocate memory" in told
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in message or "allocate memory" in message
