@@ -9,34 +9,32 @@ Name *what to change* as a value, run it, and get a tidy table back:
 >>> nv.run(model, prompt, cut).logits.shape == nv.run(model, prompt).logits.shape
 True
 
-The rooms, in the order in which they may know of each other: `families` (where each model keeps
-its parts), `grids` (which token saw which pixels), `kernels`, `readouts` and `runner` (the code
-that travels to the model), `rows`, `roles`, `prompts` and `encoding` (which token is what),
-`layouts` (where a variant sits), `sites` and `scope` (what names mean in a model), `plan`,
-`interventions`, `reads`, `wire` (what goes to a server and back), `traces` (what is asked of a model), `starts` and
-`prefixes` (what variants share), `remote` (jobs that nobody waits for), `engine`, `verify`, `passes`, `sweep`,
-`recipes`, `report`.
+Importing this package costs next to nothing: every name is fetched from its module when it is first used.
 """
 
 from __future__ import annotations
 
-from . import plots, recipes, remote, report, shapes, statistics
-from .errors import InterventionError, RemoteError, SpecError
-from .execution.decoding import BatchGeneration, Generation, generate
-from .execution.editing import install
-from .execution.forward import BatchRun, Run, run
-from .execution.proof import Proof, verify
-from .families import FAMILIES, Family
-from .grids import Grid
-from .loading import load
-from .lowering.layers import depth, window
-from .prompts.encoding import encode, stack
-from .prompts.prompt import Prompt, PromptBatch
-from .specs.interventions import Ablate, Allow, Intervention, Knockout, Patch
-from .specs.measurements import Attention, Residual
-from .sweeping.answers import generations
-from .sweeping.prefixes import forget
-from .sweeping.table import sweep
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import plots, recipes, remote, report, shapes, statistics
+    from .errors import InterventionError, RemoteError, SpecError
+    from .execution.decoding import BatchGeneration, Generation, generate
+    from .execution.editing import install
+    from .execution.forward import BatchRun, Run, run
+    from .execution.proof import Proof, verify
+    from .families import FAMILIES, Family
+    from .grids import Grid
+    from .loading import load
+    from .lowering.layers import depth, window
+    from .prompts.encoding import encode, stack
+    from .prompts.prompt import Prompt, PromptBatch
+    from .specs.interventions import Ablate, Allow, Intervention, Knockout, Patch
+    from .specs.measurements import Attention, Residual
+    from .sweeping.answers import generations
+    from .sweeping.prefixes import forget
+    from .sweeping.table import sweep
 
 __all__ = [
     "FAMILIES",
@@ -78,3 +76,38 @@ __all__ = [
     "verify",
     "window",
 ]
+
+_NAMES_OF = {
+    "errors": ("InterventionError", "RemoteError", "SpecError"),
+    "execution.decoding": ("BatchGeneration", "Generation", "generate"),
+    "execution.editing": ("install",),
+    "execution.forward": ("BatchRun", "Run", "run"),
+    "execution.proof": ("Proof", "verify"),
+    "families": ("FAMILIES", "Family"),
+    "grids": ("Grid",),
+    "loading": ("load",),
+    "lowering.layers": ("depth", "window"),
+    "prompts.encoding": ("encode", "stack"),
+    "prompts.prompt": ("Prompt", "PromptBatch"),
+    "specs.interventions": ("Ablate", "Allow", "Intervention", "Knockout", "Patch"),
+    "specs.measurements": ("Attention", "Residual"),
+    "sweeping.answers": ("generations",),
+    "sweeping.prefixes": ("forget",),
+    "sweeping.table": ("sweep",),
+}
+"""The module of every public name; names that are not here are modules themselves. Type checkers read the imports above."""
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULE_OF:
+        return import_module(f"{__name__}.{name}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,44 @@
+"""Importing the package, and asking the command line for help, load nothing heavy. Counted in modules, not in seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = ("torch", "transformers", "nnsight", "pandas", "matplotlib", "pyarrow", "greenlet", "httpx")
+
+
+def modules_after(code):
+    """The modules that a fresh Python has loaded when it has run some code."""
+    end = "\nimport sys; print('\\n'.join(sorted(sys.modules)), file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", code + end], capture_output=True, text=True, check=True)
+    return set(run.stderr.split("\n"))
+
+
+def test_the_package_itself_loads_nothing_heavy():
+    assert not modules_after("import nnsight_vlm") & {*HEAVY, "numpy", "PIL"}
+
+
+def test_everything_public_loads_little_beside_torch_transformers_and_nnsight():
+    """Beside the rooms that draw: no image processors or models of transformers, and no plots."""
+    three = modules_after("import torch, transformers, nnsight")
+    names = "[getattr(nv, name) for name in nv.__all__ if name not in ('plots', 'report')]"
+    more = modules_after(f"import torch, transformers, nnsight, nnsight_vlm as nv\n{names}") - three
+    families = {name for name in more if name.startswith("transformers.models.")} - {"transformers.models.auto"}
+    heavy = {name for name in more if name.startswith(("transformers.image_", "matplotlib"))}
+    assert not heavy | {name for name in families if not name.startswith("transformers.models.auto.")}
+
+
+def test_the_list_for_type_checkers_is_the_list_that_is_fetched():
+    import ast
+    import inspect
+
+    import nnsight_vlm as nv
+
+    tree = ast.parse(inspect.getsource(nv))
+    [guarded] = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {(node.module, alias.name) for node in guarded.body for alias in node.names}
+    fetched = {(module, name) for module, names in nv._NAMES_OF.items() for name in names}
+    modules = {(None, name) for name in nv.__all__ if name not in nv._MODULE_OF}
+    assert imported == fetched | modules
+    assert {name for _, name in imported} == set(nv.__all__)
