@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from .lowering.layers import depth, window
     from .prompts.encoding import encode, stack
     from .prompts.prompt import Prompt, PromptBatch
-    from .specs.interventions import Ablate, Allow, Intervention, Knockout, Patch
+    from .specs.interventions import Intervention
+    from .specs.knockouts import Allow, Knockout
     from .specs.measurements import Attention, Residual
+    from .specs.states import Ablate, Patch
     from .sweeping.answers import generations
     from .sweeping.prefixes import forget
     from .sweeping.table import sweep
@@ -89,13 +91,15 @@ _NAMES_OF = {
     "lowering.layers": ("depth", "window"),
     "prompts.encoding": ("encode", "stack"),
     "prompts.prompt": ("Prompt", "PromptBatch"),
-    "specs.interventions": ("Ablate", "Allow", "Intervention", "Knockout", "Patch"),
+    "specs.interventions": ("Intervention",),
+    "specs.knockouts": ("Allow", "Knockout"),
+    "specs.states": ("Ablate", "Patch"),
     "specs.measurements": ("Attention", "Residual"),
     "sweeping.answers": ("generations",),
     "sweeping.prefixes": ("forget",),
     "sweeping.table": ("sweep",),
 }
-"""The module of every public name; names that are not here are modules themselves. Type checkers read the imports above."""
+"""The module of every public name that is no module itself. Type checkers read the imports above instead."""
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 

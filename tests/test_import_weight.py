@@ -1,4 +1,4 @@
-"""Importing the package, and asking the command line for help, load nothing heavy. Counted in modules, not in seconds."""
+"""Importing the package loads nothing heavy; counted in modules, not in seconds."""
 
 from __future__ import annotations
 

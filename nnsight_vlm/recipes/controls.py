@@ -13,7 +13,8 @@ from ..families import view_of
 from ..grids import Grid
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import TokenMap, Where
-from ..specs.interventions import Intervention, Knockout
+from ..specs.interventions import Intervention
+from ..specs.knockouts import Knockout
 
 # layers -----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ..prompts.prompt import Prompt
 from ..prompts.token_map import Where
 from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
-from ..specs.interventions import Knockout
+from ..specs.knockouts import Knockout
 from ..sweeping.table import sweep
 from .controls import patch_source
 

@@ -18,7 +18,8 @@ from ..prompts.token_map import GROUPS, Where
 from ..prompts.token_text import spell
 from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
-from ..specs.interventions import CLEAN, Intervention, Knockout
+from ..specs.interventions import CLEAN, Intervention
+from ..specs.knockouts import Knockout
 from ..statistics import summarise
 from ..sweeping.answers import generations
 from .controls import blinded, rng_of, same_axis_positions, tokens_of

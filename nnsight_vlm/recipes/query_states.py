@@ -23,7 +23,7 @@ from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..specs.interventions import Patch
+from ..specs.states import Patch
 from ..statistics import summarise
 from ..sweeping.table import answer_token, sweep
 from .controls import image_inputs, owning_stage, rng_of, same_axis_positions, with_picture_of

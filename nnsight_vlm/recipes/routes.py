@@ -8,7 +8,8 @@ from typing import Any
 
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import Where
-from ..specs.interventions import Knockout, Patch
+from ..specs.knockouts import Knockout
+from ..specs.states import Patch
 from .controls import (
     another,
     blinded,

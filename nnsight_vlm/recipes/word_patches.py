@@ -26,7 +26,7 @@ from ..prompts.token_text import spell
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..specs.interventions import Knockout
+from ..specs.knockouts import Knockout
 from ..specs.measurements import Attention
 from ..statistics import summarise
 from ..sweeping.answers import generations

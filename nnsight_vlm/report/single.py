@@ -18,7 +18,8 @@ from ..prompts.token_text import spell
 from ..recipes.controls import equal_windows, has_sight, layers_of, patch_source, spell_layers
 from ..recipes.object_patches import patch_knockout
 from ..recipes.words import default_objects
-from ..specs.interventions import CLEAN, Allow, Knockout
+from ..specs.interventions import CLEAN
+from ..specs.knockouts import Allow, Knockout
 from ..sweeping.table import answer_token, sweep
 from .figures import word_maps
 from .folder import write_figure

@@ -16,7 +16,7 @@ from ..device import readouts
 from ..errors import SpecError
 from ..lowering.layers import Layers
 from ..lowering.resolve import Heads, Resolver, listed_heads
-from ..lowering.sites import SITES, check_state_spec
+from ..lowering.sites import SITES, StateSite, check_state_spec
 from ..prompts.token_map import Where, as_tuples, require_ascending
 
 
@@ -81,7 +81,7 @@ class Attention(Readout):
     layers: Layers = field(default="all", kw_only=True)
     heads: Heads = field(default=None, kw_only=True)
     stage: str = field(default="decoder", kw_only=True)
-    reduce: str = field(default="rows", kw_only=True)
+    reduce: Reduction = field(default="rows", kw_only=True)
     top: int = field(default=10, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class Residual(Readout):
 
     where: Where
     layers: Layers = field(default="all", kw_only=True)
-    site: str = field(default="residual", kw_only=True)
+    site: StateSite = field(default="residual", kw_only=True)
     stage: str = field(default="decoder", kw_only=True)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,8 @@ from ..lowering.resolve import Resolver, resolver
 from ..prompts.position_ids import position_ids
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import TokenMap
-from ..specs.interventions import CLEAN, Intervention, StateIntervention
+from ..specs.interventions import CLEAN, Intervention
+from ..specs.states import StateIntervention
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -29,7 +29,8 @@ from ..lowering.resolve import StateValues
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..specs.interventions import Intervention, Knockout
+from ..specs.interventions import Intervention
+from ..specs.knockouts import Knockout
 from .divergence import Divergence
 from .memory import cases_that_fit, out_of_memory
 from .prefixes import Prefix, cache_for, prefix_of, states_from_kept_run

@@ -1,0 +1,112 @@
+"""Attention knockout: close the edges along which some tokens read from others.
+
+References: Geva et al. 2023 (arXiv 2304.14767); on image tokens, Kaduri et al. 2024 (arXiv 2411.17491).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import SpecError
+from ..lowering.layers import Layers
+from ..lowering.resolve import Heads, Resolver, listed_heads
+from ..lowering.writes import EdgeCut, PlannedWrite
+from ..prompts.token_map import Where, as_tuples
+from .interventions import Intervention, start_of_block
+
+
+@dataclass(frozen=True)
+class Knockout(Intervention):
+    """Close the attention edges along which `target` reads from `source`.
+
+    Information flows source -> target: `Knockout("image", "query")` keeps the query from seeing the
+    image. A closed edge has attention probability exactly 0; the rest of the row renormalises.
+
+    Args:
+        source: group name(s) or positions of the keys.
+        target: group name(s) or positions of the queries.
+        layers: which layers; see `window` and `depth`.
+        heads: which heads, as numbers (in each of the layers) or `(layer, head)` pairs; default all.
+        stage: the transformer whose tokens and layers are meant, where a model has several: `"qformer"`,
+            `"encoder"`.
+
+    Where the image is read through cross-attention, its tokens have negative positions and a cut of
+    them closes edges there; a query that is left without any of them reads nothing.
+
+    >>> Knockout("image", "query", layers=3) | Knockout("image", "last")  # doctest: +ELLIPSIS
+    Composed(parts=(Knockout(source='image', target='query', layers=3, heads=None, stage='decoder'), ...
+    """
+
+    source: Where
+    target: Where
+    layers: Layers = field(default="all", kw_only=True)
+    heads: Heads = field(default=None, kw_only=True)
+    stage: str = field(default="decoder", kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("source", "target", "layers"):
+            object.__setattr__(self, name, as_tuples(getattr(self, name)))
+        object.__setattr__(self, "heads", listed_heads(self.heads))
+
+    def cut_layers(self, resolver: Resolver, needs: str) -> tuple[int, ...]:
+        """The layers that are cut, of those with `"attention"` or `"cross"`."""
+        return resolver.layers(self.layers, needs)
+
+    def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
+        here = resolver.at(self.stage)
+        targets, (inside, outside) = here.places(self.target), here.keys(self.source)
+        if outside:
+            here.check_readers(self.target, targets)
+        for site, needs, sources in (("mask", "attention", inside), ("cross mask", "cross", outside)):
+            layers = self.cut_layers(here, needs) if sources else ()
+            for layer in layers:
+                heads = here.heads(self.heads, layer)
+                if heads is None or heads.numbers:
+                    yield PlannedWrite(self.stage, site, layer, EdgeCut(here.placement.row, targets, sources, heads))
+            self._check_heads(layers or None)
+
+    def _check_heads(self, layers: tuple[int, ...] | None) -> None:
+        for layer, _ in (head for head in listed_heads(self.heads) or () if isinstance(head, tuple)):
+            if layers is not None and layer not in layers:
+                raise SpecError(f"heads names layer {layer}, which is not among layers={self.layers!r}")
+
+    def first_position(self, resolver: Resolver) -> int:
+        """The first target that could read a source at all: rows before it lose nothing."""
+        tokens = resolver.placement.tokens
+        if self.stage != "decoder":
+            return tokens.start
+        last, source = tokens.stop - 1, resolver.ranges(self.source).first
+        first = last if source is None else source
+        targets = resolver.positions(self.target)
+        return start_of_block(tokens, next((place for place in targets if tokens.last_seen(place) >= first), last))
+
+    def first_layer(self, resolver: Resolver) -> int:
+        cut = [write.layer for write in self.lower(resolver)]
+        return min(cut, default=resolver.spec.layer_count) if self.stage == "decoder" else 0
+
+    def fields(self) -> dict[str, Any]:
+        named = {"kind": type(self).__name__.lower(), "source": self.source, "target": self.target}
+        stage = {} if self.stage == "decoder" else {"stage": self.stage}
+        return {**named, "layers": self.layers, **stage} | ({} if self.heads is None else {"heads": self.heads})
+
+
+@dataclass(frozen=True)
+class Allow(Knockout):
+    """Let `target` read from `source` in these layers only: a knockout of all the others.
+
+    With `heads`, only these heads are cut there.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(isinstance(head, tuple) for head in listed_heads(self.heads) or ()):
+            raise SpecError(
+                f"Allow cuts the layers that it does not name; give head numbers, not pairs: {self.heads!r}"
+            )
+
+    def cut_layers(self, resolver: Resolver, needs: str) -> tuple[int, ...]:
+        allowed = set(resolver.layers(self.layers, needs))
+        there = resolver.spec.attention if needs == "attention" else resolver.spec.cross
+        return tuple(layer for layer in there if layer not in allowed)

@@ -1,0 +1,186 @@
+"""Hidden states that are written: activation patching and ablation.
+
+References: interchange patching, Geiger et al. 2021 (arXiv 2106.02997).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+
+from ..errors import SpecError
+from ..lowering.layers import Layers
+from ..lowering.resolve import RemoteStates, Resolver
+from ..lowering.sites import StateSite, check_state_spec
+from ..lowering.writes import PlannedWrite, StateWrite
+from ..prompts.prompt import Prompt
+from ..prompts.token_map import Where, as_tuples, require_ascending
+from .interventions import Capture, Intervention, start_of_block
+
+Ablation = Literal["zero", "mean", "resample"]
+ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+
+
+@dataclass(frozen=True)
+class StateIntervention(Intervention):
+    """Writes hidden states at positions `where` of a site: what `Patch` and `Ablate` share.
+
+    Sites: `residual` (a layer's output), `attention`, `cross` (cross-attention) and `mlp` (what they add
+    to it), `embedding` (what enters the first layer), `features` (the image features that leave the
+    projector). `stage` is as in `Knockout`.
+    """
+
+    where: Where
+    layers: Layers = field(default="all", kw_only=True)
+    site: StateSite = field(default="residual", kw_only=True)
+    stage: str = field(default="decoder", kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_state_spec(self)
+
+    def set_values(self, resolver: Resolver, given: torch.Tensor | RemoteStates) -> Iterator[PlannedWrite]:
+        """Writes of values `[layer, position, width]`, here or on the server.
+
+        Raises:
+            SpecError: source and target differ in their number of positions or layers.
+        """
+        here = resolver.at(self.stage)
+        values = given.like if isinstance(given, RemoteStates) else given
+        values = values[None] if values.dim() == 2 else values
+        layers = here.state_layers(self.site, self.layers)
+        row, places, count = here.closed_places(self.site, self.where)
+        self._check_values(here, values, count, len(layers))
+        if not count:
+            return
+        by_layer: Any = values.expand(len(layers), -1, -1)
+        if isinstance(given, RemoteStates):
+            by_layer = given.slots * (len(layers) // len(given.slots))
+        for layer, states in zip(layers, by_layer, strict=True):
+            yield PlannedWrite(*self.at, layer, StateWrite(row, places, "set", states))
+
+    def _check_values(self, here: Resolver, values: torch.Tensor, positions: int, layers: int) -> None:
+        if values.dim() != 3 or values.shape[1] != positions or values.shape[0] not in (1, layers):
+            raise SpecError(
+                f"the source gives values of shape {tuple(values.shape)} and {positions} position(s) "
+                f"({self.where!r}) are written in {layers} layer(s); choose positions that correspond, "
+                "in a Patch with source_where="
+            )
+        if values.shape[-1] != here.width(self.site):
+            raise SpecError(
+                f"the source's values are {values.shape[-1]} wide and the model's states {here.width(self.site)}"
+            )
+
+    def captured_from(self, source: Prompt, under: Intervention | None, where: Where) -> Capture:
+        """The same site of another run."""
+        return Capture(prompt=source, under=under, where=where, layers=self.layers, site=self.site, stage=self.stage)
+
+    @property
+    def acts_in(self) -> str:
+        return self.at[0]
+
+    @property
+    def at(self) -> tuple[str, str]:
+        """`(stage, site)`; image features lie between the stages."""
+        return ("features", "features") if self.site == "features" else (self.stage, self.site)
+
+    def first_position(self, resolver: Resolver) -> int:
+        tokens = resolver.placement.tokens
+        if self.stage != "decoder":
+            return tokens.start
+        first = resolver.ranges(self.where).first
+        return start_of_block(tokens, tokens.stop - 1 if first is None else max(first, tokens.start))
+
+    def first_layer(self, resolver: Resolver) -> int:
+        return max(0, min(resolver.state_layers(self.site, self.layers))) if self.stage == "decoder" else 0
+
+    def fields(self) -> dict[str, Any]:
+        return {"kind": type(self).__name__.lower(), "where": self.where, "layers": self.layers, "site": self.site} | (
+            {} if self.stage == "decoder" else {"stage": self.stage}
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(StateIntervention):
+    """Write another run's hidden states over this run's (activation or interchange patching).
+
+    Args:
+        where: positions to write, in the run that is patched.
+        source: the `Prompt` whose run gives the values (one row), or a tensor
+            `[layer, position, width]` or `[position, width]`.
+        layers, site, stage: see `StateIntervention`.
+        under: intervention on the source run; with the same prompt as source this is path patching.
+        source_where: positions in the source; default the same names as `where`.
+    """
+
+    source: Prompt | torch.Tensor = field(kw_only=True)
+    under: Intervention | None = field(default=None, kw_only=True)
+    source_where: Where | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "source_where", as_tuples(self.source_where))
+        require_ascending(self.source_where)
+        if not isinstance(self.source, (Prompt, torch.Tensor)):
+            raise SpecError(
+                f"a patch takes its values from a Prompt or a tensor; {type(self.source).__name__} was given"
+            )
+
+    def capture(self) -> Capture | None:
+        if not isinstance(self.source, Prompt):
+            return None
+        where = self.where if self.source_where is None else self.source_where
+        return self.captured_from(self.source, self.under, where)
+
+    def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
+        values = resolver.captured[id(self)] if isinstance(self.source, Prompt) else self.source
+        yield from self.set_values(resolver, values)
+
+
+@dataclass(frozen=True, eq=False)
+class Ablate(StateIntervention):
+    """Take away what positions hold.
+
+    Args:
+        where, layers, site, stage: see `StateIntervention`.
+        how: `zero`; `mean`, the mean over these positions of the prompt in this run (decoded tokens
+            are left alone); or `resample`, the values that the same positions have in the run of
+            `source`.
+        source: the other prompt, for `resample`.
+
+    To write a mean over a data set, use `Patch` with a tensor.
+    """
+
+    how: Ablation = field(default="zero", kw_only=True)
+    source: Prompt | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.how not in ABLATIONS:
+            raise SpecError(f"no ablation how={self.how!r}; there are {', '.join(ABLATIONS)}")
+        if (self.how == "resample") != isinstance(self.source, Prompt):
+            raise SpecError(
+                'resampling needs the prompt to sample from: nv.Ablate("image", how="resample", source=other)'
+            )
+
+    def capture(self) -> Capture | None:
+        return None if self.source is None else self.captured_from(self.source, None, self.where)
+
+    def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
+        if self.source is not None:
+            yield from self.set_values(resolver, resolver.captured[id(self)])
+            return
+        here, where = resolver.at(self.stage), self.where
+        if self.how == "mean":  # a mean over what is there: tokens to come would each be a mean of their own
+            where = here.ranges(self.where).positions(here.placement.tokens.answer)
+            if not where:
+                raise SpecError("tokens that are not written yet have no mean; give positions of a grown prompt")
+        layers = here.state_layers(self.site, self.layers)
+        row, places = here.state_places(self.site, where)
+        for layer in layers:
+            yield PlannedWrite(*self.at, layer, StateWrite(row, places, self.how, None))
+
+    def fields(self) -> dict[str, Any]:
+        return super().fields() | {"how": self.how}
