@@ -165,14 +165,14 @@ def mask_edges(mask, cuts, window, batch):
     if not cuts:
         return mask
     query_offset, queries, key_offset, keys, _ = window
-    head_counts = [heads[0] for _, _, _, heads in cuts if heads is not None]
-    head_count = max([mask.shape[1], *head_counts])
+    head_count = max([mask.shape[1], *(heads[0] for *_, heads in cuts if heads is not None)])
     closed = mask.expand(batch, head_count, queries, mask.shape[3]).clone()
     value = False if closed.dtype == torch.bool else float("-inf")
     for row, targets, sources, heads in cuts:
         query = index(targets, query_offset, queries, closed.device)
         key = index(sources, key_offset, keys, closed.device)
-        head = torch.tensor(range(head_count) if heads is None else heads[1], device=closed.device)
+        _, chosen = (head_count, range(head_count)) if heads is None else heads
+        head = torch.tensor(chosen, device=closed.device)
         closed[row, head[:, None, None], query[None, :, None], key[None, None, :]] = value
     return closed
 
@@ -223,10 +223,17 @@ def zero_unattended(call, cuts, window, mask_spec, memo):
     ``call`` is the call's ``((args, kwargs), output)``. Softmax over no key is NaN, uniform or 0, depending on the
     implementation; a query that reads nothing gets nothing.
     """
-    (args, kwargs), output = call
-    mask = args[4] if len(args) > 4 else kwargs["attention_mask"]
+    arguments, (mixed, *rest) = call
+    *_, mask, _ = attention_arguments(arguments)
     empty = ~is_open(mask).any(-1)
-    return (output[0].masked_fill(empty.transpose(1, 2)[..., None], 0), *output[1:])
+    return (mixed.masked_fill(empty.transpose(1, 2)[..., None], 0), *rest)
+
+
+def attention_arguments(call):
+    """``(module, query, key, value, mask, kwargs)`` of a call ``(args, kwargs)`` of an attention function."""
+    args, kwargs = call
+    module, query, key, value = args[:4]
+    return module, query, key, value, args[4] if len(args) > 4 else kwargs.get("attention_mask"), kwargs
 
 
 # hidden states ------------------------------------------------------------------------------------

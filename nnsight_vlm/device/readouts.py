@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from .kernels import index, is_open, sequence, to_batch_layout
+from .kernels import attention_arguments, index, is_open, sequence, to_batch_layout
 
 SCORES_PER_BLOCK = 2**24  # attention scores that exist at once: 64 MiB in float32
 
@@ -43,13 +43,6 @@ def reduced(call, request, window):
         for block in blocks
     ]
     return torch.cat(answers, dim=1)
-
-
-def attention_arguments(call):
-    """``(module, query, key, value, mask, kwargs)`` of a call of transformers' attention functions."""
-    args, kwargs = call
-    module, query, key, value = args[:4]
-    return module, query, key, value, args[4] if len(args) > 4 else kwargs.get("attention_mask"), kwargs
 
 
 def precise(tensor):

@@ -39,7 +39,12 @@ def carry_out(model, digest, calls, pools):
 
 def unpacked(inputs, pools):
     """Keyword arguments of the model; a tensor that was packed arrives as ``(number of its pool, rows of it)``."""
-    return {name: pools[value[0]][value[1]] if isinstance(value, tuple) else value for name, value in inputs.items()}
+    return {name: from_pool(pools, *value) if isinstance(value, tuple) else value for name, value in inputs.items()}
+
+
+def from_pool(pools, number, rows):
+    """A tensor from rows of a pool."""
+    return pools[number][rows]
 
 
 def forward(model, inputs, edits, extents, reads, slots):
@@ -153,7 +158,8 @@ def on_every_token(model, extent, steps, rows, skipped):
                 f"the intervention was made for {rows} row(s) and the model runs {batch}; "
                 "make it for a prompt of that many rows, and without beams or several sequences an answer"
             )
-        if token == 1 and inputs[1].get("past_key_values") is not None and loses_cache(model, steps):
+        _, kwargs = inputs
+        if token == 1 and kwargs.get("past_key_values") is not None and loses_cache(model, steps):
             raise ValueError(
                 "in the sandbox of this server an attention that is cut loses its cache; generate with nv.generate, "
                 "which does without, or write use_cache=False"
@@ -174,8 +180,8 @@ def perform(model, steps, window_of):
     memo = {}
     for layer, path, place, kernel, writes, mask_spec in steps:
         window = window_of[layer]
-        packed = mask_spec is not None and mask_spec[2] is not None
-        if not packed and not reaches(writes, window):
+        _, _, packing = mask_spec or (None, None, None)
+        if packing is None and not reaches(writes, window):
             continue
         site = model.get(path)
         if place == "inputs":

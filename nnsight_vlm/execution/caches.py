@@ -71,7 +71,7 @@ def growing_cache(config: Any, room: int = ROOM) -> Cache:
 
 
 def keeps_every_key(config: Any) -> bool:
-    """Whether every layer of a decoder of this config keeps the keys of all tokens, so that its cache can be cropped."""
+    """Whether every layer of a decoder of this config keeps all tokens' keys, so that its cache can be cropped."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 
 from ..errors import SpecError
+from ..families import Model
 from ..lowering.layouts import one_case_per_row
 from ..lowering.resolve import RemoteStates, StateValues, resolver
 from ..prompts.prompt import Prompt
@@ -24,7 +25,7 @@ Shortcut: TypeAlias = Callable[[Any, Sequence[Capture]], list[torch.Tensor] | No
 
 
 def capture(
-    model: Any,
+    model: Model,
     cases: Sequence[Intervention],
     remote: Remote = False,
     *,
@@ -58,7 +59,7 @@ def capture(
     return values
 
 
-def _captured(model: Any, captures: Sequence[Capture], remote: Remote) -> list[torch.Tensor]:
+def _captured(model: Model, captures: Sequence[Capture], remote: Remote) -> list[torch.Tensor]:
     """States of one run, brought here."""
     prompt, under = captures[0].prompt, as_intervention(captures[0].under)
     check(model, prompt, under)
@@ -72,7 +73,7 @@ def _state_read(want: Capture) -> Residual:
     return Residual(want.where, layers=want.layers, site=want.site, stage=want.stage)
 
 
-def _deferred(model: Any, captures: Sequence[Capture], remote: Remote) -> list[RemoteStates]:
+def _deferred(model: Model, captures: Sequence[Capture], remote: Remote) -> list[RemoteStates]:
     """States of one run that stays where the model is; it fills the slots of what is returned."""
     prompt, under = captures[0].prompt, as_intervention(captures[0].under)
     check(model, prompt, under)
@@ -88,7 +89,7 @@ def _deferred(model: Any, captures: Sequence[Capture], remote: Remote) -> list[R
 
 
 def checked_cases(
-    model: Any, prompt: Prompt, given: Any, remote: Remote, *, stay_remote: bool = True
+    model: Model, prompt: Prompt, given: Any, remote: Remote, *, stay_remote: bool = True
 ) -> tuple[list[Intervention], StateValues]:
     """One checked intervention a row, from one for all or one for each, with the states that their patches need.
 

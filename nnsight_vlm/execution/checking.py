@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import SpecError
-from ..families import view_of
+from ..families import Model, view_of
 from ..identity import same_model
 from ..lowering.empty_attention import refuse_empty_rows
 from ..lowering.layouts import one_case_per_row
@@ -32,7 +32,7 @@ def as_intervention(given: Any) -> Intervention:
     return given
 
 
-def check(model: Any, prompt: Prompt, intervention: Intervention) -> None:
+def check(model: Model, prompt: Prompt, intervention: Intervention) -> None:
     """Refuse an intervention that cannot be carried out on a prompt.
 
     It is lowered as it will be when it runs, with tensors without values in place of the states that its patches take
@@ -52,7 +52,7 @@ def check(model: Any, prompt: Prompt, intervention: Intervention) -> None:
         _check_lowered(model, replace(here, captured=_expected_shapes(here, intervention)), intervention)
 
 
-def _check_lowered(model: Any, here: Resolver, intervention: Intervention) -> None:
+def _check_lowered(model: Model, here: Resolver, intervention: Intervention) -> None:
     cuts: dict[tuple[str, int], list[Any]] = {}
     for stage, site, layer, write in intervention.lower(here):
         if site == "mask":
@@ -64,7 +64,7 @@ def _check_lowered(model: Any, here: Resolver, intervention: Intervention) -> No
         refuse_empty_rows(writes, here.placement.tokens.stage(stage), reach)
 
 
-def require_model(model: Any, prompt: Prompt) -> None:
+def require_model(model: Model, prompt: Prompt) -> None:
     """Refuse a prompt that was encoded for another model than the one given, see `identity.same_model`.
 
     Raises:

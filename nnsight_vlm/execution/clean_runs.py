@@ -9,7 +9,7 @@ import torch
 from nnsight import save
 
 from ..device.kernels import sequence
-from ..families import view_of
+from ..families import Model, view_of
 from ..lowering.plan import layer_paths
 from ..lowering.sites import BEFORE_LAYERS, locate
 from ..prompts.prompt import Prompt, counts_tokens
@@ -30,7 +30,7 @@ class Prefill(NamedTuple):
     states: list[torch.Tensor] | None
 
 
-def prefill(model: Any, prompt: Prompt, length: int, first: int, cache: Any = None) -> Prefill:
+def prefill(model: Model, prompt: Prompt, length: int, first: int, cache: Any = None) -> Prefill:
     """Run the first `length` tokens of a prompt, keeping layer outputs from position `first` on.
 
     An empty `cache` is filled; without one, transformers makes it.
@@ -48,7 +48,7 @@ def prefill(model: Any, prompt: Prompt, length: int, first: int, cache: Any = No
     return Prefill(*kept)
 
 
-def _left_behind(model: Any, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
+def _left_behind(model: Model, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
     states = [_from_position(model.get(path).output, first) for path in paths]
     whole = None if any(each is None for each in states) else states
     return model.output.past_key_values, model.output.logits[0, -1], whole
@@ -60,7 +60,7 @@ def _from_position(output: Any, first: int) -> Any:
     return output[0, first:].clone() if plain else None
 
 
-def embed(model: Any, prompt: Prompt) -> torch.Tensor:
+def embed(model: Model, prompt: Prompt) -> torch.Tensor:
     """What enters the decoder, `[row, position, width]`; the model is stopped there."""
     path, _ = locate(view_of(model).family, "decoder", "embedding", BEFORE_LAYERS)
     with torch.no_grad(), model.trace(**prompt.inputs) as tracer:

@@ -117,13 +117,13 @@ def generate(
     )
 
 
-def end_tokens(model: Any, options: dict[str, Any]) -> set[int]:
+def end_tokens(model: Model, options: dict[str, Any]) -> set[int]:
     """The token ids that end an answer."""
     ends = options.get("eos_token_id", view_of(model).generation_config.eos_token_id)
     return {ends} if isinstance(ends, int) else set(ends or ())
 
 
-def as_generation(model: Any, prompt: Prompt, tokens: Sequence[int], ends: set[int]) -> Generation:
+def as_generation(model: Model, prompt: Prompt, tokens: Sequence[int], ends: set[int]) -> Generation:
     """An answer, cut behind the token that ends it, with its text and the prompt that it makes."""
     length = next((number + 1 for number, token in enumerate(tokens) if token in ends), len(tokens))
     answer = tuple(tokens[:length])
@@ -131,7 +131,7 @@ def as_generation(model: Any, prompt: Prompt, tokens: Sequence[int], ends: set[i
 
 
 def decode(
-    model: Any, prompt: Prompt, plan: Plan, options: dict[str, Any], remote: Remote, cache: Any = None
+    model: Model, prompt: Prompt, plan: Plan, options: dict[str, Any], remote: Remote, cache: Any = None
 ) -> torch.Tensor:
     """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
 
@@ -151,7 +151,7 @@ def decode(
 
 
 def decode_logits(
-    model: Any, prompt: Prompt, plan: Plan, steps: int, remote: Remote
+    model: Model, prompt: Prompt, plan: Plan, steps: int, remote: Remote
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
     length = {"max_new_tokens": steps, "min_new_tokens": steps}
@@ -162,7 +162,7 @@ def decode_logits(
 
 
 def _decoded(
-    model: Any,
+    model: Model,
     task: Callable[..., Any],
     prompt: Prompt,
     inputs: dict[str, Any],
@@ -174,7 +174,7 @@ def _decoded(
     return ask(model, ModelCall(task=task, inputs=inputs, rest=rest, needs=plan.needs), remote)
 
 
-def _can_use_growing_cache(model: Any, options: dict[str, Any]) -> bool:
+def _can_use_growing_cache(model: Model, options: dict[str, Any]) -> bool:
     """Whether `generate` would make a plain cache that grows, so that ours can stand in for it."""
     checkpoint = view_of(model).generation_config
     asked = {"past_key_values", "cache_implementation", "cache_config", "use_cache"} & set(options)

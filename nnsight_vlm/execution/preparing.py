@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from ..families import Model
 from ..lowering.layouts import Layout
 from ..lowering.plan import Plan, compile_plan
 from ..lowering.resolve import RemoteStates, StateValues, resolver
@@ -13,13 +13,13 @@ from ..lowering.writes import PlannedWrite
 from ..specs.interventions import Intervention
 
 
-def lower(model: Any, layout: Layout, cases: Sequence[Intervention], values: StateValues) -> list[PlannedWrite]:
+def lower(model: Model, layout: Layout, cases: Sequence[Intervention], values: StateValues) -> list[PlannedWrite]:
     """The writes of all cases, each at its placement in the layout."""
     placed = zip(layout.placements, cases, strict=True)
     return [write for placement, case in placed for write in case.lower(resolver(model, placement, values))]
 
 
-def prepare(model: Any, layout: Layout, cases: Sequence[Intervention], values: StateValues) -> Plan:
+def prepare(model: Model, layout: Layout, cases: Sequence[Intervention], values: StateValues) -> Plan:
     """The plan of cases, which have been checked, in a layout.
 
     Args:

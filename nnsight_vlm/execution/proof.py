@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -105,12 +104,12 @@ def verify(
     return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens)
 
 
-def rounding(model: Any) -> float:
+def rounding(model: Model) -> float:
     """How far apart two ways of computing one number may lie, relative to what it is made of."""
     return 16 * float(torch.finfo(view_of(model).dtype).eps)
 
 
-def _with_answers(model: Any, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote) -> tuple[Layout, int]:
+def _with_answers(model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote) -> tuple[Layout, int]:
     """Decode a few tokens with the cache; one forward over all of them must give the same logits."""
     prompt, plan = layout.prompt, compile_plan(model, layout, writes)
     chosen, decoded = decode_logits(model, prompt, plan, DECODED, remote)

@@ -15,7 +15,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 
 from ..device import readouts
 from ..errors import InterventionError
-from ..families import view_of
+from ..families import Model, view_of
 from ..lowering.layouts import Layout, Placement
 from ..lowering.plan import Plan, ReadStep, compile_plan, read_outside
 from ..lowering.sites import ATTENTION_OF, SITES, locate
@@ -54,7 +54,7 @@ class _Call(NamedTuple):
     returned: Sequence[torch.Tensor]
 
 
-def attentions_to_read(model: Any, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
+def attentions_to_read(model: Model, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
     """Every attention of the decoder, and of the stages in which something is cut."""
     cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF}
     view = view_of(model)
@@ -67,7 +67,7 @@ def attentions_to_read(model: Any, writes: Sequence[PlannedWrite]) -> list[Atten
 
 
 def prove_attention(
-    model: Any,
+    model: Model,
     layout: Layout,
     sites: Sequence[AttentionSite],
     writes: Sequence[PlannedWrite],
@@ -113,7 +113,7 @@ def _queries(placement: Placement, cuts: Sequence[PlannedWrite], site: Attention
 
 
 def _read_calls(
-    model: Any, layout: Layout, sites: Sequence[AttentionSite], queries: Queries, plan: Plan, remote: Remote
+    model: Model, layout: Layout, sites: Sequence[AttentionSite], queries: Queries, plan: Plan, remote: Remote
 ) -> list[_Call]:
     """What each attention was given and returned in one run."""
     steps = [list(_read_steps(model, layout, site, queries[site[:2]])) for site in sites]
@@ -128,7 +128,7 @@ def _read_calls(
 
 
 def _read_steps(
-    model: Any, layout: Layout, site: AttentionSite, queries: Sequence[tuple[int, ...]]
+    model: Model, layout: Layout, site: AttentionSite, queries: Sequence[tuple[int, ...]]
 ) -> Iterator[ReadStep]:
     """Two reads of one attention call: what it is given, and what it returns."""
     family = view_of(model).family
@@ -144,7 +144,7 @@ def _read_steps(
 # what is expected of one attention ----------------------------------------------------------------
 
 
-def _expect_module(model: Any, site: AttentionSite, given: dict[str, Any]) -> None:
+def _expect_module(model: Model, site: AttentionSite, given: dict[str, Any]) -> None:
     if given["layer"] not in (None, site.layer):
         family = view_of(model).family
         raise InterventionError(
@@ -154,7 +154,7 @@ def _expect_module(model: Any, site: AttentionSite, given: dict[str, Any]) -> No
 
 
 def _compare(
-    model: Any,
+    model: Model,
     site: AttentionSite,
     placement: Placement,
     rows: Sequence[int],

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import InterventionError
-from ..families import view_of
+from ..families import Model, view_of
 from ..lowering.layouts import Layout
 from ..lowering.plan import ReadStep, compile_plan
 from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, locate, order_of
@@ -42,7 +42,9 @@ class _StateSite(NamedTuple):
         return f"site {self.name!r} of {stage}layer {self.layer}"
 
 
-def prove_states(model: Any, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: float) -> int:
+def prove_states(
+    model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: float
+) -> int:
     """Compare every written site with a run in which only what comes before it is written; returns how many sites.
 
     Raises:
@@ -63,7 +65,7 @@ def prove_states(model: Any, layout: Layout, writes: Sequence[PlannedWrite], rem
 
 
 def _whole_states(
-    model: Any, layout: Layout, writes: Sequence[PlannedWrite], sites: Sequence[_StateSite], remote: Remote
+    model: Model, layout: Layout, writes: Sequence[PlannedWrite], sites: Sequence[_StateSite], remote: Remote
 ) -> list[torch.Tensor]:
     """What sites hold at every place, one `[row, place, width]` each."""
     if not sites:
@@ -73,7 +75,7 @@ def _whole_states(
     return [torch.stack(rows) for [rows] in by_site]
 
 
-def _whole_state(model: Any, layout: Layout, site: _StateSite) -> ReadStep:
+def _whole_state(model: Model, layout: Layout, site: _StateSite) -> ReadStep:
     rows = 1 if site.name == "features" else len(layout.placements)
     path, place = locate(view_of(model).family, site.stage, site.name, site.layer)
     requests = tuple((row, ((0, None),)) for row in range(rows))

@@ -13,7 +13,7 @@ import torch
 
 from ..device import readouts, runner
 from ..errors import SpecError
-from ..families import view_of
+from ..families import Model, view_of
 from ..lowering.layouts import Layout
 from ..lowering.plan import Plan, ReadStep, read_outside, stage_extent
 from ..lowering.resolve import resolver
@@ -44,7 +44,7 @@ class _Place(NamedTuple):
     step: int
 
 
-def read_steps(model: Any, layout: Layout, readout: Readout) -> Iterator[ReadStep]:
+def read_steps(model: Model, layout: Layout, readout: Readout) -> Iterator[ReadStep]:
     """The steps of a readout, one a layer, each with the requests of all placements.
 
     Raises:
@@ -72,7 +72,7 @@ def read_steps(model: Any, layout: Layout, readout: Readout) -> Iterator[ReadSte
 
 
 def forward(
-    model: Any,
+    model: Model,
     layout: Layout,
     plan: Plan,
     steps: Steps,
@@ -102,7 +102,9 @@ def forward(
     return [answers[-1], *results]
 
 
-def read_states(model: Any, layout: Layout, plan: Plan, reads: Sequence[Readout], remote: Remote) -> list[torch.Tensor]:
+def read_states(
+    model: Model, layout: Layout, plan: Plan, reads: Sequence[Readout], remote: Remote
+) -> list[torch.Tensor]:
     """What readouts give of a layout of one row, without logits."""
     steps = [list(read_steps(model, layout, read)) for read in reads]
     _, *by_readout = forward(model, layout, plan, steps, *no_logits(layout), remote)
@@ -110,7 +112,7 @@ def read_states(model: Any, layout: Layout, plan: Plan, reads: Sequence[Readout]
 
 
 def defer_forward(
-    model: Any, layout: Layout, plan: Plan, steps: Steps, logits: LogitRead, kept: Sequence[int]
+    model: Model, layout: Layout, plan: Plan, steps: Steps, logits: LogitRead, kept: Sequence[int]
 ) -> tuple[ModelCall, list[list[list[Any]]]]:
     """A forward whose results stay where the model is: its call, and for each readout and layer a slot to fill."""
     slots: list[list[list[Any]]] = [[[] for _ in some] for some in steps]
@@ -119,7 +121,7 @@ def defer_forward(
 
 
 def _forward_call(
-    model: Any,
+    model: Model,
     layout: Layout,
     plan: Plan,
     steps: Steps,
@@ -147,7 +149,7 @@ def _forward_call(
     return call, order
 
 
-def _extent(model: Any, layout: Layout, name: str, number: int, order: Iterable[_Place]) -> tuple[Any, ...] | None:
+def _extent(model: Model, layout: Layout, name: str, number: int, order: Iterable[_Place]) -> tuple[Any, ...] | None:
     """Where a stage's queries and keys lie, in the layers that are read; None where none is."""
     layers = {place.layer for place in order if place.stage == number}
     return tuple(stage_extent(model, layout, name, layers)) if layers else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..device.kernels import close_edges, drop_edges
-from ..families import Family, view_of
+from ..families import Family, Model, view_of
 from .layouts import Layout
 from .sites import ATTENTION_OF, SITES, locate, order_of
 from .writes import PlannedWrite
@@ -150,7 +150,7 @@ def read_outside(layout: Layout, stage: str, site: str) -> tuple[int, int | None
     return tokens.outside, tokens.readers
 
 
-def stage_extent(model: Any, layout: Layout, name: str, layers: Iterable[int]) -> StageExtent:
+def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int]) -> StageExtent:
     """Where the queries and keys of a stage, or of the image features between stages, lie in some layers."""
     wanted = sorted(set(layers))
     if name == "features":
@@ -161,7 +161,7 @@ def stage_extent(model: Any, layout: Layout, name: str, layers: Iterable[int]) -
     return StageExtent(spec.stage.entry, length, spec.stage.causal, cache_layers)
 
 
-def layer_paths(model: Any, layers: int) -> tuple[str, ...]:
+def layer_paths(model: Model, layers: int) -> tuple[str, ...]:
     """The module paths of the decoder's first layers."""
     family = view_of(model).family
     return tuple(locate(family, "decoder", "residual", layer)[0] for layer in range(layers))
@@ -176,7 +176,7 @@ class _Site(NamedTuple):
     name: str
 
 
-def compile_plan(model: Any, layout: Layout, writes: Iterable[PlannedWrite]) -> Plan:
+def compile_plan(model: Model, layout: Layout, writes: Iterable[PlannedWrite]) -> Plan:
     """The plan of a layout: merge writes by site, in the order given, and sort the sites."""
     family = view_of(model).family
     order = order_of(family)
@@ -203,7 +203,7 @@ def compile_plan(model: Any, layout: Layout, writes: Iterable[PlannedWrite]) -> 
 
 
 def _gathered(
-    model: Any, layout: Layout, writes: Iterable[PlannedWrite], order: tuple[str, ...]
+    model: Model, layout: Layout, writes: Iterable[PlannedWrite], order: tuple[str, ...]
 ) -> dict[_Site, list[Any]]:
     """Writes by site. A packed sequence needs its own mask in every layer, so every layer gets a step."""
     gathered: dict[_Site, list[Any]] = {}
@@ -217,7 +217,7 @@ def _gathered(
     return gathered
 
 
-def for_decoding(model: Any, plan: Plan) -> Plan:
+def for_decoding(model: Model, plan: Plan) -> Plan:
     """The same plan for cached generation: what a decoded token may not look at is left out of its attention.
 
     Where layers read the keys of others, edges are closed only.
@@ -230,7 +230,7 @@ def for_decoding(model: Any, plan: Plan) -> Plan:
 
 
 def _step(
-    model: Any, family: Family, layout: Layout, stage: str, site: _Site, writes: tuple[tuple[Any, ...], ...]
+    model: Model, family: Family, layout: Layout, stage: str, site: _Site, writes: tuple[tuple[Any, ...], ...]
 ) -> Step:
     path, place = locate(family, stage, site.name, site.layer)
     mask = None
@@ -241,7 +241,7 @@ def _step(
     return Step(site.layer, path, place, SITES[site.name].kernel, writes, mask)
 
 
-def _packing(model: Any, layout: Layout, layer: int) -> tuple[Any, ...] | None:
+def _packing(model: Model, layout: Layout, layer: int) -> tuple[Any, ...] | None:
     """`(prefix, length, span, chunk, blocks)`, see `device.kernels.packed_mask`."""
     if layout.packing is None:
         return None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import SpecError
-from ..families import Family, StageSpec, view_of
+from ..families import Family, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
 from ..prompts.token_map import Where, as_tuples
 from .layers import Depth, Layers, Window, label, layer_numbers
@@ -247,7 +247,7 @@ class Resolver:
         return HeadChoice(count, tuple(sorted({head for at, head in pairs if at == layer})))
 
 
-def resolver(model: Any, placement: Placement, captured: Mapping[int, Any] | None = None) -> Resolver:
+def resolver(model: Model, placement: Placement, captured: Mapping[int, Any] | None = None) -> Resolver:
     """The resolver of one placement in a model."""
     view = view_of(model)
     specs = {name: view.stage(name) for name in view.family.stages}

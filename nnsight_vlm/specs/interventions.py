@@ -1,7 +1,8 @@
 """What an intervention is: a frozen value that says what to change, and knows nothing of models.
 
-`a | b` does both; where they meet at one site, the left one acts first. Each kind (`knockouts`, `states`) says in
-`lower` what it writes where; it is handed a `Resolver`, which knows what names mean in the model and for the prompt at hand.
+`a | b` does both; where they meet at one site, the left one acts first. Each kind (`knockouts`, `states`) says in its
+`lower` what it writes where. It is handed a `Resolver`, which knows what names mean in the model and for the prompt at
+hand.
 """
 
 from __future__ import annotations

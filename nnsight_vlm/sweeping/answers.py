@@ -72,7 +72,7 @@ class _Answering:
         values: of each prompt whose conditions have batches of their own, the states that its patches take.
     """
 
-    model: Any
+    model: Model
     cases: Sequence[Case]
     schedule: Schedule
     options: dict[str, Any]

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any
 
 import torch
 
-from ..families import unsupported, view_of
+from ..families import Model, unsupported, view_of
 from ..lowering.layouts import one_case_per_row
 from ..lowering.resolve import Resolver, resolver
 from ..prompts.position_ids import position_ids
@@ -54,14 +53,14 @@ class _Takeover:
     places: range
 
 
-def unshared_divergence(model: Any, prompt: Prompt, case: Intervention) -> Divergence:
+def unshared_divergence(model: Model, prompt: Prompt, case: Intervention) -> Divergence:
     """The divergence of a case that is carried out as it was given, without a donor."""
     here = resolver(model, one_case_per_row(prompt).placements[0])
     position = min(prompt.rows[0].stop - 1, case.first_position(here))
     return Divergence(position=position, layer=case.first_layer(here), case=case)
 
 
-def divergence_of(model: Any, prompt: Prompt, case: Intervention, donors: bool) -> Divergence:
+def divergence_of(model: Model, prompt: Prompt, case: Intervention, donors: bool) -> Divergence:
     """The divergence of a case, patches that change nothing left out.
 
     If `donors` may be used, the source of a patch that makes the run what its own is becomes a donor.

@@ -15,7 +15,7 @@ from ..execution.capturing import capture
 from ..execution.clean_runs import embed
 from ..execution.preparing import prepare
 from ..execution.requests import LogitRead, forward, logit_columns
-from ..families import view_of
+from ..families import Model, view_of
 from ..lowering.layouts import (
     Layout,
     after_prefix,
@@ -68,7 +68,7 @@ class SweepContext:
         memory: bytes that a forward may take, or None.
     """
 
-    model: Any
+    model: Model
     prompt: Prompt
     divergences: Sequence[Divergence]
     values: StateValues
@@ -78,7 +78,7 @@ class SweepContext:
 
 
 def score(
-    model: Any,
+    model: Model,
     prompt: Prompt,
     cases: Sequence[Intervention],
     token: int,

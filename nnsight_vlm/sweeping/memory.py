@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psutil
 import torch
 
 from ..device.kernels import MASKS_IN_MEMORY
-from ..families import view_of
+from ..families import Model, view_of
 
 SHARE = 0.25
 """The share of the free memory that a forward may take, unless told otherwise."""
@@ -18,7 +16,7 @@ EAGER_COPIES = 3
 """Matrices of float32 scores that eager attention holds at once, for every head."""
 
 
-def free_bytes(model: Any) -> int:
+def free_bytes(model: Model) -> int:
     """What is free on the device that the model is on."""
     device = view_of(model).device
     if device.type == "cuda":
@@ -26,7 +24,7 @@ def free_bytes(model: Any) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def needed_bytes(model: Any, cases: int, tokens_each: int, shared: int, *, rows: bool, heads: bool = False) -> int:
+def needed_bytes(model: Model, cases: int, tokens_each: int, shared: int, *, rows: bool, heads: bool = False) -> int:
     """What a forward takes beside the weights.
 
     Args:
@@ -55,7 +53,7 @@ def needed_bytes(model: Any, cases: int, tokens_each: int, shared: int, *, rows:
 
 
 def cases_that_fit(
-    model: Any, most: int, tokens_each: int, shared: int, memory: int | None, *, rows: bool, heads: bool = False
+    model: Model, most: int, tokens_each: int, shared: int, memory: int | None, *, rows: bool, heads: bool = False
 ) -> int:
     """How many cases, `most` at most and one at least, a forward has room for in `memory` bytes; see `needed_bytes`."""
     budget = SHARE * free_bytes(model) if memory is None else memory

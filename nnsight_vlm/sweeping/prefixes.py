@@ -15,7 +15,7 @@ import torch
 
 from ..execution.caches import ROOM, CroppableCache, cache_continuing, growing_cache
 from ..execution.clean_runs import prefill
-from ..families import view_of
+from ..families import Model, view_of
 from ..lowering.layouts import one_case_per_row
 from ..lowering.resolve import resolver
 from ..prompts.prompt import Prompt
@@ -60,7 +60,7 @@ _KEPT: WeakKeyDictionary[Prompt, _KeptRun] = WeakKeyDictionary()
 """The last runs, the latest at the end; they go with their prompts."""
 
 
-def prefix_of(model: Any, prompt: Prompt, length: int) -> Prefix:
+def prefix_of(model: Model, prompt: Prompt, length: int) -> Prefix:
     """The first tokens of a prompt, its images among them, run once.
 
     Where all layers keep all keys, the whole prompt is run and kept, and every prefix of it is cut from that.
@@ -76,7 +76,7 @@ def prefix_of(model: Any, prompt: Prompt, length: int) -> Prefix:
     return replace(kept.prefix, length=length, cache=kept.whole.beginning(length))
 
 
-def _run_whole(model: Any, prompt: Prompt) -> _KeptRun:
+def _run_whole(model: Model, prompt: Prompt) -> _KeptRun:
     """A run of the whole prompt."""
     spec, first, stop = view_of(model).stage(), end_of_images(prompt), prompt.rows[0].stop
     own_keys = [layer for layer in spec.attention if spec.cache_layer[layer] == layer]
@@ -87,7 +87,7 @@ def _run_whole(model: Any, prompt: Prompt) -> _KeptRun:
     return _KeptRun(prefix=prefix, state=_state(model), whole=CroppableCache.of(cache, own_keys, first))
 
 
-def _run_exactly(model: Any, prompt: Prompt, length: int) -> _KeptRun:
+def _run_exactly(model: Model, prompt: Prompt, length: int) -> _KeptRun:
     """A run of exactly these tokens, from whose cache no shorter prefix can be cut."""
     first = end_of_images(prompt)
     prefix = Prefix(length=length, cache=prefill(model, prompt, length, first).cache, first=first)
@@ -109,7 +109,7 @@ def forget() -> None:
     _KEPT.clear()
 
 
-def _state(model: Any) -> tuple[Any, ...]:
+def _state(model: Model) -> tuple[Any, ...]:
     """What a model's clean run depends on: its weights, written to or not, and the hooks and edits that users made."""
     view = view_of(model)
     weights = hash(tuple((weight.data_ptr(), weight._version) for weight in view.module.parameters()))
@@ -117,7 +117,7 @@ def _state(model: Any) -> tuple[Any, ...]:
     return id(view.module), weights, view.hooks, view.attention_implementation, edits
 
 
-def cache_for(model: Any, prefix: Prefix, divergences: Sequence[Divergence], room: int) -> Any:
+def cache_for(model: Model, prefix: Prefix, divergences: Sequence[Divergence], room: int) -> Any:
     """A cache for a batch of cases that all begin with a prefix, with room for so many more tokens."""
     donors = list({id(each.donor): each.donor for each in divergences if each.donor is not None}.values())
     donated = [prefix_of(model, donor, prefix.length).cache for donor in donors]
@@ -130,7 +130,7 @@ def cache_for(model: Any, prefix: Prefix, divergences: Sequence[Divergence], roo
     return cache_continuing([prefix.cache, *donated], origins, min(ROOM, room))
 
 
-def states_from_kept_run(model: Any, captures: Sequence[Capture]) -> list[torch.Tensor] | None:
+def states_from_kept_run(model: Model, captures: Sequence[Capture]) -> list[torch.Tensor] | None:
     """The states `[layer, position, width]` that several patches take from the text of one clean run.
 
     The run is kept as a prefix is. None where they must be captured otherwise; a `Shortcut` of `execution.capturing`.

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ..errors import SpecError
+from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
@@ -61,7 +62,7 @@ class Schedule:
 
 
 def schedule_sweep(
-    model: Any, prompt: Prompt, cases: Sequence[Intervention], execution: Execution, remote: Remote
+    model: Model, prompt: Prompt, cases: Sequence[Intervention], execution: Execution, remote: Remote
 ) -> Schedule:
     """The schedule of variants of one prompt.
 
@@ -104,7 +105,7 @@ def _way(reason: Sharing, execution: Execution) -> Way:
 
 
 def _by_position(
-    model: Any, prompt: Prompt, numbers: Sequence[int], divergences: Sequence[Divergence]
+    model: Model, prompt: Prompt, numbers: Sequence[int], divergences: Sequence[Divergence]
 ) -> list[list[int]]:
     """Groups behind a cached prefix: cases that change late positions only are not made to run the earlier ones.
 
@@ -126,7 +127,7 @@ OWN_BATCH = 3
 """With at least this many conditions a prompt gets batches of its own; fewer share them with other prompts."""
 
 
-def schedule_answers(model: Any, cases: Sequence[Case], rows: int, remote: Remote) -> Schedule:
+def schedule_answers(model: Model, cases: Sequence[Case], rows: int, remote: Remote) -> Schedule:
     """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`."""
     divergences = [unshared_divergence(model, prompt, case) for prompt, case in cases]
     may_share = remote is False and not batching_obstacle(model)
@@ -146,7 +147,7 @@ def schedule_answers(model: Any, cases: Sequence[Case], rows: int, remote: Remot
 
 
 def _answered_together(
-    model: Any, cases: Sequence[Case], numbers: Sequence[int], divergences: list[Divergence]
+    model: Model, cases: Sequence[Case], numbers: Sequence[int], divergences: list[Divergence]
 ) -> list[int]:
     """The cases of one prompt that begin behind the same prefix; their divergences are set.
 
@@ -170,7 +171,7 @@ def _of_size(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _diverging(
-    model: Any, prompt: Prompt, cases: Sequence[Intervention], remote: Remote, *, donors: bool
+    model: Model, prompt: Prompt, cases: Sequence[Intervention], remote: Remote, *, donors: bool
 ) -> tuple[list[Divergence], list[Sharing]]:
     """Where cases of one prompt diverge, and what each may share.
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..execution.caches import keeps_every_key
-from ..families import unsupported, view_of
+from ..families import Model, unsupported, view_of
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Capture
@@ -42,18 +41,18 @@ class Sharing:
     image: str
 
 
-def batching_obstacle(model: Any) -> str:
+def batching_obstacle(model: Model) -> str:
     """Why no cases of this model may run in one forward; empty where they may."""
     return HAS_EDITS if view_of(model).edits else ""
 
 
-def answers_per_batch(model: Any, rows: int) -> int:
+def answers_per_batch(model: Model, rows: int) -> int:
     """How many answers may be rows of one batch: `rows`, or one where prompts of different length cannot be padded."""
     unpadded = "padded generation" in view_of(model).family.limitations
     return 1 if batching_obstacle(model) or unpadded else rows
 
 
-def sharing(model: Any, prompt: Prompt, divergence: Divergence, remote: Remote) -> Sharing:
+def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote) -> Sharing:
     """What a case may share with others of its prompt.
 
     Args:
@@ -95,12 +94,12 @@ def prefix_sharers(reasons: Sequence[Sharing]) -> list[int]:
     return able if len(able) >= SHARERS else []
 
 
-def prefix_can_be_cropped(model: Any) -> bool:
+def prefix_can_be_cropped(model: Model) -> bool:
     """Whether the cache of a whole prompt also gives every shorter prefix."""
     return keeps_every_key(view_of(model).config.get_text_config(decoder=True))
 
 
-def states_can_be_kept(model: Any, captures: Sequence[Capture]) -> bool:
+def states_can_be_kept(model: Model, captures: Sequence[Capture]) -> bool:
     """Whether the states that several patches take from one run can come from a kept clean run of its prompt."""
     plain = all((each.under, each.site, each.stage) == (None, "residual", "decoder") for each in captures)
     limited = "prefix" in unsupported(view_of(model).family)

@@ -97,12 +97,12 @@ def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _columns(model: Any, score: Score) -> dict[str, Any]:
+def _columns(model: Model, score: Score) -> dict[str, Any]:
     top_token = spell(model, score.top_token)
     return {"logit": score.logit, "logprob": score.logprob, "rank": score.rank, "top_token": top_token}
 
 
-def answer_token(model: Any, answer: str | int) -> int:
+def answer_token(model: Model, answer: str | int) -> int:
     """The id of an answer that is one token.
 
     Raises:
