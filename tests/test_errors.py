@@ -216,7 +216,7 @@ def test_encodings_that_do_not_fit_say_why(model, refused):
     refused(lambda: nv.encode(model, inputs={}), "input_ids", "return_tensors")
     refused(lambda: nv.encode(model, inputs={"input_ids": [[1, 2]]}), "input_ids", "tensor")
     refused(lambda: nv.encode(model, inputs={"input_ids": ids}), "no pixel_values")
-    refused(lambda: nv.encode(model, inputs={"input_ids": ids[:, 2:], "pixel_values": pixels}), "24 tokens", "no grid")
+    refused(lambda: nv.encode(model, inputs={"input_ids": ids[:, 2:], "pixel_values": pixels}), "24 tokens", "do not form a grid")
     refused(
         lambda: nv.encode(model, inputs={"input_ids": ids, "attention_mask": ids[:, 1:], "pixel_values": pixels}),
         "(1, 26)",
@@ -234,7 +234,7 @@ def test_a_picture_too_few_for_the_tokens_is_refused(model, refused):
     refused(
         lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)}),
         "50 tokens",
-        "no grid",
+        "do not form a grid",
     )
 
 

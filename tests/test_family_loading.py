@@ -84,7 +84,7 @@ def cuts(name):
     return nv.Knockout("image", "last", layers="attention") | nv.Patch("last", source=twin, layers=first)
 
 
-@pytest.fixture(resolver="module")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Member name to the folder that holds its weights."""
     made = {}
@@ -180,7 +180,7 @@ def requests_to(name):
     return found
 
 
-@pytest.fixture(resolver="module")
+@pytest.fixture(scope="module")
 def journeys(tmp_path_factory):
     """`{member: {request: (what it saves here, what it saved in another process)}}`; one process for all members."""
     here = {name: requests_to(name) for name in MEMBERS}
