@@ -48,7 +48,7 @@ RESAMPLER_LATENTS = (
 )
 ONE_IMAGE_PER_TEXT = "the processor takes one image per text"
 COMPUTES_POSITIONS = (
-    "the model computes position ids itself, so variants that follow each other in one sequence cannot be given theirs"
+    "the model computes position ids itself, so variants cannot be given those that continue a shared prefix"
 )
 PROMPT_IN_ENCODER = (
     "the prompt is the encoder's input, and the decoder computes position ids itself, so the decoder has no prefix for "
