@@ -58,7 +58,7 @@ def test_every_option_of_a_column_is_resolved_by_its_table(choices, table):
 
 
 def test_every_limitation_is_shown_in_a_column():
-    shown = {name for column in COLUMNS.values() for name in (column.whole, *column.parts)}
+    shown = {name for column in COLUMNS.values() for name in (column.main, *column.parts)}
     assert set(get_args(Limitation)) == shown
 
 
@@ -99,14 +99,14 @@ def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():
     printed = table.set_index("family")
     for family in FAMILIES.values():
         for limitation, reason in family.limitations.items():
-            columns = [name for name, column in COLUMNS.items() if limitation in (column.whole, *column.parts)]
+            columns = [name for name, column in COLUMNS.items() if limitation in (column.main, *column.parts)]
             assert columns, f"no column shows {limitation!r}"
             for column in columns:
                 cell = printed.loc[family.name, column]
                 notes = [footnotes[int(number) - 1] for number in re.findall(r"\[(\d+)\]", cell)]
                 assert any(note.endswith(f": {reason}") for note in notes)
-                assert cell.startswith("-") == (COLUMNS[column].whole == limitation)
-        working = {name for name, column in COLUMNS.items() if column.whole not in unsupported(family)}
+                assert cell.startswith("-") == (COLUMNS[column].main == limitation)
+        working = {name for name, column in COLUMNS.items() if column.main not in unsupported(family)}
         assert {name for name in COLUMNS if printed.loc[family.name, name].startswith("yes")} == working
 
 

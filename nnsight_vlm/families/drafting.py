@@ -19,6 +19,8 @@ from ..errors import SpecError
 from .columns import AttentionSpec, Family, Stage, config_value
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from ..grids.kinds import GridLayout
     from ..prompts.prompt import Counted
 
@@ -62,7 +64,7 @@ INPUTS: dict[str, Counted] = {
 TOKEN_TYPE_INPUTS = ("mm_token_type_ids", "token_type_ids")
 
 
-def draft(model: Any) -> Family:
+def draft(model: nn.Module | PreTrainedConfig) -> Family:
     """A draft of the family of a transformers model; or of a config, whose model is then built without weights.
 
     Raises:
@@ -213,7 +215,7 @@ def _argument(name: str, value: Any) -> list[str]:
 
 
 def _labelled(label: str, value: Stage | AttentionSpec) -> list[str]:
-    """The lines of a constructor call behind a label, with a comma at the end."""
+    """The lines of a constructor call after a label, with a comma at the end."""
     first, *rest = _lines(value)
     lines = [f"{label}{first}", *rest]
     return [*lines[:-1], f"{lines[-1]},"]

@@ -98,8 +98,8 @@ class ModelView:
 
     def rope_index(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The position ids that a model with multimodal RoPE computes itself, `[3, row, token]`."""
-        model: Any = self.module.model
-        return torch.as_tensor(model.get_rope_index(**inputs)[0])
+        base_model: Any = self.module.model
+        return torch.as_tensor(base_model.get_rope_index(**inputs)[0])
 
     @property
     def dtype(self) -> torch.dtype:

@@ -23,7 +23,7 @@ Limitation = Literal[
     "generate",  # cached generation
     "padded generation",  # cached generation of padded rows
     "several images",  # more than one image in a prompt
-    "packed",  # several variants in one sequence behind a shared prefix
+    "packed",  # several variants in one sequence, after a prefix that they share
     "prefix",  # a kept cache of the prefix that variants share
     "embedded",  # kept input embeddings in which the image is already encoded
     "sdpa",  # loading with attn_implementation="sdpa"
@@ -39,11 +39,11 @@ class Column(NamedTuple):
     """A column of the table of what works.
 
     Attributes:
-        whole: the limitation of a family in which nothing of it works.
-        parts: limitations of families in which some of it does not work.
+        main: the limitation of families in which none of it works.
+        parts: limitations of families in which a part of it does not work.
     """
 
-    whole: Limitation
+    main: Limitation
     parts: tuple[Limitation, ...] = ()
 
 
@@ -112,11 +112,11 @@ def _line(family: Family, footnotes: list[str]) -> dict[str, Any]:
 
 def _cell(heading: str, column: Column, limits: dict[Limitation, str], footnotes: list[str]) -> str:
     """Whether a column works, and the numbers of the footnotes that say what does not."""
-    subjects: dict[Limitation, str] = {column.whole: heading}
+    subjects: dict[Limitation, str] = {column.main: heading}
     subjects |= {part: f'site "{part}"' if part in SITES else part for part in column.parts}
     missing = [f"{subject} not supported: {limits[name]}" for name, subject in subjects.items() if name in limits]
     footnotes += [note for note in missing if note not in footnotes]
-    works = "-" if column.whole in limits else "yes"
+    works = "-" if column.main in limits else "yes"
     return " ".join([works, *(f"[{footnotes.index(note) + 1}]" for note in missing)])
 
 

@@ -30,8 +30,8 @@ GridLayout = Literal[
     "anyres",  # the whole picture, then a canvas of tiles (LLaVA-NeXT, LLaVA-OneVision)
     "pan and scan",  # the whole picture, then crops of it (Gemma 3)
     "soft tokens",  # a square of as many tokens as the config says (Gemma 3n)
-    "tile rows then whole picture",  # (Idefics3, SmolVLM)
-    "tile rows then thumbnail",  # (Aya Vision, Cohere 2 Vision)
+    "tile rows then whole picture",  # tiles row by row, then the whole picture (Idefics3, SmolVLM)
+    "tile rows then thumbnail",  # tiles row by row, then a thumbnail (Aya Vision, Cohere 2 Vision)
     "shuffled tiles",  # tiles that pixel shuffle made smaller, then the whole picture (Llama 4)
     # the picture's own shape
     "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)

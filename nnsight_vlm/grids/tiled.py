@@ -96,7 +96,7 @@ class Margins(NamedTuple):
 
 
 def anyres(view: ModelView, inputs: Inputs) -> list[Cells]:
-    """A tile that shows the whole picture, then a canvas, of which each row ends in a newline token.
+    """A tile that shows the whole picture, then a canvas whose rows each end in a newline token.
 
     The canvas counts as one tile, cut to what the model keeps of it (see `anyres_tiles`). Images that share a prompt
     with others have no canvas; `batch_num_images` says how many a prompt has.

@@ -39,11 +39,11 @@ def encode(
     Args:
         model: an nnsight model from `load`.
         text: the question, which is put into the processor's chat template; or the complete text, if it contains the
-            image placeholder. A list makes a row of each; of a list with a single text, it makes a `Prompt`.
+            image placeholder. A list makes one row of each text; a list of only one text gives a `Prompt`.
         image: one picture or several (several frames of a video, say), in the order in which the text refers to them;
             for a list of texts a list with such an entry for each. Any size and mode will do.
         inputs: a ready encoding, in place of `text` and `image`; it may have several rows and padding.
-        images: the pictures behind `inputs`, which `grid` and `region` need.
+        images: the pictures that `inputs` were made of, which `grid` and `region` need.
         chat: True applies the chat template, False does not, whatever the text contains.
 
     Returns:

@@ -63,7 +63,7 @@ class Prompt:
         positions = {tokens.ranges(group).positions(tokens.stop) for tokens in self.rows}
         if len(positions) > 1:
             raise SpecError(
-                f"{group!r} has other positions in each of the {len(self)} rows; write prompt.row(0)[{group!r}]"
+                f"{group!r} is at different positions in the {len(self)} rows; write prompt.row(0)[{group!r}]"
             )
         return positions.pop()
 
