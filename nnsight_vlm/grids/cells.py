@@ -12,7 +12,7 @@ NOWHERE = -1
 """The tile, row and column of a token that no one place in the picture belongs to."""
 
 
-class Shape(NamedTuple):
+class GridShape(NamedTuple):
     """The size of a grid."""
 
     rows: int
@@ -36,7 +36,7 @@ class Cells:
     """
 
     places: np.ndarray
-    shapes: tuple[Shape, ...] = ()
+    shapes: tuple[GridShape, ...] = ()
     patches: int = 0
     sources: np.ndarray | None = None
     features: int = 0
@@ -76,13 +76,13 @@ def no_places(count: int) -> np.ndarray:
     return np.full((count, 3), NOWHERE, dtype=int)
 
 
-def full_tile(shape: Shape, tile: int = 0) -> np.ndarray:
+def full_tile(shape: GridShape, tile: int = 0) -> np.ndarray:
     """Places of all cells of a tile, row by row."""
     rows, columns = np.divmod(np.arange(shape.rows * shape.columns), max(shape.columns, 1))
     return np.stack([np.full_like(rows, tile), rows, columns], axis=1)
 
 
-def in_order(shapes: Sequence[Shape], before: int = 0, patches: int = 0) -> Cells:
+def in_order(shapes: Sequence[GridShape], before: int = 0, patches: int = 0) -> Cells:
     """Tiles one after the other, each row by row, after `before` tokens without a place."""
     tiles = [full_tile(shape, tile) for tile, shape in enumerate(shapes)]
     return Cells(np.concatenate([no_places(before), *tiles]), tuple(shapes), patches)

@@ -17,7 +17,7 @@ from einops import rearrange
 
 from ..errors import SpecError
 from ..families import ModelView
-from .cells import Cells, Shape, in_order
+from .cells import Cells, GridShape, in_order
 from .tokens import Inputs, check_total, counts, marked
 
 
@@ -25,7 +25,7 @@ def merged(view: ModelView, inputs: Inputs) -> list[Cells]:
     """`image_grid_thw` counts patches; `spatial_merge_size` of them each way make one token."""
     merge = view.config.vision_config.spatial_merge_size
     images = [
-        in_order([Shape(rows // merge, columns // merge)] * frames, patches=frames * rows * columns)
+        in_order([GridShape(rows // merge, columns // merge)] * frames, patches=frames * rows * columns)
         for frames, rows, columns in _table(inputs, "image_grid_thw")
     ]
     return _checked(images, view, inputs)
@@ -50,7 +50,7 @@ def shaped(view: ModelView, inputs: Inputs) -> list[Cells]:
         SpecError: the tokens of an image are not those of whole tiles.
     """
     factor = view.config.downsample_factor
-    shapes = [Shape(rows // factor, columns // factor) for rows, columns in _table(inputs, "spatial_shapes")]
+    shapes = [GridShape(rows // factor, columns // factor) for rows, columns in _table(inputs, "spatial_shapes")]
     lengths = _tokens_per_image(view, inputs, len(shapes))
     return _checked([in_order(tiles) for tiles in _tiles_per_image(shapes, lengths)], view, inputs)
 
@@ -59,7 +59,9 @@ def pooled(view: ModelView, inputs: Inputs) -> list[Cells]:
     """`image_position_ids` has each patch's column and row; `pooling_kernel_size` of them each way make one token."""
     kernel = view.config.vision_config.pooling_kernel_size
     patches = _patch_grids(inputs.get("image_position_ids"))
-    return _checked([in_order([Shape(rows // kernel, columns // kernel)]) for rows, columns in patches], view, inputs)
+    return _checked(
+        [in_order([GridShape(rows // kernel, columns // kernel)]) for rows, columns in patches], view, inputs
+    )
 
 
 def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -85,7 +87,7 @@ def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[to
 def shaped_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
     """The tiles from their patches; the thumbnail is the last."""
     return _from_patches(
-        view, processed_inputs, [Shape(*shape) for shape in _table(processed_inputs, "spatial_shapes")]
+        view, processed_inputs, [GridShape(*shape) for shape in _table(processed_inputs, "spatial_shapes")]
     )
 
 
@@ -95,7 +97,9 @@ def pooled_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[to
     return _from_patches(view, processed_inputs, shapes)
 
 
-def _from_patches(view: ModelView, processed_inputs: Mapping[str, Any], shapes: Sequence[Shape]) -> list[torch.Tensor]:
+def _from_patches(
+    view: ModelView, processed_inputs: Mapping[str, Any], shapes: Sequence[GridShape]
+) -> list[torch.Tensor]:
     """`[channel, height, width]` of each tile from `[tile, patch, (y x channel)]`, padding left out."""
     side = view.config.vision_config.patch_size
     return [
@@ -116,12 +120,12 @@ def _table(inputs: Mapping[str, Any], name: str) -> list[list[int]]:
     return [] if values is None else [[int(number) for number in line] for line in torch.as_tensor(values).tolist()]
 
 
-def _patch_grids(positions: torch.Tensor | None) -> list[Shape]:
+def _patch_grids(positions: torch.Tensor | None) -> list[GridShape]:
     """The size of each image in patches, from `[image, patch, (x, y)]` with -1 for padding."""
     if positions is None:
         return []
     columns, rows = (positions.amax(dim=1) + 1).unbind(-1)
-    return [Shape(*size) for size in zip(rows.tolist(), columns.tolist(), strict=True)]
+    return [GridShape(*size) for size in zip(rows.tolist(), columns.tolist(), strict=True)]
 
 
 def _checked(images: list[Cells], view: ModelView, inputs: Inputs) -> list[Cells]:
@@ -163,10 +167,10 @@ def _lengths(tokens: Sequence[int], image: Sequence[bool], marker: int | None) -
         yield length
 
 
-def _tiles_per_image(shapes: Sequence[Shape], lengths: Sequence[int]) -> list[list[Shape]]:
+def _tiles_per_image(shapes: Sequence[GridShape], lengths: Sequence[int]) -> list[list[GridShape]]:
     """The tiles of each image: the next tiles that have as many tokens together."""
     remaining = list(shapes)
-    images: list[list[Shape]] = []
+    images: list[list[GridShape]] = []
     for length in lengths:
         ends = np.cumsum([shape.rows * shape.columns for shape in remaining])
         count = int(np.searchsorted(ends, length)) + 1

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import SpecError
-from .cells import Shape
+from .cells import GridShape
 
 Box = tuple[float, float, float, float]
 """`(x0, y0, x1, y1)` in pixels."""
@@ -51,10 +51,10 @@ class Grid:
     cells: tuple[tuple[int, int], ...]
     boxes: np.ndarray
     size: tuple[int, int]
-    shapes: tuple[Shape, ...]
+    shapes: tuple[GridShape, ...]
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> GridShape:
         """`(rows, columns)` of the grid of an image with one tile.
 
         Raises:

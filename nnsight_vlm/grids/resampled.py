@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..errors import SpecError
 from ..families import ModelView
-from .cells import Cells, Shape, full_tile, no_places
+from .cells import Cells, GridShape, full_tile, no_places
 from .tokens import Inputs, count_units, counts, marked, runs
 
 # tokens in the sequence ---------------------------------------------------------------------------
@@ -74,12 +74,12 @@ def pooled_square_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> 
     return [functional.pad(pixels, (right, 0, down, 0))[:, :height, :width]]
 
 
-def _convolved(vision: Any, size: Sequence[int]) -> Shape:
+def _convolved(vision: Any, size: Sequence[int]) -> GridShape:
     """The size of the feature map of a tower of strided convolutions, for an image of `(height, width)`."""
     rows, columns = size
     for patch, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):
         rows, columns = ((edge + 2 * padding - patch) // stride + 1 for edge in (rows, columns))
-    return Shape(rows, columns)
+    return GridShape(rows, columns)
 
 
 # tokens that are keys of a cross-attention in the decoder -----------------------------------------
@@ -94,10 +94,10 @@ def tile_keys(view: ModelView, inputs: Inputs) -> list[Cells]:
     side = vision.image_size // vision.patch_size
     is_image = (inputs["aspect_ratio_ids"] > 0).flatten().tolist()
     tile_masks = inputs["aspect_ratio_mask"].flatten(0, 1)
-    return [_tile_keys(mask, Shape(side, side)) for mask, there in zip(tile_masks, is_image, strict=True) if there]
+    return [_tile_keys(mask, GridShape(side, side)) for mask, there in zip(tile_masks, is_image, strict=True) if there]
 
 
-def _tile_keys(mask: torch.Tensor, shape: Shape) -> Cells:
+def _tile_keys(mask: torch.Tensor, shape: GridShape) -> Cells:
     """The keys of an image, from the mask of its tiles: 1 for a tile, 0 for a missing one."""
     tiles, missing = int(mask.sum()), int(len(mask) - mask.sum())
     places = [np.concatenate([no_places(1), full_tile(shape, tile)]) for tile in range(tiles)]
@@ -127,7 +127,7 @@ def square_patches_latents(view: ModelView, inputs: Inputs) -> list[Cells]:
 def _read_patches(view: ModelView, inputs: Inputs, latents: int) -> list[Cells]:
     pixels, patch = inputs["pixel_values"], view.config.vision_config.patch_size
     height, width = pixels.shape[-2:]
-    shape = Shape(height // patch, width // patch)
+    shape = GridShape(height // patch, width // patch)
     places = np.concatenate([no_places(1), full_tile(shape), no_places(latents)])
     return [Cells(places, (shape,)) for _ in range(len(pixels))]
 
@@ -142,7 +142,7 @@ def crop_patches(view: ModelView, inputs: Inputs) -> list[Cells]:
     pixels = rearrange(inputs["pixel_values"], "row tile c h w -> (row tile) c h w")
     is_tile = pixels.flatten(1).any(1)  # so the model, too, tells tiles from padding
     masks = rearrange(inputs["pixel_attention_mask"], "row tile h w -> (row tile) h w")[is_tile]
-    padded = Shape(masks.shape[-2] // patch, masks.shape[-1] // patch)
+    padded = GridShape(masks.shape[-2] // patch, masks.shape[-1] // patch)
     shapes = [_whole_patches(mask, patch) for mask in masks]
     cells = []
     for numbers in _consecutive(tiles_by_option(view, inputs)):
@@ -164,9 +164,9 @@ def crop_patches_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> 
     return [tile[:, : shape.rows * patch, : shape.columns * patch] for tile, shape in zip(pixels, shapes, strict=True)]
 
 
-def _whole_patches(mask: torch.Tensor, patch: int) -> Shape:
+def _whole_patches(mask: torch.Tensor, patch: int) -> GridShape:
     """How many patches without padding a tile has each way, from its mask `[height, width]`."""
-    return Shape(int(mask[:, 0].sum()) // patch, int(mask[0].sum()) // patch)
+    return GridShape(int(mask[:, 0].sum()) // patch, int(mask[0].sum()) // patch)
 
 
 # how many tiles each image has --------------------------------------------------------------------

@@ -17,7 +17,7 @@ import torch
 
 from ..errors import SpecError
 from ..families import ModelView
-from .cells import Cells, Shape, in_order
+from .cells import Cells, GridShape, in_order
 from .tokens import Inputs, TokenRun, counts, marked, runs
 
 
@@ -46,7 +46,7 @@ def sized(view: ModelView, inputs: Inputs) -> list[Cells]:
     merge = getattr(view.config, "spatial_merge_size", 1)
     height, width = (merge * side for side in _pair(view.config.vision_config.patch_size))
     sizes = _required(inputs, "image_sizes").tolist()
-    shapes = [Shape(image_height // height, image_width // width) for image_height, image_width in sizes]
+    shapes = [GridShape(image_height // height, image_width // width) for image_height, image_width in sizes]
     _check_rows(tokens, [shape.rows * shape.columns for shape in shapes])
     return [in_order([shape]) for shape in shapes]
 
@@ -88,17 +88,17 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _tile_shape(config: Any, tokens: int, size: tuple[int, int]) -> Shape:
+def _tile_shape(config: Any, tokens: int, size: tuple[int, int]) -> GridShape:
     """Rows and columns of an image of `(height, width)`: its patches, or square blocks where the tower has none."""
     patch = getattr(getattr(config, "vision_config", None), "patch_size", None)
     height, width = size
     if patch is None:
         rows = max(round((tokens * height / width) ** 0.5), 1)
-        shape = Shape(rows, tokens // rows)
+        shape = GridShape(rows, tokens // rows)
         extra = 0
     else:
         patch_height, patch_width = _pair(patch)
-        shape = Shape(height // patch_height, width // patch_width)
+        shape = GridShape(height // patch_height, width // patch_width)
         extra = tokens - shape.rows * shape.columns
     if shape.rows * shape.columns + extra != tokens or extra not in (0, 1):
         raise SpecError(
@@ -129,5 +129,5 @@ def _from_runs(token_runs: Sequence[TokenRun]) -> Cells:
         raise SpecError(
             f"an image has rows of {_listed(sorted(widths))} tokens; all rows of an image must be equally long"
         )
-    shape = Shape(len(token_runs), widths.pop())
+    shape = GridShape(len(token_runs), widths.pop())
     return in_order([shape], patches=shape.rows * shape.columns)

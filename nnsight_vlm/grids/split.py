@@ -17,7 +17,7 @@ from einops import rearrange
 
 from ..errors import SpecError
 from ..families import ModelView
-from .cells import Cells, Shape, full_tile, in_order
+from .cells import Cells, GridShape, full_tile, in_order
 from .tokens import Inputs, count_units, marked
 
 Tile = np.ndarray
@@ -60,7 +60,7 @@ class Split:
     def _cells_of(self, view: ModelView, tokens: Sequence[int], tiles: Sequence[Tile]) -> Cells:
         """The cells of an image with these tiles."""
         if not self.row_end or len(tiles) == 1:
-            return in_order([Shape(_side(tiles), _side(tiles))] * len(tiles))
+            return in_order([GridShape(_side(tiles), _side(tiles))] * len(tiles))
         marker = _marker_id(view, self.row_end)
         columns = 1 + [marker in gap for gap in _gaps(tokens, tiles)].index(True)
         return _canvas(tiles, columns)
@@ -108,7 +108,7 @@ def _canvas(tiles: Sequence[Tile], columns: int) -> Cells:
     side, rows = _side(tiles), (len(tiles) - 1) // columns
     tile_row, tile_column, row, column = np.indices((rows, columns, side, side)).reshape(4, -1)
     canvas = np.stack([np.zeros_like(row), tile_row * side + row, tile_column * side + column], axis=1)
-    shapes = (Shape(rows * side, columns * side), Shape(side, side))
+    shapes = (GridShape(rows * side, columns * side), GridShape(side, side))
     return Cells(places=np.concatenate([canvas, full_tile(shapes[1], tile=1)]), shapes=shapes, patches=len(tiles))
 
 

@@ -21,7 +21,7 @@ from einops import rearrange
 
 from ..errors import SpecError
 from ..families import ModelView
-from .cells import NOWHERE, Cells, Shape, full_tile, in_order, no_places
+from .cells import NOWHERE, Cells, GridShape, full_tile, in_order, no_places
 from .tokens import Inputs, check_total, count_units, counts, marked, runs
 
 
@@ -31,7 +31,7 @@ def equal_tiles(view: ModelView, inputs: Inputs) -> list[Cells]:
     if not side:
         return []
     images, tiles = inputs["pixel_values"].shape[:2]
-    return [in_order([Shape(side, side)] * tiles)] * images
+    return [in_order([GridShape(side, side)] * tiles)] * images
 
 
 def tiles_by_run(view: ModelView, inputs: Inputs) -> list[Cells]:
@@ -82,7 +82,7 @@ def _lengths(image: np.ndarray, opens: np.ndarray) -> Iterator[int]:
 
 def _tiles_of(tokens: int, side: int) -> Cells:
     """The cells of an image with so many tokens."""
-    return in_order([Shape(side, side)] * count_units(tokens, side * side))
+    return in_order([GridShape(side, side)] * count_units(tokens, side * side))
 
 
 # canvases -----------------------------------------------------------------------------------------
@@ -147,12 +147,12 @@ def _side(config: Any) -> int:
     return int(config.vision_config.image_size // config.vision_config.patch_size)
 
 
-def _canvas_tiles(config: Any, size: tuple[int, int]) -> Shape:
+def _canvas_tiles(config: Any, size: tuple[int, int]) -> GridShape:
     """How many tiles the canvas has each way, for a picture of `(height, width)`."""
     from transformers.image_processing_utils import select_best_resolution
 
     height, width = select_best_resolution(size, config.image_grid_pinpoints)
-    return Shape(height // config.vision_config.image_size, width // config.vision_config.image_size)
+    return GridShape(height // config.vision_config.image_size, width // config.vision_config.image_size)
 
 
 def _margins(config: Any, size: tuple[int, int]) -> Margins:
@@ -164,26 +164,26 @@ def _margins(config: Any, size: tuple[int, int]) -> Margins:
     return Margins(0, (columns - int(round(width * (rows / height), 7))) // 2)
 
 
-def _kept(config: Any, size: tuple[int, int]) -> Shape:
+def _kept(config: Any, size: tuple[int, int]) -> GridShape:
     """The canvas as the language model sees it: without margins, and shrunk if it has too many cells."""
     side, tiles, margins = _side(config), _canvas_tiles(config, size), _margins(config, size)
     rows, columns = side * tiles.rows - 2 * margins.rows, side * tiles.columns - 2 * margins.columns
     limit = getattr(config, "vision_aspect_ratio", None)
     if limit is None:
-        return Shape(rows, columns)
+        return GridShape(rows, columns)
     excess = math.sqrt(rows * columns / (int(limit.removeprefix("anyres_max_")) * side**2))
-    return Shape(int(rows // excess), int(columns // excess)) if excess > 1.1 else Shape(rows, columns)
+    return GridShape(int(rows // excess), int(columns // excess)) if excess > 1.1 else GridShape(rows, columns)
 
 
 def _with_canvas(config: Any, size: tuple[int, int]) -> Cells:
     side, kept = _side(config), _kept(config, size)
-    canvas = full_tile(Shape(kept.rows, kept.columns + 1), tile=1)
+    canvas = full_tile(GridShape(kept.rows, kept.columns + 1), tile=1)
     canvas[canvas[:, 2] == kept.columns] = NOWHERE  # newline tokens
-    places = np.concatenate([full_tile(Shape(side, side)), canvas])
+    places = np.concatenate([full_tile(GridShape(side, side)), canvas])
     tiles = _canvas_tiles(config, size)
     return Cells(
         places,
-        (Shape(side, side), kept),
+        (GridShape(side, side), kept),
         sources=_sources(places, side, tiles.columns, _margins(config, size)),
         features=(1 + tiles.rows * tiles.columns) * side * side,
     )
@@ -191,9 +191,9 @@ def _with_canvas(config: Any, size: tuple[int, int]) -> Cells:
 
 def _without_canvas(config: Any) -> Cells:
     side = _side(config)
-    places = np.concatenate([full_tile(Shape(side, side)), no_places(1)])
+    places = np.concatenate([full_tile(GridShape(side, side)), no_places(1)])
     sources = _sources(places, side, 1, Margins(0, 0))
-    return Cells(places, (Shape(side, side),), sources=sources, features=side * side)
+    return Cells(places, (GridShape(side, side),), sources=sources, features=side * side)
 
 
 def _sources(places: np.ndarray, side: int, across: int, margins: Margins) -> np.ndarray:
