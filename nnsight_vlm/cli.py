@@ -191,12 +191,12 @@ def families(
     """List the families of models that have a row, and what works in each."""
     from .families import FAMILIES
     from .families.support import markdown as spelled
-    from .families.support import works
+    from .families.support import support
 
     if markdown:
         typer.echo(spelled(FAMILIES.values()))
         return
-    table, notes = works(FAMILIES.values())
+    table, notes = support(FAMILIES.values())
     console.print(as_table(table))
     for number, note in enumerate(notes, 1):
         console.print(f"[{number}] {note}", markup=False, highlight=False, soft_wrap=True)

@@ -12,38 +12,37 @@ import torch
 from nnsight import TransformersModel
 from nnsight.modeling.huggingface import _ID_CACHE as KNOWN_NAMES
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoProcessor, GenerationConfig
 
-from .families import check_attention, family_of, view_of
+from .families import Model, check_attention, family_of, view_of
 from .shapes.model import CHECKPOINTS, checkpoint
 
 TASK = "image-text-to-text"
+HUB_OPTIONS = ("revision", "token", "trust_remote_code")
+"""The options that say which files of a repository are read, and how."""
 
 
-def load(
-    model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool = True, **options: Any
-) -> TransformersModel:
-    """A vision-language model as a plain `nnsight.TransformersModel`.
+def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool = True, **options: Any) -> Model:
+    """Load a vision-language model as a plain `nnsight.TransformersModel`.
 
     Args:
-        model: a hub name, a local folder, a transformers model in memory, or `"shapes"` /
+        model: a name on the Hugging Face hub, a local folder, a transformers model in memory, or `"shapes"` or
             `"shapes-gist"`, the small trained models inside the package.
-        processor: the model's processor; loaded with the model when a name is given. With a model
-            in memory it may be left out where only ready encodings are used.
+        processor: the model's processor; where a name or folder is given, it is loaded from there by default. With a
+            model in memory it may be left out if prompts come from ready encodings only.
         dispatch: load the weights now. `False` builds the model without weights, for remote runs.
-        options: handed to transformers (`device_map`, `dtype`, `attn_implementation`, ...).
+        options: passed to transformers (`device_map`, `dtype`, `attn_implementation`, ...).
 
     Raises:
-        SpecError: the family has no row, or its attention hides the mask.
+        SpecError: the model's family is not in the table, or its attention implementation takes no mask.
 
     >>> load("shapes").config.model_type
     'llava'
     """
     attention = options.get("attn_implementation") or "sdpa"
-    if isinstance(attention, str):  # else one for each part of the model: `family` sees what the decoder got
+    if isinstance(attention, str):  # otherwise one for each part of the model; `view_of` checks the decoder's
         check_attention(attention)
     with warnings.catch_warnings():
-        # a Q-Former's modules called `output` are `E_output` in nnsight, and in our table
+        # nnsight renames a Q-Former's modules called `output` to `E_output`, and the family table uses that name
         warnings.filterwarnings("ignore", message=".*has a submodule named 'output'.*")
         if isinstance(model, torch.nn.Module):
             loaded = _in_memory(model, processor, options)
@@ -53,36 +52,50 @@ def load(
     return loaded
 
 
-def _in_memory(module: Any, processor: Any, options: dict[str, Any]) -> TransformersModel:
+def _in_memory(module: Any, processor: Any, options: dict[str, Any]) -> Model:
     family_of(module.config)
-    # without a processor nnsight would look for one on the hub: a blank stands in while it loads
+    # nnsight looks for a processor on the hub if there is none, so it is given an empty object while it loads
     loaded = TransformersModel(module, task=TASK, processor=processor or SimpleNamespace(), **options)
     loaded.processor = processor
     return loaded
 
 
-def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any]) -> TransformersModel:
+def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any]) -> Model:
+    from transformers import AutoConfig, AutoProcessor
+
     if name in CHECKPOINTS:
         name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
-    where = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
-    family_of(AutoConfig.from_pretrained(name, **where))
-    processor = processor or AutoProcessor.from_pretrained(name, **where)
+    hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
+    family_of(AutoConfig.from_pretrained(name, **hub_options))
+    processor = processor or AutoProcessor.from_pretrained(name, **hub_options)
     if Path(name).is_dir():
-        KNOWN_NAMES[name] = name  # a server that sees the folder knows the model by it; the hub is not asked
+        KNOWN_NAMES[name] = name  # the name by which a server on this machine finds the folder; do not ask the hub
     if dispatch:
         return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
-    with _RealNumbers():
+    with _RealLinspace():
         loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=False, **options)
-    with suppress(OSError):  # a model without weights is made from its config alone, which may name other last words
-        place = {key: value for key, value in where.items() if key != "trust_remote_code"}
-        loaded._module.generation_config = GenerationConfig.from_pretrained(name, **place)
+    _set_generation_defaults(loaded, name, hub_options)
     return loaded
 
 
-class _RealNumbers(TorchFunctionMode):
-    """Without weights nnsight makes every tensor one without values, also those that constructors read numbers from.
+def _set_generation_defaults(model: Model, name: str, hub_options: dict[str, Any]) -> None:
+    """Give a model without weights the generation defaults of its checkpoint.
 
-    Vision towers take their rates of dropped paths from `torch.linspace(..., device="cpu")` (Florence-2's).
+    Such a model is built from config.json alone, which may define other end-of-sequence tokens than
+    generation_config.json.
+    """
+    from transformers import GenerationConfig
+
+    place = {key: value for key, value in hub_options.items() if key != "trust_remote_code"}
+    with suppress(OSError):  # the checkpoint has no generation_config.json
+        view_of(model).generation_config = GenerationConfig.from_pretrained(name, **place)
+
+
+class _RealLinspace(TorchFunctionMode):
+    """Lets `torch.linspace` return values while a model is built without weights.
+
+    nnsight then makes all tensors without values (on the meta device), but constructors of some vision towers
+    (Florence-2's) read rates of stochastic depth from `torch.linspace(..., device="cpu")`.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

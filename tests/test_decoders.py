@@ -9,7 +9,7 @@ from transformers import CONFIG_MAPPING, LlavaConfig, LlavaForConditionalGenerat
 from zoo.parts import draw
 
 import nnsight_vlm as nv
-from nnsight_vlm.families.table import TRIED
+from nnsight_vlm.families.table import TESTED_DECODERS
 
 SIZES = {
     "hidden_size": tiny.WIDTH,
@@ -47,7 +47,7 @@ def build(decoder):
         return draw(LlavaForConditionalGeneration._from_config(config, attn_implementation="sdpa"))
 
 
-@pytest.mark.parametrize("decoder", TRIED["text_config.model_type"])
+@pytest.mark.parametrize("decoder", TESTED_DECODERS["text_config.model_type"])
 def test_a_decoder_adds_what_its_attention_and_feed_forward_give_and_its_cuts_are_proven(decoder):
     model = nv.load(build(decoder), processor=tiny.build_processor())
     prompt = nv.encode(model, "what is red ?", tiny.picture(0))

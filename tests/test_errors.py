@@ -1,4 +1,4 @@
-"""What cannot be carried out is refused before the model runs, and the message says what to write."""
+"""Mistakes are refused before the model runs, and the message says what to write."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ BAD = {
     "a group with a number that has none": (nv.Ablate("query.1"), ["'query.1'", "image.N"]),
     "an unknown layer word": (nv.Knockout("image", "last", layers="some"), ["'some'", '"all"', "nv.window(8, 16)"]),
     "a layer too high": (nv.Knockout("image", "last", layers=4), ["layer 4", "0..3"]),
-    "a layer below nought": (nv.Ablate("last", layers=[-1, 2]), ["layer -1", "0..3"]),
+    "a layer below zero": (nv.Ablate("last", layers=[-1, 2]), ["layer -1", "0..3"]),
     "a depth that holds no layer": (
         nv.Knockout("image", "last", layers=nv.depth(0.3, 0.35)),
         ["depth(0.3, 0.35)", "4 layers"],
     ),
-    "a mean of tokens to come": (nv.Ablate("generated", how="mean", layers=1), ["mean", "grown prompt"]),
-    "a truth value": (nv.Knockout("image", True), ["bool"]),
+    "a mean of tokens that are not generated yet": (
+        nv.Ablate("generated", how="mean", layers=1),
+        ["mean", "grown prompt"],
+    ),
+    "a bool": (nv.Knockout("image", True), ["bool"]),
     "a window past the end": (nv.Allow("image", "last", layers=nv.window(2, 7)), ["layer 4", "0..3"]),
     "a head too high": (nv.Knockout("image", "last", heads=[4]), ["head 4", "0..3"]),
     "a head of a pair too high": (nv.Knockout("image", "last", heads=[(1, 9)]), ["head 9", "0..3"]),
@@ -44,9 +47,9 @@ BAD = {
         nv.Knockout("image", "last", layers=[0, 1], heads=[(2, 0)]),
         ["layer 2", "layers=(0, 1)"],
     ),
-    "a picture that is not there": (nv.Knockout("image.1", "last"), ["'image.1'", "1 image", "image.0"]),
+    "a picture that the prompt does not have": (nv.Knockout("image.1", "last"), ["'image.1'", "1 image", "image.0"]),
     "a position past the end": (nv.Ablate([5, 99], layers=1), ["position 99", "0..40", '"last"']),
-    "a position below nought": (nv.Knockout("image", -1), ["position -1", '"last"']),
+    "a position below zero": (nv.Knockout("image", -1), ["position -1", '"last"']),
     "features of text": (nv.Ablate("query", site="features"), ["features", "'query'", '"image"']),
     "features of more than the image": (nv.Ablate("all", site="features"), ["features", "'all'", '"image"']),
     "a patch of fewer positions": (
@@ -77,7 +80,7 @@ def test_a_bad_intervention_is_refused_everywhere(model, prompt, refused, name, 
     refused(ways[way], *parts)
 
 
-def test_a_mistake_beside_a_patch_is_found_before_the_source_runs(model, prompt, twin, refused):
+def test_a_mistake_beside_a_patch_is_refused_before_the_source_runs(model, prompt, twin, refused):
     refused(
         lambda: nv.run(model, prompt, nv.Patch("query", source=twin, layers=1) | nv.Knockout("sky", "last")), "'sky'"
     )
@@ -110,7 +113,7 @@ def test_a_patch_whose_source_has_fewer_positions_is_refused_before_it_runs(mode
         nv.Allow("all", "query", layers=[0, 1]),
     ],
 )
-def test_a_row_left_without_a_key_is_refused(model, prompt, refused, case):
+def test_a_query_left_without_a_key_is_refused(model, prompt, refused, case):
     for call in (nv.run, nv.generate, nv.install, nv.verify):
         refused(lambda call=call: call(model, prompt, case), "no key to attend to", '"first"')
     refused(lambda: nv.sweep(model, prompt, {"blind": case}, answer=20), "no key to attend to")
@@ -125,12 +128,12 @@ def test_a_row_left_without_a_key_is_refused(model, prompt, refused, case):
         nv.Knockout("image", "image") | nv.Knockout("query", "image"),
     ],
 )
-def test_a_row_that_keeps_one_key_is_not(model, prompt, case):
+def test_a_query_that_keeps_one_key_is_not_refused(model, prompt, case):
     assert nv.run(model, prompt, case, positions="all").logits.isfinite().all()
     assert len(nv.generate(model, prompt, case, max_new_tokens=4).tokens) == 4
 
 
-def test_a_row_left_without_a_key_is_found_in_any_row_of_several(model, refused):
+def test_a_query_left_without_a_key_is_refused_in_any_row_of_several(model, refused):
     prompt = tiny.several(model)
     image = [position for pixels in prompt.rows[2].images for position in pixels]
     blind = list(range(prompt.rows[0].start, prompt.width))
@@ -138,8 +141,8 @@ def test_a_row_left_without_a_key_is_found_in_any_row_of_several(model, refused)
     refused(lambda: nv.run(model, prompt, nv.Knockout(blind, "last")), "no key to attend to")
 
 
-def test_specs_that_cannot_be_meant_are_refused_when_they_are_written(prompt):
-    made = [
+def test_specs_with_impossible_values_are_refused_when_they_are_made(prompt):
+    mistakes = [
         (lambda: nv.Ablate("image", how="median"), ["'median'", "zero, mean"]),
         (lambda: nv.Ablate("image", how="resample"), ["source=other"]),
         (lambda: nv.Ablate("image", how="zero", source=prompt), ["source=other"]),
@@ -153,7 +156,7 @@ def test_specs_that_cannot_be_meant_are_refused_when_they_are_written(prompt):
         (lambda: nv.depth(0.5, 1.5), ["nv.depth(0.25, 0.5)"]),
         (lambda: nv.Knockout("image", "last") | "last", ["'last'", "|"]),
     ]
-    for make, parts in made:
+    for make, parts in mistakes:
         with pytest.raises(nv.SpecError) as error:
             make()
         assert all(part in str(error.value) for part in parts), str(error.value)
@@ -172,7 +175,7 @@ def test_reads_and_positions_that_are_not_there_are_refused(model, prompt, refus
     refused(lambda: nv.run(model, prompt, positions=41), "position 41")
 
 
-def test_positions_that_values_go_with_must_ascend(model, prompt, refused):
+def test_positions_must_ascend_where_values_belong_to_them(model, prompt, refused):
     for call in (
         lambda: nv.run(model, prompt, positions=[30, 5]),
         lambda: nv.run(model, prompt, reads=[nv.Residual([30, 5])]),
@@ -198,43 +201,47 @@ def test_an_intervention_made_for_one_row_is_not_run_on_two(model, prompt):
         edited.output.logits.save()
 
 
-def test_prompts_without_a_picture_say_so(model, refused):
-    plain = nv.encode(model, "what is red ?")
-    refused(lambda: nv.run(model, plain, nv.Knockout("image", "last")), "no image", "'image'", '"text"')
-    refused(plain.image, "no picture 0", "images=")
-    refused(lambda: plain.find("sky"), "'sky'", "what is red ?")
+def test_asking_for_the_image_of_a_prompt_without_one_is_refused(model, refused):
+    text_only = nv.encode(model, "what is red ?")
+    refused(lambda: nv.run(model, text_only, nv.Knockout("image", "last")), "no image", "'image'", '"text"')
+    refused(text_only.image, "no picture 0", "images=")
+    refused(lambda: text_only.find("sky"), "'sky'", "what is red ?")
 
 
-def test_encodings_that_do_not_fit_say_why(model, refused):
-    one, two = tiny.picture(0), [tiny.picture(0), tiny.picture(1)]
+def test_inputs_that_do_not_fit_together_are_refused(model, refused):
+    picture, two_pictures = tiny.picture(0), [tiny.picture(0), tiny.picture(1)]
     ids = torch.tensor([[2, *[4] * 25, 9]])
     pixels = torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)
     refused(lambda: nv.encode(model), "nv.encode(model", "inputs=")
     refused(lambda: nv.encode(model, "red ?", inputs={"input_ids": ids}), "either")
-    refused(lambda: nv.encode(model, "<s> red ?", one, chat=False), "0 image placeholder", "1 picture", "<image>")
-    refused(lambda: nv.encode(model, "<image> red <image>", one, chat=False), "2 image placeholder", "1 picture")
+    refused(lambda: nv.encode(model, "<s> red ?", picture, chat=False), "0 image placeholder", "1 picture", "<image>")
+    refused(lambda: nv.encode(model, "<image> red <image>", picture, chat=False), "2 image placeholder", "1 picture")
     refused(lambda: nv.encode(model, inputs={}), "input_ids", "return_tensors")
     refused(lambda: nv.encode(model, inputs={"input_ids": [[1, 2]]}), "input_ids", "tensor")
     refused(lambda: nv.encode(model, inputs={"input_ids": ids}), "no pixel_values")
-    refused(lambda: nv.encode(model, inputs={"input_ids": ids[:, 2:], "pixel_values": pixels}), "24 tokens", "no grid")
+    refused(
+        lambda: nv.encode(model, inputs={"input_ids": ids[:, 2:], "pixel_values": pixels}),
+        "24 tokens",
+        "do not form a grid",
+    )
     refused(
         lambda: nv.encode(model, inputs={"input_ids": ids, "attention_mask": ids[:, 1:], "pixel_values": pixels}),
         "(1, 26)",
         "(1, 27)",
     )
     refused(
-        lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": pixels}, images=two),
+        lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": pixels}, images=two_pictures),
         "[2] picture",
         "[1] image",
     )
 
 
-def test_a_picture_too_few_for_the_tokens_is_refused(model, refused):
+def test_fewer_pictures_than_image_tokens_are_refused(model, refused):
     ids = torch.tensor([[2, *[4] * 25, 9, *[4] * 25, 9]])
     refused(
         lambda: nv.encode(model, inputs={"input_ids": ids, "pixel_values": torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)}),
         "50 tokens",
-        "no grid",
+        "do not form a grid",
     )
 
 
@@ -250,7 +257,7 @@ def test_sweeps_that_cannot_be_carried_out_are_refused(model, prompt, refused):
     refused(lambda: nv.sweep(model, nv.stack([prompt, prompt]), cut, answer=20), "2", "prompt.row(0)")
 
 
-def test_packing_is_refused_where_it_would_not_be_exact(model, prompt, refused):
+def test_packing_is_refused_where_results_would_change(model, prompt, refused):
     for case in (nv.Ablate("image", layers=1), nv.Knockout("system", "image"), nv.Ablate("system")):
         refused(lambda case=case: nv.sweep(model, prompt, [case], answer=20, execution="packed"), 'execution="rows"')
     inputs = nv.stack(

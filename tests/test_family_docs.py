@@ -1,10 +1,11 @@
-"""What is said of families: the table of what works, its page, drafts of rows, and how an unknown one is refused."""
+"""The family table: its choices resolve, its page is up to date, drafts of new entries, refusal of unknown families."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import zoo
@@ -16,22 +17,73 @@ import nnsight_vlm as nv
 from nnsight_vlm.cli import app
 from nnsight_vlm.families import FAMILIES, family_of, lookup
 from nnsight_vlm.families.columns import AttentionSpec, Family, Stage
-from nnsight_vlm.families.drafting import draft, source
-from nnsight_vlm.families.support import COLUMNS, markdown, unsupported, works
+from nnsight_vlm.families.drafting import GRIDS as DRAFTED_GRIDS
+from nnsight_vlm.families.drafting import INPUTS, draft, source
+from nnsight_vlm.families.stage_spec import LAYER_SETS, LayerSet
+from nnsight_vlm.families.support import COLUMNS, Limitation, markdown, support, unsupported
+from nnsight_vlm.grids import GRIDS, GridLayout
+from nnsight_vlm.prompts.position_ids import COUNTING, PositionCounting
+from nnsight_vlm.prompts.prompt import ENTRIES, Counted
+from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS, Bidirectional, ImageLocation
 
 PAGE = Path(nv.__file__).parent.parent / "docs" / "families.md"
-MOVED = {"chameleon-swin"}
-"""Rows whose norms are behind what they usually stand before: names do not tell."""
+NAMES_MISLEAD = {"chameleon-swin"}
+"""Families with norms after attention and feed-forward that are named as if they came before them."""
 
 
 @pytest.fixture(scope="module")
 def members():
-    """Row name to a model of the zoo as transformers makes it, one a row."""
-    made = [member.module(member.implementations[0]) for member in zoo.ZOO.values()]
-    return {family_of(module.config).name: module for module in reversed(made)}
+    """Family name to a model of the zoo as transformers makes it, one per family."""
+    modules = [member.module(member.implementations[0]) for member in zoo.ZOO.values()]
+    return {family_of(module.config).name: module for module in reversed(modules)}
 
 
-# the table ------------------------------------------------------------------------------------
+# choices --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "choices, table",
+    [
+        (GridLayout, GRIDS),
+        (ImageLocation, BUILDERS),
+        (Bidirectional, BLOCKS),
+        (PositionCounting, {**COUNTING, "own": None}),
+        (Counted, ENTRIES),
+        (LayerSet, LAYER_SETS),
+    ],
+)
+def test_every_option_of_a_column_is_resolved_by_its_table(choices, table):
+    assert len(get_args(choices)) > 2
+    assert list(get_args(choices)) == list(table)
+
+
+def test_every_limitation_is_shown_in_a_column():
+    shown = {name for column in COLUMNS.values() for name in (column.main, *column.parts)}
+    assert set(get_args(Limitation)) == shown
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_choice_of_a_family_is_an_option(name):
+    family = FAMILIES[name]
+    attentions = [spec for stage in family.stages.values() for spec in (stage.attention, stage.cross) if spec]
+    assert family.grid in GRIDS
+    assert family.image_at in BUILDERS
+    assert family.blocks in BLOCKS
+    assert family.positions in get_args(PositionCounting)
+    assert set(family.inputs.values()) <= set(ENTRIES)
+    assert {attention.layers for attention in attentions} <= set(LAYER_SETS)
+    assert {stage.keys for stage in family.stages.values() if stage.keys} <= set(GRIDS)
+    assert set(family.limitations) <= set(get_args(Limitation))
+    assert list(family.stages)[-1] == "decoder"
+    assert family.projector_after in (None, *family.stages)
+
+
+def test_drafts_choose_among_the_same_options():
+    assert set(DRAFTED_GRIDS.values()) <= set(GRIDS)
+    assert set(INPUTS.values()) <= set(ENTRIES)
+
+
+# the table of what works ----------------------------------------------------------------------
 
 
 def test_the_page_is_what_the_command_prints():
@@ -42,41 +94,43 @@ def test_the_page_is_what_the_command_prints():
     assert introduction.startswith("# Families")
 
 
-def test_every_reason_for_what_does_not_work_is_printed_where_it_does_not():
-    table, notes = works(FAMILIES.values())
+def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():
+    table, footnotes = support(FAMILIES.values())
     printed = table.set_index("family")
-    for row in FAMILIES.values():
-        for lacked, reason in row.limitations.items():
-            columns = [name for name, (whole, parts) in COLUMNS.items() if lacked in (whole, *parts)]
-            assert columns, f"no column tells of {lacked!r}"
+    for family in FAMILIES.values():
+        for limitation, reason in family.limitations.items():
+            columns = [name for name, column in COLUMNS.items() if limitation in (column.main, *column.parts)]
+            assert columns, f"no column shows {limitation!r}"
             for column in columns:
-                cell = printed.loc[row.name, column]
-                told = [notes[int(number) - 1] for number in re.findall(r"\[(\d+)\]", cell)]
-                assert any(note.endswith(f": {reason}") for note in told)
-                assert cell.startswith("-") == (COLUMNS[column][0] == lacked)
-        wanted = {name for name, (whole, _) in COLUMNS.items() if whole not in unsupported(row)}
-        assert {name for name in COLUMNS if printed.loc[row.name, name].startswith("yes")} == wanted
+                cell = printed.loc[family.name, column]
+                notes = [footnotes[int(number) - 1] for number in re.findall(r"\[(\d+)\]", cell)]
+                assert any(note.endswith(f": {reason}") for note in notes)
+                assert cell.startswith("-") == (COLUMNS[column].main == limitation)
+        working = {name for name, column in COLUMNS.items() if column.main not in unsupported(family)}
+        assert {name for name in COLUMNS if printed.loc[family.name, name].startswith("yes")} == working
 
 
-def test_the_terminal_shows_every_row_and_every_footnote(monkeypatch):
+def test_the_terminal_shows_every_family_and_every_footnote(monkeypatch):
     monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=240))
     shown = CliRunner().invoke(app, ["families"]).output
     assert all(f"│ {name} " in shown for name in FAMILIES)
-    assert all(note in shown for note in works(FAMILIES.values())[1])
+    assert all(note in shown for note in support(FAMILIES.values()).footnotes)
 
 
-def test_a_row_that_lacks_nothing_has_no_footnotes():
-    table, notes = works([Family(model_type="some")])
-    assert notes == [] and set(table.loc[0, list(COLUMNS)]) == {"yes"}
-    assert markdown([Family(model_type="some", limitations={"grid": "why"})]).endswith("[1] no grid: why  ")
+def test_a_family_without_limitations_has_no_footnotes():
+    table, footnotes = support([Family(model_type="some")])
+    assert footnotes == [] and set(table.loc[0, list(COLUMNS)]) == {"yes"}
+    limited = Family(model_type="some", limitations={"grid": "why"})
+    assert markdown([limited]).endswith("[1] grid not supported: why  ")
+    assert limited.limitation("grid") == "why" and limited.limitation("features") is None
 
 
 # drafts ---------------------------------------------------------------------------------------
 
 
-def paths(row):
-    """Where a row says that the parts of the decoder, and the projector, are."""
-    stage = row.decoder
+def paths(family):
+    """Where a family has the parts of its decoder, and its projector."""
+    stage = family.decoder
     return {
         "entry": stage.entry,
         "layers": stage.layers,
@@ -84,14 +138,14 @@ def paths(row):
         "output": stage.attention.output,
         "mlp": stage.mlp,
         "config": stage.config,
-        "projector": row.projector,
+        "projector": family.projector,
     }
 
 
-def test_drafts_find_the_paths_of_every_family_of_one_stage(members):
+def test_drafts_find_the_paths_of_every_family_with_one_stage(members):
     single = {name: module for name, module in members.items() if len(FAMILIES[name].stages) == 1}
     agree = {name for name, module in single.items() if paths(draft(module)) == paths(FAMILIES[name])}
-    assert set(single) - agree == MOVED
+    assert set(single) - agree == NAMES_MISLEAD
     assert len(agree) > 30
 
 
@@ -100,28 +154,40 @@ def test_a_draft_from_the_config_alone_is_the_draft_from_the_model(members):
         assert draft(members[name].config) == draft(members[name])
 
 
-def test_the_family_that_was_added_by_its_draft_is_its_draft(members):
+def test_the_family_that_was_added_from_its_draft_equals_it(members):
     assert draft(members["lighton_ocr"]) == FAMILIES["lighton_ocr"]
 
 
-def test_a_draft_printed_and_pasted_is_the_draft(members):
+def test_the_source_of_a_draft_evaluates_to_the_draft(members):
     names = {"Family": Family, "Stage": Stage, "AttentionSpec": AttentionSpec}
     for name in ("llava", "qwen3_5", "glm4v", "llama4", "florence2"):
-        found = draft(members[name])
-        assert eval(source(found).removesuffix(","), names) == found
+        drafted = draft(members[name])
+        assert eval(source(drafted).removesuffix(","), names) == drafted
 
 
 # what is refused ------------------------------------------------------------------------------
 
 
-def test_an_unknown_family_is_refused_with_the_rows_there_are_and_one_to_paste(members, monkeypatch):
-    others = {name: row for name, row in FAMILIES.items() if row.model_type != "lighton_ocr"}
+def test_an_unknown_family_is_refused_with_the_known_ones_and_a_draft_to_paste(members, monkeypatch):
+    others = {name: family for name, family in FAMILIES.items() if family.model_type != "lighton_ocr"}
     monkeypatch.setattr(lookup, "FAMILIES", others)
-    with pytest.raises(nv.SpecError) as told:
+    with pytest.raises(nv.SpecError) as error:
         nv.load(members["lighton_ocr"])
-    message = str(told.value)
+    message = str(error.value)
     assert all(name in message for name in others)
     assert source(FAMILIES["lighton_ocr"]) in message
+
+
+def test_a_config_value_that_was_never_tested_is_refused_with_those_that_were(members, monkeypatch):
+    monkeypatch.setattr(members["lighton_ocr"].config.text_config, "model_type", "llama")
+    with pytest.raises(nv.SpecError, match=r"text_config\.model_type='llama'.*'lighton_ocr'.*only with 'qwen3'"):
+        family_of(members["lighton_ocr"].config)
+
+
+def test_unknown_layer_types_are_refused_with_the_known_ones(members, monkeypatch):
+    monkeypatch.setattr(members["llava"].config.text_config, "layer_types", ["full_attention", "mamba"], raising=False)
+    with pytest.raises(nv.SpecError, match=r"layers of type mamba; .*sliding_attention"):
+        family_of(members["llava"].config)
 
 
 def test_a_model_that_cannot_be_drafted_is_refused_with_the_reason():
@@ -133,13 +199,13 @@ def test_a_model_that_cannot_be_drafted_is_refused_with_the_reason():
 def test_the_command_line_drafts_from_a_folder_with_a_config(members, tmp_path):
     members["mistral3"].config.save_pretrained(tmp_path)
     printed = CliRunner().invoke(app, ["draft", str(tmp_path)])
-    row = replace(FAMILIES["mistral3"], assumes={"text_config.model_type": ("mistral",)}, limitations={})
-    assert printed.exit_code == 0 and printed.output == f"{source(row)}\n"
+    family = replace(FAMILIES["mistral3"], assumes={"text_config.model_type": ("mistral",)}, limitations={})
+    assert printed.exit_code == 0 and printed.output == f"{source(family)}\n"
     refused = CliRunner().invoke(app, ["draft", str(tmp_path / "nowhere")])
     assert refused.exit_code == 2 and refused.stderr.startswith("error: no model")
 
 
 @pytest.mark.parametrize("command", ["families", "draft"])
 def test_the_commands_explain_themselves(command):
-    found = CliRunner().invoke(app, [command, "--help"])
-    assert found.exit_code == 0 and "Usage" in found.output
+    help_page = CliRunner().invoke(app, [command, "--help"])
+    assert help_page.exit_code == 0 and "Usage" in help_page.output

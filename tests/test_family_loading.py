@@ -1,7 +1,7 @@
-"""Every family loads from a folder, with weights and without, and what is asked of it travels.
+"""Every family loads from a folder, with weights and without, and its requests run in a process without this package.
 
-`nv.load(folder, dispatch=False)` is what a remote run starts from: it must encode, check and lower as the model does.
-A process without this package must open the requests and find the same numbers.
+Remote runs start from `nv.load(folder, dispatch=False)`, which must encode, check and lower as the model with weights
+does. A process in which this package cannot be imported must run the requests and give the same numbers.
 """
 
 from __future__ import annotations
@@ -33,193 +33,201 @@ from nnsight_vlm.lowering.resolve import resolver
 EXACT = 5e-6
 ELSEWHERE = 1e-5
 
-MODULE_OF_TORCHVISION = "equires the Torchvision library"
-NO_VIDEO = "has no attribute '_auto_class'"
-STAND_IN = "Unrecognized image processor"
-UNREADABLE = {
-    "mistral3": MODULE_OF_TORCHVISION,
-    "llava-pixtral": MODULE_OF_TORCHVISION,
+NEEDS_TORCHVISION = "equires the Torchvision library"
+NO_VIDEO_PROCESSOR = "has no attribute '_auto_class'"
+SUBSTITUTE = "Unrecognized image processor"
+NOT_READABLE = {
+    "mistral3": NEEDS_TORCHVISION,
+    "llava-pixtral": NEEDS_TORCHVISION,
     "lfm2_vl": "torchvision: Lfm2VlImageProcessor",
-    "fuyu": STAND_IN,
-    "cohere2_vision": STAND_IN,
-    "llama4": STAND_IN,
-    **dict.fromkeys(("llava_onevision", "internvl", "perception_lm", "smolvlm"), NO_VIDEO),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "gemma4", "gemma4-shared"), NO_VIDEO),
+    "fuyu": SUBSTITUTE,
+    "cohere2_vision": SUBSTITUTE,
+    "llama4": SUBSTITUTE,
+    **dict.fromkeys(("llava_onevision", "internvl", "perception_lm", "smolvlm"), NO_VIDEO_PROCESSOR),
+    **dict.fromkeys(
+        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "gemma4", "gemma4-shared"), NO_VIDEO_PROCESSOR
+    ),
 }
-"""Where torchvision is missing: processors that cannot be written to a folder and read again, and the error.
+"""Without torchvision: processors that cannot be saved to a folder and read again, and the error.
 
-None of this is about the families: their modules import torchvision; or there is a video part, which needs it, and the
-zoo makes the processor without; or the zoo's image processor stands in for one that needs it.
+The reason is never the family itself. Either the processor's module imports torchvision; or the processor has a video
+part that needs it, which the zoo leaves out; or the zoo uses another image processor in place of one that needs it.
 """
 
 
-NOT_SAVED = ("got_ocr2", "got_ocr2-tiles", "kosmos-2", "aria", "aria-split")
-"""The zoo shrinks a number of their processors that `save_pretrained` does not write down."""
+NOT_SAVED_COMPLETELY = ("got_ocr2", "got_ocr2-tiles", "kosmos-2", "aria", "aria-split")
+"""The zoo makes a setting of these processors smaller, and `save_pretrained` does not save that setting."""
 
 MEMBERS = list(zoo.ZOO)
 
 
-def kept(name):
-    """The member in memory."""
+def in_memory(name):
+    """The member as the zoo builds it."""
     return zoo.load(name, zoo.ZOO[name].implementations[0])
 
 
-def ask(name, model=None, seed=1):
-    """The member's prompt, encoded for a model."""
+def prompt_for(name, model=None, seed=1):
+    """The member's prompt, encoded for a model; by default for the member in memory."""
     member = zoo.ZOO[name]
-    return nv.encode(model or kept(name), member.text, zoo.picture(seed, member.sizes[0]))
+    return nv.encode(model or in_memory(name), member.text, zoo.picture(seed, member.sizes[0]))
 
 
 def attentions(name):
-    """The attention of each part of the member, as transformers takes it."""
-    config = kept(name)._module.config
+    """The attention implementation of each part of the member, as transformers takes it."""
+    config = view_of(in_memory(name)).config
     parts = {part: getattr(config, part) for part in config.sub_configs if getattr(config, part, None) is not None}
     return {"": config._attn_implementation, **{part: inner._attn_implementation for part, inner in parts.items()}}
 
 
-def cuts(name):
-    """A cut in every layer that attends, and the state of another run in one of them."""
-    model, twin = kept(name), ask(name, seed=2)
+def cut_and_patch(name):
+    """A knockout in every layer that attends, and a patch from another prompt in the first of them."""
+    model, twin = in_memory(name), prompt_for(name, seed=2)
     first = resolver(model, one_case_per_row(twin).placements[0]).spec.attention[0]
     return nv.Knockout("image", "last", layers="attention") | nv.Patch("last", source=twin, layers=first)
 
 
-@pytest.fixture(resolver="module")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Member name to the folder that holds its weights."""
-    made = {}
+    folders = {}
 
     def save(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("zoo") / name
-            kept(name)._module.save_pretrained(made[name])
-        return str(made[name])
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("zoo") / name
+            view_of(in_memory(name)).module.save_pretrained(folders[name])
+        return str(folders[name])
 
     return save
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_a_model_without_weights_encodes_checks_and_lowers_as_the_real_one(name, folder):
-    empty, real = nv.load(folder(name), dispatch=False, processor=zoo.ZOO[name].processor()), kept(name)
-    assert {weight.device.type for weight in empty._module.parameters()} == {"meta"}
+def test_a_model_without_weights_encodes_checks_and_lowers_as_with_weights(name, folder):
+    empty, real = nv.load(folder(name), dispatch=False, processor=zoo.ZOO[name].processor()), in_memory(name)
+    assert {weight.device.type for weight in view_of(empty).module.parameters()} == {"meta"}
     assert view_of(empty).family is view_of(real).family
-    bare, whole = ask(name, empty), ask(name)
-    assert bare.rows == whole.rows
-    assert bare.inputs.keys() == whole.inputs.keys()
-    for value, other in zip(bare.inputs.values(), whole.inputs.values(), strict=True):
+    prompt, expected = prompt_for(name, empty), prompt_for(name)
+    assert prompt.rows == expected.rows
+    assert prompt.inputs.keys() == expected.inputs.keys()
+    for value, other in zip(prompt.inputs.values(), expected.inputs.values(), strict=True):
         assert not isinstance(value, torch.Tensor) or torch.equal(value, other)
-    check(empty, bare, cuts(name))
+    check(empty, prompt, cut_and_patch(name))
     cut = nv.Knockout("image", "last", layers="attention")
-    plans = [prepare(model, one_case_per_row(prompt), [cut], {}) for model, prompt in ((empty, bare), (real, whole))]
+    plans = [
+        prepare(model, one_case_per_row(prompt), [cut], {}) for model, prompt in ((empty, prompt), (real, expected))
+    ]
     assert plans[0] == plans[1]
     assert plans[0].every_token or plans[0].once
     with pytest.raises(nv.SpecError):
-        check(empty, bare, nv.Knockout("image", "last", layers=999))
+        check(empty, prompt, nv.Knockout("image", "last", layers=999))
 
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_folder_gives_the_model_that_was_saved_in_it(name, folder):
-    member, real = zoo.ZOO[name], kept(name)
+    member, real = zoo.ZOO[name], in_memory(name)
     saved = nv.load(folder(name), processor=member.processor(), attn_implementation=attentions(name))
-    weights, expected = saved._module.state_dict(), real._module.state_dict()
+    weights, expected = view_of(saved).module.state_dict(), view_of(real).module.state_dict()
     assert weights.keys() == expected.keys()
     assert all(torch.equal(value, expected[path]) for path, value in weights.items())
-    got, wanted = (nv.run(model, ask(name, model)).logits for model in (saved, real))
-    assert torch.allclose(got, wanted, rtol=0, atol=EXACT * float(wanted.abs().max()))
+    logits, expected = (nv.run(model, prompt_for(name, model)).logits for model in (saved, real))
+    assert torch.allclose(logits, expected, rtol=0, atol=EXACT * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", [name for name in MEMBERS if name not in NOT_SAVED])
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name not in NOT_SAVED_COMPLETELY])
 def test_a_folder_that_holds_the_processor_too_needs_nothing_else(name, folder):
-    def put_there():
+    def save_and_read():
         zoo.ZOO[name].processor().save_pretrained(folder(name))
         return AutoProcessor.from_pretrained(folder(name))
 
-    if name in UNREADABLE:
+    if name in NOT_READABLE:
         if is_torchvision_available():
             pytest.skip("torchvision is there")
-        with pytest.raises((ImportError, AttributeError, ValueError), match=UNREADABLE[name]):
-            put_there()
+        with pytest.raises((ImportError, AttributeError, ValueError), match=NOT_READABLE[name]):
+            save_and_read()
         return
-    put_there()
-    alone = nv.load(folder(name))
-    mine, whole = ask(name, alone), ask(name)
-    assert mine.rows == whole.rows
-    got, wanted = nv.run(alone, mine).logits, nv.run(kept(name), whole).logits
-    assert torch.allclose(got, wanted, rtol=0, atol=ELSEWHERE * float(wanted.abs().max()))  # its own attention
+    save_and_read()
+    saved = nv.load(folder(name))
+    prompt, original = prompt_for(name, saved), prompt_for(name)
+    assert prompt.rows == original.rows
+    logits, expected = nv.run(saved, prompt).logits, nv.run(in_memory(name), original).logits
+    assert torch.allclose(logits, expected, rtol=0, atol=ELSEWHERE * float(expected.abs().max()))  # sdpa and eager
 
 
 # what travels ---------------------------------------------------------------------------------
 
 
 def requests_to(name):
-    """`{request: (its bytes, what it saves here)}`: a forward, two decode steps, writes elsewhere, and reads."""
-    model, prompt, both = kept(name), ask(name), cuts(name)
+    """`{request: (its bytes, what it saves in this process)}`.
+
+    The requests are a forward with reads, two decoding steps, a write of image features, and cuts and reads in stages
+    before the decoder.
+    """
+    model, prompt, case = in_memory(name), prompt_for(name), cut_and_patch(name)
     reads = [nv.Attention("last", "image", layers="attention"), nv.Residual("last")]
-    asks = {
-        "run": lambda: nv.run(model, prompt, both, reads=reads, remote="local"),
-        "generate": lambda: nv.generate(model, prompt, both, max_new_tokens=2, remote="local"),
+    calls = {
+        "run": lambda: nv.run(model, prompt, case, reads=reads, remote="local"),
+        "generate": lambda: nv.generate(model, prompt, case, max_new_tokens=2, remote="local"),
     }
-    row = view_of(model).family
-    if row.projector and "features" not in row.limitations:
+    family = view_of(model).family
+    if family.projector and "features" not in family.limitations:
         mean = nv.Ablate("image", how="mean", site="features")
-        asks["features"] = lambda: nv.run(
+        calls["features"] = lambda: nv.run(
             model, prompt, mean, reads=[nv.Residual("image", site="features")], remote="local"
         )
-    before = dict(prompt.rows[0].stages)
-    if before:
-        cut = [nv.Knockout(line.images[0][:2], "first", stage=stage, layers=0) for stage, line in before.items()]
-        seen = [nv.Attention("first", "image", stage=stage, layers=0) for stage in before]
-        asks["stages"] = lambda: nv.run(model, prompt, reduce(or_, cut), reads=seen, remote="local")
-    found = {}
+    stages = dict(prompt.rows[0].stages)
+    if stages:
+        cuts = [nv.Knockout(tokens.images[0][:2], "first", stage=stage, layers=0) for stage, tokens in stages.items()]
+        weights = [nv.Attention("first", "image", stage=stage, layers=0) for stage in stages]
+        calls["stages"] = lambda: nv.run(model, prompt, reduce(or_, cuts), reads=weights, remote="local")
+    requests = {}
     with pytest.MonkeyPatch.context() as patch:
-        for label, asked in asks.items():
+        for label, call in calls.items():
             backend = travel.Captured()
             patch.setattr(TransformersModel, "_remote_backend", lambda *_, backend=backend: backend)
-            asked()
-            found |= {f"{label} {number}": request for number, request in enumerate(backend.requests)}
-    return found
+            call()
+            requests |= {f"{label} {number}": request for number, request in enumerate(backend.requests)}
+    return requests
 
 
-@pytest.fixture(resolver="module")
+@pytest.fixture(scope="module")
 def journeys(tmp_path_factory):
-    """`{member: {request: (what it saves here, what it saved in another process)}}`; one process for all members."""
+    """`{member: {request: (what it saves here, what it saves in another process)}}`; one process for all members."""
     here = {name: requests_to(name) for name in MEMBERS}
-    orders = {
-        (room_of(name), name): (
+    jobs = {
+        (zoo_module(name), name): (
             zoo.ZOO[name].implementations[0],
-            {label: payload for label, (payload, _) in found.items()},
+            {label: payload for label, (payload, _) in requests.items()},
         )
-        for name, found in here.items()
+        for name, requests in here.items()
     }
-    _, first = next(iter(orders.values()))
+    _, first = next(iter(jobs.values()))
     first["ours"] = b"cnnsight_vlm.lowering.plan\nwindow\n."
-    work = tmp_path_factory.mktemp("elsewhere")
-    asked, answered = work / "requests.pickle", work / "answers.pt"
-    asked.write_bytes(pickle.dumps(orders))
+    folder = tmp_path_factory.mktemp("elsewhere")
+    asked, answered = folder / "requests.pickle", folder / "answers.pt"
+    asked.write_bytes(pickle.dumps(jobs))
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, str(Path(__file__).with_name("travel_zoo.py")), str(asked), str(answered)]
-    finished = subprocess.run(command, cwd=work, env=clean, capture_output=True, text=True, check=False)
+    finished = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     there = torch.load(answered, weights_only=False)
     assert "No module named 'nnsight_vlm'" in next(iter(there.values())).pop("ours")
     return {
-        name: {label: (saved, there[room_of(name), name][label]) for label, (_, saved) in found.items()}
-        for name, found in here.items()
+        name: {label: (saved, there[zoo_module(name), name][label]) for label, (_, saved) in requests.items()}
+        for name, requests in here.items()
     }
 
 
-def room_of(name):
-    """The module of the zoo that has the member."""
-    rooms = (room for room in vars(zoo).values() if isinstance(room, ModuleType) and hasattr(room, "MEMBERS"))
-    return next(room.__name__ for room in rooms if zoo.ZOO[name] in room.MEMBERS)
+def zoo_module(name):
+    """The name of the zoo's module that has the member."""
+    modules = (part for part in vars(zoo).values() if isinstance(part, ModuleType) and hasattr(part, "MEMBERS"))
+    return next(module.__name__ for module in modules if zoo.ZOO[name] in module.MEMBERS)
 
 
-def flat(value):
+def tensors_in(value):
     """The tensors in nested lists and dictionaries, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
     parts = [value[key] for key in sorted(value)] if isinstance(value, dict) else value
-    return [leaf for part in parts for leaf in flat(part)] if isinstance(parts, (list, tuple)) else []
+    return [leaf for part in parts for leaf in tensors_in(part)] if isinstance(parts, (list, tuple)) else []
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -227,7 +235,7 @@ def test_a_process_without_the_package_gets_the_same_numbers(name, journeys):
     assert {label.split()[0] for label in journeys[name]} >= {"run", "generate"}
     for label, (here, there) in journeys[name].items():
         assert not isinstance(there, str), f"{label}: {there}"
-        assert here.keys() == there.keys() and flat(here)
-        for one, two in zip(flat(here), flat(there), strict=True):
+        assert here.keys() == there.keys() and tensors_in(here)
+        for one, two in zip(tensors_in(here), tensors_in(there), strict=True):
             scale = max(1.0, float(one.abs().max())) if one.numel() else 1.0
             assert one.dtype == two.dtype and torch.allclose(one, two, rtol=0, atol=ELSEWHERE * scale), label

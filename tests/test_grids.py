@@ -1,4 +1,4 @@
-"""An image token's box is where it really looks: pixels changed in one patch change one image feature's input."""
+"""An image token's box is the part of the picture that it sees: changing pixels there changes its image feature."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 import nnsight_vlm as nv
 
 SIZES = [(20, 20), (40, 20), (20, 60), (33, 47), (100, 64), (16, 12)]
-"""`(width, height)`, resized by the shorter edge and cropped to the centre."""
+"""`(width, height)` of pictures."""
 
 
 def grid_of(model, size):
@@ -19,33 +19,35 @@ def grid_of(model, size):
 
 
 def with_processor(size):
-    """The tiny model behind an image processor that resizes as `size` says."""
+    """The tiny model with an image processor that resizes to `size`; None for the shorter edge and a centre crop."""
     return nv.load(tiny.build_module(), processor=tiny.build_processor(size))
 
 
 @pytest.fixture(scope="module", params=["shorter edge", "squeezed"])
-def preparing(request):
-    """Two ways of preparing pictures: resize and crop, or squeeze to a square."""
+def model(request):
+    """The tiny model with two ways of processing pictures: resizing and cropping, or squeezing them into a square."""
     return with_processor(None if request.param == "shorter edge" else {"height": tiny.SIDE, "width": tiny.SIDE})
 
 
-def patches_that_differ(model, one, two):
-    """`[row, column]` of patches whose processed pixels differ by more than resampling's ringing."""
-    seen = [model.processor.image_processor(image, return_tensors="pt")["pixel_values"][0] for image in (one, two)]
-    difference = (seen[0] - seen[1]).abs().amax(0)
-    cut = difference.unfold(0, tiny.PATCH, tiny.PATCH).unfold(1, tiny.PATCH, tiny.PATCH)
-    return cut.amax((-1, -2))
+def patch_differences(model, picture, other):
+    """The largest difference of two pictures' processed pixels in each patch, `[row, column]`."""
+    pixels, other_pixels = (
+        model.processor.image_processor(shown, return_tensors="pt")["pixel_values"][0] for shown in (picture, other)
+    )
+    difference = (pixels - other_pixels).abs().amax(0)
+    patches = difference.unfold(0, tiny.PATCH, tiny.PATCH).unfold(1, tiny.PATCH, tiny.PATCH)
+    return patches.amax((-1, -2))
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("cell", [(0, 0), (1, 3), (2, 2), (4, 4), (3, 0)])
-def test_pixels_changed_inside_one_box_change_that_patch_the_most(preparing, size, cell):
-    grid = grid_of(preparing, size)
+def test_pixels_changed_inside_one_box_change_that_patch_the_most(model, size, cell):
+    grid = grid_of(model, size)
     x0, y0, x1, y1 = grid.boxes[grid.cells.index(cell)]
     plain = Image.new("RGB", size, (120, 120, 120))
     planted = np.asarray(plain).copy()
     planted[round(y0) : max(round(y1), round(y0) + 1), round(x0) : max(round(x1), round(x0) + 1)] = 250
-    difference = patches_that_differ(preparing, plain, Image.fromarray(planted))
+    difference = patch_differences(model, plain, Image.fromarray(planted))
     assert np.unravel_index(int(difference.argmax()), difference.shape) == cell
     others = difference.clone()
     others[cell] = 0
@@ -53,13 +55,13 @@ def test_pixels_changed_inside_one_box_change_that_patch_the_most(preparing, siz
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_boxes_tile_what_the_model_saw_of_the_picture(preparing, size):
-    grid = grid_of(preparing, size)
+def test_boxes_tile_what_the_model_saw_of_the_picture(model, size):
+    grid = grid_of(model, size)
     assert grid.size == size and grid.shape == (5, 5)
     assert grid.cells == tuple((row, column) for row in range(5) for column in range(5))
     boxes = grid.boxes.reshape(5, 5, 4)
     assert np.allclose(boxes[:, :-1, 2], boxes[:, 1:, 0]) and np.allclose(boxes[:-1, :, 3], boxes[1:, :, 1])
-    squeezed = preparing.processor.image_processor.size.get("height") is not None
+    squeezed = model.processor.image_processor.size.get("height") is not None
     wide, high = size if squeezed else (min(size), min(size))
     width, height = boxes[0, -1, 2] - boxes[0, 0, 0], boxes[-1, 0, 3] - boxes[0, 0, 1]
     assert width == pytest.approx(wide, rel=0.06) and height == pytest.approx(high, rel=0.06)
@@ -68,8 +70,8 @@ def test_boxes_tile_what_the_model_saw_of_the_picture(preparing, size):
 
 
 @pytest.mark.parametrize("cell", [(0, 0), (2, 1), (4, 4)])
-def test_the_image_feature_that_moves_is_the_one_whose_region_was_changed(sdpa, cell):
-    """Through the whole model, with a tower that does not mix patches: its attention output is wiped."""
+def test_the_image_feature_that_changes_is_the_one_whose_region_was_changed(cell):
+    """In the complete model. Attention in its vision tower is switched off, so that it does not mix patches."""
     module = tiny.build_module()
     for layer in module.model.vision_tower.encoder.layers:
         layer.self_attn.out_proj.weight.zero_()
@@ -82,10 +84,10 @@ def test_the_image_feature_that_moves_is_the_one_whose_region_was_changed(sdpa, 
     pixels = np.asarray(picture).copy()
     pixels[middle[1], middle[0]] = 255 - pixels[middle[1], middle[0]]
     changed = nv.encode(model, "what is red ?", Image.fromarray(pixels))
-    one, two = (
+    features, changed_features = (
         nv.run(model, given, reads=[nv.Residual("image", site="features")]).reads[0] for given in (prompt, changed)
     )
-    moved = int((one - two).abs().amax(-1).argmax())
+    moved = int((features - changed_features).abs().amax(-1).argmax())
     assert prompt.grid().cells[moved] == cell
     assert prompt["image"][moved] in prompt.region((*middle, middle[0] + 1, middle[1] + 1))
 
@@ -125,15 +127,15 @@ def test_a_heatmap_peaks_at_its_token_and_is_empty_where_nothing_was_seen(sdpa):
     grid = grid_of(sdpa, (40, 20))
     values = torch.zeros(25)
     values[12] = 1.0
-    drawn = grid.heatmap(values)
-    assert drawn.shape == (20, 40)
-    peak = np.unravel_index(np.nanargmax(drawn), drawn.shape)
+    heatmap = grid.heatmap(values)
+    assert heatmap.shape == (20, 40)
+    peak = np.unravel_index(np.nanargmax(heatmap), heatmap.shape)
     x0, y0, x1, y1 = grid.boxes[12]
     assert y0 <= peak[0] + 0.5 <= y1 and x0 <= peak[1] + 0.5 <= x1
-    assert np.isnan(drawn[:, :9]).all() and np.isnan(drawn[:, 31:]).all() and not np.isnan(drawn[:, 12:28]).any()
+    assert np.isnan(heatmap[:, :9]).all() and np.isnan(heatmap[:, 31:]).all() and not np.isnan(heatmap[:, 12:28]).any()
 
 
-def test_what_does_not_fit_a_grid_is_refused(sdpa):
+def test_boxes_masks_and_values_that_do_not_fit_the_image_are_refused(sdpa):
     grid = grid_of(sdpa, (20, 20))
     with pytest.raises(nv.SpecError, match="empty"):
         grid.tokens_in((5, 5, 5, 9))

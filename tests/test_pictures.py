@@ -1,4 +1,4 @@
-"""Pictures of any size and mode, one or several to a text, one text or several."""
+"""Encoding pictures of any size and mode: one or several per text, one text or several."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
 SIX = ("llava", "internvl", "qwen2_vl", "idefics3", "paligemma", "llava_next")
-"""Cropped, cut into tiles, kept in shape, tiles of one padded row, stretched, stitched: all ways of processing."""
+"""All ways of processing: crop, cut into tiles, keep the shape, pad to one row of tiles, stretch, put on a canvas."""
 
-# what each mode shows, worked out here -----------------------------------------------------------
+# what each mode shows, computed without PIL's conversions --------------------------------------------
 
 NOISE = np.random.default_rng(5).integers(0, 256, (22, 30, 4), dtype=np.uint8)
 GREY, CODES, DEEP = NOISE[..., 0], NOISE[..., 0] // 16, NOISE[..., 0].astype(np.uint16) * 257
@@ -35,7 +35,7 @@ def on_white(colours: np.ndarray) -> np.ndarray:
 
 
 def of_palette() -> Image.Image:
-    """A picture of a palette of which one colour is transparent."""
+    """A picture with a palette, one of whose colours is transparent."""
     picture = Image.fromarray(CODES).convert("P")
     picture.putdata(CODES.flatten().tolist())
     picture.putpalette(PALETTE.tobytes())
@@ -59,51 +59,52 @@ MODES: Mapping[str, tuple[Image.Image, np.ndarray]] = {
 }
 
 
-def same(one: nv.Prompt, two: nv.Prompt) -> None:
-    """Input by input, but for what fills pixels up to those of a greater picture."""
-    for name in one.inputs.keys() | two.inputs.keys():
-        given = [prompt.inputs[name] for prompt in (one, two) if name in prompt.inputs]
-        assert same_values(given[0], given[1]) if len(given) == 2 else not given[0].any(), name
-    assert one.rows[0].images == two.rows[0].images
-    assert one["text"] == two["text"]
+def assert_same(prompt: nv.Prompt, other: nv.Prompt) -> None:
+    """All inputs are equal, except for zeros that pad pixels to the size of a larger picture."""
+    for name in prompt.inputs.keys() | other.inputs.keys():
+        values = [each.inputs[name] for each in (prompt, other) if name in each.inputs]
+        assert equal_up_to_padding(*values) if len(values) == 2 else not values[0].any(), name
+    assert prompt.rows[0].images == other.rows[0].images
+    assert prompt["text"] == other["text"]
 
 
-def same_values(one: Any, two: Any) -> bool:
-    """Tensors that are equal where they overlap, and nought beyond."""
-    assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor), (type(one), type(two))
-    if one.dim() != two.dim():
+def equal_up_to_padding(value: Any, other: Any) -> bool:
+    """Whether tensors are equal where they overlap, and zero elsewhere."""
+    assert isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor), (type(value), type(other))
+    if value.dim() != other.dim():
         return False
-    shared = tuple(slice(min(sizes)) for sizes in zip(one.shape, two.shape, strict=True))
-    if not torch.equal(one[shared], two[shared]):
+    shared = tuple(slice(min(sizes)) for sizes in zip(value.shape, other.shape, strict=True))
+    if not torch.equal(value[shared], other[shared]):
         return False
-    return all(value.count_nonzero() == value[shared].count_nonzero() for value in (one, two))
+    return all(tensor.count_nonzero() == tensor[shared].count_nonzero() for tensor in (value, other))
 
 
 @pytest.fixture(params=SIX)
-def six(request):
+def family_name(request):
     return request.param
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_picture_of_any_mode_is_the_rgb_picture_that_people_see(six, mode):
-    model, text = load(six), zoo.ZOO[six].text
+def test_a_picture_of_any_mode_is_the_rgb_picture_that_people_see(family_name, mode):
+    model, text = load(family_name), zoo.ZOO[family_name].text
     picture, colours = MODES[mode]
     assert picture.mode == mode.split()[0]
     plain = Image.fromarray(np.broadcast_to(colours, (*GREY.shape, 3)).astype(np.uint8))
     prompt, expected = (nv.encode(model, text, shown) for shown in (picture, plain))
-    same(prompt, expected)
+    assert_same(prompt, expected)
     assert any(not torch.equal(value, other) for value, other in pairs(prompt, nv.encode(model, text, zoo.picture())))
     assert prompt.image() is picture
 
 
-def pairs(one: nv.Prompt, two: nv.Prompt) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [(value, two.inputs[name]) for name, value in one.inputs.items()]
+def pairs(prompt: nv.Prompt, other: nv.Prompt) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each input of a prompt, and the same input of another."""
+    return [(value, other.inputs[name]) for name, value in prompt.inputs.items()]
 
 
 @pytest.mark.parametrize(("turned", "back"), [(3, 2), (6, 4), (8, 3)])
-def test_a_turned_photograph_is_upright(six, turned, back):
-    """EXIF: 3 is upside down, 6 and 8 lie on a side; the pixels of the grid are upright too."""
-    model, text = load(six), zoo.ZOO[six].text
+def test_a_turned_photograph_is_upright(family_name, turned, back):
+    """EXIF orientation 3 is upside down, 6 and 8 lie on a side. The grid's boxes are those of the upright picture."""
+    model, text = load(family_name), zoo.ZOO[family_name].text
     upright = zoo.picture(2, (24, 40))
     transposes = {2: Image.Transpose.ROTATE_180, 4: Image.Transpose.ROTATE_90, 3: Image.Transpose.ROTATE_270}
     exif = Image.Exif()
@@ -111,15 +112,15 @@ def test_a_turned_photograph_is_upright(six, turned, back):
     file = io.BytesIO()
     upright.transpose(transposes[back]).save(file, "PNG", exif=exif)
     prompt, expected = (nv.encode(model, text, shown) for shown in (Image.open(file), upright))
-    same(prompt, expected)
+    assert_same(prompt, expected)
     assert np.array_equal(np.asarray(prompt.image()), np.asarray(upright))
     assert prompt.grid().size == (24, 40) and np.array_equal(prompt.grid().boxes, expected.grid().boxes, equal_nan=True)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (50, 3), (300, 2), (2000, 20)])
-def test_a_picture_of_any_size_keeps_its_colour_and_is_seen_from_edge_to_edge(six, size):
-    """Three rows of pixels are three rows, and no channels."""
-    model, text = load(six), zoo.ZOO[six].text
+def test_a_picture_of_any_size_keeps_its_colour_and_is_seen_from_edge_to_edge(family_name, size):
+    """A picture of three rows of pixels is not taken for one of three channels."""
+    model, text = load(family_name), zoo.ZOO[family_name].text
     prompt, usual = (nv.encode(model, text, Image.new("RGB", shown, (255, 0, 90))) for shown in (size, (24, 20)))
     assert shades(prompt) == shades(usual)
     grid = prompt.grid()
@@ -131,27 +132,27 @@ def test_a_picture_of_any_size_keeps_its_colour_and_is_seen_from_edge_to_edge(si
 
 
 def shades(prompt: nv.Prompt) -> set[float]:
-    """The values of a picture of one colour: one a channel; but for nought, which fills up tiles."""
+    """The values of a picture of one colour, one per channel; without zeros, which pad tiles."""
     return set(prompt.inputs["pixel_values"].round(decimals=3).unique().tolist()) - {0.0}
 
 
 @pytest.mark.parametrize("size", [(500, 2), (2, 500)])
 def test_a_picture_that_a_processor_refuses_is_an_error(size):
-    """Qwen takes no picture 200 times as long as wide."""
+    """Qwen's processor refuses pictures 200 times as long as wide."""
     with pytest.raises(ValueError, match="aspect ratio must be smaller than 200"):
         nv.encode(load("qwen2_vl"), zoo.ZOO["qwen2_vl"].text, zoo.picture(1, size))
 
 
-def test_what_is_no_picture_is_refused(six):
-    model, text = load(six), zoo.ZOO[six].text
+def test_what_is_not_a_picture_is_refused(family_name):
+    model, text = load(family_name), zoo.ZOO[family_name].text
     for given in (np.zeros((4, 4, 3), dtype=np.uint8), "photo.png", [zoo.picture(), None]):
-        with pytest.raises(nv.SpecError, match=r"is no picture; open it with PIL\.Image\.open\(path\)"):
+        with pytest.raises(nv.SpecError, match=r"is not a picture; open it with PIL\.Image\.open\(path\)"):
             nv.encode(model, text, given)
     with pytest.raises(nv.SpecError, match=r"pictures for 1 row\(s\) were given, and there are 2"):
         nv.encode(model, [text, text], zoo.picture())
 
 
-# several ------------------------------------------------------------------------------------------
+# several texts and pictures -----------------------------------------------------------------------
 
 
 def load(name: str) -> Any:
@@ -163,66 +164,66 @@ def name(request):
     try:
         load(request.param)
     except nv.SpecError as error:
-        if "no row for models" not in str(error):
+        if "no family for models" not in str(error):
             raise
         pytest.skip(str(error).partition(";")[0])
     return request.param
 
 
 def texts_of(name: str) -> list[str]:
-    """Two questions of different length about a picture each."""
+    """Two questions of different lengths, each about one picture."""
     text = zoo.ZOO[name].text
     return [text, text.replace("what is red ?", "what is the red dog on the left ?")]
 
 
-def shown_to(name: str) -> list[Image.Image]:
-    """Two pictures of different sizes, where a batch may have such."""
+def pictures_for(name: str) -> list[Image.Image]:
+    """Two pictures, of different sizes where a batch may have them."""
     sizes = zoo.ZOO[name].sizes
     equal = view_of(load(name)).family.grid == "equal tiles"
     return [zoo.picture(1, sizes[-1]), zoo.picture(2, sizes[-1] if equal else sizes[0])]
 
 
-def same_logits(model: Any, batch: nv.Prompt, alone: Sequence[nv.Prompt]) -> None:
+def assert_same_logits(model: Any, batch: nv.Prompt, alone: Sequence[nv.Prompt]) -> None:
     together = nv.run(model, batch).logits
     apart = torch.stack([nv.run(model, prompt).logits for prompt in alone])
     assert together.shape == apart.shape
     assert (together - apart).abs().max() <= 1e-5 * apart.abs().max()
 
 
-def test_a_row_of_a_batch_is_its_prompt_alone(name):
-    model, texts, pictures = load(name), texts_of(name), shown_to(name)
+def test_a_row_of_a_batch_equals_its_prompt_encoded_alone(name):
+    model, texts, pictures = load(name), texts_of(name), pictures_for(name)
     alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
     assert alone[0].inputs["input_ids"].shape != alone[1].inputs["input_ids"].shape
     batch = nv.encode(model, texts, pictures)
     assert len(batch) == 2
     for number, prompt in enumerate(alone):
-        same(batch.row(number), prompt)
+        assert_same(batch.row(number), prompt)
         assert batch.row(number).image() is pictures[number]
     stacked = nv.stack(alone)
     assert all(torch.equal(value, other) for value, other in pairs(batch, stacked))
-    same_logits(model, batch, alone)
+    assert_same_logits(model, batch, alone)
     equal = nv.encode(model, [texts[0]] * 2, pictures[:1] * 2)
-    same(equal.row(1), alone[0])
-    same_logits(model, equal, [alone[0]] * 2)
+    assert_same(equal.row(1), alone[0])
+    assert_same_logits(model, equal, [alone[0]] * 2)
 
 
-def test_the_processors_own_batch_has_the_same_rows(name):
-    model, texts, pictures = load(name), texts_of(name), shown_to(name)
+def test_a_batch_encoded_by_the_processor_has_the_same_rows(name):
+    model, texts, pictures = load(name), texts_of(name), pictures_for(name)
     alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
     encoder = "encoder" in view_of(model).family.stages
-    inputs = own_batch(model.processor, texts, pictures, "right" if encoder else "left")
+    inputs = processor_batch(model.processor, texts, pictures, "right" if encoder else "left")
     if "0" in "".join(map(str, inputs["attention_mask"][0].tolist())).strip("0"):
         with pytest.raises(nv.SpecError, match="ones in one piece"):  # padding between an image and its text
             nv.encode(model, inputs=inputs, images=pictures)
-        inputs = own_batch(model.processor, texts, pictures, "right")
+        inputs = processor_batch(model.processor, texts, pictures, "right")
     batch = nv.encode(model, inputs=inputs, images=pictures)
     for number, prompt in enumerate(alone):
-        same(batch.row(number), prompt)
-    same_logits(model, batch, alone)
+        assert_same(batch.row(number), prompt)
+    assert_same_logits(model, batch, alone)
 
 
-def own_batch(processor: Any, texts: Sequence[str], pictures: Sequence[Image.Image], side: str) -> dict[str, Any]:
-    """What a processor makes of several texts with a picture each; some want the pictures of all texts in one list."""
+def processor_batch(processor: Any, texts: Sequence[str], pictures: Sequence[Image.Image], side: str) -> dict[str, Any]:
+    """A processor's encoding of texts with one picture each; some processors take all pictures in one list."""
     opened = texts[0].startswith(processor.tokenizer.bos_token)
     options = {"return_tensors": "pt", "padding": True, "padding_side": side}
     options |= {"add_special_tokens": False} if opened else {}
@@ -233,17 +234,17 @@ def own_batch(processor: Any, texts: Sequence[str], pictures: Sequence[Image.Ima
 
 
 def marker_of(name: str) -> str:
-    """What stands for a picture in the member's text."""
+    """The image placeholder in the member's text."""
     marker, text = str(load(name).processor.image_token), zoo.ZOO[name].text
     return next(word for word in text.split() if marker in word)
 
 
-def test_a_row_without_a_picture_stands_beside_one_with(name):
+def test_a_row_without_a_picture_shares_a_batch_with_one_that_has_one(name):
     model, text = load(name), zoo.ZOO[name].text
     if view_of(model).family.writes_image:
-        pytest.skip("its processor puts a picture into every text")
+        pytest.skip("its processor adds an image to every text")
     bare = text.replace(f"{marker_of(name)} ", "")
-    picture = shown_to(name)[0]
+    picture = pictures_for(name)[0]
     with_picture = nv.encode(model, text, picture)
     try:
         without = nv.encode(model, bare, chat=False)
@@ -258,13 +259,13 @@ def test_a_row_without_a_picture_stands_beside_one_with(name):
         alone, given = [with_picture, without][::order], [picture, None][::order]
         batch = nv.encode(model, [text, bare][::order], given, chat=False)
         for number, prompt in enumerate(alone):
-            same(batch.row(number), prompt)
+            assert_same(batch.row(number), prompt)
         assert [len(row.images) for row in batch.rows] == [1, 0][::order]
-        same_logits(model, batch, alone)
+        assert_same_logits(model, batch, alone)
 
 
 def test_frames_of_a_video_are_pictures_of_one_prompt(name):
-    """Three of them, one of which is shown twice; each has its own tokens, and its own grid."""
+    """Of three frames, two are the same picture; each has its own tokens."""
     model = load(name)
     if "several images" in view_of(model).family.limitations:
         pytest.skip(view_of(model).family.limitations["several images"])
@@ -284,6 +285,6 @@ def test_frames_of_a_video_are_pictures_of_one_prompt(name):
             nv.stack([prompt, single])
         return
     batch = nv.encode(model, [text, zoo.ZOO[name].text], [frames, frames[1]])
-    same(batch.row(0), prompt)
-    same(batch.row(1), single)
-    same_logits(model, batch, [prompt, single])
+    assert_same(batch.row(0), prompt)
+    assert_same(batch.row(1), single)
+    assert_same_logits(model, batch, [prompt, single])

@@ -1,4 +1,4 @@
-"""One row per family of vision-language models: where each part lives, and what follows from it."""
+"""One entry per family of vision-language models: where each part lives, and what follows from it."""
 
 from .columns import AttentionSpec, Family, Stage
 from .lookup import check_attention, family_of

@@ -1,15 +1,24 @@
-"""The columns of the family table.
+"""The columns of the family table: what the package has to know about a family of models.
 
-Differences between models are rows of data, never branches. A row names module paths as nnsight spells
-them, and functions by name (`grid`); the rest of the package reads the row. A column exists only where
-transformers' own accessors do not answer.
+Models differ in data, not in code: a `Family` names module paths (as nnsight spells them) and picks functions from
+tables by name (`grid`, `positions`), and the rest of the package reads it. A column exists only where transformers' own
+accessors do not answer. Where a column picks from a table, its options are a `Literal` that stands beside that table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..grids.kinds import GridLayout
+    from ..prompts.position_ids import PositionCounting
+    from ..prompts.prompt import Counted
+    from ..prompts.token_roles import Bidirectional, ImageLocation
+    from .stage_spec import LayerSet
+    from .support import Limitation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,18 +26,18 @@ class AttentionSpec:
     """An attention inside a layer.
 
     Attributes:
-        module: path in the layer of the module that is handed the mask.
-        output: path in the layer of the module whose output is what attention adds to the residual stream.
-        mask: keyword by which the module is handed the mask.
-        call: name of the attention function's call inside the module, as `.source` lists it.
-        layers: name of the function in `sizes` that says which layers have it.
+        module: path, inside the layer, of the module that takes the mask.
+        output: path, inside the layer, of the module whose output is added to the residual stream.
+        mask: keyword under which the module takes the mask.
+        call: name of the attention function's call inside the module, as nnsight's `.source` lists it.
+        layers: which layers have this attention.
     """
 
     module: str = "self_attn"
     output: str = "self_attn"
     mask: str = "attention_mask"
     call: str = "attention_interface_1"
-    layers: str = "every"
+    layers: LayerSet = "every"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +45,20 @@ class Stage:
     """A transformer inside a model: the text decoder, an encoder, a Q-Former.
 
     Attributes:
-        entry: path of the module that is handed the decoder's sequence, and its cache; empty for a stage
-            that the model passes once a prompt.
+        entry: path of the module that takes the decoder's sequence and its cache; empty for a stage that runs only once
+            per prompt.
         layers: path of the list of layers, or of the only layer.
         attention: self-attention.
-        cross: attention to keys outside the sequence, which have negative positions.
-        mlp: path in a layer of the module whose output is what the feed-forward adds to the residual stream.
-        embedding: path of the module that is handed what enters the first layer.
+        cross: cross-attention to keys outside the sequence; those keys have negative positions.
+        mlp: path, inside a layer, of the module whose output the feed-forward part adds to the residual stream.
+        embedding: path of the module whose input is what enters the first layer.
         causal: whether a query sees no later key where the mask is None.
-        config: dotted path in the model's config of the part with the stage's sizes.
-        layer_count, head_count: their names there; no layer count where there is only one layer, in no list.
-        streams: name there of how many residual streams lie side by side; empty for one.
-        keys: name of the layout in `grids` of the patches that its cross-attention reads, for a stage whose
-            sequence is queries of its own.
-        text: the input with the token ids that follow these queries.
+        config: dotted path of the part of the model's config that holds the stage's sizes.
+        layer_count: name of the number of layers in that part; empty for a stage whose only layer is not in a list.
+        head_count: name of the number of query heads in that part.
+        streams: name of the number of parallel residual streams in that part; empty where there is one.
+        keys: for a stage whose sequence is learned queries, the layout of the patches that its cross-attention reads.
+        text: for such a stage, the input with the token ids that follow the queries; empty if there is none.
     """
 
     entry: str = "model.language_model"
@@ -63,45 +72,42 @@ class Stage:
     layer_count: str = "num_hidden_layers"
     head_count: str = "num_attention_heads"
     streams: str = ""
-    keys: str = ""
+    keys: GridLayout | None = None
     text: str = ""
 
     @property
     def text_mask(self) -> str:
-        """The input that says which of these token ids are padding."""
+        """Name of the input that says which token ids in the input `text` are padding."""
         return self.text.replace("input_ids", "attention_mask")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Where a family keeps its parts, and what is special about it.
+    """Where a family of models keeps its parts, and how it differs from others.
 
     Attributes:
-        model_type: the name in the model's config.
-        name: how the row is called, where a model type has several rows.
-        when: values of the config, by dotted path, that a model of this row has: `{"swin_norm": True}`.
+        model_type: `model_type` in the model's config.
+        name: the family's name; needed where one model type has several families.
+        when: config values, by dotted path, that tell this family from others of its model type:
+            `{"swin_norm": True}`.
         stages: the transformers of the model, by name, in the order in which they run; the last is `"decoder"`.
         projector: path of the module whose output is the image features that enter the language model.
-        projector_after: the stage behind which the projector runs, if any.
-        grid: name of the layout in `grids` that places image tokens.
-        tokens: the input that holds the decoder's token ids.
-        image_at: where image tokens stand: in the sequence of the `"decoder"` or of the `"encoder"`, or nowhere
-            (`"cross"`): then the decoder reads them through cross-attention.
-        marker: the input that marks image tokens, where they have no token id of their own.
-        blocks: which tokens see each other in both directions: `"none"`, the tokens of each of the `"images"`,
-            or the whole `"prompt"`.
+        projector_after: the stage after which the projector runs; None if it runs before all stages.
+        grid: how image tokens are laid out on the picture.
+        tokens: name of the input that holds the decoder's token ids.
+        image_at: where the image tokens are.
+        image_mask: name of the input that marks image tokens, where they have no token id of their own.
+        blocks: which tokens attend to each other in both directions.
         block_layers: the layer types in which they do; empty for all.
-        writes_image: whether the processor puts the image into a text that has no placeholder.
-        positions: `"sequence"`; `"mrope"`, three numbers a token that the model computes from the images; `"own"`,
-            computed inside and not to be handed over.
-        inputs: for each input that does not count tokens what its first dimension counts: `"row"`, `"image"`
-            or `"piece"` (a tile or patch).
+        writes_image: whether the processor adds the image to a text without a placeholder.
+        positions: how position ids are computed.
+        inputs: what the first dimension of each input counts; inputs with an entry per token are left out.
         needs: inputs without which the model silently computes something else.
-        grown: what the model must be told of tokens that it has written itself, where that is not 0.
-        generate_with: options without which generation leaves out positions of the prompt.
-        logits_to_keep: whether the model computes logits at chosen positions only.
-        assumes: flags of the config, by dotted path, and the values that the row was tried with.
-        lacks: what does not work, and why: `{"grid": "..."}`.
+        new_token_values: for each input with an entry per token, its value at generated tokens, where that is not 0.
+        generate_with: options without which transformers' `generate` skips positions of the prompt.
+        logits_to_keep: whether the model can compute logits at chosen positions only.
+        assumes: config values, by dotted path, that the family was tested with; a model with another value is refused.
+        limitations: what does not work, and why: `{"grid": "..."}`.
     """
 
     model_type: str
@@ -110,26 +116,35 @@ class Family:
     stages: Mapping[str, Stage] = field(default_factory=lambda: {"decoder": Stage()})
     projector: str | None = "model.multi_modal_projector"
     projector_after: str | None = None
-    grid: str = "square"
+    grid: GridLayout = "square"
     tokens: str = "input_ids"
-    image_at: str = "decoder"
-    marker: str = ""
-    blocks: str = "none"
+    image_at: ImageLocation = "decoder"
+    image_mask: str = ""
+    blocks: Bidirectional = "none"
     block_layers: tuple[str, ...] = ()
     writes_image: bool = False
-    positions: str = "sequence"
-    inputs: Mapping[str, str] = field(default_factory=lambda: {"pixel_values": "image"})
+    positions: PositionCounting = "sequence"
+    inputs: Mapping[str, Counted] = field(default_factory=lambda: {"pixel_values": "image"})
     needs: tuple[str, ...] = ()
-    grown: Mapping[str, int] = field(default_factory=dict)
+    new_token_values: Mapping[str, int] = field(default_factory=dict)
     generate_with: Mapping[str, Any] = field(default_factory=dict)
     logits_to_keep: bool = True
     assumes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    limitations: Mapping[str, str] = field(default_factory=dict)
+    limitations: Mapping[Limitation, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.model_type)
 
     @property
     def decoder(self) -> Stage:
-        """The stage that writes the answer."""
+        """The stage that generates text."""
         return self.stages["decoder"]
+
+    def limitation(self, name: str) -> str | None:
+        """Why a site, a function or a way to run does not work in this family; None where it does."""
+        return next((reason for limited, reason in self.limitations.items() if limited == name), None)
+
+
+def config_value(config: Any, path: str) -> Any:
+    """The config value at a dotted path, None where there is none; the config itself for an empty path."""
+    return reduce(lambda part, name: getattr(part, name, None), path.split("."), config) if path else config

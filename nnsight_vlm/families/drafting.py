@@ -1,22 +1,28 @@
-"""A first row for a family that has none, found by transformers' own accessors and one look at the layers.
+"""A draft of the table entry of a new family, from transformers' accessors and the names of modules.
 
-A draft is a guess to try, not a row: names are known, what the modules do is not. docs/adding-a-family.md says how to
-prove it.
+A draft is a guess: it rests on names, and says nothing about what the modules compute. docs/adding-a-family.md says how
+to test it.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields
 from pprint import pformat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..errors import SpecError
-from .columns import AttentionSpec, Family, Stage
+from .columns import AttentionSpec, Family, Stage, config_value
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from ..grids.kinds import GridLayout
+    from ..prompts.prompt import Counted
 
 ATTENTIONS = ("self_attn", "attention", "attn")
 MLPS = ("post_mlp_layernorm", "post_feedforward_layernorm", "mlp", "feed_forward", "ffn", "fc2", "block_sparse_moe")
@@ -34,20 +40,20 @@ PROJECTORS = (
     "projector",
     "mm_projector",
 )
-"""What the module is called whose output is the image features."""
-GRIDS = {
+"""Last part of the projector's path in the families of the table."""
+GRIDS: dict[str, GridLayout] = {
     "vision_config.spatial_merge_size": "merged",
     "image_grid_pinpoints": "anyres",
     "downsample_ratio": "tiles by run",
-    "scale_factor": "rows then whole",
-    "downsample_factor": "rows then thumbnail",
+    "scale_factor": "tile rows then whole picture",
+    "downsample_factor": "tile rows then thumbnail",
     "visual_indicator_token_ids": "tiles by mark",
     "mm_tokens_per_image": "pan and scan",
     "spatial_merge_size": "sized",
     "vision_config.pooling_kernel_size": "pooled",
 }
-"""A name in the config, and the layout of the families that have it."""
-INPUTS = {
+"""For a config value that a family has, by dotted path: the layout of the families in the table that have it."""
+INPUTS: dict[str, Counted] = {
     "pixel_values": "image",
     "image_sizes": "image",
     "image_grid_thw": "image",
@@ -55,76 +61,77 @@ INPUTS = {
     "image_position_ids": "image",
     "pixel_attention_mask": "row",
 }
-MARKS = ("mm_token_type_ids", "token_type_ids")
+TOKEN_TYPE_INPUTS = ("mm_token_type_ids", "token_type_ids")
 
 
-def draft(model: Any) -> Family:
-    """A row to try for a transformers model, or for a config, whose model is then built without weights.
+def draft(model: nn.Module | PreTrainedConfig) -> Family:
+    """A draft of the family of a transformers model; or of a config, whose model is then built without weights.
 
     Raises:
-        SpecError: it is no model that writes text about images, or has no layers with attention.
+        SpecError: it is not a model that generates text about images, or its layers have no attention.
     """
-    module: Any = model if isinstance(model, nn.Module) else _built(model)
-    names = {id(part): path for path, part in module.named_modules()}
-    inner = module.get_decoder()
-    lists = [*_layer_lists(inner)]
-    layers = (lists or [None])[-1 if module.config.is_encoder_decoder else 0]
-    if layers is None or module.get_output_embeddings() is None:
+    module: Any = model if isinstance(model, nn.Module) else _without_weights(model)
+    paths = {id(part): path for path, part in module.named_modules()}
+    layer_lists = [*_layer_lists(module.get_decoder())]
+    if not layer_lists or module.get_output_embeddings() is None:
         raise SpecError(f"models of type {module.config.model_type!r} have no decoder whose layers have attention")
-    path = names[id(layers)]
+    layers = layer_lists[-1 if module.config.is_encoder_decoder else 0]
+    path = paths[id(layers)]
+    has_mrope = hasattr(module.base_model, "get_rope_index")
     return Family(
         model_type=module.config.model_type,
         stages={"decoder": _stage(module, path, layers)},
         projector=_projector(module, path),
-        grid=next((grid for name, grid in GRIDS.items() if _has(module.config, name)), "square"),
-        positions="mrope" if hasattr(module.base_model, "get_rope_index") else "sequence",
+        grid=next((grid for name, grid in GRIDS.items() if config_value(module.config, name) is not None), "square"),
+        positions="mrope" if has_mrope else "sequence",
         inputs=_inputs(module),
-        needs=_accepted(module, MARKS)[:1] if hasattr(module.base_model, "get_rope_index") else (),
+        needs=_accepted(module, TOKEN_TYPE_INPUTS)[:1] if has_mrope else (),
         logits_to_keep="logits_to_keep" in inspect.signature(module.forward).parameters,
         assumes={"text_config.model_type": (module.config.get_text_config().model_type,)},
     )
 
 
-def _built(config: Any) -> Any:
+def _without_weights(config: Any) -> Any:
+    """The model that transformers builds from a config, on the meta device."""
     from transformers import AutoModelForImageTextToText
 
     try:
         with torch.device("meta"):
             return AutoModelForImageTextToText.from_config(config)
-    except Exception as error:  # whatever a constructor may raise: there is no model to look at
+    except Exception as error:  # a constructor may raise anything; there is no model to draft from then
         raise SpecError(f"transformers builds no image-text-to-text model of type {config.model_type!r}") from error
 
 
-def _layer_lists(part: Any) -> Iterator[Any]:
-    """Lists of layers of which some have a child with attention in its name."""
-    for inner in part.modules():
-        if isinstance(inner, nn.ModuleList) and any(_attention(layer) for layer in inner):
-            yield inner
+def _layer_lists(part: nn.Module) -> Iterator[nn.ModuleList]:
+    """The lists of modules inside a part of the model in which some module has attention."""
+    for module in part.modules():
+        if isinstance(module, nn.ModuleList) and any(_attention_name(layer) for layer in module):
+            yield module
 
 
-def _attention(layer: Any) -> str:
-    """The child of a layer that attends; empty if there is none."""
+def _attention_name(layer: nn.Module) -> str:
+    """Name of a layer's child that is an attention; empty if there is none."""
     children = [name for name, _ in layer.named_children()]
-    exact = [name for name in ATTENTIONS if name in children]
-    return next(iter([*exact, *(name for name in children if "attn" in name and "norm" not in name)]), "")
+    usual = [name for name in ATTENTIONS if name in children]
+    similar = [name for name in children if "attn" in name and "norm" not in name]
+    return next(iter([*usual, *similar]), "")
 
 
-def _stage(module: Any, path: str, layers: Any) -> Stage:
-    layer = next((one for one in layers if _attention(one) in ATTENTIONS), layers[0])
-    children, attention = [name for name, _ in layer.named_children()], _attention(layer)
-    typed = any(_attention(other) != attention for other in layers)
+def _stage(module: Any, path: str, layers: nn.ModuleList) -> Stage:
+    """The decoder, with its layers at a path."""
+    layer = next((layer for layer in layers if _attention_name(layer) in ATTENTIONS), layers[0])
+    children, attention = [name for name, _ in layer.named_children()], _attention_name(layer)
     entry = path.rpartition(".")[0]
-    after = "post_feedforward_layernorm" in children and (
-        "pre_feedforward_layernorm" in children or "input_layernorm" not in children
-    )  # then the norm of the other name is behind attention, too
-    output = "post_attention_layernorm" if after else attention
+    output = "post_self_attn_layernorm" if "post_self_attn_layernorm" in children else attention
+    if output == attention and _norms_attention_output(children):
+        output = "post_attention_layernorm"
     return Stage(
         entry=entry,
         layers=path,
         attention=AttentionSpec(
             module=attention,
-            output="post_self_attn_layernorm" if "post_self_attn_layernorm" in children else output,
-            layers="typed" if typed else "every",
+            output=output,
+            layers="typed" if any(_attention_name(other) != attention for other in layers) else "every",
         ),
         mlp=next((name for name in MLPS if name in children), None),
         embedding=entry,
@@ -132,85 +139,94 @@ def _stage(module: Any, path: str, layers: Any) -> Stage:
     )
 
 
+def _norms_attention_output(children: list[str]) -> bool:
+    """Whether `post_attention_layernorm` is applied to attention's output, as in Gemma.
+
+    In most models it is the norm before the feed-forward part, in spite of its name. It is not where the feed-forward
+    part has a norm before it of its own, or where there is no norm before attention.
+    """
+    has_other = "pre_feedforward_layernorm" in children or "input_layernorm" not in children
+    return "post_feedforward_layernorm" in children and has_other
+
+
 def _text_part(config: Any) -> str:
-    """Where in the config the decoder's sizes are."""
+    """Name of the part of the config that describes the decoder; empty if that is the config itself."""
     text = config.get_text_config()
     return next((name for name in config.sub_configs if getattr(config, name, None) is text), "")
 
 
-def _projector(module: Any, layers: str) -> str | None:
-    """The shallowest module outside the decoder that is called as projectors are."""
+def _projector(module: nn.Module, layers: str) -> str | None:
+    """Path of the least nested module outside the decoder that has a projector's name."""
     entry = layers.rpartition(".")[0]
     outside = [
         path for path, _ in module.named_modules() if path and path != entry and not path.startswith(f"{entry}.")
     ]
-    found = [path for path in outside if path.rpartition(".")[2] in PROJECTORS]
-    return min(found, key=lambda path: path.count("."), default=None)
+    projectors = [path for path in outside if path.rpartition(".")[2] in PROJECTORS]
+    return min(projectors, key=lambda path: path.count("."), default=None)
 
 
-def _has(config: Any, path: str) -> bool:
-    """Whether a config says something at a dotted path."""
-    for name in path.split("."):
-        config = getattr(config, name, None)
-    return config is not None
-
-
-def _accepted(module: Any, names: Any) -> tuple[str, ...]:
-    """Those of the names that a forward takes."""
-    taken: set[str] = set()
+def _accepted(module: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the names that are parameters of the model's forward."""
+    parameters: set[str] = set()
     for part in (module, module.base_model):
-        taken |= set(inspect.signature(part.forward).parameters)
-    return tuple(name for name in names if name in taken)
+        parameters |= set(inspect.signature(part.forward).parameters)
+    return tuple(name for name in names if name in parameters)
 
 
-def _inputs(module: Any) -> dict[str, str]:
-    counted = {name: INPUTS[name] for name in _accepted(module, INPUTS)}
-    if "image_grid_thw" in counted:
-        counted["pixel_values"] = "piece"
-    return counted
+def _inputs(module: Any) -> dict[str, Counted]:
+    inputs = {name: INPUTS[name] for name in _accepted(module, INPUTS)}
+    if "image_grid_thw" in inputs:
+        inputs["pixel_values"] = "piece"
+    return inputs
 
 
 # as source ------------------------------------------------------------------------------------
 
 
-def source(row: Family) -> str:
-    """The row as it is written in the table, without what every row has."""
-    return "\n".join(_lines(row)) + ","
+def source(family: Family) -> str:
+    """A family as its entry in the table is written: columns with their default values are left out."""
+    return "\n".join(_lines(family)) + ","
 
 
-def _lines(value: Any) -> list[str]:
-    told = {each.name: getattr(value, each.name) for each in fields(value) if getattr(value, each.name) != _usual(each)}
+def _lines(value: Family | Stage | AttentionSpec) -> list[str]:
+    """The lines of a constructor call."""
+    columns = {
+        column.name: getattr(value, column.name)
+        for column in fields(value)
+        if getattr(value, column.name) != _default(column)
+    }
     if isinstance(value, Family) and value.name == value.model_type:
-        told.pop("name", None)
-    if len(told) <= 3 and not any(isinstance(one, (Mapping, Stage, AttentionSpec)) for one in told.values()):
-        return [f"{type(value).__name__}({', '.join(f'{name}={_told(one)}' for name, one in told.items())})"]
-    lines = [f"{type(value).__name__}("]
-    for name, one in told.items():
-        lines += [f"    {line}" for line in _entry(name, one)]
-    return [*lines, ")"]
+        columns.pop("name", None)
+    name = type(value).__name__
+    if len(columns) <= 3 and not any(isinstance(part, (Mapping, Stage, AttentionSpec)) for part in columns.values()):
+        return [f"{name}({', '.join(f'{column}={_literal(part)}' for column, part in columns.items())})"]
+    inner = [line for column, part in columns.items() for line in _argument(column, part)]
+    return [f"{name}(", *(f"    {line}" for line in inner), ")"]
 
 
-def _entry(name: str, value: Any) -> list[str]:
-    if isinstance(value, Mapping) and any(isinstance(one, Stage) for one in value.values()):
-        inner = [f"    {line}" for key, one in value.items() for line in _labelled(f"{_told(key)}: ", one)]
+def _argument(name: str, value: Any) -> list[str]:
+    """The lines of one keyword argument."""
+    if isinstance(value, Mapping) and any(isinstance(part, Stage) for part in value.values()):
+        inner = [f"    {line}" for key, part in value.items() for line in _labelled(f"{_literal(key)}: ", part)]
         return [f"{name}={{", *inner, "},"]
     if isinstance(value, (Stage, AttentionSpec)):
         return _labelled(f"{name}=", value)
-    return [f"{name}={_told(value)},"]
+    return [f"{name}={_literal(value)},"]
 
 
-def _labelled(label: str, value: Any) -> list[str]:
+def _labelled(label: str, value: Stage | AttentionSpec) -> list[str]:
+    """The lines of a constructor call after a label, with a comma at the end."""
     first, *rest = _lines(value)
     lines = [f"{label}{first}", *rest]
     return [*lines[:-1], f"{lines[-1]},"]
 
 
-def _told(value: Any) -> str:
+def _literal(value: Any) -> str:
     return pformat(value, width=10_000, sort_dicts=False).replace("'", '"')
 
 
-def _usual(each: Any) -> Any:
-    """What a column holds where nothing is said."""
-    if each.default_factory is not MISSING:
-        return each.default_factory()
-    return None if each.default is MISSING else each.default
+def _default(column: Field[Any]) -> Any:
+    """The default value of a column; None where it must be given."""
+    if column.default_factory is not MISSING:
+        return column.default_factory()
+    return None if column.default is MISSING else column.default

@@ -1,81 +1,83 @@
-"""From a configuration to its row of the family table, and what to say where there is none."""
+"""From a config to its family, and what to say where there is none."""
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
 from ..errors import SpecError
-from .columns import Family
+from .columns import Family, config_value
 from .table import FAMILIES
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 RECURRENT = {"linear_attention", "conv"}
-"""Layer types without attention: a state runs through the sequence instead."""
+"""Layer types without attention, which carry a state through the sequence instead."""
 LAYER_TYPES = RECURRENT | {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 def family_of(config: Any) -> Family:
-    """The row for a model's config.
+    """The family of a model, from its config.
 
     Raises:
-        SpecError: there is none, or a flag is set that nobody has tried it with.
+        SpecError: no family fits, or the config has a value that the family was never tested with.
     """
-    kind = config.model_type
-    found = [row for row in FAMILIES.values() if row.model_type == kind and _is_for(row, config)]
-    if not found:
+    fitting = [
+        family
+        for family in FAMILIES.values()
+        if family.model_type == config.model_type and _has_values(config, family.when)
+    ]
+    if not fitting:
         raise SpecError(
-            f"no row for models of type {config.model_type!r}; there are rows for {', '.join(sorted(FAMILIES))}. "
+            f"no family for models of type {config.model_type!r}; the families are {', '.join(sorted(FAMILIES))}. "
             f"{_advice(config)}"
         )
-    row = max(found, key=lambda row: len(row.when))
-    _check_flags(row, config)
-    return row
+    family = max(fitting, key=lambda family: len(family.when))
+    _check_assumptions(family, config)
+    return family
 
 
 def _advice(config: Any) -> str:
-    """What to do where there is no row: a draft of one, if transformers says enough about the model."""
+    """What to do where there is no family: a draft of one, if transformers says enough about the model."""
     from .drafting import draft, source
 
     try:
-        found = source(draft(config))
+        drafted = source(draft(config))
     except SpecError as error:
-        return f"No row can be drafted: {error}."
+        return f"No family can be drafted: {error}."
     return (
-        "A new family is one row, to be tried as docs/adding-a-family.md says. A draft for "
-        f"nnsight_vlm/families/table.py:\n\n{found}\n"
+        "A new family is one entry in nnsight_vlm/families/table.py; docs/adding-a-family.md says how to test it. "
+        f"A draft of the entry:\n\n{drafted}\n"
     )
 
 
-def _is_for(row: Family, config: Any) -> bool:
-    return all(config_value(config, path) == value for path, value in row.when.items())
+def _has_values(config: Any, values: Any) -> bool:
+    return all(config_value(config, path) == value for path, value in values.items())
 
 
-def config_value(config: Any, path: str) -> Any:
-    """A value of the config by its dotted path; None where there is none."""
-    return reduce(lambda part, name: getattr(part, name, None), path.split("."), config) if path else config
-
-
-def _check_flags(row: Family, config: Any) -> None:
-    for path, tried in row.assumes.items():
-        if config_value(config, path) not in tried:
+def _check_assumptions(family: Family, config: Any) -> None:
+    """Refuse config values and layer types that the family was never tested with."""
+    for path, tested in family.assumes.items():
+        if config_value(config, path) not in tested:
             raise SpecError(
-                f"the config says {path}={config_value(config, path)!r}, and models of type {row.name!r} were tried with "
-                f"{', '.join(map(repr, tried))} only; nothing is known to be right here (docs/adding-a-family.md)"
+                f"the config has {path}={config_value(config, path)!r}, but models of type {family.name!r} were tested "
+                f"only with {', '.join(map(repr, tested))}; results may be wrong. To test this value and add it, see "
+                "docs/adding-a-family.md"
             )
     unknown = set(getattr(config.get_text_config(), "layer_types", None) or ()) - LAYER_TYPES
     if unknown:
-        raise SpecError(f"the decoder has layers of type {sorted(unknown)}; known are {', '.join(sorted(LAYER_TYPES))}")
+        raise SpecError(
+            f"the decoder has layers of type {', '.join(sorted(unknown))}; the known layer types are "
+            f"{', '.join(sorted(LAYER_TYPES))}"
+        )
 
 
 def check_attention(implementation: str) -> None:
-    """Refuse attention whose mask cannot be edited.
+    """Refuse an attention implementation whose mask cannot be edited.
 
     Raises:
         SpecError: saying what to load instead.
     """
     if implementation not in ATTENTION_IMPLEMENTATIONS:
         raise SpecError(
-            f"{implementation!r} attention hides the mask that a knockout edits; "
-            'load the model with nv.load(..., attn_implementation="sdpa") or "eager".'
+            f"{implementation!r} attention does not take the mask that a knockout edits; "
+            'load the model with nv.load(..., attn_implementation="sdpa") or "eager"'
         )

@@ -1,11 +1,11 @@
 """The one view of a model: what the rest of the package needs to know about it, looked up once.
 
-No other room touches nnsight's private attributes or reads sizes out of a configuration on its own.
+No other module of the package touches nnsight's private attributes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import nnsight
 import torch
 
-from .columns import Family, Stage
-from .lookup import check_attention, config_value, family_of
+from .columns import Family, Stage, config_value
+from .lookup import check_attention, family_of
 from .reach import Reach, reach
 from .stage_spec import StageSpec, stage_spec
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 else:
     Model = Any
 
-nnsight.register("nnsight_vlm")  # code travels to NDIF by source: the server has no copy of it
+nnsight.register("nnsight_vlm")  # send this package's functions to NDIF as source: the server has no copy of it
 
 
 @dataclass(kw_only=True, eq=False)
 class _Facts:
-    """What follows from a module's configuration. It holds no module, so that it goes when the module goes."""
+    """What follows from a module's config. It does not refer to the module, so that the module can be freed."""
 
     config: Any
     text_config: Any
@@ -48,9 +48,9 @@ class ModelView:
     Attributes:
         model: the nnsight model.
         module: the transformers module inside it.
-        config: its configuration.
-        text_config: the part of the configuration that describes the decoder.
-        family: the row of the family table.
+        config: its config.
+        text_config: the part of the config that describes the decoder.
+        family: its entry in the family table.
     """
 
     __slots__ = ("_stages", "config", "family", "model", "module", "text_config")
@@ -74,18 +74,32 @@ class ModelView:
         return reach(self.config, self.family, stage, layer)
 
     def config_of(self, stage: Stage) -> Any:
-        """The part of the configuration that holds a stage's sizes."""
+        """The part of the config that holds a stage's sizes."""
         return config_value(self.config, stage.config)
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens the model chooses from."""
+        """How many logits the model gives per position."""
         return int(self.text_config.vocab_size)
 
     @property
+    def processor(self) -> Any | None:
+        """The model's processor; None if it was loaded without one."""
+        return self.model.processor
+
+    @property
     def generation_config(self) -> Any:
-        """What the checkpoint says of generation; transformers' `GenerationConfig`."""
+        """The checkpoint's defaults for generation, as transformers' `GenerationConfig`."""
         return self.module.generation_config
+
+    @generation_config.setter
+    def generation_config(self, defaults: Any) -> None:
+        self.module.generation_config = defaults
+
+    def rope_index(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """The position ids that a model with multimodal RoPE computes itself, `[3, row, token]`."""
+        base_model: Any = self.module.model
+        return torch.as_tensor(base_model.get_rope_index(**inputs)[0])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -95,17 +109,17 @@ class ModelView:
 
     @property
     def device(self) -> torch.device:
-        """Where the first of the weights lies."""
+        """The device of the first weight."""
         return next(self.module.parameters()).device
 
     @property
     def edits(self) -> tuple[Any, ...]:
-        """Edits that are installed on the model (`nv.install`, `model.edit()`); they name rows and positions."""
+        """Edits installed on the model (`nv.install`, `model.edit()`); they refer to rows and positions of a batch."""
         return tuple(self.model._edits)
 
     @property
     def hooks(self) -> tuple[Any, ...]:
-        """Hooks that users registered on any module, by their handles' ids and functions."""
+        """The hooks that users registered on any of the modules."""
         return tuple(_hooks(self.module))
 
     @property
@@ -121,11 +135,11 @@ def _hooks(module: torch.nn.Module) -> Iterator[Any]:
 
 
 def view_of(model: Model) -> ModelView:
-    """The view of a model, looked up once for each configuration.
+    """The view of a model; what it holds is looked up once and kept until the module gets another config.
 
     Raises:
-        SpecError: the model has no row in the family table, runs an attention that hides its mask, or has a flag set
-            that nobody has tried the row with.
+        SpecError: the model has no family, its attention implementation does not take a mask, or its config has a value
+            that the family was never tested with.
     """
     module = model._module
     config, facts = module.config, _FACTS.get(module)

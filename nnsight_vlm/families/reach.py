@@ -1,12 +1,11 @@
-"""How far a layer sees: causal, sliding windows, chunks, and blocks that see each other both ways."""
+"""How far a layer's queries see: causal, sliding windows, chunks, and blocks with attention in both directions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from .columns import Family
-from .lookup import config_value
+from .columns import Family, config_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,28 +13,29 @@ class Reach:
     """Which keys a query of one layer may see, besides being causal.
 
     Attributes:
-        span: keys back from itself, itself included; None for all.
-        chunk: only keys of its own stretch of this many positions; None for all.
-        blocks: whether the prompt's blocks (an image's tokens, say) see each other in both directions.
-        whole: whether they do so beyond the span too.
+        span: number of keys, the query's own included, that a query sees going back from itself; None for all.
+        chunk: length of the chunks that positions are divided into, where a query sees only its own chunk; None where
+            there are no chunks.
+        blocks: whether the prompt's blocks (the tokens of one image, say) attend to each other in both directions.
+        blocks_ignore_span: whether they do so even beyond `span`.
     """
 
     span: int | None = None
     chunk: int | None = None
     blocks: bool = False
-    whole: bool = False
+    blocks_ignore_span: bool = False
 
 
 def reach(config: Any, family: Family, stage: str, layer: int) -> Reach:
     """The reach of one layer of a stage."""
     if not family.stages[stage].causal:
-        return Reach(blocks=True, whole=True)
+        return Reach(blocks=True, blocks_ignore_span=True)
     part = config_value(config, family.stages[stage].config)
-    kinds = getattr(part, "layer_types", None)
-    kind = kinds[layer] if kinds else "sliding_attention"
+    layer_types = getattr(part, "layer_types", None)
+    layer_type = layer_types[layer] if layer_types else "sliding_attention"
     return Reach(
-        span=getattr(part, "sliding_window", None) if kind == "sliding_attention" else None,
-        chunk=part.attention_chunk_size if kind == "chunked_attention" else None,
-        blocks=family.blocks != "none" and (not family.block_layers or kind in family.block_layers),
-        whole=family.blocks == "prompt",
+        span=getattr(part, "sliding_window", None) if layer_type == "sliding_attention" else None,
+        chunk=part.attention_chunk_size if layer_type == "chunked_attention" else None,
+        blocks=family.blocks != "none" and (not family.block_layers or layer_type in family.block_layers),
+        blocks_ignore_span=family.blocks == "prompt",
     )

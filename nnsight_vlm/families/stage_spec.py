@@ -1,18 +1,27 @@
-"""The sizes of one stage: how many layers, heads and streams, how wide, which layers attend.
+"""The sizes of one stage: how many layers, heads and streams it has, how wide it is, which layers attend.
 
-Everything here follows from a model's configuration and its row in the family table.
+All of it follows from a model's config and its family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from .columns import Stage
-from .lookup import RECURRENT, config_value
+from .columns import AttentionSpec, Stage, config_value
+from .lookup import RECURRENT
 
-LAYER_SETS: dict[str, Callable[[Any, int], bool]] = {
+LayerSet = Literal[
+    "every",  # every layer
+    "none",  # no layer
+    "typed",  # the layers that `layer_types` in the config does not call recurrent
+    "crossing",  # the layers in `cross_attention_layers`
+    "not crossing",  # all other layers
+    "at intervals",  # every `cross_attention_frequency`-th layer, beginning with layer 0
+]
+"""Which layers of a stage have an attention."""
+LAYER_SETS: dict[LayerSet, Callable[[Any, int], bool]] = {
     "every": lambda _config, _layer: True,
     "none": lambda _config, _layer: False,
     "typed": lambda config, layer: config.layer_types[layer] not in RECURRENT,
@@ -20,7 +29,7 @@ LAYER_SETS: dict[str, Callable[[Any, int], bool]] = {
     "not crossing": lambda config, layer: layer not in config.cross_attention_layers,
     "at intervals": lambda config, layer: layer % config.cross_attention_frequency == 0,
 }
-"""Which layers have an attention, by the name in the family table: from the stage's config and a layer number."""
+"""Whether a layer belongs to a set: a function of the stage's config and the layer number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +37,11 @@ class StageSpec:
     """The sizes of one stage.
 
     Attributes:
-        stage: where its parts live.
+        stage: module paths of its parts.
         layer_count: how many layers it has.
         head_count: how many query heads an attention layer has.
-        width: width of what a module of the stage gives; `streams` of them make the residual stream.
-        streams: how many residual streams of that width lie side by side.
+        width: width of a module's output; the residual stream is `streams` of them side by side.
+        streams: how many parallel residual streams of that width there are.
         attention, cross: the layers that have self-attention and cross-attention.
         recurrent: whether some layers carry a state through the sequence instead of attending.
         cache_layer: for each layer, the layer whose cache gives its offset: itself, the layer it shares keys with, or
@@ -51,10 +60,10 @@ class StageSpec:
 
 
 def stage_spec(config: Any, stage: Stage) -> StageSpec:
-    """The sizes of a stage of a model with this configuration."""
+    """The sizes of a stage of a model with this config."""
     part = config_value(config, stage.config)
     layer_count = int(getattr(part, stage.layer_count)) if stage.layer_count else 1
-    attention = _layers_with(part, stage, "attention", layer_count)
+    attention = _layers_with(stage.attention, part, layer_count)
     return StageSpec(
         stage=stage,
         layer_count=layer_count,
@@ -62,15 +71,14 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         width=int(part.hidden_size),
         streams=int(getattr(part, stage.streams)) if stage.streams else 1,
         attention=attention,
-        cross=_layers_with(part, stage, "cross", layer_count),
+        cross=_layers_with(stage.cross, part, layer_count),
         recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
         cache_layer=_cache_layers(part, stage, attention, layer_count),
     )
 
 
-def _layers_with(part: Any, stage: Stage, kind: str, layer_count: int) -> tuple[int, ...]:
-    """The layers that have `"attention"` or `"cross"`."""
-    attention = getattr(stage, kind)
+def _layers_with(attention: AttentionSpec | None, part: Any, layer_count: int) -> tuple[int, ...]:
+    """The layers that have an attention."""
     if attention is None:
         return ()
     has_it = LAYER_SETS[attention.layers]
@@ -78,14 +86,14 @@ def _layers_with(part: Any, stage: Stage, kind: str, layer_count: int) -> tuple[
 
 
 def _cache_layers(part: Any, stage: Stage, attending: tuple[int, ...], layer_count: int) -> tuple[int, ...]:
-    """See `StageSpec.cache_layer`. A stage that runs once a prompt has no cache, so every layer stands for itself."""
+    """See `StageSpec.cache_layer`. A stage that runs once per prompt has no cache: each layer stands for itself."""
     if not stage.entry:
         return tuple(range(layer_count))
     first_shared = layer_count - (getattr(part, "num_kv_shared_layers", None) or 0)
-    kinds = getattr(part, "layer_types", None) or [None] * layer_count
+    layer_types = getattr(part, "layer_types", None) or [None] * layer_count
     with_keys = [layer for layer in attending if layer < first_shared]
-    asked = []
-    for layer, kind in enumerate(kinds):
-        same_kind = [other for other in with_keys if kinds[other] == kind]
-        asked.append(layer if layer in with_keys else (same_kind or with_keys)[-1])
-    return tuple(asked)
+    cache_layers = []
+    for layer, layer_type in enumerate(layer_types):
+        same_type = [other for other in with_keys if layer_types[other] == layer_type]
+        cache_layers.append(layer if layer in with_keys else (same_type or with_keys)[-1])
+    return tuple(cache_layers)

@@ -1,4 +1,4 @@
-"""The stages that rows of the table are made of."""
+"""Stages that the family table uses: those that several families share, or that are long."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ from dataclasses import replace
 
 from .columns import AttentionSpec, Stage
 
-# decoders that differ from the most common one ---------------------------------------------------
+# decoder-only language models --------------------------------------------------------------------
 
-PLAIN = Stage()
-NORMED = Stage(attention=AttentionSpec(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
-"""Gemma: what attention and the feed-forward add is normed first."""
-TEXT_MODEL = Stage(entry="model.text_model", layers="model.text_model.layers", embedding="model.text_model")
-CHAMELEON = Stage(entry="model", layers="model.layers", embedding="model.layers.0", config="")
-
-QFORMER = Stage(
-    entry="",
-    layers="qformer.encoder.layer",
-    attention=AttentionSpec(module="attention.attention", output="attention.E_output.dense"),
-    cross=AttentionSpec(
-        module="crossattention.attention",
-        output="crossattention.E_output.dense",
-        mask="encoder_attention_mask",
-        layers="at intervals",
-    ),
-    mlp="output_query.dense",
-    embedding="qformer.encoder",
-    causal=False,
-    config="qformer_config",
-    keys="patches",
+CAUSAL_LM_DECODER = Stage(
+    entry="language_model.model", layers="language_model.model.layers", embedding="language_model.model"
 )
-INSTRUCTED = replace(QFORMER, text="qformer_input_ids")
-"""A Q-Former that reads the question beside its queries."""
-T5_SELF = AttentionSpec(module="layer.0.SelfAttention", output="layer.0.SelfAttention", mask="mask")
+"""The decoder of models that hold a complete causal language model, head included, as `language_model`."""
+GEMMA_DECODER = Stage(attention=AttentionSpec(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
+"""Outputs of attention and of the feed-forward part pass a norm before they are added to the residual stream."""
+IDEFICS_DECODER = Stage(entry="model.text_model", layers="model.text_model.layers", embedding="model.text_model")
+CHAMELEON_DECODER = Stage(entry="model", layers="model.layers", embedding="model.layers.0", config="")
+OPT_DECODER = Stage(
+    entry="language_model.model.decoder",
+    layers="language_model.model.decoder.layers",
+    mlp="fc2",
+    embedding="language_model.model.decoder",
+)
+KOSMOS_DECODER = Stage(
+    entry="text_model.model", layers="text_model.model.layers", mlp="ffn", embedding="text_model.model.layers.0"
+)
+MLLAMA_DECODER = Stage(
+    attention=AttentionSpec(layers="not crossing"),
+    cross=AttentionSpec(module="cross_attn", output="cross_attn", layers="crossing"),
+    embedding="model.language_model.layers.0",
+)
+"""Some layers have cross-attention to the image in place of self-attention."""
+
+# encoders and their decoders ---------------------------------------------------------------------
+
+T5_SELF_ATTENTION = AttentionSpec(module="layer.0.SelfAttention", output="layer.0.SelfAttention", mask="mask")
 T5_ENCODER = Stage(
     entry="",
     layers="language_model.encoder.block",
-    attention=T5_SELF,
+    attention=T5_SELF_ATTENTION,
     mlp="layer.1.DenseReluDense",
     embedding="language_model.encoder",
     causal=False,
@@ -44,24 +46,11 @@ T5_ENCODER = Stage(
 T5_DECODER = Stage(
     entry="language_model.decoder",
     layers="language_model.decoder.block",
-    attention=T5_SELF,
+    attention=T5_SELF_ATTENTION,
     cross=AttentionSpec(module="layer.1.EncDecAttention", output="layer.1.EncDecAttention", mask="mask"),
     mlp="layer.2.DenseReluDense",
     embedding="language_model.decoder.block.0",
     layer_count="num_decoder_layers",
-)
-OPT = Stage(
-    entry="language_model.model.decoder",
-    layers="language_model.model.decoder.layers",
-    mlp="fc2",
-    embedding="language_model.model.decoder",
-)
-INNER = Stage(entry="language_model.model", layers="language_model.model.layers", embedding="language_model.model")
-MLLAMA = replace(
-    PLAIN,
-    attention=AttentionSpec(layers="not crossing"),
-    cross=AttentionSpec(module="cross_attn", output="cross_attn", layers="crossing"),
-    embedding="model.language_model.layers.0",
 )
 BART_ENCODER = Stage(
     entry="",
@@ -81,9 +70,27 @@ BART_DECODER = Stage(
     layer_count="decoder_layers",
     head_count="decoder_attention_heads",
 )
-KOSMOS = Stage(
-    entry="text_model.model", layers="text_model.model.layers", mlp="ffn", embedding="text_model.model.layers.0"
+
+# stages between the vision tower and the language model --------------------------------------------
+
+QFORMER = Stage(
+    entry="",
+    layers="qformer.encoder.layer",
+    attention=AttentionSpec(module="attention.attention", output="attention.E_output.dense"),
+    cross=AttentionSpec(
+        module="crossattention.attention",
+        output="crossattention.E_output.dense",
+        mask="encoder_attention_mask",
+        layers="at intervals",
+    ),
+    mlp="output_query.dense",
+    embedding="qformer.encoder",
+    causal=False,
+    config="qformer_config",
+    keys="patches",
 )
+INSTRUCTBLIP_QFORMER = replace(QFORMER, text="qformer_input_ids")
+"""Its sequence is the learned queries, then the question's tokens."""
 KOSMOS_RESAMPLER = Stage(
     entry="",
     layers="image_to_text_projection",
@@ -95,7 +102,7 @@ KOSMOS_RESAMPLER = Stage(
     layer_count="",
     keys="patches and latents",
 )
-PERCEIVER = Stage(
+IDEFICS2_RESAMPLER = Stage(
     entry="",
     layers="model.connector.perceiver_resampler.layers",
     attention=AttentionSpec(layers="none"),

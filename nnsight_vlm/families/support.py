@@ -1,77 +1,128 @@
-"""What works in each family, from the rows of the table: `nnsight-vlm families` and docs/families.md."""
+"""What works in each family, from the family table: `nnsight-vlm families` and docs/families.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .columns import Family
 
-SITES = ("features", "embedding", "mlp")
-"""Sites that a family may lack; the others work."""
-COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "knockout": ("knockout", ()),
-    "patch": ("patch", SITES),
-    "ablate": ("ablate", SITES),
-    "heads": ("heads", ()),
-    "attention rows": ("attention", ()),
-    "grid": ("grid", ()),
-    "generate": ("generate", ("padded generation",)),
-    "several images": ("several images", ()),
-    "packed sweep": ("packed", ()),
-    "cached prefix": ("prefix", ()),
-    "image seen once": ("embedded", ()),
-    "sdpa": ("sdpa", ()),
-    "static cache": ("static cache", ()),
-}
-"""For each column of what works: what a row lacks where it does not, and what it may lack where most of it does."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+Limitation = Literal[
+    "features",  # site "features": writing and reading the projector's output
+    "embedding",  # site "embedding": writing and reading what enters the first layer
+    "mlp",  # site "mlp": writing and reading the output of the feed-forward part
+    "knockout",  # closing edges of attention
+    "patch",  # writing states of another run
+    "ablate",  # replacing states by zero, a mean or another prompt's
+    "heads",  # choosing heads
+    "attention",  # reading attention weights
+    "grid",  # finding the pixels of image tokens in the decoder
+    "generate",  # cached generation
+    "padded generation",  # cached generation of padded rows
+    "several images",  # more than one image in a prompt
+    "packed",  # several variants in one sequence, after a prefix that they share
+    "prefix",  # a kept cache of the prefix that variants share
+    "embedded",  # kept input embeddings in which the image is already encoded
+    "sdpa",  # loading with attn_implementation="sdpa"
+    "static cache",  # generation with cache_implementation="static"
+]
+"""What may not work in a family: a site, a function, or a way to run."""
+
+SITES: tuple[Limitation, ...] = ("features", "embedding", "mlp")
+"""The sites that may be missing in a family; the others are in all of them."""
 
 
-INSIDE = "positions are counted inside the model"
-STATE = "some layers carry a state through the sequence, which variants cannot share; they run as rows"
+class Column(NamedTuple):
+    """A column of the table of what works.
 
-
-def unsupported(row: Family) -> dict[str, str]:
-    """What does not work, and why: what the row says, and what follows from its layers."""
-    follows = {"packed": STATE} if row.decoder.attention.layers == "typed" else {}
-    follows |= {"prefix": row.limitations["packed"]} if "packed" in row.limitations else {}
-    follows |= {"embedded": INSIDE} if row.positions == "own" else {}
-    return {**follows, **row.limitations}
-
-
-def works(rows: Iterable[Family]) -> tuple[pd.DataFrame, list[str]]:
-    """One line a row, and the footnotes.
-
-    A cell says "yes"; "-" where the row says that it does not work. The numbers behind are footnotes.
+    Attributes:
+        main: the limitation of families in which none of it works.
+        parts: limitations of families in which a part of it does not work.
     """
-    notes: list[str] = []
-    return pd.DataFrame([_line(row, notes) for row in rows]), notes
+
+    main: Limitation
+    parts: tuple[Limitation, ...] = ()
 
 
-def _line(row: Family, notes: list[str]) -> dict[str, Any]:
-    said = {"family": row.name, "model type": row.model_type, "stages": ", ".join(row.stages)}
-    return said | {column: _cell(unsupported(row), column, *wanted, notes) for column, wanted in COLUMNS.items()}
+COLUMNS: dict[str, Column] = {
+    "knockout": Column("knockout"),
+    "patch": Column("patch", SITES),
+    "ablate": Column("ablate", SITES),
+    "heads": Column("heads"),
+    "attention weights": Column("attention"),
+    "grid": Column("grid"),
+    "generate": Column("generate", ("padded generation",)),
+    "several images": Column("several images"),
+    "packed sweep": Column("packed"),
+    "cached prefix": Column("prefix"),
+    "image encoded once": Column("embedded"),
+    "sdpa": Column("sdpa"),
+    "static cache": Column("static cache"),
+}
+"""The columns of the table of what works, by their headings."""
+
+COMPUTES_POSITIONS = "the model computes position ids itself and cannot be given any"
+CARRIES_STATE = (
+    "some layers carry a state through the sequence (recurrent or convolutional), so variants cannot share one; they "
+    "run as rows of a batch"
+)
 
 
-def _cell(limitations: dict[str, str], column: str, whole: str, parts: tuple[str, ...], notes: list[str]) -> str:
-    """Whether a column works, and the numbers of the footnotes."""
-    subjects = {whole: column} | {part: f'site "{part}"' if part in SITES else part for part in parts}
-    missing = [name for name in subjects if name in limitations]
-    numbers = [_number(f"no {subjects[name]}: {limitations[name]}", notes) for name in missing]
-    return " ".join(["-" if whole in missing else "yes", *(f"[{number}]" for number in numbers)])
+class Support(NamedTuple):
+    """What works in several families.
+
+    Attributes:
+        table: a line per family: "yes", or "-" for what does not work, followed by the numbers of footnotes.
+        footnotes: the reasons; the first has number 1.
+    """
+
+    table: pd.DataFrame
+    footnotes: list[str]
 
 
-def _number(note: str, notes: list[str]) -> int:
-    if note not in notes:
-        notes.append(note)
-    return notes.index(note) + 1
+def unsupported(family: Family) -> dict[Limitation, str]:
+    """What does not work in a family, and why: what its entry says, and what follows from its other columns."""
+    limits: dict[Limitation, str] = {}
+    if family.decoder.attention.layers == "typed":
+        limits["packed"] = CARRIES_STATE
+    if "packed" in family.limitations:
+        limits["prefix"] = family.limitations["packed"]
+    if family.positions == "own":
+        limits["embedded"] = COMPUTES_POSITIONS
+    return {**limits, **family.limitations}
 
 
-def markdown(rows: Iterable[Family]) -> str:
+def support(families: Iterable[Family]) -> Support:
+    """What works in these families, as a table with footnotes."""
+    import pandas as pd
+
+    footnotes: list[str] = []
+    return Support(pd.DataFrame([_line(family, footnotes) for family in families]), footnotes)
+
+
+def _line(family: Family, footnotes: list[str]) -> dict[str, Any]:
+    """The line of one family; footnotes that are new are added to the list."""
+    limits = unsupported(family)
+    cells = {heading: _cell(heading, column, limits, footnotes) for heading, column in COLUMNS.items()}
+    return {"family": family.name, "model type": family.model_type, "stages": ", ".join(family.stages), **cells}
+
+
+def _cell(heading: str, column: Column, limits: dict[Limitation, str], footnotes: list[str]) -> str:
+    """Whether a column works, and the numbers of the footnotes that say what does not."""
+    subjects: dict[Limitation, str] = {column.main: heading}
+    subjects |= {part: f'site "{part}"' if part in SITES else part for part in column.parts}
+    missing = [f"{subject} not supported: {limits[name]}" for name, subject in subjects.items() if name in limits]
+    footnotes += [note for note in missing if note not in footnotes]
+    works = "-" if column.main in limits else "yes"
+    return " ".join([works, *(f"[{footnotes.index(note) + 1}]" for note in missing)])
+
+
+def markdown(families: Iterable[Family]) -> str:
     """The table and its footnotes as docs/families.md has them."""
-    table, notes = works(rows)
+    table, footnotes = support(families)
     lines = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)]
-    told = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*told, "", *(f"[{number}] {note}  " for number, note in enumerate(notes, 1))])
+    table_lines = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([*table_lines, "", *(f"[{number}] {note}  " for number, note in enumerate(footnotes, 1))])

@@ -1,8 +1,9 @@
-"""The table: one row per family.
+"""The family table: one entry per family.
 
-Every row was established by running a tiny model of the family, and is held to it by `tests/test_families.py`.
-transformers' own accessors do not answer for all of them: `get_decoder` gives a whole language model in BLIP-2,
-Kosmos-2 and Llama 4, and no accessor names what attention adds, or the module whose output enters the decoder.
+Every entry was established by running a tiny model of the family, and `tests/test_families.py` tests it on one.
+transformers' own accessors do not answer for all families: `get_decoder` returns a complete language model in BLIP-2,
+Kosmos-2 and Llama 4, and no accessor names the modules whose outputs attention and the feed-forward part add, or the
+module whose input enters the first layer.
 """
 
 from __future__ import annotations
@@ -14,46 +15,64 @@ from .columns import AttentionSpec, Family, Stage
 from .stages import (
     BART_DECODER,
     BART_ENCODER,
-    CHAMELEON,
-    INNER,
-    INSTRUCTED,
-    KOSMOS,
+    CAUSAL_LM_DECODER,
+    CHAMELEON_DECODER,
+    GEMMA_DECODER,
+    IDEFICS2_RESAMPLER,
+    IDEFICS_DECODER,
+    INSTRUCTBLIP_QFORMER,
+    KOSMOS_DECODER,
     KOSMOS_RESAMPLER,
-    MLLAMA,
-    NORMED,
-    OPT,
-    PERCEIVER,
+    MLLAMA_DECODER,
+    OPT_DECODER,
     QFORMER,
     T5_DECODER,
     T5_ENCODER,
-    TEXT_MODEL,
 )
 
-# why something cannot work -----------------------------------------------------------------------
+# why something does not work in several families: `Family.limitations` --------------------------------
 
-CODEBOOK = 'image tokens are words of a codebook; write site="residual"'
-TWO_CALLS = 'the projector also runs on the text; write site="embedding"'
+CODEBOOK_TOKENS = (
+    'image tokens are entries of a codebook with embeddings like words, so there is no projector; write site="residual"'
+)
+PROJECTOR_ALSO_RUNS_ON_TEXT = (
+    'the projector also runs on text tokens, so its output is not the image features alone; write site="embedding"'
+)
+QFORMER_QUERIES = (
+    "image tokens are the Q-Former's learned queries, each of which reads the whole picture; for the patches that they "
+    'read, write prompt.grid(0, stage="qformer")'
+)
+RESAMPLER_LATENTS = (
+    "image tokens are the resampler's latents, each of which reads the whole picture; for the patches that they read, "
+    'write prompt.grid(0, stage="resampler")'
+)
+ONE_IMAGE_PER_TEXT = "the processor takes one image per text"
+COMPUTES_POSITIONS = (
+    "the model computes position ids itself, so variants cannot be given those that continue a shared prefix"
+)
+PROMPT_IN_ENCODER = (
+    "the prompt is the encoder's input, and the decoder computes position ids itself, so the decoder has no prefix for "
+    "variants to share"
+)
+TOKEN_IDS_IN_EVERY_LAYER = (
+    "every layer also takes an embedding of its own for each token id, which is lost if only input embeddings are given"
+)
+FORWARD_NEEDS_PIXELS = "the model's forward does not run without pixel_values"
+PROMPT_IS_ONE_BLOCK = (
+    "all tokens of the prompt attend to each other in both directions, so none is the same in all variants"
+)
+STATIC_CACHE_FAILS = "transformers itself fails with a static cache, with or without interventions"
 
-QUERIES = 'they are latent queries; their patches are prompt.grid(0, stage="qformer")'
-LATENTS = 'they are latents; their patches are prompt.grid(0, stage="resampler")'
-ONE_IMAGE = "its processor takes one image a text"
-INSIDE = "positions are counted inside the model, so copies cannot be given theirs"
-TWO_AXES = "the encoder's tokens are shared anyway; the decoder counts positions inside the model"
-
-PER_LAYER = "layers are handed something of every token's id besides"
-NEEDS_PIXELS = "its forward takes no text without pixels"
-ONE_BLOCK = "the prompt is one block, in which every token sees all others"
-
-TRIED = {
+TESTED_DECODERS = {
     "text_config.model_type": (
         "llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "phi3", "starcoder2", "mixtral", "qwen2_moe", "qwen3_moe",
         "smollm3", "ministral", "ministral3", "olmo", "cohere", "cohere2", "glm", "helium", "hunyuan_v1_dense",
         "ernie4_5", "arcee", "seed_oss", "nemotron",
     )
 }  # fmt: skip
-"""Decoders in whose layers `self_attn` and `mlp` add exactly what they give, for families that take any."""
+"""For families that take any decoder: those whose layers add the outputs of `self_attn` and `mlp` unchanged."""
 
-# what relatives have in common ---------------------------------------------------------------------
+# columns that related families share --------------------------------------------------------------------
 
 QWEN: dict[str, Any] = {
     "projector": "model.visual.merger",
@@ -68,12 +87,12 @@ PALIGEMMA: dict[str, Any] = {
     "blocks": "prompt",
     "writes_image": True,
     "needs": ("token_type_ids",),
-    "grown": {"token_type_ids": 1},
+    "new_token_values": {"token_type_ids": 1},
     "assumes": {"text_config.use_bidirectional_attention": (True,)},
 }
 GEMMA4: dict[str, Any] = {
     "model_type": "gemma4",
-    "stages": {"decoder": NORMED},
+    "stages": {"decoder": GEMMA_DECODER},
     "projector": "model.embed_vision",
     "grid": "pooled",
     "inputs": {"pixel_values": "image", "image_position_ids": "image"},
@@ -81,71 +100,74 @@ GEMMA4: dict[str, Any] = {
     "assumes": {"text_config.enable_moe_block": (False,)},
 }
 IDEFICS3: dict[str, Any] = {
-    "stages": {"decoder": TEXT_MODEL},
+    "stages": {"decoder": IDEFICS_DECODER},
     "projector": "model.connector",
-    "grid": "rows then whole",
+    "grid": "tile rows then whole picture",
     "inputs": {"pixel_values": "row", "pixel_attention_mask": "row"},
-    "assumes": TRIED,
+    "assumes": TESTED_DECODERS,
 }
-SIZED: dict[str, Any] = {"grid": "sized", "inputs": {"pixel_values": "image", "image_sizes": "image"}}
+SIZED_IMAGES: dict[str, Any] = {"grid": "sized", "inputs": {"pixel_values": "image", "image_sizes": "image"}}
 BLIP: dict[str, Any] = {
     "projector": "language_projection",
     "projector_after": "qformer",
     "grid": "queries",
     "writes_image": True,
     "limitations": {
-        "grid": QUERIES,
-        "several images": ONE_IMAGE,
-        "prefix": NEEDS_PIXELS,
-        "embedded": NEEDS_PIXELS,
+        "grid": QFORMER_QUERIES,
+        "several images": ONE_IMAGE_PER_TEXT,
+        "prefix": FORWARD_NEEDS_PIXELS,
+        "embedded": FORWARD_NEEDS_PIXELS,
     },
 }
-INSTRUCTED_INPUTS = {"pixel_values": "image", "qformer_input_ids": "row", "qformer_attention_mask": "row"}
+INSTRUCTBLIP_INPUTS = {"pixel_values": "image", "qformer_input_ids": "row", "qformer_attention_mask": "row"}
 INSTRUCTBLIP: dict[str, Any] = {
     **BLIP,
     "model_type": "instructblip",
-    "inputs": INSTRUCTED_INPUTS,
+    "inputs": INSTRUCTBLIP_INPUTS,
     "needs": ("qformer_input_ids", "qformer_attention_mask"),
 }
-TRANSLATES: dict[str, Any] = {
+ENCODER_DECODER: dict[str, Any] = {
     "tokens": "decoder_input_ids",
     "image_at": "encoder",
     "positions": "own",
-    "limitations": {"grid": QUERIES, "several images": ONE_IMAGE, "packed": TWO_AXES},
+    "limitations": {"grid": QFORMER_QUERIES, "several images": ONE_IMAGE_PER_TEXT, "packed": PROMPT_IN_ENCODER},
 }
-"""A decoder with an encoder of its own, behind a Q-Former."""
+"""An encoder reads image and question, and a decoder with cross-attention to it writes the answer."""
 
-ROWS = (
+_TABLE = (
     Family(
         model_type="llava",
-        assumes={**TRIED, "vision_feature_select_strategy": ("default", "full")},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default", "full")},
     ),
     Family(
         model_type="llava",
         name="llava-pixtral",
         when={"vision_config.model_type": "pixtral"},
-        **SIZED,
-        assumes={**TRIED, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
+        **SIZED_IMAGES,
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
     ),
     Family(
         model_type="llava_next",
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image"},
-        assumes={**TRIED, "vision_feature_select_strategy": ("default",)},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="llava_onevision",
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "image"},
-        assumes={**TRIED, "vision_feature_select_strategy": ("full",)},
-        limitations={"features": 'a token of a large picture is a mixture of several features; write site="embedding"'},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",)},
+        limitations={
+            "features": "where a picture is shrunk, each token is interpolated from several image features; "
+            'write site="embedding"'
+        },
     ),
-    Family(model_type="vipllava", assumes=TRIED),
+    Family(model_type="vipllava", assumes=TESTED_DECODERS),
     Family(
         model_type="internvl",
         grid="tiles by run",
         inputs={"pixel_values": "piece"},
-        assumes={**TRIED, "downsample_ratio": (0.5,), "vision_feature_select_strategy": ("default",)},
+        assumes={**TESTED_DECODERS, "downsample_ratio": (0.5,), "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="qwen2_vl",
@@ -159,9 +181,9 @@ ROWS = (
         model_type="qwen3_vl",
         **QWEN,
         limitations={
-            "features": "the image enters the first layers again (DeepStack), so a write at the projector alone leaves "
-            'it in; write site="residual" in a layer behind them',
-            "embedded": "the image enters the first layers again (DeepStack)",
+            "features": "image features are also added to the first layers' output (DeepStack), so they remain after a "
+            'write at the projector; write site="residual" in a later layer',
+            "embedded": "image features are also added to the first layers' output (DeepStack)",
         },
     ),
     Family(
@@ -177,22 +199,22 @@ ROWS = (
     Family(
         **PALIGEMMA,
         when={"text_config.model_type": "gemma"},
-        limitations={"packed": ONE_BLOCK},
+        limitations={"packed": PROMPT_IS_ONE_BLOCK},
     ),
     Family(
         **PALIGEMMA,
         name="paligemma2",
         when={"text_config.model_type": "gemma2"},
-        stages={"decoder": NORMED},
+        stages={"decoder": GEMMA_DECODER},
         limitations={
-            "packed": ONE_BLOCK,
-            "sdpa": "its scores are soft-capped, which transformers' sdpa cannot do",
-            "static cache": "transformers fails itself",
+            "packed": PROMPT_IS_ONE_BLOCK,
+            "sdpa": "attention scores are soft-capped, which transformers' sdpa does not do",
+            "static cache": STATIC_CACHE_FAILS,
         },
     ),
     Family(
         model_type="gemma3",
-        stages={"decoder": NORMED},
+        stages={"decoder": GEMMA_DECODER},
         grid="pan and scan",
         blocks="images",
         inputs={"pixel_values": "piece"},
@@ -201,11 +223,11 @@ ROWS = (
     ),
     Family(
         model_type="gemma3n",
-        stages={"decoder": replace(NORMED, streams="altup_num_inputs")},
+        stages={"decoder": replace(GEMMA_DECODER, streams="altup_num_inputs")},
         projector="model.embed_vision",
         grid="soft tokens",
         assumes={"text_config.altup_active_idx": (0,)},
-        limitations={"features": TWO_CALLS, "embedded": PER_LAYER},
+        limitations={"features": PROJECTOR_ALSO_RUNS_ON_TEXT, "embedded": TOKEN_IDS_IN_EVERY_LAYER},
     ),
     Family(
         **GEMMA4,
@@ -218,40 +240,50 @@ ROWS = (
         **GEMMA4,
         name="gemma4-causal",
         when={"text_config.use_bidirectional_attention": None},
-        limitations={"embedded": PER_LAYER},
+        limitations={"embedded": TOKEN_IDS_IN_EVERY_LAYER},
     ),
     Family(**IDEFICS3, model_type="idefics3"),
     Family(**IDEFICS3, model_type="smolvlm"),
     Family(
         model_type="idefics2",
-        stages={"resampler": PERCEIVER, "decoder": TEXT_MODEL},
+        stages={"resampler": IDEFICS2_RESAMPLER, "decoder": IDEFICS_DECODER},
         projector="model.connector",
         projector_after="resampler",
         grid="crop latents",
         inputs={"pixel_values": "row", "pixel_attention_mask": "row"},
         needs=("pixel_attention_mask",),
-        limitations={"grid": LATENTS},
-        assumes=TRIED,
+        limitations={"grid": RESAMPLER_LATENTS},
+        assumes=TESTED_DECODERS,
     ),
-    Family(**SIZED, model_type="mistral3", assumes=TRIED),
+    Family(**SIZED_IMAGES, model_type="mistral3", assumes=TESTED_DECODERS),
     Family(
-        **SIZED,
+        **SIZED_IMAGES,
         model_type="lighton_ocr",
         projector="model.vision_projection",
         assumes={"text_config.model_type": ("qwen3",)},
     ),
-    Family(model_type="aya_vision", grid="rows then thumbnail", inputs={"pixel_values": "piece"}, assumes=TRIED),
-    Family(model_type="cohere2_vision", grid="rows then thumbnail", inputs={"pixel_values": "piece"}, assumes=TRIED),
+    Family(
+        model_type="aya_vision",
+        grid="tile rows then thumbnail",
+        inputs={"pixel_values": "piece"},
+        assumes=TESTED_DECODERS,
+    ),
+    Family(
+        model_type="cohere2_vision",
+        grid="tile rows then thumbnail",
+        inputs={"pixel_values": "piece"},
+        assumes=TESTED_DECODERS,
+    ),
     Family(
         **BLIP,
         model_type="blip-2",
         name="blip-2-opt",
         when={"use_decoder_only_language_model": True},
-        stages={"qformer": QFORMER, "decoder": OPT},
+        stages={"qformer": QFORMER, "decoder": OPT_DECODER},
         assumes={"text_config.model_type": ("opt",), "qformer_config.use_qformer_text_input": (False,)},
     ),
     Family(
-        **{**BLIP, **TRANSLATES},
+        **{**BLIP, **ENCODER_DECODER},
         model_type="blip-2",
         name="blip-2-t5",
         when={"use_decoder_only_language_model": False},
@@ -263,50 +295,50 @@ ROWS = (
         **INSTRUCTBLIP,
         name="instructblip-llama",
         when={"use_decoder_only_language_model": True},
-        stages={"qformer": INSTRUCTED, "decoder": INNER},
+        stages={"qformer": INSTRUCTBLIP_QFORMER, "decoder": CAUSAL_LM_DECODER},
         assumes={"text_config.model_type": ("llama",)},
     ),
     Family(
-        **{**INSTRUCTBLIP, **TRANSLATES},
+        **{**INSTRUCTBLIP, **ENCODER_DECODER},
         name="instructblip-t5",
         when={"use_decoder_only_language_model": False},
-        stages={"qformer": INSTRUCTED, "encoder": T5_ENCODER, "decoder": T5_DECODER},
+        stages={"qformer": INSTRUCTBLIP_QFORMER, "encoder": T5_ENCODER, "decoder": T5_DECODER},
         logits_to_keep=False,
         assumes={"text_config.model_type": ("t5",)},
     ),
     Family(
         model_type="mllama",
-        stages={"decoder": MLLAMA},
-        grid="tile keys",
+        stages={"decoder": MLLAMA_DECODER},
+        grid="cross-attention tiles",
         image_at="cross",
         inputs={"pixel_values": "row", "aspect_ratio_ids": "row", "aspect_ratio_mask": "row"},
         needs=("cross_attention_mask",),
-        limitations={"embedded": "the image does not enter with the text"},
+        limitations={"embedded": "the decoder reads the image through cross-attention, not from its input embeddings"},
     ),
     Family(
         model_type="florence2",
         stages={"encoder": BART_ENCODER, "decoder": BART_DECODER},
-        **{**TRANSLATES, "limitations": {"several images": ONE_IMAGE, "packed": TWO_AXES}},
+        **{**ENCODER_DECODER, "limitations": {"several images": ONE_IMAGE_PER_TEXT, "packed": PROMPT_IN_ENCODER}},
         grid="pooled square",
         writes_image=True,
         assumes={"text_config.model_type": ("bart",)},
     ),
     Family(
         model_type="kosmos-2",
-        stages={"resampler": KOSMOS_RESAMPLER, "decoder": KOSMOS},
+        stages={"resampler": KOSMOS_RESAMPLER, "decoder": KOSMOS_DECODER},
         projector="image_to_text_projection",
         projector_after="resampler",
         grid="masked latents",
-        marker="image_embeds_position_mask",
+        image_mask="image_embeds_position_mask",
         writes_image=True,
         positions="own",
         assumes={"text_config.add_cross_attention": (False,)},
         limitations={
-            "grid": LATENTS,
-            "several images": ONE_IMAGE,
-            "packed": INSIDE,
-            "static cache": "transformers fails itself",
-            "padded generation": "transformers counts padding into the positions of decoded tokens",
+            "grid": RESAMPLER_LATENTS,
+            "several images": ONE_IMAGE_PER_TEXT,
+            "packed": COMPUTES_POSITIONS,
+            "static cache": STATIC_CACHE_FAILS,
+            "padded generation": "transformers counts padding in the position ids of generated tokens",
         },
     ),
     Family(
@@ -315,33 +347,33 @@ ROWS = (
         inputs={"pixel_values": "piece", "pixel_mask": "piece"},
         needs=("pixel_mask",),
         limitations={
-            "grid": "they are latents, and the projector that makes them hides which patches they read "
-            "(torch.nn.MultiheadAttention)"
+            "grid": "image tokens are latents, each of which reads the whole picture, and the projector does not "
+            "expose its attention to patches (torch.nn.MultiheadAttention)"
         },
     ),
     Family(
         model_type="llama4",
-        stages={"decoder": replace(INNER, mlp="feed_forward")},
+        stages={"decoder": replace(CAUSAL_LM_DECODER, mlp="feed_forward")},
         projector="multi_modal_projector",
         grid="shuffled tiles",
         inputs={"pixel_values": "piece"},
     ),
-    Family(model_type="deepseek_vl", projector="model.aligner", assumes=TRIED),
-    Family(model_type="janus", projector="model.aligner", assumes=TRIED),
+    Family(model_type="deepseek_vl", projector="model.aligner", assumes=TESTED_DECODERS),
+    Family(model_type="janus", projector="model.aligner", assumes=TESTED_DECODERS),
     Family(
         model_type="fuyu",
         projector="model.vision_embed_tokens",
-        grid="broken rows",
+        grid="rows with breaks",
         writes_image=True,
         inputs={"image_patches": "piece"},
-        limitations={"several images": ONE_IMAGE},
+        limitations={"several images": ONE_IMAGE_PER_TEXT},
     ),
     Family(
         model_type="chameleon",
         when={"swin_norm": False},
-        stages={"decoder": CHAMELEON},
+        stages={"decoder": CHAMELEON_DECODER},
         projector=None,
-        limitations={"features": CODEBOOK},
+        limitations={"features": CODEBOOK_TOKENS},
     ),
     Family(
         model_type="chameleon",
@@ -349,33 +381,34 @@ ROWS = (
         when={"swin_norm": True},
         stages={
             "decoder": replace(
-                CHAMELEON, attention=AttentionSpec(output="input_layernorm"), mlp="post_attention_layernorm"
+                CHAMELEON_DECODER, attention=AttentionSpec(output="input_layernorm"), mlp="post_attention_layernorm"
             )
         },
         projector=None,
-        limitations={"features": CODEBOOK},
+        limitations={"features": CODEBOOK_TOKENS},
     ),
-    Family(model_type="got_ocr2", grid="tiles by run", inputs={"pixel_values": "piece"}, assumes=TRIED),
+    Family(model_type="got_ocr2", grid="tiles by run", inputs={"pixel_values": "piece"}, assumes=TESTED_DECODERS),
     Family(
         model_type="ovis2",
         projector="model.visual_embeddings_table",
         grid="tiles by mark",
         inputs={"pixel_values": "piece"},
-        assumes={**TRIED, "vision_config.tokenize_function": ("softmax",)},
-        limitations={"prefix": "the tower makes the token behind an image too"},
+        assumes={**TESTED_DECODERS, "vision_config.tokenize_function": ("softmax",)},
+        limitations={"prefix": "the vision tower also computes the embedding of the token after each image"},
     ),
     Family(
         model_type="lfm2_vl",
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"), mlp="feed_forward")},
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
-        limitations={"features": 'the projector runs once for every tile; write site="embedding"'},
+        limitations={"features": 'the projector runs once per tile; write site="embedding"'},
     ),
     Family(
         model_type="fast_vlm",
-        assumes={**TRIED, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
     ),
-    Family(model_type="perception_lm", grid="equal tiles", assumes=TRIED),
+    Family(model_type="perception_lm", grid="equal tiles", assumes=TESTED_DECODERS),
 )
 
-FAMILIES: dict[str, Family] = {row.name: row for row in ROWS}
+FAMILIES: dict[str, Family] = {family.name: family for family in _TABLE}
+"""The families, by name."""

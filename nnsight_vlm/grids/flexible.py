@@ -1,8 +1,8 @@
-"""Layouts of families that keep the picture's shape: the grid of patches is written in the encoding.
+"""Layouts of families that keep the picture's shape: the encoding says how many patches a picture has each way.
 
 `merged` reads `image_grid_thw` (Qwen-VL, GLM-V), `shaped` reads `spatial_shapes` (LFM2-VL: tiles and a thumbnail),
-`pooled` reads `image_position_ids` (Gemma4). In all of them, the tokens of a tile go row by row. The functions
-`*_crops` put the processed pictures together again, which these families cut into flat patches.
+`pooled` reads `image_position_ids` (Gemma 4). In all of them, the tokens of a tile go row by row. These families'
+processors return flat patches, from which `*_tile` and `*_tiles` put the processed pictures together again.
 """
 
 from __future__ import annotations
@@ -14,64 +14,66 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from transformers.vision_utils import get_vision_window_index
 
 from ..errors import SpecError
-from ..families import view_of
-from .cells import Cells, Shape, in_order
-from .tokens import check_total, counts, marked
+from ..families import ModelView
+from .cells import Cells, GridShape, in_order
+from .tokens import Inputs, check_total, counts, marked
 
 
-def merged(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """`image_grid_thw` counts patches; `spatial_merge_size` of them each way are one token."""
-    vision = view_of(model).config.vision_config
-    side = vision.spatial_merge_size
-    grids = _rows_of(inputs, "image_grid_thw")
+def merged(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """`image_grid_thw` counts patches; `spatial_merge_size` of them each way make one token."""
+    merge = view.config.vision_config.spatial_merge_size
     images = [
-        in_order([(high // side, wide // side)] * frames, patches=frames * high * wide) for frames, high, wide in grids
+        in_order([GridShape(rows // merge, columns // merge)] * frames, patches=frames * rows * columns)
+        for frames, rows, columns in _table(inputs, "image_grid_thw")
     ]
-    return _counted(images, model, inputs)
+    return _checked(images, view, inputs)
 
 
-def merged_windows(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """The same where the merger works window by window: its output is put into the order of the tokens later."""
-    vision = view_of(model).config.vision_config
+def merged_windows(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """As `merged`, where the projector's output goes window by window and is put in the tokens' order afterwards."""
+    from transformers.vision_utils import get_vision_window_index
+
+    vision = view.config.vision_config
     sizes = vision.spatial_merge_size, vision.window_size, vision.patch_size
     grids = torch.as_tensor(inputs.get("image_grid_thw", torch.zeros(0, 3, dtype=torch.long)))
     orders = [get_vision_window_index(grid[None], *sizes)[0].argsort().cpu().numpy() for grid in grids]
-    images = merged(model, inputs)
+    images = merged(view, inputs)
     return [replace(image, sources=order, features=len(order)) for image, order in zip(images, orders, strict=True)]
 
 
-def shaped(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """`spatial_shapes` has the patches of each tile, all images end to end; `downsample_factor` each way are one token.
+def shaped(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """`spatial_shapes` has the patches of all images' tiles; `downsample_factor` of them each way make one token.
 
     Raises:
-        SpecError: tiles that the tokens do not share out among the images.
+        SpecError: the tokens of an image are not those of whole tiles.
     """
-    side = view_of(model).config.downsample_factor
-    shapes = [(high // side, wide // side) for high, wide in _rows_of(inputs, "spatial_shapes")]
-    lengths = [len(positions) for positions in _image_runs(model, inputs, len(shapes))]
-    return _counted([in_order(tiles) for tiles in _shared_out(shapes, lengths)], model, inputs)
+    factor = view.config.downsample_factor
+    shapes = [GridShape(rows // factor, columns // factor) for rows, columns in _table(inputs, "spatial_shapes")]
+    lengths = _tokens_per_image(view, inputs, len(shapes))
+    return _checked([in_order(tiles) for tiles in _tiles_per_image(shapes, lengths)], view, inputs)
 
 
-def pooled(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """`image_position_ids` are each patch's column and row, -1 for padding; `pooling_kernel_size` each way are one."""
-    side = view_of(model).config.vision_config.pooling_kernel_size
-    sizes = _extents(inputs.get("image_position_ids"))
-    return _counted([in_order([(high // side, wide // side)]) for high, wide in sizes], model, inputs)
+def pooled(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """`image_position_ids` has each patch's column and row; `pooling_kernel_size` of them each way make one token."""
+    kernel = view.config.vision_config.pooling_kernel_size
+    patches = _patch_grids(inputs.get("image_position_ids"))
+    return _checked(
+        [in_order([GridShape(rows // kernel, columns // kernel)]) for rows, columns in patches], view, inputs
+    )
 
 
-def merged_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
-    """One tile from patches in the order of the merger, each repeated for the frames that a still picture is made."""
-    vision = view_of(model).config.vision_config
+def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The picture from its patches, which go merged token by merged token. Each is there once for every frame."""
+    vision = view.config.vision_config
     merge, frames, side = vision.spatial_merge_size, vision.temporal_patch_size, vision.patch_size
-    patches = torch.as_tensor(seen["pixel_values"])
-    _, high, wide = _rows_of(seen, "image_grid_thw")[0]
-    tile: torch.Tensor = rearrange(
-        patches[: high * wide],
+    patches = torch.as_tensor(processed_inputs["pixel_values"])
+    _, rows, columns = _table(processed_inputs, "image_grid_thw")[0]
+    by_frame: torch.Tensor = rearrange(
+        patches[: rows * columns],
         "(row column down across) (c t y x) -> t c (row down y) (column across x)",
-        row=high // merge,
+        row=rows // merge,
         down=merge,
         across=merge,
         t=frames,
@@ -79,89 +81,110 @@ def merged_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
         x=side,
         c=3,
     )
-    return [tile[0]]
+    return [by_frame[0]]
 
 
-def shaped_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
-    """Tiles from padded patches, row by row; the thumbnail is the last."""
-    return _unpatched(model, seen, _rows_of(seen, "spatial_shapes"))
+def shaped_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tiles from their patches; the thumbnail is the last."""
+    return _from_patches(
+        view, processed_inputs, [GridShape(*shape) for shape in _table(processed_inputs, "spatial_shapes")]
+    )
 
 
-def pooled_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
-    """One tile from padded patches, row by row."""
-    return _unpatched(model, seen, _extents(torch.as_tensor(seen["image_position_ids"])))
+def pooled_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The picture from its patches."""
+    shapes = _patch_grids(torch.as_tensor(processed_inputs["image_position_ids"]))
+    return _from_patches(view, processed_inputs, shapes)
 
 
-def _unpatched(model: Any, seen: Mapping[str, Any], shapes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """`[c, height, width]` of each tile's patches, padding left out; a patch's numbers go row, column, colour."""
-    side = view_of(model).config.vision_config.patch_size
+def _from_patches(
+    view: ModelView, processed_inputs: Mapping[str, Any], shapes: Sequence[GridShape]
+) -> list[torch.Tensor]:
+    """`[channel, height, width]` of each tile from `[tile, patch, (y x channel)]`, padding left out."""
+    side = view.config.vision_config.patch_size
     return [
-        rearrange(tile[: high * wide], "(row column) (y x c) -> c (row y) (column x)", row=high, y=side, x=side)
-        for tile, (high, wide) in zip(torch.as_tensor(seen["pixel_values"]), shapes, strict=True)
+        rearrange(
+            tile[: shape.rows * shape.columns],
+            "(row column) (y x c) -> c (row y) (column x)",
+            row=shape.rows,
+            y=side,
+            x=side,
+        )
+        for tile, shape in zip(torch.as_tensor(processed_inputs["pixel_values"]), shapes, strict=True)
     ]
 
 
-def _rows_of(inputs: Mapping[str, Any], name: str) -> list[list[int]]:
-    """The rows of a small table of the encoding; none if there is no image."""
-    found = inputs.get(name)
-    return [] if found is None else [[int(number) for number in row] for row in torch.as_tensor(found).tolist()]
+def _table(inputs: Mapping[str, Any], name: str) -> list[list[int]]:
+    """A two-dimensional input as lists; empty if there is no image."""
+    values = inputs.get(name)
+    return [] if values is None else [[int(number) for number in line] for line in torch.as_tensor(values).tolist()]
 
 
-def _extents(positions: torch.Tensor | None) -> list[Shape]:
-    """`(rows, columns)` of patches of each image, from `[image, patch, (x, y)]`."""
+def _patch_grids(positions: torch.Tensor | None) -> list[GridShape]:
+    """The size of each image in patches, from `[image, patch, (x, y)]` with -1 for padding."""
     if positions is None:
         return []
-    wide, high = (positions.amax(dim=1) + 1).unbind(-1)
-    return list(zip(high.tolist(), wide.tolist(), strict=True))
+    columns, rows = (positions.amax(dim=1) + 1).unbind(-1)
+    return [GridShape(*size) for size in zip(rows.tolist(), columns.tolist(), strict=True)]
 
 
-def _counted(images: list[Cells], model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """The same images, if their tokens are as many as there are."""
-    check_total([len(image.places) for image in images], sum(counts(model, inputs)))
+def _checked(images: list[Cells], view: ModelView, inputs: Inputs) -> list[Cells]:
+    """The images, if they have as many tokens as the encoding."""
+    check_total([len(image.places) for image in images], sum(counts(view, inputs)))
     return images
 
 
-def _image_runs(model: Any, inputs: Mapping[str, Any], tiles: int) -> list[list[int]]:
-    """Positions of each image's tokens, rows in order: a new image begins at the opening marker, if there are any."""
-    opening = getattr(model.processor, "image_start_token", None)
-    if opening is None and tiles > 1:
+def _tokens_per_image(view: ModelView, inputs: Inputs, tiles: int) -> list[int]:
+    """How many tokens each image has, images in order. A marker token opens each image, where the family has one."""
+    marker = getattr(view.processor, "image_start_token", None)
+    if marker is None and tiles > 1:
         raise SpecError(
-            "the tiles of all images lie end to end, and the marker tokens around an image tell which are whose; "
-            "they are known from the processor: nv.load(model, processor=...)"
+            "the inputs list the tiles of all images one after the other, and only the processor knows the marker that "
+            "opens an image; write nv.load(model, processor=...)"
         )
-    start = None if opening is None else model.processor.tokenizer.convert_tokens_to_ids(opening)
-    found: list[list[int]] = []
-    for line, there in zip(inputs["input_ids"].tolist(), marked(model, inputs).tolist(), strict=True):
-        found.extend(_split(line, there, start))
-    return found
+    marker_id = None if view.processor is None or marker is None else _token_id(view.processor, marker)
+    lengths: list[int] = []
+    for tokens, image in zip(inputs["input_ids"].tolist(), marked(view, inputs).tolist(), strict=True):
+        lengths.extend(_lengths(tokens, image, marker_id))
+    return lengths
 
 
-def _split(line: Sequence[int], there: Sequence[bool], start: int | None) -> Iterator[list[int]]:
-    """The image tokens of one row, cut at markers; where the row has none, at everything that is no image token."""
-    bounded = start in line
-    current: list[int] = []
-    for position, (token, image) in enumerate(zip(line, there, strict=True)):
-        ends = token == start if bounded else not image
-        if ends and current:
-            yield current
-            current = []
-        if image:
-            current.append(position)
-    if current:
-        yield current
+def _token_id(processor: Any, token: str) -> int:
+    return int(processor.tokenizer.convert_tokens_to_ids(token))
 
 
-def _shared_out(shapes: Sequence[Shape], lengths: Sequence[int]) -> list[list[Shape]]:
-    """The tiles of each image: as many in a row as fill its tokens."""
-    rest = list(shapes)
-    images: list[list[Shape]] = []
+def _lengths(tokens: Sequence[int], image: Sequence[bool], marker: int | None) -> Iterator[int]:
+    """How many tokens each image of a row has: images begin at markers, or in a row without markers at each run."""
+    has_marker = marker in tokens
+    length = 0
+    for token, is_image in zip(tokens, image, strict=True):
+        ends = token == marker if has_marker else not is_image
+        if ends and length:
+            yield length
+            length = 0
+        length += is_image
+    if length:
+        yield length
+
+
+def _tiles_per_image(shapes: Sequence[GridShape], lengths: Sequence[int]) -> list[list[GridShape]]:
+    """The tiles of each image: the next tiles that have as many tokens together."""
+    remaining = list(shapes)
+    images: list[list[GridShape]] = []
     for length in lengths:
-        ends = np.cumsum([high * wide for high, wide in rest])
-        taken = int(np.searchsorted(ends, length)) + 1
-        if taken > len(rest) or ends[taken - 1] != length:
-            raise SpecError(f"tiles of {list(shapes)} tokens do not fill images of {list(lengths)} tokens")
-        images.append(rest[:taken])
-        rest = rest[taken:]
-    if rest:
-        raise SpecError(f"{len(rest)} of the tiles {list(shapes)} belong to no image; there are {len(images)} image(s)")
+        ends = np.cumsum([shape.rows * shape.columns for shape in remaining])
+        count = int(np.searchsorted(ends, length)) + 1
+        if count > len(remaining) or ends[count - 1] != length:
+            raise SpecError(
+                f"images of {', '.join(map(str, lengths))} tokens are not made up of tiles of "
+                f"{', '.join(f'{shape.rows} x {shape.columns}' for shape in shapes)} tokens; give the encoding as this "
+                "model's processor returned it, without cutting it"
+            )
+        images.append(remaining[:count])
+        remaining = remaining[count:]
+    if remaining:
+        raise SpecError(
+            f"spatial_shapes has {len(shapes)} tiles, of which {len(remaining)} have no tokens: input_ids have tokens "
+            f"of {len(images)} image(s); both must come from one call of the processor"
+        )
     return images

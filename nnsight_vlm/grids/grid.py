@@ -1,31 +1,47 @@
-"""Grids: the image tokens of one image, and the pixels each of them saw."""
+"""Grids: the image tokens of one image, and the pixels that each of them saw."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..errors import SpecError
+from .cells import GridShape
 
 Box = tuple[float, float, float, float]
+"""`(x0, y0, x1, y1)` in pixels."""
+
+
+class PixelSlices(NamedTuple):
+    """A box of an image as an index of `[height, width]` arrays."""
+
+    rows: slice
+    columns: slice
+
+
+class TileDrawing(NamedTuple):
+    """Values drawn where one tile shows the image: `where` in it, `values` `[height, width]` of that part."""
+
+    where: PixelSlices
+    values: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grid:
-    """The image tokens of one image, and the pixels each of them saw.
+    """The image tokens of one image, and the pixels that each of them saw.
 
-    A processor may cut a picture into tiles, and show it whole besides: the same pixel is then seen by
-    tokens of several tiles. Tokens that saw no one place (line breaks between rows of patches) have no box.
+    A processor may cut a picture into tiles and add the whole picture as another tile: tokens of several tiles then see
+    the same pixel. A token that shows no one part of the picture (a line break between rows of patches) has no box.
 
     Attributes:
         positions: the tokens' positions in the prompt, `[token]`.
-        tiles: the tile of each token, in the order of the processed pixels; -1 for a token without a place.
+        tiles: the tile of each token, in the order of the processed pixels; -1 for a token without a box.
         cells: `(row, column)` of each token in its tile.
-        boxes: `[token, 4]` pixels `(x0, y0, x1, y1)` of the image as the user gave it; NaN without a place.
+        boxes: `[token, 4]` pixels `(x0, y0, x1, y1)` of the image as the user gave it; NaN for a token without a box.
         size: `(width, height)` of that image in pixels.
         shapes: `(rows, columns)` of each tile.
     """
@@ -35,29 +51,29 @@ class Grid:
     cells: tuple[tuple[int, int], ...]
     boxes: np.ndarray
     size: tuple[int, int]
-    shapes: tuple[tuple[int, int], ...]
+    shapes: tuple[GridShape, ...]
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """`(rows, columns)` of the grid of an image of one tile.
+    def shape(self) -> GridShape:
+        """`(rows, columns)` of the grid of an image with one tile.
 
         Raises:
-            SpecError: there are several.
+            SpecError: the image has several tiles.
         """
         if len(self.shapes) != 1:
-            raise SpecError(f"the image has {len(self.shapes)} tiles, each with a shape of its own; see grid.shapes")
+            raise SpecError(f"the image has {len(self.shapes)} tiles, each with its own shape; read grid.shapes")
         return self.shapes[0]
 
     @property
     def placed(self) -> Grid:
-        """The tokens that saw a place, as a grid of their own."""
-        kept = [at for at, tile in enumerate(self.tiles) if tile >= 0]
+        """The grid of the tokens that have a box."""
+        numbers = [number for number, tile in enumerate(self.tiles) if tile >= 0]
         return replace(
             self,
-            positions=tuple(self.positions[at] for at in kept),
-            tiles=tuple(self.tiles[at] for at in kept),
-            cells=tuple(self.cells[at] for at in kept),
-            boxes=self.boxes[kept],
+            positions=tuple(self.positions[number] for number in numbers),
+            tiles=tuple(self.tiles[number] for number in numbers),
+            cells=tuple(self.cells[number] for number in numbers),
+            boxes=self.boxes[numbers],
         )
 
     def tokens_in(self, where: Box | np.ndarray) -> tuple[int, ...]:
@@ -67,83 +83,97 @@ class Grid:
             SpecError: the box is empty or the mask has another size than the image.
         """
         touched = self.coverage(where) > 0
-        return tuple(position for position, hit in zip(self.positions, touched, strict=True) if hit)
+        return tuple(position for position, is_touched in zip(self.positions, touched, strict=True) if is_touched)
 
     def coverage(self, where: Box | np.ndarray) -> np.ndarray:
-        """The share of each token's patch that lies in the box or mask, `[token]` in 0..1.
+        """The share of each token's patch that lies in a pixel box or a `[height, width]` mask, `[token]` in 0..1.
 
-        It is 0 for tokens that saw no one place, and for patches of nothing but padding.
+        It is 0 for tokens without a box and for patches of padding only.
+
+        Raises:
+            SpecError: the box is empty or the mask has another size than the image.
         """
         if isinstance(where, np.ndarray) and where.ndim == 2:
             return self._mask_coverage(where)
         x0, y0, x1, y1 = where
         if x1 <= x0 or y1 <= y0:
             raise SpecError(f"the box {tuple(where)} is empty; a box is (x0, y0, x1, y1) in pixels")
-        wide = np.minimum(self.boxes[:, 2], x1) - np.maximum(self.boxes[:, 0], x0)
-        high = np.minimum(self.boxes[:, 3], y1) - np.maximum(self.boxes[:, 1], y0)
-        overlap = wide.clip(0) * high.clip(0)
-        seen = self.areas > 0
-        return np.asarray(np.divide(overlap, self.areas, out=np.zeros(len(overlap)), where=seen))
+        left, top, right, bottom = self.boxes.T
+        width = np.minimum(right, x1) - np.maximum(left, x0)
+        height = np.minimum(bottom, y1) - np.maximum(top, y0)
+        overlap = width.clip(0) * height.clip(0)
+        areas = self.areas
+        return np.asarray(np.divide(overlap, areas, out=np.zeros(len(overlap)), where=areas > 0))
 
     @property
     def areas(self) -> np.ndarray:
-        """Pixels each patch covers, `[token]`; NaN for tokens without a place."""
-        return np.asarray((self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1]))
+        """How many pixels each token's box covers, `[token]`; NaN for tokens without a box."""
+        left, top, right, bottom = self.boxes.T
+        return np.asarray((right - left) * (bottom - top))
 
     def _mask_coverage(self, mask: np.ndarray) -> np.ndarray:
         width, height = self.size
         if mask.shape != (height, width):
-            raise SpecError(f"the mask has shape {mask.shape}; the image is (height, width) = {(height, width)}")
-        found = np.zeros(len(self.boxes))
-        for at in np.flatnonzero(self.areas > 0):
-            found[at] = mask[box_slices(self.boxes[at], self.size)].mean()
-        return found
+            raise SpecError(f"the mask has shape {mask.shape}; it must be (height, width) = {(height, width)}")
+        coverage = np.zeros(len(self.boxes))
+        for number in np.flatnonzero(self.areas > 0):
+            coverage[number] = mask[box_slices(self.boxes[number], self.size)].mean()
+        return coverage
 
     def heatmap(self, values: Sequence[float] | torch.Tensor | np.ndarray) -> np.ndarray:
         """Values `[token]` drawn at the size of the image, `[height, width]`, bilinearly between patches.
 
-        Where several tiles show a pixel, their mean. Pixels that no patch saw (cropped away) are NaN.
+        A pixel that several tiles show is their mean; one that no patch saw (cropped away) is NaN.
+
+        Raises:
+            SpecError: another number of values than image tokens.
         """
         if len(values) != len(self.positions):
-            raise SpecError(f"{len(values)} values for {len(self.positions)} image tokens")
-        listed = np.asarray([float(value) for value in values])
-        total, layers = np.zeros(self.size[::-1]), np.zeros(self.size[::-1])
+            raise SpecError(f"{len(values)} values for {len(self.positions)} image tokens; give one value per token")
+        token_values = np.asarray([float(value) for value in values])
+        total, tile_count = np.zeros(self.size[::-1]), np.zeros(self.size[::-1])
         for tile in range(len(self.shapes)):
             tokens = np.flatnonzero((np.asarray(self.tiles) == tile) & (self.areas > 0))
             if len(tokens):
-                where, drawn = self._drawn(tokens, listed)
-                total[where] += drawn
-                layers[where] += 1
-        return np.divide(total, layers, out=np.full_like(total, np.nan), where=layers > 0)
+                drawing = self._draw_tile(tokens, token_values[tokens])
+                total[drawing.where] += drawing.values
+                tile_count[drawing.where] += 1
+        return np.divide(total, tile_count, out=np.full_like(total, np.nan), where=tile_count > 0)
 
-    def _drawn(self, tokens: np.ndarray, values: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-        """The pixels that the tokens of one tile saw, and their values drawn there."""
+    def _draw_tile(self, tokens: np.ndarray, values: np.ndarray) -> TileDrawing:
+        """Values of tokens of one tile, drawn where these tokens saw the image."""
         cells, boxes = np.asarray(self.cells)[tokens], self.boxes[tokens]
-        cells = cells - cells.min(0)
-        plane = np.zeros(cells.max(0) + 1)
-        plane[cells[:, 0], cells[:, 1]] = values[tokens]
-        down, across = box_slices((*boxes[:, :2].min(0), *boxes[:, 2:].max(0)), self.size)
-        rows = _blend(np.arange(down.start, down.stop), cells[:, 0], boxes[:, 1::2])
-        columns = _blend(np.arange(across.start, across.stop), cells[:, 1], boxes[:, ::2])
-        return (down, across), rows @ plane @ columns.T
+        rows, columns = (cells - cells.min(0)).T
+        cell_values = np.zeros((rows.max() + 1, columns.max() + 1))
+        cell_values[rows, columns] = values
+        where = box_slices((*boxes[:, :2].min(0), *boxes[:, 2:].max(0)), self.size)
+        by_row = _blend(np.arange(where.rows.start, where.rows.stop), rows, boxes[:, 1::2])
+        by_column = _blend(np.arange(where.columns.start, where.columns.stop), columns, boxes[:, ::2])
+        return TileDrawing(where, by_row @ cell_values @ by_column.T)
 
 
 def _blend(pixels: np.ndarray, cells: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """`[pixel, cell]`: the share of each cell in each pixel of one axis, from the cells' `[token, (start, stop)]`.
+    """How much each cell counts in each pixel along one axis, `[pixel, cell]`; sums to 1 over cells.
 
-    Cells are equally wide, but those at a border may be cut: the widest one tells where all of them lie.
+    All cells are equally wide, but those at the image's border may be cut off, so the widest one says where they lie.
+
+    Args:
+        pixels: the pixels to draw.
+        cells: the row or column of each token.
+        edges: where its box begins and ends, `[token, 2]`.
     """
     widest = int((edges[:, 1] - edges[:, 0]).argmax())
     start, stop = edges[widest]
     last = int(cells.max())
-    place = ((pixels + 0.5 - start) / (stop - start) - 0.5 + cells[widest]).clip(0, last)
-    reach = max(1.0, 1 / (stop - start))  # a pixel of several cells is their mean
-    shares = (1 - np.abs(place[:, None] - np.arange(last + 1)) / reach).clip(0)
+    center = ((pixels + 0.5 - start) / (stop - start) - 0.5 + cells[widest]).clip(0, last)
+    reach = max(1.0, 1 / (stop - start))  # a pixel that spans several cells is their mean
+    shares = (1 - np.abs(center[:, None] - np.arange(last + 1)) / reach).clip(0)
     return np.asarray(shares / shares.sum(1, keepdims=True))
 
 
-def box_slices(box: Any, size: tuple[int, int]) -> tuple[slice, slice]:
-    """The `(rows, columns)` of pixels in a box, at least one each, inside the image."""
+def box_slices(box: Sequence[float] | np.ndarray, size: tuple[int, int]) -> PixelSlices:
+    """The pixels in a box `(x0, y0, x1, y1)`, inside an image of `(width, height)`: one at least each way."""
     x0, y0, x1, y1 = (round(float(edge)) for edge in box)
-    left, top = min(max(x0, 0), size[0] - 1), min(max(y0, 0), size[1] - 1)
-    return slice(top, min(max(y1, top + 1), size[1])), slice(left, min(max(x1, left + 1), size[0]))
+    width, height = size
+    left, top = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    return PixelSlices(slice(top, min(max(y1, top + 1), height)), slice(left, min(max(x1, left + 1), width)))

@@ -1,101 +1,147 @@
-"""The layouts by name: the `grid` column of the family table."""
+"""Grid layouts: how families lay out image tokens, by name, and the grid of one picture in such a layout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
 
 from ..errors import SpecError
+from ..families import ModelView
 from . import flexible, resampled, rows, split, tiled
-from .calibration import ALONE, Rehearsal, Span, boxes, full_picture, processed
+from .calibration import ALONE, Processing, Window, boxes, full_picture, processed
 from .cells import Cells
 from .grid import Grid
+from .tokens import Inputs
+
+GridLayout = Literal[
+    # one tile per image
+    "square",  # equally many tokens for every image, row by row (LLaVA)
+    "sized",  # rows and columns by the size of the processed image, in `image_sizes` (Pixtral towers)
+    "rows with breaks",  # a token of another kind ends each row (Fuyu)
+    # several tiles per image
+    "equal tiles",  # every image has as many tiles as every other (Perception LM)
+    "tiles by run",  # the tiles of an image are one run of image tokens (InternVL)
+    "tiles by mark",  # a special token opens each image (Ovis2)
+    "anyres",  # the whole picture, then a canvas of tiles (LLaVA-NeXT, LLaVA-OneVision)
+    "pan and scan",  # the whole picture, then crops of it (Gemma 3)
+    "soft tokens",  # a square of as many tokens as the config says (Gemma 3n)
+    "tile rows then whole picture",  # tiles row by row, then the whole picture (Idefics3, SmolVLM)
+    "tile rows then thumbnail",  # tiles row by row, then a thumbnail (Aya Vision, Cohere 2 Vision)
+    "shuffled tiles",  # tiles that pixel shuffle made smaller, then the whole picture (Llama 4)
+    # the picture's own shape
+    "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
+    "merged windows",  # the same, computed window by window (Qwen2.5-VL)
+    "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
+    "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
+    # tokens without a place, and tokens outside the decoder's sequence
+    "queries",  # the queries of a Q-Former (BLIP-2, InstructBLIP)
+    "masked latents",  # latents that an input marks (Kosmos-2)
+    "crop latents",  # latents of each tile (Idefics2)
+    "tile latents",  # latents of each tile, which attention in the projector makes (Aria)
+    "pooled square",  # a token for the whole picture, then a square (Florence-2)
+    "cross-attention tiles",  # keys of the decoder's cross-attention (Mllama)
+    # patches that a stage before the decoder reads through cross-attention
+    "patches",  # CLS and patches (Q-Former)
+    "patches and latents",  # CLS, patches and the resampler's own latents (Kosmos-2)
+    "crop patches",  # patches of one tile and the resampler's own latents (Idefics2)
+]
+"""How image tokens, or the patches that a stage reads, are laid out."""
 
 
-def every_tile(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:  # noqa: ARG001
-    """All processed tiles of a picture, `[channel, height, width]` each."""
-    return list(rearrange(torch.as_tensor(seen["pixel_values"]), "... c h w -> (...) c h w"))
+def every_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:  # noqa: ARG001
+    """All tiles in `pixel_values`, `[channel, height, width]` each."""
+    return list(rearrange(torch.as_tensor(processed_inputs["pixel_values"]), "... c h w -> (...) c h w"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridKind:
-    """How a family lays image tokens out.
+    """The functions of a grid layout.
 
     Attributes:
-        lay: from an encoding to the cells of each of its images.
-        crops: the processed tiles of one picture, in the order of the cells' tiles.
-        rehearsals: how a picture may have been processed; the number of its tiles tells which it was.
+        cells: from an encoding to the cells of each of its images, in order.
+        tiles: from what the image processor returned for one picture to that picture's tiles, in the order of the
+            cells' tiles: `[channel, height, width]` each.
+        processings: ways in which a picture may have been processed; the number of its tiles tells which it was.
     """
 
-    lay: Callable[[Any, Mapping[str, Any]], list[Cells]]
-    crops: Callable[[Any, Mapping[str, Any]], list[torch.Tensor]] = every_tile
-    rehearsals: tuple[Rehearsal, ...] = (ALONE,)
+    cells: Callable[[ModelView, Inputs], list[Cells]]
+    tiles: Callable[[ModelView, Mapping[str, Any]], list[torch.Tensor]] = every_tile
+    processings: tuple[Processing, ...] = (ALONE,)
 
 
-BESIDE = Rehearsal(beside=True)
-PAN_AND_SCAN = tuple(Rehearsal(options={"do_pan_and_scan": scan}) for scan in (False, True))
+WITH_ANOTHER = Processing(with_another=True)
+PAN_AND_SCAN = tuple(Processing(options={"do_pan_and_scan": scan}) for scan in (False, True))
 
 
-GRIDS: dict[str, GridKind] = {
-    "square": GridKind(lay=rows.fixed),
-    "sized": GridKind(lay=rows.sized),
-    "broken rows": GridKind(lay=rows.broken, crops=rows.patched_crops),
-    "equal tiles": GridKind(lay=tiled.equal_tiles),
-    "tiles by run": GridKind(lay=tiled.tiles_by_run),
-    "tiles by mark": GridKind(lay=tiled.tiles_by_mark),
-    "anyres": GridKind(lay=tiled.anyres, crops=tiled.anyres_crops, rehearsals=(ALONE, BESIDE)),
-    "merged": GridKind(lay=flexible.merged, crops=flexible.merged_crops),
-    "merged windows": GridKind(lay=flexible.merged_windows, crops=flexible.merged_crops),
-    "shaped": GridKind(lay=flexible.shaped, crops=flexible.shaped_crops),
-    "pooled": GridKind(lay=flexible.pooled, crops=flexible.pooled_crops),
-    "pan and scan": GridKind(lay=split.PAN_AND_SCAN.lay, rehearsals=PAN_AND_SCAN),
-    "soft tokens": GridKind(lay=split.SOFT.lay),
-    "rows then whole": GridKind(lay=split.ROWS_THEN_WHOLE.lay),
-    "rows then thumbnail": GridKind(lay=split.ROWS_THEN_THUMBNAIL.lay),
-    "shuffled tiles": GridKind(lay=split.SHUFFLED_TILES.lay, crops=split.canvas_crops),
-    "queries": GridKind(lay=resampled.queries),
-    "masked latents": GridKind(lay=resampled.masked_latents),
-    "crop latents": GridKind(lay=resampled.crop_latents),
-    "tile latents": GridKind(lay=resampled.tile_latents),
-    "pooled square": GridKind(lay=resampled.pooled_square, crops=resampled.pooled_square_crops),
-    "tile keys": GridKind(lay=resampled.tile_keys, crops=resampled.tile_keys_crops),
-    "patches": GridKind(lay=resampled.square_patches),
-    "patches and latents": GridKind(lay=resampled.square_patches_latents),
-    "crop patches": GridKind(lay=resampled.crop_patches, crops=resampled.crop_patches_crops),
+GRIDS: dict[GridLayout, GridKind] = {
+    "square": GridKind(cells=rows.fixed),
+    "sized": GridKind(cells=rows.sized),
+    "rows with breaks": GridKind(cells=rows.with_breaks, tiles=rows.patched_tile),
+    "equal tiles": GridKind(cells=tiled.equal_tiles),
+    "tiles by run": GridKind(cells=tiled.tiles_by_run),
+    "tiles by mark": GridKind(cells=tiled.tiles_by_mark),
+    "anyres": GridKind(cells=tiled.anyres, tiles=tiled.anyres_tiles, processings=(ALONE, WITH_ANOTHER)),
+    "pan and scan": GridKind(cells=split.PAN_AND_SCAN.cells, processings=PAN_AND_SCAN),
+    "soft tokens": GridKind(cells=split.SOFT_TOKENS.cells),
+    "tile rows then whole picture": GridKind(cells=split.ROWS_THEN_WHOLE_PICTURE.cells),
+    "tile rows then thumbnail": GridKind(cells=split.ROWS_THEN_THUMBNAIL.cells),
+    "shuffled tiles": GridKind(cells=split.SHUFFLED_TILES.cells, tiles=split.canvas_tiles),
+    "merged": GridKind(cells=flexible.merged, tiles=flexible.merged_tile),
+    "merged windows": GridKind(cells=flexible.merged_windows, tiles=flexible.merged_tile),
+    "shaped": GridKind(cells=flexible.shaped, tiles=flexible.shaped_tiles),
+    "pooled": GridKind(cells=flexible.pooled, tiles=flexible.pooled_tile),
+    "queries": GridKind(cells=resampled.queries),
+    "masked latents": GridKind(cells=resampled.masked_latents),
+    "crop latents": GridKind(cells=resampled.crop_latents),
+    "tile latents": GridKind(cells=resampled.tile_latents),
+    "pooled square": GridKind(cells=resampled.pooled_square, tiles=resampled.pooled_square_tile),
+    "cross-attention tiles": GridKind(cells=resampled.tile_keys, tiles=resampled.tile_keys_tiles),
+    "patches": GridKind(cells=resampled.square_patches),
+    "patches and latents": GridKind(cells=resampled.square_patches_latents),
+    "crop patches": GridKind(cells=resampled.crop_patches, tiles=resampled.crop_patches_tiles),
 }
 
 
-def _rehearsed(
-    model: Any, layout: GridKind, size: tuple[int, int], rehearsal: Rehearsal, spans: tuple[Span, Span]
+def _coordinate_tiles(
+    view: ModelView, kind: GridKind, size: tuple[int, int], processing: Processing, window: Window
 ) -> list[torch.Tensor]:
-    """The tiles of a coordinate picture, as it may have been processed."""
-    return layout.crops(model, processed(model, size, spans, rehearsal))
+    """The tiles of a coordinate picture that was processed in one of the ways."""
+    return kind.tiles(view, processed(view, size, window, processing))
 
 
-def grid_of(model: Any, kind: str, cells: Cells, positions: tuple[int, ...], size: tuple[int, int]) -> Grid:
-    """The grid of one picture of `(width, height)`.
+def grid_of(
+    view: ModelView, layout: GridLayout, cells: Cells, positions: tuple[int, ...], size: tuple[int, int]
+) -> Grid:
+    """The grid of one picture.
+
+    Args:
+        view: the model.
+        layout: how its image tokens are laid out.
+        cells: where the image's tokens lie on its tiles.
+        positions: the tokens' positions in the prompt, `[token]`.
+        size: `(width, height)` of the picture in pixels.
 
     Raises:
-        SpecError: the image processor makes other tiles of such a picture than the encoding has.
+        SpecError: the image processor makes another number of tiles of such a picture than the encoding has.
     """
-    layout = GRIDS[kind]
-    ways = (partial(_rehearsed, model, layout, size, rehearsal) for rehearsal in layout.rehearsals)
-    rehearsed = next((way for way in ways if len(way(full_picture(size))) == len(cells.shapes)), None)
-    if rehearsed is None:
+    kind = GRIDS[layout]
+    ways = (partial(_coordinate_tiles, view, kind, size, processing) for processing in kind.processings)
+    tiles_of = next((way for way in ways if len(way(full_picture(size))) == len(cells.shapes)), None)
+    if tiles_of is None:
         raise SpecError(
-            f"the encoding has {len(cells.shapes)} tile(s) of this picture of {size} pixels, and the processor makes "
-            "another number; an option that was given when the encoding was made belongs into processor.images_kwargs"
+            f"the encoding has {len(cells.shapes)} tile(s) of this picture of {size} pixels, but the processor makes "
+            "another number; an option that was given to the processor's call must be in processor.images_kwargs too"
         )
     return Grid(
         positions=positions,
-        tiles=tuple(int(tile) for tile, _, _ in cells.places),
-        cells=tuple((int(row), int(column)) for _, row, column in cells.places),
-        boxes=boxes(cells, size, rehearsed),
+        tiles=tuple(cells.tiles.tolist()),
+        cells=tuple(zip(cells.rows.tolist(), cells.columns.tolist(), strict=True)),
+        boxes=boxes(cells, size, tiles_of),
         size=size,
         shapes=cells.shapes,
     )

@@ -1,8 +1,8 @@
-"""Image tokens that are latents or keys of a cross-attention, and the patches that latents read.
+"""Layouts where image tokens are latents or keys of a cross-attention; and of the patches that latents read.
 
-Functions that lay out tokens give one `Cells` an image. Those that lay out the patches which a resampler reads
-(`*_patches`) give one for each batch row of that resampler: an image, or one crop of it. `shapes` then lists all
-crops of that image, and the tile number in `places` says which of them this is.
+Functions that lay out tokens return one `Cells` per image. Functions that lay out the patches which a resampler reads
+(`*_patches*`) return one per batch row of that resampler: an image, or one tile of it. Its `shapes` then list all tiles
+of that image, and the tile number in `places` says which of them this is.
 """
 
 from __future__ import annotations
@@ -17,191 +17,203 @@ from einops import rearrange
 from torch.nn import functional
 
 from ..errors import SpecError
-from ..families import view_of
-from .cells import Cells, full_tile, nowhere
-from .tokens import counts, marked, runs, shares
+from ..families import ModelView
+from .cells import Cells, GridShape, full_tile, no_places
+from .tokens import Inputs, count_units, counts, marked, runs
 
-Inputs = Mapping[str, torch.Tensor]
-
-
-# Tokens in the sequence
+# tokens in the sequence ---------------------------------------------------------------------------
 
 
-def queries(model: Any, inputs: Inputs) -> list[Cells]:
-    """The query tokens of a Q-Former: equally many an image (BLIP-2, InstructBLIP)."""
-    each = int(view_of(model).config.num_query_tokens)
-    return [Cells(nowhere(each)) for total in counts(model, inputs) for _ in range(shares(total, each))]
+def queries(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """The queries of a Q-Former, equally many per image (BLIP-2, InstructBLIP)."""
+    per_image = int(view.config.num_query_tokens)
+    return _without_place(counts(view, inputs), per_image)
 
 
-def masked_latents(model: Any, inputs: Inputs) -> list[Cells]:
-    """Latents that a mask of their own marks: they have no one token id (Kosmos-2)."""
-    each = int(view_of(model).config.latent_query_num)
-    totals = inputs["image_embeds_position_mask"].sum(1).tolist()
-    return [Cells(nowhere(each)) for total in totals for _ in range(shares(int(total), each))]
+def masked_latents(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Latents that have no token id of their own and are marked by an input (Kosmos-2)."""
+    totals = [int(count) for count in inputs["image_embeds_position_mask"].sum(1)]
+    return _without_place(totals, int(view.config.latent_query_num))
 
 
-def crop_latents(model: Any, inputs: Inputs) -> list[Cells]:
-    """Latents of one crop, or of four quarters and the whole (Idefics2)."""
-    each = int(view_of(model).config.perceiver_config.resampler_n_latents)
-    return [Cells(nowhere(each * crops)) for crops in split_crops(model, inputs)]
+def _without_place(totals: Sequence[int], per_image: int) -> list[Cells]:
+    """Images of equally many tokens without a place, from the number of image tokens in each row."""
+    return [Cells(no_places(per_image)) for total in totals for _ in range(count_units(total, per_image))]
 
 
-def tile_latents(model: Any, inputs: Inputs) -> list[Cells]:
-    """Latents of each tile, tiles of an image end to end (Aria)."""
-    each = _aria_queries(model, inputs)
-    return [Cells(nowhere(each * crops), patches=crops) for crops in run_crops(model, inputs)]
+def crop_latents(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Latents of one tile per image, or of four quarters and the whole picture (Idefics2)."""
+    per_tile = int(view.config.perceiver_config.resampler_n_latents)
+    return [Cells(no_places(per_tile * tiles)) for tiles in tiles_by_option(view, inputs)]
 
 
-def pooled_square(model: Any, inputs: Inputs) -> list[Cells]:
-    """One token that saw the whole image, then a square row by row (Florence-2).
+def tile_latents(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Latents of each tile, the tiles of an image one after the other (Aria)."""
+    per_tile = _latents_per_tile(view.config, inputs)
+    return [Cells(no_places(per_tile * tiles), patches=tiles) for tiles in tiles_in_runs(view, inputs)]
+
+
+def pooled_square(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """A token for the whole image, then a square row by row (Florence-2).
 
     Raises:
-        SpecError: the image tokens of a row are no such images.
+        SpecError: the image tokens of a row are not those of whole images.
     """
-    rows, columns = _convolved(view_of(model).config.vision_config, inputs["pixel_values"].shape[-2:])
-    places = np.concatenate([nowhere(1), full_tile(rows, columns)])
-    totals = counts(model, inputs)
-    return [Cells(places, ((rows, columns),)) for total in totals for _ in range(shares(total, len(places)))]
+    shape = _convolved(view.config.vision_config, inputs["pixel_values"].shape[-2:])
+    places = np.concatenate([no_places(1), full_tile(shape)])
+    totals = counts(view, inputs)
+    return [Cells(places, (shape,)) for total in totals for _ in range(count_units(total, len(places)))]
 
 
-def pooled_square_crops(model: Any, seen: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    """The picture half a cell further down and right: a strided convolution looks around its cell's first pixel."""
-    pixels = torch.as_tensor(seen["pixel_values"])[0]
+def pooled_square_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The picture, moved half a cell down and right: a strided convolution is centred on its cell's first pixel."""
+    pixels = torch.as_tensor(processed_inputs["pixel_values"])[0]
     height, width = pixels.shape[-2:]
-    rows, columns = _convolved(view_of(model).config.vision_config, (height, width))
-    down, right = height // rows // 2, width // columns // 2
+    shape = _convolved(view.config.vision_config, (height, width))
+    down, right = height // shape.rows // 2, width // shape.columns // 2
     return [functional.pad(pixels, (right, 0, down, 0))[:, :height, :width]]
 
 
-def _convolved(vision: Any, size: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns that a tower of strided convolutions leaves of an image."""
+def _convolved(vision: Any, size: Sequence[int]) -> GridShape:
+    """The size of the feature map of a tower of strided convolutions, for an image of `(height, width)`."""
     rows, columns = size
     for patch, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):
         rows, columns = ((edge + 2 * padding - patch) // stride + 1 for edge in (rows, columns))
-    return rows, columns
+    return GridShape(rows, columns)
 
 
-# Tokens that are keys of a cross-attention in the decoder
+# tokens that are keys of a cross-attention in the decoder -----------------------------------------
 
 
-def tile_keys(model: Any, inputs: Inputs) -> list[Cells]:
-    """The cross-attention's columns of an image: tiles of 1 CLS and a square, missing tiles too (Mllama).
+def tile_keys(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Keys of the decoder's cross-attention: for each tile CLS and a square, missing tiles included (Mllama).
 
-    The columns of a row's images follow each other; a row of fewer images than another is filled up.
+    The keys of a row's images follow each other; a row with fewer images than another is padded with missing ones.
     """
-    vision = view_of(model).config.vision_config
+    vision = view.config.vision_config
     side = vision.image_size // vision.patch_size
-    real = (inputs["aspect_ratio_ids"] > 0).flatten().tolist()
-    tiles = inputs["aspect_ratio_mask"].flatten(0, 1)
-    return [_tile_keys(int(mask.sum()), len(mask), side) for mask, known in zip(tiles, real, strict=True) if known]
+    is_image = (inputs["aspect_ratio_ids"] > 0).flatten().tolist()
+    tile_masks = inputs["aspect_ratio_mask"].flatten(0, 1)
+    return [_tile_keys(mask, GridShape(side, side)) for mask, there in zip(tile_masks, is_image, strict=True) if there]
 
 
-def _tile_keys(real: int, tiles: int, side: int) -> Cells:
-    places = [np.concatenate([nowhere(1), full_tile(side, side, tile)]) for tile in range(real)]
-    missing = nowhere((tiles - real) * (side * side + 1))
-    return Cells(np.concatenate([*places, missing]), ((side, side),) * real)
+def _tile_keys(mask: torch.Tensor, shape: GridShape) -> Cells:
+    """The keys of an image, from the mask of its tiles: 1 for a tile, 0 for a missing one."""
+    tiles, missing = int(mask.sum()), int(len(mask) - mask.sum())
+    places = [np.concatenate([no_places(1), full_tile(shape, tile)]) for tile in range(tiles)]
+    padding = no_places(missing * (shape.rows * shape.columns + 1))
+    return Cells(np.concatenate([*places, padding]), (shape,) * tiles)
 
 
-def tile_keys_crops(model: Any, seen: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:  # noqa: ARG001
-    """The tiles of a picture without those that fill it up."""
-    tiles = torch.as_tensor(seen["pixel_values"])[0, 0]
-    return list(tiles[: int(torch.as_tensor(seen["aspect_ratio_mask"]).sum())])
+def tile_keys_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:  # noqa: ARG001
+    """The tiles of a picture, without missing ones."""
+    tiles = torch.as_tensor(processed_inputs["pixel_values"])[0, 0]
+    return list(tiles[: int(torch.as_tensor(processed_inputs["aspect_ratio_mask"]).sum())])
 
 
-# Patches that a resampler reads
+# patches that a resampler reads -------------------------------------------------------------------
 
 
-def square_patches(model: Any, inputs: Inputs) -> list[Cells]:
-    """Keys of a Q-Former's cross-attention: 1 CLS and the patches of an image."""
-    return _read_patches(model, inputs, latents=0)
+def square_patches(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Keys of a Q-Former's cross-attention: CLS and the patches of an image."""
+    return _read_patches(view, inputs, latents=0)
 
 
-def square_patches_latents(model: Any, inputs: Inputs) -> list[Cells]:
-    """Keys of a resampler that reads 1 CLS, the patches of an image and its own latents (Kosmos-2)."""
-    return _read_patches(model, inputs, latents=int(view_of(model).config.latent_query_num))
+def square_patches_latents(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Keys of a resampler that reads CLS, the patches of an image and its own latents (Kosmos-2)."""
+    return _read_patches(view, inputs, latents=int(view.config.latent_query_num))
 
 
-def _read_patches(model: Any, inputs: Inputs, latents: int) -> list[Cells]:
-    pixels, patch = inputs["pixel_values"], view_of(model).config.vision_config.patch_size
-    rows, columns = (edge // patch for edge in pixels.shape[-2:])
-    places = np.concatenate([nowhere(1), full_tile(rows, columns), nowhere(latents)])
-    return [Cells(places, ((rows, columns),)) for _ in range(len(pixels))]
+def _read_patches(view: ModelView, inputs: Inputs, latents: int) -> list[Cells]:
+    pixels, patch = inputs["pixel_values"], view.config.vision_config.patch_size
+    height, width = pixels.shape[-2:]
+    shape = GridShape(height // patch, width // patch)
+    places = np.concatenate([no_places(1), full_tile(shape), no_places(latents)])
+    return [Cells(places, (shape,)) for _ in range(len(pixels))]
 
 
-def crop_patches(model: Any, inputs: Inputs) -> list[Cells]:
-    """Keys of a resampler that reads a padded crop and its own latents; half patches are closed (Idefics2)."""
-    config = view_of(model).config
-    patch, latents = config.vision_config.patch_size, int(config.perceiver_config.resampler_n_latents)
-    pixels = rearrange(inputs["pixel_values"], "row crop c h w -> (row crop) c h w")
-    real = pixels.flatten(1).any(1)  # as the model tells crops from what fills a row up
-    masks = rearrange(inputs["pixel_attention_mask"], "row crop h w -> (row crop) h w")[real]
-    wide = masks.shape[-1] // patch
-    shapes = [(int(mask[:, 0].sum()) // patch, int(mask[0].sum()) // patch) for mask in masks]
-    height = masks.shape[-2] // patch
-    found = []
-    for image in _consecutive(split_crops(model, inputs)):
-        whole_image = tuple(shapes[crop] for crop in image)
-        for tile, (rows, columns) in enumerate(whole_image):
-            places = nowhere(height * wide + latents)
-            covered = full_tile(rows, columns, tile)
-            places[covered[:, 1] * wide + covered[:, 2]] = covered
-            found.append(Cells(places, whole_image))
-    return found
+def crop_patches(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Keys of a resampler that reads a padded tile and its own latents (Idefics2).
+
+    Patches that are partly padding are masked by the model, so they have no place.
+    """
+    patch = view.config.vision_config.patch_size
+    latents = int(view.config.perceiver_config.resampler_n_latents)
+    pixels = rearrange(inputs["pixel_values"], "row tile c h w -> (row tile) c h w")
+    is_tile = pixels.flatten(1).any(1)  # so the model, too, tells tiles from padding
+    masks = rearrange(inputs["pixel_attention_mask"], "row tile h w -> (row tile) h w")[is_tile]
+    padded = GridShape(masks.shape[-2] // patch, masks.shape[-1] // patch)
+    shapes = [_whole_patches(mask, patch) for mask in masks]
+    cells = []
+    for numbers in _consecutive(tiles_by_option(view, inputs)):
+        image_shapes = tuple(shapes[number] for number in numbers)
+        for tile, shape in enumerate(image_shapes):
+            places = no_places(padded.rows * padded.columns + latents)
+            covered = full_tile(shape, tile)
+            _, row, column = covered.T
+            places[row * padded.columns + column] = covered
+            cells.append(Cells(places, image_shapes))
+    return cells
 
 
-def crop_patches_crops(model: Any, seen: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    """The crops of a picture, cut to whole patches: what is left over has no key."""
-    patch = view_of(model).config.vision_config.patch_size
-    pixels, masks = (torch.as_tensor(seen[name])[0] for name in ("pixel_values", "pixel_attention_mask"))
-    sizes = [(int(mask[:, 0].sum()) // patch * patch, int(mask[0].sum()) // patch * patch) for mask in masks]
-    return [crop[:, :height, :width] for crop, (height, width) in zip(pixels, sizes, strict=True)]
+def crop_patches_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tiles of a picture, cut to patches without padding."""
+    patch = view.config.vision_config.patch_size
+    pixels, masks = (torch.as_tensor(processed_inputs[name])[0] for name in ("pixel_values", "pixel_attention_mask"))
+    shapes = [_whole_patches(mask, patch) for mask in masks]
+    return [tile[:, : shape.rows * patch, : shape.columns * patch] for tile, shape in zip(pixels, shapes, strict=True)]
 
 
-# How many crops each image has
+def _whole_patches(mask: torch.Tensor, patch: int) -> GridShape:
+    """How many patches without padding a tile has each way, from its mask `[height, width]`."""
+    return GridShape(int(mask[:, 0].sum()) // patch, int(mask[0].sum()) // patch)
 
 
-def _consecutive(counts: list[int]) -> list[range]:
-    ends = np.cumsum([0, *counts]).tolist()
-    return [range(start, stop) for start, stop in pairwise(ends)]
+# how many tiles each image has --------------------------------------------------------------------
 
 
-def split_crops(model: Any, inputs: Inputs) -> list[int]:
-    """Crops of each image: the image processor cuts all images into five, or none.
+def _consecutive(lengths: list[int]) -> list[range]:
+    edges = np.cumsum([0, *lengths]).tolist()
+    return [range(start, stop) for start, stop in pairwise(edges)]
+
+
+def tiles_by_option(view: ModelView, inputs: Inputs) -> list[int]:
+    """Tiles of each image where an option of the image processor cuts every image into five, or none (Idefics2).
 
     Raises:
-        SpecError: it cannot be known without the processor, or does not fit the tokens.
+        SpecError: there is no processor to ask, or the image tokens are not those of whole images.
     """
-    each = int(view_of(model).config.perceiver_config.resampler_n_latents)
-    totals = [shares(count, each) for count in counts(model, inputs)]
-    if model.processor is None and max(totals, default=0) > 1:
+    per_tile = int(view.config.perceiver_config.resampler_n_latents)
+    totals = [count_units(count, per_tile) for count in counts(view, inputs)]
+    if view.processor is None and max(totals, default=0) > 1:
         raise SpecError(
-            "the crops of one image cannot be told from several images without the image processor; "
+            "without the image processor, several tiles of one image look like several images; "
             "write nv.load(model, processor=...)"
         )
-    crops = 5 if model.processor is not None and model.processor.image_processor.do_image_splitting else 1
-    return [crops for total in totals for _ in range(shares(total, crops))]
+    tiles = 5 if view.processor is not None and view.processor.image_processor.do_image_splitting else 1
+    return [tiles for total in totals for _ in range(count_units(total, tiles))]
 
 
-def _aria_queries(model: Any, inputs: Inputs) -> int:
-    config = view_of(model).config
+def _latents_per_tile(config: Any, inputs: Inputs) -> int:
+    """How many latents Aria's projector makes of a tile."""
     height, width = (edge // config.vision_config.patch_size for edge in inputs["pixel_values"].shape[-2:])
     return int(config.projector_patch_to_query_dict[height * width])
 
 
-def run_crops(model: Any, inputs: Inputs) -> list[int]:
-    """Tiles of each image, an unbroken run of tokens being one image unless no image is ever cut.
+def tiles_in_runs(view: ModelView, inputs: Inputs) -> list[int]:
+    """Tiles of each image, where a run of image tokens is an image (Aria).
 
     Raises:
-        SpecError: images that touch cannot be told from tiles of one, or tokens and tiles differ in number.
+        SpecError: a run may be several images or several tiles of one; or `pixel_values` have another number of tiles.
     """
-    each = _aria_queries(model, inputs)
-    images = [shares(stop - start, each) for line in marked(model, inputs) for start, stop in runs(line)]
+    per_tile = _latents_per_tile(view.config, inputs)
+    images = [count_units(run.length, per_tile) for row in marked(view, inputs) for run in runs(row)]
     if sum(images) != len(inputs["pixel_values"]):
         raise SpecError(
-            f"there are tokens for {sum(images)} tiles but {len(inputs['pixel_values'])} tiles; the processor of this "
-            "family cannot encode together images that it cuts into different numbers of tiles"
+            f"input_ids have tokens of {sum(images)} tile(s), pixel_values have {len(inputs['pixel_values'])}; this "
+            "processor cannot encode images together that have different numbers of tiles: encode them one by one"
         )
-    splits = model.processor is not None and model.processor.images_kwargs.get("split_image", False)
+    splits = view.processor is not None and view.processor.images_kwargs.get("split_image", False)
     if splits or max(images, default=1) == 1:
         return images
     raise SpecError(

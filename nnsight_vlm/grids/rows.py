@@ -1,10 +1,8 @@
-"""Images of one tile, row by row: fixed maps, rows of the image's own width, rows told apart by a break.
+"""Layouts of images that are one tile each, its tokens row by row.
 
-Three layouts, each `lay(model, inputs) -> list[Cells]`:
-
-- `fixed`: every image has as many tokens (LLaVA, FastVLM, Janus, DeepSeek-VL, Chameleon);
+- `fixed`: every image has equally many tokens (LLaVA, FastVLM, Janus, DeepSeek-VL, Chameleon);
 - `sized`: `image_sizes` says how large each processed image is (Pixtral towers: Mistral 3, LLaVA);
-- `broken`: a token of another kind ends each row (Fuyu).
+- `with_breaks`: a token of another kind ends each row (Fuyu).
 """
 
 from __future__ import annotations
@@ -18,64 +16,71 @@ import numpy as np
 import torch
 
 from ..errors import SpecError
-from ..families import view_of
-from .cells import Cells, in_order
-from .tokens import counts, marked, runs
+from ..families import ModelView
+from .cells import Cells, GridShape, in_order
+from .tokens import Inputs, TokenRun, counts, marked, runs
 
 
-def fixed(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """Equally many tokens an image, after one that stands for no place where there is one more than patches."""
-    tokens = counts(model, inputs)
+def fixed(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Equally many tokens for every image; where there is one more than patches, the first has no place (CLS)."""
+    tokens = counts(view, inputs)
     if not sum(tokens):
         return []
-    shape = _given(inputs, "pixel_values").shape
-    images = prod(shape[:-3])
-    each = sum(tokens) // max(images, 1)
-    if each * images != sum(tokens) or any(count % max(each, 1) for count in tokens):
-        raise SpecError(f"rows of {tokens} image tokens do not share out among {images} image(s) of equally many")
-    rows, columns = _map_shape(model, each, (shape[-2], shape[-1]))
-    return [in_order([(rows, columns)], before=each - rows * columns)] * images
+    *leading, _, height, width = _required(inputs, "pixel_values").shape
+    images = prod(leading)
+    per_image = sum(tokens) // max(images, 1)
+    if per_image * images != sum(tokens) or any(count % max(per_image, 1) for count in tokens):
+        raise SpecError(
+            f"the rows have {_listed(tokens)} image tokens, and pixel_values hold {images} image(s); the tokens of a "
+            "row must be those of whole images, equally many for each"
+        )
+    shape = _tile_shape(view.config, per_image, (height, width))
+    return [in_order([shape], before=per_image - shape.rows * shape.columns)] * images
 
 
-def sized(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """As many rows and columns as blocks fit into the size of the processed image."""
-    tokens = counts(model, inputs)
+def sized(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """As many rows and columns as merged patches fit into the size of the processed image."""
+    tokens = counts(view, inputs)
     if not sum(tokens):
         return []
-    config = view_of(model).config
-    high, wide = (side * getattr(config, "spatial_merge_size", 1) for side in _pair(config.vision_config.patch_size))
-    shapes = [(height // high, width // wide) for height, width in _given(inputs, "image_sizes").tolist()]
-    _check_shares(tokens, [rows * columns for rows, columns in shapes])
-    return [in_order([(rows, columns)]) for rows, columns in shapes]
+    merge = getattr(view.config, "spatial_merge_size", 1)
+    height, width = (merge * side for side in _pair(view.config.vision_config.patch_size))
+    sizes = _required(inputs, "image_sizes").tolist()
+    shapes = [GridShape(image_height // height, image_width // width) for image_height, image_width in sizes]
+    _check_rows(tokens, [shape.rows * shape.columns for shape in shapes])
+    return [in_order([shape]) for shape in shapes]
 
 
-def broken(model: Any, inputs: Mapping[str, Any]) -> list[Cells]:
-    """Runs of image tokens with one other token between them are the rows of one image."""
-    found = []
-    for line in marked(model, inputs):
-        lines = runs(line)
-        starts = [0, *(at for at, (one, two) in enumerate(pairwise(lines), 1) if two[0] - one[1] > 1), len(lines)]
-        found += [_from_runs(lines[start:stop]) for start, stop in pairwise(starts) if start < stop]
-    return found
+def with_breaks(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """Runs of image tokens with a single other token between them are the rows of one image."""
+    images = []
+    for row in marked(view, inputs):
+        token_runs = runs(row)
+        new_image = [
+            number for number, (run, after) in enumerate(pairwise(token_runs), 1) if after.start - run.stop > 1
+        ]
+        edges = [0, *new_image, len(token_runs)]
+        images += [_from_runs(token_runs[start:stop]) for start, stop in pairwise(edges) if start < stop]
+    return images
 
 
-def patched_crops(model: Any, seen: Mapping[str, Any]) -> list[torch.Tensor]:
-    """The part of a padded picture that is cut into patches (Fuyu): all patches that hold some of the picture."""
-    patch = model.processor.image_processor.patch_size
-    picture = torch.as_tensor(seen["images"][0][0])
+def patched_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The part of a padded picture that is cut into patches (Fuyu): all patches that show some of the picture."""
+    patch = view.processor.image_processor.patch_size  # type: ignore[union-attr]
+    picture = torch.as_tensor(processed_inputs["images"][0][0])
     height, width = (
-        int(torch.as_tensor(seen[f"image_unpadded_{side}"]).flatten()[0]) for side in ("heights", "widths")
+        int(torch.as_tensor(processed_inputs[f"image_unpadded_{side}"]).flatten()[0]) for side in ("heights", "widths")
     )
-    return [picture[:, : _whole(height, int(patch["height"])), : _whole(width, int(patch["width"]))]]
+    return [picture[:, : _rounded_up(height, int(patch["height"])), : _rounded_up(width, int(patch["width"]))]]
 
 
-def _whole(length: int, step: int) -> int:
+def _rounded_up(length: int, step: int) -> int:
     return -(-length // step) * step
 
 
-def _given(inputs: Mapping[str, Any], name: str) -> torch.Tensor:
+def _required(inputs: Inputs, name: str) -> torch.Tensor:
     if inputs.get(name) is None:
-        raise SpecError(f"the tokens speak of an image and the inputs bring no {name}; the processor returns it")
+        raise SpecError(f"input_ids have image tokens, but the inputs have no {name}; the processor returns it")
     return torch.as_tensor(inputs[name])
 
 
@@ -83,31 +88,46 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _map_shape(model: Any, tokens: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns by the tower's patches; where it has none, those of square blocks."""
-    vision = getattr(view_of(model).config, "vision_config", None)
-    patch = getattr(vision, "patch_size", None)
+def _tile_shape(config: Any, tokens: int, size: tuple[int, int]) -> GridShape:
+    """Rows and columns of an image of `(height, width)`: its patches, or square blocks where the tower has none."""
+    patch = getattr(getattr(config, "vision_config", None), "patch_size", None)
+    height, width = size
     if patch is None:
-        rows = max(round((tokens * size[0] / size[1]) ** 0.5), 1)
-        columns, spare = tokens // rows, 0
+        rows = max(round((tokens * height / width) ** 0.5), 1)
+        shape = GridShape(rows, tokens // rows)
+        extra = 0
     else:
-        rows, columns = (length // step for length, step in zip(size, _pair(patch), strict=True))
-        spare = tokens - rows * columns
-    if rows * columns + spare != tokens or spare not in (0, 1):
-        raise SpecError(f"{tokens} tokens of an image of (height, width) = {tuple(size)} are no grid of {patch=}")
-    return rows, columns
+        patch_height, patch_width = _pair(patch)
+        shape = GridShape(height // patch_height, width // patch_width)
+        extra = tokens - shape.rows * shape.columns
+    if shape.rows * shape.columns + extra != tokens or extra not in (0, 1):
+        raise SpecError(
+            f"an image of (height, width) = {size} has {tokens} tokens, which do not form a grid of patches of {patch} "
+            "pixels; give the encoding as this model's processor returned it, without cutting it"
+        )
+    return shape
 
 
-def _check_shares(found: Sequence[int], tokens: Sequence[int]) -> None:
-    """Every row of the encoding holds whole images, in order."""
-    ends = set(np.cumsum([0, *tokens]).tolist())
-    if sum(found) != sum(tokens) or not ends.issuperset(np.cumsum(found).tolist()):
-        raise SpecError(f"rows of {list(found)} image tokens do not hold whole images of {list(tokens)} tokens")
+def _check_rows(tokens: Sequence[int], per_image: Sequence[int]) -> None:
+    """Refuse rows whose tokens are not those of whole images, in order."""
+    edges = set(np.cumsum([0, *per_image]).tolist())
+    if sum(tokens) != sum(per_image) or not edges.issuperset(np.cumsum(tokens).tolist()):
+        raise SpecError(
+            f"the rows have {_listed(tokens)} image tokens, and the images {_listed(per_image)}; the tokens of a row "
+            "must be those of whole images, in order"
+        )
 
 
-def _from_runs(lines: Sequence[tuple[int, int]]) -> Cells:
-    widths = {stop - start for start, stop in lines}
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "no"
+
+
+def _from_runs(token_runs: Sequence[TokenRun]) -> Cells:
+    """The cells of an image whose rows are these runs."""
+    widths = {run.length for run in token_runs}
     if len(widths) > 1:
-        raise SpecError(f"rows of {sorted(widths)} image tokens are no grid; an image's rows are equally wide")
-    shape = (len(lines), widths.pop())
-    return in_order([shape], patches=prod(shape))
+        raise SpecError(
+            f"an image has rows of {_listed(sorted(widths))} tokens; all rows of an image must be equally long"
+        )
+    shape = GridShape(len(token_runs), widths.pop())
+    return in_order([shape], patches=shape.rows * shape.columns)

@@ -1,56 +1,70 @@
-"""Image tokens in an encoding, before it is known which image they belong to."""
+"""The image tokens of an encoding, before it is known which image each belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import SpecError
-from ..families import view_of
+from ..families import ModelView
+
+Inputs = Mapping[str, Any]
+"""An encoding: tensors by the names of a forward's inputs."""
 
 
-def marked(model: Any, inputs: Mapping[str, Any]) -> np.ndarray:
-    """`[row, token]`: where the encoding has image tokens; a video's frames may bear the same token (GLM-V)."""
-    found = inputs["input_ids"] == view_of(model).config.image_token_id
-    kinds = inputs.get("mm_token_type_ids")
-    return np.asarray((found if kinds is None else found & (kinds != 2)).cpu())
+class TokenRun(NamedTuple):
+    """Consecutive image tokens in a row: the first position, and one past the last."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
 
 
-def counts(model: Any, inputs: Mapping[str, Any]) -> list[int]:
-    """How many there are in each row."""
-    return [int(count) for count in marked(model, inputs).sum(1)]
+def marked(view: ModelView, inputs: Inputs) -> np.ndarray:
+    """`[row, token]`: whether a token is an image token. Video tokens, which may have the same id (GLM-V), are not."""
+    image = inputs["input_ids"] == view.config.image_token_id
+    token_types = inputs.get("mm_token_type_ids")
+    return np.asarray((image if token_types is None else image & (token_types != 2)).cpu())
 
 
-def runs(line: np.ndarray) -> list[tuple[int, int]]:
-    """`(start, stop)` of each unbroken run of them in a row."""
-    edges = np.flatnonzero(np.diff(line.astype(int), prepend=0, append=0)).tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
+def counts(view: ModelView, inputs: Inputs) -> list[int]:
+    """The number of image tokens in each row."""
+    return [int(count) for count in marked(view, inputs).sum(1)]
 
 
-def shares(total: int, each: int) -> int:
-    """How many images, or tiles, of `each` tokens are `total` tokens.
+def runs(row: np.ndarray) -> list[TokenRun]:
+    """The runs of image tokens in a row of `marked`."""
+    edges = np.flatnonzero(np.diff(row.astype(int), prepend=0, append=0)).tolist()
+    return [TokenRun(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def count_units(tokens: int, per_unit: int) -> int:
+    """How many images, or tiles, of `per_unit` tokens each make up `tokens` tokens.
 
     Raises:
-        SpecError: no whole number of them.
+        SpecError: tokens are left over.
     """
-    if total % max(each, 1):
+    if tokens % max(per_unit, 1):
         raise SpecError(
-            f"{total} image tokens are no whole images or tiles of {each}; hand over the encoding uncut, as the "
-            "processor of this very model made it"
+            f"{tokens} image tokens, but an image or tile of this model has {per_unit}, and they do not divide evenly; "
+            "give the encoding as this model's processor returned it, without cutting it"
         )
-    return total // max(each, 1)
+    return tokens // max(per_unit, 1)
 
 
-def check_total(images: Sequence[int], found: int) -> None:
-    """Refuse images of other tokens than there are.
+def check_total(expected: Sequence[int], total: int) -> None:
+    """Refuse an encoding whose number of image tokens is not that of its images.
 
     Raises:
-        SpecError: both must come from one call of the processor.
+        SpecError: with both numbers.
     """
-    if sum(images) != found:
+    if sum(expected) != total:
         raise SpecError(
-            f"{len(images)} image(s) of {list(images)} tokens do not make the {found} image tokens of input_ids; "
-            "both must come from one call of the processor, uncut"
+            f"{len(expected)} image(s) of {', '.join(map(str, expected)) or 'no'} tokens, but input_ids have {total} "
+            "image tokens; both must come from one call of the processor, without cutting it"
         )

@@ -60,7 +60,7 @@ def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) ->
         seen &= keys > rows - reach.span
     if reach.chunk is not None:
         seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
-    return np.asarray((seen | (block & reach.whole)) & (keys >= tokens.start))
+    return np.asarray((seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start))
 
 
 def _as_mask(ranges: Ranges, stop: int) -> np.ndarray:

@@ -211,7 +211,7 @@ class Resolver:
         Raises:
             SpecError: the family has no such site.
         """
-        reason = self.family.limitations.get(site)
+        reason = self.family.limitation(site)
         stage = self.spec.stage
         modules = {
             "mlp": stage.mlp,

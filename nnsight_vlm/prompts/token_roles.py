@@ -1,135 +1,199 @@
-"""From an encoding to its rows: which token is what.
+"""From an encoding to the token map of each of its rows: which token is what.
 
-How many tokens each image has follows from the encoding (`grids`); where they stand, from the image
-token of the config.
+How many tokens each image has follows from the encoding (`grids`); which tokens these are, from the image token id in
+the config, or from an input that marks them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from ..errors import SpecError
-from ..families import Family, Stage, view_of
+from ..families import Family, Model, ModelView, Stage, view_of
 from ..grids import GRIDS, Cells, marked
+from ..grids.tokens import Inputs
 from .ranges import Ranges
 from .token_map import TokenMap
 
-Inputs = Mapping[str, Any]
+ImageLocation = Literal[
+    "decoder",  # image tokens are in the decoder's sequence
+    "encoder",  # image tokens are in the encoder's sequence, which the decoder reads through cross-attention
+    "cross",  # image tokens are only keys of the decoder's cross-attention; a token in its sequence stands for them
+]
+"""Where image tokens are."""
+
+Bidirectional = Literal[
+    "none",  # all tokens attend causally
+    "images",  # the tokens of each image attend to each other in both directions
+    "prompt",  # all tokens of the prompt do
+]
+"""Which tokens of the decoder's sequence attend to each other in both directions."""
+BLOCKS: dict[Bidirectional, Callable[[int, int, Sequence[Sequence[int]]], Ranges]] = {
+    "none": lambda _start, _stop, _images: Ranges(),
+    "images": lambda _start, _stop, images: Ranges.of(position for image in images for position in image),
+    "prompt": lambda start, stop, _images: Ranges(((start, stop),)),
+}
+"""The ranges of these tokens in a row: from its first position, one past its last, and the positions of its images."""
 
 
-def rows_of(model: Any, inputs: Inputs) -> tuple[TokenMap, ...]:
-    """One `TokenMap` a row of the encoding.
+def token_maps(model: Model, inputs: Inputs) -> tuple[TokenMap, ...]:
+    """A `TokenMap` for each row of the encoding.
 
     Raises:
-        SpecError: padding in the middle, image tokens without pixels or the other way round.
+        SpecError: padding in the middle of a row, image tokens without pixels, or pixels without image tokens.
     """
-    row = view_of(model).family
-    pixels = _marked(model, row, inputs)
-    images = iter(_cells(model, row, inputs, int(pixels.sum())))
-    build = {"decoder": _of_sequence, "encoder": _of_encoder, "cross": _of_keys}[row.image_at]
-    found = tuple(build(model, row, inputs, number, line, images) for number, line in enumerate(pixels))
+    view = view_of(model)
+    is_image = _image_mask(view, inputs)
+    images = iter(_cells(view, inputs, int(is_image.sum())))
+    build = BUILDERS[view.family.image_at]
+    rows = tuple(
+        build(_Row(view=view, inputs=inputs, number=number, is_image=row_is_image), images)
+        for number, row_is_image in enumerate(is_image)
+    )
     if next(images, None) is not None:
-        raise SpecError("the inputs bring more images than the tokens speak of")
-    return _with_queries(model, row, inputs, found)
+        raise SpecError("the inputs have pixels of more images than input_ids have tokens of")
+    return _with_query_stages(view, inputs, rows)
 
 
-def _marked(model: Any, row: Family, inputs: Inputs) -> torch.Tensor:
-    """`[row, token]`: which tokens are an image's."""
-    if row.marker in inputs:
-        return torch.as_tensor(inputs[row.marker]).bool()
-    return torch.as_tensor(marked(model, inputs))
+def _image_mask(view: ModelView, inputs: Inputs) -> torch.Tensor:
+    """`[row, token]`: whether a token is an image token."""
+    if view.family.image_mask in inputs:
+        return torch.as_tensor(inputs[view.family.image_mask]).bool()
+    return torch.as_tensor(marked(view, inputs))
 
 
-def _cells(model: Any, row: Family, inputs: Inputs, tokens: int) -> list[Cells]:
-    pixels = [name for name in row.inputs if name in inputs]
-    if tokens and not pixels:
-        raise SpecError(f"the tokens speak of an image and the inputs bring no {next(iter(row.inputs))}")
-    if not tokens and pixels:
-        raise SpecError(f"the inputs bring {pixels[0]} and the tokens speak of no image")
-    return GRIDS[row.grid].lay(model, inputs) if tokens else []
+def _cells(view: ModelView, inputs: Inputs, image_tokens: int) -> list[Cells]:
+    """The cells of each image, in order."""
+    pixels = [name for name in view.family.inputs if name in inputs]
+    if image_tokens and not pixels:
+        raise SpecError(
+            f"input_ids have image tokens, but the inputs have no {next(iter(view.family.inputs))}; the processor "
+            "returns it"
+        )
+    if not image_tokens and pixels:
+        raise SpecError(f"the inputs have {pixels[0]}, but input_ids have no image tokens; leave out one or the other")
+    return GRIDS[view.family.grid].cells(view, inputs) if image_tokens else []
 
 
-# image tokens in the sequence --------------------------------------------------------------------
+# a row of the encoding ------------------------------------------------------------------------------
 
 
-def _of_sequence(
-    model: Any, row: Family, inputs: Inputs, number: int, pixels: torch.Tensor, images: Iterator[Cells]
-) -> TokenMap:
-    ids, real = inputs["input_ids"][number], inputs["attention_mask"][number]
-    there = real.nonzero().flatten().tolist()
-    if not there or there != list(range(there[0], there[-1] + 1)):
-        raise SpecError("a row of attention_mask must be ones in one piece, with padding on its left or right")
-    opening = view_of(model).text_config.bos_token_id
-    own, cells = _split(pixels.nonzero().flatten().tolist(), images)
-    start, stop = there[0], there[-1] + 1
-    features, feature_rows = _features(cells) if row.projector else ((), 0)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Row:
+    """A row of an encoding.
+
+    Attributes:
+        view: the model.
+        inputs: the encoding.
+        number: which row of it this is.
+        is_image: `[token]`, whether a token is an image token.
+    """
+
+    view: ModelView
+    inputs: Inputs
+    number: int
+    is_image: torch.Tensor
+
+    @property
+    def family(self) -> Family:
+        return self.view.family
+
+    def of(self, name: str) -> torch.Tensor:
+        """The row's part of an input with an entry per row."""
+        return torch.as_tensor(self.inputs[name][self.number])
+
+
+class _Images(NamedTuple):
+    """The images of a row: the positions of each one's tokens, and its cells."""
+
+    positions: tuple[tuple[int, ...], ...]
+    cells: tuple[Cells, ...]
+
+
+class _Features(NamedTuple):
+    """Where the image tokens of a row come from.
+
+    Attributes:
+        rows: for each image and token its row in the projector's output, -1 for none; empty for the tokens in order.
+        total: how many rows the projector's output has.
+    """
+
+    rows: tuple[tuple[int, ...], ...] = ()
+    total: int = 0
+
+
+def _token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
+    """The token map of a sequence that has the image tokens in it; takes the row's images from all images."""
+    real = row.of("attention_mask").nonzero().flatten().tolist()
+    if not real or real != list(range(real[0], real[-1] + 1)):
+        raise SpecError(
+            "a row of attention_mask must be ones in one piece, with zeros for padding only on its left or right"
+        )
+    ids, bos = row.of("input_ids"), row.view.text_config.bos_token_id
+    start, stop = real[0], real[-1] + 1
+    own = _take_images(row.is_image.nonzero().flatten().tolist(), images)
+    features = _feature_rows(own.cells) if row.family.projector else _Features()
     return TokenMap(
         tokens=tuple(ids.tolist()),
         start=start,
         stop=stop,
         answer=stop,
-        images=own,
-        cells=cells,
-        bos=start if opening is not None and int(ids[start]) == opening else None,
-        blocks=BLOCKS[row.blocks](start, stop, own),
-        features=features,
-        feature_rows=feature_rows,
+        images=own.positions,
+        cells=own.cells,
+        bos=start if bos is not None and int(ids[start]) == bos else None,
+        blocks=BLOCKS[row.family.blocks](start, stop, own.positions),
+        features=features.rows,
+        feature_rows=features.total,
     )
 
 
-def _split(pixels: Sequence[int], images: Iterator[Cells]) -> tuple[tuple[tuple[int, ...], ...], tuple[Cells, ...]]:
-    """The positions of each image of a row, and their cells."""
-    own, cells, at = list[tuple[int, ...]](), list[Cells](), 0
-    while at < len(pixels):
+def _take_images(positions: Sequence[int], images: Iterator[Cells]) -> _Images:
+    """The images of a row: as many of the next images as have the tokens at these positions."""
+    own, cells, taken = list[tuple[int, ...]](), list[Cells](), 0
+    while taken < len(positions):
         image = next(images, None)
-        if image is None or at + len(image.places) > len(pixels):
-            raise SpecError(f"{len(pixels)} image tokens of a row are not those of the images that the inputs bring")
-        own.append(tuple(pixels[at : at + len(image.places)]))
+        if image is None or taken + len(image.places) > len(positions):
+            raise SpecError(
+                f"a row has {len(positions)} image tokens, which are not those of whole images; tokens and pixels must "
+                "come from one call of the processor, without cutting it"
+            )
+        own.append(tuple(positions[taken : taken + len(image.places)]))
         cells.append(image)
-        at += len(image.places)
-    return tuple(own), tuple(cells)
+        taken += len(image.places)
+    return _Images(tuple(own), tuple(cells))
 
 
-def _features(images: Sequence[Cells]) -> tuple[tuple[tuple[int, ...], ...], int]:
-    """Each token's row in the projector's output, counted over the images of a prompt; and how many there are."""
+def _feature_rows(images: Sequence[Cells]) -> _Features:
+    """Each image token's row in the projector's output, counted over all images of the row."""
     if all(cells.sources is None for cells in images):
-        return (), sum(len(cells.places) for cells in images)
-    found, before = list[tuple[int, ...]](), 0
+        return _Features((), sum(len(cells.places) for cells in images))
+    rows, before = list[tuple[int, ...]](), 0
     for cells in images:
         sources = np.arange(len(cells.places)) if cells.sources is None else cells.sources
-        found.append(tuple(np.where(sources < 0, -1, sources + before).tolist()))
+        rows.append(tuple(np.where(sources < 0, -1, sources + before).tolist()))
         before += cells.features or len(cells.places)
-    return tuple(found), before
+    return _Features(tuple(rows), before)
 
 
-BLOCKS: dict[str, Callable[[int, int, Sequence[Sequence[int]]], Ranges]] = {
-    "none": lambda _start, _stop, _images: Ranges(),
-    "images": lambda _start, _stop, images: Ranges.of(position for image in images for position in image),
-    "prompt": lambda start, stop, _images: Ranges(((start, stop),)),
-}
+# image tokens outside the decoder's sequence, read through cross-attention --------------------------
 
 
-# image tokens outside the sequence, read through cross-attention ----------------------------------
-
-
-def _of_encoder(
-    model: Any, row: Family, inputs: Inputs, number: int, pixels: torch.Tensor, images: Iterator[Cells]
-) -> TokenMap:
-    """The decoder's row; image and question are the encoder's tokens, and it reads these."""
-    read = _of_sequence(model, row, inputs, number, pixels, images)
-    if read.start > 0:
-        raise SpecError("the encoder of these models counts positions by column; pad its tokens on the right")
-    read = replace(read, blocks=Ranges(((read.start, read.stop),)))
-    outside, tokens = len(read.tokens), tuple(inputs[row.tokens][number].tolist())
+def _encoder_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
+    """The token map of a decoder that reads an encoder, whose sequence holds image and question."""
+    encoder = _token_map(row, images)
+    if encoder.start > 0:
+        raise SpecError("the encoder of these models counts positions from the left; pad its tokens on the right")
+    encoder = replace(encoder, blocks=Ranges(((encoder.start, encoder.stop),)))
+    outside, tokens = len(encoder.tokens), tuple(row.of(row.family.tokens).tolist())
     groups: dict[str, Ranges] = {
-        name: Ranges(tuple((start - outside, (stop or outside) - outside) for start, stop in read.group(name)))
+        name: Ranges(tuple((start - outside, (stop or outside) - outside) for start, stop in encoder.group(name)))
         for name in ("system", "markup", "query", "text")
-        if read.images
+        if encoder.images
     }
     groups["text"] = Ranges((*groups.get("text", ()), (len(tokens), None)))
     return TokenMap(
@@ -137,35 +201,33 @@ def _of_encoder(
         start=0,
         stop=len(tokens),
         answer=len(tokens),
-        images=tuple(tuple(position - outside for position in image) for image in read.images),
-        cells=read.cells,
+        images=tuple(tuple(position - outside for position in image) for image in encoder.images),
+        cells=encoder.cells,
         outside=outside,
-        outside_tokens=read.tokens,
-        features=read.features,
-        feature_rows=read.feature_rows,
+        outside_tokens=encoder.tokens,
+        features=encoder.features,
+        feature_rows=encoder.feature_rows,
         named=tuple(groups.items()),
-        stages=(("encoder", read),),
+        stages=(("encoder", encoder),),
     )
 
 
-def _of_keys(
-    model: Any, row: Family, inputs: Inputs, number: int, pixels: torch.Tensor, images: Iterator[Cells]
-) -> TokenMap:
-    """The image is nothing but keys of the cross-attention; in the text, one token marks where it is seen from."""
-    marks = pixels.nonzero().flatten().tolist()
-    text = _of_sequence(model, replace(row, projector=None), inputs, number, torch.zeros_like(pixels), images)
+def _cross_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
+    """The token map of a text whose images are keys of cross-attention: a mark in the text stands for each of them."""
+    marks = row.is_image.nonzero().flatten().tolist()
+    text = _token_map(replace(row, is_image=torch.zeros_like(row.is_image)), images)
     cells = tuple(next(images) for _ in marks)
-    vision = view_of(model).config.vision_config
-    each = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
-    outside = each * len(inputs["aspect_ratio_ids"][number]) if "aspect_ratio_ids" in inputs else 0
+    vision = row.view.config.vision_config
+    per_image = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
+    outside = per_image * len(row.inputs["aspect_ratio_ids"][row.number]) if "aspect_ratio_ids" in row.inputs else 0
     if not marks:
         return replace(text, outside=outside, feature_rows=outside)
-    keys = tuple(tuple(range(each * at - outside, each * (at + 1) - outside)) for at in range(len(marks)))
     words = [position for position in range(text.start, text.stop) if position not in marks]
-    *closed, (last, _) = Ranges.of(words)  # the text can grow
+    *closed, (last, _) = Ranges.of(words)  # the last range is open: the answer follows it
+    first_keys = [per_image * number - outside for number in range(len(marks))]
     return replace(
         text,
-        images=keys,
+        images=tuple(tuple(range(first, first + per_image)) for first in first_keys),
         cells=cells,
         outside=outside,
         marks=tuple(marks),
@@ -178,26 +240,39 @@ def _of_keys(
     )
 
 
-def _with_queries(model: Any, row: Family, inputs: Inputs, found: tuple[TokenMap, ...]) -> tuple[TokenMap, ...]:
-    """The rows, each with those of stages whose sequence is learned queries, which read an image's patches.
+BUILDERS: dict[ImageLocation, Callable[[_Row, Iterator[Cells]], TokenMap]] = {
+    "decoder": _token_map,
+    "encoder": _encoder_token_map,
+    "cross": _cross_token_map,
+}
+"""The functions that build a row's token map; each takes the row's images from an iterator over all images."""
 
-    Such a stage has one row for every crop of every image; it is there where each prompt has one.
+
+# stages whose sequence is learned queries -----------------------------------------------------------
+
+
+def _with_query_stages(view: ModelView, inputs: Inputs, rows: tuple[TokenMap, ...]) -> tuple[TokenMap, ...]:
+    """The rows, each with the token maps of stages that read an image's patches with learned queries.
+
+    Such a stage has a row of its own for every tile of every image; it is left out unless each prompt has just one.
     """
-    for name, stage in row.stages.items():
-        patches = GRIDS[stage.keys].lay(model, inputs) if stage.keys and any(tokens.images for tokens in found) else []
-        if len(patches) == len(found):
-            found = tuple(
-                replace(tokens, stages=((name, _of_queries(inputs, number, tokens, stage, cells)), *tokens.stages))
-                for number, (tokens, cells) in enumerate(zip(found, patches, strict=True))
+    has_images = any(tokens.images for tokens in rows)
+    for name, stage in view.family.stages.items():
+        patches = GRIDS[stage.keys].cells(view, inputs) if stage.keys and has_images else []
+        if len(patches) == len(rows):
+            rows = tuple(
+                replace(tokens, stages=((name, _query_token_map(inputs, number, tokens, stage, cells)), *tokens.stages))
+                for number, (tokens, cells) in enumerate(zip(rows, patches, strict=True))
             )
-    return found
+    return rows
 
 
-def _of_queries(inputs: Inputs, number: int, tokens: TokenMap, stage: Stage, cells: Cells) -> TokenMap:
+def _query_token_map(inputs: Inputs, number: int, tokens: TokenMap, stage: Stage, cells: Cells) -> TokenMap:
+    """The token map of such a stage: queries, then the question's tokens if it reads them; patches are outside."""
     queries = len(tokens.images[0])
     question = inputs[stage.text][number].tolist() if stage.text else []
-    words = int(inputs[stage.text_mask][number].sum()) if stage.text else 0
-    outside, stop = len(cells.places), queries + words
+    question_length = int(inputs[stage.text_mask][number].sum()) if stage.text else 0
+    outside, stop = len(cells.places), queries + question_length
     return TokenMap(
         tokens=(0,) * queries + tuple(question),
         start=0,
@@ -210,7 +285,7 @@ def _of_queries(inputs: Inputs, number: int, tokens: TokenMap, stage: Stage, cel
         blocks=Ranges(((0, stop),)),
         named=(
             ("query", Ranges(((0, queries),))),
-            ("text", Ranges(((queries, stop),) if words else ())),
+            ("text", Ranges(((queries, stop),) if question_length else ())),
             ("system", Ranges()),
             ("all", Ranges(((0, stop),))),
         ),
