@@ -15,7 +15,7 @@ from nnsight import TransformersModel
 
 import nnsight_vlm as nv
 
-FILES = ("device/kernels.py", "device/readouts.py", "device/runner.py")
+FILES = ("device/positions.py", "device/kernels.py", "device/readouts.py", "device/runner.py")
 PACKAGE = Path(nv.__file__).parent
 EXACT = 1e-5
 

@@ -1,6 +1,6 @@
 """What a readout takes from a site: pure functions that reduce where the model runs.
 
-A readout takes what the site holds, a tuple of requests and the window of the forward (see `kernels`), and returns one
+A readout takes what the site holds, a tuple of requests and the window of the forward (see `positions`), and returns one
 tensor for each request. Attention is read as the rows that were asked for, ``[head, query, key]``, recomputed from the
 query, key and mask of the live attention call: under sdpa as under eager, and never as a ``head x sequence x sequence``
 matrix. Numbers are computed in float32, and in float64 for a model in float64.
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import torch
 
-from .kernels import attention_arguments, index, is_open, sequence, to_batch_layout
+from .kernels import attention_arguments, is_open, to_batch_layout
+from .positions import index, sequence
 
 SCORES_PER_BLOCK = 2**24  # attention scores that exist at once: 64 MiB in float32
 

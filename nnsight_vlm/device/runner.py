@@ -26,7 +26,7 @@ from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
-from .kernels import crossing, reaches, sequence, windows
+from .positions import crossing, reaches, sequence, windows
 from .readouts import precise
 
 # tasks --------------------------------------------------------------------------------------------

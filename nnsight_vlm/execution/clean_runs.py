@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from nnsight import save
 
-from ..device.kernels import sequence
+from ..device.positions import sequence
 from ..families import Model, view_of
 from ..lowering.plan import layer_paths
 from ..lowering.sites import BEFORE_LAYERS, locate

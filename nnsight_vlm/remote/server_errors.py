@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-OURS = re.compile(r'File "[^"]*nnsight_vlm/device/((?:kernels|readouts|runner)\.py)", line (\d+)')
+OURS = re.compile(r'File "[^"]*nnsight_vlm/device/((?:positions|kernels|readouts|runner)\.py)", line (\d+)')
 """Where a server's traceback names one of the files that travel."""
 
 AGAIN = True
