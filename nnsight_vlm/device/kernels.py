@@ -3,9 +3,9 @@
 A kernel takes what one *site* of the model holds and returns what it shall hold instead. It never changes what it was
 given: all decoder layers share one mask tensor, so a write in place would cut every later layer too.
 
-All kernels share one signature, ``kernel(value, writes, window, mask_spec, memo)``: ``window`` says which positions this
-forward holds, see `positions`; ``mask_spec`` is ``(keyword of the mask, outside, packing)`` for kernels that edit a mask,
-else None; ``memo`` is a dictionary that lives for one forward.
+All kernels share one signature, ``kernel(value, writes, window, mask_spec, memo)``: ``window`` says which positions
+this forward holds, see `positions`; ``mask_spec`` is ``(keyword of the mask, outside, packing)`` for kernels that edit
+a mask, else None; ``memo`` is a dictionary that lives for one forward.
 
 This file travels to a server by source: torch only, plain tuples, no decorators, no classes.
 """

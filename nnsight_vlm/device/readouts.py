@@ -1,7 +1,8 @@
 """What a readout takes from a site: pure functions that reduce where the model runs.
 
-A readout takes what the site holds, a tuple of requests and the window of the forward (see `positions`), and returns one
-tensor for each request. Attention is read as the rows that were asked for, ``[head, query, key]``, recomputed from the
+A readout takes what the site holds, a tuple of requests and the window of the forward (see `positions`), and returns
+one tensor for each request. Attention is read as the rows that were asked for, ``[head, query, key]``, recomputed from
+the
 query, key and mask of the live attention call: under sdpa as under eager, and never as a ``head x sequence x sequence``
 matrix. Numbers are computed in float32, and in float64 for a model in float64.
 
