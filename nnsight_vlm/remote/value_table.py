@@ -1,0 +1,143 @@
+"""What a job on disk can hold, by name: the only classes and functions that are ever made from a job's files.
+
+A name in a file is looked up in these tables and never imported, so a file cannot name anything else. The tables hold
+everything that this package's functions with `blocking=` take as arguments; plain data, tensors, arrays and pictures
+are written by `value_writer` and read by `value_reader`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from typing import Any
+
+import torch
+
+from ..errors import SpecError
+from ..grids import Cells
+from ..lowering.layers import Depth, Window
+from ..prompts.prompt import Prompt, PromptBatch
+from ..prompts.ranges import Ranges
+from ..prompts.token_map import TokenMap
+from ..specs.interventions import Ablate, Allow, Composed, Knockout, Patch
+from ..specs.measurements import Attention, Residual
+
+VALUES: dict[str, type] = {
+    value.__name__: value
+    for value in (
+        *(Ablate, Allow, Composed, Knockout, Patch),
+        *(Attention, Residual),
+        *(Depth, Window),
+        *(Prompt, PromptBatch, TokenMap, Ranges, Cells),
+    )
+}
+"""Value classes of the wings that this one may import."""
+RECIPE_VALUES = {"Pair": "recipes", "Thing": "recipes", "Vocabulary": "recipes.words", "Work": "recipes"}
+"""Value classes of `recipes`, and where they are. That wing imports this one, so they are looked up when needed."""
+FUNCTIONS = {
+    **dict.fromkeys(("generate", "generations", "run", "sweep", "verify"), ""),
+    **dict.fromkeys(
+        (
+            "attention_share",
+            "knockout_windows",
+            "patch_grounding",
+            "patch_knockout",
+            "prompt_ablation",
+            "query_patching",
+        ),
+        "recipes",
+    ),
+}
+"""Functions that can run as a job, and the module of this package in which they are public."""
+ARGUMENT_FUNCTIONS = {"content_words": "recipes", "shape_objects": "recipes"}
+"""Functions that can be arguments (`objects=`), and where they are."""
+
+SEQUENCES: dict[str, Callable[[Any], Any]] = {
+    "tuple": tuple,
+    "frozenset": frozenset,
+    "Size": torch.Size,
+    "range": lambda bounds: range(*bounds),
+    "slice": lambda bounds: slice(*bounds),
+    "complex": lambda parts: complex(*parts),
+}
+"""Values that are made from a list of their parts, and cannot be changed afterwards."""
+CONTAINERS: dict[str, Callable[[], Any]] = {"list": list, "set": set, "dict": dict, "OrderedDict": OrderedDict}
+"""Containers that can be changed, and so can hold themselves."""
+PATHS = {"Path": Path, "PurePosixPath": PurePosixPath, "PureWindowsPath": PureWindowsPath}
+PATH_NAMES = {PosixPath: "Path", WindowsPath: "Path", **{kind: name for name, kind in PATHS.items() if name != "Path"}}
+TORCH_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)
+}
+ARRAY_KINDS = "biufcSUmM"
+"""Kinds of numpy dtypes that are plain numbers, times or characters; others hold Python objects or records."""
+
+RUNS_CODE = ("trust_remote_code", "custom_generate")
+"""Options with which transformers runs code of a model's repository; no name in a job's files may be one of these."""
+
+
+def value_class(name: str) -> type:
+    """The class of this package that a job's file calls so.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name in VALUES:
+        return VALUES[name]
+    found: type = _attribute(RECIPE_VALUES[name], name)
+    return found
+
+
+def argument_function(name: str) -> Callable[..., Any]:
+    """The function for use as an argument that a job's file calls so.
+
+    Raises:
+        KeyError: there is none.
+    """
+    function: Callable[..., Any] = _attribute(ARGUMENT_FUNCTIONS[name], name)
+    return function
+
+
+def job_function(name: str) -> Callable[..., Any]:
+    """The function that a job runs.
+
+    Raises:
+        KeyError: no function of this name can run as a job.
+    """
+    function: Callable[..., Any] = _attribute(FUNCTIONS[name], name)
+    return function
+
+
+def _attribute(module: str, name: str) -> Any:
+    """A name of one of this package's modules; both come from the tables above."""
+    return getattr(importlib.import_module(f"nnsight_vlm.{module}".rstrip(".")), name)
+
+
+def is_value(value: Any) -> bool:
+    """Whether a value is an instance of one of the classes, not of a subclass that somebody else wrote."""
+    name = type(value).__name__
+    return name in {**VALUES, **RECIPE_VALUES} and type(value) is value_class(name)
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The arguments from which a value of this package is made again."""
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    named: dict[str, Any] = value._asdict()
+    return named
+
+
+def refuse_code(names: Any) -> None:
+    """Refuse an option with which transformers would run code of a model's repository.
+
+    Raises:
+        SpecError: naming it.
+    """
+    forbidden = [name for name in names if isinstance(name, str) and name in RUNS_CODE]
+    if forbidden:
+        raise SpecError(
+            f"a job on disk cannot hold {forbidden[0]}=: with it, whoever writes the file could run code on the "
+            "computer that resumes the job. Leave it out, or wait for the result (blocking=True)"
+        )
