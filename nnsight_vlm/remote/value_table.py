@@ -17,26 +17,24 @@ from typing import Any
 import torch
 
 from ..errors import SpecError
-from ..grids import Cells
-from ..lowering.layers import Depth, Window
-from ..prompts.prompt import Prompt, PromptBatch
-from ..prompts.ranges import Ranges
-from ..prompts.token_map import TokenMap
-from ..specs.interventions import Ablate, Allow, Composed, Knockout, Patch
-from ..specs.measurements import Attention, Residual
 
-VALUES: dict[str, type] = {
-    value.__name__: value
-    for value in (
-        *(Ablate, Allow, Composed, Knockout, Patch),
-        *(Attention, Residual),
-        *(Depth, Window),
-        *(Prompt, PromptBatch, TokenMap, Ranges, Cells),
-    )
+VALUES = {
+    **dict.fromkeys(("Ablate", "Allow", "Attention", "Knockout", "Patch", "Prompt", "PromptBatch", "Residual"), ""),
+    "Cells": "grids",
+    "Composed": "specs.interventions",
+    "Depth": "lowering.layers",
+    "Pair": "recipes",
+    "Ranges": "prompts.ranges",
+    "Thing": "recipes",
+    "TokenMap": "prompts.token_map",
+    "Vocabulary": "recipes.words",
+    "Window": "lowering.layers",
+    "Work": "recipes",
 }
-"""Value classes of the wings that this one may import."""
-RECIPE_VALUES = {"Pair": "recipes", "Thing": "recipes", "Vocabulary": "recipes.words", "Work": "recipes"}
-"""Value classes of `recipes`, and where they are. That wing imports this one, so they are looked up when needed."""
+"""Classes of values, and the module of this package where each is found; none stands for the package itself.
+
+They are looked up when they are needed, because some are of wings that import this one.
+"""
 FUNCTIONS = {
     **dict.fromkeys(("generate", "generations", "run", "sweep", "verify"), ""),
     **dict.fromkeys(
@@ -51,9 +49,9 @@ FUNCTIONS = {
         "recipes",
     ),
 }
-"""Functions that can run as a job, and the module of this package in which they are public."""
+"""Functions that can run as a job, and the module where each is found."""
 ARGUMENT_FUNCTIONS = {"content_words": "recipes", "shape_objects": "recipes"}
-"""Functions that can be arguments (`objects=`), and where they are."""
+"""Functions that can be arguments (`objects=`), and the module where each is found."""
 
 SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
@@ -84,10 +82,8 @@ def value_class(name: str) -> type:
     Raises:
         KeyError: there is none.
     """
-    if name in VALUES:
-        return VALUES[name]
-    found: type = _attribute(RECIPE_VALUES[name], name)
-    return found
+    kind: type = _attribute(VALUES[name], name)
+    return kind
 
 
 def argument_function(name: str) -> Callable[..., Any]:
@@ -118,7 +114,7 @@ def _attribute(module: str, name: str) -> Any:
 def is_value(value: Any) -> bool:
     """Whether a value is an instance of one of the classes, not of a subclass that somebody else wrote."""
     name = type(value).__name__
-    return name in {**VALUES, **RECIPE_VALUES} and type(value) is value_class(name)
+    return name in VALUES and type(value) is value_class(name)
 
 
 def fields_of(value: Any) -> dict[str, Any]:
