@@ -118,14 +118,14 @@ class ValueReader:
     def _array(self, dtype_name: str, shape: Sequence[int], blob: int) -> np.ndarray:
         dtype, content = _numpy_dtype(dtype_name), self._blob(blob)
         if not content:
-            _check_empty(shape, dtype.itemsize)
+            _check_empty(shape)
             return np.zeros(tuple(shape), dtype)
         return np.frombuffer(content, dtype).reshape(tuple(shape)).copy()
 
     def _tensor(self, entry: dict[str, Any]) -> torch.Tensor:
         dtype, content = TORCH_DTYPES[entry["dtype"]], self._blob(entry["blob"])
         if not content:
-            _check_empty(entry["shape"], dtype.itemsize)
+            _check_empty(entry["shape"])
             return torch.empty(entry["shape"], dtype=dtype)
         return torch.frombuffer(bytearray(content), dtype=dtype).reshape(entry["shape"])
 
@@ -148,7 +148,7 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
     return dtype
 
 
-def _check_empty(shape: Sequence[int], itemsize: int) -> None:
-    """Refuse a shape with content where none is stored; an empty string is an array without content or dimensions."""
-    if 0 not in shape and (itemsize or shape):
+def _check_empty(shape: Sequence[int]) -> None:
+    """Refuse the shape of an array with content, which has none; it could be of any size."""
+    if 0 not in shape:
         raise ValueError(f"an array of shape {tuple(shape)} has no content")

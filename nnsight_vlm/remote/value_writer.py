@@ -103,7 +103,8 @@ class ValueWriter:
         if kind is complex:
             return {"type": "complex", "items": self._references((value.real, value.imag))}
         if isinstance(value, np.generic) and value.dtype.kind in ARRAY_KINDS:
-            return {"type": "scalar", "dtype": value.dtype.str, "blob": self._blob(value.tobytes())}
+            array = np.asarray(value)  # the dtype of an empty string has no size, but that of its array has
+            return {"type": "scalar", "dtype": array.dtype.str, "blob": self._blob(array.tobytes())}
         return None
 
     def _container_entry(self, value: Any) -> dict[str, Any] | None:
