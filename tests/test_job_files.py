@@ -237,11 +237,11 @@ def test_what_holds_itself_comes_back(prompts, tmp_path):
     pair = ({}, [])
     pair[0]["pair"] = pair[1]
     pair[1].append(pair)
-    prompt = dataclasses.replace(prompts[0], inputs=dict(prompts[0].inputs))
-    prompt.inputs["friends"] = {prompt}
+    prompt = dataclasses.replace(prompts[0], images=(set(),))
+    prompt.images[0].add(prompt)
     value, pair, prompt = restored((value, pair, prompt), tmp_path / "job")
     assert value[1] is value and pair[0]["pair"] is pair[1] and pair[1][0] is pair
-    assert prompt.inputs["friends"] == {prompt}
+    assert prompt.images[0] == {prompt}
 
 
 def test_a_model_is_loaded_once_by_name_revision_dtype_and_attention(folder, tmp_path):
@@ -447,6 +447,19 @@ def test_a_file_cannot_ask_for_code_in_an_option(name, job, client):
 
     changed(job, change)
     assert_refused(job, f"cannot hold {name}=", model=client)
+
+
+@pytest.mark.parametrize(("name", "value"), [("remote", "http://elsewhere"), ("remote", True), ("mode", "a text")])
+def test_a_prompt_cannot_hand_options_to_nnsight(name, value, job, prompts, client):
+    def change(content):
+        inputs = next(entry for entry in content["entries"] if entry["type"] == "dict" and "input_ids" in str(entry))
+        inputs["items"].append([name, value])
+
+    with pytest.raises(nv.SpecError, match=f"with the input '{name}' of type"):
+        prompt = dataclasses.replace(prompts[0], inputs={**prompts[0].inputs, name: value})
+        write_job(job / "other", StoredCall(nv.run, (client, prompt), {"remote": "local"}))
+    changed(job, change)
+    assert_refused(job, f"with the input '{name}' of type", model=client)
 
 
 def test_a_file_cannot_ask_for_an_attention_from_a_repository(job):

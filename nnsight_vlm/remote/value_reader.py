@@ -20,6 +20,7 @@ from .value_table import (
     SEQUENCES,
     TORCH_DTYPES,
     argument_function,
+    check_inputs,
     refuse_code,
     value_class,
 )
@@ -48,7 +49,7 @@ class ValueReader:
         parts, so a value that holds itself is possible exactly where Python makes it possible: by way of a container.
 
         Raises:
-            SpecError: an option that would run code.
+            SpecError: an option that would run code; a prompt whose inputs are more than numbers.
             Exception: of any kind, where the file is broken.
         """
         for number, entry in enumerate(self._entries):
@@ -58,6 +59,9 @@ class ValueReader:
         value = self._value(json_value)
         for number, container in containers.items():
             self._fill(container, self._entries[number])
+        for made in self._values.values():
+            if isinstance(made, value_class("Prompt")):
+                check_inputs(made)
         return value
 
     def _value(self, json_value: Any) -> Any:

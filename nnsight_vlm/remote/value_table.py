@@ -14,6 +14,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import SpecError
@@ -74,6 +75,8 @@ ARRAY_KINDS = "biufcSUmM"
 
 RUNS_CODE = ("trust_remote_code", "custom_generate")
 """Options with which transformers runs code of a model's repository; no name in a job's files may be one of these."""
+TRACE_OPTIONS = ("remote", "backend", "blocking", "job_id")
+"""Options of nnsight's own, which a prompt's inputs would hand to it beside the model's."""
 
 
 def value_class(name: str) -> type:
@@ -137,3 +140,26 @@ def refuse_code(names: Any) -> None:
             f"a job on disk cannot hold {forbidden[0]}=: with it, whoever writes the file could run code on the "
             "computer that resumes the job. Leave it out, or wait for the result (blocking=True)"
         )
+
+
+def check_inputs(prompt: Any) -> None:
+    """Refuse inputs of a prompt that are more than numbers, because nnsight would read some texts as its own options.
+
+    `remote="http://..."` among them would fetch a pickle from that address.
+
+    Raises:
+        SpecError: naming the input.
+    """
+    for name, value in prompt.inputs.items():
+        if name in TRACE_OPTIONS or not _is_numeric(value):
+            raise SpecError(
+                f"a job on disk cannot hold a prompt with the input {name!r} of type {type(value).__name__}; inputs "
+                "are tensors and numbers"
+            )
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_numeric, value))
+    numeric = isinstance(value, (bool, int, float, np.generic, np.ndarray, torch.Tensor))
+    return value is None or (numeric and not isinstance(value, (str, bytes)))  # as numpy's texts are
