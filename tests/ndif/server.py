@@ -206,7 +206,7 @@ class Server:
         return self.kill_processes(found)
 
     def kill_processes(self, processes: list[psutil.Process]) -> list[int]:
-        """Kills processes of the server, after noting their socket files: these names are known only while they live."""
+        """Kills processes of the server, after noting their socket files, whose names only they know."""
         self.sockets |= runner_sockets(self.processes())
         return kill_all(processes)
 

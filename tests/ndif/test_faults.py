@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -28,7 +29,8 @@ from nnsight_vlm.remote.model_call import ModelCall
 
 EXACT = 1e-5
 QUIET = nv.recipes.Work(progress=False)
-OPTIONS = {"windows": 3, "max_new_tokens": 6, "per_image": True}
+OPTIONS = {"windows": 4, "max_new_tokens": 16, "per_image": True}
+"""Of a job that runs long enough for a poll to see it running, also on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def test_the_object_store_refuses_once(served, remote_model, expected, tmp_path,
 
 
 SENDER = """
-import sys
+import json, sys
 import nnsight, torch
 import nnsight_vlm as nv
 import tiny
@@ -128,8 +130,8 @@ torch.set_num_threads(1)
 nnsight.CONFIG.API.HOST, nnsight.CONFIG.APP.REMOTE_LOGGING = sys.argv[2], False
 model = nv.load(sys.argv[1], dispatch=False)
 prompts = [nv.encode(model, "describe the image .", tiny.picture(seed)) for seed in range(2)]
-job = nv.recipes.knockout_windows(model, prompts, windows=3, max_new_tokens=6, per_image=True, remote=True,
-                                  blocking=False, path=sys.argv[3], work=nv.recipes.Work(progress=False))
+job = nv.recipes.knockout_windows(model, prompts, remote=True, blocking=False, path=sys.argv[3],
+                                  work=nv.recipes.Work(progress=False), **json.loads(sys.argv[4]))
 print("sent", flush=True)
 job.result()
 """
@@ -137,6 +139,7 @@ job.result()
 
 def test_the_client_is_killed_between_sending_and_fetching(served, checkpoint, expected, tmp_path):
     command = [sys.executable, "-c", SENDER, checkpoint, nnsight.CONFIG.API.HOST, str(tmp_path / "job")]
+    command.append(json.dumps(OPTIONS))
     folders = [str(Path(tiny.__file__).parent), str(Path(nv.__file__).parents[1])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as client:
