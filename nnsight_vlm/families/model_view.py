@@ -123,6 +123,15 @@ class ModelView:
         return tuple(_hooks(self.module))
 
     @property
+    def remote_environment(self) -> dict[str, Any]:
+        """What a server sets up before it runs a request of this model, such as its attention implementation."""
+        return dict(self.model._remoteable_get_env())
+
+    def remote_backend(self, remote: bool | str) -> Any:
+        """Nnsight's backend for a blocking trace or session; `remote="local"` gives its simulation of a server."""
+        return self.model._remote_backend(remote, True, None, False)
+
+    @property
     def attention_implementation(self) -> str:
         """How the decoder computes attention: `"sdpa"` or `"eager"`."""
         return str(self.text_config._attn_implementation)

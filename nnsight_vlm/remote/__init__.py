@@ -1,8 +1,8 @@
-"""Running on a server: what is asked of a model, and how it goes there and comes back.
+"""Running models on a server: one job for many calls, nothing sent twice, and jobs that outlive this process.
 
-`model_call` says what is asked, `batching` lets several computations ask together, `packing` sends nothing twice, `job`
-carries a job to the server and its answer home, whatever happens on the way, `job_store` keeps both on disk, and
-`server_errors` says what went wrong. `background` has jobs that nobody waits for.
+`model_call` says what is asked of a model. `batching` lets several computations ask together, `packing` sends nothing
+twice, `job` takes a job to the server and its answers back whatever happens on the way, `job_store` keeps both on disk,
+and `server_errors` explains failures. `background` has jobs that nobody waits for, and `job_files` what they are to do.
 """
 
 from ..errors import RemoteError

@@ -1,4 +1,4 @@
-"""What happens on the line, for whoever wants to know: what a server says of a job, and what goes to and fro."""
+"""Events of remote jobs that code can follow: status messages of the server, and counts of jobs and bytes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _COUNTERS: list[Traffic] = []
 
 @dataclass(kw_only=True)
 class Traffic:
-    """What went to servers and came back.
+    """What was sent to servers and what came back.
 
     Attributes:
-        jobs: how many jobs were sent, those sent again among them.
-        payload: bytes of what was sent.
-        answers: bytes of what came home.
+        jobs: number of jobs sent; a job that is sent again counts again.
+        payload: bytes sent.
+        answers: bytes received.
     """
 
     jobs: int = 0
@@ -27,7 +27,7 @@ class Traffic:
 
 @contextmanager
 def counting() -> Iterator[Traffic]:
-    """Count the jobs that are sent from here on.
+    """Count the jobs that are sent inside the `with` block.
 
     >>> with counting() as traffic:
     ...     pass
@@ -44,7 +44,7 @@ def counting() -> Iterator[Traffic]:
 
 @contextmanager
 def listening(listener: Callable[[str], None]) -> Iterator[None]:
-    """Hand every change of a job's status to a listener; the innermost hears it."""
+    """Call `listener` with every new status of a job inside the `with` block; nested blocks call the innermost only."""
     _LISTENERS.append(listener)
     try:
         yield
@@ -53,18 +53,18 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
 
 
 def has_listener() -> bool:
-    """Whether anybody wants to hear."""
+    """Whether a listener is registered."""
     return bool(_LISTENERS)
 
 
-def tell(status: str) -> None:
-    """Say what a server says of a job."""
+def emit(status: str) -> None:
+    """Hand a job's new status to the listener, if there is one."""
     if _LISTENERS:
         _LISTENERS[-1](status)
 
 
 def count(*, jobs: int = 0, payload: int = 0, answers: int = 0) -> None:
-    """Count what was sent or came back."""
+    """Add to every open counter."""
     for counter in _COUNTERS:
         counter.jobs += jobs
         counter.payload += payload

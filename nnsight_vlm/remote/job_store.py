@@ -1,7 +1,7 @@
-"""Jobs on disk: what was sent under which id, and what came back, so that nothing is lost or done twice.
+"""Jobs on disk: under which id each was sent and what came back, so that nothing is lost or sent twice.
 
-A job is known by a digest of all that it asks. Whoever asks the same again, in this process or in another one, finds
-the answer, or the id under which the server has it.
+A job is known by a digest of everything that it asks. Whoever asks the same again, in this process or another, finds
+the stored answer, or the id under which the server has the job.
 """
 
 from __future__ import annotations
@@ -17,51 +17,53 @@ _OPEN: list[JobStore] = []
 
 
 class JobStore:
-    """A folder of jobs: `<digest>.json` says under which id one was sent, `<digest>.answer` is what came back."""
+    """A folder of jobs: `<digest>.json` holds the id that the server gave, `<digest>.answer` what it sent back."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def job(self, mark: str) -> str | None:
-        """The id under which a job was sent."""
-        path = self.folder / f"{mark}.json"
-        return str(json.loads(path.read_text())["job"]) if path.exists() else None
+    def job_id(self, digest: str) -> str | None:
+        """The id under which a job was sent; None if it was not, or if its file cannot be read."""
+        try:
+            return str(json.loads((self.folder / f"{digest}.json").read_text())["job"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
-    def answer(self, mark: str) -> bytes | None:
-        """What came back, as the server gave it."""
-        path = self.folder / f"{mark}.answer"
+    def answer(self, digest: str) -> bytes | None:
+        """What the server sent back; None if nothing was stored."""
+        path = self.folder / f"{digest}.answer"
         return path.read_bytes() if path.exists() else None
 
-    def sent(self, mark: str, job: str, host: str) -> None:
-        """Note that a job was sent."""
-        with atomic_write(self.folder / f"{mark}.json") as fresh:
-            fresh.write_text(json.dumps({"job": job, "host": host}) + "\n")
+    def record_sent(self, digest: str, job_id: str, host: str) -> None:
+        """Remember that a job was sent."""
+        with atomic_write(self.folder / f"{digest}.json") as fresh:
+            fresh.write_text(json.dumps({"job": job_id, "host": host}) + "\n")
 
-    def answered(self, mark: str, content: bytes) -> None:
-        """Keep what came back."""
-        with atomic_write(self.folder / f"{mark}.answer") as fresh:
+    def record_answer(self, digest: str, content: bytes) -> None:
+        """Keep an answer, as it came."""
+        with atomic_write(self.folder / f"{digest}.answer") as fresh:
             fresh.write_bytes(content)
 
-    def forget(self, mark: str) -> None:
-        """Drop a job that the server does not know any more, or whose answer is no answer."""
+    def forget(self, digest: str) -> None:
+        """Drop a job that the server no longer knows, or whose answer cannot be read."""
         for ending in ("json", "answer"):
-            (self.folder / f"{mark}.{ending}").unlink(missing_ok=True)
+            (self.folder / f"{digest}.{ending}").unlink(missing_ok=True)
 
 
 @contextmanager
 def storing_jobs(folder: Path | None) -> Iterator[None]:
-    """Keep all jobs in a folder from here on, unless they are kept already; None keeps nothing."""
+    """Store all jobs of the `with` block in a folder; None stores nothing. An outer block's folder takes precedence."""
     if folder is None or _OPEN:
         yield
         return
-    record = JobStore(folder)
-    _OPEN.append(record)
+    store = JobStore(folder)
+    _OPEN.append(store)
     try:
         yield
     finally:
-        _OPEN.remove(record)
+        _OPEN.remove(store)
 
 
 def current_store() -> JobStore | None:
-    """Where jobs are kept just now."""
+    """The store of the enclosing `storing_jobs` block."""
     return _OPEN[-1] if _OPEN else None

@@ -1,13 +1,14 @@
-"""What is asked of a model: plain data, made at home, carried out by `runner`."""
+"""A model call: one run of a model as plain data, built on this machine and carried out by `device.runner`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Remote = bool | str
-"""nnsight's own meaning: here, on the configured server, `"local"` for its simulation, or a server's address."""
+"""Where a call runs, as in nnsight: False is here, True the configured server, `"local"` nnsight's simulation of a
+server, and any other string a server's address."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -15,11 +16,11 @@ class ModelCall:
     """One run of a model.
 
     Attributes:
-        task: a task of `runner`.
+        task: a task of `device.runner`.
         inputs: keyword arguments of the model.
-        rest: what else the task is given.
-        needs: requests that fill the boxes in `rest`: they run before it, in the same job.
-        numbers: how many numbers its answer holds, at most.
+        rest: further arguments of the task.
+        needs: calls that run before this one in the same job, because they fill slots (empty lists) in `rest`.
+        numbers: upper bound on how many numbers the answer holds.
     """
 
     task: Callable[..., Any]
@@ -29,14 +30,26 @@ class ModelCall:
     numbers: int = 0
 
 
-Asked = tuple[Any, ModelCall, Remote, int]
-"""`(model, request, where, lane)`: requests of different lanes are never in one job."""
+class PendingCall(NamedTuple):
+    """A call that a computation waits for.
+
+    Attributes:
+        model: the nnsight model.
+        call: what is asked of it.
+        remote: where it runs.
+        lane: calls of different lanes are never put in one job.
+    """
+
+    model: Any
+    call: ModelCall
+    remote: Remote
+    lane: int = 0
 
 
-def in_order(requests: Iterable[ModelCall]) -> list[ModelCall]:
-    """Requests, each once, behind those that it needs."""
-    found: dict[int, ModelCall] = {}
-    for request in requests:
-        found |= {id(each): each for each in in_order(request.needs)}
-        found[id(request)] = request
-    return list(found.values())
+def in_order(calls: Iterable[ModelCall]) -> list[ModelCall]:
+    """The calls and all that they need, each once, with every call after those that it needs."""
+    ordered: dict[int, ModelCall] = {}
+    for call in calls:
+        ordered |= {id(needed): needed for needed in in_order(call.needs)}
+        ordered[id(call)] = call
+    return list(ordered.values())

@@ -1,7 +1,7 @@
-"""What a job weighs: `python tests/benchmarks/payload.py`. Requests are packed as for a server, and not sent.
+"""The size of jobs: `python tests/benchmarks/payload.py`. Jobs are packed as for a server and not sent.
 
-The code that travels and the variants are measured on the embedded model. Pictures are measured as tensors of the sizes
-that large models' processors give, made of noise (nothing can be packed) and of a smooth scene with grain.
+The code that is sent along, and the variants, are measured on the embedded model. Pictures are measured as tensors of
+the sizes that the processors of large models give: noise, which does not compress, and a smooth scene with grain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import zstandard
 
 import nnsight_vlm as nv
-from nnsight_vlm.remote import job as jobs
+from nnsight_vlm.remote.client import JobClient
 
 SIZES = {
     "LLaVA-1.5, 336 x 336": (1, 3, 336, 336),
@@ -24,26 +24,26 @@ SIZES = {
 
 
 class Packed(Exception):
-    """Stops a request that is packed, and says how large it is."""
+    """Stops a call once its job is packed; its argument is the size of the payload."""
 
 
-def weigh(ask):
+def payload_size(call):
     """Bytes of the job that a call would send."""
 
-    def stop(_, blob):
-        raise Packed(len(blob))
+    def stop(_, payload):
+        raise Packed(len(payload))
 
-    sending, jobs.JobClient.submit_bytes = jobs.JobClient.submit_bytes, stop
+    submit_bytes, JobClient.submit_bytes = JobClient.submit_bytes, stop
     try:
-        ask()
+        call()
     except Packed as packed:
         return packed.args[0]
     finally:
-        jobs.JobClient.submit_bytes = sending
+        JobClient.submit_bytes = submit_bytes
 
 
 def pictures(count):
-    """Noise, and a smooth scene with grain, of so many numbers, as a processor scales them."""
+    """Noise, and a smooth scene with grain: `count` numbers each, scaled as processors do."""
     rng, line = np.random.default_rng(0), np.arange(count)
     smooth = 127 + 90 * np.sin(line / 97) * np.cos(line / 6151) + rng.normal(0, 4, count)
     for name, values in (("noise", rng.integers(0, 256, count)), ("smooth", smooth.clip(0, 255).astype(int))):
@@ -55,15 +55,20 @@ def main():
     model = nv.load("shapes")
     prompt = nv.encode(model, "describe the image .", nv.shapes.scene(3).image)
     blank = replace(prompt, inputs={**prompt.inputs, "pixel_values": torch.zeros_like(prompt.inputs["pixel_values"])})
-    code = weigh(lambda: nv.run(model, blank, remote=True))
+    code = payload_size(lambda: nv.run(model, blank, remote=True))
     print(f"code and one forward, without its picture: {code:,} bytes")
     for count in (12, 24, 96):
         cuts = [nv.Knockout("image", "last", layers=n % 10, heads=[n % 4]) for n in range(count)]
-        whole = weigh(lambda cuts=cuts: nv.sweep(model, blank, cuts, answer="a", remote=True))
-        print(f"a sweep of {count} variants: {whole:,} bytes, {(whole - code) / count:.0f} a variant")
-    pack = zstandard.ZstdCompressor(level=6).compress
+        sweep = payload_size(lambda cuts=cuts: nv.sweep(model, blank, cuts, answer="a", remote=True))
+        print(f"a sweep of {count} variants: {sweep:,} bytes, {(sweep - code) / count:.0f} a variant")
+    compress = zstandard.ZstdCompressor(level=6).compress
     rows = [
-        {"picture": name, "of": kind, "MiB": value.nbytes / 2**20, "sent": len(pack(value.numpy().tobytes())) / 2**20}
+        {
+            "picture": name,
+            "of": kind,
+            "MiB": value.nbytes / 2**20,
+            "sent": len(compress(value.numpy().tobytes())) / 2**20,
+        }
         for name, shape in SIZES.items()
         for kind, value in pictures(int(np.prod(shape)))
     ]

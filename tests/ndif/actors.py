@@ -1,7 +1,7 @@
 """The server's own actors, made to run on a CPU: NDIF imports them by the paths in its environment variables.
 
 NDIF 0.1.2 places models on GPUs only and calls functions of nnsight with an argument that nnsight 0.8.1 dropped. Both
-are mended here, outside its package. Each process that unpickles one of these classes imports this file, since Ray
+are patched here, outside its package. Each process that unpickles one of these classes imports this file, since Ray
 sends a decorated class by value but its undecorated base by name: that is why every class has such a base.
 """
 
@@ -21,11 +21,11 @@ from nnsight.modeling.mixins.remotable import Remotable
 
 
 def no_wait(*_: Any) -> None:
-    """There is no device to wait for."""
+    """Stands in for `torch.cuda.synchronize`."""
 
 
 def without_remote_code(describe: Callable[..., Any]) -> classmethod:
-    """The same class method, which now takes an argument that it has no use for."""
+    """The same class method, which accepts and ignores `trust_remote_code`."""
 
     @functools.wraps(describe)
     def described(cls: type, *arguments: Any, trust_remote_code: bool = False, **options: Any) -> Any:
@@ -43,7 +43,7 @@ class CPUModel(SandboxModelDeployment):
     """Serves one model: trusted requests in its own process, others in a runner's."""
 
     def load_from_disk(self) -> HuggingFaceModel:
-        """The model on the CPU; without devices to its name, NDIF measures and limits none."""
+        """Load the model on the CPU; with no devices registered, NDIF measures and limits no GPU memory."""
         self.gpu_mem_bytes_by_id = {}
         model = HuggingFaceModel.from_model_key(
             self.model_key, dispatch=True, dtype=self.dtype_name, device="cpu", **self.kwargs
@@ -52,17 +52,17 @@ class CPUModel(SandboxModelDeployment):
         return model
 
     async def to_cache(self) -> None:
-        """The weights are where they would be moved."""
+        """Do not move the weights: they are in main memory already."""
         await self.cancel(KILL_REASON_PREEMPTED)
         self.cached = True
 
     def from_cache(self, gpu_mem_bytes_by_id: dict[int, int]) -> None:  # noqa: ARG002, NDIF passes it
-        """And they stay there."""
+        """Do not move the weights back."""
         self.cached = False
 
 
 class CPUController(_ControllerActor):
-    """The stock controller: as a class of this file, it brings the mending along."""
+    """The original controller, as a class of this file, so that its process imports the patches above."""
 
 
 CPUModelActor = ray.remote(num_cpus=1, max_restarts=-1)(CPUModel)

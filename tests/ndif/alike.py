@@ -1,4 +1,4 @@
-"""How far a result of one place is from that of another: numbers by their difference, all else exactly."""
+"""How far the result of one place is from that of another: numbers are compared by difference, all else exactly."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import torch
 import nnsight_vlm as nv
 
 EXACT = 1e-5
-"""The greatest difference that rounding in float32 may make, of a value's size or of 1 if that is more.
+"""The largest difference that rounding in float32 may make, relative to a value's magnitude, or to 1 if that is larger.
 
-A tensor's size is that of its largest number: a hidden state of 40 is added up from numbers of this size, so each of
-its coordinates is rounded to some millionths of it. A number in a table is held against itself.
+A tensor's magnitude is that of its largest number: a hidden state of magnitude 40 is a sum of numbers of that
+magnitude, so each of its coordinates is rounded to some millionths of 40. In a table each number has its own magnitude.
 """
 
 
 def distance(found: Any, expected: Any, at: str = "it") -> float:
-    """The greatest difference of any two numbers, as `EXACT` counts it.
+    """The largest difference of any two numbers, relative as in `EXACT`.
 
     Raises:
-        AssertionError: something that is no number differs: a shape, a type, a token, a label; where, and how.
+        AssertionError: something other than a number differs: a shape, a type, a token, a label. Says where and how.
     """
     found, expected = plain(found), plain(expected)
     assert type(found) is type(expected), f"{at}: {type(found).__name__} is not {type(expected).__name__}"
@@ -47,7 +47,7 @@ def distance(found: Any, expected: Any, at: str = "it") -> float:
 
 
 def plain(value: Any) -> Any:
-    """What a value holds, as lists, dictionaries, tensors and tables."""
+    """The contents of a value as lists, dictionaries, tensors and tables."""
     if isinstance(value, nv.Prompt):
         return {"rows": [row.tokens for row in value.rows], "inputs": dict(value.inputs)}
     if dataclasses.is_dataclass(value):
@@ -105,21 +105,21 @@ def _between_numbers(found: np.ndarray, expected: np.ndarray, size: Any, at: str
 
 
 def compared(found: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[float, str]:
-    """The greatest difference of several results, and what differs by more than rounding, line by line."""
+    """The largest difference of several results, and a line for each that differs by more than rounding."""
     assert found.keys() == expected.keys()
-    worst, told = 0.0, []
+    worst, differences = 0.0, []
     for name, value in expected.items():
         try:
             far = distance(found[name], value)
         except AssertionError as error:
             far = math.inf
-            told.append(f"{name}: {str(error).splitlines()[0]}")
+            differences.append(f"{name}: {str(error).splitlines()[0]}")
         else:
-            told += [] if far <= EXACT else [f"{name}: {far:.3g} apart"]
+            differences += [] if far <= EXACT else [f"{name}: {far:.3g} apart"]
         worst = max(worst, far)
-    return worst, "\n".join(told)
+    return worst, "\n".join(differences)
 
 
 def far_apart(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    """What differs by more than rounding, and how: nothing, where all is the same."""
+    """A line for each result that differs by more than rounding; empty where none does."""
     return compared(found, expected)[1]

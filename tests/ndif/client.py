@@ -1,4 +1,4 @@
-"""The client's side: nnsight of this process turned to the tests' server, and back again."""
+"""The client: nnsight in this process is set to the tests' server, and set back afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnsight.schema.request import RequestModel
 
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[None]:
-    """Remote runs go to `url`; the user's own settings are neither read from nor written to a file."""
+    """Remote runs go to `url`. The user's own settings are neither read nor written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nnsight.CONFIG.API, "HOST", url)
         patch.setattr(nnsight.CONFIG.API, "APIKEY", "none-needed")
@@ -25,7 +25,7 @@ def connected(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def trust(trusted: bool) -> Iterator[None]:
-    """Requests are trusted, and run in the model's process, or not, and run in a runner's.
+    """Requests are trusted and run in the model's process, or are not and run in a sandbox.
 
     A public server decides this by the user's key. A server without keys lets the request say so.
     """

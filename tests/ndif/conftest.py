@@ -17,14 +17,14 @@ from server import Server
 
 torch.set_num_threads(1)
 PATIENCE = 300
-"""Seconds to wait for other tests on this machine to be through with their server."""
+"""Seconds to wait until other tests on this machine have stopped their server."""
 
 HELP = "Set the server up with `python tests/ndif/setup.py`, and see whether `python tests/ndif/server.py start` works."
 
 
 @pytest.fixture(scope="session")
 def server():
-    """A running server, the client turned to it; everything is as before when the tests are over."""
+    """A running server, and nnsight set to it; afterwards no process, file or setting is left."""
     with contextlib.ExitStack() as stack:
         try:
             server = stack.enter_context(Server(patience=PATIENCE))

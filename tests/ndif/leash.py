@@ -1,6 +1,6 @@
-"""Runs a command, and ends everything that it started as soon as it, the asking process or this one is to end.
+"""Runs a command, and kills everything that it started as soon as the command, the parent or this process ends.
 
-Run as `python leash.py PARENT COMMAND...`, where PARENT is the process id of the one who asks. Orphans of the command
+Run as `python leash.py PARENT COMMAND...`, where PARENT is the process id of the caller. Orphans of the command
 become children of this process, so that none gets away; nothing else is ever touched.
 """
 

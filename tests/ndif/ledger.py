@@ -1,4 +1,4 @@
-"""What analyses cost, here and on a server: one line for each analysis and place, as a table and as a file."""
+"""The costs of analyses on this machine and on a server: a table with one line for each analysis and place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnsight_vlm.remote.background import counting
+from nnsight_vlm.remote import counting
 
 
 @dataclass(kw_only=True)
@@ -18,7 +18,7 @@ class Line:
     """One analysis in one place.
 
     Attributes:
-        difference: the greatest from what it gives here, as `alike.EXACT` counts it.
+        difference: the largest difference from the result on this machine, relative as in `alike.EXACT`.
     """
 
     analysis: str
@@ -38,7 +38,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def line(self, analysis: str, place: str) -> Iterator[Line]:
-        """Measure what is done inside."""
+        """Measure the body of the `with` block."""
         line = Line(analysis=analysis, place=place)
         start = time.perf_counter()
         with counting() as traffic:
@@ -52,7 +52,7 @@ class Ledger:
         return pd.DataFrame([vars(line) for line in self.lines])
 
     def write(self, path: Path) -> None:
-        """Keep the table as CSV."""
+        """Write the table as CSV."""
         self.frame().to_csv(path, index=False)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""One server at a time: the lock, how to wait for it, and what is said when that was in vain."""
+"""One server at a time: the lock, how to wait for it, and the error when it is not released in time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ServerBusy(ServerError):
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1) -> None:
-    """Asks again and again; raises `TimeoutError` when it took too long."""
+    """Checks a condition repeatedly; raises `TimeoutError` if it does not become true in time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= end:
@@ -29,14 +29,14 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1
 
 
 class Lock:
-    """Held by the process whose server runs, and let go by the system when that process ends; says who holds it."""
+    """A file lock that the process with the running server holds; the system releases it when that process ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file: TextIO | None = None
 
     def take(self, patience: float) -> None:
-        """Waits for the lock as many seconds; then says who holds it."""
+        """Waits at most `patience` seconds for the lock; raises `ServerBusy`, which names the holder."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.path.open("a+")
         try:
@@ -55,10 +55,12 @@ class Lock:
         return True
 
     def holder(self) -> str:
-        """Who holds it, in words."""
+        """The process that holds the lock, as text for messages."""
         record = self.read()
         return (
-            f"held by process {record['pid']} ({record['command']})" if record else "its process has yet to say which"
+            f"held by process {record['pid']} ({record['command']})"
+            if record
+            else "held by a process that has not written its name yet"
         )
 
     def is_held(self) -> bool:
@@ -72,12 +74,12 @@ class Lock:
         return False
 
     def read(self) -> dict[str, Any]:
-        """What the holder, or the last one, wrote."""
+        """What the present holder wrote, or the last one."""
         text = self.path.read_text() if self.path.exists() else ""
         return json.loads(text) if text else {}
 
     def write(self, **record: Any) -> None:
-        """Tells others who we are and where our server is."""
+        """Writes down this process and where its server is, for others to read."""
         words = Path(f"/proc/{os.getpid()}/cmdline").read_bytes().decode(errors="replace").split("\0")
         text = json.dumps({"pid": os.getpid(), "command": " ".join(words).strip()[:200], **record})
         self.file.seek(0)
@@ -86,7 +88,7 @@ class Lock:
         self.file.flush()
 
     def release(self) -> None:
-        """Lets others have it."""
+        """Releases the lock."""
         if self.file:
             self.file.truncate(0)
             self.file.close()

@@ -1,4 +1,4 @@
-"""The programs that make up an NDIF server: their commands, their ports, their environment, and when each is ready."""
+"""The programs that make up an NDIF server: commands, ports, environment, and how to see that each is ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 LOOPBACK = "127.0.0.1"
 SERVED = ("actors.py", "api.py", "store.py")
-"""The files of this folder that the server may import; it sees copies of them and nothing else of ours."""
+"""The files of this folder that the server may import; it gets copies of them and nothing else of this repository."""
 
 PORTS = range(20000, 22900)
 """Ray gives its workers 10002-19999 and its clients 23000-24000; the system's own choices begin at 32768."""
@@ -27,7 +27,7 @@ OBJECT_STORE_MEMORY = 200_000_000
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens there now."""
+    """Whether no process listens on a port."""
     with socket.socket() as probe:
         try:
             probe.bind((LOOPBACK, port))
@@ -43,7 +43,7 @@ def choose_ports() -> dict[str, int]:
 
 
 def answers(url: str) -> bool:
-    """Whether the address answers, with anything but a failure."""
+    """Whether an address answers without an error."""
     try:
         with fetch(url, seconds=2):
             return True
@@ -57,7 +57,7 @@ def fetch(url: str, seconds: float) -> Any:
 
 
 def replies_to_ping(port: int) -> bool:
-    """Whether a redis is there."""
+    """Whether redis answers on a port."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=2) as line:
             line.sendall(b"PING\r\n")
@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def orders(self) -> Path:
-        """The file by which the store is told to refuse requests."""
+        """The file that tells the store how many requests to refuse."""
         return self.folder / "refuse"
 
     def url(self, name: str, scheme: str = "http") -> str:
@@ -102,7 +102,7 @@ class Plan:
             shutil.copy(Path(__file__).with_name(name), self.code)
 
     def environment(self) -> dict[str, str]:
-        """All environment variables of every part: none comes from the user's shell."""
+        """All environment variables of every part; none is inherited from the user's shell."""
         system = {
             "PATH": f"{self.environment_folder / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.folder),
@@ -117,7 +117,7 @@ class Plan:
         return {**system, **self.ray_environment(), **self.ndif_environment(), **self.overrides}
 
     def ray_environment(self) -> dict[str, str]:
-        """Ray keeps to loopback and to our folder, and believes in one GPU, since NDIF uses no node without."""
+        """Ray uses only loopback and our folder, and is told of one GPU, because NDIF uses no node without one."""
         node = {"CPU": 8, "GPU": 1, "cuda_memory_bytes": MEMORY, "cpu_memory_bytes": MEMORY, "head": 10}
         return {
             "RAY_ADDRESS": f"{LOOPBACK}:{self.ports['ray']}",
@@ -153,7 +153,7 @@ class Plan:
         }
 
     def commands(self) -> dict[str, list[str]]:
-        """How each part is started. Modules, not scripts: those name the folder that the environment was made in."""
+        """The command of each part: modules, because scripts contain the folder in which the environment was made."""
         python = [self.python, "-m"]
         settings = "python:ndif.services.api.gunicorn_conf"
         return {
@@ -183,7 +183,7 @@ class Plan:
         return [*fixed, *dashboard, *room, *(f"--{option}={self.ports[name]}" for option, name in ports.items())]
 
     def probes(self) -> dict[str, Callable[[], bool]]:
-        """What tells that a part is ready to be used."""
+        """For each part that keeps running, a function that says whether it is ready."""
         return {
             "redis": lambda: replies_to_ping(self.ports["redis"]),
             "store": lambda: answers(f"{self.url('store')}/moto-api/data.json"),

@@ -1,4 +1,4 @@
-"""Processes by descent: who belongs to a part, which of them serve models, and how they are killed."""
+"""Processes and their descendants: which belong to a part, which serve models, and how to kill them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KILL_SECONDS = 20
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that ended, but whose end nobody has asked about yet, does not."""
+    """Whether a process runs; a zombie does not."""
     return any(holds(lambda one: one.status() != psutil.STATUS_ZOMBIE, process) for process in family(pid)[:1])
 
 
@@ -27,7 +27,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def holds(condition: Callable[[psutil.Process], bool], process: psutil.Process) -> bool:
-    """Whether the condition holds of a process that may be gone by now."""
+    """Whether a condition holds for a process; False if the process is gone."""
     try:
         return condition(process)
     except psutil.Error:

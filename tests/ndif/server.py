@@ -32,7 +32,7 @@ STOP_SECONDS = 20
 
 
 class Server:
-    """One server: its parts are ended with this object's process at the latest.
+    """One server. Its parts are stopped at the latest when the process of this object ends.
 
     Args:
         execution_seconds: How long the code of one request may run.
@@ -74,7 +74,7 @@ class Server:
         return self.running.python
 
     def start(self) -> Server:
-        """Starts all parts and waits until requests are taken; on failure nothing is left running."""
+        """Starts all parts and waits until requests are accepted; after a failure nothing is left running."""
         if self.plan is not None:
             raise ServerError("the server runs already")
         environment = setup.make()
@@ -91,7 +91,7 @@ class Server:
         return self
 
     def start_parts(self) -> None:
-        """What needs no other part first; then Ray's controller, while the API loads."""
+        """Starts the parts that need no other; then Ray's controller, while the API loads."""
         for name in ("logs", "pids"):
             (self.folder / name).mkdir()
         self.running.copy_code()
@@ -121,23 +121,23 @@ class Server:
         (self.folder / "pids" / name).write_text(str(leash.pid))
 
     def await_part(self, name: str) -> None:
-        """Waits until a part is ready, or says why it will not be."""
+        """Waits until a part is ready; raises `ServerError` if it ends or takes too long."""
         ready = self.running.probes()[name]
-        with self.blamed(name):
+        with self.with_log(name):
             wait_until(lambda: ready() or not self.is_alive(name), START_SECONDS[name])
             if not self.is_alive(name):
                 raise TimeoutError(f"it ended with {self.leashes[name].returncode}")
 
     def await_end(self, name: str) -> None:
-        """Waits until a part has done its work."""
-        with self.blamed(name):
+        """Waits until a part has finished; raises `ServerError` if it fails."""
+        with self.with_log(name):
             wait_until(lambda: not self.is_alive(name), START_SECONDS[name])
             if self.leashes[name].returncode:
                 raise TimeoutError(f"it ended with {self.leashes[name].returncode}")
 
     @contextlib.contextmanager
-    def blamed(self, name: str) -> Iterator[None]:
-        """Failures are told with what the part wrote last."""
+    def with_log(self, name: str) -> Iterator[None]:
+        """Adds the last lines of a part's log to a failure."""
         try:
             yield
         except TimeoutError as error:
@@ -179,7 +179,7 @@ class Server:
         return {name: [process.pid for process in self.processes(name)] for name in self.leashes if self.is_alive(name)}
 
     def status(self) -> dict[str, Any]:
-        """Which parts are alive, and what the server says of itself."""
+        """Which parts are alive, and the server's own status."""
         return describe(self.folder, self.url)
 
     def logs(self, name: str | None = None, lines: int = 40) -> str:
@@ -199,14 +199,14 @@ class Server:
         return self.kill_in_ray(serves_model, "a model's actor")
 
     def kill_in_ray(self, condition: Callable[[psutil.Process], bool], what: str) -> list[int]:
-        """Kills some of Ray's processes; that there are none is an error."""
+        """Kills those of Ray's processes for which a condition holds; raises `ServerError` if there are none."""
         found = [process for process in self.processes("ray")[1:] if holds(condition, process)]
         if not found:
             raise ServerError(f"there is no process of {what} in the server")
         return self.kill_processes(found)
 
     def kill_processes(self, processes: list[psutil.Process]) -> list[int]:
-        """Kills some of our processes; what their files are called is only known while they live."""
+        """Kills processes of the server, after noting their socket files, whose names only they know."""
         self.sockets |= runner_sockets(self.processes())
         return kill_all(processes)
 
@@ -218,13 +218,13 @@ class Server:
         self.await_part("api")
 
     def refuse_store(self, times: int, method: str = "") -> None:
-        """Makes the object store answer so many requests (of one HTTP method, if given) with 503."""
+        """Makes the object store answer the next `times` requests (of one HTTP method, if given) with 503."""
         fresh = self.running.orders.with_suffix(".new")
         fresh.write_text(f"{times} {method}")
         fresh.replace(self.running.orders)
 
     def refusals_left(self) -> int:
-        """How many of them are yet to come."""
+        """How many requests the store will still refuse."""
         orders = self.running.orders
         return int(orders.read_text().split()[0]) if orders.exists() else 0
 
@@ -236,13 +236,13 @@ def new_folder() -> Path:
 
 
 def remove_folder(path: str | None) -> None:
-    """Clears up after a server whose process was killed."""
+    """Removes the folder of a server whose process was killed."""
     if path and Path(path).name.startswith("ndif-"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def describe(folder: Path, url: str) -> dict[str, Any]:
-    """A server as seen from outside."""
+    """A server's status, as seen from another process."""
     alive = {path.name: lives(int(path.read_text())) for path in (folder / "pids").iterdir()}
     alive.pop("controller", None)  # it only starts an actor
     try:
@@ -272,14 +272,14 @@ def hold() -> None:
 
 
 def let_go_of_output() -> None:
-    """Whoever reads our output need not wait for our end."""
+    """Closes our output, so that its reader need not wait until this process ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
 
 
 def start() -> None:
-    """Starts a server that stays; a process of its own holds it."""
+    """Starts a server in a process of its own, which stays."""
     holder = subprocess.Popen(
         [sys.executable, __file__, "hold"], stdout=subprocess.PIPE, start_new_session=True, text=True
     )
@@ -300,7 +300,7 @@ def stop() -> None:
 
 
 def running_record(lock: Lock) -> dict[str, Any]:
-    """What the running server tells of itself."""
+    """What the running server wrote into its lock file."""
     if not lock.is_held():
         sys.exit("no server runs")
     return lock.read()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 UNRESOLVED = "ndif=="
-"""The server itself: its metadata ask for a newer Python and for packages that are only needed with a GPU."""
+"""The server itself, which is installed without its dependencies: they ask for a newer Python and for GPU packages."""
 
 
 class SetupError(RuntimeError):
@@ -45,7 +45,7 @@ def requirements() -> list[str]:
 
 @contextlib.contextmanager
 def only_one(path: Path) -> Iterator[None]:
-    """Waits until no other process is inside; the system lets go of the lock of a process that dies."""
+    """Holds a file lock; the system releases it when this process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -54,13 +54,13 @@ def only_one(path: Path) -> Iterator[None]:
 
 
 def run(*command: str | Path) -> None:
-    """Runs one step; its own messages explain a failure."""
+    """Runs one command of the setup."""
     if subprocess.run([str(part) for part in command], check=False, close_fds=False).returncode:
         raise SetupError(f"this step failed, its messages are above: {' '.join(map(str, command))[:200]}")
 
 
 def install_redis() -> None:
-    """Redis from the distribution where we may install it; else the user is asked to."""
+    """Installs redis from the distribution; raises `SetupError` where that is not permitted."""
     if shutil.which("redis-server"):
         return
     if not shutil.which("apt-get") or os.geteuid() != 0:
@@ -82,7 +82,7 @@ def install_packages(folder: Path) -> None:
 
 
 def make() -> Path:
-    """The environment's folder, made if it is not there; a half-made one never has this name."""
+    """The environment's folder, made if it does not exist; an unfinished one has another name."""
     folder = environment()
     with only_one(home() / "setup.lock"):
         install_redis()

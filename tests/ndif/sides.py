@@ -1,4 +1,4 @@
-"""One model, here with its weights and on the server without: what is asked of both, written once."""
+"""One model in two places, on this machine with its weights and on the server: the calls that both are given."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import tiny
 import torch
 import zoo
 from transformers import AutoProcessor
-from zoo.parts import picture
+from zoo.parts import picture as noise
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 from nnsight_vlm.recipes.words import shape_truth
-from nnsight_vlm.remote.batching import together
+from nnsight_vlm.remote import together
 
 STEPS = 5
 """How many tokens are decoded."""
@@ -30,15 +30,15 @@ Asks = Mapping[str, Callable[[], Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model that a server can load, and questions about pictures to ask of it.
+    """A model that a server can load, with questions and pictures for it.
 
     Attributes:
         name: the model's name or folder, as `nv.load` and the server take it.
         processor: makes its processor.
-        texts: one question, and two of other lengths.
+        texts: three questions of different lengths; most calls use the first.
         pictures: four of one size.
-        truths: what is in each picture; None where nobody knows.
-        question: one to which the pictures have different answers, if that is another one.
+        truths: the objects in each picture; None where they are not known.
+        question: a question to which the pictures have different answers; None if that is the first of `texts`.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Subject:
     question: str | None = None
 
     def side(self, *, attention: str = "sdpa", remote: bool | str = False, weights: bool | None = None) -> Side:
-        """The model with its weights for use here, and without them for use there, unless said otherwise."""
+        """The model in one place; by default it has its weights if it runs on this machine, and none for a server."""
         dispatch = remote is False if weights is None else weights
         model = nv.load(self.name, dispatch=dispatch, processor=self.processor(), attn_implementation=attention)
         return Side(subject=self, model=model, remote=remote)
@@ -66,22 +66,24 @@ class Side:
     @cached_property
     def prompts(self) -> list[nv.Prompt]:
         """The question about each of the four pictures."""
-        return [nv.encode(self.model, self.subject.texts[0], shown) for shown in self.subject.pictures]
+        return [nv.encode(self.model, self.subject.texts[0], picture) for picture in self.subject.pictures]
 
     @cached_property
     def questions(self) -> list[nv.Prompt]:
-        """The question with different answers about each of them."""
-        asked = self.subject.question
-        return [nv.encode(self.model, asked, shown) for shown in self.subject.pictures] if asked else self.prompts
+        """The question that has different answers, about each of the four pictures."""
+        question = self.subject.question
+        if question is None:
+            return self.prompts
+        return [nv.encode(self.model, question, picture) for picture in self.subject.pictures]
 
     @cached_property
     def rows(self) -> nv.Prompt:
         """Three questions of different length in one encoding, padded on the left."""
-        several = zip(self.subject.texts, self.subject.pictures, strict=False)
-        return nv.stack([nv.encode(self.model, text, shown) for text, shown in several])
+        questions = zip(self.subject.texts, self.subject.pictures, strict=False)
+        return nv.stack([nv.encode(self.model, text, picture) for text, picture in questions])
 
     def every_answer(self, asks: Asks) -> dict[str, Any]:
-        """What each of several computations gives; on a server they go side by side, and share their jobs."""
+        """The results of several computations; for a server they run side by side and share their jobs."""
         return dict(zip(asks, together(list(asks.values()), self.remote), strict=True))
 
 
@@ -100,7 +102,7 @@ def from_shapes() -> Subject:
 
 
 def from_tiny(folder: Path) -> Subject:
-    """The tiny LLaVA, and noise."""
+    """The tiny LLaVA, with pictures of noise."""
     keep(tiny.build_module(), folder)
     return Subject(
         name=str(folder),
@@ -111,28 +113,28 @@ def from_tiny(folder: Path) -> Subject:
 
 
 def from_zoo(name: str, folder: Path) -> Subject:
-    """A member of the zoo, and noise."""
+    """A member of the zoo, with pictures of noise."""
     member, words = zoo.ZOO[name], "what is red ?"
     keep(member.module("sdpa"), folder)
     return Subject(
         name=str(folder),
         processor=member.processor,
         texts=(member.text, member.text.replace(words, "see the big dog"), member.text.replace(words, "describe .")),
-        pictures=tuple(picture(number, member.sizes[0]) for number in range(1, 5)),
+        pictures=tuple(noise(number, member.sizes[0]) for number in range(1, 5)),
     )
 
 
 def keep(module: Any, folder: Path) -> None:
     """Save a model as a server finds it.
 
-    Some processors of the zoo are put together in memory and cannot be saved. A server wants a processor in the folder
-    and uses none, since encodings are made at home: any will do.
+    Some processors of the zoo are put together in memory and cannot be saved. A server needs a processor in the folder
+    but never uses it, because prompts are encoded on this machine; so any processor will do.
     """
     module.save_pretrained(folder)
     tiny.build_processor().save_pretrained(folder)
 
 
-# what is asked --------------------------------------------------------------------------------
+# the calls --------------------------------------------------------------------------------
 
 
 def interventions(model: Any, prompt: nv.Prompt, twin: nv.Prompt) -> dict[str, Any]:
@@ -173,32 +175,32 @@ ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("
 
 
 def every_run(side: Side, said: Sequence[Sequence[int]]) -> Asks:
-    """Every intervention with every readout, on the prompt and on the prompt with the answer that was `said`."""
+    """Every intervention with every readout, on the prompt, and on the prompt with the answer `said` behind it."""
     model, remote = side.model, side.remote
     both = side.prompts[:2]
     grown = [prompt.grown(tokens) for prompt, tokens in zip(both, said, strict=False)]
-    told = {}
+    asks = {}
     for name, case in interventions(model, *both).items():
-        told[f"run {name}"] = partial(nv.run, model, both[0], case, reads=READS, positions="query", remote=remote)
+        asks[f"run {name}"] = partial(nv.run, model, both[0], case, reads=READS, positions="query", remote=remote)
     for name, case in interventions(model, *grown).items():
-        told[f"answered {name}"] = partial(
+        asks[f"answered {name}"] = partial(
             nv.run, model, grown[0], case, reads=ANSWER_READS, positions=("last", "generated"), remote=remote
         )
-    return told
+    return asks
 
 
 def every_generation(side: Side) -> Asks:
     """Answers under every intervention: one by one, as rows of a prompt, and as many cases."""
     model, remote, prompts = side.model, side.remote, side.prompts
     cases = interventions(model, *prompts[:2])
-    told: dict[str, Callable[[], Any]] = {
+    asks: dict[str, Callable[[], Any]] = {
         f"generate {name}": partial(nv.generate, model, prompts[0], case, max_new_tokens=STEPS, remote=remote)
         for name, case in cases.items()
     }
     many = [(prompt, cases[name]) for prompt in prompts[:2] for name in ("nothing", "patch", "generated")]
     many += [(side.rows.row(1), nv.Knockout("image", "query")), (side.rows.row(2), None)]
-    told["generations"] = lambda: list(nv.generations(model, many, max_new_tokens=STEPS, rows=3, remote=remote))
-    return told
+    asks["generations"] = lambda: list(nv.generations(model, many, max_new_tokens=STEPS, rows=3, remote=remote))
+    return asks
 
 
 def every_row(side: Side) -> Asks:
@@ -219,35 +221,35 @@ def every_sweep(side: Side, answer: int) -> Asks:
     prompt = side.prompts[0]
     cases = interventions(side.model, *side.prompts[:2])
     late = {name: cases[name] for name in ("knockout", "heads", "patch", "tensor", "mean", "resample")}
-    told: dict[str, Callable[[], Any]] = {
+    asks: dict[str, Callable[[], Any]] = {
         f"sweep {how}": partial(nv.sweep, side.model, prompt, late, answer=answer, execution=how, remote=side.remote)
         for how in ("packed", "rows", "single")
     }
     every = {name: case for name, case in cases.items() if case is not None}
-    told["sweep auto"] = partial(nv.sweep, side.model, prompt, every, answer=answer, remote=side.remote)
-    return told
+    asks["sweep auto"] = partial(nv.sweep, side.model, prompt, every, answer=answer, remote=side.remote)
+    return asks
 
 
 def every_proof(side: Side) -> Asks:
-    """What `verify` proves, also of tokens to come and of rows."""
+    """What `verify` proves, also for tokens that are not generated yet and for several rows."""
     cases = interventions(side.model, *side.prompts[:2])
-    told: dict[str, Callable[[], Any]] = {
+    asks: dict[str, Callable[[], Any]] = {
         f"verify {name}": partial(nv.verify, side.model, side.prompts[0], cases[name], remote=side.remote)
         for name in ("heads", "everything", "generated")
     }
-    told["verify rows"] = partial(nv.verify, side.model, side.rows, cases["knockout"], remote=side.remote)
-    return told
+    asks["verify rows"] = partial(nv.verify, side.model, side.rows, cases["knockout"], remote=side.remote)
+    return asks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What a model does when it is left alone, found here once: recipes need it.
+    """What the model does without any intervention, found out on this machine once: arguments of recipes.
 
     Attributes:
-        answers: the most probable first token, a picture.
-        shapes: the same of the question with different answers.
-        said: the tokens of its answer, a picture.
-        truths: what is in each picture, or is said to be.
+        answers: for each picture, the most probable first token.
+        shapes: the same for the question that has different answers.
+        said: for each picture, the tokens of the answer.
+        truths: the objects in each picture, real or invented.
     """
 
     answers: tuple[int, ...]
@@ -257,25 +259,26 @@ class Known:
 
 
 def known(side: Side) -> Known:
-    """What is known of a subject: pictures are said to show, in a corner, the first word that the model says."""
-    told = [nv.generate(side.model, prompt, max_new_tokens=STEPS) for prompt in side.prompts]
+    """What is known of a subject. Unknown objects are invented: the answer's first words, in the picture's corners."""
+    answered = [nv.generate(side.model, prompt, max_new_tokens=STEPS) for prompt in side.prompts]
     truths = side.subject.truths
     if truths is None:
-        words = [nv.recipes.content_words(one.text)[:2] for one in told]
+        words = [nv.recipes.content_words(generation.text)[:2] for generation in answered]
         truths = tuple(
-            tuple(nv.recipes.Thing(name=word, mask=_corner(shown, place)) for place, word in enumerate(some))
-            for some, shown in zip(words, side.subject.pictures, strict=True)
+            tuple(nv.recipes.Thing(name=word, mask=_corner(picture, place)) for place, word in enumerate(names))
+            for names, picture in zip(words, side.subject.pictures, strict=True)
         )
     answers, shapes = (
-        tuple(int(nv.run(side.model, prompt).logits.argmax()) for prompt in asked)
-        for asked in (side.prompts, side.questions)
+        tuple(int(nv.run(side.model, prompt).logits.argmax()) for prompt in prompts)
+        for prompts in (side.prompts, side.questions)
     )
-    return Known(answers=answers, shapes=shapes, said=tuple(one.tokens for one in told), truths=truths)
+    said = tuple(generation.tokens for generation in answered)
+    return Known(answers=answers, shapes=shapes, said=said, truths=truths)
 
 
-def _corner(shown: Any, number: int) -> np.ndarray:
+def _corner(picture: Any, number: int) -> np.ndarray:
     """The pixels of one corner of a picture."""
-    mask = np.zeros(shown.size[::-1], bool)
+    mask = np.zeros(picture.size[::-1], bool)
     if number:
         mask[-8:, -8:] = True
     else:
@@ -284,14 +287,19 @@ def _corner(shown: Any, number: int) -> np.ndarray:
 
 
 def pairs_of(side: Side, facts: Known) -> list[tuple[Any, ...]]:
-    """All pairs of pictures about which the model says different things, but three at most."""
-    asked = list(zip(side.questions, facts.shapes, strict=True))
-    found = [(one, two, a, b) for one, a in asked for two, b in asked if a != b]
-    return found[:3]
+    """Pairs of pictures about which the model says different things, three at most."""
+    answered = list(zip(side.questions, facts.shapes, strict=True))
+    pairs = [
+        (prompt, other, answer, other_answer)
+        for prompt, answer in answered
+        for other, other_answer in answered
+        if answer != other_answer
+    ]
+    return pairs[:3]
 
 
 def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, per_image: bool = True) -> Asks:
-    """Each recipe on some pictures; `patch_knockout` knows one only."""
+    """Each recipe on the first pictures; `patch_knockout` takes only one."""
     model, remote, recipes = side.model, side.remote, nv.recipes
     prompts, first = side.prompts[:count], facts.answers[:count]
     plain = {"per_image": per_image, "remote": remote}

@@ -17,7 +17,7 @@ from werkzeug.serving import run_simple
 
 
 class Refusing:
-    """A web application that stands before another and turns requests away."""
+    """A web application in front of another that refuses requests."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]], orders: Path) -> None:
         self.application = application
@@ -25,7 +25,7 @@ class Refusing:
         self.counting = threading.Lock()
 
     def refuses(self, method: str) -> bool:
-        """Whether this request is turned away; if so, it is counted."""
+        """Whether to refuse this request; if so, the number is counted down."""
         with self.counting:
             words = self.orders.read_text().split() if self.orders.exists() else []
             if not words or int(words[0]) < 1 or words[1:] not in ([], [method]):

@@ -1,7 +1,8 @@
-"""What breaks on a real server while a job runs: the frame is the same as without, or the error says what to do."""
+"""Faults of a real server while a job runs: the frame is the same as without them, or the error says what to do."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,14 +21,16 @@ from transformers import AutoConfig
 
 import nnsight_vlm as nv
 from nnsight_vlm.device import readouts, runner
-from nnsight_vlm.remote import job as jobs
-from nnsight_vlm.remote.background import counting
+from nnsight_vlm.remote import client as server_client
+from nnsight_vlm.remote import counting
+from nnsight_vlm.remote import job as server_jobs
 from nnsight_vlm.remote.batching import ask
 from nnsight_vlm.remote.model_call import ModelCall
 
 EXACT = 1e-5
 QUIET = nv.recipes.Work(progress=False)
-OPTIONS = {"windows": 3, "max_new_tokens": 6, "per_image": True}
+OPTIONS = {"windows": 4, "max_new_tokens": 16, "per_image": True}
+"""Of a job that runs long enough for a poll to see it running, also on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -36,53 +39,55 @@ def model(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def far(checkpoint):
+def remote_model(checkpoint):
     return nv.load(checkpoint, dispatch=False)
 
 
-def asked(model, count=2):
+def encoded(model, count=2):
     return [nv.encode(model, "describe the image .", tiny.picture(seed)) for seed in range(count)]
 
 
 @pytest.fixture(scope="module")
 def expected(model):
-    return nv.recipes.knockout_windows(model, asked(model), work=QUIET, **OPTIONS)
+    return nv.recipes.knockout_windows(model, encoded(model), work=QUIET, **OPTIONS)
 
 
 @pytest.fixture(autouse=True)
-def served(server, far):
-    """The model is there, and everything runs."""
-    wait_until(lambda: nv.run(far, asked(far)[0], remote=True) is not None, 120)
+def served(server, remote_model):
+    """The server, with every part running and the model loaded."""
+    wait_until(lambda: nv.run(remote_model, encoded(remote_model)[0], remote=True) is not None, 120)
     return server
 
 
-def send(far, path):
-    return nv.recipes.knockout_windows(far, asked(far), work=QUIET, remote=True, blocking=False, path=path, **OPTIONS)
+def send(remote_model, path):
+    return nv.recipes.knockout_windows(
+        remote_model, encoded(remote_model), work=QUIET, remote=True, blocking=False, path=path, **OPTIONS
+    )
 
 
-def same(found, expected):
-    pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=0, atol=EXACT)
+def same(frame, expected):
+    pd.testing.assert_frame_equal(frame, expected, check_exact=False, rtol=0, atol=EXACT)
 
 
 def until_it_runs(job):
-    """Ask after a job until the server runs it."""
+    """Poll a job until the server runs it."""
 
     def runs():
-        assert not job.done(), "it was done before anything could break"
+        assert not job.done(), "the job was done before anything could break"
         return "running" in job.status
 
     wait_until(runs, 60, pause=0.01)
 
 
-def test_the_models_actor_is_killed_in_the_middle_of_a_job(served, far, expected, tmp_path):
-    job = send(far, tmp_path / "job")
+def test_the_models_actor_is_killed_in_the_middle_of_a_job(served, remote_model, expected, tmp_path):
+    job = send(remote_model, tmp_path / "job")
     until_it_runs(job)
     served.kill_model_actor()
     same(job.result(timeout=120), expected)
 
 
-def test_the_api_is_killed_while_a_job_runs(served, far, expected, tmp_path):
-    job = send(far, tmp_path / "job")
+def test_the_api_is_killed_while_a_job_runs(served, remote_model, expected, tmp_path):
+    job = send(remote_model, tmp_path / "job")
     until_it_runs(job)
     served.kill("api")
     assert not job.done()
@@ -90,7 +95,7 @@ def test_the_api_is_killed_while_a_job_runs(served, far, expected, tmp_path):
     same(job.result(timeout=120), expected)
 
 
-def test_the_api_is_killed_between_two_chunks(served, far, expected, tmp_path):
+def test_the_api_is_killed_between_two_chunks(served, remote_model, expected, tmp_path):
     journal = tmp_path / "journal"
 
     def break_it():
@@ -102,14 +107,14 @@ def test_the_api_is_killed_between_two_chunks(served, far, expected, tmp_path):
     breaker = threading.Thread(target=break_it)
     breaker.start()
     work = nv.recipes.Work(progress=False, journal=journal, chunk=1)
-    found = nv.recipes.knockout_windows(far, asked(far), work=work, remote=True, **OPTIONS)
+    frame = nv.recipes.knockout_windows(remote_model, encoded(remote_model), work=work, remote=True, **OPTIONS)
     breaker.join()
-    same(found, expected)
+    same(frame, expected)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_the_object_store_refuses_once(served, far, expected, tmp_path, method):
-    job = send(far, tmp_path / "job")
+def test_the_object_store_refuses_once(served, remote_model, expected, tmp_path, method):
+    job = send(remote_model, tmp_path / "job")
     until_it_runs(job)
     served.refuse_store(1, method)
     same(job.result(timeout=120), expected)
@@ -117,7 +122,7 @@ def test_the_object_store_refuses_once(served, far, expected, tmp_path, method):
 
 
 SENDER = """
-import sys
+import json, sys
 import nnsight, torch
 import nnsight_vlm as nv
 import tiny
@@ -125,8 +130,8 @@ torch.set_num_threads(1)
 nnsight.CONFIG.API.HOST, nnsight.CONFIG.APP.REMOTE_LOGGING = sys.argv[2], False
 model = nv.load(sys.argv[1], dispatch=False)
 prompts = [nv.encode(model, "describe the image .", tiny.picture(seed)) for seed in range(2)]
-job = nv.recipes.knockout_windows(model, prompts, windows=3, max_new_tokens=6, per_image=True, remote=True,
-                                  blocking=False, path=sys.argv[3], work=nv.recipes.Work(progress=False))
+job = nv.recipes.knockout_windows(model, prompts, remote=True, blocking=False, path=sys.argv[3],
+                                  work=nv.recipes.Work(progress=False), **json.loads(sys.argv[4]))
 print("sent", flush=True)
 job.result()
 """
@@ -134,8 +139,10 @@ job.result()
 
 def test_the_client_is_killed_between_sending_and_fetching(served, checkpoint, expected, tmp_path):
     command = [sys.executable, "-c", SENDER, checkpoint, nnsight.CONFIG.API.HOST, str(tmp_path / "job")]
-    clean = os.environ | {"PYTHONPATH": str(Path(tiny.__file__).parent), "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, text=True) as client:
+    command.append(json.dumps(OPTIONS))
+    folders = [str(Path(tiny.__file__).parent), str(Path(nv.__file__).parents[1])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout.readline() == "sent\n"
         client.send_signal(signal.SIGKILL)
     with counting() as traffic:
@@ -146,46 +153,51 @@ def test_the_client_is_killed_between_sending_and_fetching(served, checkpoint, e
 # errors ----------------------------------------------------------------------------------------
 
 
-def test_a_model_that_the_server_has_not_got(far, monkeypatch):
-    monkeypatch.setattr(jobs, "key_of", lambda _: far.to_model_key().replace(far.repo_id, "/nowhere/to/be/found"))
-    with pytest.raises(nv.RemoteError, match=r"nnsight.status\(\) lists what is there"):
-        nv.run(far, asked(far)[0], remote=True)
+def test_a_model_that_the_server_does_not_have(remote_model, monkeypatch):
+    monkeypatch.setattr(
+        server_client,
+        "model_key",
+        lambda _: remote_model.to_model_key().replace(remote_model.repo_id, "/nowhere/to/be/found"),
+    )
+    with pytest.raises(nv.RemoteError, match=r"nnsight.status\(\) lists those that are"):
+        nv.run(remote_model, encoded(remote_model)[0], remote=True)
 
 
-def test_a_server_that_builds_the_model_otherwise(far, checkpoint, tmp_path, monkeypatch):
+def test_a_server_that_builds_the_model_from_other_modules(remote_model, checkpoint, tmp_path, monkeypatch):
     config = AutoConfig.from_pretrained(checkpoint)
     config.text_config.num_hidden_layers += 1
     tiny.build_module().__class__(config).save_pretrained(tmp_path / "deeper")
     tiny.build_processor().save_pretrained(tmp_path / "deeper")
     deeper = nv.load(str(tmp_path / "deeper"), dispatch=False)
-    monkeypatch.setattr(jobs, "key_of", lambda _: far.to_model_key())
+    monkeypatch.setattr(server_client, "model_key", lambda _: remote_model.to_model_key())
     with pytest.raises(nv.RemoteError, match=r"its transformers is another version[\s\S]*layers.4"):
-        nv.run(deeper, asked(deeper)[0], remote=True)
+        nv.run(deeper, encoded(deeper)[0], remote=True)
 
 
-def test_a_server_that_lacks_the_attention(far, monkeypatch, trust):
-    monkeypatch.setattr(far, "_remoteable_get_env", lambda: {"attn_implementation": "flash_attention_2"}, raising=False)
-    with pytest.raises(nv.RemoteError, match='attn_implementation="sdpa"'):
-        nv.run(far, asked(far)[0], remote=True)
-
-
-def test_an_error_in_our_code_that_ran_there_names_our_file_and_line(far, trust):
-    reads = ((0, 0, "no.such.module", "output", readouts.hidden_rows, (), None),)
-    request = ModelCall(
-        task=runner.forward, inputs=asked(far)[0].inputs, rest=(((), None), [("", 1, True, ())], reads, ())
+def test_a_server_that_lacks_the_attention(remote_model, monkeypatch, trust):
+    monkeypatch.setattr(
+        remote_model, "_remoteable_get_env", lambda: {"attn_implementation": "flash_attention_2"}, raising=False
     )
+    with pytest.raises(nv.RemoteError, match='attn_implementation="sdpa"'):
+        nv.run(remote_model, encoded(remote_model)[0], remote=True)
+
+
+def test_an_error_in_our_code_on_the_server_names_our_file_and_line(remote_model, trust):
+    reads = ((0, 0, "no.such.module", "output", readouts.hidden_rows, (), None),)
+    rest = (((), None), [("", 1, True, ())], reads, ())
+    call = ModelCall(task=runner.forward, inputs=encoded(remote_model)[0].inputs, rest=rest)
     with pytest.raises(nv.RemoteError, match=r"ran on the server, (runner|kernels|readouts)\.py line \d+: "):
-        ask(far, request, True)
+        ask(remote_model, call, True)
 
 
 def odd(model, inputs):
-    """Something that is neither tensor nor plain data."""
+    """An answer that is neither a tensor nor plain data."""
     import pathlib
 
     return pathlib.PurePosixPath("odd")
 
 
-def test_an_answer_that_holds_more_than_tensors_and_plain_data_is_refused(far, monkeypatch):
-    monkeypatch.setattr(jobs, "PAUSE", 0.01)
+def test_an_answer_that_holds_more_than_tensors_and_plain_data_is_refused(remote_model, monkeypatch):
+    monkeypatch.setattr(server_jobs, "RETRY_PAUSE", 0.01)
     with pytest.raises(nv.RemoteError, match="the answer is broken"):
-        ask(far, ModelCall(task=odd, inputs=asked(far)[0].inputs, rest=()), True)
+        ask(remote_model, ModelCall(task=odd, inputs=encoded(remote_model)[0].inputs, rest=()), True)

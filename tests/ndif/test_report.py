@@ -1,4 +1,4 @@
-"""The report, run where the model is: the same numbers, and an interrupted one fetches what it had sent."""
+"""The report with the model on a server: the same numbers as with the model on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nnsight_vlm.cli import app
-from nnsight_vlm.remote.background import counting
+from nnsight_vlm.remote import counting
 from nnsight_vlm.report import write_report
 from nnsight_vlm.shapes.model import checkpoint
 
@@ -16,22 +16,22 @@ EXACT = 1e-5
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory):
-    return write_report(tmp_path_factory.mktemp("here") / "report", scenes=3, max_new_tokens=24, progress=False)
+def local_report(tmp_path_factory):
+    return write_report(tmp_path_factory.mktemp("local") / "report", scenes=3, max_new_tokens=24, progress=False)
 
 
-def test_a_report_of_a_server_is_the_same(here, server, tmp_path):
-    out = tmp_path / "there"
+def test_a_report_of_a_model_on_a_server_is_the_same(local_report, server, tmp_path):
+    out = tmp_path / "remote"
     options = ["--scenes", "3", "--max-new-tokens", "24", "--chunk", "3", "--host", server.url, "--out", str(out)]
     with client.addressed(checkpoint("shapes")), counting() as traffic:
-        done = CliRunner().invoke(app, ["report", *options])
-    assert done.exit_code == 0, done.output
+        finished = CliRunner().invoke(app, ["report", *options])
+    assert finished.exit_code == 0, finished.output
     assert traffic.jobs == 1 + 2 + 2 + 1 + 1 + 1 + 2  # the recipes, and the pictures that are drawn
-    for name, frame in here.frames.items():
-        found = pd.read_parquet(out / "frames" / f"{name}.parquet")
-        pd.testing.assert_frame_equal(found, frame, check_exact=False, rtol=EXACT, atol=EXACT)
+    for name, frame in local_report.frames.items():
+        remote_frame = pd.read_parquet(out / "frames" / f"{name}.parquet")
+        pd.testing.assert_frame_equal(remote_frame, frame, check_exact=False, rtol=EXACT, atol=EXACT)
     claims = pd.read_parquet(out / "claims.parquet")
-    pd.testing.assert_frame_equal(claims, here.claims, check_exact=False, rtol=EXACT, atol=EXACT)
+    pd.testing.assert_frame_equal(claims, local_report.claims, check_exact=False, rtol=EXACT, atol=EXACT)
     assert {path.name for path in (out / "figures").iterdir()} == {
-        path.name for path in (here.folder / "figures").iterdir()
+        path.name for path in (local_report.folder / "figures").iterdir()
     }

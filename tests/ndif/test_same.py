@@ -1,7 +1,7 @@
-"""What runs on a server gives what it gives here: every intervention, readout and recipe, trusted and sandboxed.
+"""Every intervention, readout and recipe gives on a server what it gives on this machine, trusted and sandboxed.
 
-The server's side has no weights here (`dispatch=False`), as a user has it, so that nothing can be computed at home.
-Numbers are the same to `alike.EXACT`; tokens, texts and labels are equal.
+For the server the model is loaded without weights (`dispatch=False`), as a user does, so that nothing can be computed
+on this machine. Numbers are the same to `alike.EXACT`; tokens, texts and labels are equal.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from zoo.parts import draw
 
 import nnsight_vlm as nv
 from nnsight_vlm.lowering.plan import layer_paths
-from nnsight_vlm.remote.background import counting
+from nnsight_vlm.remote import counting
 
 SUBJECTS = ("shapes", "llava", "qwen2_5_vl", "internvl")
 ACTED = 1e-3
-"""What an intervention changes at least: a hundred times what rounding may."""
+"""The least change of logits that counts as an effect: a hundred times what rounding may cause."""
 
 PER_VARIANT = 100
-"""Bytes that one more variant may add to what is sent; measured are 2 to 9, packed beside the others."""
+"""Bytes that one more variant may add to the payload; 2 to 9 were measured."""
 
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
-    """Name to what a server can load, made when it is first asked for."""
+    """A function from a name to its subject, which is made at the first call."""
 
     @functools.cache
     def made(name):
@@ -51,8 +51,8 @@ def subject(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def here(subject):
-    """Name and attention to the side with weights, and what is known of it."""
+def local(subject):
+    """A function from a name and an attention to the side on this machine, and what is known of the model."""
 
     @functools.cache
     def made(name, attention="sdpa"):
@@ -63,8 +63,8 @@ def here(subject):
 
 
 @pytest.fixture(scope="module")
-def there(server, subject):
-    """Name and attention to the side without weights."""
+def remote_side(server, subject):
+    """A function from a name and an attention to the side on the server."""
     return functools.cache(lambda name, attention="sdpa": subject(name).side(attention=attention, remote=True))
 
 
@@ -81,26 +81,26 @@ def every_question(side, facts):
 
 
 @pytest.fixture(scope="module")
-def expected(here):
-    """What a subject gives here, computed once."""
+def expected(local):
+    """A function that gives the results on this machine, computed once."""
 
     @functools.cache
     def computed(ask, name, attention="sdpa"):
-        side, facts = here(name, attention)
+        side, facts = local(name, attention)
         return side.every_answer(ask(side, facts))
 
     return computed
 
 
 @pytest.fixture(scope="module")
-def ledger(request, there, tmp_path_factory):
-    """The lines of all analyses; the table is written and shown in the end."""
-    side = there("shapes")
-    nv.run(side.model, side.prompts[0], remote=True)  # the server has loaded the model
+def ledger(request, remote_side, tmp_path_factory):
+    """The costs of all analyses; the table is written and shown at the end."""
+    side = remote_side("shapes")
+    nv.run(side.model, side.prompts[0], remote=True)  # so that the server loads the model before anything is timed
     pages = book.Ledger()
     yield pages
-    told = os.environ.get("NNSIGHT_VLM_TABLE")
-    pages.write(Path(told) if told else tmp_path_factory.mktemp("table") / "same.csv")
+    path = os.environ.get("NNSIGHT_VLM_TABLE")
+    pages.write(Path(path) if path else tmp_path_factory.mktemp("table") / "same.csv")
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(f"\n{pages}")
 
@@ -113,9 +113,9 @@ def has_weights(model):
     return any(weight.device.type != "meta" for weight in model._module.parameters())
 
 
-def changed(found, name, kinds=("run", "answered")):
+def changed(results, name, kinds=("run", "answered")):
     """How far an intervention moves the logits from the clean run's, with or without an answer behind the prompt."""
-    return max(distance(found[f"{kind} {name}"].logits, found[f"{kind} nothing"].logits) for kind in kinds)
+    return max(distance(results[f"{kind} {name}"].logits, results[f"{kind} nothing"].logits) for kind in kinds)
 
 
 TRUSTED = [(name, attention, True) for name in SUBJECTS for attention in ("sdpa", "eager")]
@@ -127,61 +127,62 @@ SANDBOXED = [*((name, "sdpa", False) for name in SUBJECTS), ("llava", "eager", F
     [pytest.param(*case, id="-".join([*case[:2], place(case[2])])) for case in (*TRUSTED, *SANDBOXED)],
     indirect=["trust"],
 )
-def test_interventions_and_readouts_are_the_same(name, attention, here, there, expected, ledger, trust):
-    side, (_, facts) = there(name, attention), here(name, attention)
+def test_interventions_and_readouts_are_the_same(name, attention, local, remote_side, expected, ledger, trust):
+    side, (_, facts) = remote_side(name, attention), local(name, attention)
     assert not has_weights(side.model)
     asks = every_question(side, facts)
     with ledger.line(f"{len(asks)} of {name}, {attention}", place(trust)) as line:
-        found = side.every_answer(asks)
-    line.difference, differ = compared(found, expected(every_question, name, attention))
+        results = side.every_answer(asks)
+    line.difference, differ = compared(results, expected(every_question, name, attention))
     assert not differ, differ
     assert line.jobs < len(asks) / 4
     cases = sides.interventions(side.model, *side.prompts[:2])
-    idle = [case for case in cases if case != "nothing" and not changed(found, case) > ACTED]
+    idle = [case for case in cases if case != "nothing" and not changed(results, case) > ACTED]
     assert not idle, f"these change nothing: {idle}"
-    assert distance(found["run generated"], found["run nothing"]) == 0, "there is no answer yet"
-    told = {found[f"generate {case}"].tokens for case in cases if f"generate {case}" in found}
-    assert len(told) > 1, "some answers should not be the clean one"
+    assert distance(results["run generated"], results["run nothing"]) == 0, "there is no answer yet"
+    generated = {results[f"generate {case}"].tokens for case in cases if f"generate {case}" in results}
+    assert len(generated) > 1, "some answers should not be the clean one"
     assert len({row.start for row in side.rows.rows}) > 1, "rows should be padded"
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_every_recipe_is_the_same(name, here, there, expected, ledger, trust):
-    side, (_, facts) = there(name), here(name)
+def test_every_recipe_is_the_same(name, local, remote_side, expected, ledger, trust):
+    side, (_, facts) = remote_side(name), local(name)
     with ledger.line(f"recipes of {name}", place(trust)) as line:
-        found = side.every_answer(sides.every_recipe(side, facts))
-    line.difference, differ = compared(found, expected(sides.every_recipe, name))
+        results = side.every_answer(sides.every_recipe(side, facts))
+    line.difference, differ = compared(results, expected(sides.every_recipe, name))
     assert not differ, differ
-    assert all(len(frame) for frame in found.values())
+    assert all(len(frame) for frame in results.values())
 
 
-def summed_up(side, facts):
+def summarised(side, facts):
+    """The recipes' means and intervals over three pictures."""
     return sides.every_recipe(side, facts, count=3, per_image=False)
 
 
-def test_means_and_intervals_of_recipes_are_the_same(here, there, expected, trust):
-    side, (_, facts) = there("llava"), here("llava")
-    found = side.every_answer(summed_up(side, facts))
-    differ = far_apart(found, expected(summed_up, "llava"))
+def test_means_and_intervals_of_recipes_are_the_same(local, remote_side, expected, trust):
+    side, (_, facts) = remote_side("llava"), local("llava")
+    results = side.every_answer(summarised(side, facts))
+    differ = far_apart(results, expected(summarised, "llava"))
     assert not differ, differ
-    assert all({"mean", "low", "high"} <= set(frame) for name, frame in found.items() if name != "patch_knockout")
-    assert (found["knockout_windows of answers"]["high"] > found["knockout_windows of answers"]["low"]).any()
+    assert all({"mean", "low", "high"} <= set(frame) for name, frame in results.items() if name != "patch_knockout")
+    assert (results["knockout_windows of answers"]["high"] > results["knockout_windows of answers"]["low"]).any()
 
 
 # a copy of the model --------------------------------------------------------------------------
 
 
 def traced(side):
-    """An installed copy in the user's own trace: states and logits."""
+    """States and logits of an installed copy in the user's own trace."""
     edited, inputs, where = installed(side, "everything")
     path = layer_paths(side.model, 4)[-1]
     with torch.no_grad(), edited.trace(**inputs, **where):
-        found = save([edited.get(path).output, edited.output.logits])
-    return found
+        results = save([edited.get(path).output, edited.output.logits])
+    return results
 
 
 def written(side, case):
-    """An installed copy in the user's own generation: tokens."""
+    """Tokens that an installed copy generates, called by the user."""
     edited, inputs, where = installed(side, case)
     with torch.no_grad(), edited.generate(**inputs, max_new_tokens=4, do_sample=False, **where) as tracer:
         tokens = save(tracer.result.cpu())
@@ -189,7 +190,7 @@ def written(side, case):
 
 
 def installed(side, name):
-    """The copy, what to run it on, and where."""
+    """The copy, its inputs, and the options that say where it runs."""
     prompt, twin = side.prompts[:2]
     case = sides.interventions(side.model, prompt, twin)[name]
     edited = nv.install(side.model, prompt, case, remote=side.remote)
@@ -197,23 +198,23 @@ def installed(side, name):
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_an_installed_copy_is_the_same(name, here, there, trust):
-    side, _ = here(name)
-    found = traced(there(name))
-    assert distance(found, traced(side)) <= EXACT
+def test_an_installed_copy_is_the_same(name, local, remote_side, trust):
+    side, _ = local(name)
+    results = traced(remote_side(name))
+    assert distance(results, traced(side)) <= EXACT
     clean = nv.run(side.model, side.prompts[0]).logits
-    assert distance(found[1][0, -1], clean) > ACTED
+    assert distance(results[1][0, -1], clean) > ACTED
 
 
-def test_an_installed_copy_writes_the_same(here, there, trust):
+def test_an_installed_copy_writes_the_same(local, remote_side, trust):
     for case in ("everything",) if trust else ("features", "zero"):
-        assert distance(written(there("llava"), case), written(here("llava")[0], case)) == 0
-    if not trust:  # the copy cannot know how it will be generated with
+        assert distance(written(remote_side("llava"), case), written(local("llava")[0], case)) == 0
+    if not trust:  # the copy cannot know that it will be used to generate
         with pytest.raises(RemoteError, match="in the sandbox of this server an attention that is cut loses its cache"):
-            written(there("llava"), "everything")
+            written(remote_side("llava"), "everything")
 
 
-# where it runs --------------------------------------------------------------------------------
+# ways to say where a call runs --------------------------------------------------------------------------------
 
 
 def some_questions(side, facts):
@@ -222,40 +223,40 @@ def some_questions(side, facts):
     return {name: ask for name, ask in every_question(side, facts).items() if name in chosen}
 
 
-def test_a_model_with_weights_here_can_run_on_the_server_too(subject, here, expected, trust, server):
-    side, facts = subject("llava").side(remote=True, weights=True), here("llava")[1]
+def test_a_model_with_weights_on_this_machine_can_run_on_the_server_too(subject, local, expected, trust, server):
+    side, facts = subject("llava").side(remote=True, weights=True), local("llava")[1]
     assert has_weights(side.model)
     with counting() as traffic:
-        found = side.every_answer(some_questions(side, facts))
-    assert traffic.jobs == 1 and not far_apart(found, expected(some_questions, "llava"))
+        results = side.every_answer(some_questions(side, facts))
+    assert traffic.jobs == 1 and not far_apart(results, expected(some_questions, "llava"))
 
 
-def test_an_address_is_as_good_as_true(subject, here, expected, trust, server, monkeypatch):
-    side, facts = subject("llava").side(remote=server.url, weights=False), here("llava")[1]
+def test_an_address_instead_of_true_names_the_server(subject, local, expected, trust, server, monkeypatch):
+    side, facts = subject("llava").side(remote=server.url, weights=False), local("llava")[1]
     monkeypatch.setattr(nnsight.CONFIG.API, "HOST", "http://127.0.0.1:9")
     with counting() as traffic:
-        found = side.every_answer(some_questions(side, facts))
-    assert traffic.jobs == 1 and not far_apart(found, expected(some_questions, "llava"))
+        results = side.every_answer(some_questions(side, facts))
+    assert traffic.jobs == 1 and not far_apart(results, expected(some_questions, "llava"))
 
 
 @pytest.mark.parametrize("name", ["llava", "internvl"])
-def test_the_simulation_is_the_same_and_sends_nothing(name, subject, here, expected):
-    side, facts = subject(name).side(remote="local", weights=True), here(name)[1]
+def test_the_simulation_is_the_same_and_sends_nothing(name, subject, local, expected):
+    side, facts = subject(name).side(remote="local", weights=True), local(name)[1]
     with counting() as traffic:
-        found = side.every_answer({**every_question(side, facts), **sides.every_recipe(side, facts)})
+        results = side.every_answer({**every_question(side, facts), **sides.every_recipe(side, facts)})
     assert traffic.jobs == traffic.payload == 0
-    assert not far_apart(found, {**expected(every_question, name), **expected(sides.every_recipe, name)})
+    assert not far_apart(results, {**expected(every_question, name), **expected(sides.every_recipe, name)})
 
 
-def test_each_request_runs_with_its_own_attention(there, trust):
+def test_each_request_runs_with_its_own_attention(remote_side, trust):
     for attention in ("eager", "sdpa"):
-        model, inputs = there("llava", attention).model, there("llava", attention).prompts[0].inputs
+        model, inputs = remote_side("llava", attention).model, remote_side("llava", attention).prompts[0].inputs
         with torch.no_grad(), model.trace(**inputs, remote=True):
-            found = save(model.model.language_model.layers[0].self_attn.output)
-        assert (found[1] is not None) == (attention == "eager")  # only eager attention returns its probabilities
+            results = save(model.model.language_model.layers[0].self_attn.output)
+        assert (results[1] is not None) == (attention == "eager")  # only eager attention returns its probabilities
 
 
-# what it costs --------------------------------------------------------------------------------
+# costs --------------------------------------------------------------------------------
 
 
 def analyses(side, facts):
@@ -282,7 +283,7 @@ JOBS = {
     "generations": 1,
     "sweep": 1,
     "verify": 1,
-    "install": 1,  # what a patch takes from another run; the user's own traces are not ours to count
+    "install": 1,  # for the states that a patch takes from another run; the user's own traces are not counted
     "knockout_windows": 1,
     "knockout_windows of answers": 1,
     "attention_share": 2,
@@ -294,12 +295,12 @@ JOBS = {
 
 
 @pytest.fixture(scope="module")
-def measured_here(here, ledger):
-    """What an analysis gives here, measured once."""
+def measured_locally(local, ledger):
+    """A function that gives the result of an analysis on this machine, measured once."""
 
     @functools.cache
     def computed(analysis):
-        ask = analyses(*here("shapes"))[analysis]
+        ask = analyses(*local("shapes"))[analysis]
         with ledger.line(analysis, "here"):
             return ask()
 
@@ -315,12 +316,12 @@ PLACES = [(name, trusted) for trusted in (True, False) for name in JOBS]
     indirect=["trust"],
 )
 def test_an_analysis_is_one_job_for_each_thing_that_must_be_known_before_the_next(
-    analysis, here, there, measured_here, ledger, trust
+    analysis, local, remote_side, measured_locally, ledger, trust
 ):
-    wanted, ask = measured_here(analysis), analyses(there("shapes"), here("shapes")[1])[analysis]
+    wanted, ask = measured_locally(analysis), analyses(remote_side("shapes"), local("shapes")[1])[analysis]
     with ledger.line(analysis, place(trust)) as line:
-        found = ask()
-    line.difference = distance(found, wanted, analysis)
+        results = ask()
+    line.difference = distance(results, wanted, analysis)
     assert line.difference <= EXACT
     assert line.jobs == JOBS[analysis] and 0 < line.payload < 2**20 and line.answer > 0
 
@@ -365,10 +366,10 @@ def test_twelve_windows_of_four_pictures_are_one_job(deep, server):
     answers = sides.known(local).answers
     for given in (answers, ()):
         with counting() as traffic:
-            found = windows_of(remote, given, forms=["block"])
+            results = windows_of(remote, given, forms=["block"])
         assert traffic.jobs == 1
-        assert found["image"].nunique() == 4 and found["window"].nunique() > 12
-        assert distance(found, windows_of(local, given, forms=["block"])) <= EXACT
+        assert results["image"].nunique() == 4 and results["window"].nunique() > 12
+        assert distance(results, windows_of(local, given, forms=["block"])) <= EXACT
 
 
 def test_what_is_sent_grows_with_pictures_and_hardly_with_variants(deep, server, capsys):
