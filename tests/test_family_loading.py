@@ -84,7 +84,7 @@ def cuts(name):
     return nv.Knockout("image", "last", layers="attention") | nv.Patch("last", source=twin, layers=first)
 
 
-@pytest.fixture(resolver="module")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Member name to the folder that holds its weights."""
     made = {}
@@ -173,14 +173,14 @@ def requests_to(name):
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         for label, asked in asks.items():
-            backend = travel.Captured()
+            backend = travel.CapturingBackend()
             patch.setattr(TransformersModel, "_remote_backend", lambda *_, backend=backend: backend)
             asked()
             found |= {f"{label} {number}": request for number, request in enumerate(backend.requests)}
     return found
 
 
-@pytest.fixture(resolver="module")
+@pytest.fixture(scope="module")
 def journeys(tmp_path_factory):
     """`{member: {request: (what it saves here, what it saved in another process)}}`; one process for all members."""
     here = {name: requests_to(name) for name in MEMBERS}
