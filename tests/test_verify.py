@@ -121,7 +121,7 @@ def padded(model):
     return tiny.several(model)
 
 
-def in_place(inputs, cuts, window, form, memo):
+def in_place(inputs, cuts, window, mask_spec, memo):
     """`close_edges` without the clone, so that it changes the mask that all decoder layers share."""
     args, kwargs = inputs
     mask = kwargs["attention_mask"]
@@ -138,8 +138,8 @@ def test_a_kernel_that_forgets_to_clone_is_caught(model, swap):
 
 
 def test_edges_of_a_float_mask_closed_with_zero_are_caught(model, prompt, swap):
-    def close_with_zero(inputs, cuts, window, form, memo):
-        args, kwargs = kernels.close_edges(inputs, cuts, window, form, memo)
+    def close_with_zero(inputs, cuts, window, mask_spec, memo):
+        args, kwargs = kernels.close_edges(inputs, cuts, window, mask_spec, memo)
         mask = kwargs["attention_mask"]
         return args, {**kwargs, "attention_mask": torch.where(torch.isneginf(mask), torch.zeros_like(mask), mask)}
 
@@ -148,17 +148,17 @@ def test_edges_of_a_float_mask_closed_with_zero_are_caught(model, prompt, swap):
 
 
 def test_a_mask_that_is_none_and_stays_none_is_caught(prompt, swap):
-    def close_where_there_is_a_mask(inputs, cuts, window, form, memo):
+    def close_where_there_is_a_mask(inputs, cuts, window, mask_spec, memo):
         if inputs[1]["attention_mask"] is None:
             return inputs
-        return kernels.close_edges(inputs, cuts, window, form, memo)
+        return kernels.close_edges(inputs, cuts, window, mask_spec, memo)
 
     swap("mask", close_where_there_is_a_mask)
     expect_caught(tiny.load("sdpa"), prompt, KNOCKOUT, "layer 1, head 0: position")
 
 
 def test_a_mask_that_is_not_causal_is_caught(prompt, swap):
-    def close_in_an_open_mask(inputs, cuts, window, form, memo):
+    def close_in_an_open_mask(inputs, cuts, window, mask_spec, memo):
         hidden = inputs[1]["hidden_states"]
         mask = torch.zeros(1, 1, window[1], window[3], dtype=hidden.dtype)
         return inputs[0], {**inputs[1], "attention_mask": kernels.mask_edges(mask, cuts, window, len(hidden))}
@@ -168,31 +168,31 @@ def test_a_mask_that_is_not_causal_is_caught(prompt, swap):
 
 
 def test_a_cut_of_the_wrong_heads_is_caught(model, prompt, swap):
-    def next_head(inputs, cuts, window, form, memo):
+    def next_head(inputs, cuts, window, mask_spec, memo):
         moved = []
         for row, targets, sources, (count, numbers) in cuts:
             moved.append((row, targets, sources, (count, tuple((head + 1) % count for head in numbers))))
-        return kernels.close_edges(inputs, tuple(moved), window, form, memo)
+        return kernels.close_edges(inputs, tuple(moved), window, mask_spec, memo)
 
     swap("mask", next_head)
     expect_caught(model, prompt, nv.Knockout("image", "query", layers=1, heads=[0]), "layer 1, head 0")
 
 
 def test_a_cut_that_is_one_position_off_is_caught(model, prompt, swap):
-    def shifted(inputs, cuts, window, form, memo):
+    def shifted(inputs, cuts, window, mask_spec, memo):
         moved = tuple(
             (row, targets, tuple((start - 1, stop - 1) for start, stop in sources), heads)
             for row, targets, sources, heads in cuts
         )
-        return kernels.close_edges(inputs, moved, window, form, memo)
+        return kernels.close_edges(inputs, moved, window, mask_spec, memo)
 
     swap("mask", shifted)
     expect_caught(model, prompt, KNOCKOUT, "layer 1")
 
 
 def test_a_cut_that_reaches_other_rows_is_caught(model, swap):
-    def every_row(inputs, cuts, window, form, memo):
-        args, kwargs = kernels.close_edges(inputs, cuts, window, form, memo)
+    def every_row(inputs, cuts, window, mask_spec, memo):
+        args, kwargs = kernels.close_edges(inputs, cuts, window, mask_spec, memo)
         mask = kwargs["attention_mask"]
         return args, {
             **kwargs,
@@ -239,8 +239,8 @@ def test_an_ablation_that_writes_nothing_is_caught(model, prompt, swap, site):
 
 @pytest.mark.parametrize("fault", ["one position off", "too many", "halved"])
 def test_a_patch_that_writes_wrong_values_is_caught(model, prompt, twin, swap, fault):
-    def faulty(output, writes, window, form, memo):
-        written = kernels.write_output(output, writes, window, form, memo)
+    def faulty(output, writes, window, mask_spec, memo):
+        written = kernels.write_output(output, writes, window, mask_spec, memo)
         if fault == "one position off":
             return torch.roll(written, 1, dims=1)
         if fault == "halved":
@@ -252,9 +252,9 @@ def test_a_patch_that_writes_wrong_values_is_caught(model, prompt, twin, swap, f
 
 
 def test_an_edit_that_only_acts_on_the_first_forward_is_caught(model, prompt, monkeypatch):
-    def first_token_only(edited, stage, steps, rows, skipped):
-        entry, _, causal, asks = stage
-        runner.perform(edited, steps, runner.windows(edited.get(entry).inputs, asks, causal))
+    def first_token_only(edited, extent, steps, rows, skipped):
+        entry, _, causal, cache_layers = extent
+        runner.perform(edited, steps, runner.windows(edited.get(entry).inputs, cache_layers, causal))
 
     monkeypatch.setattr(runner, "on_every_token", first_token_only)
     expect_caught(model, prompt, nv.Knockout("image", "generated"), "not the same in cached generation")

@@ -6,7 +6,8 @@ Models have random weights and are built from configs. All ways of doing the sam
 median and the spread (least..greatest) of each turn's ratio to the clean forward of the same turn. Timing only counts
 where the numbers of both ways agree to 1e-4. `results.json` gets all results; ratios, never seconds, are compared with
 the committed `baseline.json` (`--save-baseline` writes it). `--quick` only shows that everything runs, on models too
-small to time: there a target that is missed means nothing. Peers need virtual environments, which are made once: python tests/benchmarks/peers.py
+small to time: a target that is missed there means nothing. Peers need virtual environments, which are made once:
+python tests/benchmarks/peers.py
 """
 
 from __future__ import annotations
