@@ -1,4 +1,4 @@
-"""Models and prompts that the tests share, and how they compare numbers."""
+"""Models and prompts that the tests share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
+from nnsight_vlm.families import view_of
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["sdpa", "eager"])
 def model(request):
-    """The tiny LLaVA under each attention; both have the same weights."""
+    """The tiny LLaVA with each attention implementation; both have the same weights."""
     return tiny.load(request.param)
 
 
 @pytest.fixture
 def sdpa():
-    """The tiny LLaVA, where the attention makes no difference to what is tested."""
+    """The tiny LLaVA, for tests in which the attention implementation makes no difference."""
     return tiny.load("sdpa")
 
 
@@ -36,28 +37,28 @@ def prompt(model):
 
 @pytest.fixture
 def twin(model):
-    """Another picture and other words, as many tokens."""
+    """A prompt as long as `prompt`, with another picture and other words."""
     return nv.encode(model, "where is a blue circle ?", tiny.picture(1))
 
 
 @pytest.fixture
 def rows(model):
-    """Three rows of different length, padded on the left; the last has two pictures."""
+    """A prompt of three rows of different length, padded on the left; the last row has two pictures."""
     return tiny.several(model)
 
 
 @pytest.fixture
 def forwards(model):
-    """The forwards that the model has run: a list with one entry each."""
+    """A list that gets one entry for every forward that the model runs."""
     calls = []
-    hook = model._module.register_forward_pre_hook(lambda module, _: calls.append(module))
+    hook = view_of(model).module.register_forward_pre_hook(lambda module, _: calls.append(module))
     yield calls
     hook.remove()
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """The tiny model as a user or a server finds it: a folder with weights and processor."""
+    """The tiny model as a user or a server loads it: a folder with weights and processor."""
     folder = tmp_path_factory.mktemp("checkpoint")
     tiny.build_module().save_pretrained(folder)
     tiny.build_processor().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The examples run as they stand."""
+"""The example scripts run unchanged and print something."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def requests_to(name):
     requests = {}
     with pytest.MonkeyPatch.context() as patch:
         for label, call in calls.items():
-            backend = travel.Captured()
+            backend = travel.CapturingBackend()
             patch.setattr(TransformersModel, "_remote_backend", lambda *_, backend=backend: backend)
             call()
             requests |= {f"{label} {number}": request for number, request in enumerate(backend.requests)}

@@ -1,4 +1,4 @@
-"""A sweep keeps within its memory, and goes on where memory runs out all the same."""
+"""A sweep keeps to its memory budget, and retries with fewer cases where memory runs out all the same."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def expected(model, prompt):
 
 
 @pytest.mark.parametrize("rows", [True, False])
-def test_more_cases_need_more_and_what_fits_is_within_the_budget(model, rows):
-    needs = [needed_bytes(model, cases, 13, 33, rows=rows) for cases in range(1, 20)]
-    assert needs == sorted(needs) and needs[0] > 0
-    for budget in (needs[0], needs[6], needs[18]):
-        fit = cases_that_fit(model, 19, 13, 33, budget, rows=rows)
-        assert fit == 1 or needs[fit - 1] <= budget
-    assert cases_that_fit(model, 19, 13, 33, needs[18], rows=rows) == 19
-    assert cases_that_fit(model, 19, 13, 33, needs[18], rows=rows, heads=True) < 19
+def test_more_cases_need_more_memory_and_those_that_fit_are_within_the_budget(model, rows):
+    needed = [needed_bytes(model, cases, 13, 33, rows=rows) for cases in range(1, 20)]
+    assert needed == sorted(needed) and needed[0] > 0
+    for budget in (needed[0], needed[6], needed[18]):
+        fitting = cases_that_fit(model, 19, 13, 33, budget, rows=rows)
+        assert fitting == 1 or needed[fitting - 1] <= budget
+    assert cases_that_fit(model, 19, 13, 33, needed[18], rows=rows) == 19
+    assert cases_that_fit(model, 19, 13, 33, needed[18], rows=rows, heads=True) < 19
     assert cases_that_fit(model, 19, 13, 33, 0, rows=rows) == 1
 
 
 @pytest.mark.parametrize("execution", ["packed", "rows"])
 def test_a_small_budget_takes_more_forwards_and_gives_the_same_numbers(model, fresh, forwards, execution):
     frame = nv.sweep(model, fresh, VARIANTS, answer=ANSWER, execution=execution, memory=1)
-    assert len(forwards) == 1 + len(VARIANTS)  # the prompt, and each variant
+    assert len(forwards) == 1 + len(VARIANTS)  # one for the prompt, one for each variant
     assert frame["logit"].tolist() == pytest.approx(expected(model, fresh), rel=1e-5, abs=1e-5)
 
 
@@ -47,30 +47,29 @@ def test_a_small_budget_takes_more_forwards_and_gives_the_same_numbers(model, fr
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkeypatch, execution, error):
-    module, sizes = execute, []
-    right = module.forward
+    case_counts, real_forward = [], execute.forward
 
-    def small(model, layout, *rest):
-        sizes.append(len(layout.placements))
+    def forward_of_two_at_most(model, layout, *rest):
+        case_counts.append(len(layout.placements))
         if len(layout.placements) > 2:
             raise error
-        return right(model, layout, *rest)
+        return real_forward(model, layout, *rest)
 
-    monkeypatch.setattr(module, "forward", small)
+    monkeypatch.setattr(execute, "forward", forward_of_two_at_most)
     frame = nv.sweep(model, fresh, VARIANTS, answer=ANSWER, execution=execution)
-    assert sizes[:3] == [8, 4, 2] and max(sizes[2:]) == 2 and sum(sizes[2:]) == len(VARIANTS)
+    assert case_counts[:3] == [8, 4, 2]
+    assert max(case_counts[2:]) == 2 and sum(case_counts[2:]) == len(VARIANTS)
     monkeypatch.undo()
     assert frame["logit"].tolist() == pytest.approx(expected(model, fresh), rel=1e-5, abs=1e-5)
 
 
-def test_other_errors_are_raised_and_so_is_no_memory_for_a_single_case(model, fresh, monkeypatch):
-    module = execute
+def test_other_errors_are_raised_and_so_is_running_out_of_memory_with_a_single_case(model, fresh, monkeypatch):
     for error in (RuntimeError("shapes differ"), RuntimeError("CUDA out of memory")):
 
         def fail(*_, error=error):
             raise error
 
-        monkeypatch.setattr(module, "forward", fail)
+        monkeypatch.setattr(execute, "forward", fail)
         with pytest.raises(RuntimeError, match=str(error)):
             nv.sweep(model, fresh, VARIANTS, answer=ANSWER)
     assert out_of_memory(error) and not out_of_memory(RuntimeError("shapes differ"))

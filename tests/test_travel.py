@@ -1,9 +1,10 @@
-"""Plans and readouts reach a server that has never heard of this package, and do there what they do here."""
+"""Plans and readouts run on a server that does not have this package, and give the same numbers there."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from nnsight import TransformersModel
 import nnsight_vlm as nv
 
 FILES = ("device/positions.py", "device/kernels.py", "device/readouts.py", "device/runner.py")
+"""The files whose source travels to a server."""
 PACKAGE = Path(nv.__file__).parent
-EXACT = 1e-5
+ROUNDING = 1e-5
+"""By how much values of scale 1 may differ between two processes."""
 
 
 def tree_of(file):
@@ -37,25 +40,23 @@ def test_annotations_are_not_evaluated_in_files_that_travel(file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_files_that_travel_hold_plain_functions_only(file):
+def test_files_that_travel_contain_plain_functions_only(file):
     functions = nodes(file, ast.FunctionDef)
     assert functions and not any(function.decorator_list for function in functions)
     assert not nodes(file, ast.ClassDef, ast.Nonlocal, ast.Global, ast.AnnAssign, ast.AsyncFunctionDef)
     assert not [n for n in nodes(file, ast.Name) if n.id in ("super", "globals", "locals", "__file__")]
-    inside = [node for function in functions for node in ast.walk(function)]
-    assert not [node for node in inside if isinstance(node, (ast.Import, ast.ImportFrom))]
-    nested = [node for f in functions for node in ast.walk(f) if isinstance(node, ast.FunctionDef) and node is not f]
-    assert not nested
+    inside = [node for function in functions for node in ast.walk(function) if node is not function]
+    assert not [node for node in inside if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))]
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_files_that_travel_import_names_of_torch_nnsight_and_each_other(file):
+def test_files_that_travel_import_torch_and_names_of_nnsight_and_of_each_other(file):
     for node in nodes(file, ast.Import):
         assert [alias.name for alias in node.names] == ["torch"]
-    rooms = {Path(name).stem for name in FILES}
+    modules = {Path(name).stem for name in FILES}
     for node in nodes(file, ast.ImportFrom):
         if node.level:
-            assert node.level == 1 and node.module in rooms, "a module object would be sent whole: import its names"
+            assert node.level == 1 and node.module in modules, "import names: a module object is sent with all it holds"
         else:
             assert node.module.split(".")[0] in ("__future__", "nnsight")
 
@@ -92,17 +93,17 @@ READS = [
 ]
 
 
-def ask_everything(model):
-    """`{name: (request, what it saves here)}` of every way in which the package runs a model."""
+def requests_of_every_kind(model):
+    """A `travel.CapturedRequest` for every way in which the package runs a model, by name."""
     prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
     twin = nv.encode(model, "where is a blue circle ?", tiny.picture(1))
     cases, requests = every_intervention(prompt, twin), {}
     with pytest.MonkeyPatch.context() as patch:
 
-        def record(name, ask):
-            backend = travel.Captured()
+        def record(name, call):
+            backend = travel.CapturingBackend()
             patch.setattr(TransformersModel, "_remote_backend", lambda *_: backend)
-            ask()
+            call()
             assert backend.requests
             requests.update({f"{name} {number}": request for number, request in enumerate(backend.requests)})
 
@@ -115,29 +116,30 @@ def ask_everything(model):
                 f"generate {name}", lambda case=case: nv.generate(model, prompt, case, max_new_tokens=3, remote="local")
             )
         record("rows", lambda: nv.run(model, tiny.several(model), cases["knockout"], remote="local"))
-        late = [cases[name] for name in ("knockout", "patch", "mean")]
-        for how in ("packed", "rows", "single"):
+        variants = [cases[name] for name in ("knockout", "patch", "mean")]
+        for way in ("packed", "rows", "single"):
             record(
-                f"sweep {how}", lambda how=how: nv.sweep(model, prompt, late, answer=20, execution=how, remote="local")
+                f"sweep {way}",
+                lambda way=way: nv.sweep(model, prompt, variants, answer=20, execution=way, remote="local"),
             )
         batch = [(prompt, cases["knockout"]), (twin, cases["generated"])]
         record("generations", lambda: list(nv.generations(model, batch, max_new_tokens=3, remote="local")))
         record("verify", lambda: nv.verify(model, prompt, cases["everything"], remote="local"))
-        for name, ask in every_recipe(model).items():
-            record(f"recipe {name}", ask)
+        for name, call in every_recipe(model).items():
+            record(f"recipe {name}", call)
         record("install", lambda: traced_by_the_user(nv.install(model, prompt, cases["everything"]), prompt))
     return requests
 
 
 def every_recipe(model):
-    """Each recipe on two pictures, with everything remote."""
+    """A call of each recipe on two pictures, with everything remote."""
     prompts = [nv.encode(model, "describe the image .", tiny.picture(number)) for number in range(2)]
     answers = [int(nv.run(model, prompt).logits.argmax()) for prompt in prompts]
     pair = (*prompts, answers[0], answers[1] if answers[1] != answers[0] else (answers[0] + 1) % 60)
-    told = [nv.recipes.content_words(nv.generate(model, prompt, max_new_tokens=6).text) for prompt in prompts]
+    words = [nv.recipes.content_words(nv.generate(model, prompt, max_new_tokens=6).text) for prompt in prompts]
     mask = np.zeros((tiny.SIDE, tiny.SIDE), bool)
     mask[:8, :8] = True
-    truths = [[nv.recipes.Thing(name=words[0], mask=mask)] for words in told]
+    truths = [[nv.recipes.Thing(name=named[0], mask=mask)] for named in words]
     quick = {"remote": "local", "work": nv.recipes.Work(progress=False)}
     short = {**quick, "max_new_tokens": 6}
     return {
@@ -158,20 +160,31 @@ def traced_by_the_user(edited, prompt):
     assert state.shape[-1] == tiny.WIDTH and logits.dim() == 3
 
 
+class Journey(NamedTuple):
+    """A request, what it saved in this process, and what it saved in the other one (or its traceback there)."""
+
+    payload: bytes
+    saved_here: dict[str, Any]
+    saved_there: dict[str, Any] | str
+
+
 @pytest.fixture(scope="module")
-def journey(folder):
-    """Every request with what it saves here and what it saved in another process: one process for all of them."""
+def journeys(folder):
+    """Every request's journey, by attention and name; all requests run in one other process."""
     requests = {
-        (how, name): found for how in ("sdpa", "eager") for name, found in ask_everything(tiny.load(how)).items()
+        (attention, name): request
+        for attention in ("sdpa", "eager")
+        for name, request in requests_of_every_kind(tiny.load(attention)).items()
     }
-    asked = {name: payload for name, (payload, _) in requests.items()}
-    elsewhere = travel.serve_elsewhere(folder, {**asked, ("sdpa", "ours"): b"cnnsight_vlm.lowering.plan\nwindow\n."})
-    assert "No module named 'nnsight_vlm'" in elsewhere.pop(("sdpa", "ours"))
-    return {name: (payload, here, elsewhere[name]) for name, (payload, here) in requests.items()}
+    payloads = {key: request.payload for key, request in requests.items()}
+    naming_the_package = {("sdpa", "import"): b"cnnsight_vlm.lowering.plan\nPlan\n."}
+    elsewhere = travel.serve_elsewhere(folder, payloads | naming_the_package)
+    assert "No module named 'nnsight_vlm'" in elsewhere.pop(("sdpa", "import"))
+    return {key: Journey(*request, elsewhere[key]) for key, request in requests.items()}
 
 
 def flat(value):
-    """The tensors in nested lists and dictionaries, in order."""
+    """The tensors in nested lists and dictionaries, in a fixed order."""
     if isinstance(value, torch.Tensor):
         return [value]
     value = [value[name] for name in sorted(value)] if isinstance(value, dict) else value
@@ -180,29 +193,29 @@ def flat(value):
 
 
 def close(one, two):
-    """Equal but for rounding, on the values' own scale; NaN where the other is NaN."""
+    """Whether two tensors are equal up to rounding on their own scale, with NaN in the same places."""
     if one.dtype != two.dtype or not one.is_floating_point():
         return torch.equal(one, two)
     scale = float(one.nan_to_num(posinf=0, neginf=0).abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, two, rtol=0, atol=EXACT * max(1.0, scale), equal_nan=True)
+    return torch.allclose(one, two, rtol=0, atol=ROUNDING * max(1.0, scale), equal_nan=True)
 
 
-def test_a_process_without_the_package_gets_the_same_numbers(journey):
-    assert len(journey) > 80
-    failed = {name: there for name, (_, _, there) in journey.items() if isinstance(there, str)}
-    assert not failed, "\n".join(f"{name}: {text}" for name, text in list(failed.items())[:2])
-    for name, (_, here, there) in journey.items():
-        assert here and here.keys() == there.keys(), name
-        assert flat(here), name
+def test_a_process_without_the_package_gets_the_same_numbers(journeys):
+    assert len(journeys) > 80
+    failed = {key: journey.saved_there for key, journey in journeys.items() if isinstance(journey.saved_there, str)}
+    assert not failed, "\n".join(f"{key}: {text}" for key, text in list(failed.items())[:2])
+    for key, (_, here, there) in journeys.items():
+        assert here and here.keys() == there.keys(), key
+        assert flat(here), key
         for one, two in zip(flat(here), flat(there), strict=True):
-            assert close(one, two), name
+            assert close(one, two), key
 
 
-def test_requests_name_nothing_that_a_server_has_not_got(journey):
+def test_requests_import_only_what_a_server_has(journeys):
     names, modules = set(), set()
-    for payload, _, _ in journey.values():
-        asked, whole = travel.names_in(payload, tiny.load())
-        names, modules = names | asked, modules | whole
+    for journey in journeys.values():
+        imported = travel.names_in(journey.payload, tiny.load())
+        names, modules = names | imported.names, modules | imported.modules
     assert modules <= {"torch"}
     assert {module.split(".")[0] for module, _ in names} <= {
         "nnsight",
@@ -214,13 +227,13 @@ def test_requests_name_nothing_that_a_server_has_not_got(journey):
         "types",
         "ast",
     }
-    by_bytecode = {"_make_skeleton_class", "_class_setstate", "CodeType", "_make_function", "dynamic_subimport"}
-    assert not {name for _, name in names} & by_bytecode  # classes, functions and modules that cross as they are
+    sends_bytecode = {"_make_skeleton_class", "_class_setstate", "CodeType", "_make_function", "dynamic_subimport"}
+    assert not {name for _, name in names} & sends_bytecode  # which only opens under the same Python version
 
 
-def test_requests_are_small(journey):
-    largest = max(len(payload) for (_, name), (payload, _, _) in journey.items() if name.startswith("run knockout"))
-    assert largest < 150_000
+def test_requests_are_small(journeys):
+    knockouts = [journey for (_, name), journey in journeys.items() if name.startswith("run knockout")]
+    assert max(len(journey.payload) for journey in knockouts) < 150_000
 
 
 def test_the_package_registers_itself_to_travel_by_source():

@@ -1,4 +1,4 @@
-"""`verify` holds for what works and catches what does not: every test below the line plants a fault."""
+"""`verify` proves interventions that work and catches faults: every test below the line plants one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cases(prompt, twin):
         "generated": nv.Knockout("image", "generated", layers=[1, 2]),
         "overlap": nv.Knockout("image", "query", layers=1) | nv.Knockout("image.0", "last", layers=[1, 3]),
         "patch": nv.Patch("query", source=twin, layers=[0, 2]),
-        "whole": nv.Patch("all", source=twin, layers=3),
+        "patch of all": nv.Patch("all", source=twin, layers=3),
         "under": nv.Patch("image", source=prompt, under=nv.Knockout("system", "image"), layers=2),
         "attention": nv.Patch("image", source=twin, layers=1, site="attention"),
         "mlp": nv.Ablate("last", layers="all", site="mlp"),
@@ -38,19 +38,23 @@ def cases(prompt, twin):
         "features": nv.Patch("image", source=twin, site="features"),
         "both": KNOCKOUT | nv.Patch("query", source=twin, layers=1) | nv.Ablate("image", how="mean", site="features"),
         "twice": nv.Patch("query", source=twin, layers=1) | nv.Ablate("last", layers=1),
-        "mean of what was written": nv.Patch("image", source=twin, layers=1)
+        "mean of written states": nv.Patch("image", source=twin, layers=1)
         | nv.Ablate(["image", "last"], how="mean", layers=1),
     }
 
 
-SINGLE = (
-    "nothing", "knockout", "heads", "text", "allow", "generated", "overlap", "patch", "whole", "under", "attention",
-    "mlp", "zero", "mean", "resample", "embedding", "features", "both", "twice", "mean of what was written",
+CASES = (
+    "nothing", "knockout", "heads", "text", "allow", "generated", "overlap", "patch", "patch of all", "under",
+    "attention", "mlp", "zero", "mean", "resample", "embedding", "features", "both", "twice", "mean of written states",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SINGLE)
-def test_what_works_is_proven(model, prompt, twin, name):
+def test_every_case_is_proven_below(prompt, twin):
+    assert set(CASES) == set(cases(prompt, twin))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_intervention_that_works_is_proven(model, prompt, twin, name):
     case = cases(prompt, twin)[name]
     proof = nv.verify(model, prompt, case)
     assert proof.layers == tiny.LAYERS
@@ -64,11 +68,13 @@ def test_the_edges_that_were_closed_are_counted(model, prompt):
     assert nv.verify(model, prompt, KNOCKOUT).edges == 2 * tiny.HEADS * queries * keys
     assert nv.verify(model, prompt, nv.Knockout("image", "query", heads=[(1, 0), (2, 3)])).edges == 2 * queries * keys
     assert nv.verify(model, prompt, nv.Ablate("image", layers=[0, 3]) | nv.Ablate("last", layers=3)).writes == 2
-    assert nv.verify(model, prompt, nv.Knockout("image", "system")).edges == 0  # they come before it
+    assert (
+        nv.verify(model, prompt, nv.Knockout("image", "system")).edges == 0
+    )  # these positions come before the image and never see it
 
 
 @pytest.mark.parametrize("name", ["knockout", "heads", "mean", "features", "attention"])
-def test_several_padded_rows_are_proven(model, twin, name):
+def test_a_padded_batch_is_proven(model, twin, name):
     prompt = tiny.several(model)
     case = {
         "knockout": nv.Knockout("image", "query", layers=[1, 2]),
@@ -102,12 +108,12 @@ def expect_caught(model, prompt, case, match):
 
 @pytest.fixture
 def swap(monkeypatch):
-    """Puts another kernel behind a site."""
+    """A function that replaces the kernel of a site."""
 
-    def put(site, act):
-        monkeypatch.setitem(sites.SITES, site, dataclasses.replace(sites.SITES[site], kernel=act))
+    def replace_kernel(site, kernel):
+        monkeypatch.setitem(sites.SITES, site, dataclasses.replace(sites.SITES[site], kernel=kernel))
 
-    return put
+    return replace_kernel
 
 
 def padded(model):
@@ -115,8 +121,8 @@ def padded(model):
     return tiny.several(model)
 
 
-def in_place(inputs, cuts, window, form, memo):
-    """`close_edges` without the clone: all decoder layers share one mask."""
+def in_place(inputs, cuts, window, mask_spec, memo):
+    """`close_edges` without the clone, so that it changes the mask that all decoder layers share."""
     args, kwargs = inputs
     mask = kwargs["attention_mask"]
     for row, targets, sources, _ in cuts:
@@ -131,57 +137,62 @@ def test_a_kernel_that_forgets_to_clone_is_caught(model, swap):
     expect_caught(model, padded(model), nv.Knockout("image", "query", layers=0), "layer 1")
 
 
-def test_a_float_mask_written_with_nought_is_caught(model, prompt, swap):
-    def shut_with_nought(inputs, cuts, window, form, memo):
-        args, kwargs = kernels.close_edges(inputs, cuts, window, form, memo)
+def test_edges_of_a_float_mask_closed_with_zero_are_caught(model, prompt, swap):
+    def close_with_zero(inputs, cuts, window, mask_spec, memo):
+        args, kwargs = kernels.close_edges(inputs, cuts, window, mask_spec, memo)
         mask = kwargs["attention_mask"]
         return args, {**kwargs, "attention_mask": torch.where(torch.isneginf(mask), torch.zeros_like(mask), mask)}
 
-    swap("mask", shut_with_nought)
+    swap("mask", close_with_zero)
     expect_caught(model, prompt, KNOCKOUT, "still gives|is open and should be closed")
 
 
-def test_a_mask_that_is_none_and_left_alone_is_caught(prompt, swap):
-    def only_where_there_is_one(inputs, cuts, window, form, memo):
+def test_a_mask_that_is_none_and_stays_none_is_caught(prompt, swap):
+    def close_where_there_is_a_mask(inputs, cuts, window, mask_spec, memo):
         if inputs[1]["attention_mask"] is None:
             return inputs
-        return kernels.close_edges(inputs, cuts, window, form, memo)
+        return kernels.close_edges(inputs, cuts, window, mask_spec, memo)
 
-    swap("mask", only_where_there_is_one)
+    swap("mask", close_where_there_is_a_mask)
     expect_caught(tiny.load("sdpa"), prompt, KNOCKOUT, "layer 1, head 0: position")
 
 
-def test_a_mask_that_forgets_to_be_causal_is_caught(prompt, swap):
-    def causal_mask(inputs, cuts, window, form, memo):
+def test_a_mask_that_is_not_causal_is_caught(prompt, swap):
+    def close_in_an_open_mask(inputs, cuts, window, mask_spec, memo):
         hidden = inputs[1]["hidden_states"]
         mask = torch.zeros(1, 1, window[1], window[3], dtype=hidden.dtype)
         return inputs[0], {**inputs[1], "attention_mask": kernels.mask_edges(mask, cuts, window, len(hidden))}
 
-    swap("mask", causal_mask)
+    swap("mask", close_in_an_open_mask)
     expect_caught(tiny.load("sdpa"), prompt, KNOCKOUT, "keys|open and should be closed")
 
 
 def test_a_cut_of_the_wrong_heads_is_caught(model, prompt, swap):
-    def next_head(inputs, cuts, window, form, memo):
-        moved = tuple((row, t, s, (some[0], tuple((h + 1) % some[0] for h in some[1]))) for row, t, s, some in cuts)
-        return kernels.close_edges(inputs, moved, window, form, memo)
+    def next_head(inputs, cuts, window, mask_spec, memo):
+        moved = []
+        for row, targets, sources, (count, numbers) in cuts:
+            moved.append((row, targets, sources, (count, tuple((head + 1) % count for head in numbers))))
+        return kernels.close_edges(inputs, tuple(moved), window, mask_spec, memo)
 
     swap("mask", next_head)
     expect_caught(model, prompt, nv.Knockout("image", "query", layers=1, heads=[0]), "layer 1, head 0")
 
 
-def test_a_cut_one_place_off_is_caught(model, prompt, swap):
-    def shifted(inputs, cuts, window, form, memo):
-        moved = tuple((row, t, tuple((a - 1, b - 1) for a, b in s), some) for row, t, s, some in cuts)
-        return kernels.close_edges(inputs, moved, window, form, memo)
+def test_a_cut_that_is_one_position_off_is_caught(model, prompt, swap):
+    def shifted(inputs, cuts, window, mask_spec, memo):
+        moved = tuple(
+            (row, targets, tuple((start - 1, stop - 1) for start, stop in sources), heads)
+            for row, targets, sources, heads in cuts
+        )
+        return kernels.close_edges(inputs, moved, window, mask_spec, memo)
 
     swap("mask", shifted)
     expect_caught(model, prompt, KNOCKOUT, "layer 1")
 
 
 def test_a_cut_that_reaches_other_rows_is_caught(model, swap):
-    def every_row(inputs, cuts, window, form, memo):
-        args, kwargs = kernels.close_edges(inputs, cuts, window, form, memo)
+    def every_row(inputs, cuts, window, mask_spec, memo):
+        args, kwargs = kernels.close_edges(inputs, cuts, window, mask_spec, memo)
         mask = kwargs["attention_mask"]
         return args, {
             **kwargs,
@@ -193,8 +204,8 @@ def test_a_cut_that_reaches_other_rows_is_caught(model, swap):
 
 
 def test_a_cut_in_the_wrong_layer_is_caught(model, prompt, monkeypatch):
-    right = plan.locate
-    monkeypatch.setattr(plan, "locate", lambda row, stage, site, layer: right(row, stage, site, layer - 1))
+    locate = plan.locate
+    monkeypatch.setattr(plan, "locate", lambda family, stage, site, layer: locate(family, stage, site, layer - 1))
     expect_caught(model, prompt, nv.Knockout("image", "query", layers=2), "layer 2|layer 1")
 
 
@@ -206,11 +217,11 @@ def test_a_cut_in_the_wrong_layer_is_caught(model, prompt, monkeypatch):
         ({"attention": AttentionSpec(call="attention_interface_7")}, "points at .* has no operation"),
     ],
 )
-def test_a_row_that_points_at_the_wrong_module_is_caught(prompt, monkeypatch, fields, match):
-    right = FAMILIES["llava"]
-    stages = {"decoder": dataclasses.replace(right.decoder, **fields)}
-    monkeypatch.setitem(FAMILIES, "llava", dataclasses.replace(right, stages=stages))
-    model = tiny.build()  # nnsight remembers what it found of a model
+def test_a_family_that_names_the_wrong_module_is_caught(prompt, monkeypatch, fields, match):
+    family = FAMILIES["llava"]
+    stages = {"decoder": dataclasses.replace(family.decoder, **fields)}
+    monkeypatch.setitem(FAMILIES, "llava", dataclasses.replace(family, stages=stages))
+    model = tiny.build()  # a new one, because the view of a model is cached
     expect_caught(model, prompt, nv.Ablate("image", site="features"), match)
 
 
@@ -226,21 +237,21 @@ def test_an_ablation_that_writes_nothing_is_caught(model, prompt, swap, site):
     expect_caught(model, prompt, nv.Ablate("image", site=site), f"site '{site}'")
 
 
-@pytest.mark.parametrize("fault", ["one place off", "too many", "halved"])
-def test_a_patch_that_is_written_wrongly_is_caught(model, prompt, twin, swap, fault):
-    def act(output, writes, window, form, memo):
-        written = kernels.write_output(output, writes, window, form, memo)
-        if fault == "one place off":
+@pytest.mark.parametrize("fault", ["one position off", "too many", "halved"])
+def test_a_patch_that_writes_wrong_values_is_caught(model, prompt, twin, swap, fault):
+    def faulty(output, writes, window, mask_spec, memo):
+        written = kernels.write_output(output, writes, window, mask_spec, memo)
+        if fault == "one position off":
             return torch.roll(written, 1, dims=1)
         if fault == "halved":
             return (written + output) / 2
         return torch.cat([written[:, :1] + 1, written[:, 1:]], dim=1)
 
-    swap("residual", act)
+    swap("residual", faulty)
     expect_caught(model, prompt, nv.Patch("image", source=twin, layers=2), "site 'residual' of layer 2")
 
 
-def test_a_clock_that_stops_after_the_first_token_is_caught(model, prompt, monkeypatch):
+def test_an_edit_that_only_acts_on_the_first_forward_is_caught(model, prompt, monkeypatch):
     def first_token_only(edited, extent, steps, rows, skipped):
         entry, _, causal, cache_layers = extent
         runner.perform(edited, steps, runner.windows(edited.get(entry).inputs, cache_layers, causal))

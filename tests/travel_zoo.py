@@ -1,7 +1,7 @@
-"""The server's end of `travel` for the whole zoo: run as a script, it answers requests to its models.
+"""The server's end of `travel` for the models of the zoo; run as a script, it answers requests to them.
 
-It knows nnsight, transformers and the zoo's rooms, which are free of this package; `zoo/__init__.py` is not, and is not
-run.
+It imports nnsight, transformers and the modules of the zoo, none of which import this package. `zoo/__init__.py` does,
+so an empty package takes its place.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any
 
 import torch
 from nnsight import TransformersModel
-from travel import Stranger, answer
+from travel import ImportBlocker, answer
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parent
 
 
-def serve(asked: str, answered: str) -> None:
-    """Answer a file of `{(room, member): (attention, {name: request})}`."""
+def serve(requests_file: str, answers_file: str) -> None:
+    """Answer a file of `{(module, member): (attention, {name: request})}` with `{(module, member): {name: answer}}`."""
     torch.set_num_threads(1)
     answers: dict[tuple[str, str], dict[str, Any]] = {}
-    for (room, name), (attention, requests) in pickle.loads(Path(asked).read_bytes()).items():
-        member = next(each for each in importlib.import_module(room).MEMBERS if each.name == name)
+    for (module, member_name), (attention, requests) in pickle.loads(Path(requests_file).read_bytes()).items():
+        member = next(each for each in importlib.import_module(module).MEMBERS if each.name == member_name)
         model = TransformersModel(member.module(attention), task="image-text-to-text", processor=member.processor())
-        answers[room, name] = {ask: answer(model, payload) for ask, payload in requests.items()}
-    torch.save(answers, answered)
+        answers[module, member_name] = {name: answer(model, payload) for name, payload in requests.items()}
+    torch.save(answers, answers_file)
 
 
 if __name__ == "__main__":
-    sys.path.remove(str(HERE))  # it was there for `travel` alone
+    sys.path.remove(str(TESTS))  # it was there for importing `travel` only
     del sys.modules["travel"]
     sys.modules["zoo"] = ModuleType("zoo")
-    sys.modules["zoo"].__path__ = [str(HERE / "zoo")]
-    sys.meta_path.insert(0, Stranger())
+    sys.modules["zoo"].__path__ = [str(TESTS / "zoo")]
+    sys.meta_path.insert(0, ImportBlocker())
     serve(*sys.argv[1:])

@@ -18,8 +18,8 @@ import numpy as np
 
 from ..errors import SpecError
 from ..families import view_of
-from ..shapes.language import parse
 from ..shapes.model import checkpoint
+from ..shapes.scoring import parse
 from ..shapes.world import Scene
 
 Objects = Callable[[str], Sequence[str]]

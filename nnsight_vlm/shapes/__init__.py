@@ -1,7 +1,7 @@
 """A small trained vision-language model that ships with the package, and the synthetic world it was trained on.
 
-`scene` and `pair` draw images whose every object is known; `questions` and `ask` make questions with their answers;
-`parse` and `score` read a description and hold it against the truth; `checkpoint` is the folder of the trained model,
+`scene` and `pair` draw images whose every object is known. `questions` and `ask` make questions with their answers;
+`parse` and `score` read a description and compare it with the truth. `checkpoint` is the folder of the trained model,
 an ordinary `LlavaForConditionalGeneration`:
 
 >>> from transformers import AutoProcessor
@@ -9,11 +9,13 @@ an ordinary `LlavaForConditionalGeneration`:
 >>> scene(3).description.split(", ")[0]
 'a small blue triangle at top-left'
 
-How it was trained and what it can do: `README.md` beside this file, `train.py` and `evaluate.py`.
+`README.md` in this folder says what the model can do and how it was trained; `evaluate.py` measures it again and
+`train.py` trains it again.
 """
 
-from .language import FAMILIES, Mention, Question, Score, ask, parse, questions, score
+from .language import FAMILIES, Question, ask, questions
 from .model import CHECKPOINTS, checkpoint
+from .scoring import Mention, Score, parse, score
 from .world import CHANGES, Object, Scene, pair, scene
 
 __all__ = [

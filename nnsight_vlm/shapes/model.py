@@ -1,25 +1,29 @@
-"""The model: its configuration, its processor, and where its trained weights lie.
+"""The model: its configuration, its processor, and the folders of its trained weights.
 
 A `LlavaForConditionalGeneration` like any on the hub, only small: a CLIP vision tower of 4 layers, a projector of 2, a
-Llama decoder of 10, all 128 wide. An image of 80 x 80 pixels becomes 10 x 10 image tokens of 8 x 8 pixels.
+Llama decoder of 10, all 128 wide. An image of 80 x 80 pixels becomes 10 x 10 image tokens of 8 x 8 pixels each.
+
+torch and transformers are imported inside the functions that need them: `import nnsight_vlm` imports this module.
 """
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .language import SYSTEM, words
 from .world import PIXELS
 
-CHECKPOINTS = ("shapes", "shapes-gist")
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+
+Checkpoint = Literal["shapes", "shapes-gist"]
+CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 PATCH = 8
+"""Pixels along each side of a patch; every patch becomes one image token."""
 IMAGE_TOKENS = (PIXELS // PATCH) ** 2
-SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
+SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -37,10 +41,13 @@ CHAT_TEMPLATE = (
 
 
 def checkpoint(name: str = "shapes") -> Path:
-    """The folder of a checkpoint inside the package, to be opened with ``from_pretrained``; no network is used.
+    """The folder of a checkpoint inside the package, to be opened with `from_pretrained`; no network is used.
 
-    ``shapes`` is the model as trained. ``shapes-gist`` is the positive control: its query tokens carry the image by
-    construction.
+    `shapes` is the model as trained. `shapes-gist` is a positive control: it was fine-tuned so that its query tokens
+    must carry the image.
+
+    Raises:
+        ValueError: no checkpoint has this name.
 
     >>> checkpoint("shapes").name
     'shapes'
@@ -51,12 +58,12 @@ def checkpoint(name: str = "shapes") -> Path:
 
 
 def vocabulary() -> dict[str, int]:
-    """Every token with its id: the special ones, then the words in alphabetical order."""
-    return {token: index for index, token in enumerate((*SPECIAL, *words()))}
+    """Every token with its id: the special tokens, then the words in alphabetical order."""
+    return {token: index for index, token in enumerate((*SPECIAL_TOKENS, *words()))}
 
 
 def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
-    """The model with fresh random weights, float32."""
+    """The model with random weights, float32; the seed fixes them."""
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -99,7 +106,7 @@ def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
 
 
 def build_processor() -> LlavaProcessor:
-    """Tokenizer, image preparation and chat template in one."""
+    """The processor: tokenizer, image processor and chat template."""
     from transformers import CLIPImageProcessorPil, LlavaProcessor
 
     side = {"height": PIXELS, "width": PIXELS}
@@ -115,17 +122,17 @@ def build_processor() -> LlavaProcessor:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word, lower case; punctuation stands alone and is glued back on when decoding."""
+    """One token per word, in lower case; punctuation marks are tokens of their own and are rejoined when decoding."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    inner = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
-    inner.normalizer = normalizers.Lowercase()
-    marks = pre_tokenizers.Split(Regex("[.,?!]"), "isolated")
-    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks])
-    inner.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    punctuation = pre_tokenizers.Split(Regex("[.,?!]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), punctuation])
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
+        tokenizer_object=tokenizer,
         pad_token="<pad>",
         unk_token="<unk>",
         bos_token="<s>",
@@ -137,7 +144,11 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    """Write weights (float16) and processor to a folder, as a whole or not at all; what lay there is replaced."""
+    """Write weights (float16) and processor to a folder, replacing what is there.
+
+    Everything is written to a folder beside it first, which is then renamed: a run that stops midway leaves no
+    half-written checkpoint.
+    """
     import torch
 
     folder = Path(folder)

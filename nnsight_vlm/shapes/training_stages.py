@@ -1,4 +1,4 @@
-"""A stretch of training: its optimisers, its learning rate over time, its saved states and its log."""
+"""A stage of training: optimisers, a learning-rate schedule, saved states to resume from, and a log."""
 
 from __future__ import annotations
 
@@ -15,24 +15,48 @@ from tqdm import tqdm
 from .muon import Muon
 
 
-def slope(step: int, steps: int, warm: int = 60, decay: float = 0.4) -> float:
-    """Share of the full learning rate at a step: a short rise, a plateau, a straight line down to 0."""
-    return min(1.0, (step + 1) / warm, (steps - step) / (decay * steps))
+def learning_rate_share(step: int, steps: int, warmup: int = 60, decay: float = 0.4) -> float:
+    """The share of the full learning rate at a step: linear warm-up, then constant, then linear decay to 0.
+
+    Args:
+        step: the step, from 0.
+        steps: how many steps there are.
+        warmup: how many steps the warm-up takes.
+        decay: the share of the steps that the decay takes.
+    """
+    return min(1.0, (step + 1) / warmup, (steps - step) / (decay * steps))
 
 
-def optimisers(parts: list[nn.Module], muon_rate: float, adam_rate: float, decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks of these parts, AdamW for everything else of them."""
-    named = [(name, p) for part in parts for name, p in part.named_parameters()]
-    inside = [p for name, p in named if "layers." in name and p.ndim == 2]
-    chosen = {id(p) for p in inside}
-    outside = [p for _, p in named if id(p) not in chosen]
-    adam = torch.optim.AdamW(outside, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    return [Muon(inside, lr=muon_rate, weight_decay=decay), adam]
+def optimisers(
+    parts: list[nn.Module], muon_rate: float, adam_rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers of these parts, AdamW for their other parameters.
+
+    Args:
+        parts: the modules to train.
+        muon_rate, adam_rate: learning rates.
+        weight_decay: of Muon; AdamW has none.
+    """
+    named = [(name, parameter) for part in parts for name, parameter in part.named_parameters()]
+    matrices = [parameter for name, parameter in named if "layers." in name and parameter.ndim == 2]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [parameter for _, parameter in named if id(parameter) not in chosen]
+    adam = torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    return [Muon(matrices, lr=muon_rate, weight_decay=weight_decay), adam]
 
 
 @dataclass(kw_only=True)
 class TrainingStage:
-    """A stage under way: what learns, how, and how far it has come."""
+    """A stage, and how far it has come.
+
+    Attributes:
+        name: names its files in `out`.
+        steps: how many steps it takes in all.
+        parts: the modules that are trained.
+        optimisers: their optimisers, at the full learning rate.
+        out: the folder for its state (`<name>.pt`) and the log (`log.jsonl`).
+        step: the next step.
+    """
 
     name: str
     steps: int
@@ -41,44 +65,54 @@ class TrainingStage:
     out: Path
     step: int = 0
 
-    def run(self, loss: Callable[[int], torch.Tensor], watch: Callable[[], dict[str, float]], every: int) -> None:
-        """Take all steps that are left; every so many, save the state and write down what ``watch`` finds."""
+    def run(self, loss: Callable[[int], torch.Tensor], measure: Callable[[], dict[str, float]], every: int) -> None:
+        """Resume from the saved state if there is one, and take all steps that are left.
+
+        Args:
+            loss: computes the loss of a step.
+            measure: computes the accuracies that the log shows.
+            every: after this many steps the state is saved and a line logged.
+        """
         self._resume()
-        base = [[group["lr"] for group in o.param_groups] for o in self.optimisers]
+        full_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
         bar = tqdm(range(self.step, self.steps), desc=self.name, initial=self.step, total=self.steps, mininterval=30)
-        mean = None
+        mean_loss = None
         for self.step in bar:
-            kind = next(self.parts.parameters()).device.type
-            with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+            device = next(self.parts.parameters()).device.type
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 value = loss(self.step)
             torch.autograd.backward(value)
             nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0)
-            self._update(base)
-            mean = value.item() if mean is None else 0.98 * mean + 0.02 * value.item()
-            bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+            self._update(full_rates)
+            mean_loss = value.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * value.item()
+            bar.set_postfix(loss=f"{mean_loss:.3f}", refresh=False)
             if (self.step + 1) % every == 0 or self.step + 1 == self.steps:
-                self._write(mean, watch())
+                self._save()
+                self._log(mean_loss, measure())
 
-    def _update(self, base: list[list[float]]) -> None:
-        for optimiser, rates in zip(self.optimisers, base, strict=True):
+    def _update(self, full_rates: list[list[float]]) -> None:
+        """One step of every optimiser at the rate of the moment; saved states contain the full rates."""
+        for optimiser, rates in zip(self.optimisers, full_rates, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * slope(self.step, self.steps)
+                group["lr"] = rate * learning_rate_share(self.step, self.steps)
             optimiser.step()
             optimiser.zero_grad()
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate
 
-    def _write(self, mean: float, found: dict[str, float]) -> None:
+    def _save(self) -> None:
         state = {"step": self.step + 1, "parts": self.parts.state_dict()}
-        state["optimisers"] = [o.state_dict() for o in self.optimisers]
+        state["optimisers"] = [optimiser.state_dict() for optimiser in self.optimisers]
         torch.save(state, self.out / f"{self.name}.new")
         (self.out / f"{self.name}.new").replace(self.out / f"{self.name}.pt")
+
+    def _log(self, mean_loss: float, accuracies: dict[str, float]) -> None:
         line = {
             "time": time.strftime("%H:%M:%S"),
             "stage": self.name,
             "step": self.step + 1,
-            "loss": round(mean, 4),
-            **found,
+            "loss": round(mean_loss, 4),
+            **accuracies,
         }
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")

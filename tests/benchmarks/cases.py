@@ -1,8 +1,8 @@
-"""Every line of the table as a case: our way, the naive way, and the check that both give the same numbers.
+"""The lines of the benchmark table: each compares this package with the naive way, and checks that numbers agree.
 
-The naive way is plain transformers with forward hooks (`peers/hooks.py`), one full forward a condition; where that
-takes long it is done for a sample of the conditions and scaled, which the line says. No turn meets a prompt of an
-earlier turn, so that nothing kept from it helps; only the second sweeps are handed a prompt that was swept before.
+The naive way is plain transformers with forward hooks (`peers/hooks.py`) and one full forward per condition. Where that
+takes long, a sample of the conditions is run and the time scaled; the line says so. Every turn has a new prompt, so
+nothing kept from an earlier turn helps; only the lines about a second sweep get a prompt that was swept before.
 """
 
 from __future__ import annotations
@@ -13,40 +13,44 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
-from measure import Work
-from models import ANSWER, SYSTEM, Shape, build_module, inputs_of, prompt_of, shapes, wrap
+from measure import Task
+from models import ANSWER, SYSTEM, ModelSize, build_module, inputs_of, model_sizes, prompt_of, wrap
 
 import nnsight_vlm as nv
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 import hooks
 
-EXACT = 1e-4
-"""Numbers agree where they differ by no more than this."""
+TOLERANCE = 1e-4
+"""Numbers agree if they differ by no more than this."""
+Figure = Literal["forwards", "faster", "fixed"]
+Group = Literal["system", "image", "query", "last", "text"]
+PeerCase = Literal["sweep", "share", "all layers"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sides:
-    """The two ways of one piece of work.
+class Comparison:
+    """The two ways of doing the same work.
 
     Attributes:
         ours, naive: what is timed.
-        ours_says, naive_says: the numbers that both give on the same prompt, and that have to agree.
-        clean: the same numbers without any intervention: how far they were moved says whether agreeing is hard.
-        note: what the naive way left out.
-        others: more works to time.
+        our_numbers, naive_numbers: the results of both ways on the same prompt, which have to agree.
+        clean_numbers: the same results without any intervention; if the interventions hardly move them, agreement
+            shows little.
+        note: what the naive way leaves out.
+        others: further tasks to time, by name.
     """
 
-    ours: Work
-    naive: Work
-    ours_says: Callable[[], torch.Tensor]
-    naive_says: Callable[[], torch.Tensor]
-    clean: Callable[[], torch.Tensor] | None = None
+    ours: Task
+    naive: Task
+    our_numbers: Callable[[], torch.Tensor]
+    naive_numbers: Callable[[], torch.Tensor]
+    clean_numbers: Callable[[], torch.Tensor] | None = None
     note: str = ""
-    others: Mapping[str, Work] | None = None
+    others: Mapping[str, Task] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,161 +59,178 @@ class Line:
 
     Attributes:
         work: what is done, in words.
-        shape: a name in `models.SHAPES`.
-        reach: the figure to reach.
+        size: a key of `models.SIZES`.
+        target: the figure to reach.
         figure: `forwards`, our time as a ratio to one clean forward (at most); `faster`, the naive time as a ratio to
             ours (at least); `fixed`, ms over an empty nnsight trace (at most).
-        sides: makes both ways.
-        peers: the case that peers are asked for; none if empty.
+        comparison: makes both ways.
+        peer_case: the case that peers run for this line, if any.
     """
 
     work: str
-    shape: str
-    reach: float
-    figure: str
-    sides: Callable[[Bench], Sides]
-    peers: str = ""
+    size: str
+    target: float
+    figure: Figure
+    comparison: Callable[[Bench], Comparison]
+    peer_case: PeerCase | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A model, and prompts for it."""
+    """What a line runs on: a model, and prompts for it."""
 
-    shape: Shape
+    size: ModelSize
     module: Any
     model: Any
     quick: bool
 
     def prompt(self, turn: int = 0) -> nv.Prompt:
-        """A prompt with pictures of its own for every turn."""
-        return prompt_of(self.model, self.shape, 1000 + turn)
+        """A prompt whose pictures no other turn has."""
+        return prompt_of(self.model, self.size, 1000 + turn)
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
-        return inputs_of(self.shape, 1000)
+        return inputs_of(self.size, 1000)
 
     @property
     def layers(self) -> range:
-        return range(self.shape.layers)
+        return range(self.size.layers)
 
-    def positions(self, group: str) -> Sequence[int]:
-        """Positions of a group, known without the package."""
-        start, stop = SYSTEM, SYSTEM + self.shape.image_tokens
+    def positions(self, group: Group) -> Sequence[int]:
+        """Positions of a token group, computed without the package."""
+        start, stop = SYSTEM, SYSTEM + self.size.image_tokens
         end = self.inputs["input_ids"].shape[1]
         groups = {"system": range(start), "image": range(start, stop), "query": range(stop, end)}
         return {**groups, "last": range(end - 1, end), "text": [*range(start), *range(stop, end)]}[group]
 
-    def forward(self) -> Work:
-        """One clean forward of the plain model: what everything is a ratio to."""
+    def forward(self) -> Task:
+        """One clean forward of the plain model, the unit of all ratios."""
         inputs = self.inputs
-        return Work(do=lambda _: hooks.answer_logit(self.module, inputs, ANSWER))
+        return Task(run=lambda _: hooks.answer_logit(self.module, inputs, ANSWER))
+
+
+class LoadedModel(NamedTuple):
+    """A transformers model, and the same model as `nv.load` gives it."""
+
+    module: Any
+    model: Any
 
 
 @cache
-def model_of(shape: Shape) -> tuple[Any, Any]:
-    module = build_module(shape)
-    return module, wrap(module)
+def model_of(size: ModelSize) -> LoadedModel:
+    module = build_module(size)
+    return LoadedModel(module, wrap(module))
 
 
 def bench(line: Line, quick: bool) -> Bench:
-    """What a line runs on; lines that differ in their number of pictures share a model."""
-    shape = shapes(quick)[line.shape]
-    return Bench(shape, *model_of(replace(shape, pictures=1)), quick)
+    """What a line runs on; lines that only differ in their number of pictures share a model."""
+    size = model_sizes(quick)[line.size]
+    return Bench(size, *model_of(replace(size, pictures=1)), quick)
 
 
-# knock-outs ---------------------------------------------------------------------------------------------------------
-
-Route = tuple[str, str, range]
-"""`(source, target, layers)` of a knockout."""
+# knockouts ----------------------------------------------------------------------------------------------------------
 
 
-def intervention(route: Route) -> nv.Intervention:
-    return nv.Knockout(route[0], route[1], layers=tuple(route[2]))
+class Route(NamedTuple):
+    """A knockout: no attention from `target` to `source` in these layers."""
+
+    source: Group
+    target: Group
+    layers: range
+
+    def knockout(self) -> nv.Intervention:
+        """As this package takes it."""
+        return nv.Knockout(self.source, self.target, layers=tuple(self.layers))
+
+    def cuts(self, on: Bench) -> dict[int, hooks.Cut]:
+        """As `hooks.knocked_out` takes it, by layer."""
+        return dict.fromkeys(self.layers, hooks.Cut(on.positions(self.source), on.positions(self.target)))
 
 
-def cuts(on: Bench, route: Route) -> dict[int, hooks.Cut]:
-    """The same for `hooks.knocked`."""
-    source, target, layers = route
-    return {layer: (on.positions(source), on.positions(target)) for layer in layers}
+def each_layer(on: Bench, source: Group = "image", target: Group = "text") -> list[Route]:
+    return [Route(source, target, range(layer, layer + 1)) for layer in on.layers]
 
 
-def each_layer(on: Bench, source: str = "image", target: str = "text") -> list[Route]:
-    return [(source, target, range(layer, layer + 1)) for layer in on.layers]
-
-
-def windows(on: Bench, source: str, target: str, reach: int) -> list[Route]:
+def windows(on: Bench, source: Group, target: Group, radius: int) -> list[Route]:
     """A window around every layer."""
-    last = on.shape.layers
-    return [(source, target, range(max(0, layer - reach), min(last, layer + reach + 1))) for layer in on.layers]
+    stop = on.size.layers
+    return [Route(source, target, range(max(0, layer - radius), min(stop, layer + radius + 1))) for layer in on.layers]
 
 
-def _sweep(on: Bench, routes: Sequence[Route], sample: int = 1, before: Sequence[Route] = ()) -> Sides:
-    """Knock-outs on one prompt, which has been swept over other routes `before` the clock starts."""
-    taken, inputs = routes[::sample], on.inputs
+def _sweep(on: Bench, routes: Sequence[Route], step: int = 1, earlier: Sequence[Route] = ()) -> Comparison:
+    """A sweep of knockouts over one prompt.
 
-    def ours(prompt: nv.Prompt, some: Sequence[Route] = routes) -> Any:
-        return nv.sweep(on.model, prompt, [intervention(route) for route in some], answer=ANSWER)
+    Args:
+        on: what it runs on.
+        routes: the knockouts.
+        step: the naive way runs one in so many of them.
+        earlier: other knockouts that the same prompt is swept over before the clock starts.
+    """
+    sample, inputs = routes[::step], on.inputs
 
-    def ready(turn: int) -> nv.Prompt:
+    def ours(prompt: nv.Prompt, swept: Sequence[Route] = routes) -> Any:
+        return nv.sweep(on.model, prompt, [route.knockout() for route in swept], answer=ANSWER)
+
+    def prepare(turn: int) -> nv.Prompt:
         prompt = on.prompt(turn)
-        if before:
-            ours(prompt, before)
+        if earlier:
+            ours(prompt, earlier)
         return prompt
 
     def naive(_: Any = None) -> torch.Tensor:
-        return torch.tensor(hooks.knock_outs(on.module, inputs, ANSWER, [cuts(on, route) for route in taken]))
+        return torch.tensor(hooks.knockout_logits(on.module, inputs, ANSWER, [route.cuts(on) for route in sample]))
 
-    times = len(routes) / len(taken)
-    return Sides(
-        ours=Work(do=ours, ready=ready),
-        naive=Work(do=naive, times=times),
-        ours_says=lambda: torch.tensor(ours(ready(0))["logit"].to_numpy()[::sample]),
-        naive_says=naive,
-        clean=lambda: torch.full((len(taken),), hooks.answer_logit(on.module, inputs, ANSWER)),
-        note=f"one by one: {len(taken)} of {len(routes)}, scaled" if times > 1 else "",
+    scale = len(routes) / len(sample)
+    return Comparison(
+        ours=Task(run=ours, prepare=prepare),
+        naive=Task(run=naive, scale=scale),
+        our_numbers=lambda: torch.tensor(ours(prepare(0))["logit"].to_numpy()[::step]),
+        naive_numbers=naive,
+        clean_numbers=lambda: torch.full((len(sample),), hooks.answer_logit(on.module, inputs, ANSWER)),
+        note=f"one by one: {len(sample)} of {len(routes)}, scaled" if scale > 1 else "",
     )
 
 
-def twelve(on: Bench) -> Sides:
+def twelve(on: Bench) -> Comparison:
     return _sweep(on, each_layer(on))
 
 
-def twelve_sampled(on: Bench) -> Sides:
-    return _sweep(on, each_layer(on), sample=4)
+def twelve_sampled(on: Bench) -> Comparison:
+    return _sweep(on, each_layer(on), step=4)
 
 
-def four_routes(on: Bench) -> Sides:
-    pairs = [("image", "query"), ("image", "last"), ("query", "last"), ("system", "query")]
-    routes = [route for pair in pairs for route in windows(on, *pair, reach=2)]
-    return _sweep(on, routes, sample=2 if on.quick else 16)
+def four_routes(on: Bench) -> Comparison:
+    pairs: list[tuple[Group, Group]] = [("image", "query"), ("image", "last"), ("query", "last"), ("system", "query")]
+    routes = [route for source, target in pairs for route in windows(on, source, target, radius=2)]
+    return _sweep(on, routes, step=2 if on.quick else 16)
 
 
-def second_sweep(on: Bench) -> Sides:
-    return _sweep(on, windows(on, "system", "query", reach=1), sample=4, before=each_layer(on))
+def second_sweep(on: Bench) -> Comparison:
+    return _sweep(on, windows(on, "system", "query", radius=1), step=4, earlier=each_layer(on))
 
 
-def all_layers(on: Bench) -> Sides:
-    route, inputs = ("image", "query", range(on.shape.layers)), on.inputs
+def all_layers(on: Bench) -> Comparison:
+    route, inputs = Route("image", "query", range(on.size.layers)), on.inputs
     cut = nv.Knockout("image", "query")
 
     def naive(_: Any = None) -> torch.Tensor:
-        return torch.tensor(hooks.knock_outs(on.module, inputs, ANSWER, [cuts(on, route)]))
+        return torch.tensor(hooks.knockout_logits(on.module, inputs, ANSWER, [route.cuts(on)]))
 
     def ours(prompt: nv.Prompt) -> torch.Tensor:
         return nv.run(on.model, prompt, cut).logits[ANSWER][None]
 
-    return Sides(
-        ours=Work(do=ours, ready=on.prompt),
-        naive=Work(do=naive),
-        ours_says=lambda: ours(on.prompt()),
-        naive_says=naive,
-        clean=lambda: torch.tensor([hooks.answer_logit(on.module, inputs, ANSWER)]),
+    return Comparison(
+        ours=Task(run=ours, prepare=on.prompt),
+        naive=Task(run=naive),
+        our_numbers=lambda: ours(on.prompt()),
+        naive_numbers=naive,
+        clean_numbers=lambda: torch.tensor([hooks.answer_logit(on.module, inputs, ANSWER)]),
     )
 
 
-def fixed_cost(on: Bench) -> Sides:
-    """Twenty runs a turn on a model so small that all of the time is fixed cost."""
-    sides, prompt, calls = all_layers(on), on.prompt(), range(20)
+def fixed_cost(on: Bench) -> Comparison:
+    """Twenty runs a turn, on a model so small that nearly all of the time is fixed cost."""
+    once, prompt, calls = all_layers(on), on.prompt(), range(20)
     cut = nv.Knockout("image", "query")
 
     def ours(_: Any) -> None:
@@ -223,47 +244,54 @@ def fixed_cost(on: Bench) -> Sides:
 
     def naive(_: Any) -> None:
         for _ in calls:
-            sides.naive.do(None)
+            once.naive.run(None)
 
     share = 1 / len(calls)
-    others = {"empty trace": Work(do=empty, times=share)}
-    return replace(sides, ours=Work(do=ours, times=share), naive=Work(do=naive, times=share), others=others)
+    others = {"empty trace": Task(run=empty, scale=share)}
+    return replace(once, ours=Task(run=ours, scale=share), naive=Task(run=naive, scale=share), others=others)
 
 
 # patching between a pair of images ----------------------------------------------------------------------------------
 
 
-def patching(on: Bench) -> Sides:
-    groups = ("image", "query", "last", "system")
-    places = [(group, layer) for group in groups for layer in on.layers]
-    taken, sample = places[::4], len(places) / len(places[::4])
-    inputs, other = on.inputs, inputs_of(on.shape, 999)
+class Patches(NamedTuple):
+    """A prompt, and patches into its run."""
 
-    def ready(turn: int) -> tuple[nv.Prompt, list[nv.Intervention]]:
-        source = prompt_of(on.model, on.shape, 999 - turn)
-        return on.prompt(turn), [nv.Patch(group, source=source, layers=layer) for group, layer in places]
+    prompt: nv.Prompt
+    variants: list[nv.Intervention]
 
-    def ours(given: tuple[nv.Prompt, list[nv.Intervention]]) -> Any:
-        return nv.sweep(on.model, *given, answer=ANSWER)
+
+def patching(on: Bench) -> Comparison:
+    groups: tuple[Group, ...] = ("image", "query", "last", "system")
+    sites = [(group, layer) for group in groups for layer in on.layers]
+    sample = sites[::4]
+    inputs, source_inputs = on.inputs, inputs_of(on.size, 999)
+
+    def prepare(turn: int) -> Patches:
+        source = prompt_of(on.model, on.size, 999 - turn)
+        return Patches(on.prompt(turn), [nv.Patch(group, source=source, layers=layer) for group, layer in sites])
+
+    def ours(patches: Patches) -> Any:
+        return nv.sweep(on.model, patches.prompt, patches.variants, answer=ANSWER)
 
     def naive(states: list[torch.Tensor]) -> torch.Tensor:
-        found = []
-        for group, layer in taken:
-            at = on.positions(group)
-            with hooks.patched(on.module, layer, at, states[layer][list(at)]):
-                found.append(hooks.answer_logit(on.module, inputs, ANSWER))
-        return torch.tensor(found)
+        logits = []
+        for group, layer in sample:
+            positions = on.positions(group)
+            with hooks.patched(on.module, layer, positions, states[layer][list(positions)]):
+                logits.append(hooks.answer_logit(on.module, inputs, ANSWER))
+        return torch.tensor(logits)
 
-    def states(_: int = 0) -> list[torch.Tensor]:
-        return hooks.layer_outputs(on.module, other)
+    def source_states(_: int = 0) -> list[torch.Tensor]:
+        return hooks.layer_outputs(on.module, source_inputs)
 
-    return Sides(
-        ours=Work(do=ours, ready=ready),
-        naive=Work(do=naive, ready=states, times=sample),
-        ours_says=lambda: torch.tensor(ours(ready(0))["logit"].to_numpy()[::4]),
-        naive_says=lambda: naive(states()),
-        clean=lambda: torch.full((len(taken),), hooks.answer_logit(on.module, inputs, ANSWER)),
-        note=f"one by one: {len(taken)} of {len(places)}, scaled, without the source's run",
+    return Comparison(
+        ours=Task(run=ours, prepare=prepare),
+        naive=Task(run=naive, prepare=source_states, scale=len(sites) / len(sample)),
+        our_numbers=lambda: torch.tensor(ours(prepare(0))["logit"].to_numpy()[::4]),
+        naive_numbers=lambda: naive(source_states()),
+        clean_numbers=lambda: torch.full((len(sample),), hooks.answer_logit(on.module, inputs, ANSWER)),
+        note=f"one by one: {len(sample)} of {len(sites)}, scaled, without the source's run",
     )
 
 
@@ -280,7 +308,7 @@ def eager(module: Any) -> Iterator[None]:
         module.set_attn_implementation("sdpa")
 
 
-def attention_share(on: Bench) -> Sides:
+def attention_share(on: Bench) -> Comparison:
     inputs, read = on.inputs, nv.Attention("query", "image", reduce="mass")
 
     def ours(prompt: nv.Prompt) -> torch.Tensor:
@@ -288,120 +316,120 @@ def attention_share(on: Bench) -> Sides:
 
     def naive(_: Any = None) -> torch.Tensor:
         with eager(on.module):
-            return hooks.shares(on.module, inputs, on.positions("query"), on.positions("image"))
+            return hooks.attention_shares(on.module, inputs, on.positions("query"), on.positions("image"))
 
-    return Sides(
-        ours=Work(do=ours, ready=on.prompt),
-        naive=Work(do=naive),
-        ours_says=lambda: ours(on.prompt()),
-        naive_says=naive,
+    return Comparison(
+        ours=Task(run=ours, prepare=on.prompt),
+        naive=Task(run=naive),
+        our_numbers=lambda: ours(on.prompt()),
+        naive_numbers=naive,
     )
 
 
 # generation ---------------------------------------------------------------------------------------------------------
 
 
-def generation(on: Bench) -> Sides:
-    """Eight windows of three layers, cut for the question and the answer."""
+def generation(on: Bench) -> Comparison:
+    """Answers under knockouts in eight windows of three layers; neither question nor answer sees the image there."""
     count, length = (2, 8) if on.quick else (8, 64)
-    starts = [round(case * (on.shape.layers - 1) / count) for case in range(count)]
-    spans = [range(start, min(start + 3, on.shape.layers)) for start in starts]
-    taken, inputs = spans[:: count // 2], on.inputs
-    first, end = on.positions("query")[0], on.positions("last")[0] + 1 + length
+    starts = [round(case * (on.size.layers - 1) / count) for case in range(count)]
+    spans = [range(start, min(start + 3, on.size.layers)) for start in starts]
+    sample, inputs = spans[:: count // 2], on.inputs
+    queries = range(on.positions("query")[0], on.positions("last")[0] + 1 + length)
+    cut = hooks.Cut(keys=on.positions("image"), queries=queries)
 
     def ours(prompt: nv.Prompt) -> list[nv.Generation]:
         cases = [nv.Knockout("image", ("query", "generated"), layers=tuple(span)) for span in spans]
         return list(nv.generations(on.model, [(prompt, case) for case in cases], max_new_tokens=length))
 
     def naive(_: Any = None) -> torch.Tensor:
-        found = []
-        for span in taken:
-            with hooks.knocked(on.module, {layer: (on.positions("image"), range(first, end)) for layer in span}):
-                sequence = on.module.generate(**inputs, max_new_tokens=length, do_sample=False)
-            found.append(sequence[0, -length:])
-        return torch.stack(found)
+        return torch.stack([plain(dict.fromkeys(span, cut)) for span in sample])
 
-    return Sides(
-        ours=Work(do=ours, ready=on.prompt),
-        naive=Work(do=naive, times=len(spans) / len(taken)),
-        ours_says=lambda: torch.tensor([told.tokens for told in ours(on.prompt())[:: count // 2]]),
-        naive_says=naive,
-        clean=lambda: on.module.generate(**inputs, max_new_tokens=length, do_sample=False)[0, -length:].expand(2, -1),
-        note=f"one by one: {len(taken)} of {len(spans)}, scaled",
+    def plain(cuts: Mapping[int, hooks.Cut]) -> torch.Tensor:
+        with hooks.knocked_out(on.module, cuts):
+            return on.module.generate(**inputs, max_new_tokens=length, do_sample=False)[0, -length:]
+
+    return Comparison(
+        ours=Task(run=ours, prepare=on.prompt),
+        naive=Task(run=naive, scale=len(spans) / len(sample)),
+        our_numbers=lambda: torch.tensor([answer.tokens for answer in ours(on.prompt())[:: count // 2]]),
+        naive_numbers=naive,
+        clean_numbers=lambda: plain({}).expand(2, -1),
+        note=f"one by one: {len(sample)} of {len(spans)}, scaled",
     )
 
 
 LINES = {
     "windows-576": Line(
-        work="12 knock-out windows, answer logit",
-        shape="576",
-        reach=1.9,
+        work="12 knockout windows, answer logit",
+        size="576",
+        target=1.9,
         figure="forwards",
-        sides=twelve,
-        peers="sweep",
+        comparison=twelve,
+        peer_case="sweep",
     ),
     "windows-2880": Line(
-        work="12 knock-out windows, 2,880 image tokens",
-        shape="2880",
-        reach=1.2,
+        work="12 knockout windows, 2,880 image tokens",
+        size="2880",
+        target=1.2,
         figure="forwards",
-        sides=twelve_sampled,
+        comparison=twelve_sampled,
     ),
     "second-576": Line(
-        work="a second sweep on the same prompt", shape="576", reach=0.9, figure="forwards", sides=second_sweep
+        work="a second sweep on the same prompt", size="576", target=0.9, figure="forwards", comparison=second_sweep
     ),
     "second-2880": Line(
-        work="a second sweep, 2,880 image tokens", shape="2880", reach=0.3, figure="forwards", sides=second_sweep
+        work="a second sweep, 2,880 image tokens", size="2880", target=0.3, figure="forwards", comparison=second_sweep
     ),
     "routes": Line(
-        work="32 windows x 4 routes, 32 thin layers", shape="thin", reach=10, figure="faster", sides=four_routes
+        work="32 windows x 4 routes, 32 thin layers", size="thin", target=10, figure="faster", comparison=four_routes
     ),
     "patching": Line(
-        work="layer x group patching, an image pair, 12 x 4", shape="576", reach=6, figure="faster", sides=patching
+        work="layer x group patching, an image pair, 12 x 4", size="576", target=6, figure="faster", comparison=patching
     ),
     "share-576": Line(
         work="attention share of all query tokens, all layers",
-        shape="576",
-        reach=1.15,
+        size="576",
+        target=1.15,
         figure="forwards",
-        sides=attention_share,
-        peers="share",
+        comparison=attention_share,
+        peer_case="share",
     ),
     "share-2880": Line(
         work="attention share, 2,880 image tokens",
-        shape="2880",
-        reach=1.1,
+        size="2880",
+        target=1.1,
         figure="forwards",
-        sides=attention_share,
+        comparison=attention_share,
     ),
     "generation": Line(
-        work="8 knock-outs under generation of 64 tokens", shape="576", reach=3, figure="faster", sides=generation
+        work="8 knockouts under generation of 64 tokens", size="576", target=3, figure="faster", comparison=generation
     ),
     "all-layers": Line(
         work="a knockout in all layers",
-        shape="576",
-        reach=1.07,
+        size="576",
+        target=1.07,
         figure="forwards",
-        sides=all_layers,
-        peers="all layers",
+        comparison=all_layers,
+        peer_case="all layers",
     ),
     "fixed": Line(
-        work="fixed cost of a 12-layer cut, tiny model", shape="tiny", reach=3, figure="fixed", sides=fixed_cost
+        work="fixed cost of a 12-layer cut, tiny model", size="tiny", target=3, figure="fixed", comparison=fixed_cost
     ),
     "windows-qwen2_5_vl": Line(
-        work="12 knock-out windows, Qwen2.5-VL",
-        shape="qwen2_5_vl",
-        reach=1.9,
+        work="12 knockout windows, Qwen2.5-VL",
+        size="qwen2_5_vl",
+        target=1.9,
         figure="forwards",
-        sides=twelve,
-        peers="sweep",
+        comparison=twelve,
+        peer_case="sweep",
     ),
     "windows-qwen3_vl": Line(
-        work="12 knock-out windows, Qwen3-VL",
-        shape="qwen3_vl",
-        reach=1.9,
+        work="12 knockout windows, Qwen3-VL",
+        size="qwen3_vl",
+        target=1.9,
         figure="forwards",
-        sides=twelve,
-        peers="sweep",
+        comparison=twelve,
+        peer_case="sweep",
     ),
 }

@@ -1,3 +1,3 @@
-"""Benchmarks are never part of the test suite: pytest is to import nothing here, doctests neither."""
+"""Benchmarks are not part of the test suite: pytest must not import anything here, also not for doctests."""
 
 collect_ignore_glob = ["*.py", "peers/*"]

@@ -1,12 +1,12 @@
-"""How a sweep of knock-outs grows in time and memory with image tokens, layers and variants, beside paper.
+"""How time and memory of a sweep of knockouts grow with image tokens, layers and variants, against calculation.
 
 Run: python tests/benchmarks/growth.py [--quick] [--axis tokens|layers|variants] [--threads 2] [--repeats 3]
 
-Every point is a LLaVA with random weights, float32, and a prompt of its own for every turn. A clean forward and the
-sweep as `packed`, as `rows` and one by one (a sample of the variants, scaled) take turns; shown are medians, and the
-spread, of each turn's ratio to the clean forward of the same turn. Peak memory is taken in a fresh process each. All
-variants are cut from layer 0 on, so that no layer of theirs can be taken from the clean run. `growth.json` gets
-everything. `--quick` shows that it runs, on models too small to time.
+Every point is a LLaVA with random weights in float32; every turn has a new prompt. In each turn a clean forward runs,
+then the sweep as `packed`, as `rows` and one by one (a sample of the variants, scaled). The table shows the median and
+the spread of each turn's ratio to its clean forward. Peak memory is measured in fresh processes. All variants are cut
+from layer 0 on, so that none of their layers can be taken from the clean run. `growth.json` gets all results. `--quick`
+only shows that it runs, on models too small to time.
 """
 
 from __future__ import annotations
@@ -19,42 +19,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from cases import EXACT, Bench, model_of
-from measure import Spread, Work, in_child, interleaved, peak_extra, ratios
-from models import ANSWER, SYSTEM, TEXT, Shape
-from run import gap, machine, ruled
+from cases import TOLERANCE, Bench, model_of
+from measure import Spread, Task, in_child, interleaved, peak_extra, ratios
+from models import ANSWER, SYSTEM, TEXT, ModelSize
+from run import largest_difference, machine
+from tables import markdown_table
 
 import nnsight_vlm as nv
 from nnsight_vlm.sweeping.execute import TOKENS_BEHIND_PREFIX
 from nnsight_vlm.sweeping.memory import needed_bytes
 
-HERE = Path(__file__)
-RESULTS = HERE.with_name("growth.json")
+THIS_FILE = Path(__file__)
+RESULTS = THIS_FILE.with_name("growth.json")
 QUESTION = TEXT - SYSTEM
-"""Tokens behind the image, which every variant changes."""
-SHARING = ("packed", "rows")
-WAYS = (*SHARING, "single")
+"""Tokens after the image, which every variant changes."""
+Sharing = Literal["packed", "rows"]
+Way = Literal["packed", "rows", "single"]
+SHARING: tuple[Sharing, ...] = get_args(Sharing)
+WAYS: tuple[Way, ...] = get_args(Way)
 MEMORY = 8 * 2**30
-"""Budget of a forward: room for every pass here, so that passes are what they are on paper."""
+"""The memory budget of a forward: enough for every forward here to be as large as calculated."""
 LONG = 2304
-"""Image tokens from which on one variant stands for all that are run one by one; below it two do."""
-FAR = 3.0
-"""An estimate of memory that is off by more than this many times is named."""
-PAPER = f"""\
-Paper, in FLOPs (width d, MLP 43/16 d): a token costs 2 (4 + 3 x 43/16) d^2 a layer, a pair of query and key 4 d.
-A forward of T tokens has T (T + 1) / 2 pairs where it is given no mask, and T^2 where it is.
-A sweep that shares is one clean forward, then {QUESTION} tokens a variant, in passes of at most {TOKENS_BEHIND_PREFIX}.
-Their keys are what lies before and, packed, the whole pass; as rows, the variant's own tokens. So on paper rows never
-cost more: what they copy, the cache of what lies before, is no FLOPs.
-One by one is a clean forward, and one a variant with T^2 pairs in the layers that are cut.
+"""With at least this many image tokens one variant is run one by one, as the sample of all; with fewer, two are."""
+MEMORY_FACTOR = 3.0
+"""A memory estimate that is wrong by more than this factor is reported."""
+CALCULATION = f"""\
+Calculated in FLOPs (width d, MLP 43/16 d): per layer a token costs 2 (4 + 3 x 43/16) d^2, a pair of query and key 4 d.
+A forward of T tokens has T (T + 1) / 2 pairs without an explicit mask, and T^2 with one.
+A sweep that shares is one clean forward, then {QUESTION} tokens per variant, in forwards of at most
+{TOKENS_BEHIND_PREFIX} tokens. Their keys are the prefix and, packed, all tokens of the forward; as rows, the variant's
+own tokens. So in this calculation rows never cost more: copying the cache of the prefix takes no FLOPs.
+One by one is a clean forward, and one forward per variant with T^2 pairs in the layers that are cut.
 Vision and logits are left out."""
 
-Found = dict[str, Any]
+Result = dict[str, Any]
 
 
 # points -------------------------------------------------------------------------------------------------------------
@@ -62,47 +65,47 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One sweep: a model with its prompt, and how many variants."""
+    """One sweep: the size of its model and prompt, and how many variants it has."""
 
-    shape: Shape
+    size: ModelSize
     variants: int = 12
 
     @property
-    def before(self) -> int:
+    def prefix(self) -> int:
         """Tokens that all variants share."""
-        return SYSTEM + self.shape.image_tokens
+        return SYSTEM + self.size.image_tokens
 
     @property
     def tokens(self) -> int:
-        return TEXT + self.shape.image_tokens
+        return TEXT + self.size.image_tokens
 
     @property
-    def reaches(self) -> list[int]:
-        """How many layers each variant is cut in, from 1 to all."""
-        return [1 + number * self.shape.layers // self.variants for number in range(self.variants)]
+    def cut_layers(self) -> list[int]:
+        """In how many layers each variant is cut, from 1 to all."""
+        return [1 + number * self.size.layers // self.variants for number in range(self.variants)]
 
     @property
-    def passes(self) -> list[int]:
-        """How many variants each pass behind the prefix holds."""
+    def forwards(self) -> list[int]:
+        """How many variants each forward behind the prefix holds."""
         most = TOKENS_BEHIND_PREFIX // QUESTION
         return [min(most, self.variants - first) for first in range(0, self.variants, most)]
 
     def cases(self) -> list[nv.Intervention]:
-        """Windows from layer 0 on; a few system tokens are cut off with the image, so that no two are the same."""
-        extra = [[place for place in range(SYSTEM) if number >> place & 1] for number in range(2**SYSTEM)]
+        """Knockouts in windows from layer 0 on; sources include some system tokens, so that no two are the same."""
+        extra = [[position for position in range(SYSTEM) if number >> position & 1] for number in range(2**SYSTEM)]
         return [
-            nv.Knockout(("image", *extra[number % len(extra)]), "query", layers=nv.window(0, reach))
-            for number, reach in enumerate(self.reaches)
+            nv.Knockout(("image", *extra[number % len(extra)]), "query", layers=nv.window(0, count))
+            for number, count in enumerate(self.cut_layers)
         ]
 
     def sample(self) -> list[int]:
-        """Numbers of the variants that are run one by one, spread evenly."""
-        count = 1 if self.shape.image_tokens >= LONG else 2
+        """The numbers of the variants that are run one by one, spread evenly."""
+        count = 1 if self.size.image_tokens >= LONG else 2
         return [round((2 * number + 1) * (self.variants - 1) / (2 * count)) for number in range(count)]
 
     def bench(self) -> Bench:
-        """The model is shared by prompts with more pictures and fewer."""
-        return Bench(self.shape, *model_of(replace(self.shape, pictures=1)), quick=False)
+        """What it runs on; points that only differ in their number of pictures share a model."""
+        return Bench(self.size, *model_of(replace(self.size, pictures=1)), quick=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,148 +113,162 @@ class Axis:
     """What grows, and how far.
 
     Attributes:
-        about: the head of its column.
-        values, quick: from small to large; `--quick` takes the latter.
-        field: of `Shape`, or `variants`.
-        unit: a value is this many times the field.
+        title: the head of its column.
+        values: from small to large.
+        quick_values: the same with `--quick`.
+        field: the field of `ModelSize` that grows, or `variants`.
+        unit: by how much a value grows when the field grows by one.
         width: of the model.
     """
 
-    about: str
+    title: str
     values: tuple[int, ...]
-    quick: tuple[int, ...]
-    field: str
+    quick_values: tuple[int, ...]
+    field: Literal["pictures", "layers", "variants"]
     unit: int = 1
     width: int = 512
 
     def points(self, quick: bool) -> dict[int, Point]:
-        """The point of each value, all else as in the base."""
-        base = Shape(layers=12, width=self.width, heads=self.width // 64, side=12, pictures=4)
+        """The point of each value; everything else stays the same."""
+        base = ModelSize(layers=12, width=self.width, heads=self.width // 64, side=12, pictures=4)
         unit, values = self.unit, self.values
         if quick:
-            base, values = Shape(layers=2, width=64, heads=4, side=4), self.quick
+            base, values = ModelSize(layers=2, width=64, heads=4, side=4), self.quick_values
             unit = min(self.unit, base.side**2)
         if self.field == "variants":
-            return {value: Point(shape=base, variants=value) for value in values}
-        return {value: Point(shape=replace(base, **{self.field: value // unit})) for value in values}
+            return {value: Point(size=base, variants=value) for value in values}
+        return {value: Point(size=replace(base, **{self.field: value // unit})) for value in values}
 
 
 AXES = {
     "tokens": Axis(
-        about="image tokens", values=(144, 576, 1152, 2304, 4608), quick=(16, 64), field="pictures", unit=144
+        title="image tokens", values=(144, 576, 1152, 2304, 4608), quick_values=(16, 64), field="pictures", unit=144
     ),
-    "layers": Axis(about="layers", values=(4, 12, 24, 48), quick=(2, 4), field="layers", width=256),
-    "variants": Axis(about="variants", values=(4, 12, 32, 128), quick=(4, 12), field="variants"),
+    "layers": Axis(title="layers", values=(4, 12, 24, 48), quick_values=(2, 4), field="layers", width=256),
+    "variants": Axis(title="variants", values=(4, 12, 32, 128), quick_values=(4, 12), field="variants"),
 }
-"""Pictures have 144 tokens, with `--quick` 16; layers grow at half the width, for 48 of them to take no longer."""
+"""A picture has 144 tokens, with `--quick` 16. Layers grow at half the width, so that 48 of them take no longer."""
 
 
-# on paper -----------------------------------------------------------------------------------------------------------
+# calculated ---------------------------------------------------------------------------------------------------------
 
 
 def layer_flops(width: int, tokens: int, pairs: float) -> float:
-    """What a layer costs for so many tokens, and pairs of a query and a key."""
+    """FLOPs of a layer for this many tokens, and pairs of a query and a key."""
     return tokens * 2 * (4 + 3 * 43 / 16) * width**2 + 4 * width * pairs
 
 
-def paper(point: Point) -> dict[str, float]:
-    """Each way's FLOPs as a ratio to a clean forward's; see `PAPER`."""
-    width, layers, total = point.shape.width, point.shape.layers, point.tokens
+def calculated(point: Point) -> dict[Way, float]:
+    """The FLOPs of each way as a ratio to a clean forward's; see `CALCULATION`."""
+    width, layers, total = point.size.width, point.size.layers, point.tokens
     open_layer, cut_layer = (layer_flops(width, total, pairs) for pairs in (total * (total + 1) / 2, total**2))
-    clean, sizes = layers * open_layer, [count * QUESTION for count in point.passes]
-    packed = sum(layer_flops(width, size, size * (point.before + size)) for size in sizes)
-    rows = sum(layer_flops(width, size, size * total) for size in sizes)
-    single = sum(reach * cut_layer + (layers - reach) * open_layer for reach in point.reaches)
+    clean, tokens = layers * open_layer, [count * QUESTION for count in point.forwards]
+    packed = sum(layer_flops(width, count, count * (point.prefix + count)) for count in tokens)
+    rows = sum(layer_flops(width, count, count * total) for count in tokens)
+    single = sum(count * cut_layer + (layers - count) * open_layer for count in point.cut_layers)
     return {"packed": 1 + layers * packed / clean, "rows": 1 + layers * rows / clean, "single": 1 + single / clean}
 
 
-def computed(point: Point) -> dict[str, float]:
-    """Tokens x layers of a sweep that shares, and one by one, as ratios to a clean forward's."""
+def tokens_times_layers(point: Point) -> dict[str, float]:
+    """Tokens x layers of a sweep that shares, and of one that runs one by one, as ratios to a clean forward's."""
     return {"shared": 1 + point.variants * QUESTION / point.tokens, "single": 1.0 + point.variants}
 
 
-def estimate(point: Point, model: Any, way: str) -> int:
-    """Bytes that `nnsight_vlm.memory` expects of the largest pass, with those of the prefix that is kept meanwhile."""
-    kept = needed_bytes(model, 0, 0, point.before, rows=False)
-    return kept + needed_bytes(model, max(point.passes), QUESTION, point.before, rows=way == "rows")
+def estimate(point: Point, model: Any, way: Sharing) -> int:
+    """Bytes that `nnsight_vlm.sweeping.memory` expects of the largest forward and of the prefix that is kept."""
+    kept = needed_bytes(model, 0, 0, point.prefix, rows=False)
+    return kept + needed_bytes(model, max(point.forwards), QUESTION, point.prefix, rows=way == "rows")
 
 
 # measured -----------------------------------------------------------------------------------------------------------
 
 
-def swept(point: Point, on: Bench, way: str, prompt: nv.Prompt) -> Any:
+class Timings(NamedTuple):
+    """What `timed` measured.
+
+    Attributes:
+        seconds: of every turn, by way; `forward` is the clean forward.
+        results: what each way returned last.
+    """
+
+    seconds: dict[str, list[float]]
+    results: dict[Way, Any]
+
+
+def swept(point: Point, on: Bench, way: Way, prompt: nv.Prompt) -> Any:
     return nv.sweep(on.model, prompt, point.cases(), answer=ANSWER, execution=way, memory=MEMORY)
 
 
 def cut_alone(point: Point, on: Bench, prompt: nv.Prompt) -> torch.Tensor:
-    """The logits of the sample, one by one."""
+    """The answer's logit of each variant of the sample, run one by one."""
     cases = point.cases()
     return torch.stack([nv.run(on.model, prompt, cases[number]).logits[ANSWER] for number in point.sample()])
 
 
 @cache
-def warm_up(shape: Shape, ways: Sequence[str]) -> None:
-    """What is made once only is no cost of a sweep; a small one of the same model takes it first."""
-    small = Point(shape=shape, variants=3)
+def warm_up(size: ModelSize, ways: Sequence[Way]) -> None:
+    """Run a small sweep with the same model first, so that what is allocated only once does not count."""
+    small = Point(size=size, variants=3)
     on = small.bench()
     for way in ways:
         swept(small, on, way, on.prompt())
 
 
-def timed(point: Point, on: Bench, repeats: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of every turn of every way, and what each way gave last."""
-    gave: dict[str, Any] = {}
+def timed(point: Point, on: Bench, repeats: int) -> Timings:
+    """Time every way of a point, in turns."""
+    results: dict[Way, Any] = {}
 
-    def work(way: str) -> Work:
-        alone = way == "single"
+    def task(way: Way) -> Task:
+        def run(prompt: nv.Prompt) -> None:
+            results[way] = cut_alone(point, on, prompt) if way == "single" else swept(point, on, way, prompt)
 
-        def do(prompt: nv.Prompt) -> None:
-            gave[way] = cut_alone(point, on, prompt) if alone else swept(point, on, way, prompt)
+        scale = point.variants / len(point.sample()) if way == "single" else 1.0
+        return Task(run=run, prepare=on.prompt, scale=scale)
 
-        return Work(do=do, ready=on.prompt, times=point.variants / len(point.sample()) if alone else 1.0)
-
-    warm_up(replace(point.shape, pictures=1), WAYS)
-    seconds = interleaved({"forward": on.forward(), **{way: work(way) for way in WAYS}}, repeats, warm=0)
+    warm_up(replace(point.size, pictures=1), WAYS)
+    seconds = interleaved({"forward": on.forward(), **{way: task(way) for way in WAYS}}, repeats, warmups=0)
     seconds["single"] = [clean + cut for clean, cut in zip(seconds["forward"], seconds["single"], strict=True)]
-    return seconds, gave
+    return Timings(seconds, results)
 
 
-def measured(point: Point, options: argparse.Namespace) -> Found:
-    """Everything there is to say about a point."""
+def measured(point: Point, options: argparse.Namespace) -> Result:
+    """All results of a point."""
     on = point.bench()
     with torch.no_grad():
-        seconds, gave = timed(point, on, options.repeats)
-    frames = {way: gave[way] for way in SHARING}
-    logits = {way: torch.tensor(frame["logit"].to_numpy()) for way, frame in frames.items()}
-    packed = logits["packed"]
+        seconds, results = timed(point, on, options.repeats)
+    logits = {way: torch.tensor(results[way]["logit"].to_numpy()) for way in SHARING}
+    packed, sample = logits["packed"], point.sample()
+    forwards_run = {way: results[way].attrs["passes"][way] for way in SHARING}
     return {
-        "shape": asdict(point.shape),
+        "size": asdict(point.size),
         "variants": point.variants,
-        "passes": {"paper": len(point.passes), **{way: frame.attrs["passes"][way] for way, frame in frames.items()}},
-        "sample": len(point.sample()),
-        "computed": computed(point),
-        "paper": paper(point),
+        "forwards run": {"calculated": len(point.forwards), **forwards_run},
+        "sample": len(sample),
+        "tokens x layers": tokens_times_layers(point),
+        "calculated": calculated(point),
         "seconds": seconds,
         "forwards": {way: asdict(ratios(seconds[way], seconds["forward"])) for way in WAYS},
         "packed to": {way: asdict(ratios(seconds["packed"], seconds[way])) for way in ("rows", "single")},
-        "gap": max(gap(logits["rows"], packed), gap(gave["single"], packed[point.sample()])),
+        "difference": max(
+            largest_difference(logits["rows"], packed), largest_difference(results["single"], packed[sample])
+        ),
         "memory": {way: memory(point, on.model, way, options.threads) for way in SHARING},
     }
 
 
-def memory(point: Point, model: Any, way: str, threads: int) -> dict[str, int]:
-    """Bytes by which a fresh process grows in a sweep, and the estimate."""
-    told = ["--child", way, json.dumps(asdict(point)), "--threads", str(threads)]
-    return {"peak": int(in_child(HERE, told)), "estimate": estimate(point, model, way)}
+def memory(point: Point, model: Any, way: Sharing, threads: int) -> dict[str, int]:
+    """The peak extra bytes of a sweep in a fresh process, and their estimate."""
+    arguments = ["--child", way, json.dumps(asdict(point)), "--threads", str(threads)]
+    return {"peak": int(in_child(THIS_FILE, arguments)), "estimate": estimate(point, model, way)}
 
 
-def child(way: str, told: str) -> None:
-    """What a fresh process does: print by how much one sweep lets it grow."""
-    found = json.loads(told)
-    point = Point(shape=Shape(**found["shape"]), variants=found["variants"])
+def child(way: Sharing, point_json: str) -> None:
+    """Print the peak extra bytes of one sweep; runs in a fresh process."""
+    fields = json.loads(point_json)
+    point = Point(size=ModelSize(**fields["size"]), variants=fields["variants"])
     on = point.bench()
     with torch.no_grad():
-        warm_up(replace(point.shape, pictures=1), (way,))
+        warm_up(replace(point.size, pictures=1), (way,))
         prompt = on.prompt()
         print(json.dumps(peak_extra(lambda: swept(point, on, way, prompt))))
 
@@ -259,67 +276,70 @@ def child(way: str, told: str) -> None:
 # tables -------------------------------------------------------------------------------------------------------------
 
 
-def table(name: str, found: Mapping[int, Found], quick: bool) -> str:
-    """An axis, with a title that says what stays as it is."""
+def table(name: str, results: Mapping[int, Result], quick: bool) -> str:
+    """The table of an axis, with a title that says what stays the same."""
     axis = AXES[name]
-    head = [axis.about, "tokens x layers: shared, one by one", "packed: on paper, measured", "rows: on paper, measured"]
-    head += ["one by one, scaled: on paper, measured", "packed: MiB, estimate", "rows: MiB, estimate"]
-    return f"{title(axis, quick)}\n\n{ruled([head, *(_row(value, one) for value, one in found.items())])}"
+    head = [axis.title, "tokens x layers: shared, one by one"]
+    head += ["packed: calculated, measured", "rows: calculated, measured", "one by one, scaled: calculated, measured"]
+    head += ["packed: MiB, estimate", "rows: MiB, estimate"]
+    lines = [_table_row(value, result) for value, result in results.items()]
+    return f"{title(axis, quick)}\n\n{markdown_table([head, *lines])}"
 
 
 def title(axis: Axis, quick: bool) -> str:
     point = next(iter(axis.points(quick).values()))
-    fixed = {"pictures": f"{point.shape.image_tokens} image tokens", "layers": f"{point.shape.layers} layers"}
-    fixed |= {"variants": f"{point.variants} variants"}
-    stays = [about for field, about in fixed.items() if field != axis.field]
-    return f"**By {axis.about}** ({', '.join(stays)}, {point.shape.width} wide; times in clean forwards)"
+    fields = {"pictures": f"{point.size.image_tokens} image tokens", "layers": f"{point.size.layers} layers"}
+    fields |= {"variants": f"{point.variants} variants"}
+    constant = [text for field, text in fields.items() if field != axis.field]
+    return f"**By {axis.title}** ({', '.join(constant)}, {point.size.width} wide; times in clean forwards)"
 
 
-def _row(value: int, found: Found) -> list[str]:
-    tokens, mib = found["computed"], 2**20
-    times = [f"{found['paper'][way]:.2f}, {spread(found['forwards'][way])}" for way in WAYS]
-    held = [f"{one['peak'] / mib:.0f}, {one['estimate'] / mib:.0f}" for one in found["memory"].values()]
-    return [str(value), f"{tokens['shared']:.2f}, {tokens['single']:.0f}", *times, *held]
+def _table_row(value: int, result: Result) -> list[str]:
+    tokens, mib = result["tokens x layers"], 2**20
+    times = [f"{result['calculated'][way]:.2f}, {spread(result['forwards'][way])}" for way in WAYS]
+    sizes = [f"{memory['peak'] / mib:.0f}, {memory['estimate'] / mib:.0f}" for memory in result["memory"].values()]
+    return [str(value), f"{tokens['shared']:.2f}, {tokens['single']:.0f}", *times, *sizes]
 
 
-def spread(found: Mapping[str, float]) -> str:
-    one = Spread(**found)
-    return f"{one.median:.2f} [{one.least:.2f}..{one.most:.2f}]"
+def spread(fields: Mapping[str, float]) -> str:
+    turns = Spread(**fields)
+    return f"{turns.median:.2f} [{turns.least:.2f}..{turns.most:.2f}]"
 
 
-def verdict(axes: Mapping[str, Mapping[int, Found]]) -> str:
+def verdict(axes: Mapping[str, Mapping[int, Result]]) -> str:
     """One sentence: where packing stops paying."""
-    told = [
-        f"by {AXES[name].about}, against rows {_stops(found, 'rows')}, against one by one {_stops(found, 'single')}"
-        for name, found in axes.items()
+    parts = [
+        f"by {AXES[name].title}, against rows {_stops(results, 'rows')}, against one by one {_stops(results, 'single')}"
+        for name, results in axes.items()
     ]
-    return f"Packing stops paying: {'; '.join(told)}."
+    return f"Packing stops paying: {'; '.join(parts)}."
 
 
-def _stops(found: Mapping[int, Found], way: str) -> str:
-    """The values at which a packed sweep takes no less than another way."""
-    took = {value: one["packed to"][way]["median"] for value, one in found.items()}
-    at = [f"{value} ({ratio:.2f} x)" for value, ratio in took.items() if ratio >= 1]
-    return f"at {', '.join(at)}" if at else f"nowhere up to {max(found)} (there {took[max(found)]:.2f} x)"
+def _stops(results: Mapping[int, Result], way: Literal["rows", "single"]) -> str:
+    """The values at which a packed sweep is not faster than another way."""
+    times = {value: result["packed to"][way]["median"] for value, result in results.items()}
+    slower = [f"{value} ({ratio:.2f} x)" for value, ratio in times.items() if ratio >= 1]
+    return f"at {', '.join(slower)}" if slower else f"nowhere up to {max(times)} (there {times[max(times)]:.2f} x)"
 
 
-def remarks(axes: Mapping[str, Mapping[int, Found]]) -> list[str]:
-    """What is not as it ought to be: numbers that differ, other passes than on paper, estimates that are far off."""
-    told = []
-    for name, value, one in [(name, value, one) for name, found in axes.items() for value, one in found.items()]:
-        where = f"{AXES[name].about} {value}"
-        if one["gap"] > EXACT:
-            told.append(f"NUMBERS DIFFER at {where}: {one['gap']:.0e}")
-        if len(set(one["passes"].values())) > 1:
-            told.append(f"other passes than on paper at {where}: {one['passes']}")
-        for way, held in one["memory"].items():
-            off = held["estimate"] / max(held["peak"], 1)
-            if not 1 / FAR <= off <= FAR:
-                told.append(f"estimate of memory off at {where}, {way}: {off:.2g} x what was taken")
-    return told
+def warnings(axes: Mapping[str, Mapping[int, Result]]) -> list[str]:
+    """What is not as expected: numbers that differ, the number of forwards, memory estimates that are far off."""
+    lines = []
+    points = [(name, value, result) for name, results in axes.items() for value, result in results.items()]
+    for name, value, result in points:
+        point = f"{AXES[name].title} {value}"
+        if result["difference"] > TOLERANCE:
+            lines.append(f"NUMBERS DIFFER at {point}: {result['difference']:.0e}")
+        if len(set(result["forwards run"].values())) > 1:
+            lines.append(f"not as many forwards as calculated at {point}: {result['forwards run']}")
+        for way, memory in result["memory"].items():
+            ratio = memory["estimate"] / max(memory["peak"], 1)
+            if not 1 / MEMORY_FACTOR <= ratio <= MEMORY_FACTOR:
+                lines.append(f"memory estimate at {point}, {way}: {ratio:.2g} x the measured peak")
+    return lines
 
 
-# all of it ----------------------------------------------------------------------------------------------------------
+# the command line ---------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -329,28 +349,27 @@ def main() -> None:
         child(*options.child)
         return
     start = time.perf_counter()
-    known: dict[Point, Found] = {}
-    axes: dict[str, dict[int, Found]] = {}
+    results: dict[Point, Result] = {}
+    axes: dict[str, dict[int, Result]] = {}
     for name in [options.axis] if options.axis else AXES:
         axes[name] = {}
         for value, point in AXES[name].points(options.quick).items():
-            if point not in known:
-                known[point] = measured(point, options)
-            axes[name][value] = known[point]
-            took = f"{time.perf_counter() - start:.0f} s"
-            print(f"{AXES[name].about} {value}: {took}", file=sys.stderr, flush=True)
-    found = {"machine": machine(options), "quick": options.quick, "axes": axes}
-    RESULTS.write_text(json.dumps(found, indent=1))
-    tables = [table(name, one, options.quick) for name, one in axes.items()]
-    print("\n\n".join([PAPER, *tables, "\n".join([*remarks(axes), verdict(axes)])]))
+            if point not in results:
+                results[point] = measured(point, options)
+            axes[name][value] = results[point]
+            elapsed = f"{time.perf_counter() - start:.0f} s"
+            print(f"{AXES[name].title} {value}: {elapsed}", file=sys.stderr, flush=True)
+    RESULTS.write_text(json.dumps({"machine": machine(options), "quick": options.quick, "axes": axes}, indent=1))
+    tables = [table(name, points, options.quick) for name, points in axes.items()]
+    print("\n\n".join([CALCULATION, *tables, "\n".join([*warnings(axes), verdict(axes)])]))
     print(f"{time.perf_counter() - start:.0f} s; {machine(options)}")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny models, two values an axis, one turn")
-    parser.add_argument("--axis", choices=list(AXES), help="this one only")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--quick", action="store_true", help="tiny models, two values per axis, one turn")
+    parser.add_argument("--axis", choices=list(AXES), help="measure only this axis")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--repeats", type=int, default=None, help="turns; default 3, with --quick 1")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

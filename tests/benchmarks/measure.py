@@ -1,4 +1,4 @@
-"""Interleaved timing, and peak memory in processes of their own; nothing here knows of models."""
+"""Interleaved timing, and peak memory in fresh processes; nothing here depends on models."""
 
 from __future__ import annotations
 
@@ -15,82 +15,88 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Task:
     """Something to time.
 
     Attributes:
-        do: what is timed; it is handed what `ready` gave.
-        ready: what is made before the clock starts, from the number of the turn.
-        tells: `do` returns the seconds itself, as a peer's process took them.
-        warm: it has run before, so that turns that warm up leave it out.
-        times: the work is this many times as much as what is done (a sample of variants stands for all).
+        run: the function that is timed; its argument is what `prepare` returned.
+        prepare: called before the clock starts, with the number of the turn.
+        reports_seconds: `run` returns the seconds itself, because they were taken in another process.
+        is_warm: it has run before, so warm-up turns skip it.
+        scale: what its seconds are multiplied by; above 1 where a sample of variants stands for all.
     """
 
-    do: Callable[[Any], Any]
-    ready: Callable[[int], Any] = lambda turn: turn
-    tells: bool = False
-    warm: bool = False
-    times: float = 1.0
+    run: Callable[[Any], Any]
+    prepare: Callable[[int], Any] = lambda turn: turn
+    reports_seconds: bool = False
+    is_warm: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Median, least and greatest of several turns."""
+    """Median, least and greatest value of several turns."""
 
     median: float
     least: float
     most: float
 
     @classmethod
-    def of(cls, found: Sequence[float]) -> Spread:
-        return cls(median=statistics.median(found), least=min(found), most=max(found))
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(median=statistics.median(values), least=min(values), most=max(values))
 
 
-def timed(work: Work, turn: int) -> float:
+def timed(task: Task, turn: int) -> float:
     """Seconds that one turn takes."""
-    given = work.ready(turn)
+    argument = task.prepare(turn)
     start = time.perf_counter()
-    result = work.do(given)
-    taken = time.perf_counter() - start
-    return (result if work.tells else taken) * work.times
+    result = task.run(argument)
+    elapsed = time.perf_counter() - start
+    return (result if task.reports_seconds else elapsed) * task.scale
 
 
-def interleaved(works: Mapping[str, Work], repeats: int, warm: int = 1) -> dict[str, list[float]]:
-    """Seconds of every turn of every work, one of each in turn; the first turns warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(-warm, repeats):
-        for name, work in works.items():
+def interleaved(tasks: Mapping[str, Task], repeats: int, warmups: int = 1) -> dict[str, list[float]]:
+    """Seconds of every turn of every task; in each turn all tasks run once, one after the other.
+
+    Args:
+        tasks: what is timed, by name.
+        repeats: how many turns count.
+        warmups: how many turns run before them and do not count.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(-warmups, repeats):
+        for name, task in tasks.items():
             if turn >= 0:
-                seconds[name].append(timed(work, turn))
-            elif not work.warm:
-                timed(work, turn)
+                seconds[name].append(timed(task, turn))
+            elif not task.is_warm:
+                timed(task, turn)
     return seconds
 
 
 def ratios(seconds: Sequence[float], base: Sequence[float]) -> Spread:
-    """Each turn as a ratio to the base of the same turn."""
-    return Spread.of([taken / one for taken, one in zip(seconds, base, strict=True)])
+    """Each turn's seconds as a ratio to the base's in the same turn."""
+    return Spread.of([mine / other for mine, other in zip(seconds, base, strict=True)])
 
 
 # memory -------------------------------------------------------------------------------------------------------------
 
 
-def peak_extra(do: Callable[[], Any]) -> int:
-    """Bytes by which a process grows while it does something, over what it held before.
+def peak_extra(run: Callable[[], Any]) -> int:
+    """Bytes by which the peak memory of this process exceeds what it held before the call.
 
-    The kernel's high-water mark is set back first (Linux); elsewhere the mark since the process began is taken, so
-    whatever is done must then be the greatest thing that the process did.
+    On Linux the kernel's high-water mark is reset first. Other systems only give the peak since the process began, so
+    there the call must be what needs most memory in this process.
     """
-    before = _status("VmRSS")
-    marks = Path("/proc/self/clear_refs")
-    if marks.exists():
-        marks.write_text("5")
-    do()
-    return max(0, _status("VmHWM") - before)
+    before = _memory_bytes("VmRSS")
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")
+    run()
+    return max(0, _memory_bytes("VmHWM") - before)
 
 
-def _status(name: str) -> int:
-    """A line of `/proc/self/status`, in bytes; of other systems the peak of the process."""
+def _memory_bytes(name: str) -> int:
+    """A field of `/proc/self/status`, in bytes; on systems without it, the peak of the process."""
     status = Path("/proc/self/status")
     if not status.exists():
         import resource
@@ -101,13 +107,14 @@ def _status(name: str) -> int:
 
 
 def in_child(script: Path, arguments: Sequence[str]) -> Any:
-    """What a fresh process of this python prints as its last line, which is JSON.
+    """Run a script in a fresh process of this Python, and return the JSON that its last line of output holds.
 
-    Tensors of more than 64 KiB get pages of their own there and give them back, so that the peak is what was live.
+    There the allocator maps every tensor above 64 KiB by itself and returns it to the system when it is freed, so the
+    peak is what was in use at one time.
     """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     command = [sys.executable, str(script), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{finished.stderr[-2000:]}")
+    return json.loads(finished.stdout.splitlines()[-1])

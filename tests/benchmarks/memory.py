@@ -1,4 +1,4 @@
-"""Peak extra memory of one case, printed in bytes: run by `run.py`, each case in a fresh process.
+"""Print the peak extra memory of one way of one benchmark line, in bytes; `run.py` runs this in fresh processes.
 
 python tests/benchmarks/memory.py LINE ours|naive|forward [--quick]
 """
@@ -17,12 +17,12 @@ def main() -> None:
     name, way = sys.argv[1:3]
     line = LINES[name]
     on = bench(line, "--quick" in sys.argv)
-    work = on.forward() if way == "forward" else getattr(line.sides(on), way)
+    task = on.forward() if way == "forward" else getattr(line.comparison(on), way)
     torch.set_num_threads(2)
     with torch.no_grad():
-        work.do(work.ready(0))  # what is made once only is no cost of this one
-        given = work.ready(1)
-        print(json.dumps(peak_extra(lambda: work.do(given))))
+        task.run(task.prepare(0))  # allocates what a process allocates only once
+        argument = task.prepare(1)
+        print(json.dumps(peak_extra(lambda: task.run(argument))))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Other tools, each in a virtual environment of its own, doing the same work on the same weights.
+"""Other tools, each in its own virtual environment, doing the same work with the same weights.
 
 Run once: python tests/benchmarks/peers.py     (makes tests/benchmarks/.peers; needs a package index)
 
-Every peer is a small program in `peers/` that its environment's python runs, and that `Peer` hands orders line by line,
-so that its turns are interleaved with ours. All get the torch that we run. What a peer cannot do comes back as its own
-error, and stands in the table as such.
+Every peer is a small program in `peers/` that runs under its environment's Python. `Peer` sends it one order per turn,
+so that its turns alternate with ours. All environments have the same torch as ours. What a peer cannot do is returned
+as its own error and shown in the table.
 """
 
 from __future__ import annotations
@@ -22,58 +22,60 @@ from typing import Any
 
 import torch
 
-HERE = Path(__file__).parent
-PROGRAMS, ENVIRONMENTS = HERE / "peers", HERE / ".peers"
-OURS = ""
-"""The environment that we run in."""
+FOLDER = Path(__file__).parent
+PROGRAMS, ENVIRONMENTS = FOLDER / "peers", FOLDER / ".peers"
+OUR_ENVIRONMENT = ""
+"""In place of a name: the environment that runs this file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A peer.
+    """A tool to compare with.
 
     Attributes:
-        program: in `peers/`.
-        environment: its name in `.peers`.
-        packages: what is installed there, besides torch; `peers/constraints-<environment>.txt` pins the rest.
-        about: how it stands in the table.
+        program: the file in `peers/` that runs it.
+        environment: the name of its environment in `.peers`.
+        packages: what is installed there besides torch; `peers/constraints-<environment>.txt` pins their dependencies.
+        title: its name in the table.
     """
 
     program: str
     environment: str
     packages: tuple[str, ...] = ()
-    about: str
+    title: str
 
 
 KINDS = {
     "hooks": Kind(
         program="hooks.py",
         environment="vlmprobe",
-        about="transformers 5.3, forward hooks, sdpa (rows: eager)",
+        title="transformers 5.3, forward hooks, sdpa (attention share: eager)",
     ),
-    "nnsight": Kind(program="nnsight_peer.py", environment=OURS, about="plain nnsight 0.8.1, one trace a condition"),
+    "nnsight": Kind(
+        program="nnsight_peer.py", environment=OUR_ENVIRONMENT, title="plain nnsight 0.8.1, one trace per condition"
+    ),
     "vlmprobe": Kind(
         program="vlmprobe_peer.py",
         environment="vlmprobe",
         packages=("vlmprobe==1.0.1", "transformers==5.3.0"),
-        about="vlmprobe 1.0.1 (eager)",
+        title="vlmprobe 1.0.1 (eager)",
     ),
     "transformer_lens": Kind(
         program="transformer_lens_peer.py",
         environment="transformer_lens",
         packages=("transformer-lens==4.3.0",),
-        about="transformer-lens 4.3 bridge (eager)",
+        title="transformer-lens 4.3 bridge (eager)",
     ),
 }
 
 
 def python_of(environment: str) -> Path:
-    """The python that a peer is run by."""
-    return Path(sys.executable) if environment == OURS else ENVIRONMENTS / environment / "bin" / "python"
+    """The Python interpreter of an environment."""
+    return Path(sys.executable) if environment == OUR_ENVIRONMENT else ENVIRONMENTS / environment / "bin" / "python"
 
 
 def make(environment: str, packages: Sequence[str]) -> None:
-    """A virtual environment with the packages, and the very torch that we run."""
+    """Make a virtual environment with these packages and the version of torch that runs this file."""
     folder = ENVIRONMENTS / environment
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pins = ["-c", str(PROGRAMS / f"constraints-{environment}.txt")]
@@ -81,8 +83,8 @@ def make(environment: str, packages: Sequence[str]) -> None:
     subprocess.run([*install, *packages, f"torch=={torch.__version__}"], check=True)
 
 
-def made(name: str) -> bool:
-    """Whether a peer's environment is there."""
+def has_environment(name: str) -> bool:
+    """Whether a peer's environment was made."""
     return python_of(KINDS[name].environment).exists()
 
 
@@ -105,7 +107,7 @@ class Peer:
         )
 
     def ask(self, folder: Path, case: str) -> dict[str, Any]:
-        """`{"seconds", "values"}` of one turn of a case, or `{"error"}`."""
+        """Run a case once; `{"seconds": ..., "values": [...]}`, or `{"error": ...}`."""
         assert self.process.stdin and self.process.stdout
         try:
             self.process.stdin.write(json.dumps({"folder": str(folder), "case": case}) + "\n")
@@ -116,7 +118,7 @@ class Peer:
         return json.loads(line) if line else {"error": f"the program ended with {self.process.wait()}"}
 
     def close(self) -> None:
-        """Let the program end."""
+        """End the program and wait for it."""
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait(timeout=60)
@@ -124,7 +126,7 @@ class Peer:
 
 @contextmanager
 def running(names: Sequence[str], threads: int) -> Iterator[dict[str, Peer]]:
-    """Peers while they run."""
+    """A context in which the programs of these peers run; gives them by name."""
     with ExitStack() as stack:
         peers = {name: Peer(name, threads) for name in names}
         for peer in peers.values():
@@ -134,7 +136,7 @@ def running(names: Sequence[str], threads: int) -> Iterator[dict[str, Peer]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=sorted({kind.environment for kind in KINDS.values()} - {OURS}))
+    parser.add_argument("--only", choices=sorted({kind.environment for kind in KINDS.values()} - {OUR_ENVIRONMENT}))
     only = parser.parse_args().only
     for kind in KINDS.values():
         if kind.packages and only in (None, kind.environment):

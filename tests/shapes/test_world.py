@@ -1,17 +1,20 @@
 """The synthetic world: what a seed fixes, what a pair changes, and that words and pixels agree."""
 
 import random
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nnsight_vlm.shapes import ask, pair, parse, questions, scene, score
-from nnsight_vlm.shapes.language import COLORS, FAMILIES, PLACES, REQUESTS, SHAPES, Mention, tokens, words
-from nnsight_vlm.shapes.world import CHANGES, PIXELS
+from nnsight_vlm import shapes
+from nnsight_vlm.shapes import CHANGES, FAMILIES, Mention, ask, pair, parse, questions, scene, score
+from nnsight_vlm.shapes.language import ATTRIBUTES, COLORS, PLACES, REQUESTS, SHAPES, tokens, words
+from nnsight_vlm.shapes.world import PIXELS
 
 SEEDS = range(60)
-FULL = ("color", "shape", "size", "place")
 
 
 def test_a_seed_fixes_image_objects_and_description():
@@ -24,41 +27,41 @@ def test_a_seed_fixes_image_objects_and_description():
 
 def test_scenes_vary_in_every_attribute_and_background():
     scenes = [scene(seed) for seed in SEEDS]
-    objects = [o for it in scenes for o in it.objects]
-    assert {o.color for o in objects} == set(COLORS)
-    assert {o.shape for o in objects} == set(SHAPES)
-    assert {o.place for o in objects} == set(PLACES)
-    assert {len(it.objects) for it in scenes} == {2, 3, 4}
-    assert len({it.background for it in scenes}) == 4
-    assert all(it.image.size == (PIXELS, PIXELS) and it.image.mode == "RGB" for it in scenes)
+    objects = [obj for each in scenes for obj in each.objects]
+    assert {obj.color for obj in objects} == set(COLORS)
+    assert {obj.shape for obj in objects} == set(SHAPES)
+    assert {obj.place for obj in objects} == set(PLACES)
+    assert {len(each.objects) for each in scenes} == {2, 3, 4}
+    assert len({each.background for each in scenes}) == 4
+    assert all(each.image.size == (PIXELS, PIXELS) and each.image.mode == "RGB" for each in scenes)
 
 
 def test_boxes_are_the_tight_bounds_of_masks_and_masks_do_not_overlap():
     for seed in SEEDS:
-        together = np.zeros((PIXELS, PIXELS), int)
-        for o in scene(seed).objects:
-            x0, y0, x1, y1 = o.box
-            inside = o.mask[y0:y1, x0:x1]
-            assert inside.sum() == o.mask.sum() > 20
+        objects_at = np.zeros((PIXELS, PIXELS), int)
+        for obj in scene(seed).objects:
+            x0, y0, x1, y1 = obj.box
+            inside = obj.mask[y0:y1, x0:x1]
+            assert inside.sum() == obj.mask.sum() > 20
             assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
-            together += o.mask
-        assert together.max() == 1
+            objects_at += obj.mask
+        assert objects_at.max() == 1
 
 
 def test_an_object_lies_in_the_cell_that_its_place_names():
     for seed in SEEDS:
-        for o in scene(seed).objects:
-            x0, y0, x1, y1 = o.box
-            assert o.cell == (int((y0 + y1) / 2 / PIXELS * 3), int((x0 + x1) / 2 / PIXELS * 3))
+        for obj in scene(seed).objects:
+            x0, y0, x1, y1 = obj.box
+            assert obj.cell == (int((y0 + y1) / 2 / PIXELS * 3), int((x0 + x1) / 2 / PIXELS * 3))
 
 
 def test_pixels_of_a_mask_have_the_color_of_the_object():
     strongest = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1], "purple": [0, 2], "cyan": [1, 2]}
     for seed in SEEDS:
-        it = scene(seed)
-        for o in it.objects:
-            mean = np.asarray(it.image)[o.mask].mean(0)
-            assert set(np.argsort(mean)[-len(strongest[o.color]) :]) == set(strongest[o.color]), (seed, o)
+        example = scene(seed)
+        for obj in example.objects:
+            mean = np.asarray(example.image)[obj.mask].mean(0)
+            assert set(np.argsort(mean)[-len(strongest[obj.color]) :]) == set(strongest[obj.color]), (seed, obj)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -67,19 +70,19 @@ def test_a_pair_differs_in_one_attribute_of_one_object_and_in_no_other_pixel(cha
         first, second = pair(seed, change=change)
         assert first == scene(seed)
         assert first.background == second.background
-        only_first = [o for o in first.objects if o not in second.objects]
-        only_second = [o for o in second.objects if o not in first.objects]
+        only_first = [obj for obj in first.objects if obj not in second.objects]
+        only_second = [obj for obj in second.objects if obj not in first.objects]
         assert len(only_first) == len(only_second) == 1
         a, b = only_first[0], only_second[0]
-        assert [name for name in FULL if getattr(a, name) != getattr(b, name)] == [change]
+        assert [name for name in ATTRIBUTES if getattr(a, name) != getattr(b, name)] == [change]
         near = np.zeros((PIXELS, PIXELS), bool)
         for x0, y0, x1, y1 in (a.box, b.box):
             near[max(y0 - 2, 0) : y1 + 2, max(x0 - 2, 0) : x1 + 2] = True
         differs = (np.asarray(first.image) != np.asarray(second.image)).any(-1)
         assert differs.any()
         assert not (differs & ~near).any()
-        assert len({(o.color, o.shape) for o in second.objects}) == len(second.objects)
-        assert [o.cell for o in second.objects] == sorted({o.cell for o in second.objects})
+        assert len({(obj.color, obj.shape) for obj in second.objects}) == len(second.objects)
+        assert [obj.cell for obj in second.objects] == sorted({obj.cell for obj in second.objects})
 
 
 @pytest.mark.parametrize(
@@ -92,43 +95,38 @@ def test_errors_say_what_was_given_and_what_to_write(call):
 
 def test_a_description_read_back_gives_the_objects():
     for seed in SEEDS:
-        it = scene(seed)
-        assert [(m.size, m.color, m.shape, m.place) for m in parse(it.description)] == [
-            (o.size, o.color, o.shape, o.place) for o in it.objects
+        example = scene(seed)
+        assert [(m.size, m.color, m.shape, m.place) for m in parse(example.description)] == [
+            (obj.size, obj.color, obj.shape, obj.place) for obj in example.objects
         ]
-        assert score(it.description, it, by=FULL).f1 == 1.0
+        assert score(example.description, example, by=ATTRIBUTES).f1 == 1.0
 
 
 def test_every_answer_is_true_of_the_objects():
     rng = random.Random(0)
     for seed in SEEDS:
-        it = scene(seed)
-        by_name = {(o.color, o.shape): o for o in it.objects}
+        example = scene(seed)
         for family in FAMILIES:
-            question = ask(it, family, rng)
+            question = ask(example, family, rng)
             if question is not None:
-                assert question.answer == _truth(family, parse_words(question.text), it, by_name), question
+                assert question.answer == right_answer(question, example), question
 
 
-def parse_words(text):
-    said = tokens(text)
-    names = [(c, s) for c, s in pairwise(said) if c in COLORS and s in SHAPES]
-    return said, names
-
-
-def _truth(family, asked, it, by_name):
-    said, names = asked
+def right_answer(question, example):
+    """The answer worked out from the question's words and the objects of the scene."""
+    family, asked = question.family, tokens(question.text)
+    names = [(color, shape) for color, shape in pairwise(asked) if color in COLORS and shape in SHAPES]
+    by_name = {(obj.color, obj.shape): obj for obj in example.objects}
     if family in ("describe", "describe-short", "list"):
-        wanted = {"describe": FULL, "describe-short": ("color", "shape"), "list": ("color", "shape")}[family]
-        answer = next(q.answer for q in questions(it) if q.family == family)
-        assert score(answer, it, by=wanted).f1 == 1.0
-        return answer
+        mentioned = ATTRIBUTES if family == "describe" else ("color", "shape")
+        assert score(question.answer, example, by=mentioned).f1 == 1.0
+        return question.answer
     if family == "color":
-        return next(o.color for o in it.objects if o.shape in said)
+        return next(obj.color for obj in example.objects if obj.shape in asked)
     if family == "shape":
-        return next(o.shape for o in it.objects if o.place in said)
+        return next(obj.shape for obj in example.objects if obj.place in asked)
     if family == "count":
-        return {2: "two", 3: "three", 4: "four"}[len(it.objects)]
+        return {2: "two", 3: "three", 4: "four"}[len(example.objects)]
     if family == "exists":
         return "yes" if names[0] in by_name else "no"
     if family in ("left-of", "above"):
@@ -141,7 +139,7 @@ def test_yes_and_no_are_balanced():
     rng = random.Random(1)
     scenes = [scene(seed) for seed in SEEDS] * 10
     for family in ("exists", "left-of", "above"):
-        asked = [ask(it, family, rng) for it in scenes]
+        asked = [ask(example, family, rng) for example in scenes]
         share = np.mean([question.answer == "yes" for question in asked if question is not None])
         assert 0.42 < share < 0.58
 
@@ -167,3 +165,26 @@ def test_every_word_of_the_world_is_in_the_vocabulary():
         for question in questions(scene(seed)):
             assert set(tokens(question.text) + tokens(question.answer)) <= known
     assert len(REQUESTS["describe"]) >= 4
+
+
+def test_an_unknown_question_family_is_refused_with_the_names_to_write():
+    with pytest.raises(ValueError, match="'colour': write one of describe, "):
+        ask(scene(0), "colour", random.Random(0))
+
+
+DRAW_WITHOUT_THE_PACKAGE = """
+import sys, types
+package = types.ModuleType("nnsight_vlm")
+package.__path__ = [sys.argv[1]]
+sys.modules["nnsight_vlm"] = package
+from nnsight_vlm import shapes
+print(shapes.scene(3).description)
+print(*sorted({"torch", "transformers", "nnsight", "pandas", "scipy", "matplotlib"} & sys.modules.keys()))
+"""
+
+
+def test_drawing_a_scene_loads_no_heavy_library():
+    folder = str(Path(shapes.__file__).parents[1])
+    command = [sys.executable, "-c", DRAW_WITHOUT_THE_PACKAGE, folder]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.splitlines() == [scene(3).description, ""]

@@ -1,19 +1,23 @@
-"""Plain transformers with forward hooks, one full forward a condition: what many papers' code does.
+"""Plain transformers with forward hooks and one full forward per condition, as the code of many papers does it.
 
-Runs in any environment with torch and transformers. `cases.py` uses the same functions, in our own process, as the
-naive way that our figures are held against.
+This runs in any environment with torch and transformers. `cases.py` uses the same functions in our own process, as the
+naive way that this package is compared with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-Cut = tuple[Sequence[int], Sequence[int]]
-"""`(keys, queries)`: positions that are read, and positions that may no longer read them."""
+
+class Cut(NamedTuple):
+    """A knockout in one layer: the queries may no longer attend to the keys (both are positions)."""
+
+    keys: Sequence[int]
+    queries: Sequence[int]
 
 
 def layers_of(module: Any) -> Any:
@@ -21,10 +25,10 @@ def layers_of(module: Any) -> Any:
 
 
 @contextmanager
-def knocked(module: Any, cuts: Mapping[int, Cut]) -> Iterator[None]:
-    """While this is open, attention has no edges from the queries to the keys in the layers that `cuts` name."""
+def knocked_out(module: Any, cuts: Mapping[int, Cut]) -> Iterator[None]:
+    """A context in which attention has no edges from the queries to the keys of each layer's cut."""
     hooks = [
-        layers_of(module)[layer].self_attn.register_forward_pre_hook(_closing(layer, *cut), with_kwargs=True)
+        layers_of(module)[layer].self_attn.register_forward_pre_hook(_mask_hook(layer, cut), with_kwargs=True)
         for layer, cut in cuts.items()
     ]
     try:
@@ -34,34 +38,40 @@ def knocked(module: Any, cuts: Mapping[int, Cut]) -> Iterator[None]:
             hook.remove()
 
 
-def _closing(layer: int, keys: Sequence[int], queries: Sequence[int]) -> Callable[..., Any]:
-    def close(attention: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def _mask_hook(layer: int, cut: Cut) -> Callable[..., Any]:
+    def close_edges(attention: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         hidden, cache = kwargs["hidden_states"], kwargs.get("past_key_values")
-        done = cache.get_seq_length(layer) if cache is not None else 0
-        mask = closed_mask(kwargs.get("attention_mask"), hidden, done, keys, queries)
-        return args, {**kwargs, "attention_mask": mask}
+        cached = cache.get_seq_length(layer) if cache is not None else 0
+        return args, {**kwargs, "attention_mask": closed_mask(kwargs.get("attention_mask"), hidden, cached, cut)}
 
-    return close
+    return close_edges
 
 
-def closed_mask(given: Any, hidden: torch.Tensor, done: int, keys: Sequence[int], queries: Sequence[int]) -> Any:
-    """The mask with the edges closed; sdpa is given none where it is plainly causal, so then it is built."""
+def closed_mask(mask: Any, hidden: torch.Tensor, cached: int, cut: Cut) -> Any:
+    """A copy of the mask with the edges closed.
+
+    Args:
+        mask: what attention was given; None where it is implicitly causal (sdpa), then the causal mask is built.
+        hidden: the states that attention was given, `[batch, query, width]`.
+        cached: how many positions come before the first query.
+        cut: the edges to close.
+    """
     count = hidden.shape[1]
-    if given is None:
-        rows = torch.arange(done, done + count)[:, None]
-        given = torch.zeros(1, 1, count, done + count)
-        given = given.masked_fill(torch.arange(done + count)[None, :] > rows, float("-inf"))
-    here = [query - done for query in queries if done <= query < done + count]
-    mask = given.clone()
-    mask[:, :, torch.tensor(here, dtype=torch.long)[:, None], torch.tensor(list(keys))[None, :]] = (
-        False if mask.dtype == torch.bool else float("-inf")
+    if mask is None:
+        positions = torch.arange(cached, cached + count)[:, None]
+        mask = torch.zeros(1, 1, count, cached + count)
+        mask = mask.masked_fill(torch.arange(cached + count)[None, :] > positions, float("-inf"))
+    closed, keys = mask.clone(), torch.tensor(list(cut.keys))
+    running = [query - cached for query in cut.queries if cached <= query < cached + count]
+    closed[:, :, torch.tensor(running, dtype=torch.long)[:, None], keys[None, :]] = (
+        False if closed.dtype == torch.bool else float("-inf")
     )
-    return mask
+    return closed
 
 
 @contextmanager
 def patched(module: Any, layer: int, positions: Sequence[int], values: torch.Tensor) -> Iterator[None]:
-    """While this is open, a layer's output holds `values` `[position, width]` at the positions."""
+    """A context in which a layer's output is `values` `[position, width]` at the positions."""
 
     def write(_: Any, __: Any, output: Any) -> Any:
         hidden = (output[0] if isinstance(output, tuple) else output).clone()
@@ -76,53 +86,57 @@ def patched(module: Any, layer: int, positions: Sequence[int], values: torch.Ten
 
 
 def layer_outputs(module: Any, inputs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """What every layer gave in a clean run, `[position, width]` each."""
-    found: list[torch.Tensor] = []
+    """The output of every layer in a clean run, `[position, width]` each."""
+    outputs: list[torch.Tensor] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:
-        found.append((output[0] if isinstance(output, tuple) else output)[0])
+        outputs.append((output[0] if isinstance(output, tuple) else output)[0])
 
     hooks = [layer.register_forward_hook(keep) for layer in layers_of(module)]
     module(**inputs, logits_to_keep=1)
     for hook in hooks:
         hook.remove()
-    return found
+    return outputs
 
 
 def answer_logit(module: Any, inputs: Mapping[str, Any], answer: int) -> float:
     return float(module(**inputs, logits_to_keep=1).logits[0, -1, answer])
 
 
-def knock_outs(module: Any, inputs: Mapping[str, Any], answer: int, cuts: Iterable[Mapping[int, Cut]]) -> list[float]:
-    """The answer's logit under every condition, one forward each."""
-    found = []
-    for cut in cuts:
-        with knocked(module, cut):
-            found.append(answer_logit(module, inputs, answer))
-    return found
+def knockout_logits(
+    module: Any, inputs: Mapping[str, Any], answer: int, conditions: Iterable[Mapping[int, Cut]]
+) -> list[float]:
+    """The answer's logit under every condition (each layer's cut), one forward each."""
+    logits = []
+    for cuts in conditions:
+        with knocked_out(module, cuts):
+            logits.append(answer_logit(module, inputs, answer))
+    return logits
 
 
-def shares(module: Any, inputs: Mapping[str, Any], queries: Sequence[int], keys: Sequence[int]) -> torch.Tensor:
-    """Attention of queries to keys, `[layer, head, query]`, from the whole matrices that eager attention returns."""
+def attention_shares(
+    module: Any, inputs: Mapping[str, Any], queries: Sequence[int], keys: Sequence[int]
+) -> torch.Tensor:
+    """Attention of queries to keys `[layer, head, query]`, from the full matrices that eager attention returns."""
     weights = module(**inputs, logits_to_keep=1, output_attentions=True).attentions
     return torch.stack([layer[0][:, list(queries)][..., list(keys)].sum(-1) for layer in weights])
 
 
 def _sweep(case: Any) -> list[float]:
-    cuts = [{layer: (case.image, case.text)} for layer in range(case.layers)]
-    return knock_outs(case.module, case.inputs, case.answer, cuts)
+    conditions = [{layer: Cut(case.image, case.text)} for layer in range(case.layers)]
+    return knockout_logits(case.module, case.inputs, case.answer, conditions)
 
 
 def _all_layers(case: Any) -> list[float]:
-    cut = dict.fromkeys(range(case.layers), (case.image, case.text))
-    return knock_outs(case.module, case.inputs, case.answer, [cut])
+    cuts = dict.fromkeys(range(case.layers), Cut(case.image, case.text))
+    return knockout_logits(case.module, case.inputs, case.answer, [cuts])
 
 
 CASES = {
     "clean": lambda case: answer_logit(case.module, case.inputs, case.answer),
     "sweep": _sweep,
     "all layers": _all_layers,
-    "share": lambda case: shares(case.module, case.inputs, case.text, case.image),
+    "share": lambda case: attention_shares(case.module, case.inputs, case.text, case.image),
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""vlmprobe 1.0.1 as its documentation uses it: `probe.causal.knockout(...)`, `probe.attention.profile(...)`.
+"""vlmprobe 1.0.1, used as in its documentation: `probe.causal.knockout(...)`, `probe.attention.profile(...)`.
 
-Its hooks on attention scores need eager attention, so its clean forward is an eager one.
+Its hooks need attention scores, so its attention is eager, and so is its clean forward.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from vlmprobe import Prober
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """A saved case, bound to vlmprobe."""
+    """A saved case, and a prober of its model."""
 
     case: Case
     probe: Any
 
 
-def opened(folder: str, _: str) -> Probed:
+def probed(folder: str, _: str) -> Probed:
     case = load(folder, "eager")
     return Probed(case, Prober(case.module))
 
 
-def clean(given: Probed) -> Any:
-    case = given.case
+def clean(on: Probed) -> Any:
+    case = on.case
     return case.module(**case.inputs, use_cache=False, logits_to_keep=1).logits[0, -1, case.answer]
 
 
-def sweep(given: Probed) -> Any:
-    """One layer at a time, as `layers=` does it; its scores are the answer's logit."""
-    found = _knockout(given, joint=False)
-    return found.tensors["intervention_score"]
+def sweep(on: Probed) -> Any:
+    """The answer's logit with one layer cut at a time."""
+    return _knockout_logits(on, joint=False)
 
 
-def all_layers(given: Probed) -> Any:
-    return _knockout(given, joint=True).tensors["intervention_score"]
+def all_layers(on: Probed) -> Any:
+    return _knockout_logits(on, joint=True)
 
 
-def _knockout(given: Probed, joint: bool) -> Any:
-    method = given.probe.causal.knockout(queries=list(given.case.text), keys=list(given.case.image), joint=joint)
-    return method.run(given.case.inputs, metric=lambda logits: logits[0, -1, given.case.answer])
+def _knockout_logits(on: Probed, joint: bool) -> Any:
+    method = on.probe.causal.knockout(queries=list(on.case.text), keys=list(on.case.image), joint=joint)
+    result = method.run(on.case.inputs, metric=lambda logits: logits[0, -1, on.case.answer])
+    return result.tensors["intervention_score"]
 
 
-def share(given: Probed) -> Any:
-    """Mass by token group; its profile holds every layer's heads x T x T at once."""
-    case = given.case
-    profile = given.probe.attention.profile(queries=list(case.text), groups={"image": list(case.image)})
+def share(on: Probed) -> Any:
+    """Attention mass of the image; the profile needs the heads x T x T matrices of all layers at once."""
+    case = on.case
+    profile = on.probe.attention.profile(queries=list(case.text), groups={"image": list(case.image)})
     return profile.run(case.inputs).tensors["group_mass"][:, 0, :, list(case.text), 0]  # [layer, head, query]
 
 
 if __name__ == "__main__":
-    serve({"clean": clean, "sweep": sweep, "all layers": all_layers, "share": share}, opened)
+    serve({"clean": clean, "sweep": sweep, "all layers": all_layers, "share": share}, probed)
