@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ..errors import SpecError
 from ..families import view_of
+from ..identity import same_model
 from .pictures import as_rgb, per_row
 from .prompt import Prompt, counts_tokens, make_prompt
 from .token_roles import rows_of
@@ -156,11 +157,17 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
     Inputs that do not count tokens (pixels) are laid end to end, as processors do.
 
     Raises:
-        SpecError: a prompt of several rows, or prompts that would not compute the same together.
+        SpecError: a prompt of several rows, prompts of two models, or prompts that would not compute the same together.
     """
     if any(len(prompt) > 1 for prompt in prompts):
         raise SpecError("prompts of one row are stacked; take a row of a longer one with prompt.row(0)")
     row, model = view_of(prompts[0].model).family, prompts[0].model
+    strangers = [number for number, prompt in enumerate(prompts) if not same_model(prompt.model, model)]
+    if strangers:
+        raise SpecError(
+            f"prompt {strangers[0]} was encoded for another model than prompt 0, and one batch runs on one model; "
+            "encode all of them with the model that runs them, nv.encode(model, ...)"
+        )
     width = max(prompt.width for prompt in prompts)
     long = max(prompt.inputs["input_ids"].shape[1] for prompt in prompts)
     if row.tokens != "input_ids" and any(prompt.width < width for prompt in prompts):
