@@ -1,7 +1,7 @@
 """The digest of a module's weights: every name, dtype, shape and byte, read once and kept.
 
 A weight is read again when it was replaced, written to, or when its dtype, shape or device changed. PyTorch does not
-count what is written through `weight.data`; a checksum of all bytes, which takes a quarter of the digest's time on a
+count what is written through `weight.data`; a checksum of all bytes, which takes a fifth of the digest's time on a
 CPU, shows that as well, unless rows that are a multiple of 32 KiB apart have changed places.
 """
 
