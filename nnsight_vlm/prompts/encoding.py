@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ..errors import SpecError
 from ..families import Model, view_of
+from ..identity import same_model
 from .pictures import as_rgb, per_row
 from .prompt import Prompt, PromptBatch, counts_tokens, make_prompt
 from .token_roles import token_maps
@@ -180,7 +181,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
     Inputs without an entry per token (pixels) are concatenated, as processors do.
 
     Raises:
-        SpecError: a prompt of several rows, or prompts whose results would change in one batch.
+        SpecError: a prompt of several rows, prompts of two models, or prompts whose results would change in one batch.
     """
     _check_stackable(prompts)
     model = prompts[0].model
@@ -210,6 +211,12 @@ def _check_stackable(prompts: Sequence[Prompt]) -> None:
         raise SpecError("no prompts to stack; give one at least")
     if any(len(prompt) > 1 for prompt in prompts):
         raise SpecError("only prompts of one row can be stacked; take a row of a batch with prompt.row(0)")
+    strangers = [number for number, prompt in enumerate(prompts) if not same_model(prompt.model, prompts[0].model)]
+    if strangers:
+        raise SpecError(
+            f"prompt {strangers[0]} was encoded for another model than prompt 0, and one batch runs on one model; "
+            "encode all of them with the model that runs them, nv.encode(model, ...)"
+        )
     family = view_of(prompts[0].model).family
     if family.tokens != "input_ids" and len({prompt.width for prompt in prompts}) > 1:
         raise SpecError(

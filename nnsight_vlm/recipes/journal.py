@@ -1,14 +1,18 @@
 """What the recipes share: work that survives an interruption.
 
-Every recipe measures one image at a time, in chunks. The rows of a finished chunk can be kept in a
-folder (`journal`), under a name that is a digest of the model, the prompts and every setting: a
-recipe that is started again takes up what it finds, and other settings never meet old rows.
+Every recipe measures its images in chunks. With a journal (a folder, `Work(journal=...)`) the rows of each finished
+chunk are kept there as a *part*: a Parquet file, named by a digest of the model, the prompts and every setting. A
+recipe that is started again reads the parts that are there and measures the rest. Other settings give other names, so
+they never meet rows that are not theirs.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +21,23 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..errors import SpecError
-from ..identity import journal_digest
+from ..execution.checking import require_model
+from ..identity import journal_digest, setting_digest
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.events import listening
 from ..remote.job_store import storing_jobs
 from ..remote.model_call import Remote
-from ..storage import write_frame
+from ..storage import atomic_write
 from .work import Work
 
-FORMAT = 1
-"""Raise when the meaning of a recipe's rows changes, so that old journals are not read."""
+FORMAT = 2
+"""Raise when the meaning of a recipe's rows, or of a part, changes, so that old journals are not read."""
+ABOUT = b"nnsight_vlm"
+"""The key under which a part's Parquet file says what it is."""
+
+Measure = Callable[[range], Iterable[Mapping[str, Any]]]
+"""Measures the images with these numbers; gives the rows of the recipe's frame."""
 
 
 def measured(
@@ -35,51 +45,158 @@ def measured(
     model: Any,
     prompts: Sequence[Prompt],
     settings: Mapping[str, Any],
-    measure: Callable[[range], Iterable[Mapping[str, Any]]],
+    measure: Measure,
     work: Work,
     remote: Remote = False,
 ) -> pd.DataFrame:
-    """The rows that `measure` gives for every image, in chunks, kept and taken up from the journal.
+    """The rows that `measure` gives for all images; those that the journal holds are read from it.
+
+    Args:
+        name: of the recipe.
+        model: an nnsight model from `load`.
+        prompts: one an image, of one row each.
+        settings: all on which the rows depend beside the model and the prompts.
+        measure: measures some of the images.
+        work: journal, progress bar and size of chunks.
+        remote: see `nv.run`.
 
     Raises:
-        SpecError: no prompts.
+        SpecError: no prompts, a prompt of several rows or of another model; or, where there is a journal, something
+            without an identity that a later process would know, see `identity.journal_digest`.
     """
-    if not prompts:
-        raise SpecError(f"{name} was given no prompts; give a list of prompts from nv.encode, one an image")
-    several = [number for number, prompt in enumerate(prompts) if len(prompt) > 1]
-    if several:
-        raise SpecError(
-            f"prompt {several[0]} has {len(prompts[several[0]])} rows and a recipe takes one image "
-            "a prompt; write prompt.row(0)"
-        )
-    mark = journal_digest(FORMAT, name, model, prompts, settings)
+    _check_prompts(name, model, prompts)
     chunks = [range(first, min(first + work.chunk, len(prompts))) for first in range(0, len(prompts), work.chunk)]
+    journal = None if work.journal is None else Journal.open(work.journal, name, model, prompts, settings)
     bar = tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress)
-    jobs = None if work.journal is None else work.journal / f"{name}-{mark}.jobs"  # what was sent is fetched
 
-    def finished(chunk: range) -> pd.DataFrame:
-        frame = _kept(work.journal, f"{name}-{mark}-{chunk.start:05d}-{chunk.stop:05d}.parquet", chunk, measure)
+    def finish(chunk: range) -> pd.DataFrame:
+        frame = pd.DataFrame(list(measure(chunk))) if journal is None else journal.rows(chunk, measure)
         bar.update(len(chunk))
         return frame
 
     frames = list[pd.DataFrame]()
-    with bar, listening(bar.set_postfix_str), storing_jobs(jobs):
+    # answers of a server are kept until the recipe is done, so that an interrupted one does not ask for them again
+    with bar, listening(bar.set_postfix_str), storing_jobs(journal.jobs if journal else None):
         for first in range(0, len(chunks), work.ahead):
-            some = [partial(finished, chunk) for chunk in chunks[first : first + work.ahead]]
-            frames += together(some, remote, apart=True)
-    if jobs is not None:
-        shutil.rmtree(jobs, ignore_errors=True)
-    full = [frame for frame in frames if len(frame)]
-    return pd.concat(full, ignore_index=True) if full else pd.DataFrame()
+            sent_together = [partial(finish, chunk) for chunk in chunks[first : first + work.ahead]]
+            frames += together(sent_together, remote, apart=True)
+    if journal is not None:
+        shutil.rmtree(journal.jobs, ignore_errors=True)
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
 
 
-def _kept(
-    journal: Path | None, name: str, chunk: range, measure: Callable[[range], Iterable[Mapping[str, Any]]]
-) -> pd.DataFrame:
-    if journal is None:
-        return pd.DataFrame(list(measure(chunk)))
-    if (journal / name).exists():
-        return pd.read_parquet(journal / name)
-    frame = pd.DataFrame(list(measure(chunk)))
-    write_frame(frame, journal / name)
+def _check_prompts(name: str, model: Any, prompts: Sequence[Prompt]) -> None:
+    if not prompts:
+        raise SpecError(f"{name} was given no prompts; give a list of prompts from nv.encode, one an image")
+    for number, prompt in enumerate(prompts):
+        require_model(model, prompt)
+        if len(prompt) > 1:
+            raise SpecError(
+                f"prompt {number} has {len(prompt)} rows and a recipe takes one image a prompt; write prompt.row(0)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Journal:
+    """The finished parts of one recipe on one model with certain prompts and settings.
+
+    Attributes:
+        folder: where the parts lie; other journals may lie there too.
+        recipe: name of the recipe.
+        digest: of the model, the prompts and the settings.
+    """
+
+    folder: Path
+    recipe: str
+    digest: str
+
+    @classmethod
+    def open(
+        cls, folder: Path, recipe: str, model: Any, prompts: Sequence[Prompt], settings: Mapping[str, Any]
+    ) -> Journal:
+        """The journal of a recipe in a folder.
+
+        Raises:
+            SpecError: see `identity.journal_digest`.
+        """
+        digest = journal_digest(FORMAT, recipe, model, prompts, settings)
+        return cls(folder=folder, recipe=recipe, digest=digest)
+
+    @property
+    def jobs(self) -> Path:
+        """The folder of jobs that were sent to a server and whose parts are not finished."""
+        return self.folder / f"{self.recipe}-{self.digest}.jobs"
+
+    def part(self, images: range) -> Path:
+        """The file with the rows of some images."""
+        return self.folder / f"{self.recipe}-{self.digest}-{images.start:05d}-{images.stop:05d}.parquet"
+
+    def rows(self, images: range, measure: Measure) -> pd.DataFrame:
+        """The rows of some images: read from their part, or measured and kept as one.
+
+        Both ways give the same frame, because what was measured is read back from what was written. A part that is
+        broken, or is that of other rows, is measured again, with a warning.
+        """
+        path = self.part(images)
+        if path.exists():
+            try:
+                return _from_part(path.read_bytes(), self._about(images))
+            except Exception as error:  # whatever a broken file makes a reader raise
+                reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+                warnings.warn(
+                    f"{path} cannot be used ({reason[0]}); images {images.start} to {images.stop - 1} are measured "
+                    "again and the file is replaced",
+                    stacklevel=2,
+                )
+        content = _as_part(pd.DataFrame(list(measure(images))), self._about(images))
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
+        return _from_part(content, self._about(images))
+
+    def _about(self, images: range) -> dict[str, Any]:
+        """What a part says of itself, beside the digest of its rows."""
+        return {"recipe": self.recipe, "digest": self.digest, "images": [images.start, images.stop]}
+
+
+def _as_part(frame: pd.DataFrame, about: Mapping[str, Any]) -> bytes:
+    """A frame as a Parquet file that says what it is and carries a digest of its rows."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    rows = setting_digest(_table_in(_parquet(table)).to_pandas())
+    known = table.schema.metadata or {}
+    return _parquet(table.replace_schema_metadata({**known, ABOUT: json.dumps({**about, "rows": rows}).encode()}))
+
+
+def _parquet(table: Any) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink, write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def _table_in(content: bytes) -> Any:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    return parquet.read_table(pa.BufferReader(content), page_checksum_verification=True)
+
+
+def _from_part(content: bytes, about: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a part.
+
+    Raises:
+        ValueError: it is the part of something else, or its rows are not those that were written.
+    """
+    table = _table_in(content)
+    said = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
+    for name, value in about.items():
+        if said.get(name) != value:
+            raise ValueError(f"it says {name} {said.get(name)} where {value} belongs")
+    frame: pd.DataFrame = table.to_pandas()
+    if setting_digest(frame) != said.get("rows"):
+        raise ValueError("its rows are not those that were written")
     return frame

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..errors import SpecError
+from ..execution.checking import require_model
 from ..execution.forward import run
 from ..families import view_of
 from ..prompts.prompt import Prompt
@@ -92,6 +93,7 @@ def query_patching(
     known = [Pair(*pair) for pair in pairs]
     for number, pair in enumerate(known):
         _check(number, pair)
+        require_model(model, pair.other)
     chosen = default_groups([pair.prompt for pair in known]) if groups is None else groups
     for pair in known:
         for group in chosen:

@@ -1,4 +1,4 @@
-"""How recipes go about their work, and the conditions that they measure."""
+"""How recipes go about their work (journal, progress bar, chunks), and one condition that they measure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from ..prompts.prompt import Prompt
 from ..specs.interventions import Intervention
 
 NONE = "none"
-"""In the column `control`: the measurement itself. Every other word there names a control."""
+"""What the column `control` holds for the measurement itself; any other value there names a control."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """How a recipe goes about its work; no number depends on it.
+    """How a recipe goes about its work; its numbers do not depend on this.
+
+    A journal is tied to the model (all weights), the prompts and the settings, and is refused where one of these cannot
+    be told apart from another in a later process: a model with hooks or edits, a lambda or closure as `objects=`.
 
     Attributes:
-        journal: folder that keeps finished chunks, or None.
+        journal: folder in which finished chunks are kept, so that an interrupted recipe goes on where it stopped; None
+            keeps nothing.
         progress: show a progress bar.
-        chunk: images that are measured, and kept, together; on a server, in one job.
-        ahead: chunks that a server is sent at a time, so that they wait in its queue together.
+        chunk: how many images are measured and kept together; on a server, in one job.
+        ahead: how many chunks a server is sent at a time, so that they wait in its queue together.
     """
 
     journal: Path | None = None
@@ -33,15 +37,21 @@ class Work:
 
     def __post_init__(self) -> None:
         if min(self.chunk, self.ahead) < 1:
-            raise SpecError(f"chunk={self.chunk} and ahead={self.ahead} must be 1 or more")
+            raise SpecError(
+                f"chunk={self.chunk} and ahead={self.ahead} must be 1 or more; write Work(chunk=4, ahead=1)"
+            )
 
 
 PLAIN = Work()
-"""Nothing is kept, and a progress bar is shown."""
+"""The default: no journal, and a progress bar."""
 
 
 def one_for_each(prompts: Sequence[Prompt], **lists: Sequence[Any] | None) -> None:
-    """Refuse lists, given by name, that are not as long as the prompts.
+    """Refuse lists that do not have one element for each prompt.
+
+    Args:
+        prompts: of the recipe.
+        lists: each under the name of its argument; None where it was not given.
 
     Raises:
         SpecError: naming the list.
@@ -53,7 +63,13 @@ def one_for_each(prompts: Sequence[Prompt], **lists: Sequence[Any] | None) -> No
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """One condition of one image: what a table says of it, and what to do."""
+    """One condition under which an image is measured.
+
+    Attributes:
+        labels: what the table's columns say of it.
+        intervention: what is changed; None changes nothing.
+        overlap: of a random control, the share of its positions that lie in the group it stands for; NaN elsewhere.
+    """
 
     labels: Mapping[str, str]
     intervention: Intervention | None

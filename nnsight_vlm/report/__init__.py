@@ -106,7 +106,7 @@ def write_report(
 
 
 def _write(place: Path, model: Any, request: ReportConfig, todo: Any, study: Any, progress: bool) -> Report:
-    _same_model(place, model)
+    _require_same_model(place, model)
     per_image: dict[str, pd.DataFrame] = {}
     frames: dict[str, pd.DataFrame] = {}
     for step in todo:
@@ -124,12 +124,16 @@ def _write(place: Path, model: Any, request: ReportConfig, todo: Any, study: Any
     return Report(folder=place, claims=claims, frames=frames)
 
 
-def _same_model(place: Path, model: Any) -> None:
-    """Refuse to go on with a report that was begun on other weights of the same name."""
-    mark, path = model_digest(model), place / "parts" / "model.txt"
-    if path.exists() and path.read_text().strip() != mark:
+def _require_same_model(place: Path, model: Any) -> None:
+    """Refuse to go on with a report that was begun on another model of the same name, such as other weights.
+
+    Raises:
+        SpecError: naming what to write.
+    """
+    digest, path = model_digest(model), place / "parts" / "model.txt"
+    if path.exists() and path.read_text(errors="replace").strip() != digest:
         raise SpecError(
-            f"{place} holds a report on other weights of this model; write --fresh to replace it, "
-            "or choose another --out"
+            f"{place} holds a report on other weights, or another configuration, of this model; write --fresh "
+            "(fresh=True) to replace it, or choose another folder with --out"
         )
-    files.write_text(path, mark + "\n")
+    files.write_text(path, digest + "\n")

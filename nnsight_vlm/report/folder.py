@@ -1,4 +1,4 @@
-"""The folder of a report: checked before any model runs, written piece by piece, each piece whole."""
+"""The folder of a report: checked before a model is loaded, and filled one complete file at a time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from ..errors import SpecError
 from ..storage import atomic_write, write_frame
 
 SETTINGS = "report-settings.json"
+SETTINGS_UNREADABLE = "{path} does not hold the settings of a report; write --fresh (fresh=True) to replace it"
 OURS = ("parts", "frames", "figures", SETTINGS, "claims.csv", "claims.parquet", "report.md")
+"""What a report writes into its folder; nothing else there is ever removed."""
 
 
 def prepare(folder: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
-    """Make sure that a folder can be written to and holds nothing of another report.
+    """Make a folder ready for a report: it can be written to, and holds no report with other settings.
 
     Args:
-        folder: made where it does not exist.
-        settings: what the report will measure; kept in `report-settings.json`.
-        fresh: throw away what an earlier report left (and nothing else that lies there).
+        folder: made if it does not exist.
+        settings: what the report will measure; written to `report-settings.json`.
+        fresh: remove the files of an earlier report first, and no others.
 
     Raises:
         SpecError: the folder cannot be written to, or holds a report with other settings.
@@ -35,22 +37,22 @@ def prepare(folder: Path, settings: Mapping[str, Any], *, fresh: bool = False) -
             target = folder / name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     known = read_settings(folder)
-    told = json.loads(json.dumps(dict(settings)))
-    differing = [name for name in {**(known or {}), **told} if known is not None and known.get(name) != told.get(name)]
+    wanted = json.loads(json.dumps(dict(settings)))  # as they are read back: lists for tuples
+    differing = [] if known is None else [name for name in known | wanted if known.get(name) != wanted.get(name)]
     if known is not None and differing:
         name = min(differing)
         raise SpecError(
-            f"{folder} holds a report with other settings ({name}: {known.get(name)!r} there, {told.get(name)!r} now); "
-            "write --fresh (fresh=True) to replace it, or choose another folder with --out"
+            f"{folder} holds a report with other settings ({name}: {known.get(name)!r} there, {wanted.get(name)!r} "
+            "now); write --fresh (fresh=True) to replace it, or choose another folder with --out"
         )
-    write_text(folder / SETTINGS, json.dumps(told, indent=1) + "\n")
+    write_text(folder / SETTINGS, json.dumps(wanted, indent=1) + "\n")
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder and write to it.
+    """Make a folder if there is none, and see that files can be written to it.
 
     Raises:
-        SpecError: that cannot be done.
+        SpecError: they cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,36 +64,36 @@ def check_writable(folder: Path) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings of the report that lies in a folder, if there is one.
+    """The settings of the report in a folder; None where there is no report.
 
     Raises:
-        SpecError: the file is no settings of ours.
+        SpecError: the file of settings cannot be read.
     """
     path = folder / SETTINGS
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SpecError(f"{path} is not readable as settings of a report; write --fresh to replace it") from error
-    if not isinstance(found, dict):
-        raise SpecError(f"{path} is not readable as settings of a report; write --fresh to replace it")
-    return found
+        raise SpecError(SETTINGS_UNREADABLE.format(path=path)) from error
+    if not isinstance(settings, dict):
+        raise SpecError(SETTINGS_UNREADABLE.format(path=path))
+    return settings
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, as a whole or not at all."""
-    with atomic_write(path) as fresh:
-        fresh.write_text(text, encoding="utf-8")
+    """Write a text file, completely or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_both(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame as CSV and as Parquet."""
+    """Write a frame twice, as `<path>.csv` and as `<path>.parquet`."""
     for ending in (".csv", ".parquet"):
         write_frame(frame, path.with_name(path.name + ending))
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, as a whole or not at all."""
-    with atomic_write(path) as fresh:
-        figure.savefig(fresh, dpi=160, format="png", bbox_inches="tight")
+    """Write a matplotlib figure as PNG, completely or not at all."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=160, format="png", bbox_inches="tight")

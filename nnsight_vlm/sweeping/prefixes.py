@@ -16,6 +16,7 @@ import torch
 from ..execution.caches import ROOM, CroppableCache, cache_continuing, growing_cache
 from ..execution.clean_runs import prefill
 from ..families import Model, view_of
+from ..identity import weight_versions
 from ..lowering.layouts import one_case_per_row
 from ..lowering.resolve import resolver
 from ..prompts.prompt import Prompt
@@ -112,9 +113,8 @@ def forget() -> None:
 def _state(model: Model) -> tuple[Any, ...]:
     """What a model's clean run depends on: its weights, written to or not, and the hooks and edits that users made."""
     view = view_of(model)
-    weights = hash(tuple((weight.data_ptr(), weight._version) for weight in view.module.parameters()))
     edits = tuple(id(edit) for edit in view.edits)
-    return id(view.module), weights, view.hooks, view.attention_implementation, edits
+    return id(view.module), weight_versions(view.module), view.hooks, view.attention_implementation, edits
 
 
 def cache_for(model: Model, prefix: Prefix, divergences: Sequence[Divergence], room: int) -> Any:

@@ -1,0 +1,189 @@
+"""What makes two models the same, two prompts the same, and so two journals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import SpecError
+from ..families import ModelView, view_of
+from .values import setting_digest
+from .weights import weights_digest
+
+if TYPE_CHECKING:
+    from ..prompts.prompt import Prompt
+
+NOT_OF_THE_MODEL = ("dtype", "torch_dtype", "_attn_implementation", "transformers_version", "_name_or_path")
+"""Parts of a configuration that say how or from where a model was loaded, not what it computes."""
+NOT_OF_ANY_RUN = ("transformers_version", "_name_or_path", "_from_model_config")
+"""Parts of configurations on which no number depends; the name of a model is compared by itself."""
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+CAPTURING = "transformers.utils.output_capturing"
+"""The module of hooks that transformers itself registers in a model's first run; they change no number."""
+_GLOBAL_HOOKS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
+
+
+def same_model(one: Any, other: Any) -> bool:
+    """Whether prompts of one model may be run by the other.
+
+    So it is for two views of one module, with or without edits; and for models of one name (where both have one) and
+    one configuration, whatever their dtype and attention implementation, loaded or not.
+    """
+    first, second = view_of(one), view_of(other)
+    if first.module is second.module:
+        return True
+    names = {name for name in (_config_name(first), _config_name(second)) if name}
+    return len(names) < 2 and _architecture(first) == _architecture(second)
+
+
+def _config_name(view: ModelView) -> str:
+    """The repository or folder that a model was loaded from; empty for one built in memory."""
+    return str(getattr(view.config, "_name_or_path", "") or "")
+
+
+def _architecture(view: ModelView) -> str:
+    return json.dumps(_without(view.config.to_dict(), NOT_OF_THE_MODEL), sort_keys=True, default=str)
+
+
+def _without(part: Any, names: Sequence[str]) -> Any:
+    """A configuration without some of its entries, at any depth."""
+    if isinstance(part, dict):
+        return {key: _without(value, names) for key, value in part.items() if key not in names}
+    return [_without(value, names) for value in part] if isinstance(part, (list, tuple)) else part
+
+
+# models ---------------------------------------------------------------------------------------
+
+
+def model_digest(model: Any) -> str:
+    """A short name for a model: equal only where its numbers are equal, in any process.
+
+    It holds the repository or path, the revision, the configurations of the model and of its generation, the attention
+    implementation, the active adapters, and a digest of all weights and buffers with their names (see `weights`). Of a
+    model whose weights were never loaded, repository and revision stand for them, and for one in a local folder also
+    the sizes and times of its files. Hooks and edits are not in it, nor is a `forward` that was replaced on a module,
+    nor the processor and tokenizer, whose work is in the prompts.
+
+    Raises:
+        SpecError: weights that were never loaded, of a model without a name; or weights that cannot be read.
+    """
+    view = view_of(model)
+    weights, loaded = weights_digest(view.module)
+    name, revision = _source(view)
+    if not loaded and not name:
+        raise SpecError(
+            "this model has neither weights nor a name, so nothing tells it from another one of its architecture; "
+            'load it by its name, nv.load("llava-hf/llava-1.5-7b-hf", dispatch=False), or with its weights'
+        )
+    configs = [view.config.to_dict(), view.generation_config.to_dict() if view.generation_config else {}]
+    return setting_digest(
+        {
+            "name": name,
+            "revision": revision,
+            "configs": [_ordered(_without(config, NOT_OF_ANY_RUN)) for config in configs],
+            "attention": view.attention_implementation,
+            "adapters": [getattr(model, "peft", None), *_active_adapters(view.module)],
+            "weights": weights,
+            "files": () if loaded else _files(name),
+        }
+    )
+
+
+def _source(view: ModelView) -> tuple[str, list[str]]:
+    """The repository or absolute path of a model, and its revision: as asked for, and the commit that this was."""
+    repository = getattr(view.model, "repo_id", None)
+    name = repository if isinstance(repository, str) and repository else _config_name(view)
+    revisions = [getattr(view.model, "revision", None), getattr(view.config, "_commit_hash", None)]
+    path = str(Path(name).resolve()) if name and Path(name).is_dir() else name
+    return path, [revision if isinstance(revision, str) else "" for revision in revisions]
+
+
+def _files(name: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of the weights' files, of a model in a local folder."""
+    folder = Path(name)
+    paths = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)) if folder.is_dir() else []
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def _ordered(part: Any) -> Any:
+    """A configuration with its entries in one order."""
+    if isinstance(part, dict):
+        return {key: _ordered(part[key]) for key in sorted(part, key=str)}
+    return [_ordered(value) for value in part] if isinstance(part, (list, tuple)) else part
+
+
+def _active_adapters(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """For each layer that peft made: which adapters are active, merged and switched off, and how they are scaled."""
+    for name, part in module.named_modules():
+        if hasattr(part, "_active_adapter"):
+            state = [getattr(part, each, None) for each in ("_active_adapter", "_disable_adapters", "merged_adapters")]
+            yield name, [*state, _ordered(getattr(part, "scaling", None))]
+
+
+# prompts --------------------------------------------------------------------------------------
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """A short name for a prompt: its family, what every token is, all inputs, and its pictures.
+
+    Raises:
+        SpecError: an input that is no plain value or tensor.
+    """
+    family = view_of(prompt.model).family.name
+    inputs = {name: prompt.inputs[name] for name in sorted(prompt.inputs)}
+    return setting_digest([family, prompt.rows, inputs, prompt.images])
+
+
+# journals -------------------------------------------------------------------------------------
+
+
+def journal_digest(version: int, name: str, model: Any, prompts: Sequence[Prompt], settings: Mapping[str, Any]) -> str:
+    """A short name for a recipe's model, prompts and settings: equal only where its rows are equal.
+
+    Raises:
+        SpecError: something has no identity outside this process: hooks, edits, a lambda or closure in the settings, a
+            model without weights and name.
+    """
+    _require_plain(view_of(model))
+    parts = [str(version), name, model_digest(model), *map(prompt_digest, prompts)]
+    for setting, value in settings.items():
+        try:
+            parts += [setting, setting_digest(value)]
+        except SpecError as error:
+            raise SpecError(
+                f"{setting}= cannot be kept in a journal: {error}; or keep no journal, Work(journal=None)"
+            ) from error
+    return setting_digest(parts)[:16]
+
+
+def _require_plain(view: ModelView) -> None:
+    """Refuse a model with hooks or edits.
+
+    Raises:
+        SpecError: naming how many, and what to write.
+    """
+    hooks = [*view.hooks, *_other_hooks(view.module)]
+    users = [hook for hook in hooks if getattr(hook, "__module__", None) != CAPTURING]
+    if users:
+        raise SpecError(
+            f"the model has {len(users)} hook(s), and a journal cannot tell what they do to its rows; take them off, "
+            "handle.remove(), or keep no journal, Work(journal=None)"
+        )
+    if view.edits:
+        raise SpecError(
+            f"the model has {len(view.edits)} edit(s), and a journal cannot tell what they do to its rows; give the "
+            "model that nv.install or model.edit() was called on, or keep no journal, Work(journal=None)"
+        )
+
+
+def _other_hooks(module: torch.nn.Module) -> Iterator[Any]:
+    """Hooks on gradients, and hooks on all modules of this process."""
+    for part in module.modules():
+        yield from part._backward_pre_hooks.values()
+        yield from part._backward_hooks.values()
+    for name in _GLOBAL_HOOKS:
+        yield from getattr(torch.nn.modules.module, f"_global_{name}").values()
