@@ -11,9 +11,6 @@ from ..errors import SpecError
 from ..prompts.prompt import Prompt
 from ..specs.interventions import Intervention
 
-NONE = "none"
-"""In the column `control`: the measurement itself. Every other word there names a control."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Work:

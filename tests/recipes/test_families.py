@@ -17,7 +17,6 @@ from zoo import reference
 from zoo.parts import picture
 
 import nnsight_vlm as nv
-from nnsight_vlm import report as report_room
 from nnsight_vlm.families import view_of
 from nnsight_vlm.recipes import (
     Pair,
@@ -30,10 +29,12 @@ from nnsight_vlm.recipes import (
     prompt_ablation,
     query_patching,
 )
-from nnsight_vlm.recipes.controls import blinded, image_inputs, middle_half, patch_source, with_picture_of
+from nnsight_vlm.recipes.controls import blind_cut, image_inputs, with_picture_of
+from nnsight_vlm.recipes.image_patches import patch_source
+from nnsight_vlm.recipes.layer_sets import middle_half
 from nnsight_vlm.recipes.prompt_parts import dropped
 from nnsight_vlm.recipes.routes import ROUTES, cases_of
-from nnsight_vlm.report import single, study, write_report
+from nnsight_vlm.report import single, study, write_report, writing
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*has a submodule named 'output'.*:UserWarning"),  # nnsight calls it E_output
@@ -204,7 +205,7 @@ def test_the_blind_row_leaves_nothing_of_the_picture(case):
     rows = sorted(set(case.prompt["all"]) - set(case.prompt["image"]))
     blind, clean = (
         [nv.run(case.model, prompt, cut(prompt), positions=rows).logits for prompt in case.prompts]
-        for cut in (blinded, lambda _: None)
+        for cut in (blind_cut, lambda _: None)
     )
     assert gap(*clean) > 1e-2
     assert (gap(*blind) < 1e-6) == (not view_of(case.model).stage().recurrent)
@@ -493,8 +494,8 @@ def test_image_tokens_without_patches_say_why(name, why):
 @pytest.fixture
 def named(monkeypatch):
     """Makes the report's rooms load members of the zoo by name."""
-    for room in (single, report_room, study):
-        monkeypatch.setattr(room, "load", lambda name, *_: built(name).model)
+    for room in (single, writing):
+        monkeypatch.setattr(room, "load_by_name", lambda name, *_: built(name).model)
 
 
 @pytest.mark.parametrize("name", ["blip-2-opt", "internvl", "llava_next", "qwen3_5", "mllama", "blip-2-t5", "aria"])
@@ -522,7 +523,7 @@ def test_one_picture_can_be_grounded_and_cut(name, named, tmp_path):
 
 @pytest.mark.parametrize("name", ["blip-2-t5", "mllama"])
 def test_a_report_is_written_for_families_of_any_kind(name, named, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_room, "known_model", lambda _: None)
+    monkeypatch.setattr(writing, "check_model_name", lambda _: None)
     (tmp_path / "pictures").mkdir()
     picture(1, zoo.ZOO[name].sizes[-1]).save(tmp_path / "pictures" / "one.png")
     options = {"query": zoo.ZOO[name].text, "max_new_tokens": STEPS, "progress": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import pandas as pd
 import pytest
@@ -11,10 +12,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import nnsight_vlm as nv
-from nnsight_vlm import report as report_room
-from nnsight_vlm.cli import app
+from nnsight_vlm.cli import QUERY, app
 from nnsight_vlm.recipes import layer_windows
-from nnsight_vlm.report import study, write_report
+from nnsight_vlm.report import config, study, write_report, writing
 
 NAMES = ["knockout_windows", "patch_grounding", "attention_share", "prompt_ablation"]
 
@@ -87,8 +87,7 @@ def test_an_interrupted_report_keeps_what_it_finished_and_ends_as_if_nothing_had
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts" / "knockout_windows").iterdir()}
     assert kept and (tmp_path / "frames" / "knockout_windows.parquet").is_file()
     monkeypatch.setattr(study, "patch_grounding", counted("patch_grounding"))
-    module = layer_windows
-    monkeypatch.setattr(module, "generations", interrupted)  # it must not run again
+    monkeypatch.setattr(layer_windows, "generations", interrupted)  # it must not run again
     done = write_report(tmp_path, **asked)
     assert calls == ["patch_grounding"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -135,7 +134,7 @@ def test_what_cannot_be_reported_is_refused_before_a_model_is_loaded(tmp_path, m
     def never(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(report_room, "load", never)
+    monkeypatch.setattr(writing, "load_by_name", never)
     for options, message in wrong_requests(tmp_path):
         with pytest.raises(nv.SpecError, match=message):
             write_report(**{"out": tmp_path / "out", **options})
@@ -152,6 +151,15 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path):
 def test_every_command_explains_itself(command):
     found = CliRunner().invoke(app, [*command, "--help"])
     assert found.exit_code == 0 and "Usage" in found.output
+
+
+def test_the_version_is_the_installed_one():
+    found = CliRunner().invoke(app, ["--version"])
+    assert found.exit_code == 0 and found.output.strip() == version("nnsight-vlm")
+
+
+def test_the_command_line_and_the_function_ask_the_same_question():
+    assert QUERY == config.QUERY
 
 
 def test_the_command_line_writes_a_report(folders, whole, monkeypatch):
@@ -218,7 +226,7 @@ def test_ground_and_knockout_write_a_picture(folders, tmp_path):
     ],
 )
 def test_wrong_arguments_are_refused_before_a_model_is_loaded(folders, arguments, message, monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.report.single.load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("nnsight_vlm.report.single.load_by_name", lambda *_: pytest.fail("a model was loaded"))
     given = [str(folders / "pictures" / "0.png") if word == "PICTURE" else word for word in arguments]
     found = CliRunner().invoke(app, given)
     assert found.exit_code == 2 and message in found.stderr
