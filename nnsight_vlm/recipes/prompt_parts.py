@@ -23,7 +23,7 @@ from ..statistics import summarise
 from ..sweeping.answers import generations
 from .controls import blind_cut, random_positions, rng_of
 from .journal import measured
-from .labels import AGREEMENT, NONE, RANDOM_POSITIONS, TRUE_AGREEMENT, Access
+from .labels import AGREEMENT, NONE, RANDOM_POSITIONS, TRUE_AGREEMENT, Access, Control
 from .layer_windows import score_texts
 from .token_sets import positions_of, same_axis_positions, spell_token
 from .words import Objects, Thing, default_objects
@@ -114,7 +114,7 @@ def cases_of(prompt: Prompt, parts: Mapping[str, Where] | None, seed: int, image
         sequence = same_axis_positions(prompt, positions)
         kept = {sequence[0], *prompt["last"]}
         candidates = [position for position in sequence if position not in {*positions, *kept}]
-        drops = {NONE: dropped(prompt, positions)}
+        drops: dict[Control, Intervention] = {NONE: dropped(prompt, positions)}
         if len(candidates) >= len(positions):
             drops[RANDOM_POSITIONS] = dropped(prompt, random_positions(candidates, len(positions), rng))
         for control, drop in drops.items():
@@ -123,7 +123,7 @@ def cases_of(prompt: Prompt, parts: Mapping[str, Where] | None, seed: int, image
     return cases
 
 
-def _case(part: str, access: Access, intervention: Intervention, control: str = NONE) -> Case:
+def _case(part: str, access: Access, intervention: Intervention, control: Control = NONE) -> Case:
     return Case(labels={"part": part, "access": access, "control": control}, intervention=intervention)
 
 

@@ -62,8 +62,8 @@ def gather(model: Model, config: ReportConfig) -> Study:
         return Study(prompts=prompts, truths=None, pairs=(), objects=names)
     scenes = [scene(config.first_scene + number) for number in range(config.scenes)]
     return Study(
-        prompts=tuple(encode(model, config.query, one.image) for one in scenes),
-        truths=tuple(shape_truth(one) for one in scenes),
+        prompts=tuple(encode(model, config.query, drawn.image) for drawn in scenes),
+        truths=tuple(shape_truth(drawn) for drawn in scenes),
         pairs=color_pairs(model, config.first_scene, config.scenes),
         objects=names or shape_objects,
     )
@@ -85,7 +85,7 @@ def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
         before, after = next((a, b) for a, b in zip(one.objects, other.objects, strict=True) if a.color != b.color)
         if sum(shape.shape == before.shape for shape in one.objects) == 1:  # else the question has several answers
             question = f"what color is the {before.shape}?"
-            prompt, other_prompt = (encode(model, question, each.image) for each in (one, other))
+            prompt, other_prompt = (encode(model, question, drawn.image) for drawn in (one, other))
             pairs.append(Pair(prompt, other_prompt, before.color, after.color))
     return tuple(pairs)
 
@@ -137,7 +137,7 @@ def _steps_on_pairs(model: Model, pairs: tuple[Pair, ...], common: dict[str, Any
     patched = pairs[: max(FEWEST, len(pairs) // 2)]  # patched image tokens cost a whole forward each
 
     def answer(work: Work) -> pd.DataFrame:
-        questions, answers = [each.prompt for each in pairs], [each.answer for each in pairs]
+        questions, answers = [pair.prompt for pair in pairs], [pair.answer for pair in pairs]
         return knockout_windows(model, questions, answers=answers, work=work, **common)
 
     def patch(work: Work) -> pd.DataFrame:
