@@ -1,8 +1,8 @@
 """From a text to the objects it names, and how well two lists of objects agree.
 
 Recipes work on any model and any picture, so what counts as an object is a function `text -> names of objects` that
-the user may give. This module has three: the parser of the synthetic world, a fixed vocabulary, and, where nothing is known
-about the pictures, every content word.
+the user may give. This module has three: the parser of the synthetic world, a fixed vocabulary, and, where nothing is
+known about the pictures, every content word.
 """
 
 from __future__ import annotations

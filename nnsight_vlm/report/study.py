@@ -137,7 +137,7 @@ def _steps_on_pairs(model: Model, pairs: tuple[Pair, ...], common: dict[str, Any
     patched = pairs[: max(FEWEST, len(pairs) // 2)]  # patched image tokens cost a whole forward each
 
     def answer(work: Work) -> pd.DataFrame:
-        questions, answers = [pair.prompt for pair in pairs], [pair.answer for pair in pairs]
+        questions, answers = [asked.prompt for asked in pairs], [asked.answer for asked in pairs]
         return knockout_windows(model, questions, answers=answers, work=work, **common)
 
     def patch(work: Work) -> pd.DataFrame:
