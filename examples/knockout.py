@@ -1,4 +1,4 @@
-"""Which layers carry the picture to the answer? A knock-out sweep with its proof.
+"""Which layers carry the picture to the answer? A knockout sweep, with a proof that a cut is exact.
 
 Run: python examples/knockout.py
 """

@@ -1,7 +1,7 @@
-"""Two pictures that differ in one colour: where does the difference travel?
+"""Two pictures that differ in one colour: which token groups carry the difference, and in which layers?
 
 Interchange patching (Geiger et al., arXiv 2106.02997): the residual stream of one picture's run is
-written into the other's, one layer and token group at a time.
+written into a run on the other picture, one layer and token group at a time.
 
 Run: python examples/patching.py
 """
@@ -21,8 +21,8 @@ def main() -> None:
     groups = ("image", "query", "last")
     variants = [nv.Patch(group, source=clean, layers=layer) for group in groups for layer in range(10)]
     frame, against = (nv.sweep(model, corrupt, variants, answer=token) for token in (right, wrong))
-    goal = nv.run(model, clean).logits
-    low, high = frame["clean_logit"] - against["clean_logit"], float(goal[right] - goal[wrong])
+    clean_logits = nv.run(model, clean).logits
+    low, high = frame["clean_logit"] - against["clean_logit"], float(clean_logits[right] - clean_logits[wrong])
     frame["restoration"] = (frame["logit"] - against["logit"] - low) / (high - low)
     words = [model.tokenizer.decode([token]) for token in (right, wrong)]
     print(f"{question} {words[0]} in the clean picture, {words[1]} in the other")

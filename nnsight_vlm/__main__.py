@@ -1,4 +1,4 @@
-"""`python -m nnsight_vlm` is the command line."""
+"""`python -m nnsight_vlm` runs the command line."""
 
 from .cli import main
 

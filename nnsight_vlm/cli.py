@@ -1,27 +1,29 @@
-"""The command line: `nnsight-vlm report`, `ground`, `knockout`, `families` and `draft`."""
+"""The command line: `nnsight-vlm report`, `ground`, `knockout`, `families` and `draft`.
+
+`--help` and `--version` must answer at once, so this file imports nothing heavy when it is loaded: each command imports
+what it needs (torch, transformers, nnsight, pandas and the wings that use them).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from .errors import InterventionError, RemoteError, SpecError
-from .report.study import QUERY, known_model, open_picture
+if TYPE_CHECKING:
+    from PIL import Image
 
-app = typer.Typer(
-    name="nnsight-vlm",
-    help="See how vision-language models turn an image into words.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+    from .lowering.layers import Layers
+
+QUERY = "describe the image."
+"""What the model is asked about every picture; `report.config.QUERY`, which is too heavy to import for `--help`."""
+
+app = typer.Typer(name="nnsight-vlm", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(width=None)
 
 Model = Annotated[str, typer.Option(help="The model: shapes, shapes-gist, a name on the hub, or a local folder.")]
@@ -40,12 +42,32 @@ Depths = Annotated[
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """An error of ours is one line and exit code 2; a mistake in the package keeps its traceback."""
+    """Show an error of this package as one line, with exit code 2; any other error is a bug and keeps its traceback."""
     try:
         yield
-    except (SpecError, InterventionError, RemoteError) as error:
+    except Exception as error:
+        from .errors import InterventionError, RemoteError, SpecError
+
+        if not isinstance(error, (SpecError, InterventionError, RemoteError)):
+            raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def show_version(wanted: bool) -> None:
+    """Print the installed version and stop."""
+    if wanted:
+        typer.echo(installed_version("nnsight-vlm"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """See how vision-language models turn an image into words."""
 
 
 @app.command()
@@ -67,9 +89,7 @@ def report(
     rows: Annotated[
         int, typer.Option(help="How many descriptions are generated in one batch; fewer need less memory.")
     ] = 64,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Throw away what an earlier report left in the folder.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier report left in the folder.")] = False,
     chunk: Annotated[
         int, typer.Option(help="How many pictures are measured together; on a server, how many are in one job.")
     ] = 4,
@@ -83,6 +103,7 @@ def report(
     """Measure the three claims of "What's in the Image?" on a model, and write tables and figures."""
     with plain_errors():
         from .report import write_report
+        from .report.terminal import claims_table
 
         done = write_report(
             out,
@@ -91,7 +112,7 @@ def report(
             query=query,
             scenes=scenes,
             seed=seed,
-            objects=[name for name in objects.split(",") if name.strip()],
+            objects=split_names(objects),
             max_new_tokens=max_new_tokens,
             rows=rows,
             fresh=fresh,
@@ -99,19 +120,7 @@ def report(
             remote=host or remote,
         )
     console.print(claims_table(done.claims))
-    console.print(f"Written to {done.folder}: report.md, frames, figures.", highlight=False, soft_wrap=True)
-
-
-def claims_table(claims: pd.DataFrame) -> Table:
-    """The claims as the terminal shows them; controls are dim."""
-    from .report.summary import claim_lines
-
-    table = Table(title="What's in the image? (arXiv 2411.17491)", title_justify="left")
-    for name in ("claim", "", "measured [95 % interval]", "criterion", "verdict"):
-        table.add_column(name, no_wrap=name in ("claim", "criterion"))
-    for label, statement, value, criterion, verdict, control in claim_lines(claims):
-        table.add_row(label, statement, value, criterion, verdict, style="dim" if control else "", end_section=control)
-    return table
+    print_line(f"Written to {done.folder}: report.md, frames, figures.")
 
 
 @app.command()
@@ -126,24 +135,24 @@ def ground(
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("ground.png"),
     max_new_tokens: Annotated[int, typer.Option(help="The greatest length of the answer, in tokens.")] = 64,
 ) -> None:
-    """Answer a question and show which patches each object word of the answer looked at."""
+    """Answer a question and show which patches each object word of the answer attended to."""
     with plain_errors():
         from .report.single import ground_one
+        from .report.terminal import as_table
 
-        wanted = tuple(word.strip() for word in words.split(",") if word.strip())
-        picture = ready(image, question, model, out)
-        answer, table = ground_one(
+        picture = check_request(image, question, model, out)
+        grounded = ground_one(
             model,
             picture,
             question,
             out,
-            words=wanted,
+            words=split_names(words),
             layers=None if layers is None else parse_layers(layers),
             limit=max_new_tokens,
         )
-    console.print(f"answer: {answer}", highlight=False, soft_wrap=True)
-    console.print(as_table(table))
-    console.print(f"Written to {out}.", highlight=False, soft_wrap=True)
+    print_line(f"answer: {grounded.answer}")
+    console.print(as_table(grounded.peaks))
+    print_line(f"Written to {out}.")
 
 
 @app.command()
@@ -162,12 +171,13 @@ def knockout(
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("knockout.png"),
     max_new_tokens: Annotated[int, typer.Option(help="The greatest length of the answers, in tokens.")] = 64,
 ) -> None:
-    """Cut a route of attention for one question, and show what becomes of the answer."""
+    """Cut a route of attention for one question, and show how the answer changes."""
     with plain_errors():
         from .report.single import knockout_one
+        from .report.terminal import as_table
 
-        picture = ready(image, question, model, out)
-        texts, table = knockout_one(
+        picture = check_request(image, question, model, out)
+        answers = knockout_one(
             model,
             picture,
             question,
@@ -178,10 +188,10 @@ def knockout(
             answer=answer,
             limit=max_new_tokens,
         )
-    for name, text in texts.items():
-        console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
-    console.print(as_table(table))
-    console.print(f"Written to {out}.", highlight=False, soft_wrap=True)
+    for name, text in answers.texts.items():
+        print_line(f"{name}: {text}")
+    console.print(as_table(answers.scores))
+    print_line(f"Written to {out}.")
 
 
 @app.command()
@@ -189,17 +199,16 @@ def families(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print it as docs/families.md has it.")] = False,
 ) -> None:
     """List the families of models that have a row, and what works in each."""
-    from .families import FAMILIES
-    from .families.support import markdown as spelled
-    from .families.support import support
+    from .families import FAMILIES, support
+    from .report.terminal import as_table
 
     if markdown:
-        typer.echo(spelled(FAMILIES.values()))
+        typer.echo(support.markdown(FAMILIES.values()))
         return
-    table, notes = support(FAMILIES.values())
+    table, notes = support.support(FAMILIES.values())
     console.print(as_table(table))
     for number, note in enumerate(notes, 1):
-        console.print(f"[{number}] {note}", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"[{number}] {note}")
 
 
 @app.command()
@@ -208,44 +217,47 @@ def draft(
         str, typer.Argument(metavar="MODEL", help="A name on the hub, or a local folder.", show_default=False)
     ],
 ) -> None:
-    """Print a row to try for a family that has none; only the config is read."""
-    from transformers import AutoConfig
-
-    from .families.drafting import draft as drafted
-    from .families.drafting import source
-
+    """Print a row to try for a family that has none; only the model's config is read."""
     with plain_errors():
+        from transformers import AutoConfig
+
+        from .errors import SpecError
+        from .families import drafting
+
         try:
             config = AutoConfig.from_pretrained(model)
         except (OSError, ValueError) as error:
             raise SpecError(f"no model {model!r} that transformers knows: {str(error).splitlines()[0]}") from error
-        typer.echo(source(drafted(config)))
+        typer.echo(drafting.source(drafting.draft(config)))
 
 
-def ready(image: Path, question: str, model: str, out: Path) -> Any:
-    """The picture, when everything that can be wrong before a model is loaded is right.
+def check_request(image: Path, question: str, model: str, out: Path) -> Image.Image:
+    """Check all that can be checked before a model is loaded, and open the picture.
 
     Raises:
-        SpecError: no picture, an empty question, no such model, a file that cannot be written.
+        SpecError: not a picture, an empty question, no such model, a file that cannot be written.
     """
+    from .errors import SpecError
+    from .report.config import check_model_name, open_picture
     from .report.folder import check_writable
 
     picture = open_picture(image)
     if not question.strip():
         raise SpecError('the question is empty; write for example "what color is the ring?"')
-    known_model(model)
+    check_model_name(model)
     if out.suffix.lower() != ".png" or out.is_dir():
         raise SpecError(f"--out {str(out)!r} is no PNG file; write for example --out overlay.png")
     check_writable(out.parent)
     return picture
 
 
-def parse_layers(text: str) -> Any:
+def parse_layers(text: str) -> Layers:
     """Layers as the command line spells them: `attention`, `all`, `4`, `3-6`, `0.25:0.75`.
 
     Raises:
         SpecError: none of these.
     """
+    from .errors import SpecError
     from .lowering.layers import depth, window
 
     try:
@@ -265,14 +277,18 @@ def parse_layers(text: str) -> Any:
         ) from error
 
 
-def as_table(frame: pd.DataFrame) -> Table:
-    """A frame as the terminal shows it."""
-    table = Table()
-    for name in frame.columns:
-        table.add_column(str(name), justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
-    return table
+def split_names(text: str) -> tuple[str, ...]:
+    """Names that are separated by commas.
+
+    >>> split_names("red circle, ring")
+    ('red circle', 'ring')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def print_line(text: str) -> None:
+    """Print text as it is: no colours, no breaking of lines, no meaning of brackets."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

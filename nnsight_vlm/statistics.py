@@ -1,48 +1,139 @@
-"""Tensors to tidy DataFrames, and what a table says about its own certainty."""
+"""How certain a number is: means over images, bootstrap intervals over images, and verdicts on thresholds.
+
+All intervals are percentile-bootstrap intervals: the images are drawn again with replacement `RESAMPLES` times.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 RESAMPLES = 2000
+"""How many times the images are drawn again for an interval."""
+
+FEWEST = 8
+"""Fewest images on which a verdict is given; with fewer, an interval says little about its own ends."""
+
+Verdict = Literal["holds", "does not hold", "not decided at this sample size"]
+"""What an interval says about "the value lies above the threshold".
+
+- `holds`: the whole interval lies above the threshold.
+- `does not hold`: the whole interval lies below it.
+- `not decided at this sample size`: anything else, and always with fewer than `FEWEST` images.
+"""
+HOLDS: Final = "holds"
+FAILS: Final = "does not hold"
+OPEN: Final = "not decided at this sample size"
+
+Means = Mapping[str, np.ndarray]
+"""Column means by column name, one entry a resample."""
 
 
-def bootstrap(
-    values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean and percentile-bootstrap interval `(mean, low, high)`; NaN values are left out.
+class Estimate(NamedTuple):
+    """A number and its confidence interval.
 
-    With one value the interval is NaN: nothing is known about its spread.
+    Attributes:
+        value: the number, NaN where there were no data.
+        low, high: ends of the interval, NaN where nothing is known about the spread.
     """
-    known = np.asarray(values, dtype=float)
-    known = known[~np.isnan(known)]
-    if len(known) == 0:
-        return float("nan"), float("nan"), float("nan")
-    if len(known) == 1:
-        return float(known[0]), float("nan"), float("nan")
-    draws = np.random.default_rng(seed).integers(len(known), size=(RESAMPLES, len(known)))
+
+    value: float
+    low: float
+    high: float
+
+
+UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
+"""The estimate of a number without data."""
+
+
+def bootstrap(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
+    """The mean and its percentile-bootstrap interval; NaN values are left out.
+
+    One value says nothing about its spread, so its interval is NaN.
+
+    >>> bootstrap([2.0, 2.0, 2.0])
+    Estimate(value=2.0, low=2.0, high=2.0)
+    """
+    present = np.asarray(values, dtype=float)
+    present = present[~np.isnan(present)]
+    if len(present) == 0:
+        return UNKNOWN
+    if len(present) == 1:
+        return Estimate(float(present[0]), float("nan"), float("nan"))
+    draws = np.random.default_rng(seed).integers(len(present), size=(RESAMPLES, len(present)))
     tail = (1 - confidence) / 2
-    low, high = np.quantile(known[draws].mean(1), [tail, 1 - tail])
-    return float(known.mean()), float(low), float(high)
+    low, high = np.quantile(present[draws].mean(1), [tail, 1 - tail])
+    return Estimate(float(present.mean()), float(low), float(high))
+
+
+def interval(rows: pd.DataFrame, statistic: Callable[[Means], np.ndarray], seed: int = 0) -> Estimate:
+    """A statistic of column means and its 95 % percentile-bootstrap interval.
+
+    Args:
+        rows: one row an image, numbers in every column.
+        statistic: the number, from the column means; computed for all resamples at once.
+        seed: of the resamples.
+
+    Returns:
+        The estimate. Its interval is NaN for one image, and where the statistic of any resample is NaN.
+
+    >>> interval(pd.DataFrame({"hit": [1.0, 1.0], "size": [2.0, 2.0]}), lambda means: means["hit"] / means["size"])
+    Estimate(value=0.5, low=0.5, high=0.5)
+    """
+    if rows.empty:
+        return UNKNOWN
+    values = rows.to_numpy(dtype=float)
+    draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+
+    def of_means(means: np.ndarray) -> np.ndarray:
+        return statistic(dict(zip(rows.columns, means.T, strict=True)))
+
+    value, resampled = float(of_means(values.mean(0)[None])[0]), of_means(values[draws].mean(1))
+    if len(values) < 2 or np.isnan(resampled).any():
+        return Estimate(value, float("nan"), float("nan"))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
+
+
+def verdict(estimate: Estimate, threshold: float, images: int) -> Verdict:
+    """Whether an interval over so many images lies above a threshold, below it, or neither.
+
+    >>> verdict(Estimate(0.7, 0.6, 0.8), threshold=0.5, images=20)
+    'holds'
+    """
+    if images >= FEWEST and estimate.low > threshold:
+        return HOLDS
+    if images >= FEWEST and estimate.high < threshold:
+        return FAILS
+    return OPEN
 
 
 def summarise(
     frame: pd.DataFrame, by: Sequence[str], measures: Sequence[str], *, unit: str = "image", confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Means over images with bootstrap intervals: one row per group and measure.
+    """Means over images with bootstrap intervals: one row for each group and measure.
 
-    Several rows of one image are averaged first, so that the interval is over images. Columns:
-    `by`, then `measure, mean, low, high, images`.
+    Several rows of one image are averaged first, so that the interval is over images.
+
+    Args:
+        frame: the rows of all images, with the columns of `by`, `unit` and `measures`.
+        by: the columns whose values make a group.
+        measures: the columns to average.
+        unit: the column that tells images apart.
+        confidence: of the intervals.
+
+    Returns:
+        The columns of `by`, then `measure, mean, low, high, images`; `images` counts those that have the measure.
     """
     per_unit = frame.groupby([*by, unit], dropna=False, sort=False)[list(measures)].mean()
     rows = []
     for key, group in per_unit.groupby(level=list(by), dropna=False, sort=False):
-        keys = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        labels = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
         for measure in measures:
             mean, low, high = bootstrap(group[measure].to_numpy(), confidence=confidence)
-            count = int(group[measure].notna().sum())
-            rows.append({**keys, "measure": measure, "mean": mean, "low": low, "high": high, "images": count})
+            images = int(group[measure].notna().sum())
+            rows.append({**labels, "measure": measure, "mean": mean, "low": low, "high": high, "images": images})
     return pd.DataFrame(rows)

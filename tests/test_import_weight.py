@@ -1,11 +1,13 @@
-"""Importing the package loads nothing heavy; counted in modules, not in seconds."""
+"""Importing the package, and asking the command line for help, load nothing heavy; told by modules, not by clocks."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "nnsight", "pandas", "matplotlib", "pyarrow", "greenlet", "httpx")
+import pytest
+
+HEAVY = ("PIL", "greenlet", "httpx", "matplotlib", "nnsight", "numpy", "pandas", "pyarrow", "torch", "transformers")
 
 
 def modules_after(code):
@@ -16,7 +18,7 @@ def modules_after(code):
 
 
 def test_the_package_itself_loads_nothing_heavy():
-    assert not modules_after("import nnsight_vlm") & {*HEAVY, "numpy", "PIL"}
+    assert not modules_after("import nnsight_vlm") & set(HEAVY)
 
 
 def test_everything_public_loads_little_beside_torch_transformers_and_nnsight():
@@ -42,3 +44,21 @@ def test_the_list_for_type_checkers_is_the_list_that_is_fetched():
     modules = {(None, name) for name in nv.__all__ if name not in nv._MODULE_OF}
     assert imported == fetched | modules
     assert {name for _, name in imported} == set(nv.__all__)
+
+
+COMMAND_LINE = """
+import sys
+from nnsight_vlm.cli import app
+try:
+    app(sys.argv[1:])
+finally:
+    print("imported:", *sorted({module.partition(".")[0] for module in sys.modules}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["--version"]])
+def test_the_command_line_explains_itself_without_heavy_imports(arguments):
+    done = subprocess.run([sys.executable, "-c", COMMAND_LINE, *arguments], capture_output=True, text=True, check=True)
+    imported = done.stderr.rpartition("imported:")[2].split()
+    assert done.stdout.strip() and "nnsight_vlm" in imported
+    assert not set(HEAVY) & set(imported)

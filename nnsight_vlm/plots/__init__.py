@@ -1,4 +1,4 @@
-"""Pictures: one function a figure of a recipe's frame, and maps over pictures. Each returns a matplotlib `Figure`."""
+"""Figures: one function for each recipe's frame, and maps over pictures. Each returns a matplotlib `Figure`."""
 
 from .figures import (
     answer_windows,

@@ -1,17 +1,19 @@
 """How every figure of the package looks: colours, panels, points with intervals.
 
-Points are means over images, bars and bands 95 % bootstrap intervals; controls are grey. Colours are
-those of Okabe and Ito, which people with colour-blindness can tell apart.
+Points are means over images; bars and bands are 95 % bootstrap intervals; controls are grey. The colours are those of
+Okabe and Ito, which people with colour-blindness can tell apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+from ..recipes.labels import Form
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#222222"
 GREY, PALE = "#8C8C8C", "#D9D9D9"
@@ -24,14 +26,33 @@ COLORS = {
     "markup": SKY,
     "other": RED,
 }
-STYLES = {"block": (BLUE, "o", "route cut here"), "allow": (ORANGE, "s", "route open only here")}
+"""The colour of each token group."""
+
+
+class Style(NamedTuple):
+    """How one kind of row is drawn, and what the legend says of it (None: it has no entry)."""
+
+    color: str
+    marker: str
+    label: str | None
+
+
+STYLES: Mapping[Form, Style] = {
+    "block": Style(BLUE, "o", "route cut here"),
+    "allow": Style(ORANGE, "s", "route open only here"),
+}
 ARROW = " → "
+
+
+def spell_route(route: str) -> str:
+    """A route as a figure shows it, with an arrow."""
+    return route.replace("->", ARROW)
 
 
 def panels(
     columns: int, rows: int = 1, *, width: float = 2.6, height: float = 2.7, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes `[row, column]`; sizes in inches a panel."""
+    """A figure and its axes `[row, column]`, as `plt.subplots` gives them; sizes are inches for one panel."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:
@@ -41,41 +62,39 @@ def panels(
 
 
 def errors(frame: pd.DataFrame) -> np.ndarray:
-    """Distances from mean to both ends of the interval, `[2, row]`; 0 where there is none."""
+    """Distances from the mean to both ends of the interval, `[2, row]`; 0 where there is no interval."""
     low, high = frame["mean"] - frame["low"], frame["high"] - frame["mean"]
     return np.asarray(np.nan_to_num(np.clip(np.stack([low, high]), 0, None)))
 
 
-def points(
-    axis: Any,
-    places: Any,
-    frame: pd.DataFrame,
-    color: str,
-    marker: str = "o",
-    label: str | None = None,
-    line: str = "none",
-) -> None:
-    """Means with vertical intervals."""
+def points(axis: Any, x: Sequence[float], frame: pd.DataFrame, style: Style, *, line: str = "none") -> None:
+    """Means at these places, with vertical intervals; `line` is the style of a line through them."""
     axis.errorbar(
-        places,
+        x,
         frame["mean"],
         yerr=errors(frame),
-        color=color,
-        marker=marker,
+        color=style.color,
+        marker=style.marker,
         ms=4,
         lw=1.4,
         elinewidth=1.1,
         ls=line,
-        label=label,
+        label=style.label,
     )
 
 
-def across(
-    axis: Any, frame: pd.DataFrame, places: Sequence[float], color: str, marker: str = "o", label: str | None = None
-) -> None:
-    """Means with horizontal intervals."""
+def across(axis: Any, frame: pd.DataFrame, y: Sequence[float], style: Style) -> None:
+    """Means at these heights, with horizontal intervals."""
     axis.errorbar(
-        frame["mean"], places, xerr=errors(frame), color=color, marker=marker, ms=5, lw=0, elinewidth=1.3, label=label
+        frame["mean"],
+        y,
+        xerr=errors(frame),
+        color=style.color,
+        marker=style.marker,
+        ms=5,
+        lw=0,
+        elinewidth=1.3,
+        label=style.label,
     )
 
 
@@ -87,14 +106,16 @@ def line(axis: Any, frame: pd.DataFrame, x: str, color: str, label: str | None =
 
 
 def level(axis: Any, frame: pd.DataFrame, color: str, label: str, style: str = "--") -> None:
-    """A horizontal line at a mean, with its interval as a band."""
+    """A horizontal line at a mean, its interval as a band."""
     for _, row in frame.iterrows():
         axis.axhline(row["mean"], color=color, ls=style, lw=1, label=label, zorder=0)
         axis.axhspan(row["low"], row["high"], color=color, alpha=0.12, lw=0, zorder=0)
 
 
 def legend(figure: Figure, axis: Any, columns: int = 4) -> None:
-    """One legend for the figure, beneath it, from the labels of one panel."""
+    """One legend beneath the figure, from the labels of one panel."""
     handles, labels = axis.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    by_label = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        by_label.values(), by_label.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )

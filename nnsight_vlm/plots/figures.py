@@ -1,21 +1,53 @@
-"""Pictures of the recipes' frames: one function a figure, each returns a matplotlib `Figure`.
+"""Figures of the recipes' frames: each function takes the means that one recipe returns, and returns a `Figure`.
 
-Every figure takes the summed-up frame that its recipe returns; see `drawing` for what marks mean.
+See `drawing` for what marks and colours mean.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .drawing import ARROW, BLACK, BLUE, COLORS, GREY, ORANGE, PALE, STYLES, across, legend, level, line, panels, points
+from ..recipes.labels import (
+    ANOTHER_IMAGE,
+    NONE,
+    OTHER_OBJECT,
+    QUERY_OF_ANOTHER_IMAGE,
+    RANDOM_GENERATED_TOKENS,
+    RANDOM_LAYERS,
+    RANDOM_PATCHES,
+    RANDOM_PATCHES_AGAIN,
+    RANDOM_POSITIONS,
+    UNIFORM,
+    AgreementMeasure,
+)
+from .drawing import (
+    BLACK,
+    BLUE,
+    COLORS,
+    GREY,
+    ORANGE,
+    STYLES,
+    Style,
+    across,
+    legend,
+    level,
+    line,
+    panels,
+    points,
+    spell_route,
+)
+
+BLIND = "blind: image cut from all text"
+F1_AXIS = "object F1 against the un-cut description"
 
 
 def claims(frame: pd.DataFrame) -> Figure:
-    """Every claim's number with interval and threshold; controls in grey beneath their claim."""
+    """Every claim's number with interval and threshold; its control in grey beneath it."""
     keys = list(dict.fromkeys(frame["claim"]))
     figure, axes = panels(1, len(keys), width=7.4, height=1.15)
     for axis, key in zip(axes[:, 0], keys, strict=True):
@@ -35,88 +67,87 @@ def claims(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def knockout_routes(frame: pd.DataFrame, measure: str = "f1") -> Figure:
+def knockout_routes(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Figure:
     """What is left of a description when a route is cut in all layers, beside its controls."""
-    f1 = frame[(frame["measure"] == measure) & (frame["window"].isin(["all", ""]))]
-    routes = [route for route in dict.fromkeys(f1["route"]) if route and route != "image->text"]
+    scores = frame[(frame["measure"] == measure) & (frame["window"].isin(["all", ""]))]
+    routes = [route for route in dict.fromkeys(scores["route"]) if route and route != "image->text"]
     figure, axes = panels(1, width=6.4, height=0.55 * len(routes) + 1.5)
     axis = axes[0, 0]
-    kinds = {
-        "none": (BLUE, "o", "route cut in all layers"),
-        "random positions": (GREY, "D", "as many random edges cut"),
+    styles = {
+        NONE: Style(BLUE, "o", "route cut in all layers"),
+        RANDOM_POSITIONS: Style(GREY, "D", "as many random edges cut"),
+        QUERY_OF_ANOTHER_IMAGE: Style(GREY, "x", "route cut, query tokens of another image"),
     }
-    kinds["query of another image"] = (GREY, "x", "route cut, query tokens of another image")
-    for control, (color, marker, label) in kinds.items():
-        rows = f1[(f1["control"] == control) & f1["route"].isin(routes) & (f1["form"] == "block")]
-        step = {"none": 0.0, "random positions": -0.2}.get(control, -0.36)
-        across(axis, rows, [-routes.index(route) + step for route in rows["route"]], color, marker, label)
-    for form, style, label in (("clean", "-", "un-cut"), ("blind", ":", "blind: image cut from all text")):
-        for _, row in f1[f1["form"] == form].iterrows():
-            axis.axvline(row["mean"], color=BLACK, ls=style, lw=1, label=label, zorder=0)
+    shifts = {NONE: 0.0, RANDOM_POSITIONS: -0.2, QUERY_OF_ANOTHER_IMAGE: -0.36}
+    for control, style in styles.items():
+        rows = scores[(scores["control"] == control) & scores["route"].isin(routes) & (scores["form"] == "block")]
+        across(axis, rows, [-routes.index(route) + shifts[control] for route in rows["route"]], style)
+    for form, style_of_line, label in (("clean", "-", "un-cut"), ("blind", ":", BLIND)):
+        for _, row in scores[scores["form"] == form].iterrows():
+            axis.axvline(row["mean"], color=BLACK, ls=style_of_line, lw=1, label=label, zorder=0)
             axis.axvspan(row["low"], row["high"], color=GREY, alpha=0.2, lw=0, zorder=0)
-    axis.set_yticks(range(0, -len(routes), -1), [route.replace("->", ARROW) for route in routes])
+    axis.set_yticks(range(0, -len(routes), -1), [spell_route(route) for route in routes])
     axis.set_ylim(-len(routes) + 0.4, 0.5)
     axis.set_xlim(-0.03, 1.03)
-    axis.set_xlabel("object F1 against the un-cut description", fontsize=9)
+    axis.set_xlabel(F1_AXIS, fontsize=9)
     legend(figure, axis, 2)
     return figure
 
 
 def knockout_windows(
-    frame: pd.DataFrame, measure: str = "f1", label: str = "object F1 against\nthe un-cut description"
+    frame: pd.DataFrame, measure: AgreementMeasure = "f1", label: str = "object F1 against\nthe un-cut description"
 ) -> Figure:
-    """A description under cuts in windows of layers: one panel a route, block and allow forms."""
-    chosen = frame[frame["measure"] == measure]
-    figure = _windows(chosen, label)
+    """A description under cuts in windows of layers: one panel for each route, with block and allow forms."""
+    figure = _windows(frame[frame["measure"] == measure], label)
     for axis in figure.axes:
-        level(axis, chosen[chosen["form"] == "blind"], BLACK, "blind: image cut from all text", ":")
         axis.set_ylim(-0.03, 1.05)
-    legend(figure, figure.axes[0], max(3, len(figure.axes)))
     return figure
 
 
 def answer_windows(frame: pd.DataFrame) -> Figure:
-    """An answer's log-probability under cuts in windows of layers: one panel a route."""
-    chosen = frame[frame["measure"] == "logprob_change"]
-    figure = _windows(chosen, "change of the answer's\nlog-probability (nats)")
-    for axis in figure.axes:
-        level(axis, chosen[chosen["form"] == "blind"], BLACK, "blind: image cut from all text", ":")
-    legend(figure, figure.axes[0], max(3, len(figure.axes)))
-    return figure
+    """An answer's log-probability under cuts in windows of layers: one panel for each route."""
+    return _windows(frame[frame["measure"] == "logprob_change"], "change of the answer's\nlog-probability (nats)")
 
 
 def _windows(chosen: pd.DataFrame, label: str) -> Figure:
-    parts = chosen[chosen["window"].str[:1].str.isdigit()]
-    routes = list(dict.fromkeys(parts["route"]))
+    """One measure by window of layers, with the blind baseline."""
+    in_windows = chosen[chosen["window"].str[:1].str.isdigit()]
+    routes = list(dict.fromkeys(in_windows["route"]))
     figure, axes = panels(len(routes), width=2.25, sharey=True)
     for axis, route in zip(axes[0], routes, strict=True):
-        rows = chosen[chosen["route"] == route]
-        windows = list(dict.fromkeys(parts.loc[parts["route"] == route, "window"]))
-        for form, (color, marker, name) in STYLES.items():
-            own = rows[(rows["form"] == form) & (rows["control"] == "none") & rows["window"].isin(windows)]
-            points(axis, [windows.index(window) for window in own["window"]], own, color, marker, name, "-")
-            control = rows[
-                (rows["form"] == form) & (rows["control"] == "random layers") & rows["window"].str.startswith("any")
-            ]
-            style = "--" if form == "block" else "-."
-            level(axis, control, GREY, f"{name.replace('here', 'in as many random layers')}", style)
-        axis.set_xticks(range(len(windows)), windows)
-        axis.set_xlim(-0.4, len(windows) - 0.6)
-        axis.set_title(route.replace("->", ARROW), fontsize=9)
-        axis.set_xlabel("layers", fontsize=8)
+        windows = list(dict.fromkeys(in_windows.loc[in_windows["route"] == route, "window"]))
+        _window_panel(axis, chosen[chosen["route"] == route], windows)
+        axis.set_title(spell_route(route), fontsize=9)
+        level(axis, chosen[chosen["form"] == "blind"], BLACK, BLIND, ":")
     axes[0, 0].set_ylabel(label, fontsize=8)
+    legend(figure, axes[0, 0], max(3, len(routes)))
     return figure
 
 
+def _window_panel(axis: Any, rows: pd.DataFrame, windows: Sequence[str]) -> None:
+    """One route: its cuts by window, and the level of cuts in as many random layers."""
+    for form, style in STYLES.items():
+        of_form = rows[rows["form"] == form]
+        cuts = of_form[(of_form["control"] == NONE) & of_form["window"].isin(windows)]
+        points(axis, [windows.index(window) for window in cuts["window"]], cuts, style, line="-")
+        control = of_form[(of_form["control"] == RANDOM_LAYERS) & of_form["window"].str.startswith("any")]
+        label = str(style.label).replace("here", "in as many random layers")
+        level(axis, control, GREY, label, "--" if form == "block" else "-.")
+    axis.set_xticks(range(len(windows)), windows)
+    axis.set_xlim(-0.4, len(windows) - 0.6)
+    axis.set_xlabel("layers", fontsize=8)
+
+
 def attention_share(frame: pd.DataFrame) -> Figure:
-    """Mass by token group per layer (dashed: random tokens of the same number), and entropy over the image."""
+    """Attention mass by token group and layer (dashed: as many random tokens), and entropy over the image."""
     figure, axes = panels(3, width=3.0)
     for axis, target in zip(axes[0], ("query", "generated"), strict=False):
         rows = frame[(frame["target"] == target) & (frame["measure"] == "mass")]
         for source in dict.fromkeys(rows.loc[rows["mean"] > 0, "source"]):
-            some = rows[rows["source"] == source]
-            line(axis, some[some["control"] == "none"], "layer", COLORS[source], source)
-            axis.plot(*_means(some[some["control"] != "none"]), "--", color=COLORS[source], lw=0.9)
+            of_source = rows[rows["source"] == source]
+            line(axis, of_source[of_source["control"] == NONE], "layer", COLORS[source], source)
+            control = of_source[of_source["control"] != NONE].sort_values("layer")
+            axis.plot(control["layer"], control["mean"], "--", color=COLORS[source], lw=0.9)
         axis.plot([], [], "--", color=GREY, lw=0.9, label="as many random tokens")
         axis.set_title(f"attention of {target} tokens", fontsize=9)
         axis.set_ylim(0, 1)
@@ -128,25 +159,14 @@ def attention_share(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _means(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    ordered = frame.sort_values("layer")
-    return ordered["layer"], ordered["mean"]
-
-
 def _entropy(axis: Any, frame: pd.DataFrame) -> None:
-    tokens = frame[(frame["control"] == "none") & (frame["target"] == "query") & (frame["token"] != "all")]
-    for _, rows in tokens.groupby("token"):
+    of_query = frame[(frame["control"] == NONE) & (frame["target"] == "query")]
+    for _, rows in of_query[of_query["token"] != "all"].groupby("token"):
         axis.plot(rows["layer"], rows["mean"], color=ORANGE, lw=0.6, alpha=0.6)
-    whole = frame[frame["token"] == "all"]
-    line(
-        axis,
-        whole[(whole["control"] == "none") & (whole["target"] == "query")],
-        "layer",
-        ORANGE,
-        "query (thin: each token)",
-    )
-    line(axis, whole[whole["control"] == "random generated tokens"], "layer", GREY, "as many generated tokens")
-    line(axis, whole[(whole["control"] == "uniform")].drop_duplicates("layer"), "layer", GREY, "equal attention", "--")
+    line(axis, of_query[of_query["token"] == "all"], "layer", ORANGE, "query (thin: each token)")
+    means = frame[frame["token"] == "all"]
+    line(axis, means[means["control"] == RANDOM_GENERATED_TOKENS], "layer", GREY, "as many generated tokens")
+    line(axis, means[means["control"] == UNIFORM].drop_duplicates("layer"), "layer", GREY, "equal attention", "--")
     axis.set_title("attention over the image", fontsize=9)
     axis.set_ylabel("entropy (nats)", fontsize=8)
     axis.set_ylim(bottom=0)
@@ -157,15 +177,14 @@ def query_patching(frame: pd.DataFrame) -> Figure:
     """How much of the other picture's answer each token group carries, layer by layer."""
     rows = frame[frame["measure"] == "restoration"]
     groups = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
+    titles = {"query": "query tokens without the last", "last": "last token"}
     figure, axes = panels(len(groups), width=2.7, sharey=True)
     for axis, group in zip(axes[0], groups, strict=True):
-        some = rows[rows["group"] == group]
-        line(axis, some[some["control"] == "none"], "layer", BLUE, "from the other picture")
-        line(axis, some[some["control"] == "another image"], "layer", GREY, "from a third picture", "--")
-        line(axis, some[some["control"] == "random positions"], "layer", GREY, "as many random tokens", ":")
-        axis.set_title(
-            {"query": "query tokens without the last", "last": "last token"}.get(group, f"{group} tokens"), fontsize=9
-        )
+        of_group = rows[rows["group"] == group]
+        line(axis, of_group[of_group["control"] == NONE], "layer", BLUE, "from the other picture")
+        line(axis, of_group[of_group["control"] == ANOTHER_IMAGE], "layer", GREY, "from a third picture", "--")
+        line(axis, of_group[of_group["control"] == RANDOM_POSITIONS], "layer", GREY, "as many random tokens", ":")
+        axis.set_title(titles.get(group, f"{group} tokens"), fontsize=9)
         axis.set_xlabel("layer whose output is patched", fontsize=8)
     axes[0, 0].set_ylabel("share of the other picture's\nanswer that comes with it", fontsize=8)
     legend(figure, axes[0, -1])
@@ -173,46 +192,47 @@ def query_patching(frame: pd.DataFrame) -> Figure:
 
 
 def patch_grounding(frame: pd.DataFrame) -> Figure:
-    """Peak-in-object hits and IoU per layer against random patches and other objects, and the cut."""
+    """Hits and IoU by layer against random patches and other objects, and what hiding the object's patches does.
+
+    Without object masks there are neither, and the figure shows the attention on the best patches.
+    """
     if "hit" not in set(frame["measure"]):
         return _top_mass(frame)
-    cut = frame[frame["measure"] == "logprob_change"]
-    figure, axes = panels(3 if len(cut) else 2, width=2.9)
-    names = {
+    cuts = frame[frame["measure"] == "logprob_change"]
+    figure, axes = panels(3 if len(cuts) else 2, width=2.9)
+    labels = {
         "hit": "share of words whose attention\npeaks on their object",
         "iou": "IoU of as many best patches\nwith the object's",
     }
-    for axis, (measure, label) in zip(axes[0], names.items(), strict=False):
-        rows = frame[(frame["measure"] == measure) & frame["layer"].str.isdigit()]
-        for where, color in (("predicting", BLUE), ("word", ORANGE)):
-            line(
-                axis,
-                rows[(rows["control"] == "none") & (rows["read_at"] == where)],
-                "layer",
-                color,
-                f"read at the {where} position",
-            )
-        own = rows[rows["read_at"] == rows["read_at"].iloc[0]]
-        line(axis, own[own["control"] == "other object"], "layer", GREY, "held against another object", "--")
-        line(axis, own[own["control"] == "random patches"], "layer", GREY, "random patches", ":")
-        axis.set_ylim(0, 1.02)
-        axis.set_xlabel("layer", fontsize=8)
+    for axis, (measure, label) in zip(axes[0], labels.items(), strict=False):
+        _by_layer(axis, frame[(frame["measure"] == measure) & frame["layer"].str.isdigit()])
         axis.set_ylabel(label, fontsize=8)
-    if len(cut):
-        _cut_bars(axes[0, 2], cut)
+    if len(cuts):
+        _cut_bars(axes[0, 2], cuts)
     legend(figure, axes[0, 0])
     return figure
 
 
-def _cut_bars(axis: Any, cut: pd.DataFrame) -> None:
+def _by_layer(axis: Any, rows: pd.DataFrame) -> None:
+    for read_at, color in (("predicting", BLUE), ("word", ORANGE)):
+        words = rows[(rows["control"] == NONE) & (rows["read_at"] == read_at)]
+        line(axis, words, "layer", color, f"read at the {read_at} position")
+    controls = rows[rows["read_at"] == rows["read_at"].iloc[0]]
+    line(axis, controls[controls["control"] == OTHER_OBJECT], "layer", GREY, "compared with another object", "--")
+    line(axis, controls[controls["control"] == RANDOM_PATCHES], "layer", GREY, "random patches", ":")
+    axis.set_ylim(0, 1.02)
+    axis.set_xlabel("layer", fontsize=8)
+
+
+def _cut_bars(axis: Any, cuts: pd.DataFrame) -> None:
     names = {
-        "none": "the object's\npatches",
-        "random patches": "as many\nother patches",
-        "random patches, again": "others,\nagain",
+        NONE: "the object's\npatches",
+        RANDOM_PATCHES: "as many\nother patches",
+        RANDOM_PATCHES_AGAIN: "others,\nagain",
     }
-    for place, (control, _) in enumerate(names.items()):
-        rows = cut[cut["control"] == control]
-        points(axis, [place] * len(rows), rows, BLUE if control == "none" else GREY)
+    for place, control in enumerate(names):
+        rows = cuts[cuts["control"] == control]
+        points(axis, [place] * len(rows), rows, Style(BLUE if control == NONE else GREY, "o", None))
     axis.axhline(0, color=BLACK, lw=0.8)
     axis.set_xticks(range(len(names)), list(names.values()), fontsize=7.5)
     axis.set_xlim(-0.5, len(names) - 0.5)
@@ -222,38 +242,46 @@ def _cut_bars(axis: Any, cut: pd.DataFrame) -> None:
 
 def _top_mass(frame: pd.DataFrame) -> Figure:
     figure, axes = panels(1, width=4)
+    axis = axes[0, 0]
     rows = frame[(frame["measure"] == "top_mass") & frame["layer"].str.isdigit() & (frame["read_at"] == "predicting")]
-    line(axes[0, 0], rows[rows["control"] == "none"], "layer", BLUE, "words of the answer")
-    line(axes[0, 0], rows[rows["control"] != "none"], "layer", GREY, "equal attention", ":")
-    axes[0, 0].set_xlabel("layer", fontsize=8)
-    axes[0, 0].set_ylabel("share of the attention to the\nimage on the top patches", fontsize=8)
-    axes[0, 0].set_ylim(0, 1)
-    legend(figure, axes[0, 0])
+    line(axis, rows[rows["control"] == NONE], "layer", BLUE, "words of the answer")
+    line(axis, rows[rows["control"] != NONE], "layer", GREY, "equal attention", ":")
+    axis.set_xlabel("layer", fontsize=8)
+    axis.set_ylabel("share of the attention to the\nimage on the top patches", fontsize=8)
+    axis.set_ylim(0, 1)
+    legend(figure, axis)
+    return figure
+
+
+def prompt_ablation(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Figure:
+    """A description with parts of the prompt dropped, with and without direct access to the image."""
+    scores = frame[frame["measure"] == measure]
+    parts = list(dict.fromkeys(scores["part"]))
+    figure, axes = panels(1, width=6.4, height=0.32 * len(parts) + 1.3)
+    axis = axes[0, 0]
+    styles = {
+        "direct": Style(BLUE, "o", "generated tokens see the image"),
+        "none": Style(ORANGE, "s", "they do not"),
+    }
+    control_labels = {"direct": "as many random tokens dropped", "none": None}
+    for shift, (access, style) in zip((0.14, -0.14), styles.items(), strict=True):
+        control_style = Style(GREY, "x", control_labels[access])
+        for control, chosen_style in ((RANDOM_POSITIONS, control_style), (NONE, style)):
+            rows = scores[(scores["access"] == access) & (scores["control"] == control)]
+            across(axis, rows, [-parts.index(part) + shift for part in rows["part"]], chosen_style)
+    axis.set_yticks(range(0, -len(parts), -1), [_part_name(part) for part in parts])
+    axis.set_ylim(-len(parts) + 0.4, 0.6)
+    axis.set_xlim(-0.03, 1.03)
+    axis.set_xlabel(F1_AXIS, fontsize=9)
+    legend(figure, axis, 3)
     return figure
 
 
 def _part_name(part: str) -> str:
-    names = {"nothing": "all words kept", "blind": "blind: no text sees the image"}
-    place, _, word = part.partition(" ")
-    return names.get(part, f'without "{word}"' if place.isdigit() else f"without {part}")
-
-
-def prompt_ablation(frame: pd.DataFrame, measure: str = "f1") -> Figure:
-    """A description with parts of the prompt dropped, with and without direct access to the image."""
-    rows = frame[frame["measure"] == measure]
-    parts = list(dict.fromkeys(rows["part"]))
-    figure, axes = panels(1, width=6.4, height=0.32 * len(parts) + 1.3)
-    axis = axes[0, 0]
-    kinds = {"direct": (BLUE, "o", "generated tokens see the image"), "none": (ORANGE, "s", "they do not")}
-    for shift, (access, (color, marker, label)) in zip((0.14, -0.14), kinds.items(), strict=True):
-        for control, shade, name in (("random positions", PALE, None), ("none", color, label)):
-            some = rows[(rows["access"] == access) & (rows["control"] == control)]
-            places = [-parts.index(part) + shift for part in some["part"]]
-            text = name or ("as many random tokens dropped" if access == "direct" else None)
-            across(axis, some, places, GREY if shade == PALE else shade, marker if shade != PALE else "x", text)
-    axis.set_yticks(range(0, -len(parts), -1), [_part_name(part) for part in parts])
-    axis.set_ylim(-len(parts) + 0.4, 0.6)
-    axis.set_xlim(-0.03, 1.03)
-    axis.set_xlabel("object F1 against the un-cut description", fontsize=9)
-    legend(figure, axis, 3)
-    return figure
+    """A part as the axis names it; the default parts of a short query are `"<number> <token>"`."""
+    if part == "nothing":
+        return "all words kept"
+    if part == "blind":
+        return "blind: no text sees the image"
+    index, _, token = part.partition(" ")
+    return f'without "{token}"' if index.isdigit() else f"without {part}"

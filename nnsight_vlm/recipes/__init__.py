@@ -1,8 +1,8 @@
 """Analyses of published papers, each a function `(model, prompts, ...)` that returns one tidy DataFrame.
 
-Every recipe takes many images (one prompt each), reports bootstrap intervals over images, and puts
-matched random controls beside what it measures (column `control`; `"none"` is the measurement).
-`per_image=True` gives the rows behind the means.
+Every recipe takes many images (one prompt each), reports bootstrap intervals over images, and puts matched random
+controls beside what it measures: the column `control` is `"none"` for the measurement and names the control otherwise
+(`recipes.labels`). With `per_image=True` it returns the rows behind the means.
 """
 
 from .layer_windows import knockout_windows
@@ -11,10 +11,11 @@ from .prompt_parts import prompt_ablation
 from .query_states import Pair, query_patching
 from .token_groups import attention_share
 from .word_patches import patch_grounding
-from .words import Thing, content_words, shape_objects, shape_truth, vocabulary
+from .words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from .work import Work
 
 __all__ = [
+    "Objects",
     "Pair",
     "Thing",
     "Work",

@@ -1,10 +1,10 @@
 """Attention knockout by depth: which route carries the picture into the words, and in which layers.
 
-Kaduri et al. 2024 (arXiv 2411.17491), sections 4 and 5; windows after Geva et al. 2023 (arXiv 2304.14767).
+Kaduri et al. 2024 (arXiv 2411.17491), sections 4 and 5; windows of layers after Geva et al. 2023 (arXiv 2304.14767).
 
-A knockout shows what *could* be done without a route; a route whose cut changes nothing may still be
-used, because the model falls back on another. So every route is shown beside the joint route
-`image->text` (the blind row) and beside cuts of as many random edges and as many random layers.
+A knockout shows what the model can do without a route. A route whose cut changes nothing may still be used, because
+the model can fall back on another. So every route is shown beside the cut of the joint route `image->text` (the blind
+baseline), and beside cuts of as many random edges and of as many random layers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import SpecError
+from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
@@ -26,18 +27,17 @@ from ..statistics import summarise
 from ..sweeping.answers import generations
 from ..sweeping.table import answer_token, sweep
 from .journal import measured
-from .routes import FORMS, cases_of, default_routes
+from .labels import AGREEMENT, FORMS, TRUE_AGREEMENT, Form
+from .routes import Route, cases_of, default_routes
 from .words import Objects, Thing, agreement, default_objects
 from .work import PLAIN, Case, Work, one_for_each
 
 BY = ["route", "form", "window", "layers", "control"]
-OWN = ("precision", "recall", "f1")
-TRUE = tuple(f"{name}_true" for name in OWN)
 
 
 @can_run_in_background
 def knockout_windows(
-    model: Any,
+    model: Model,
     prompts: Sequence[Prompt],
     *,
     answers: Sequence[str | int] | None = None,
@@ -45,7 +45,7 @@ def knockout_windows(
     objects: Objects | None = None,
     routes: Sequence[str] | None = None,
     windows: int = 4,
-    forms: Sequence[str] = FORMS,
+    forms: Sequence[Form] = FORMS,
     max_new_tokens: int = 64,
     rows: int = 64,
     seed: int = 0,
@@ -55,48 +55,50 @@ def knockout_windows(
     path: str | Path | None = None,  # noqa: ARG001
     work: Work = PLAIN,
 ) -> pd.DataFrame:
-    """Cut routes of attention in windows of layers, and see what becomes of the answer.
+    """Cut routes of attention in windows of layers, and score the answer that the model still gives.
+
+    A cut closes attention and nothing else. In hybrid decoders some layers carry a state through the sequence instead,
+    which no cut stops: there the `blind` row shows how much of the picture still comes through.
 
     Args:
         model: an nnsight model from `load`.
         prompts: one prompt an image.
-        answers: one single-token answer a prompt: then its log-probability is measured, and nothing
-            is generated. Without answers the model describes, and its descriptions are scored.
-        truths: what is truly in each picture, for the measures that end in `_true`.
-        objects: `text -> names`; default the parser of the synthetic world for an embedded model,
-            every content word for any other.
-        routes: `"source->target"` in group names. `generated` are the answer's tokens after the
-            first; the first is predicted by `last`, as in the released code of the paper. Default
-            `routes.ROUTES`, of which those are left out whose target lies outside the decoder's
-            sequence: in an encoder-decoder the question (its encoder has no generated tokens).
-        windows: how many windows of equal size the layers are cut into that have the route: those
-            with cross-attention where the source lies outside the decoder's sequence, else those with
-            self-attention; 0 for all of them only.
-        forms: `block` closes the route in the window; `allow` closes it everywhere else.
-        max_new_tokens, rows: length of descriptions, and how many are generated in one batch.
+        answers: one single-token answer for each prompt. With answers, their log-probability is measured and nothing
+            is generated; without, the model describes each picture and its descriptions are scored.
+        truths: the objects that are really in each picture, for the measures that end in `_true`.
+        objects: `text -> names of objects`; default the parser of the synthetic world for an embedded model, every
+            content word for any other.
+        routes: `"source->target"` in group names; default those of `routes.ROUTES` whose target lies in the decoder's
+            sequence. As in the paper's released code, `generated` is the answer's tokens after the first, because the
+            first is predicted by the prompt's `last` token.
+        windows: how many windows of equal size the layers are divided into, counting only layers that have the route:
+            cross-attention layers where the source lies outside the decoder's sequence, else self-attention layers.
+            With 0, routes are cut in all layers only.
+        forms: `block` closes the route in a window; `allow` closes it in all other layers.
+        max_new_tokens, rows: length of the descriptions in tokens, and how many are generated in one batch.
         seed: of every random control.
         per_image: return the rows of every image instead of means with intervals.
+        remote, blocking, path: see `nv.run`.
         work: journal, progress bar and size of chunks.
 
-    A cut closes attention. In hybrid decoders some layers carry a state through the sequence instead, past every
-    cut: there the `blind` row shows how much still comes through.
-
     Returns:
-        `route, form, window, layers, control, measure, mean, low, high, images`. Measures of a
-        description: `precision`, `recall`, `f1` against the model's own un-cut description, the same
-        with `_true`, and `objects`, how many it names. Of an answer: `logprob_change` (nats) and
-        `kept` (1 where it is still the most probable token). `overlap` is the share of a random cut
-        that falls into the group itself. `control` is one of
+        `route, form, window, layers, control, measure, mean, low, high, images`.
 
-        - `none`: the measurement. Besides routes and forms there are a `clean` and a `blind` row, in
-          which no token but the image's own sees the image; in an encoder, neither does the question.
-        - `random positions`: each target row loses as many edges, to positions outside the group,
-          or, where too few lie outside (image tokens are most of a prompt), anywhere before it;
-          no rows where that is impossible. In cross-attention they are other keys of it.
+        Measures of a description: `precision`, `recall` and `f1` of its objects against those of the model's own
+        description without a cut; the same with `_true` against `truths`; `objects`, how many it names. Measures of an
+        answer: `logprob_change` in nats, and `kept`, 1 where it is still the most probable token. `overlap` is the
+        share of a random cut that falls into the group itself.
+
+        Rows with `form` `clean` (no cut) and `blind` (no token other than the image's own attends to the image; in an
+        encoder, neither does the question) are baselines. `control` is `none` for a measurement, or
+
+        - `random positions`: every target token loses as many edges, but to positions outside the source group; where
+          too few lie outside (image tokens are most of a prompt), to any before it. In cross-attention these are other
+          keys of the cross-attention. There is no row where no such cut exists.
         - `random layers`: the route is cut in as many layers, drawn at random for every image.
-        - `query of another image`: with `image->generated` cut in all layers, the query tokens'
-          residual stream (in an encoder-decoder, the encoder's) is that of another picture: what is
-          left is what the query does not carry.
+        - `query of another image`: with `image->generated` cut in all layers, the residual stream of the query tokens
+          (of the encoder, in an encoder-decoder) comes from a run on another picture. What remains of the description
+          is what the query tokens did not carry.
 
     Raises:
         SpecError: a route or form that does not exist, lists of different length, no prompts.
@@ -107,39 +109,39 @@ def knockout_windows(
     settings = {"answers": answers, "truths": truths, "objects": objects, "routes": routes, "windows": windows}
     settings |= {"forms": forms, "max_new_tokens": max_new_tokens, "seed": seed}
     tokens = [answer_token(model, answer) for answer in answers or ()]
-    plan = cases_of(model, prompts, routes, windows=windows, forms=forms, seed=seed)
-    every = [plan(image) for image in range(len(prompts))]
+    image_cases = cases_of(model, prompts, routes, windows=windows, forms=forms, seed=seed)
+    cases = [image_cases(image) for image in range(len(prompts))]
 
     def score(chunk: range) -> Iterable[dict[str, Any]]:
-        asked = [
-            partial(_score_answer, model, prompts[image], every[image], tokens[image], image, remote) for image in chunk
+        scores = [
+            partial(_score_answer, model, prompts[image], cases[image], tokens[image], image, remote) for image in chunk
         ]
-        return chain.from_iterable(together(asked, remote))
+        return chain.from_iterable(together(scores, remote))
 
     def describe(chunk: range) -> Iterator[dict[str, Any]]:
-        wanted = [(prompts[image], case.intervention) for image in chunk for case in every[image]]
-        told = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote)
+        wanted = [(prompts[image], case.intervention) for image in chunk for case in cases[image]]
+        generated = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote)
         for image in chunk:
-            texts = [next(told).text for _ in every[image]]
-            yield from score_texts(every[image], texts, None if truths is None else truths[image], objects, image)
+            texts = [next(generated).text for _ in cases[image]]
+            yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)
 
-    frame = measured("knockout_windows", model, prompts, settings, describe if answers is None else score, work, remote)
+    measure = describe if answers is None else score
+    frame = measured("knockout_windows", model, prompts, settings, measure, work, remote)
     return frame if per_image else summary(frame)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over images with bootstrap intervals, from the rows of every image."""
-    measures = [name for name in (*OWN, *TRUE, "objects", "logprob_change", "kept", "overlap") if name in frame]
-    tidy = summarise(frame, BY, measures)
+    measures = (*AGREEMENT, *TRUE_AGREEMENT, "objects", "logprob_change", "kept", "overlap")
+    tidy = summarise(frame, BY, [name for name in measures if name in frame])
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 
 def _check(
-    prompts: Sequence[Prompt], routes: Sequence[str], forms: Sequence[str], **lists: Sequence[Any] | None
+    prompts: Sequence[Prompt], routes: Sequence[str], forms: Sequence[Form], **lists: Sequence[Any] | None
 ) -> None:
     for route in routes:
-        if len(route.split("->")) != 2:
-            raise SpecError(f'no route {route!r}; a route is "source->target" in group names, such as "image->query"')
+        Route.parse(route)
     for form in forms:
         if form not in FORMS:
             raise SpecError(f"no form {form!r}; there are {', '.join(FORMS)}")
@@ -147,44 +149,41 @@ def _check(
 
 
 def _score_answer(
-    model: Any, prompt: Prompt, cases: Sequence[Case], answer: int, image: int, remote: Remote
+    model: Model, prompt: Prompt, cases: Sequence[Case], answer: int, image: int, remote: Remote
 ) -> list[dict[str, Any]]:
-    """Rows of one question; routes into the answer's later tokens cannot change its first."""
-    acting = [
-        case for case in cases if case.intervention is not None and not case.labels["route"].endswith("generated")
-    ]
-    found = sweep(
-        model,
-        prompt,
-        [case.intervention for case in acting if case.intervention is not None],
-        answer=answer,
-        remote=remote,
-    )
+    """Rows of one question. Routes to generated tokens are left out: they cannot change the answer's first token."""
+    cuts = {
+        number: case.intervention
+        for number, case in enumerate(cases)
+        if case.intervention is not None and not case.labels["route"].endswith("generated")
+    }
+    scores = sweep(model, prompt, list(cuts.values()), answer=answer, remote=remote)
     return [
         {
             "image": image,
-            **case.labels,
-            "logprob_change": float(row.logprob - row.clean_logprob),
-            "kept": float(row.rank == 0),
-            "overlap": case.overlap,
+            **cases[number].labels,
+            "logprob_change": float(score.logprob - score.clean_logprob),
+            "kept": float(score.rank == 0),
+            "overlap": cases[number].overlap,
         }
-        for case, row in zip(acting, found.itertuples(), strict=True)
+        for number, score in zip(cuts, scores.itertuples(), strict=True)
     ]
 
 
 def score_texts(
     cases: Sequence[Case], texts: Sequence[str], truth: Sequence[Thing] | None, objects: Objects, image: int
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one description; the first is the model's own, un-cut one."""
-    own = objects(texts[0])
-    names = [thing.name for thing in truth or ()]
+    """Rows of one picture's descriptions, one for each condition; the first is the model's own, without a cut."""
+    own_objects = objects(texts[0])
+    true_objects = [thing.name for thing in truth or ()]
     for case, text in zip(cases, texts, strict=True):
-        said = objects(text)
-        true = agreement(said, names)
-        row = {
+        named = objects(text)
+        yield {
             "image": image,
             **case.labels,
-            **agreement(said, own),
-            **{f"{key}_true": value for key, value in true.items()},
+            **agreement(named, own_objects),
+            **{f"{measure}_true": value for measure, value in agreement(named, true_objects).items()},
+            "objects": float(len(named)),
+            "overlap": case.overlap,
+            "text": text,
         }
-        yield {**row, "objects": float(len(said)), "overlap": case.overlap, "text": text}

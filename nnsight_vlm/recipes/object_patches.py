@@ -1,18 +1,18 @@
-"""Which patches an answer hangs on: hide them one neighbourhood at a time.
+"""Which patches an answer needs: hide them one neighbourhood at a time.
 
-The patch-level form of the attention knockout (Geva et al. 2023, arXiv 2304.14767); like every
-knockout it shows where the answer *could not* do without a patch, not where it looks.
+The attention knockout of Geva et al. 2023 (arXiv 2304.14767), patch by patch. Like every knockout it shows where the
+model cannot do without a patch, not where it looks.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import SpecError
+from ..families import Model
 from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import Where
@@ -20,12 +20,12 @@ from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.knockouts import Knockout
 from ..sweeping.table import sweep
-from .controls import patch_source
+from .image_patches import patch_source
 
 
 @can_run_in_background
 def patch_knockout(
-    model: Any,
+    model: Model,
     prompt: Prompt,
     *,
     answer: str | int,
@@ -37,44 +37,44 @@ def patch_knockout(
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
 ) -> pd.DataFrame:
-    """Change of the answer's log-probability when `target` cannot see a patch and its neighbours.
+    """Change of the answer's log-probability when `target` cannot attend to a patch and its neighbours.
 
-    Where image tokens are latents without a place (BLIP-2), what is hidden are the patches that a
-    Q-Former or resampler reads, from its queries: then nothing behind it sees them, whatever token.
+    Where image tokens are latents without a place in the picture (BLIP-2), the patches are hidden from the queries of
+    the Q-Former or resampler that reads them, and so from every token after it.
 
     Args:
-        model, remote: see `nv.run`.
+        model: an nnsight model from `load`.
         prompt: a prompt of one row.
         answer: one token, as text or id.
-        target, layers: see `nv.Knockout`; tokens and layers of the stage that reads the patches. Default
-            `last`, or all queries of a Q-Former, in all layers that read.
+        target, layers: see `nv.Knockout`; tokens and layers of the stage that reads the patches. Default the prompt's
+            `last` token, or all queries of a Q-Former, in all layers that read patches.
         size: side of the square of patches that is hidden around each patch, odd.
         image: which picture of the prompt.
+        remote, blocking, path: see `nv.run`.
 
     Returns:
-        One row per patch, without tokens that saw no place: `token` (its position), `tile, row, column,
-        x0, y0, x1, y1` (its pixels), `hidden` (how many patches were hidden, all of its tile) and
-        `logprob_change`.
+        One row for each patch: `token` (its position), `tile, row, column` (its place in the grid), `x0, y0, x1, y1`
+        (its pixels), `hidden` (how many patches were hidden, all of its tile) and `logprob_change` in nats. Image
+        tokens without a place (line breaks between patches) have no row.
 
     Raises:
-        SpecError: an even or negative size, image tokens whose patches cannot be known, and whatever
-            `nv.sweep` raises.
+        SpecError: an even or negative size, image tokens whose patches are not known, and whatever `nv.sweep` raises.
     """
     if size < 1 or size % 2 == 0:
         raise SpecError(f"size={size} is no odd number of patches; write size=1 or size=3")
     stage, grid = patch_source(prompt, image)
-    readers = ("last" if stage == "decoder" else "query") if target is None else target
-    tiles, cells, places = np.asarray(grid.tiles), np.asarray(grid.cells), np.asarray(grid.positions)
-    around = [
-        tuple(places[(tiles == tile) & (np.abs(cells - cell).max(1) <= size // 2)].tolist())
+    if target is None:
+        target = "last" if stage == "decoder" else "query"
+    tiles, cells, positions = np.asarray(grid.tiles), np.asarray(grid.cells), np.asarray(grid.positions)
+    neighbourhoods = [
+        tuple(positions[(tiles == tile) & (np.abs(cells - cell).max(1) <= size // 2)].tolist())
         for tile, cell in zip(tiles, cells, strict=True)
     ]
-    cuts = [Knockout(hidden, readers, layers=layers, stage=stage) for hidden in around]
-    found = sweep(model, prompt, cuts, answer=answer, remote=remote)
-    frame = pd.DataFrame(grid.boxes, columns=["x0", "y0", "x1", "y1"])
-    labels = {"token": places, "tile": tiles, "row": cells[:, 0], "column": cells[:, 1]}
-    for at, (name, values) in enumerate(labels.items()):
-        frame.insert(at, name, values)
-    return frame.assign(
-        hidden=[len(hidden) for hidden in around], logprob_change=found["logprob"] - found["clean_logprob"]
+    cuts = [Knockout(hidden, target, layers=layers, stage=stage) for hidden in neighbourhoods]
+    scores = sweep(model, prompt, cuts, answer=answer, remote=remote)
+    columns = {"token": positions, "tile": tiles, "row": cells[:, 0], "column": cells[:, 1]}
+    columns |= dict(zip(("x0", "y0", "x1", "y1"), grid.boxes.T, strict=True))
+    return pd.DataFrame(columns).assign(
+        hidden=[len(hidden) for hidden in neighbourhoods],
+        logprob_change=scores["logprob"] - scores["clean_logprob"],
     )

@@ -1,14 +1,15 @@
-"""Interchange patching between two pictures: where the difference between them *does* act.
+"""Interchange patching between two pictures: which hidden states carry the difference between them.
 
-Restoration as in NOTICE (Golovanevsky et al. 2024, arXiv 2406.16320): the residual stream of one token
-group in one layer is taken from a run on another picture; how much of that picture's answer comes with
-it? Unlike a knockout this leaves every route open, so it says what the model does and not what it could do.
+Interchange interventions after Geiger et al. 2021 (arXiv 2106.02997), restoration as in NOTICE (Golovanevsky et al.
+2024, arXiv 2406.16320): the residual stream of one token group in one layer is taken from a run on another picture.
+How much of that picture's answer comes with it? A knockout shows what the model can do without a route; a patch leaves
+every route open and shows what the model does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,7 @@ import pandas as pd
 from ..errors import SpecError
 from ..execution.checking import require_model
 from ..execution.forward import run
-from ..families import view_of
+from ..families import Model, view_of
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
@@ -27,20 +28,22 @@ from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
 from ..sweeping.table import answer_token, sweep
-from .controls import image_inputs, owning_stage, rng_of, same_axis_positions, with_picture_of
+from .controls import image_inputs, random_positions, rng_of, with_picture_of
 from .journal import measured
-from .work import NONE, PLAIN, Work
+from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, Control
+from .token_sets import owning_stage, same_axis_positions
+from .work import PLAIN, Work
 
 GROUPS = ("image", "query", "last")
 BY = ["group", "layer", "control"]
 
 
 class Pair(NamedTuple):
-    """The same question about two pictures with different answers.
+    """One question about two pictures with different answers.
 
     Attributes:
         prompt: the run that is patched.
-        other: the run that lends its hidden states.
+        other: the run whose hidden states are written into it.
         answer: the right answer to `prompt`, one token.
         other_answer: the right answer to `other`, one token.
     """
@@ -53,7 +56,7 @@ class Pair(NamedTuple):
 
 @can_run_in_background
 def query_patching(
-    model: Any,
+    model: Model,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
     *,
     groups: Sequence[str] | None = None,
@@ -69,43 +72,47 @@ def query_patching(
 
     Args:
         model: an nnsight model from `load`.
-        pairs: `(prompt, other prompt, answer, other answer)`; the two prompts have the same words.
-        groups: token groups to patch, each alone; `query` leaves out the last token where `last` is
-            a group of its own. Default `image`, `query` and `last`. A group outside the decoder's sequence
-            is patched in the encoder; where it has no hidden states at all (Mllama's image), it is no default.
-        layers: which layers' outputs, of the encoder for groups that lie there; default all.
+        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text.
+        groups: token groups to patch, each alone; `query` leaves out the prompt's last token where `last` is a group
+            of its own. Groups outside the decoder's sequence are patched in the encoder. Default `image`, `query` and
+            `last`, without those that have no hidden states at all (the image of Mllama).
+        layers: the layers whose output is patched, of the encoder for groups that lie there; default all.
         seed: of the random controls.
         per_image: return the rows of every pair instead of means with intervals.
+        remote, blocking, path: see `nv.run`.
         work: journal, progress bar and size of chunks.
 
     Returns:
-        `group, layer, control, measure, mean, low, high, images`. Measures: `restoration`,
-        `(P(y|patched) - P(y|prompt)) / (P(y|other) - P(y|prompt))` for y the other picture's answer,
-        0 for no effect and 1 for all of it; `flipped`, 1 where y becomes the most probable token.
-        Pairs of which the model does not know both answers are left out (NaN; see `images`).
-        Controls: `another image`, the same tokens from a third picture whose answers differ;
-        `random positions`, as many tokens outside the group from the other picture's run; no
-        rows where too few tokens lie outside it.
+        `group, layer, control, measure, mean, low, high, images`.
+
+        Measures, with y the other picture's answer: `restoration`,
+        `(P(y|patched) - P(y|prompt)) / (P(y|other) - P(y|prompt))`, which is 0 for no effect and 1 where the patch
+        makes y as probable as in the other run; `flipped`, 1 where y becomes the most probable token. Pairs of which
+        the model does not answer both questions right are left out (NaN; see `images`).
+
+        Controls: `another image`, the same tokens from a third picture whose answers are different; `random
+        positions`, as many tokens outside the group, from the other picture's run. There is no such row where too few
+        tokens lie outside the group.
 
     Raises:
-        SpecError: prompts whose tokens differ, equal answers, no pairs, a group without hidden states.
+        SpecError: prompts whose text differs, equal answers, no pairs, a group without hidden states.
     """
-    known = [Pair(*pair) for pair in pairs]
-    for number, pair in enumerate(known):
+    all_pairs = [Pair(*pair) for pair in pairs]
+    for number, pair in enumerate(all_pairs):
         _check(number, pair)
         require_model(model, pair.other)
-    chosen = default_groups([pair.prompt for pair in known]) if groups is None else groups
-    for pair in known:
+    chosen = default_groups([pair.prompt for pair in all_pairs]) if groups is None else groups
+    for pair in all_pairs:
         for group in chosen:
             owning_stage(pair.prompt, group)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
-        asked = [partial(_rows, model, known, image, chosen, layers, seed, remote) for image in chunk]
-        return chain.from_iterable(together(asked, remote))
+        computations = [partial(_rows, model, all_pairs, image, chosen, layers, seed, remote) for image in chunk]
+        return chain.from_iterable(together(computations, remote))
 
-    prompts = [pair.prompt for pair in known]
-    answers = [(pair.answer, pair.other_answer) for pair in known]
-    others = [image_inputs(pair.other) for pair in known]
+    prompts = [pair.prompt for pair in all_pairs]
+    answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
+    others = [image_inputs(pair.other) for pair in all_pairs]
     settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": others}
     frame = measured("query_patching", model, prompts, settings, measure, work, remote)
     return frame if per_image else summary(frame)
@@ -130,8 +137,8 @@ def default_groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
 
 
 def _check(number: int, pair: Pair) -> None:
-    here, there = pair.prompt.rows[0], pair.other.rows[0]
-    if (here.tokens, here.outside_tokens) != (there.tokens, there.outside_tokens):
+    tokens, other_tokens = pair.prompt.rows[0], pair.other.rows[0]
+    if (tokens.tokens, tokens.outside_tokens) != (other_tokens.tokens, other_tokens.outside_tokens):
         raise SpecError(
             f"pair {number}: the two prompts differ in their words; a pair is one question about two pictures"
         )
@@ -139,8 +146,42 @@ def _check(number: int, pair: Pair) -> None:
         raise SpecError(f"pair {number}: both answers are {pair.answer!r}; nothing could be restored")
 
 
+# one pair -----------------------------------------------------------------------------------------
+
+
+class StateSource(NamedTuple):
+    """Hidden states to write.
+
+    Attributes:
+        group: the token group that is patched, or that a control stands for.
+        control: `none` for the group itself.
+        positions: the positions that are written.
+        donor: the prompt whose run gives the states.
+    """
+
+    group: str
+    control: Control
+    positions: tuple[int, ...]
+    donor: Prompt
+
+
+class _LabelledPatch(NamedTuple):
+    """A patch, and what the table says of it."""
+
+    labels: Mapping[str, Any]
+    patch: Patch
+
+
+class _PatchedScore(NamedTuple):
+    """The other picture's answer in a patched run: its log-probability, and its rank (0 is the most probable)."""
+
+    labels: Mapping[str, Any]
+    logprob: float
+    rank: float
+
+
 def _rows(
-    model: Any,
+    model: Model,
     pairs: Sequence[Pair],
     image: int,
     groups: Sequence[str],
@@ -148,84 +189,84 @@ def _rows(
     seed: int,
     remote: Remote,
 ) -> list[dict[str, Any]]:
+    """Rows of one pair, from its two clean runs and one sweep for each batch of patches."""
     pair = pairs[image]
-    right, wanted = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
-    cases = _cases(model, pairs, image, groups, layers, seed)
-    asked: list[Callable[[], Any]] = [partial(run, model, each, remote=remote) for each in (pair.prompt, pair.other)]
-    asked += [partial(_patched, model, pair.prompt, some, wanted, remote) for some in cases]
-    *clean, late, early = together(asked, remote)
-    here, there = (found.logits.double() for found in clean)
-    low, high = (float(logits.softmax(-1)[wanted]) for logits in (here, there))
-    knows = int(here.argmax()) == right and int(there.argmax()) == wanted
+    answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
+    computations: list[Callable[[], Any]] = [
+        partial(run, model, prompt, remote=remote) for prompt in (pair.prompt, pair.other)
+    ]
+    for batch in _patches(model, pairs, image, groups, layers, seed):
+        computations.append(partial(_scores, model, pair.prompt, batch, other_answer, remote))
+    own_run, other_run, *by_batch = together(computations, remote)
+    logits, other_logits = own_run.logits.double(), other_run.logits.double()
+    before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
+    knows_both = int(logits.argmax()) == answer and int(other_logits.argmax()) == other_answer
     return [
         {
             "image": image,
-            **labels,
-            "restoration": (math.exp(logprob) - low) / (high - low) if knows else math.nan,
-            "flipped": float(rank == 0) if knows else math.nan,
+            **score.labels,
+            "restoration": (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan,
+            "flipped": float(score.rank == 0) if knows_both else math.nan,
         }
-        for labels, logprob, rank in (*late, *early)
+        for score in chain.from_iterable(by_batch)
     ]
 
 
-def _patched(
-    model: Any, prompt: Prompt, cases: Sequence[tuple[dict[str, Any], Patch]], wanted: int, remote: Remote
-) -> list[tuple[dict[str, Any], float, float]]:
-    """Labels, log-probability and rank of every patch."""
-    if not cases:
+def _scores(
+    model: Model, prompt: Prompt, batch: Sequence[_LabelledPatch], answer: int, remote: Remote
+) -> list[_PatchedScore]:
+    if not batch:
         return []
-    frame = sweep(model, prompt, [patch for _, patch in cases], answer=wanted, remote=remote)
-    return [(labels, row.logprob, row.rank) for (labels, _), row in zip(cases, frame.itertuples(), strict=True)]
+    frame = sweep(model, prompt, [patch for _, patch in batch], answer=answer, remote=remote)
+    scores = zip(batch, frame.itertuples(), strict=True)
+    return [_PatchedScore(labelled.labels, score.logprob, score.rank) for labelled, score in scores]
 
 
-def _cases(
-    model: Any, pairs: Sequence[Pair], image: int, groups: Sequence[str], layers: Sequence[int] | None, seed: int
-) -> Iterator[list[tuple[dict[str, Any], Patch]]]:
-    """Labels and patches: those of text, which share one packed forward, and those that change earlier tokens."""
+def _patches(
+    model: Model, pairs: Sequence[Pair], image: int, groups: Sequence[str], layers: Sequence[int] | None, seed: int
+) -> Iterator[list[_LabelledPatch]]:
+    """Two batches: patches of text tokens, which can share one packed forward, and patches of earlier tokens."""
     prompt = pairs[image].prompt
     first_text = prompt["query"][0]
     sources = list(sources_of(pairs, image, groups, seed))
     for early in (False, True):
-        some = [found for found in sources if (min(found[2]) < first_text) == early]
-        yield [
-            ({"group": g, "layer": layer, "control": c}, Patch(places, source=source, layers=layer, stage=stage))
-            for g, c, where, source in some
-            for stage, places in [owning_stage(prompt, where)]
-            for layer in (range(view_of(model).stage(stage).layer_count) if layers is None else layers)
-        ]
+        batch = []
+        for source in sources:
+            if (min(source.positions) < first_text) != early:
+                continue
+            stage, positions = owning_stage(prompt, source.positions)
+            for layer in range(view_of(model).stage(stage).layer_count) if layers is None else layers:
+                labels = {"group": source.group, "layer": layer, "control": source.control}
+                patch = Patch(positions, source=source.donor, layers=layer, stage=stage)
+                batch.append(_LabelledPatch(labels, patch))
+        yield batch
 
 
-def sources_of(
-    pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: int
-) -> Iterator[tuple[str, str, tuple[int, ...], Prompt]]:
-    """`(group, control, positions, run that lends them)`."""
-    pair, third = pairs[image], _third(pairs, image)
-    rng = rng_of(seed, image)
+def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: int) -> Iterator[StateSource]:
+    """The hidden states that are written into one pair's prompt: for each group its own, then those of its controls."""
+    pair, third = pairs[image], _third_picture(pairs, image)
+    rng, last = rng_of(seed, image), pair.prompt["last"]
     for group in groups:
-        where = pair.prompt[group]
-        where = tuple(
-            place for place in where if group != "query" or "last" not in groups or place not in pair.prompt["last"]
-        )
-        if not where:
+        positions = pair.prompt[group]
+        if group == "query" and "last" in groups:
+            positions = tuple(position for position in positions if position not in last)
+        if not positions:
             continue
-        yield group, NONE, where, pair.other
+        yield StateSource(group, NONE, positions, pair.other)
         if third is not None:
-            yield group, "another image", where, third
-        rest = [
-            place
-            for place in same_axis_positions(pair.prompt, where)[1:]
-            if place not in {*where, *pair.prompt["last"]}
-        ]
-        if len(rest) >= len(where):
-            drawn = rng.choice(rest, len(where), replace=False)
-            yield group, "random positions", tuple(sorted(map(int, drawn))), pair.other
+            yield StateSource(group, ANOTHER_IMAGE, positions, third)
+        others = same_axis_positions(pair.prompt, positions)[1:]
+        candidates = [position for position in others if position not in {*positions, *last}]
+        if len(candidates) >= len(positions):
+            drawn = random_positions(candidates, len(positions), rng)
+            yield StateSource(group, RANDOM_POSITIONS, drawn, pair.other)
 
 
-def _third(pairs: Sequence[Pair], image: int) -> Prompt | None:
-    """The same words about the picture of the next pair whose answers are all different."""
+def _third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:
+    """The pair's text about the picture of the next pair that shares no answer with it."""
     pair = pairs[image]
     for step in range(1, len(pairs)):
-        lender = pairs[(image + step) % len(pairs)]
-        if not {lender.answer, lender.other_answer} & {pair.answer, pair.other_answer}:
-            return with_picture_of(pair.prompt, lender.prompt)
+        candidate = pairs[(image + step) % len(pairs)]
+        if not {candidate.answer, candidate.other_answer} & {pair.answer, pair.other_answer}:
+            return with_picture_of(pair.prompt, candidate.prompt)
     return None

@@ -1,60 +1,101 @@
-"""The conditions of a knockout study: every route cut in every window, and what it is compared with."""
+"""The conditions of a knockout study: every route cut in every window of layers, the baselines, and the controls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
+from ..errors import SpecError
+from ..families import Model
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import Where
 from ..specs.knockouts import Knockout
 from ..specs.states import Patch
-from .controls import (
-    another,
-    blinded,
-    equal_windows,
-    layers_of,
-    lies_outside,
-    matched_positions,
-    middle_half,
-    outside,
-    owning_stage,
-    readers_of,
-    rng_of,
-    spell_layers,
-    with_picture_of,
+from .controls import blind_cut, matched_positions, other_image, rng_of, with_picture_of
+from .labels import (
+    FORMS,
+    MIDDLE_HALF,
+    NONE,
+    OUTER_HALF,
+    QUERY_OF_ANOTHER_IMAGE,
+    RANDOM_LAYERS,
+    RANDOM_POSITIONS,
+    Control,
+    Form,
 )
-from .work import NONE, Case
+from .layer_sets import equal_windows, layers_reading, middle_half, other_layers, spell_layers
+from .token_sets import lies_outside, owning_stage, route_target
+from .work import Case
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->last", "image->text")
-FORMS = ("block", "allow")
-BLIND = {"route": "image->text", "form": "blind", "window": "all", "control": NONE}
+"""The routes that are cut unless others are asked for; information flows from the source to the target.
+
+- `image->generated`: generated tokens read the image directly.
+- `image->query`: the text after the image, which is where the question stands, reads the image.
+- `query->generated`: generated tokens read the question.
+- `image->last`: the prompt's last token, which predicts the first word, reads the image.
+- `image->text`: the joint route: any token that is not an image token reads the image.
+"""
+JOINT_ROUTE = "image->text"
+BLIND = {"route": JOINT_ROUTE, "form": "blind", "window": "all", "control": NONE}
 CLEAN_ROW = {"route": "", "form": "clean", "window": "", "control": NONE, "layers": ""}
-ANOTHER_QUERY = "query of another image"
+
+
+class Route(NamedTuple):
+    """A way for information to take: the target's tokens attend to the source's. Both are group names.
+
+    >>> Route.parse("image->query")
+    Route(source='image', target='query')
+    """
+
+    source: str
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> Route:
+        """A route from `"source->target"`.
+
+        Raises:
+            SpecError: the text is not of that form.
+        """
+        groups = text.split("->")
+        if len(groups) != 2:
+            raise SpecError(f'no route {text!r}; a route is "source->target" in group names, such as "image->query"')
+        return cls(*groups)
 
 
 def default_routes(prompts: Sequence[Prompt], among: Sequence[str] = ROUTES) -> tuple[str, ...]:
-    """The routes that can be cut: those whose target lies in the decoder's sequence."""
-    return tuple(route for route in among if not any(lies_outside(prompt, route.split("->")[1]) for prompt in prompts))
+    """The routes that can be cut in all prompts: those whose target lies in the decoder's sequence."""
+    return tuple(
+        route for route in among if not any(lies_outside(prompt, Route.parse(route).target) for prompt in prompts)
+    )
 
 
 def cases_of(
-    model: Any,
+    model: Model,
     prompts: Sequence[Prompt],
     routes: Sequence[str] = ROUTES,
     *,
     windows: int = 4,
-    forms: Sequence[str] = FORMS,
+    forms: Sequence[Form] = FORMS,
     seed: int = 0,
 ) -> Callable[[int], list[Case]]:
-    """What `knockout_windows` does to an image: a function from its number to its conditions."""
-    return _Plan(model, prompts, routes, windows, forms, seed).cases
+    """The conditions of `knockout_windows`: a function from an image's number to its conditions."""
+    study = _Study(model=model, prompts=prompts, routes=routes, windows=windows, forms=forms, seed=seed)
+    return study.cases
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Route:
-    """A route of one prompt: `source` and `target` as a knockout takes them, and the layers that have it."""
+class _RouteInPrompt:
+    """A route in one prompt.
+
+    Attributes:
+        name: `"source->target"`.
+        source, target: as `Knockout` takes them.
+        layers: the layers that have the route.
+        windows: the windows into which these layers are divided.
+    """
 
     name: str
     source: str
@@ -63,99 +104,102 @@ class _Route:
     windows: tuple[tuple[int, ...], ...]
 
 
-class _Plan:
-    """Every condition of every image."""
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """What the conditions of all images have in common; see `knockout_windows`."""
 
-    def __init__(
-        self,
-        model: Any,
-        prompts: Sequence[Prompt],
-        routes: Sequence[str],
-        windows: int,
-        forms: Sequence[str],
-        seed: int,
-    ) -> None:
-        self.model, self.prompts, self.routes, self.forms, self.seed = model, prompts, routes, forms, seed
-        self.windows = windows
+    model: Model
+    prompts: Sequence[Prompt]
+    routes: Sequence[str]
+    windows: int
+    forms: Sequence[Form]
+    seed: int
 
     def cases(self, image: int) -> list[Case]:
-        """Clean first, then blind, then every route with its controls."""
+        """The clean run first, then the blind one, then every route with its controls."""
         prompt = self.prompts[image]
-        everywhere = spell_layers(layers_of(self.model, prompt, "image"))
-        found = [Case(labels=CLEAN_ROW, intervention=None)]
-        found.append(Case(labels={**BLIND, "layers": everywhere}, intervention=blinded(prompt)))
+        image_layers = spell_layers(layers_reading(self.model, prompt, "image"))
+        cases = [
+            Case(labels=CLEAN_ROW, intervention=None),
+            Case(labels={**BLIND, "layers": image_layers}, intervention=blind_cut(prompt)),
+        ]
         for name in self.routes:
-            source, target = name.split("->")
-            layers = layers_of(self.model, prompt, source)
-            route = _Route(
-                name=name,
-                source=source,
-                target=readers_of(prompt, target),
-                layers=layers,
-                windows=equal_windows(layers, self.windows),
-            )
-            found += self._route(image, route)
-        return found
+            cases += self._of_route(image, self._route_in(prompt, name))
+        return cases
 
-    def _route(self, image: int, route: _Route) -> Iterator[Case]:
-        if route.name != "image->text":
+    def _route_in(self, prompt: Prompt, name: str) -> _RouteInPrompt:
+        source, target = Route.parse(name)
+        layers = layers_reading(self.model, prompt, source)
+        windows = equal_windows(layers, self.windows)
+        return _RouteInPrompt(
+            name=name, source=source, target=route_target(prompt, target), layers=layers, windows=windows
+        )
+
+    def _of_route(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
+        if route.name != JOINT_ROUTE:  # cut in all layers, the joint route is the blind run
             yield self._cut(route, "block", "all", route.layers)
         for layers in route.windows:
             for form in self.forms:
                 yield self._cut(route, form, spell_layers(layers), layers)
         if route.windows:
             yield from self._random_layers(image, route)
-        if route.name == "image->text" and route.windows:
+        if route.name == JOINT_ROUTE and route.windows:
             yield from self._halves(image, route)
         yield from self._random_positions(image, route)
         if route.name == "image->generated":
-            yield from self._another_query(image, route)
+            yield from self._query_of_another_image(image, route)
 
-    def _cut(self, route: _Route, form: str, window: str, layers: Sequence[int], control: str = NONE) -> Case:
-        closed = tuple(layers) if form == "block" else outside(route.layers, layers)
-        shown = "" if control == "random layers" else spell_layers(layers)
+    def _cut(
+        self, route: _RouteInPrompt, form: Form, window: str, layers: Sequence[int], control: Control = NONE
+    ) -> Case:
+        closed = tuple(layers) if form == "block" else other_layers(route.layers, layers)
+        shown = "" if control == RANDOM_LAYERS else spell_layers(layers)
         labels = {"route": route.name, "form": form, "window": window, "layers": shown, "control": control}
         cut = Knockout(route.source, route.target, layers=closed) if closed else None
         return Case(labels=labels, intervention=cut)
 
-    def _drawn(self, image: int, route: _Route, size: int, salt: int) -> tuple[int, ...]:
-        drawn = rng_of(self.seed + salt, image).choice(len(route.layers), size, replace=False)
-        return tuple(route.layers[place] for place in sorted(map(int, drawn)))
+    def _draw_layers(self, image: int, route: _RouteInPrompt, count: int, salt: int) -> tuple[int, ...]:
+        """Random layers of a route; draws with different salt are independent."""
+        drawn = rng_of(self.seed + salt, image).choice(len(route.layers), count, replace=False)
+        return tuple(route.layers[index] for index in sorted(map(int, drawn)))
 
-    def _random_layers(self, image: int, route: _Route) -> Iterator[Case]:
-        size = len(route.windows[0])
-        if size == len(route.layers):  # a draw of all layers is no control
+    def _random_layers(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
+        count = len(route.windows[0])
+        if count == len(route.layers):  # all layers drawn are no control
             return
         for form in self.forms:
-            yield self._cut(route, form, f"any {size}", self._drawn(image, route, size, 0), "random layers")
+            yield self._cut(route, form, f"any {count}", self._draw_layers(image, route, count, 0), RANDOM_LAYERS)
 
-    def _halves(self, image: int, route: _Route) -> Iterator[Case]:
+    def _halves(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
         middle = middle_half(route.layers)
-        drawn = self._drawn(image, route, len(middle), 1)
-        yield self._cut(route, "block", "middle half", middle)
-        yield self._cut(route, "block", "outer half", outside(route.layers, middle))
-        yield self._cut(route, "block", "middle half", drawn, "random layers")
-        yield self._cut(route, "block", "outer half", outside(route.layers, drawn), "random layers")
+        drawn = self._draw_layers(image, route, len(middle), 1)
+        yield self._cut(route, "block", MIDDLE_HALF, middle)
+        yield self._cut(route, "block", OUTER_HALF, other_layers(route.layers, middle))
+        yield self._cut(route, "block", MIDDLE_HALF, drawn, RANDOM_LAYERS)
+        yield self._cut(route, "block", OUTER_HALF, other_layers(route.layers, drawn), RANDOM_LAYERS)
 
-    def _random_positions(self, image: int, route: _Route) -> Iterator[Case]:
+    def _random_positions(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
+        """Every target position loses as many edges as in the cut of the route, but to random positions."""
         prompt = self.prompts[image]
-        source, readers = prompt[route.source], prompt[route.target]
-        rows = [place for place in readers if prompt.rows[0].last_seen(place) >= min(source, default=0)]
-        chosen = matched_positions(prompt, source, rows, rng_of(self.seed + 2, image))
+        source, tokens = prompt[route.source], prompt.rows[0]
+        readers = [place for place in prompt[route.target] if tokens.last_seen(place) >= min(source, default=0)]
+        chosen = matched_positions(prompt, source, readers, rng_of(self.seed + 2, image))
         if chosen is None:
             return
+        target: Where = (*readers, "generated") if tokens.ranges(route.target).is_open else tuple(readers)
         labels = {"route": route.name, "form": "block", "window": "all", "layers": spell_layers(route.layers)}
-        shared = len(set(chosen) & set(source)) / len(chosen)
-        grows = any(stop is None for _, stop in prompt.rows[0].ranges(route.target))
-        target: Where = (*rows, "generated") if grows else tuple(rows)
-        cut = Knockout(chosen, target, layers=route.layers)
-        yield Case(labels={**labels, "control": "random positions"}, intervention=cut, overlap=shared)
+        yield Case(
+            labels={**labels, "control": RANDOM_POSITIONS},
+            intervention=Knockout(chosen, target, layers=route.layers),
+            overlap=len(set(chosen) & set(source)) / len(chosen),
+        )
 
-    def _another_query(self, image: int, route: _Route) -> Iterator[Case]:
-        lender, prompt = another(image, len(self.prompts), self.seed), self.prompts[image]
-        source = None if lender is None else with_picture_of(prompt, self.prompts[lender])
-        if source is None:
+    def _query_of_another_image(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
+        """The direct route is cut, and the query tokens carry another picture."""
+        prompt, other = self.prompts[image], other_image(image, len(self.prompts), self.seed)
+        donor = None if other is None else with_picture_of(prompt, self.prompts[other])
+        if donor is None:
             return
-        swap = Patch("query", source=source, stage=owning_stage(prompt, "query")[0])
-        case = self._cut(route, "block", "all", route.layers, ANOTHER_QUERY)
+        swap = Patch("query", source=donor, stage=owning_stage(prompt, "query").stage)
+        case = self._cut(route, "block", "all", route.layers, QUERY_OF_ANOTHER_IMAGE)
         yield Case(labels=case.labels, intervention=Knockout("image", "generated", layers=route.layers) | swap)

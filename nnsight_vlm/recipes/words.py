@@ -1,8 +1,8 @@
 """From a text to the objects it names, and how well two lists of objects agree.
 
-Recipes work on any model and picture, so what counts as an object is a function `text -> names`
-that the user may give. Three are here: the parser of the synthetic world, a fixed vocabulary, and,
-where nothing is known, every content word.
+Recipes work on any model and any picture, so what counts as an object is a function `text -> names of objects` that
+the user may give. This module has three: the parser of the synthetic world, a fixed vocabulary, and, where nothing is
+known about the pictures, every content word.
 """
 
 from __future__ import annotations
@@ -12,36 +12,35 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import SpecError
-from ..families import view_of
+from ..families import Model, view_of
 from ..shapes.model import checkpoint
 from ..shapes.scoring import parse
 from ..shapes.world import Scene
+from .labels import AGREEMENT
 
 Objects = Callable[[str], Sequence[str]]
-"""What a text names: one string an object, in the order of the text."""
+"""The objects that a text names: one string an object, in the order of the text."""
 
-MEASURES = ("precision", "recall", "f1")
-
-_PLAIN = """
+_FUNCTION_WORDS = """
 a an the this that these those it its is are was were be been being am has have had do does did in on at of to by
 for with from and or but as into over under near next there here which who what while also very some any each both
 their his her he she they them i you we our your my not no yes can could may might will would appears appear seems
 image picture photo shows show features feature scene user assistant
 """
+"""Words that are never objects: function words, and words about the picture as such."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One object that is truly in a picture.
+    """One object that is really in a picture.
 
     Attributes:
-        name: what a text calls it, such as `"red circle"` or `"dog"`.
-        mask: its own pixels, bool `[height, width]`, or None where only the name is known.
+        name: how a text names it, such as `"red circle"` or `"dog"`.
+        mask: the object's pixels, bool `[height, width]`; None where only the name is known.
     """
 
     name: str
@@ -50,7 +49,7 @@ class Thing:
 
 def shape_truth(scene: Scene) -> tuple[Thing, ...]:
     """The objects of a synthetic scene, named by colour and shape."""
-    return tuple(Thing(name=f"{it.color} {it.shape}", mask=it.mask) for it in scene.objects)
+    return tuple(Thing(name=f"{shape.color} {shape.shape}", mask=shape.mask) for shape in scene.objects)
 
 
 def shape_objects(text: str) -> tuple[str, ...]:
@@ -59,23 +58,23 @@ def shape_objects(text: str) -> tuple[str, ...]:
     >>> shape_objects("a small red circle at top-left and a blue ring.")
     ('red circle', 'blue ring')
     """
-    return tuple(f"{it.color} {it.shape}" for it in parse(text))
+    return tuple(f"{shape.color} {shape.shape}" for shape in parse(text))
 
 
 def content_words(text: str) -> tuple[str, ...]:
-    """Every word once, common function words left out: a stand-in for objects in free text.
+    """Every word once, without function words: a stand-in for the objects of a free text.
 
     >>> content_words("A dog is on the sofa, a red sofa.")
     ('dog', 'sofa', 'red')
     """
-    plain = set(_PLAIN.split())
-    found = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", text.lower())
-    return tuple(dict.fromkeys(word for word in found if len(word) > 1 and word not in plain))
+    ignored = set(_FUNCTION_WORDS.split())
+    words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", text.lower())
+    return tuple(dict.fromkeys(word for word in words if len(word) > 1 and word not in ignored))
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names of a fixed list that a text holds, each once, plural in -s included; made by `vocabulary`."""
+    """The names of a fixed list that occur in a text, each once, plurals in -s included; made by `vocabulary`."""
 
     names: tuple[str, ...]
 
@@ -84,7 +83,7 @@ class Vocabulary:
 
 
 def vocabulary(names: Sequence[str]) -> Vocabulary:
-    """Objects are the names of this list and nothing else.
+    """Only the names of this list are objects.
 
     >>> vocabulary(["dog", "cat"])("Two dogs on a sofa.")
     ('dog',)
@@ -92,31 +91,32 @@ def vocabulary(names: Sequence[str]) -> Vocabulary:
     Raises:
         SpecError: no names.
     """
-    known = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
-    if isinstance(names, str) or not known:
+    unique = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
+    if isinstance(names, str) or not unique:
         raise SpecError('a vocabulary is a list of names, such as vocabulary(["dog", "cat"])')
-    return Vocabulary(known)
+    return Vocabulary(unique)
 
 
-def default_objects(model: Any) -> Objects:
+def default_objects(model: Model) -> Objects:
     """The parser of the synthetic world for an embedded model, content words for any other."""
     name = str(getattr(view_of(model).config, "_name_or_path", ""))
     return shape_objects if name and Path(name).parent == checkpoint("shapes").parent else content_words
 
 
-def agreement(said: Sequence[str], true: Sequence[str]) -> dict[str, float]:
-    """Object precision, recall and F1; an object named twice counts twice, once as wrong.
+def agreement(named: Sequence[str], expected: Sequence[str]) -> dict[str, float]:
+    """Precision, recall and F1 of the objects that a text names against those that it should name.
 
-    NaN where there is nothing to find, and precision 0 where nothing was said.
+    An object that is named twice counts twice, once as wrong. All are NaN where no object is expected; precision is 0
+    where none is named.
 
     >>> agreement(["red circle", "blue ring"], ["red circle", "green cross"])["f1"]
     0.5
     """
-    if not true:
-        return dict.fromkeys(MEASURES, float("nan"))
-    hits = (Counter(said) & Counter(true)).total()
+    if not expected:
+        return dict.fromkeys(AGREEMENT, float("nan"))
+    hits = (Counter(named) & Counter(expected)).total()
     return {
-        "precision": hits / max(len(said), 1),
-        "recall": hits / len(true),
-        "f1": 2 * hits / (len(said) + len(true)),
+        "precision": hits / max(len(named), 1),
+        "recall": hits / len(expected),
+        "f1": 2 * hits / (len(named) + len(expected)),
     }

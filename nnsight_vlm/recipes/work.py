@@ -11,9 +11,6 @@ from ..errors import SpecError
 from ..prompts.prompt import Prompt
 from ..specs.interventions import Intervention
 
-NONE = "none"
-"""What the column `control` holds for the measurement itself; any other value there names a control."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Work:

@@ -2,87 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..errors import SpecError
+from ..execution.decoding import Generation
+from ..families import Model
+from ..lowering.layers import Layers
 from ..plots import Overlay, draw_overlays
-from ..recipes.controls import has_sight, layers_of, middle_half, patch_source
-from ..recipes.word_patches import patch_maps
-from ..recipes.words import default_objects
+from ..prompts.prompt import Prompt
+from ..recipes.image_patches import has_patches, patch_maps, patch_source
+from ..recipes.layer_sets import layers_reading, middle_half
+from ..recipes.words import Objects, default_objects
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..sweeping.answers import generations
 from .study import Study
 
 EXAMPLES = 3
+"""How many pictures are shown with maps."""
 WORDS = 4
+"""Most words of one picture that are shown."""
+ANSWER_TOKENS = 64
+"""Length of the descriptions whose words are shown."""
+
+
+class FrameFigure(NamedTuple):
+    """A figure of one recipe's frame."""
+
+    plot: Callable[[pd.DataFrame], Figure]
+    frame: str
+
+
+FRAME_FIGURES = {
+    "routes": FrameFigure(plots.knockout_routes, "knockout_windows"),
+    "windows": FrameFigure(plots.knockout_windows, "knockout_windows"),
+    "answers": FrameFigure(plots.answer_windows, "knockout_answers"),
+    "attention": FrameFigure(plots.attention_share, "attention_share"),
+    "patching": FrameFigure(plots.query_patching, "query_patching"),
+    "grounding": FrameFigure(plots.patch_grounding, "patch_grounding"),
+    "ablation": FrameFigure(plots.prompt_ablation, "prompt_ablation"),
+}
+"""The figures of a report that show a recipe's means, by name."""
 
 
 def draw(
-    model: Any, study: Study, frames: Mapping[str, pd.DataFrame], claims: pd.DataFrame, remote: Remote = False
-) -> dict[str, Any]:
+    model: Model, study: Study, frames: Mapping[str, pd.DataFrame], claims: pd.DataFrame, remote: Remote = False
+) -> dict[str, Figure]:
     """Every figure for which there are measurements, by name."""
-    makers = {
-        "routes": (plots.knockout_routes, "knockout_windows"),
-        "windows": (plots.knockout_windows, "knockout_windows"),
-        "answers": (plots.answer_windows, "knockout_answers"),
-        "attention": (plots.attention_share, "attention_share"),
-        "patching": (plots.query_patching, "query_patching"),
-        "grounding": (plots.patch_grounding, "patch_grounding"),
-        "ablation": (plots.prompt_ablation, "prompt_ablation"),
-    }
-    found = {"claims": plots.claims(claims)}
-    found |= {name: maker(frames[frame]) for name, (maker, frame) in makers.items() if len(frames.get(frame, ()))}
+    figures = {"claims": plots.claims(claims)}
+    for name, (plot, frame) in FRAME_FIGURES.items():
+        if len(frames.get(frame, ())):
+            figures[name] = plot(frames[frame])
     examples = overlays(model, study, remote)
-    return found | ({"overlays": draw_overlays(examples)} if examples else {})
+    return figures | ({"overlays": draw_overlays(examples)} if examples else {})
 
 
-def overlays(model: Any, study: Study, remote: Remote = False) -> list[list[Overlay]]:
+def overlays(model: Model, study: Study, remote: Remote = False) -> list[list[Overlay]]:
     """A few pictures, each with the maps of a few object words of its description."""
-    prompts = [prompt for prompt in study.prompts[:EXAMPLES] if has_sight(prompt)]
-    told = generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=64, remote=remote)
+    prompts = [prompt for prompt in study.prompts[:EXAMPLES] if has_patches(prompt)]
+    answers = generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=ANSWER_TOKENS, remote=remote)
     objects = study.objects or default_objects(model)
     maps = [
         partial(word_maps, model, prompt, answer, objects, remote=remote)
-        for prompt, answer in zip(prompts, told, strict=True)
+        for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    return [row for row in together(maps, remote) if row]
+    return [picture for picture in together(maps, remote) if picture]
 
 
 def word_maps(
-    model: Any,
-    prompt: Any,
-    answer: Any,
-    objects: Any,
+    model: Model,
+    prompt: Prompt,
+    answer: Generation,
+    objects: Objects,
     *,
-    layers: Any = None,
+    layers: Layers | None = None,
     limit: int = WORDS,
     remote: Remote = False,
 ) -> list[Overlay]:
     """Attention maps of the first object words of an answer, at the position that predicts each.
 
-    `layers` default to the middle half of those that read the image; a map is the mean over them and over all
-    heads, see `patch_grounding`.
+    Args:
+        model: an nnsight model from `load`.
+        prompt: the prompt without the answer.
+        answer: what the model answered.
+        objects: finds the object words of the answer.
+        layers: a map is the mean over these layers and over all heads, see `patch_grounding`; default the middle half
+            of the layers that read the image.
+        limit: most words that are shown.
+        remote: see `nv.run`.
     """
     names = list(dict.fromkeys(objects(answer.text)))[:limit]
-    places = [place for place in (_last_token(answer.prompt, name) for name in names) if place is not None]
-    if not places:
+    positions = {name: _last_token(answer.prompt, name) for name in names}
+    predicting = {name: position - 1 for name, position in positions.items() if position is not None}
+    if not predicting:
         return []
-    wanted = middle_half(layers_of(model, prompt, "image")) if layers is None else layers
-    stage, grid = patch_source(prompt)
-    queries = sorted({place - 1 for place in places})
-    maps = patch_maps(model, answer.prompt, queries, stage, grid, layers=wanted, remote=remote).mean(0)
-    named = zip([name for name in names if _last_token(answer.prompt, name) is not None], places, strict=True)
-    return [Overlay.of(prompt.image(), grid, maps[queries.index(place - 1)], title=name) for name, place in named]
+    chosen = middle_half(layers_reading(model, prompt, "image")) if layers is None else layers
+    source, queries = patch_source(prompt), sorted(set(predicting.values()))
+    maps = patch_maps(model, answer.prompt, queries, source, layers=chosen, remote=remote).mean(0)
+    by_position = dict(zip(queries, maps, strict=True))
+    return [
+        Overlay.of(prompt.image(), source.grid, by_position[position], title=name)
+        for name, position in predicting.items()
+    ]
 
 
-def _last_token(prompt: Any, name: str) -> int | None:
-    """The position of a name's last token in the answer, the noun in English; None where it is not spelled so."""
+def _last_token(prompt: Prompt, name: str) -> int | None:
+    """Position of the last token of a name in the answer (in English the noun); None where the answer lacks it."""
     try:
         return int(prompt.find(name, within="generated", occurrence=0)[-1])
     except SpecError:

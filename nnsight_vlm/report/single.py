@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 from PIL import Image
@@ -11,21 +11,46 @@ from PIL import Image
 from ..errors import SpecError
 from ..execution.decoding import generate
 from ..execution.forward import run
+from ..families import Model
 from ..lowering.layers import Layers
 from ..plots import Overlay, answer_map, draw_overlays
+from ..plots.overlays import ASKED_FOR
 from ..prompts.encoding import encode
+from ..prompts.prompt import Prompt
 from ..prompts.token_text import spell
-from ..recipes.controls import equal_windows, has_sight, layers_of, patch_source, spell_layers
+from ..recipes.image_patches import has_patches, patch_source
+from ..recipes.labels import Form
+from ..recipes.layer_sets import equal_windows, layers_reading, spell_layers
 from ..recipes.object_patches import patch_knockout
 from ..recipes.words import default_objects
-from ..specs.interventions import CLEAN
+from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Allow, Knockout
 from ..sweeping.table import answer_token, sweep
+from .config import load_by_name
 from .figures import word_maps
 from .folder import write_figure
-from .study import load
 
 MOST_WORDS = 6
+"""Most words of an answer that are shown."""
+
+
+class GroundedAnswer(NamedTuple):
+    """An answer, and where its object words looked: a table `word, peak x, peak y` in pixels of the picture."""
+
+    answer: str
+    peaks: pd.DataFrame
+
+
+class CutAnswers(NamedTuple):
+    """An answer with and without a cut.
+
+    Attributes:
+        texts: the generated texts, `un-cut` and `cut`.
+        scores: the first token's score by window of layers, `layers, form, logprob_change, top_token`.
+    """
+
+    texts: dict[str, str]
+    scores: pd.DataFrame
 
 
 def ground_one(
@@ -37,15 +62,22 @@ def ground_one(
     words: tuple[str, ...],
     layers: Layers | None,
     limit: int,
-) -> tuple[str, pd.DataFrame]:
-    """Answer a question and draw where each object word of the answer looked.
+) -> GroundedAnswer:
+    """Answer a question and draw which patches each object word of the answer attended to.
 
-    Returns the answer and a table `word, peak x, peak y` (pixels).
+    Args:
+        name: the model's name.
+        picture: what the question is about.
+        question: its text.
+        out: the PNG file to write.
+        words: words of the answer to show; empty for its objects.
+        layers: the layers to average; None for the middle half.
+        limit: most tokens of the answer.
 
     Raises:
-        SpecError: a word that the answer does not hold, or an answer without object words.
+        SpecError: a word that is not in the answer, or an answer without object words.
     """
-    model = load(name)
+    model = load_by_name(name)
     prompt = encode(model, question, picture)
     answer = generate(model, prompt, max_new_tokens=limit)
     for word in words:
@@ -55,8 +87,8 @@ def ground_one(
     if not maps:
         raise SpecError(f"the answer {answer.text!r} names no object; choose words of it with --words")
     write_figure(draw_overlays([maps]), out)
-    rows = [{"word": one.title, "peak x": round(one.peak[0], 1), "peak y": round(one.peak[1], 1)} for one in maps]
-    return answer.text, pd.DataFrame(rows)
+    peaks = [(overlay.title, *(round(pixel, 1) for pixel in overlay.peak)) for overlay in maps]
+    return GroundedAnswer(answer.text, pd.DataFrame(peaks, columns=["word", "peak x", "peak y"]))
 
 
 def knockout_one(
@@ -70,58 +102,70 @@ def knockout_one(
     layers: Layers,
     answer: str | None,
     limit: int,
-) -> tuple[dict[str, str], pd.DataFrame]:
-    """Cut a route for one question; draw the answer's score by window, and by patch for image tokens.
+) -> CutAnswers:
+    """Cut a route for one question; draw the answer's score by window of layers, and by patch for image tokens.
 
-    The map by patch is of `target` and `layers` where these read the patches, and of all that read them where
-    a Q-Former does; there is none where image tokens have no patches.
+    The map by patch hides 3 x 3 patches from `target` in `layers` where image tokens stand for patches. Where a
+    Q-Former reads the patches, it hides them from all of its queries in all of its layers. There is no map where
+    nothing tells which patch an image token stands for.
 
-    Returns the texts with and without the cut, and a table `layers, form, logprob_change, top_token`.
+    Args:
+        name: the model's name.
+        picture, question, out: see `ground_one`.
+        source, target, layers: the route that is cut, see `nv.Knockout`.
+        answer: the one-token answer to score; None for the model's own first token.
+        limit: most tokens of the generated answers.
 
     Raises:
         SpecError: unknown groups or layers, an answer that is not one token.
     """
-    model = load(name)
+    model = load_by_name(name)
     prompt = encode(model, question, picture)
     for group in (source, target):
-        _ = group == "generated" or prompt[group]
+        prompt.rows[0].ranges(group)  # raises where the prompt has no such tokens
     cut = Knockout(source, target, layers=layers)
+    interventions = {"un-cut": CLEAN, "cut": cut}
     texts = {
-        title: generate(model, prompt, case, max_new_tokens=limit).text
-        for title, case in (("un-cut", CLEAN), ("cut", cut))
+        title: generate(model, prompt, intervention, max_new_tokens=limit).text
+        for title, intervention in interventions.items()
     }
     token = int(run(model, prompt).logits.argmax()) if answer is None else answer_token(model, answer)
-    spelled = spell(model, token)
+    route, spelled = f"{source} → {target}", spell(model, token)
     if target == "generated":
-        table = pd.DataFrame(
-            [
-                {
-                    "layers": str(layers),
-                    "form": "block",
-                    "note": "the first token of an answer never depends on generated",
-                }
-            ]
-        )
-        write_figure(answer_map(picture, None, None, title=f"{source} → {target}"), out)
-        return texts, table
-    table = _windows(model, prompt, source, target, layers, token)
-    overlay = None
-    if source.startswith("image") and has_sight(prompt):
-        stage, grid = patch_source(prompt)
-        chosen: dict[str, Any] = {"target": target, "layers": layers} if stage == "decoder" else {}
-        patches = patch_knockout(model, prompt, answer=token, **chosen)
-        lost = -patches["logprob_change"].to_numpy()
-        overlay = Overlay.of(picture, grid, lost, title=f'what 3 x 3 patches are worth to "{spelled}"')
-    write_figure(answer_map(picture, overlay, table, title=f'"{spelled}": {source} → {target}'), out)
-    return texts, table
+        note = "the first token of an answer never depends on generated"
+        write_figure(answer_map(picture, None, None, title=route), out)
+        return CutAnswers(texts, pd.DataFrame([{"layers": str(layers), "form": "block", "note": note}]))
+    scores, overlay = _scores_by_window(model, prompt, cut, token), None
+    if source.startswith("image") and has_patches(prompt):
+        overlay = _worth_of_patches(model, prompt, cut, token, title=f'what 3 x 3 patches are worth to "{spelled}"')
+    write_figure(answer_map(picture, overlay, scores, title=f'"{spelled}": {route}'), out)
+    return CutAnswers(texts, scores)
 
 
-def _windows(model: Any, prompt: Any, source: str, target: str, layers: Layers, token: int) -> pd.DataFrame:
-    """The answer's score under the cut that was asked for, and in every quarter of the layers that have it."""
-    wanted = {("asked for", "block"): Knockout(source, target, layers=layers)}
-    for window in equal_windows(layers_of(model, prompt, source), 4):
-        wanted[spell_layers(window), "block"] = Knockout(source, target, layers=window)
-        wanted[spell_layers(window), "allow"] = Allow(source, target, layers=window)
-    found = sweep(model, prompt, list(wanted.values()), answer=token)
-    frame = pd.DataFrame(list(wanted), columns=["layers", "form"])
-    return frame.assign(logprob_change=found["logprob"] - found["clean_logprob"], top_token=found["top_token"])
+def _worth_of_patches(model: Model, prompt: Prompt, cut: Knockout, token: int, *, title: str) -> Overlay:
+    """A map of the log-probability that a token loses when a patch and its neighbours are hidden."""
+    stage, grid = patch_source(prompt)
+    if stage == "decoder":
+        patches = patch_knockout(model, prompt, answer=token, target=cut.target, layers=cut.layers)
+    else:
+        patches = patch_knockout(model, prompt, answer=token)
+    return Overlay.of(prompt.image(), grid, -patches["logprob_change"].to_numpy(), title=title)
+
+
+class _Window(NamedTuple):
+    """What the table says of one cut: its layers, and whether they are closed or the only open ones."""
+
+    layers: str
+    form: Form
+
+
+def _scores_by_window(model: Model, prompt: Prompt, cut: Knockout, token: int) -> pd.DataFrame:
+    """A token's score under the cut that was asked for, and in every quarter of the layers that have the route."""
+    source, target = cut.source, cut.target
+    cuts: dict[_Window, Intervention] = {_Window(ASKED_FOR, "block"): cut}
+    for window in equal_windows(layers_reading(model, prompt, source), 4):
+        cuts[_Window(spell_layers(window), "block")] = Knockout(source, target, layers=window)
+        cuts[_Window(spell_layers(window), "allow")] = Allow(source, target, layers=window)
+    scores = sweep(model, prompt, list(cuts.values()), answer=token)
+    frame = pd.DataFrame(list(cuts), columns=list(_Window._fields))
+    return frame.assign(logprob_change=scores["logprob"] - scores["clean_logprob"], top_token=scores["top_token"])

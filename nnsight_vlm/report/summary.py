@@ -1,14 +1,16 @@
-"""The report in words: the table of the claims, and what lies in the folder."""
+"""The report as text: the table of the claims, how to read it, and what the folder holds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
-from .claims import FEWEST
-from .study import ReportConfig
+from ..recipes.labels import AGREEMENT, Condition
+from ..statistics import FEWEST
+from .config import ReportConfig
 
 FIGURE_TITLES = {
     "claims": "The claims: number, 95 % interval and threshold; controls in grey",
@@ -17,10 +19,44 @@ FIGURE_TITLES = {
     "answers": "Answers with a route cut in a window of layers",
     "attention": "Attention mass by token group, and entropy over the image",
     "patching": "Interchange patching between two pictures",
-    "grounding": "Do generated object words look at their object?",
+    "grounding": "Do generated object words attend to their object?",
     "ablation": "Descriptions with parts of the prompt dropped",
-    "overlays": "Where object words look: middle half of the layers, mean over heads, at the predicting position",
+    "overlays": "Which patches object words attend to: middle half of the layers, mean over heads, predicting position",
 }
+
+
+class ClaimLine(NamedTuple):
+    """One claim or control as people read it.
+
+    Attributes:
+        key: the claim's key; empty for a control, which follows its claim.
+        statement: what is claimed, or what the control is.
+        measured: the number with its interval and unit.
+        criterion: above which the claim holds.
+        verdict: whether it does.
+        control: whether it is a control.
+    """
+
+    key: str
+    statement: str
+    measured: str
+    criterion: str
+    verdict: str
+    control: bool
+
+
+class QualityRow(NamedTuple):
+    """One line of the table that says how good the model's descriptions are.
+
+    Attributes:
+        title: what was compared.
+        condition: the rows of the frame that it shows.
+        suffix: of the measures: `_true` for the comparison with the truth.
+    """
+
+    title: str
+    condition: Condition
+    suffix: str
 
 
 def number(value: float) -> str:
@@ -29,51 +65,54 @@ def number(value: float) -> str:
 
 
 def spread(row: pd.Series) -> str:
-    """A value with its interval: `0.62 [0.55, 0.70]`."""
+    """A claim's value with its interval: `0.62 [0.55, 0.70]`."""
     if math.isnan(row["value"]):
         return ""
     unit = f" {row['unit']}" if row["unit"] else ""
     return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]{unit}"
 
 
-def claim_lines(claims: pd.DataFrame) -> list[tuple[str, str, str, str, str, bool]]:
-    """`(claim, statement, number, criterion, verdict, control)` of every row, as people read them."""
-    found = []
-    for _, row in claims.iterrows():
-        label = "" if row["control"] else str(row["claim"])
-        statement = f"control: {row['statement']}" if row["control"] else str(row["statement"])
-        found.append(
-            (label, statement, spread(row), f"> {row['threshold']:.2g}", str(row["verdict"]), bool(row["control"]))
+def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
+    """Every claim and control, in the order of the table."""
+    return [
+        ClaimLine(
+            key="" if row["control"] else str(row["claim"]),
+            statement=f"control: {row['statement']}" if row["control"] else str(row["statement"]),
+            measured=spread(row),
+            criterion=f"> {row['threshold']:.2g}",
+            verdict=str(row["verdict"]),
+            control=bool(row["control"]),
         )
-    return found
+        for _, row in claims.iterrows()
+    ]
 
 
 def markdown(
-    request: ReportConfig,
+    config: ReportConfig,
     claims: pd.DataFrame,
     frames: Mapping[str, pd.DataFrame],
     per_image: Mapping[str, pd.DataFrame],
     figures: Sequence[str],
 ) -> str:
-    """The whole `report.md`."""
-    blocks = [
-        _head(request, per_image),
+    """The text of `report.md`."""
+    sections = [
+        _head(config, per_image),
         _table(claims),
         _definitions(claims),
-        _quality(frames, request),
+        _quality(frames, config),
         _figures(figures),
         _files(frames),
     ]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
-def _head(request: ReportConfig, per_image: Mapping[str, pd.DataFrame]) -> str:
+def _head(config: ReportConfig, per_image: Mapping[str, pd.DataFrame]) -> str:
     images = int(per_image["knockout_windows"]["image"].nunique())
-    source = f"the pictures in `{request.images}`" if request.images else f"synthetic scenes (seed {request.seed})"
+    source = f"the pictures in `{config.images}`" if config.images else f"synthetic scenes (seed {config.seed})"
     return (
-        f"# What's in the image? Model `{request.model}`\n\n"
-        f"{images} images: {source}. Query: *{request.query}* "
-        f"Greedy answers of at most {request.max_new_tokens} tokens.\n\n"
+        f"# What's in the image? Model `{config.model}`\n\n"
+        f"{images} images: {source}. Query: *{config.query}* "
+        f"Greedy answers of at most {config.max_new_tokens} tokens.\n\n"
         "The claims are those of Kaduri, Bagon and Dekel, "
         '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % bootstrap intervals over images.'
     )
@@ -81,58 +120,54 @@ def _head(request: ReportConfig, per_image: Mapping[str, pd.DataFrame]) -> str:
 
 def _table(claims: pd.DataFrame) -> str:
     lines = ["| claim | | measured [95 % interval] | criterion | verdict |", "|---|---|---|---|---|"]
-    for label, statement, value, criterion, verdict, control in claim_lines(claims):
-        shown = f"*{statement}*" if control else f"**{statement}**"
-        lines.append(f"| {label} | {shown} | {value} | {criterion} | {verdict} |")
+    for line in claim_lines(claims):
+        statement = f"*{line.statement}*" if line.control else f"**{line.statement}**"
+        lines.append(f"| {line.key} | {statement} | {line.measured} | {line.criterion} | {line.verdict} |")
     return "\n".join(lines)
 
 
 def _definitions(claims: pd.DataFrame) -> str:
-    real = claims[~claims["control"]]
-    told = "\n".join(
-        f"- **{row['claim']}**: {row['measured']}; holds above {row['threshold']:.2g}." for _, row in real.iterrows()
+    definitions = "\n".join(
+        f"- **{row['claim']}**: {row['measured']}; holds above {row['threshold']:.2g}."
+        for _, row in claims[~claims["control"]].iterrows()
     )
     return (
         "## How to read it\n\n"
-        f"{told}\n\n"
-        "A claim *holds* where the whole interval lies above the criterion, *does not hold* where it lies below, "
-        f"and is *not decided at this sample size* otherwise, always with fewer than {FEWEST} images. The criteria "
-        "are fixed in `nnsight_vlm/report/claims.py`, with their reasons. In a control, what the claim speaks of was "
-        "taken out: there it should not hold.\n\n"
-        "A knockout shows what the model *could* do without a route, interchange patching what it *does*; attention "
-        "is not causation. In the frames, `control` is `none` for the measurement and names the control otherwise."
+        f"{definitions}\n\n"
+        "A claim *holds* where the whole interval lies above the criterion, *does not hold* where the whole interval "
+        f"lies below it, and is *not decided at this sample size* otherwise, always with fewer than {FEWEST} images. "
+        "The criteria and their reasons are fixed in `nnsight_vlm/report/claims.py`. In a control, what the claim is "
+        "about was taken out: there it should not hold.\n\n"
+        "A knockout shows what the model *can* do without a route, interchange patching what it *does*; attention is "
+        "not causation. In the frames, `control` is `none` for the measurement and names the control otherwise."
     )
 
 
-def _quality(frames: Mapping[str, pd.DataFrame], request: ReportConfig) -> str:
-    """How good the model is at all: without that, no claim about it means much."""
+def _quality(frames: Mapping[str, pd.DataFrame], config: ReportConfig) -> str:
+    """How good the model's descriptions are: claims about a model that cannot describe pictures mean little."""
     frame = frames["knockout_windows"]
     lines = ["| description | precision | recall | F1 | objects named |", "|---|---|---|---|---|"]
-    for title, form, suffix in _quality_rows(frame):
-        chosen = frame[frame["form"] == form].set_index("measure")
-        cells = [_cell(chosen, f"{name}{suffix}") for name in ("precision", "recall", "f1")] + [
-            _cell(chosen, "objects")
-        ]
+    for title, condition, suffix in _quality_rows(frame):
+        measures = frame[frame["form"] == condition].set_index("measure")
+        cells = [_cell(measures, f"{name}{suffix}") for name in AGREEMENT] + [_cell(measures, "objects")]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    note = (
-        ""
-        if request.objects or not request.images
-        else ("\n\nNo vocabulary of objects was given, so every content word of a description counts as an object.")
-    )
-    return "## The model's descriptions\n\n" + "\n".join(lines) + note
+    without_names = config.images and not config.objects
+    note = "No vocabulary of objects was given, so every content word of a description counts as an object."
+    return "## The model's descriptions\n\n" + "\n".join(lines) + (f"\n\n{note}" if without_names else "")
 
 
-def _quality_rows(frame: pd.DataFrame) -> list[tuple[str, str, str]]:
-    rows = [("blind (no text sees the image), against its own un-cut description", "blind", "")]
+def _quality_rows(frame: pd.DataFrame) -> list[QualityRow]:
+    rows = [QualityRow("blind (no text sees the image), against its own un-cut description", "blind", "")]
     if (frame["measure"] == "f1_true").any():
-        rows += [("un-cut, against the truth", "clean", "_true"), ("blind, against the truth", "blind", "_true")]
+        rows.append(QualityRow("un-cut, against the truth", "clean", "_true"))
+        rows.append(QualityRow("blind, against the truth", "blind", "_true"))
     return rows
 
 
-def _cell(chosen: pd.DataFrame, measure: str) -> str:
-    if measure not in chosen.index:
+def _cell(measures: pd.DataFrame, measure: str) -> str:
+    if measure not in measures.index:
         return ""
-    row = chosen.loc[measure]
+    row = measures.loc[measure]
     return f"{row['mean']:.2f} [{number(row['low'])}, {number(row['high'])}]"
 
 
@@ -149,5 +184,5 @@ def _files(frames: Mapping[str, pd.DataFrame]) -> str:
     )
     return (
         f"## Files\n\n- `claims.csv`, `claims.parquet`: the table above\n{listed}\n"
-        "- `report-settings.json`: what was asked for; `parts/`: finished work; an interrupted report goes on from it"
+        "- `report-settings.json`: the settings; `parts/`: finished work, from which an interrupted report continues"
     )

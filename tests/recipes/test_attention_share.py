@@ -1,4 +1,4 @@
-"""Attention share: masses add up, and equal what is read by hand."""
+"""Attention share: masses add up to one, and equal attention that is read and averaged by hand."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_mass_and_entropy_are_those_of_the_attention_read_by_hand(sdpa, prompts,
     share = full / full.sum(-1, keepdim=True)
     entropy = -(share * share.log()).sum(-1).mean(1)
     for place in range(len(prompts[1]["query"])):
-        found = mine[mine["token"].str.startswith(f"{place} ")].set_index("layer")["entropy"]
-        assert found.to_numpy() == pytest.approx(entropy[:, place].numpy(), abs=1e-4)
+        of_token = mine[mine["token"].str.startswith(f"{place} ")].set_index("layer")["entropy"]
+        assert of_token.to_numpy() == pytest.approx(entropy[:, place].numpy(), abs=1e-4)
 
 
-def test_the_controls_are_counts(rows, prompts):
+def test_the_controls_follow_from_counting_tokens(rows, prompts):
     seen = [len([p for p in prompts[0]["image"] if p <= q]) / (q + 1) for q in prompts[0]["query"]]
     chosen = rows[(rows["target"] == "query") & (rows["source"] == "image") & (rows["control"] == "random positions")]
     assert chosen["mass"].to_numpy() == pytest.approx(sum(seen) / len(seen))
@@ -50,7 +50,7 @@ def test_the_controls_are_counts(rows, prompts):
     assert uniform.to_numpy() == pytest.approx(math.log(tiny.IMAGE_TOKENS))
 
 
-def test_the_summary_is_tidy(sdpa, prompts):
+def test_the_summary_has_one_row_for_each_group_and_measure(sdpa, prompts):
     tidy = attention_share(sdpa, prompts, max_new_tokens=3, work=QUIET)
     keys = ["target", "source", "layer", "token", "control"]
     assert list(tidy.columns) == [*keys, "measure", "mean", "low", "high", "images"]

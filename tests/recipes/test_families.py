@@ -17,7 +17,6 @@ from zoo import reference
 from zoo.parts import picture
 
 import nnsight_vlm as nv
-from nnsight_vlm import report as report_room
 from nnsight_vlm.families import view_of
 from nnsight_vlm.recipes import (
     Pair,
@@ -30,10 +29,12 @@ from nnsight_vlm.recipes import (
     prompt_ablation,
     query_patching,
 )
-from nnsight_vlm.recipes.controls import blinded, image_inputs, middle_half, patch_source, with_picture_of
+from nnsight_vlm.recipes.controls import blind_cut, image_inputs, with_picture_of
+from nnsight_vlm.recipes.image_patches import patch_source
+from nnsight_vlm.recipes.layer_sets import middle_half
 from nnsight_vlm.recipes.prompt_parts import dropped
 from nnsight_vlm.recipes.routes import ROUTES, cases_of
-from nnsight_vlm.report import single, study, write_report
+from nnsight_vlm.report import single, study, write_report, writing
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*has a submodule named 'output'.*:UserWarning"),  # nnsight calls it E_output
@@ -45,12 +46,12 @@ STEPS = 4
 DECODERS = ["blip-2-opt", "internvl", "llava", "llava_next", "lfm2_vl", "paligemma", "gemma3", "qwen2_5_vl", "idefics3"]
 FAMILIES = [*DECODERS, "qwen3_5", "mllama", "blip-2-t5", "florence2"]
 LATENTS = ["kosmos-2", "idefics2", "instructblip-t5"]
-"""Others whose patches are read by a stage before the decoder."""
+"""Other families whose patches are read by a stage before the decoder."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Case:
-    """A family's model, its text about two pictures of the same size, and where the decoder reads what."""
+    """A family's model, one text about two pictures of the same size, and the attention in which each is read."""
 
     name: str
     model: Any
@@ -74,13 +75,13 @@ class Case:
         return view_of(self.model).stage().cross if min(positions) < 0 else view_of(self.model).stage().attention
 
     @functools.cached_property
-    def told(self) -> tuple[nv.Generation, ...]:
+    def answers(self) -> tuple[nv.Generation, ...]:
         return tuple(nv.generate(self.model, prompt, max_new_tokens=STEPS) for prompt in self.prompts)
 
     @functools.cached_property
     def grown(self) -> reference.Reference:
         """The forward without nnsight over the first prompt and its answer."""
-        return reference.forward(*reference.load(self.name), self.told[0].prompt.inputs)
+        return reference.forward(*reference.load(self.name), self.answers[0].prompt.inputs)
 
     def weights(self, queries: Any, keys: Any) -> torch.Tensor:
         """Attention `[layer, head, query, key]` of that forward, in the layers that read the keys."""
@@ -104,7 +105,7 @@ def case(request):
 
 
 def one(frame: pd.DataFrame, **labels: Any) -> pd.Series:
-    """The only row with these labels."""
+    """The only row of a frame with these labels."""
     chosen = frame[np.logical_and.reduce([frame[name] == value for name, value in labels.items()])]
     assert len(chosen) == 1, (labels, len(chosen))
     return chosen.iloc[0]
@@ -114,10 +115,10 @@ def logprob(case: Case, prompt: nv.Prompt, cut: Any, token: int) -> float:
     return float(nv.run(case.model, prompt, cut).logits.double().log_softmax(-1)[token])
 
 
-def gap(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Greatest difference as a share of the scale of the logits; tokens that are never said left out."""
-    said = expected > torch.finfo(torch.float32).min
-    return float(((found - expected)[said]).abs().max() / expected[said].abs().max())
+def gap(logits: torch.Tensor, expected: torch.Tensor) -> float:
+    """Greatest difference relative to the largest logit; tokens that the model masks out are ignored."""
+    finite = expected > torch.finfo(torch.float32).min
+    return float(((logits - expected)[finite]).abs().max() / expected[finite].abs().max())
 
 
 # attention share ---------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ def gap(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def test_masses_controls_and_entropies_are_those_of_the_forward_without_nnsight(case):
     frame = attention_share(case.model, [case.prompt], max_new_tokens=STEPS, per_image=True, work=QUIET)
-    grown = case.told[0].prompt
+    grown = case.answers[0].prompt
     masses = frame.dropna(subset=["mass"])
     assert set(masses["target"]) == {"generated"} | ({"query"} if case.prompt["query"][0] >= 0 else set())
     for (target, source), rows in masses.groupby(["target", "source"]):
@@ -138,8 +139,8 @@ def test_masses_controls_and_entropies_are_those_of_the_forward_without_nnsight(
             ("none", weights.sum(-1).mean((1, 2))),
             ("random positions", (seen / of_all).mean(-1)),
         ):
-            found = rows.loc[rows["control"] == control, "mass"].to_numpy()
-            assert found == pytest.approx(expected.numpy(), abs=1e-4), (target, source, control)
+            masses_of_control = rows.loc[rows["control"] == control, "mass"].to_numpy()
+            assert masses_of_control == pytest.approx(expected.numpy(), abs=1e-4), (target, source, control)
     crossing = masses["source"].map(lambda source: group(grown, source)[0] < 0)
     for kind in (masses[crossing], masses[~crossing]):
         assert kind.groupby(["target", "layer", "control"])["mass"].sum().to_numpy() == pytest.approx(1, abs=1e-4)
@@ -179,7 +180,7 @@ def test_descriptions_under_cuts_are_those_of_single_generations(case):
         for (form, window), cut in by_hand.items():
             row = one(frame, route=route, form=form, window=window, control="none")
             assert row["text"] == nv.generate(case.model, case.prompt, cut, max_new_tokens=STEPS).text
-    assert one(frame, form="clean")["text"] == case.told[0].text
+    assert one(frame, form="clean")["text"] == case.answers[0].text
 
 
 def spelled(layers: tuple[int, ...]) -> str:
@@ -189,7 +190,7 @@ def spelled(layers: tuple[int, ...]) -> str:
 
 
 def test_an_answers_score_under_a_cut_is_that_of_one_run(case):
-    tokens = [told.tokens[0] for told in case.told]
+    tokens = [answer.tokens[0] for answer in case.answers]
     frame = knockout_windows(case.model, case.prompts, answers=tokens, windows=2, per_image=True, work=QUIET)
     layers = case.layers(case.prompt["image"])
     cut = nv.Knockout("image", "last", layers=layers)
@@ -200,11 +201,11 @@ def test_an_answers_score_under_a_cut_is_that_of_one_run(case):
 
 
 def test_the_blind_row_leaves_nothing_of_the_picture(case):
-    """Its text rows are bit for bit those of another picture; a hybrid's states carry it on, and the recipe says so."""
+    """Logits of all text tokens equal those of another picture; in a hybrid decoder, states still carry the picture."""
     rows = sorted(set(case.prompt["all"]) - set(case.prompt["image"]))
     blind, clean = (
         [nv.run(case.model, prompt, cut(prompt), positions=rows).logits for prompt in case.prompts]
-        for cut in (blinded, lambda _: None)
+        for cut in (blind_cut, lambda _: None)
     )
     assert gap(*clean) > 1e-2
     assert (gap(*blind) < 1e-6) == (not view_of(case.model).stage().recurrent)
@@ -268,8 +269,8 @@ def pair_of(name: str) -> Pair:
         tops.setdefault(int(nv.run(model, prompt).logits.argmax()), prompt)
         if len(tops) == 2:
             break
-    (a, here), (b, there) = tops.items()
-    return Pair(here, there, a, b)
+    (answer, prompt), (other_answer, other) = tops.items()
+    return Pair(prompt, other, answer, other_answer)
 
 
 def test_a_restored_share_is_that_of_one_patch(case):
@@ -305,7 +306,7 @@ def test_a_group_without_hidden_states_is_refused():
 
 
 @pytest.mark.parametrize("name", ["fuyu", "mllama", "qwen2_5_vl"])
-def test_rows_of_one_picture_are_never_taken_for_those_of_another(name, tmp_path):
+def test_a_journal_tells_pairs_with_different_pictures_apart(name, tmp_path):
     case = built(name)
     third = nv.encode(case.model, zoo.ZOO[name].text, picture(3, zoo.ZOO[name].sizes[-1]))
     work = Work(journal=tmp_path, progress=False)
@@ -320,7 +321,7 @@ MOVED = [*FAMILIES, *LATENTS, "instructblip-llama", "gemma4", "fuyu", "llava_one
 
 @pytest.mark.parametrize("name", MOVED)
 def test_the_same_words_about_another_picture(name):
-    """Equal to the words encoded with that picture; where it takes other places, there is none."""
+    """Equal to the text encoded with that picture; None where the picture's tokens are laid out differently."""
     model, member = built(name).model, zoo.ZOO[name]
     size = member.sizes[-1]
     texts = [member.text.replace(QUESTIONS[0], question) for question in QUESTIONS]
@@ -328,10 +329,10 @@ def test_the_same_words_about_another_picture(name):
     mine, theirs = (nv.encode(model, text, picture(seed, size)) for seed, text in enumerate(texts, 1))
     expected = nv.encode(model, texts[0], picture(2, size))
     for other in (theirs, expected):
-        found = with_picture_of(mine, other)
-        assert found.rows == expected.rows
-        assert all(np.array_equal(*both) for both in zip(image_inputs(found), image_inputs(expected), strict=True))
-        assert torch.equal(nv.run(model, found).logits, nv.run(model, expected).logits)
+        moved = with_picture_of(mine, other)
+        assert moved.rows == expected.rows
+        assert all(np.array_equal(*both) for both in zip(image_inputs(moved), image_inputs(expected), strict=True))
+        assert torch.equal(nv.run(model, moved).logits, nv.run(model, expected).logits)
     wide = nv.encode(model, texts[1], picture(3, (60, 14)))
     if wide.rows[0].cells != mine.rows[0].cells:
         assert with_picture_of(mine, wide) is None
@@ -385,7 +386,7 @@ def test_nothing_depends_on_a_word_that_was_dropped(case):
 
 
 def map_by_hand(case: Case, place: int) -> tuple[str, nv.Grid, list[int], np.ndarray]:
-    """The stage, its grid, which of its tokens saw a place, and what a position sees of these, layer by layer."""
+    """The stage, its grid, which of its tokens have a place, and a position's attention to these, layer by layer."""
     stage = next((n for n, s in view_of(case.model).family.stages.items() if s.keys), "decoder")
     grid = case.prompt.grid(0, stage)
     kept = [at for at, box in enumerate(grid.boxes) if not np.isnan(box).any()]
@@ -400,11 +401,11 @@ def map_by_hand(case: Case, place: int) -> tuple[str, nv.Grid, list[int], np.nda
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *LATENTS])
-def test_a_word_looks_where_the_forward_without_nnsight_looks_and_misses_what_it_cannot_see(name):
+def test_maps_and_cuts_of_a_word_are_those_of_the_forward_without_nnsight(name):
     case = built(name)
-    told, prompt = case.told[0], case.prompt
-    word = told.text.split()[-1]
-    place = told.prompt.find(word, within="generated", occurrence=0)[-1]
+    answer, prompt = case.answers[0], case.prompt
+    word = answer.text.split()[-1]
+    place = answer.prompt.find(word, within="generated", occurrence=0)[-1]
     width, height = prompt.image().size
     mask = np.zeros((height, width), bool)
     mask[: height // 3, : width // 3] = True
@@ -414,7 +415,7 @@ def test_a_word_looks_where_the_forward_without_nnsight_looks_and_misses_what_it
     )
     stage, grid, kept, maps = map_by_hand(case, place - 1)
     object_patches = np.asarray(grid.coverage(mask))[kept] > 0
-    spelled_as = case.model.tokenizer.decode([told.tokens[place - prompt.rows[0].answer]]).strip()
+    spelled_as = case.model.tokenizer.decode([answer.tokens[place - prompt.rows[0].answer]]).strip()
     labels = {"word": spelled_as, "read_at": "predicting", "control": "none"}
     layers = {str(layer): one_map for layer, one_map in zip(case.layers(prompt["image"]), maps, strict=True)}
     layers["middle half"] = maps[list(middle_half(len(maps)))].mean(0)
@@ -429,7 +430,7 @@ def test_a_word_looks_where_the_forward_without_nnsight_looks_and_misses_what_it
     assert 0 < object_patches.sum() <= len(kept) / 2
     said = place - prompt.rows[0].answer
     before, mine = (
-        prompt.grown(told.tokens[:said]),
+        prompt.grown(answer.tokens[:said]),
         [grid.positions[at] for at, hit in zip(kept, object_patches, strict=True) if hit],
     )
     hidden = (
@@ -437,7 +438,7 @@ def test_a_word_looks_where_the_forward_without_nnsight_looks_and_misses_what_it
         if stage == "decoder"
         else nv.Knockout(mine, range(len(prompt["image"])), stage=stage)
     )
-    change = logprob(case, before, hidden, told.tokens[said]) - logprob(case, before, None, told.tokens[said])
+    change = logprob(case, before, hidden, answer.tokens[said]) - logprob(case, before, None, answer.tokens[said])
     row = one(frame[frame["logprob_change"].notna()], word=spelled_as, control="none")
     assert row["logprob_change"] == pytest.approx(change, abs=1e-4) and abs(change) > 1e-5
 
@@ -445,7 +446,7 @@ def test_a_word_looks_where_the_forward_without_nnsight_looks_and_misses_what_it
 @pytest.mark.parametrize("name", [*FAMILIES, *LATENTS])
 def test_a_neighbourhood_lies_in_one_tile_and_is_hidden_as_by_one_cut(name):
     case = built(name)
-    token = case.told[0].tokens[0]
+    token = case.answers[0].tokens[0]
     frame = patch_knockout(case.model, case.prompt, answer=token)
     stage, grid, kept, _ = map_by_hand(case, case.prompt["last"][0])
     assert list(frame["token"]) == [grid.positions[at] for at in kept]
@@ -469,9 +470,9 @@ def test_a_neighbourhood_lies_in_one_tile_and_is_hidden_as_by_one_cut(name):
         assert row["logprob_change"] == pytest.approx(change, abs=1e-4)
 
 
-def test_single_queries_of_a_q_former_can_be_kept_from_seeing():
+def test_patches_can_be_hidden_from_single_queries_of_a_q_former():
     case = built("blip-2-opt")
-    token = case.told[0].tokens[0]
+    token = case.answers[0].tokens[0]
     frame = patch_knockout(case.model, case.prompt, answer=token, target=[1, 2], layers=[2], size=1)
     cut = nv.Knockout([int(frame["token"][4])], [1, 2], layers=[2], stage="qformer")
     change = logprob(case, case.prompt, cut, token) - logprob(case, case.prompt, None, token)
@@ -492,28 +493,28 @@ def test_image_tokens_without_patches_say_why(name, why):
 
 @pytest.fixture
 def named(monkeypatch):
-    """Makes the report's rooms load members of the zoo by name."""
-    for room in (single, report_room, study):
-        monkeypatch.setattr(room, "load", lambda name, *_: built(name).model)
+    """Makes the report load models of the zoo by their names."""
+    for room in (single, writing):
+        monkeypatch.setattr(room, "load_by_name", lambda name, *_: built(name).model)
 
 
 @pytest.mark.parametrize("name", ["blip-2-opt", "internvl", "llava_next", "qwen3_5", "mllama", "blip-2-t5", "aria"])
 def test_one_picture_can_be_grounded_and_cut(name, named, tmp_path):
     case, text = built(name), zoo.ZOO[name].text
     shown = case.prompt.image()
-    word = case.told[0].text.split()[-1]
+    word = case.answers[0].text.split()[-1]
     if name != "aria":
         options = {"words": (word,), "layers": None, "limit": STEPS}
         answer, table = single.ground_one(name, shown, text, tmp_path / "ground.png", **options)
         _, grid = patch_source(case.prompt)
-        place = case.told[0].prompt.find(word, within="generated", occurrence=0)[-1]
+        place = case.answers[0].prompt.find(word, within="generated", occurrence=0)[-1]
         maps = map_by_hand(case, place - 1)[3]
         x0, y0, x1, y1 = grid.boxes[maps[list(middle_half(len(maps)))].mean(0).argmax()]
-        assert answer == case.told[0].text
+        assert answer == case.answers[0].text
         assert (table["peak x"][0], table["peak y"][0]) == pytest.approx(((x0 + x1) / 2, (y0 + y1) / 2), abs=0.06)
     options = {"source": "image", "target": "last", "layers": "attention", "answer": None, "limit": STEPS}
     _, table = single.knockout_one(name, shown, text, tmp_path / "cut.png", **options)
-    token = case.told[0].tokens[0]
+    token = case.answers[0].tokens[0]
     cut = nv.Knockout("image", "last", layers=case.layers(case.prompt["image"]))
     change = logprob(case, case.prompt, cut, token) - logprob(case, case.prompt, None, token)
     assert table["logprob_change"][0] == pytest.approx(change, abs=1e-4)
@@ -522,20 +523,20 @@ def test_one_picture_can_be_grounded_and_cut(name, named, tmp_path):
 
 @pytest.mark.parametrize("name", ["blip-2-t5", "mllama"])
 def test_a_report_is_written_for_families_of_any_kind(name, named, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_room, "known_model", lambda _: None)
+    monkeypatch.setattr(writing, "check_model_name", lambda _: None)
     (tmp_path / "pictures").mkdir()
     picture(1, zoo.ZOO[name].sizes[-1]).save(tmp_path / "pictures" / "one.png")
     options = {"query": zoo.ZOO[name].text, "max_new_tokens": STEPS, "progress": False}
     done = write_report(tmp_path / "out", model=name, images=str(tmp_path / "pictures"), **options)
-    text = built(name).told[0].text
-    told = pd.read_csv(tmp_path / "out" / "frames" / "knockout_windows_per_image.csv")
-    assert one(told, form="clean")["text"] == text
+    text = built(name).answers[0].text
+    rows = pd.read_csv(tmp_path / "out" / "frames" / "knockout_windows_per_image.csv")
+    assert one(rows, form="clean")["text"] == text
     assert re.search(r"!\[.*\]\(figures/windows.png\)", (tmp_path / "out" / "report.md").read_text())
     assert set(done.frames) == {"knockout_windows", "patch_grounding", "attention_share", "prompt_ablation"}
 
 
 def test_a_report_leaves_out_the_grounding_of_image_tokens_without_patches():
     for name in ("aria", "idefics2-split", "llava"):
-        asked = study.Study(prompts=built(name).prompts, truths=None, pairs=(), objects=None)
-        names = [step.name for step in study.steps(built(name).model, asked, study.ReportConfig())]
+        pictures = study.Study(prompts=built(name).prompts, truths=None, pairs=(), objects=None)
+        names = [step.name for step in study.steps(built(name).model, pictures, study.ReportConfig())]
         assert ("patch_grounding" in names) == (name == "llava")

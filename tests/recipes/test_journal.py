@@ -16,17 +16,9 @@ from pyarrow import parquet as pq
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work
-from nnsight_vlm.recipes.controls import (
-    another,
-    equal_windows,
-    matched_positions,
-    middle_half,
-    outside,
-    rng_of,
-    spell_layers,
-    with_picture_of,
-)
+from nnsight_vlm.recipes.controls import matched_positions, other_image, rng_of, with_picture_of
 from nnsight_vlm.recipes.journal import Journal, measured
+from nnsight_vlm.recipes.layer_sets import equal_windows, middle_half, other_layers, spell_layers
 
 
 @pytest.mark.parametrize(("layers", "count"), [(10, 4), (32, 4), (4, 4), (7, 3), (3, 4), (28, 5), (1, 4)])
@@ -40,7 +32,7 @@ def test_windows_are_equal_in_size_and_cover_the_depth(layers, count):
 @pytest.mark.parametrize("layers", [4, 10, 12, 32])
 def test_the_middle_half_and_the_outer_half_have_as_many_layers(layers):
     middle = middle_half(layers)
-    assert len(middle) == len(outside(layers, middle)) == layers // 2
+    assert len(middle) == len(other_layers(layers, middle)) == layers // 2
     assert abs(middle[0] - (layers - 1 - middle[-1])) <= 1
 
 
@@ -67,8 +59,8 @@ def test_a_matched_draw_has_the_groups_size_lies_before_the_target_and_outside_t
 
 def test_another_image_is_never_the_image_itself():
     for count in range(2, 7):
-        assert all(another(image, count, seed) != image for image in range(count) for seed in range(5))
-    assert another(0, 1, 0) is None
+        assert all(other_image(image, count, seed) != image for image in range(count) for seed in range(5))
+    assert other_image(0, 1, 0) is None
 
 
 def test_the_same_words_about_another_picture(sdpa, question):

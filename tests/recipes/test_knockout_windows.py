@@ -22,20 +22,20 @@ def prompts(sdpa):
 
 
 @pytest.fixture
-def told(sdpa, prompts):
+def rows(sdpa, prompts):
     return knockout_windows(sdpa, prompts, windows=2, max_new_tokens=6, per_image=True, work=QUIET)
 
 
-def test_the_summary_is_tidy_and_its_means_are_those_of_the_rows(sdpa, prompts, told):
+def test_the_summary_is_tidy_and_its_means_are_those_of_the_rows(sdpa, prompts, rows):
     tidy = knockout_windows(sdpa, prompts, windows=2, max_new_tokens=6, work=QUIET)
     assert list(tidy.columns) == COLUMNS
     assert not tidy.duplicated(["route", "form", "window", "control", "measure"]).any()
     row = tidy[(tidy["form"] == "blind") & (tidy["measure"] == "f1")].iloc[0]
-    assert (row["mean"], row["low"], row["high"]) == bootstrap(told.loc[told["form"] == "blind", "f1"].to_numpy())
+    assert (row["mean"], row["low"], row["high"]) == bootstrap(rows.loc[rows["form"] == "blind", "f1"].to_numpy())
     assert row["images"] == 3
 
 
-def test_every_text_is_the_one_that_a_single_generation_gives(sdpa, prompts, told):
+def test_every_text_is_the_one_that_a_single_generation_gives(sdpa, prompts, rows):
     by_hand = {
         ("image->generated", "block", "all", "none"): nv.Knockout("image", "generated"),
         ("image->query", "block", "0-1", "none"): nv.Knockout("image", "query", layers=[0, 1]),
@@ -47,29 +47,29 @@ def test_every_text_is_the_one_that_a_single_generation_gives(sdpa, prompts, tol
         own = content_words(nv.generate(sdpa, prompt, max_new_tokens=6).text)
         for (route, form, window, control), cut in by_hand.items():
             text = nv.generate(sdpa, prompt, cut, max_new_tokens=6).text
-            chosen = told[(told["image"] == image) & (told["route"] == route) & (told["form"] == form)]
+            chosen = rows[(rows["image"] == image) & (rows["route"] == route) & (rows["form"] == form)]
             [row] = chosen[(chosen["window"] == window) & (chosen["control"] == control)].to_dict("records")
             assert row["text"] == text
             assert row["f1"] == agreement(content_words(text), own)["f1"]
 
 
-def test_the_clean_row_agrees_with_itself_and_rows_of_an_image_do_not_depend_on_the_others(sdpa, prompts, told):
-    assert (told.loc[told["form"] == "clean", "f1"] == 1).all()
+def test_the_clean_row_agrees_with_itself_and_rows_of_an_image_do_not_depend_on_the_others(sdpa, prompts, rows):
+    assert (rows.loc[rows["form"] == "clean", "f1"] == 1).all()
     alone = knockout_windows(sdpa, prompts[:1], windows=2, max_new_tokens=6, per_image=True, work=QUIET)
-    borrowed = told["control"] == "query of another image"
-    assert list(alone["text"]) == list(told.loc[(told["image"] == 0) & ~borrowed, "text"])
+    borrowed = rows["control"] == "query of another image"
+    assert list(alone["text"]) == list(rows.loc[(rows["image"] == 0) & ~borrowed, "text"])
 
 
 def test_answers_are_scored_as_single_runs_score_them(sdpa, prompts):
-    found = knockout_windows(sdpa, prompts[:2], answers=["dog", "red"], windows=2, per_image=True, work=QUIET)
-    assert not found["route"].str.endswith("generated").any()
+    rows = knockout_windows(sdpa, prompts[:2], answers=["dog", "red"], windows=2, per_image=True, work=QUIET)
+    assert not rows["route"].str.endswith("generated").any()
     for image, answer in enumerate(["dog", "red"]):
         token = sdpa.tokenizer.convert_tokens_to_ids(answer)
         cut, clean = (
             nv.run(sdpa, prompts[image], case).logits.log_softmax(-1)[token]
             for case in (nv.Knockout("image", "last"), None)
         )
-        chosen = found[(found["image"] == image) & (found["route"] == "image->last") & (found["window"] == "all")]
+        chosen = rows[(rows["image"] == image) & (rows["route"] == "image->last") & (rows["window"] == "all")]
         row = chosen[chosen["control"] == "none"].iloc[0]
         assert row["logprob_change"] == pytest.approx(float(cut - clean), abs=1e-4)
 
@@ -98,22 +98,22 @@ def test_random_layers_are_as_many_as_a_window_has_and_differ_between_images(sdp
 
 def test_the_query_of_another_image_leaves_nothing_of_this_one(sdpa, prompts):
     """With the query replaced and the image cut from the answer, the text is that of the other picture, cut alike."""
-    found = knockout_windows(
+    rows = knockout_windows(
         sdpa, prompts, routes=["image->generated"], windows=0, max_new_tokens=6, per_image=True, work=QUIET
     )
-    texts = found[found["control"] == "query of another image"].set_index("image")["text"]
+    texts = rows[rows["control"] == "query of another image"].set_index("image")["text"]
     cut = nv.Knockout("image", "generated")
     others = [nv.generate(sdpa, with_picture_of(prompts[0], prompt), cut, max_new_tokens=6).text for prompt in prompts]
     assert len(set(others)) > 1
     assert all(texts[image] in others[:image] + others[image + 1 :] for image in range(3))
 
 
-def test_the_blind_row_is_there_whatever_is_asked_for(sdpa, prompts):
-    found = knockout_windows(
+def test_the_blind_baseline_is_always_measured(sdpa, prompts):
+    rows = knockout_windows(
         sdpa, prompts[:1], routes=["image->last"], windows=0, max_new_tokens=3, per_image=True, work=QUIET
     )
-    assert {key: found[found["form"] == "blind"].iloc[0][key] for key in BLIND} == BLIND
-    assert set(found["form"]) == {"clean", "blind", "block"}
+    assert {key: rows[rows["form"] == "blind"].iloc[0][key] for key in BLIND} == BLIND
+    assert set(rows["form"]) == {"clean", "blind", "block"}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,6 @@ def test_the_blind_row_is_there_whatever_is_asked_for(sdpa, prompts):
         ({"answers": ["dog", "dog", "dog dog"]}, "not one token"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(sdpa, prompts, wrong, message, monkeypatch):
+def test_wrong_routes_forms_and_answers_are_refused(sdpa, prompts, wrong, message, monkeypatch):
     with pytest.raises(nv.SpecError, match=message):
         knockout_windows(sdpa, prompts, windows=2, max_new_tokens=3, work=QUIET, **wrong)

@@ -1,4 +1,4 @@
-"""Patch grounding: hits and IoU by hand, chance by brute force, cuts that match."""
+"""Patch grounding: hits and IoU by hand, chance by enumerating all choices, cuts equal to single runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tiny
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Thing, Work, content_words, patch_grounding, patch_knockout
-from nnsight_vlm.recipes.controls import middle_half
-from nnsight_vlm.recipes.word_patches import expected_overlap, overlap
+from nnsight_vlm.recipes.layer_sets import middle_half
+from nnsight_vlm.recipes.map_scores import expected_overlap, overlap
 
 QUIET = Work(progress=False)
 
@@ -30,11 +30,11 @@ def prompts(sdpa):
 @pytest.fixture
 def truths(sdpa, prompts):
     """Two words of each picture's own description, each given a place."""
-    found = []
+    truths = []
     for prompt in prompts:
         first, second, *_ = content_words(nv.generate(sdpa, prompt, max_new_tokens=12).text)
-        found.append((Thing(name=first, mask=square(0, 0)), Thing(name=second, mask=square(9, 10))))
-    return found
+        truths.append((Thing(name=first, mask=square(0, 0)), Thing(name=second, mask=square(9, 10))))
+    return truths
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_hits_are_those_of_the_attention_read_by_hand(sdpa, prompts, truths, row
 
 def test_chance_is_the_mean_over_every_choice_of_patches():
     mask = np.array([1, 1, 0, 0, 0, 0], bool)
-    orders = [np.array([*some, *(set(range(6)) - set(some))]) for some in itertools.combinations(range(6), 2)]
+    orders = [np.array([*best, *(set(range(6)) - set(best))]) for best in itertools.combinations(range(6), 2)]
     assert expected_overlap(2, 6) == pytest.approx(np.mean([overlap(order, mask) for order in orders]))
     assert expected_overlap(6, 6) == 1
     assert np.isnan(expected_overlap(0, 6))
@@ -79,12 +79,12 @@ def test_random_patches_hit_as_often_as_the_object_is_large(rows, prompts, truth
             assert chosen["hit"].dropna().to_numpy() == pytest.approx(share)
 
 
-def test_a_cut_is_that_of_a_single_run_on_the_words_before(sdpa, prompts, truths, rows):
-    thing, told = truths[0][0], nv.generate(sdpa, prompts[0], max_new_tokens=12)
-    said = told.prompt.find(thing.name, within="generated", occurrence=0)[0] - prompts[0].rows[0].answer
-    before, mine = prompts[0].grown(told.tokens[:said]), prompts[0].grid().tokens_in(thing.mask)
+def test_a_cut_equals_a_single_run_on_the_answer_up_to_the_word(sdpa, prompts, truths, rows):
+    thing, answer = truths[0][0], nv.generate(sdpa, prompts[0], max_new_tokens=12)
+    index = answer.prompt.find(thing.name, within="generated", occurrence=0)[0] - prompts[0].rows[0].answer
+    before, mine = prompts[0].grown(answer.tokens[:index]), prompts[0].grid().tokens_in(thing.mask)
     cut, clean = (
-        float(nv.run(sdpa, before, case).logits.log_softmax(-1)[told.tokens[said]])
+        float(nv.run(sdpa, before, case).logits.log_softmax(-1)[answer.tokens[index]])
         for case in (nv.Knockout(mine, ("last", "generated")), None)
     )
     chosen = rows[(rows["image"] == 0) & (rows["thing"] == thing.name) & rows["logprob_change"].notna()]
@@ -103,8 +103,8 @@ def test_a_mask_of_another_size_and_an_unknown_reading_position_are_refused(sdpa
     wrong = [(Thing(name="dog", mask=np.ones((3, 3), bool)),)] * 2
     with pytest.raises(nv.SpecError, match="mask has shape"):
         patch_grounding(sdpa, prompts, truths=wrong, work=QUIET)
-    with pytest.raises(nv.SpecError, match="no read_at 'here'"):
-        patch_grounding(sdpa, prompts, read_at=["here"], work=QUIET)
+    with pytest.raises(nv.SpecError, match="no read_at 'after'"):
+        patch_grounding(sdpa, prompts, read_at=["after"], work=QUIET)
 
 
 def test_hiding_neighbourhoods_equals_single_cuts(sdpa, prompts):

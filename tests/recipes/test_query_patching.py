@@ -7,6 +7,7 @@ import tiny
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Pair, Work, query_patching
+from nnsight_vlm.recipes.query_states import sources_of
 
 QUIET = Work(progress=False)
 
@@ -23,13 +24,13 @@ def pairs(sdpa):
 
 
 def test_patching_everything_restores_the_other_answer_fully_in_any_layer(sdpa, pairs):
-    found = query_patching(sdpa, pairs, groups=["all"], per_image=True, work=QUIET)
-    assert found.loc[found["control"] == "none", "restoration"].to_numpy() == pytest.approx(1, abs=1e-3)
-    assert (found.loc[found["control"] == "none", "flipped"] == 1).all()
+    rows = query_patching(sdpa, pairs, groups=["all"], per_image=True, work=QUIET)
+    assert rows.loc[rows["control"] == "none", "restoration"].to_numpy() == pytest.approx(1, abs=1e-3)
+    assert (rows.loc[rows["control"] == "none", "flipped"] == 1).all()
 
 
 def test_restoration_is_that_of_single_runs(sdpa, pairs):
-    found = query_patching(sdpa, pairs, groups=["image", "last"], layers=[1], per_image=True, work=QUIET)
+    rows = query_patching(sdpa, pairs, groups=["image", "last"], layers=[1], per_image=True, work=QUIET)
     for image, pair in enumerate(pairs):
         before, after = (
             float(nv.run(sdpa, p).logits.softmax(-1)[pair.other_answer]) for p in (pair.prompt, pair.other)
@@ -37,31 +38,27 @@ def test_restoration_is_that_of_single_runs(sdpa, pairs):
         for group in ("image", "last"):
             logits = nv.run(sdpa, pair.prompt, nv.Patch(group, source=pair.other, layers=1)).logits
             expected = (float(logits.softmax(-1)[pair.other_answer]) - before) / (after - before)
-            chosen = found[(found["image"] == image) & (found["group"] == group) & (found["control"] == "none")]
+            chosen = rows[(rows["image"] == image) & (rows["group"] == group) & (rows["control"] == "none")]
             assert chosen["restoration"].item() == pytest.approx(expected, abs=1e-3)
 
 
-def test_pairs_that_the_model_does_not_know_are_left_out(sdpa, pairs):
+def test_pairs_that_the_model_answers_wrongly_are_left_out(sdpa, pairs):
     wrong = [pairs[0]._replace(answer=pairs[0].other_answer + 1), *pairs[1:]]
-    found = query_patching(sdpa, wrong, groups=["last"], layers=[0], work=QUIET)
-    assert (found.loc[found["control"] == "none", "images"] == len(pairs) - 1).all()
+    rows = query_patching(sdpa, wrong, groups=["last"], layers=[0], work=QUIET)
+    assert (rows.loc[rows["control"] == "none", "images"] == len(pairs) - 1).all()
 
 
-def test_random_positions_are_as_many_and_lie_outside_the_group(sdpa, pairs, monkeypatch):
-    from nnsight_vlm.recipes.query_states import sources_of
-
+def test_random_positions_are_as_many_and_lie_outside_the_group(pairs):
     for image, pair in enumerate(pairs):
-        drawn = {
-            (group, control): where
-            for group, control, where, _ in sources_of(pairs, image, ("image", "query", "last"), 0)
-        }
+        sources = sources_of(pairs, image, ("image", "query", "last"), 0)
+        drawn = {(source.group, source.control): source.positions for source in sources}
         assert len(drawn["query", "random positions"]) == len(drawn["query", "none"])
         assert not set(drawn["query", "random positions"]) & set(pair.prompt["query"])
         assert pair.prompt["last"][0] not in drawn["query", "none"]
         assert ("image", "random positions") not in drawn  # fewer tokens lie outside than in it
 
 
-def test_pairs_that_are_none_are_refused(sdpa, pairs):
+def test_pairs_of_different_texts_or_with_equal_answers_are_refused(sdpa, pairs):
     other = nv.encode(sdpa, "where is the red square ?", tiny.picture(1))
     with pytest.raises(nv.SpecError, match="differ in their words"):
         query_patching(sdpa, [pairs[0]._replace(other=other)], work=QUIET)

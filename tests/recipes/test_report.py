@@ -1,8 +1,9 @@
-"""The report: resumed without loss, refused before a model is loaded, complete on disk."""
+"""The report: continued after an interruption, refused before a model is loaded, complete on disk."""
 
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import pandas as pd
 import pytest
@@ -11,10 +12,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import nnsight_vlm as nv
-from nnsight_vlm import report as report_room
-from nnsight_vlm.cli import app
+from nnsight_vlm.cli import QUERY, app
 from nnsight_vlm.recipes import layer_windows
-from nnsight_vlm.report import study, write_report
+from nnsight_vlm.report import config, study, write_report, writing
 
 NAMES = ["knockout_windows", "patch_grounding", "attention_share", "prompt_ablation"]
 
@@ -33,7 +33,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture
-def asked(folders):
+def options(folders):
     return {
         "model": str(folders / "model"),
         "images": str(folders / "pictures"),
@@ -44,29 +44,29 @@ def asked(folders):
 
 
 @pytest.fixture(scope="session")
-def whole(folders, tmp_path_factory):
-    """A report that nobody interrupted."""
+def report(folders, tmp_path_factory):
+    """A report that was not interrupted."""
     out = tmp_path_factory.mktemp("whole")
     options = {"query": "describe the image .", "max_new_tokens": 4, "progress": False}
     return write_report(out, model=str(folders / "model"), images=str(folders / "pictures"), **options)
 
 
-def test_a_report_writes_every_frame_twice_its_figures_and_a_summary(whole):
+def test_a_report_writes_every_frame_twice_its_figures_and_a_summary(report):
     for name in NAMES:
         for table in (name, f"{name}_per_image"):
-            csv, parquet = (whole.folder / "frames" / f"{table}{ending}" for ending in (".csv", ".parquet"))
+            csv, parquet = (report.folder / "frames" / f"{table}{ending}" for ending in (".csv", ".parquet"))
             assert csv.is_file()
             assert len(pd.read_csv(csv)) == len(pd.read_parquet(parquet)) > 0
-    text = (whole.folder / "report.md").read_text()
-    figures = sorted(path.name for path in (whole.folder / "figures").iterdir())
+    text = (report.folder / "report.md").read_text()
+    figures = sorted(path.name for path in (report.folder / "figures").iterdir())
     assert {"claims.png", "routes.png", "windows.png", "attention.png", "grounding.png", "ablation.png"} <= set(figures)
     assert all(f"](figures/{name})" in text for name in figures)
     assert "needs object masks" in text and "every content word" in text
-    assert not list(whole.folder.rglob(".*.new"))
+    assert not list(report.folder.rglob(".*.new"))
 
 
-def test_an_interrupted_report_keeps_what_it_finished_and_ends_as_if_nothing_had_happened(
-    asked, whole, tmp_path, monkeypatch
+def test_an_interrupted_report_keeps_finished_work_and_ends_with_the_same_frames(
+    options, report, tmp_path, monkeypatch
 ):
     calls = []
     original = {name: getattr(study, name) for name in NAMES[:2]}
@@ -83,27 +83,26 @@ def test_an_interrupted_report_keeps_what_it_finished_and_ends_as_if_nothing_had
 
     monkeypatch.setattr(study, "patch_grounding", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_report(tmp_path, **asked)
+        write_report(tmp_path, **options)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts" / "knockout_windows").iterdir()}
     assert kept and (tmp_path / "frames" / "knockout_windows.parquet").is_file()
     monkeypatch.setattr(study, "patch_grounding", counted("patch_grounding"))
-    module = layer_windows
-    monkeypatch.setattr(module, "generations", interrupted)  # it must not run again
-    done = write_report(tmp_path, **asked)
+    monkeypatch.setattr(layer_windows, "generations", interrupted)  # it must not run again
+    done = write_report(tmp_path, **options)
     assert calls == ["patch_grounding"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    pd.testing.assert_frame_equal(done.claims, whole.claims)
+    pd.testing.assert_frame_equal(done.claims, report.claims)
     for name in NAMES:
-        pd.testing.assert_frame_equal(done.frames[name], whole.frames[name])
+        pd.testing.assert_frame_equal(done.frames[name], report.frames[name])
 
 
 @pytest.mark.parametrize("change", [{"query": "see the dog"}, {"seed": 1}, {"max_new_tokens": 5}, {"objects": ["dog"]}])
-def test_other_settings_never_continue_a_report(asked, whole, change):
+def test_other_settings_never_continue_a_report(options, report, change):
     with pytest.raises(nv.SpecError, match=f"other settings \\({next(iter(change))}.*--fresh"):
-        write_report(whole.folder, **{**asked, **change})
+        write_report(report.folder, **{**options, **change})
 
 
-def test_fresh_replaces_a_report_and_leaves_other_files_alone(asked, tmp_path):
+def test_fresh_replaces_a_report_and_leaves_other_files_alone(options, tmp_path):
     from nnsight_vlm.report.folder import prepare
 
     prepare(tmp_path, {"model": "a"})
@@ -131,30 +130,39 @@ def wrong_requests(place):
     ]
 
 
-def test_what_cannot_be_reported_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+def test_wrong_settings_are_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(report_room, "load", never)
+    monkeypatch.setattr(writing, "load_by_name", never)
     for options, message in wrong_requests(tmp_path):
         with pytest.raises(nv.SpecError, match=message):
             write_report(**{"out": tmp_path / "out", **options})
 
 
-def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path):
+def test_an_error_is_one_line_on_the_command_line(tmp_path):
     (tmp_path / "file").write_text("")
-    found = CliRunner().invoke(app, ["report", "--out", str(tmp_path / "file" / "out")])
-    assert found.exit_code == 2
-    assert found.stderr.startswith("error: cannot write to the folder") and found.stderr.count("\n") == 1
+    done = CliRunner().invoke(app, ["report", "--out", str(tmp_path / "file" / "out")])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: cannot write to the folder") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", [[], ["report"], ["ground"], ["knockout"]])
-def test_every_command_explains_itself(command):
-    found = CliRunner().invoke(app, [*command, "--help"])
-    assert found.exit_code == 0 and "Usage" in found.output
+def test_every_command_has_help(command):
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0 and "Usage" in done.output
 
 
-def test_the_command_line_writes_a_report(folders, whole, monkeypatch):
+def test_the_version_is_the_installed_one():
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0 and done.output.strip() == version("nnsight-vlm")
+
+
+def test_the_command_line_and_the_function_ask_the_same_question():
+    assert QUERY == config.QUERY
+
+
+def test_the_command_line_writes_a_report(folders, report, monkeypatch):
     monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=160))
     arguments = [
         "--model",
@@ -164,9 +172,9 @@ def test_the_command_line_writes_a_report(folders, whole, monkeypatch):
         "--query",
         "describe the image .",
     ]
-    found = CliRunner().invoke(app, ["report", *arguments, "--max-new-tokens", "4", "--out", str(whole.folder)])
-    assert found.exit_code == 0, found.output
-    assert "needs object masks" in found.output and "report.md" in found.output
+    done = CliRunner().invoke(app, ["report", *arguments, "--max-new-tokens", "4", "--out", str(report.folder)])
+    assert done.exit_code == 0, done.output
+    assert "needs object masks" in done.output and "report.md" in done.output
 
 
 def test_ground_and_knockout_write_a_picture(folders, tmp_path):
@@ -202,8 +210,8 @@ def test_ground_and_knockout_write_a_picture(folders, tmp_path):
         ]
     ):
         out = tmp_path / f"{number}.png"
-        found = CliRunner().invoke(app, [*command, "--out", str(out)])
-        assert found.exit_code == 0, found.output
+        done = CliRunner().invoke(app, [*command, "--out", str(out)])
+        assert done.exit_code == 0, done.output
         assert out.read_bytes().startswith(b"\x89PNG")
 
 
@@ -218,7 +226,7 @@ def test_ground_and_knockout_write_a_picture(folders, tmp_path):
     ],
 )
 def test_wrong_arguments_are_refused_before_a_model_is_loaded(folders, arguments, message, monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.report.single.load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("nnsight_vlm.report.single.load_by_name", lambda *_: pytest.fail("a model was loaded"))
     given = [str(folders / "pictures" / "0.png") if word == "PICTURE" else word for word in arguments]
-    found = CliRunner().invoke(app, given)
-    assert found.exit_code == 2 and message in found.stderr
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 2 and message in done.stderr

@@ -22,8 +22,8 @@ def test_a_scenes_own_description_names_its_objects_and_agrees_with_them_fully()
 
 def test_agreement_is_the_score_of_the_synthetic_world():
     text, one = "a red circle, a red circle and a small blue triangle.", scene(3)
-    found, expected = agreement(shape_objects(text), [thing.name for thing in shape_truth(one)]), score(text, one)
-    assert (found["precision"], found["recall"], found["f1"]) == (expected.precision, expected.recall, expected.f1)
+    scores, expected = agreement(shape_objects(text), [thing.name for thing in shape_truth(one)]), score(text, one)
+    assert (scores["precision"], scores["recall"], scores["f1"]) == (expected.precision, expected.recall, expected.f1)
 
 
 def test_saying_nothing_is_wrong_and_having_nothing_to_find_is_unknown():

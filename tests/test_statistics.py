@@ -1,4 +1,4 @@
-"""Tables: what a field is called, and how certain a mean is."""
+"""How certain a number is: intervals by hand, verdicts by the rule; and how a table shows a field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 import nnsight_vlm as nv
 from nnsight_vlm.lowering.layers import label
-from nnsight_vlm.statistics import bootstrap, summarise
+from nnsight_vlm.statistics import FAILS, FEWEST, HOLDS, OPEN, Estimate, bootstrap, interval, summarise, verdict
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,14 @@ def test_an_interval_holds_its_mean_and_narrows_with_more_values():
     expected = 1.96 * values.std() / len(values) ** 0.5
     assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
     few = bootstrap(values[:40])
-    assert few[2] - few[1] > 2 * (high - low)
+    assert few.high - few.low > 2 * (high - low)
 
 
 def test_nothing_is_known_of_the_spread_of_one_value_or_of_none():
-    assert bootstrap([3.0])[0] == 3.0 and np.isnan(bootstrap([3.0])[1:]).all()
+    alone = bootstrap([3.0])
+    assert alone.value == 3.0 and np.isnan([alone.low, alone.high]).all()
     assert np.isnan(bootstrap([])).all() and np.isnan(bootstrap([float("nan")])).all()
-    assert bootstrap([1.0, float("nan"), 3.0])[0] == 2.0
+    assert bootstrap([1.0, float("nan"), 3.0]).value == 2.0
 
 
 def test_a_summary_averages_over_images_and_not_over_rows():
@@ -54,3 +55,28 @@ def test_a_summary_averages_over_images_and_not_over_rows():
     assert list(table.columns) == ["measure", "mean", "low", "high", "images"]
     assert table.loc[0, "mean"] == pytest.approx((2 + 6) / 2) and table.loc[0, "images"] == 2
     assert table.loc[1, "mean"] == 5 and table.loc[1, "images"] == 1 and np.isnan(table.loc[1, "low"])
+
+
+def test_an_interval_of_one_columns_mean_is_that_of_the_bootstrap():
+    values = np.random.default_rng(0).normal(size=20)
+    estimate = interval(pd.DataFrame({"hit": values}), lambda means: means["hit"])
+    assert estimate == pytest.approx(bootstrap(values))
+
+
+def test_a_ratio_is_one_of_means_and_not_a_mean_of_ratios():
+    rows = pd.DataFrame({"a": [1.0, 0.0], "b": [1.0, 4.0]})
+    assert interval(rows, lambda means: means["a"] / means["b"]).value == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "images", "expected"),
+    [
+        (0.6, 0.9, 20, HOLDS),
+        (0.1, 0.4, 20, FAILS),
+        (0.4, 0.6, 20, OPEN),
+        (0.6, 0.9, FEWEST - 1, OPEN),
+        (float("nan"), float("nan"), 20, OPEN),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side_and_enough_images(low, high, images, expected):
+    assert verdict(Estimate(0.5, low, high), 0.5, images) == expected

@@ -1,0 +1,84 @@
+"""The patches of a picture, and how much attention positions of the prompt pay to each of them.
+
+In most families each image token of the decoder stands for one patch. In some (BLIP-2, Kosmos-2, Idefics2) the image
+tokens are *latents*: a Q-Former or a resampler computes them from all patches, so no image token has a place in the
+picture. There, patches are found one stage earlier, as the keys that this stage's queries read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..execution.forward import run
+from ..families import Model, view_of
+from ..grids import Grid
+from ..lowering.layers import Layers
+from ..prompts.prompt import Prompt
+from ..remote.model_call import Remote
+from ..specs.measurements import Attention
+
+
+class PatchSource(NamedTuple):
+    """Where the patches of a picture are.
+
+    Attributes:
+        stage: the stage whose attention has them as keys: `"decoder"`, or a Q-Former or resampler.
+        grid: their positions there, and the pixels that each covers.
+    """
+
+    stage: str
+    grid: Grid
+
+
+def patch_stage(prompt: Prompt) -> str:
+    """The stage whose attention has the picture's patches as keys; the decoder unless image tokens are latents."""
+    family = view_of(prompt.model).family
+    if "grid" not in family.limitations:
+        return "decoder"
+    return next((name for name, stage in family.stages.items() if stage.keys), "decoder")
+
+
+def has_patches(prompt: Prompt) -> bool:
+    """Whether `patch_source` can tell where the patches are."""
+    stage = patch_stage(prompt)
+    return stage in dict(prompt.rows[0].stages) or (
+        stage == "decoder" and "grid" not in view_of(prompt.model).family.limitations
+    )
+
+
+def patch_source(prompt: Prompt, image: int = 0) -> PatchSource:
+    """Where the patches of a picture are; image tokens without a place (line breaks between patches) are left out.
+
+    Raises:
+        SpecError: nothing tells which patch a token stands for; says why.
+    """
+    stage = patch_stage(prompt)
+    return PatchSource(stage, prompt.grid(image, stage).placed)
+
+
+def patch_maps(
+    model: Model,
+    prompt: Prompt,
+    positions: Sequence[int],
+    source: PatchSource,
+    *,
+    layers: Layers = "attention",
+    remote: Remote = False,
+) -> np.ndarray:
+    """Attention of decoder positions to the patches, mean over heads: `[layer, position, patch]`.
+
+    Where image tokens are latents, it is the attention to each latent times the latent's own attention to the patches
+    (mean over the heads and layers of its stage), summed over the latents.
+    """
+    if source.stage == "decoder":
+        direct = Attention(positions, source.grid.positions, layers=layers, reduce="mean")
+        maps: np.ndarray = run(model, prompt, reads=[direct], remote=remote).reads[0].double().numpy()
+        return maps
+    to_latents = Attention(positions, "image", layers=layers, reduce="mean")
+    to_patches = Attention("query", source.grid.positions, layers="attention", stage=source.stage, reduce="mean")
+    by_latent, by_patch = run(model, prompt, reads=[to_latents, to_patches], remote=remote).reads
+    product: np.ndarray = (by_latent.double() @ by_patch.double().mean(0)).numpy()
+    return product

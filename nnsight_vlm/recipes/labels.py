@@ -1,0 +1,80 @@
+"""The words in the columns of the recipes' tables, and what each of them means.
+
+The tables are tidy: a measurement and its controls are rows of one frame, told apart by these words.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+Control = Literal[
+    "none",
+    "random positions",
+    "random layers",
+    "query of another image",
+    "another image",
+    "random patches",
+    "random patches, again",
+    "other object",
+    "uniform",
+    "random generated tokens",
+]
+"""The column `control`: which control a row is.
+
+- `none`: no control, but the measurement itself.
+- `random positions`: as many tokens as the group has, drawn at random from the rest of the prompt.
+- `random layers`: as many layers as the window has, drawn at random for every image.
+- `query of another image`: the query tokens' hidden states come from a run on another picture.
+- `another image`: patched hidden states come from a third picture, whose answers are different ones.
+- `random patches`: as many image patches as the object covers, drawn at random outside it; `random patches, again` is
+  a second, independent draw.
+- `other object`: the attention peak is compared with the other objects of the same picture.
+- `uniform`: equal attention to every image token.
+- `random generated tokens`: as many generated tokens as the query has.
+"""
+NONE: Final = "none"
+RANDOM_POSITIONS: Final = "random positions"
+RANDOM_LAYERS: Final = "random layers"
+QUERY_OF_ANOTHER_IMAGE: Final = "query of another image"
+ANOTHER_IMAGE: Final = "another image"
+RANDOM_PATCHES: Final = "random patches"
+RANDOM_PATCHES_AGAIN: Final = "random patches, again"
+OTHER_OBJECT: Final = "other object"
+UNIFORM: Final = "uniform"
+RANDOM_GENERATED_TOKENS: Final = "random generated tokens"
+
+Form = Literal["block", "allow"]
+"""How a route is cut in a window of layers: `block` closes it in the window; `allow` closes it in all other layers."""
+FORMS: tuple[Form, ...] = get_args(Form)
+
+Condition = Literal["block", "allow", "clean", "blind"]
+"""The column `form` of `knockout_windows`: a form, or one of the two baselines.
+
+- `clean`: no intervention.
+- `blind`: no token other than the image's own can attend to the image, in any layer. Kaduri et al. 2024
+  (arXiv 2411.17491) compare with this lower bound: whatever is left comes from the text alone.
+"""
+
+Access = Literal["direct", "none"]
+"""The column `access` of `prompt_ablation`: whether generated tokens attend to the image (`direct`) or not (`none`)."""
+
+ReadAt = Literal["predicting", "word"]
+"""Where a generated word's attention is read.
+
+- `predicting`: at the position before the word, whose output predicts the word.
+- `word`: at the word's own position, whose output predicts the next word.
+"""
+READ_AT: tuple[ReadAt, ...] = get_args(ReadAt)
+
+AgreementMeasure = Literal["precision", "recall", "f1", "precision_true", "recall_true", "f1_true"]
+"""How well the objects that a description names agree with others.
+
+- `precision`, `recall`, `f1`: with those of the model's own description of the same picture without intervention.
+- `precision_true`, `recall_true`, `f1_true`: with the objects that are really in the picture.
+"""
+AGREEMENT: tuple[AgreementMeasure, ...] = ("precision", "recall", "f1")
+TRUE_AGREEMENT: tuple[AgreementMeasure, ...] = ("precision_true", "recall_true", "f1_true")
+
+MIDDLE_HALF: Final = "middle half"
+OUTER_HALF: Final = "outer half"
+"""Windows that are halves of the depth: the second and third quarter of the layers; the first and last quarter."""

@@ -1,0 +1,75 @@
+"""How well an attention map over the patches of a picture fits an object, and what chance alone would give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..grids import Grid
+from .labels import NONE, OTHER_OBJECT, RANDOM_PATCHES
+from .object_words import ObjectWord
+
+
+def map_rows(
+    weights: np.ndarray, word: ObjectWord, grid: Grid, top: int, labels: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Rows of one word's map: the object itself, random patches, and the picture's other objects.
+
+    Args:
+        weights: attention to each patch, `[patch]`.
+        word: the word and the patches of its object.
+        grid: the patches.
+        top: how many of the best patches are listed, and their share of the attention measured.
+        labels: what the rows have in common.
+    """
+    order = np.argsort(-weights, kind="stable")
+    best = " ".join(_spell_patch(grid, int(patch)) for patch in order[:top])
+    share = float(weights[order[:top]].sum() / weights.sum()) if weights.sum() > 0 else math.nan
+    row: dict[str, Any] = {**labels, "control": NONE, "top": best, "top_mass": share}
+    chance: dict[str, Any] = {**labels, "control": RANDOM_PATCHES, "top": "", "top_mass": top / len(weights)}
+    if word.patches is not None:
+        row |= {"hit": float(word.patches[order[0]]), "iou": overlap(order, word.patches)}
+        size = int(word.patches.sum())
+        chance |= {"hit": float(word.patches.mean()), "iou": expected_overlap(size, len(weights))}
+    yield row
+    yield chance
+    if word.patches is not None and word.other_patches:
+        hits = [float(mask[order[0]]) for mask in word.other_patches]
+        yield {**labels, "control": OTHER_OBJECT, "top": "", "hit": float(np.mean(hits))}
+
+
+def _spell_patch(grid: Grid, patch: int) -> str:
+    """A patch as a table shows it: `row,column`, with the tile before it where there are several tiles."""
+    row, column = grid.cells[patch]
+    return f"{row},{column}" if len(grid.shapes) == 1 else f"{grid.tiles[patch]}:{row},{column}"
+
+
+def overlap(order: np.ndarray, mask: np.ndarray) -> float:
+    """IoU of an object's patches with as many of the best patches of a map; NaN for an object without patches.
+
+    Args:
+        order: the patches, that with the most attention first.
+        mask: which patches are the object's, bool `[patch]`.
+
+    >>> overlap(np.array([2, 0, 1]), np.array([True, False, True]))
+    1.0
+    """
+    size = int(mask.sum())
+    shared = int(mask[order[:size]].sum())
+    return shared / (2 * size - shared) if size else math.nan
+
+
+def expected_overlap(size: int, patches: int) -> float:
+    """The expected IoU of `size` random patches with an object of `size` patches, out of `patches` in all.
+
+    >>> expected_overlap(2, 2)
+    1.0
+    """
+    if size == 0:
+        return math.nan
+    draws = math.comb(patches, size)
+    possible = range(max(0, 2 * size - patches), size + 1)  # how many patches a draw may share with the object
+    return sum(math.comb(size, n) * math.comb(patches - size, size - n) / draws * n / (2 * size - n) for n in possible)

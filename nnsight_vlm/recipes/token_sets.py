@@ -1,0 +1,87 @@
+"""Sets of tokens that the recipes cut, patch and read, and the stage in which they have hidden states.
+
+Positions are absolute. Tokens outside the decoder's sequence, which it reads through cross-attention (the image in
+Mllama, image and question in encoder-decoders), have negative positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import SpecError
+from ..prompts.prompt import Prompt
+from ..prompts.token_map import TokenMap, Where
+from ..prompts.token_text import spell
+
+
+class StagePositions(NamedTuple):
+    """Tokens in the stage that has hidden states for them.
+
+    Attributes:
+        stage: `"decoder"` or `"encoder"`.
+        positions: their positions in this stage's own sequence.
+    """
+
+    stage: str
+    positions: tuple[int, ...]
+
+
+def positions_of(prompt: Prompt, group: str) -> tuple[int, ...]:
+    """Positions of a token group; empty where the prompt has no such tokens."""
+    try:
+        return prompt[group]
+    except SpecError:
+        return ()
+
+
+def lies_outside(prompt: Prompt, where: Where) -> bool:
+    """Whether any of the positions lies outside the decoder's sequence."""
+    return any(start < 0 for start, _ in prompt.rows[0].ranges(where))
+
+
+def owning_stage(prompt: Prompt, where: Where) -> StagePositions:
+    """The stage that has hidden states for these positions.
+
+    Raises:
+        SpecError: no stage has any: the decoder reads these tokens as keys and values only.
+    """
+    tokens = prompt.rows[0]
+    if not lies_outside(prompt, where):
+        return StagePositions("decoder", prompt[where])
+    if "encoder" not in dict(tokens.stages):
+        raise SpecError(
+            f"{where!r} lies outside the decoder's sequence, which only reads it through cross-attention, so it has no "
+            "residual stream to patch; leave it out"
+        )
+    return StagePositions("encoder", tuple(position + tokens.outside for position in prompt[where]))
+
+
+def same_axis_positions(prompt: Prompt, where: Sequence[int]) -> tuple[int, ...]:
+    """All positions of the sequence that the given ones are in: the decoder's, the one outside it, or both."""
+    outside = range(-prompt.rows[0].outside, 0) if any(position < 0 for position in where) else ()
+    inside = prompt["all"] if any(position >= 0 for position in where) else ()
+    return (*outside, *inside)
+
+
+def non_image_tokens(tokens: TokenMap) -> tuple[int, ...]:
+    """All positions of a sequence that are not image tokens."""
+    image = {position for positions in tokens.images for position in positions}
+    return tuple(position for position in tokens.ranges("all").positions(tokens.stop) if position not in image)
+
+
+def route_target(prompt: Prompt, target: str) -> Where:
+    """The target of a route as `Knockout` takes it.
+
+    `text` is every token that is not an image token. In Mllama this includes the token that stands for the image,
+    which attends to it.
+    """
+    if target != "text" or lies_outside(prompt, target):
+        return target
+    return (*non_image_tokens(prompt.rows[0]), "generated")
+
+
+def spell_token(prompt: Prompt, position: int) -> str:
+    """The token at a position as a table shows it, without spaces around it."""
+    tokens = prompt.rows[0]
+    return spell(prompt.model, tokens.tokens[position] if position >= 0 else tokens.outside_tokens[position]).strip()

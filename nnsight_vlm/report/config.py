@@ -1,0 +1,124 @@
+"""What a user asks of a report, checked before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import SpecError
+from ..families import Model
+from ..loading import load
+from ..remote.model_call import Remote
+from ..shapes.model import CHECKPOINTS, checkpoint
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Files of a folder that are taken for pictures."""
+QUERY = "describe the image."
+"""What the model is asked about every picture unless the user says otherwise."""
+SCENES_PER_SEED = 100_000
+"""Seeds of a report's scenes begin at this multiple of the report's seed, so that reports share no scene."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """The settings of a report; see `write_report`."""
+
+    model: str = "shapes"
+    images: str | None = None
+    query: str = QUERY
+    scenes: int = 24
+    seed: int = 0
+    objects: tuple[str, ...] = ()
+    max_new_tokens: int = 32
+    rows: int = 64
+    chunk: int = 4
+    remote: Remote = False
+
+    @property
+    def first_scene(self) -> int:
+        """The seed of the first synthetic scene; the others follow it."""
+        return self.seed * SCENES_PER_SEED
+
+    def checked(self) -> ReportConfig:
+        """The same settings with the full path of the pictures' folder.
+
+        Raises:
+            SpecError: a number out of range, an empty query, no folder, a folder without pictures, a file that is no
+                picture.
+        """
+        if min(self.scenes, self.max_new_tokens, self.rows, self.chunk) < 1 or self.seed < 0:
+            raise SpecError("--scenes, --max-new-tokens, --rows and --chunk must be 1 or more, and --seed 0 or more")
+        if not self.query.strip():
+            raise SpecError('the query is empty; write for example --query "describe the image."')
+        if self.images is None:
+            return self
+        for path in find_pictures(Path(self.images)):
+            open_picture(path)
+        return replace(self, images=str(Path(self.images).resolve()))
+
+
+def find_pictures(folder: Path) -> tuple[Path, ...]:
+    """The pictures of a folder, sorted by name.
+
+    Raises:
+        SpecError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise SpecError(f"no folder {str(folder)!r}; --images takes a folder of pictures")
+    pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS))
+    if not pictures:
+        raise SpecError(f"the folder {str(folder)!r} holds no pictures ({', '.join(ENDINGS)})")
+    return pictures
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture in RGB.
+
+    Raises:
+        SpecError: no such file, or not a picture.
+    """
+    if not path.is_file():
+        raise SpecError(f"no file {str(path)!r}; give the path of a picture")
+    try:
+        return Image.open(path).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise SpecError(f"{str(path)!r} is not a picture that can be opened; give a PNG or JPEG file") from error
+
+
+def picture_names(config: ReportConfig) -> Sequence[str]:
+    """What each image number of the frames stands for: a file name, or a scene's seed."""
+    if config.images is not None:
+        return [path.name for path in find_pictures(Path(config.images))]
+    return [f"scene {config.first_scene + number}" for number in range(config.scenes)]
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a model that is certainly not there, without asking the network.
+
+    Raises:
+        SpecError: an embedded model that this installation lacks, or a path without a model.
+    """
+    if name in CHECKPOINTS:
+        if not (checkpoint(name) / "config.json").is_file():
+            raise SpecError(f"this installation has no model {name!r}; choose one by its name on the hub")
+        return
+    is_path = name.startswith((".", "/", "~")) or Path(name).exists()
+    if is_path and not (Path(name).expanduser() / "config.json").is_file():
+        raise SpecError(
+            f"{name!r} is not a folder with a model (it has no config.json); give such a folder or a name on the hub"
+        )
+
+
+def load_by_name(name: str, remote: Remote = False) -> Model:
+    """A model by name; without its weights where it runs on a server.
+
+    Raises:
+        SpecError: it cannot be loaded, from this machine or from the hub.
+    """
+    try:
+        return load(name, dispatch=remote is False)
+    except OSError as error:
+        raise SpecError(f"cannot load the model {name!r}: {str(error).strip().splitlines()[0]}") from error
