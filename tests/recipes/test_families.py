@@ -479,7 +479,7 @@ def test_patches_can_be_hidden_from_single_queries_of_a_q_former():
     assert frame["logprob_change"][4] == pytest.approx(change, abs=1e-4) and abs(change) > 1e-5
 
 
-@pytest.mark.parametrize(("name", "why"), [("aria", "hides which patches they read"), ("idefics2-split", "one crop")])
+@pytest.mark.parametrize(("name", "why"), [("aria", "does not expose its attention"), ("idefics2-split", "one crop")])
 def test_image_tokens_without_patches_say_why(name, why):
     case = built(name)
     with pytest.raises(nv.SpecError, match=why):
