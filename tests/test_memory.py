@@ -47,7 +47,7 @@ def test_a_small_budget_takes_more_forwards_and_gives_the_same_numbers(model, fr
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkeypatch, execution, error):
-    case_counts, real_forward = [], execute.forward
+    case_counts, real_forward = [], execute.run_forward
 
     def forward_of_two_at_most(model, layout, *rest):
         case_counts.append(len(layout.placements))
@@ -55,7 +55,7 @@ def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkey
             raise error
         return real_forward(model, layout, *rest)
 
-    monkeypatch.setattr(execute, "forward", forward_of_two_at_most)
+    monkeypatch.setattr(execute, "run_forward", forward_of_two_at_most)
     frame = nv.sweep(model, fresh, VARIANTS, answer=ANSWER, execution=execution)
     assert case_counts[:3] == [8, 4, 2]
     assert max(case_counts[2:]) == 2 and sum(case_counts[2:]) == len(VARIANTS)
@@ -69,7 +69,7 @@ def test_other_errors_are_raised_and_so_is_running_out_of_memory_with_a_single_c
         def fail(*_, error=error):
             raise error
 
-        monkeypatch.setattr(execute, "forward", fail)
+        monkeypatch.setattr(execute, "run_forward", fail)
         with pytest.raises(RuntimeError, match=str(error)):
             nv.sweep(model, fresh, VARIANTS, answer=ANSWER)
     assert out_of_memory(error) and not out_of_memory(RuntimeError("shapes differ"))

@@ -15,7 +15,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 ROOM = 512
-"""Tokens that there is room for behind the prompt, unless told otherwise; when they are used up, as many again."""
+"""Spare capacity in tokens behind the prompt, unless told otherwise; when it is used up, as many again."""
 
 
 class KeysAndValues(NamedTuple):

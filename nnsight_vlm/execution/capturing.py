@@ -21,7 +21,7 @@ from .preparing import prepare
 from .requests import defer_forward, no_logits, read_states, read_steps
 
 Shortcut: TypeAlias = Callable[[Any, Sequence[Capture]], list[torch.Tensor] | None]
-"""Another way to the states of several captures from one run, or None where there is none."""
+"""A function that returns the states of several captures from one run without a new forward, or None."""
 
 
 def capture(
@@ -39,7 +39,7 @@ def capture(
         cases: interventions, whose patches may share a source.
         remote: see `nv.run`.
         shortcut: asked first for runs on this machine.
-        stay_remote: leave the states on the server; the run that uses them must be asked in the same job.
+        stay_remote: leave the states on the server; the run that uses them must be part of the same job.
     """
     wanted = {id(part): want for case in cases for part in case.parts if (want := part.capture()) is not None}
     by_run: dict[tuple[int, int], list[tuple[int, Capture]]] = {}
@@ -91,7 +91,7 @@ def _deferred(model: Model, captures: Sequence[Capture], remote: Remote) -> list
 def checked_cases(
     model: Model, prompt: Prompt, given: Any, remote: Remote, *, stay_remote: bool = True
 ) -> tuple[list[Intervention], StateValues]:
-    """One checked intervention a row, from one for all or one for each, with the states that their patches need.
+    """Expand one intervention, or a list of one per row, to one checked intervention per row, with its patches' states.
 
     Raises:
         SpecError: anything wrong with them; not as many as the prompt has rows.

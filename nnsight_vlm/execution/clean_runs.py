@@ -1,4 +1,7 @@
-"""Clean runs on this machine, traced directly: what a prefix leaves in its cache, and what enters the decoder."""
+"""Clean runs on this machine: what a prefix leaves in its cache, and what enters the decoder.
+
+They are traced here and not asked as a `ModelCall`, because a cache is used where it is made and never sent.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ class Prefill(NamedTuple):
     Attributes:
         cache: keys and values of all layers.
         logits: of the last token, `[word]`.
-        states: what every layer gives from some position on, `[position, width]` each; None where layers give more
-            than one stream of them.
+        states: what every layer gives from some position on, `[position, width]` each; None where layers
+            return several residual streams.
     """
 
     cache: Any

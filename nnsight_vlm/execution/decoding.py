@@ -135,7 +135,7 @@ def decode(
 ) -> torch.Tensor:
     """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
 
-    With a `cache` the first tokens of all rows have been run.
+    A `cache` holds the tokens of all rows that were run already.
 
     Raises:
         SpecError: see `check_decoding`.
@@ -187,8 +187,8 @@ def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
     """Refuse generation that an intervention could not follow.
 
     Raises:
-        SpecError: rows padded on the right, or at all where the model cannot do that; options that make several rows
-            of one.
+        SpecError: rows padded on the right, or at all where the model cannot do that; options that expand a row
+            (beams, several sequences).
     """
     if any(row.stop != prompt.width for row in prompt.rows):
         raise SpecError("generation needs padding on the left; this encoding is padded on the right")

@@ -1,4 +1,4 @@
-"""An intervention installed on a copy of the model: from there on it is plain nnsight."""
+"""An intervention installed on a copy of the model, which is then used as any nnsight model."""
 
 from __future__ import annotations
 

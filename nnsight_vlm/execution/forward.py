@@ -22,7 +22,7 @@ from ..specs.interventions import Intervention
 from ..specs.measurements import Readout
 from .capturing import checked_cases
 from .preparing import prepare
-from .requests import LogitRead, forward, logit_columns, read_steps
+from .requests import LogitRead, logit_columns, read_steps, run_forward
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +125,7 @@ def run(
     numbers = sum(map(len, places)) * view_of(model).vocab_size
     numbers += sum(read.numbers(resolver(model, placement)) for read in listed for placement in layout.placements)
     logit_read = LogitRead(readouts.logit_rows, picks)
-    gathered, *by_read = forward(model, layout, plan, steps, logit_read, kept, remote, numbers=numbers)
+    gathered, *by_read = run_forward(model, layout, plan, steps, logit_read, kept, remote, numbers=numbers)
     logits = [rows[0] if positions is None else rows for rows in gathered]
     assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(listed, by_read, strict=True)]
     if len(prompt) == 1:

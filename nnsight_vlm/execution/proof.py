@@ -31,7 +31,7 @@ from .decoding import decode_logits
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
 from .proof_states import prove_states
-from .requests import LogitRead, forward
+from .requests import LogitRead, run_forward
 
 DECODED = 4
 """How many tokens are decoded to prove cached generation."""
@@ -45,7 +45,7 @@ class Proof:
         layers: attention layers whose mask and output were recomputed.
         edges: attention edges (head by head) found closed that the clean run has open.
         writes: sites whose hidden states are what was to be written.
-        tokens: decoded tokens whose logits a forward over the whole sequence gives too.
+        tokens: decoded tokens whose logits equal those of one forward over the whole sequence.
     """
 
     layers: int
@@ -67,9 +67,9 @@ def verify(
     """Prove that an intervention did what it says in this model, on this prompt.
 
     Every planned edge must have probability exactly 0; no other edge, row or layer may differ from the clean run's
-    mask; the recomputed rows must be what the attention returned; every patched or ablated state must be what was to be
-    written, and its neighbours untouched. Where tokens to come are concerned, a few are decoded with the cache, and
-    their logits compared with one forward.
+    mask; the recomputed rows must be what the attention returned; every patched or ablated state must equal the
+    planned value, and its neighbours be untouched. If the intervention also acts on generated tokens, a few are decoded
+    with the cache, and their logits compared with one forward.
 
     Args:
         model: an nnsight model from `load`.
@@ -116,7 +116,7 @@ def _with_answers(model: Model, layout: Layout, writes: Sequence[PlannedWrite], 
     grown = one_case_per_row(prompt.grown_rows(chosen.tolist()))
     kept = list(range(prompt.width - 1, prompt.width - 1 + DECODED))
     picks = tuple((row, tuple(range(DECODED))) for row in range(len(prompt)))
-    replayed = forward(model, grown, plan, [], LogitRead(readouts.logit_rows, picks), kept, remote)[0]
+    replayed = run_forward(model, grown, plan, [], LogitRead(readouts.logit_rows, picks), kept, remote)[0]
     gap = (decoded - torch.stack(replayed)).abs().amax(-1)
     worst = gap / decoded.abs().amax(-1).clamp(min=1e-3)
     # transformers' generation hands out logits in float32, whatever the model computes in

@@ -1,7 +1,7 @@
 """Proof that attention edges are closed where a cut names them, and nowhere else.
 
-The attention call of every layer is read from outside: the query, key and value it was handed, the mask it was handed,
-and what it returned. From these the rows concerned are recomputed and compared with the clean run.
+The attention call of every layer is read independently of our kernels: the query, key and value it was handed, the mask
+it was handed, and what it returned. From these the rows concerned are recomputed and compared with the clean run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from .requests import forward, no_logits
+from .requests import no_logits, run_forward
 
 UNREACHED = (AttributeError, OutOfOrderError)
 """What nnsight raises where a path names nothing, or modules are passed in another order."""
@@ -118,7 +118,7 @@ def _read_calls(
     """What each attention was given and returned in one run."""
     steps = [list(_read_steps(model, layout, site, queries[site[:2]])) for site in sites]
     try:
-        _, *by_site = forward(model, layout, plan, steps, *no_logits(layout), remote)
+        _, *by_site = run_forward(model, layout, plan, steps, *no_logits(layout), remote)
     except UNREACHED as error:
         raise InterventionError(
             f"the family row of {view_of(model).family.name!r} points at {steps[0][0].path!r}, whose "
@@ -225,7 +225,7 @@ def _expect_counts(
 
 
 def _expect_output(site: AttentionSite, given: dict[str, Any], returned: torch.Tensor, rounding: float) -> None:
-    """A score is off by its own size times the rounding, and so is each weight; the mix is made of values."""
+    """The tolerance: rounding errors grow with the size of the scores and of the values."""
     gap = float((given["mixed"].double() - returned.double()).abs().max())
     if not gap <= rounding * max(1.0, given["score"]) * given["value"]:
         raise InterventionError(

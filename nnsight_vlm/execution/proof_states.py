@@ -1,4 +1,4 @@
-"""Proof that hidden states are what was to be written, and their neighbours untouched."""
+"""Proof that hidden states equal the planned values, and that their neighbours are untouched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, locate, order_of
 from ..lowering.writes import PlannedWrite, StateWrite
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from .requests import forward, no_logits
+from .requests import no_logits, run_forward
 
 
 class _StateSite(NamedTuple):
@@ -71,7 +71,7 @@ def _whole_states(
     if not sites:
         return []
     steps = [[_whole_state(model, layout, site)] for site in sites]
-    _, *by_site = forward(model, layout, compile_plan(model, layout, writes), steps, *no_logits(layout), remote)
+    _, *by_site = run_forward(model, layout, compile_plan(model, layout, writes), steps, *no_logits(layout), remote)
     return [torch.stack(rows) for [rows] in by_site]
 
 

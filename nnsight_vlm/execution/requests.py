@@ -1,7 +1,7 @@
 """What is asked of a model: a plan and reads become a `ModelCall`, which `device.runner` carries out.
 
-A plan is installed as nnsight edits: one worker for what the model passes once a prompt, one for what it passes once a
-token. Reads are the body of the trace, so they see what every edit left.
+A plan is installed as nnsight edits: one nnsight worker for stages that run once per prompt, and one for the decoder,
+which runs once per token. Reads are the body of the trace, so they see what every edit left.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ class LogitRead(NamedTuple):
     readout: Any
     requests: tuple[Any, ...]
 
+    def plain(self) -> tuple[Any, ...]:
+        """As `device.runner.collect` takes it: the last of its reads, of no stage or layer."""
+        return None, None, "", "logits", self.readout, self.requests, None
 
-class _Place(NamedTuple):
-    """When the model reaches a read step, and whose it is."""
+
+class _ReadOrder(NamedTuple):
+    """Sort key of a read step, and which readout it belongs to."""
 
     stage: int
     layer: int
@@ -71,7 +75,7 @@ def read_steps(model: Model, layout: Layout, readout: Readout) -> Iterator[ReadS
         )
 
 
-def forward(
+def run_forward(
     model: Model,
     layout: Layout,
     plan: Plan,
@@ -107,7 +111,7 @@ def read_states(
 ) -> list[torch.Tensor]:
     """What readouts give of a layout of one row, without logits."""
     steps = [list(read_steps(model, layout, read)) for read in reads]
-    _, *by_readout = forward(model, layout, plan, steps, *no_logits(layout), remote)
+    _, *by_readout = run_forward(model, layout, plan, steps, *no_logits(layout), remote)
     return [read.assemble([layer[0] for layer in by_layer]) for read, by_layer in zip(reads, by_readout, strict=True)]
 
 
@@ -130,16 +134,16 @@ def _forward_call(
     *,
     slots: Sequence[Sequence[list[Any]]] = (),
     numbers: int = 0,
-) -> tuple[ModelCall, list[_Place]]:
+) -> tuple[ModelCall, list[_ReadOrder]]:
     """The call of a forward, and in which order its read steps are answered."""
     stages = order_of(view_of(model).family)
     order = sorted(
-        _Place(stages.index(step.stage), step.layer, step.rank, readout, at)
+        _ReadOrder(stages.index(step.stage), step.layer, step.rank, readout, at)
         for readout, some in enumerate(steps)
         for at, step in enumerate(some)
     )
     reads = [steps[place.readout][place.step].plain(place.stage) for place in order]
-    reads.append((len(stages), 0, "", "logits", *logits, None))
+    reads.append(logits.plain())
     extents = tuple(_extent(model, layout, name, number, order) for number, name in enumerate(stages))
     filled = tuple((at, slots[place.readout][place.step]) for at, place in enumerate(order)) if slots else ()
     rest = (plan.edits, extents, tuple(reads), filled)
@@ -149,14 +153,16 @@ def _forward_call(
     return call, order
 
 
-def _extent(model: Model, layout: Layout, name: str, number: int, order: Iterable[_Place]) -> tuple[Any, ...] | None:
+def _extent(
+    model: Model, layout: Layout, name: str, number: int, order: Iterable[_ReadOrder]
+) -> tuple[Any, ...] | None:
     """Where a stage's queries and keys lie, in the layers that are read; None where none is."""
     layers = {place.layer for place in order if place.stage == number}
     return tuple(stage_extent(model, layout, name, layers)) if layers else None
 
 
 def no_logits(layout: Layout) -> tuple[LogitRead, list[int]]:
-    """The smallest piece of logits that a forward can be asked for: `logits` and `kept` of `forward`."""
+    """Arguments `logits` and `kept` of `run_forward` for a forward whose logits are not needed: the smallest piece."""
     return LogitRead(readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1]
 
 

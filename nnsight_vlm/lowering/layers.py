@@ -40,7 +40,7 @@ def window(start: int, stop: int) -> Window:
 
 
 def depth(start: float, stop: float) -> Depth:
-    """The layers from `start` to `stop` as fractions of the depth; neighbours share no layer.
+    """The layers from `start` to `stop` as fractions of the depth; adjacent fractions never share a layer.
 
     Raises:
         SpecError: the fractions are not 0 <= start < stop <= 1.
@@ -54,7 +54,7 @@ def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
     """What a layer choice means in a model of `count` layers, sorted.
 
     Raises:
-        SpecError: a layer that the model has not got, a choice that holds none, or no choice at all.
+        SpecError: a layer that the model has not got, a choice that holds none, or a value that is no layer choice.
     """
     found = _numbers(layers, count)
     if not found and isinstance(layers, Depth):

@@ -2,8 +2,8 @@
 
 A *case* is one prompt under one intervention. Lowering an intervention needs to know one thing about how it will be
 executed: which row of the batch, and which place in that row, a position of its prompt has. That is a `Placement`.
-Running cases one by one, as rows of a batch, or packed behind one shared prefix are three layouts and nothing else; no
-intervention, kernel or recipe knows which one it runs in.
+Running cases one by one, as rows of a batch, or packed behind one shared prefix are three layouts; nothing else differs
+between them, and no intervention, kernel or recipe knows which one it runs in.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Placement:
         row: row of the batch.
         branch: first position that is the case's own.
         shift: how far its own positions are moved.
-        features: how many rows of the projector's output other rows bring before it.
+        features: where the case's image features begin in the projector's output, counted in its rows.
         shared: whether other cases share what lies before `branch`.
-        outside: how far its positions outside the sequence are moved (down).
+        outside: how far its negative positions, outside the sequence, are moved down.
     """
 
     tokens: TokenMap
@@ -54,7 +54,7 @@ class Placement:
         return position if position < self.branch else position + self.shift
 
     def places(self, ranges: Ranges) -> Ranges:
-        """The same for ranges; a shared sequence cuts open ends where the case ends."""
+        """Where ranges lie in the sequence that runs; in a packed sequence open ranges end with the case."""
         placed: list[Range] = []
         for start, end in ranges:
             if start < 0:
@@ -139,7 +139,7 @@ def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
 
 
 def _repeated(prompt: Prompt, cases: int, inputs: dict[str, Any]) -> Layout:
-    """The same prompt in every row of a batch, given as these inputs; the image has been seen, so it is left out."""
+    """The same prompt in every row of a batch, given as these inputs; the image is left out, because the cache or the embeddings contain it."""
     placements = tuple(Placement(tokens=prompt.rows[0], row=case) for case in range(cases))
     batch = replace(prompt, inputs=inputs, rows=prompt.rows * cases, images=())
     return Layout(prompt=batch, placements=placements)
@@ -189,6 +189,6 @@ def after_prefix(layout: Layout, prefix: int, cache: Any) -> Layout:
 
 
 def from_layer(layout: Layout, depth: int, states: torch.Tensor) -> Layout:
-    """A layout of which the layers before `depth` are not run: they give every case `states` `[position, width]`."""
+    """A layout that skips the layers before `depth`: `states` `[position, width]` replace their output for every case."""
     rows, cases = len(layout.prompt), len(layout.placements)
     return replace(layout, depth=depth, entering=states.repeat(cases // rows, 1).expand(rows, -1, -1))

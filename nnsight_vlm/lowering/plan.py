@@ -60,8 +60,8 @@ class StageExtent(NamedTuple):
     """Where a stage's queries and keys lie, as `device.runner` takes it.
 
     Attributes:
-        entry: path of the module that is handed the decoder's sequence and cache; empty for a stage that the model
-            passes once a prompt.
+        entry: path of the module that is handed the decoder's sequence and cache; empty for a stage that runs once
+            per prompt.
         length: how many positions such a stage has.
         causal: whether its queries see no later key.
         cache_layers: `(layer, layer whose cache gives its offset)` for each layer concerned.
@@ -74,14 +74,14 @@ class StageExtent(NamedTuple):
 
 
 class StageSteps(NamedTuple):
-    """The steps of a stage that the model passes once a prompt."""
+    """The steps of a stage that runs once per prompt."""
 
     extent: StageExtent
     steps: tuple[Step, ...]
 
 
 class Skipped(NamedTuple):
-    """Layers that do not run: their paths, and what the last of them is said to give, `[row, place, width]`."""
+    """Layers that do not run: their paths, and the output that stands in for the last of them, `[row, place, width]`."""
 
     paths: tuple[str, ...]
     output: Any
@@ -118,11 +118,11 @@ class Plan:
 
     Attributes:
         rows: how many rows the batch has that the steps were made for.
-        once: the steps of each stage that the model passes once a prompt.
+        once: the steps of each stage that runs once per prompt.
         decoder: where the decoder's queries and keys lie.
         every_token: steps of the decoder.
         skipped: its first layers, if they do not run.
-        needs: calls whose answers the writes use; they run before, in the same job.
+        needs: calls that must run first, in the same job, because the writes use their results.
     """
 
     rows: int
@@ -134,7 +134,7 @@ class Plan:
 
     @property
     def edits(self) -> tuple[Any, ...]:
-        """Plain tuples for `device.runner.installed`: what runs once a prompt, and on every token if anything does."""
+        """Plain tuples for `device.runner.installed`: what runs once per prompt, and what runs on every token."""
         once = tuple((tuple(stage.extent), tuple(step.plain() for step in stage.steps)) for stage in self.once)
         if not self.every_token and not self.skipped.paths:
             return once, None
@@ -151,7 +151,7 @@ def read_outside(layout: Layout, stage: str, site: str) -> tuple[int, int | None
 
 
 def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int]) -> StageExtent:
-    """Where the queries and keys of a stage, or of the image features between stages, lie in some layers."""
+    """Where the queries and keys of a stage lie in some layers; for `"features"` the extent is the projector's output."""
     wanted = sorted(set(layers))
     if name == "features":
         rows = sum(tokens.feature_rows for tokens in layout.prompt.rows)
@@ -205,7 +205,7 @@ def compile_plan(model: Model, layout: Layout, writes: Iterable[PlannedWrite]) -
 def _gathered(
     model: Model, layout: Layout, writes: Iterable[PlannedWrite], order: tuple[str, ...]
 ) -> dict[_Site, list[Any]]:
-    """Writes by site. A packed sequence needs its own mask in every layer, so every layer gets a step."""
+    """Writes by site. In a packed sequence every attention layer gets a step, if only for the packed mask."""
     gathered: dict[_Site, list[Any]] = {}
     if layout.packing is not None:
         decoder, rank = order.index("decoder"), SITES["mask"].rank

@@ -1,6 +1,6 @@
 """From names to places: what groups, layers and heads mean for one case, in one model, at one placement.
 
-Here it is also said what a model has not got.
+Raises SpecError for what the model or the prompt does not have.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class StatePlaces(NamedTuple):
 
 
 class ClosedPlaces(NamedTuple):
-    """The same without tokens to come, and how many places they are."""
+    """Like `StatePlaces`, for positions that exist already, with their count."""
 
     row: int
     ranges: Ranges
@@ -111,11 +111,11 @@ class Resolver:
         return self.placement.tokens.ranges(where)
 
     def positions(self, where: Where) -> tuple[int, ...]:
-        """The same one by one, without tokens to come."""
+        """The positions of the case's own prompt one by one, without tokens to come."""
         return self.ranges(where).positions(self.placement.tokens.stop)
 
     def places(self, where: Where) -> Ranges:
-        """Where these positions lie in the sequence that runs.
+        """Where positions of the case lie in the sequence that runs.
 
         Raises:
             SpecError: some lie outside the sequence.
@@ -153,7 +153,7 @@ class Resolver:
         return Ranges.in_order([row + self.placement.features for row in chosen if row >= 0])
 
     def state_places(self, site: str, where: Where) -> StatePlaces:
-        """Where a site holds positions; the image features of all rows of a batch are one line."""
+        """Where a site holds positions; the image features of all rows of a batch are concatenated, so their row is 0."""
         if site == "features":
             return StatePlaces(0, self.feature_places(where))
         places = self.places(where)
@@ -162,7 +162,7 @@ class Resolver:
         return StatePlaces(self.placement.row, places)
 
     def check_readers(self, where: Where, places: Ranges) -> None:
-        """Refuse text behind a Q-Former's queries where only these are passed on.
+        """Refuse a Q-Former's text tokens at sites that only its query tokens reach.
 
         Raises:
             SpecError: some of the places are not the queries'.
@@ -186,7 +186,7 @@ class Resolver:
         """Layer numbers, of those that have `"attention"`, `"cross"` or (`""`) anything; see `layer_numbers`.
 
         Raises:
-            SpecError: a layer without; `"all"` where a state runs through the others unseen.
+            SpecError: a named layer lacks it; `"all"` on a model whose recurrent layers would carry on what is cut.
         """
         numbers = layer_numbers(layers, self.spec.layer_count)
         if layers == "attention":
@@ -206,7 +206,7 @@ class Resolver:
         return chosen
 
     def state_layers(self, site: str, layers: Layers) -> tuple[int, ...]:
-        """The same at a site of hidden states; `(BEFORE_LAYERS,)` for one before the first layer.
+        """Layer numbers at a site of hidden states; `(BEFORE_LAYERS,)` for a site before the first layer.
 
         Raises:
             SpecError: the family has no such site.

@@ -1,8 +1,8 @@
 """What an intervention is: a frozen value that says what to change, and knows nothing of models.
 
-`a | b` does both; where they meet at one site, the left one acts first. Each kind (`knockouts`, `states`) says in its
-`lower` what it writes where. It is handed a `Resolver`, which knows what names mean in the model and for the prompt at
-hand.
+`a | b` does both; where they meet at one site, the left one acts first. Each kind (`knockouts`, `states`) has a method
+`lower`, which turns the intervention into writes. Its `Resolver` translates the names of groups, layers and heads for
+one model and prompt.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Intervention(ABC):
 
     @abstractmethod
     def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
-        """The writes of one case, each with the site at which it is due.
+        """The writes of one case, each with the site at which it is applied.
 
         Raises:
             SpecError: the prompt or model has not got what the intervention names.

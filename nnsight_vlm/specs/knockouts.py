@@ -32,8 +32,8 @@ class Knockout(Intervention):
         stage: the transformer whose tokens and layers are meant, where a model has several: `"qformer"`,
             `"encoder"`.
 
-    Where the image is read through cross-attention, its tokens have negative positions and a cut of
-    them closes edges there; a query that is left without any of them reads nothing.
+    Where the image is read through cross-attention, a cut of image tokens closes cross-attention edges; the output of a
+    query that loses all of them is 0.
 
     >>> Knockout("image", "query", layers=3) | Knockout("image", "last")  # doctest: +ELLIPSIS
     Composed(parts=(Knockout(source='image', target='query', layers=3, heads=None, stage='decoder'), ...
@@ -73,7 +73,7 @@ class Knockout(Intervention):
                 raise SpecError(f"heads names layer {layer}, which is not among layers={self.layers!r}")
 
     def first_position(self, resolver: Resolver) -> int:
-        """The first target that could read a source at all: rows before it lose nothing."""
+        """The first target that could read a source; earlier queries see no source, so nothing changes for them."""
         tokens = resolver.placement.tokens
         if self.stage != "decoder":
             return tokens.start

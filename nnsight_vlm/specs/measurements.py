@@ -45,7 +45,7 @@ class Readout(ABC):
 
     @abstractmethod
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
-        """One request a layer, for one case."""
+        """One request for each layer, for one case."""
 
     @abstractmethod
     def numbers(self, resolver: Resolver) -> int:
@@ -53,7 +53,7 @@ class Readout(ABC):
 
     @abstractmethod
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
-        """One tensor from what the layers gave."""
+        """Combine the results of the layers into one tensor."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Attention(Readout):
             in Mllama) are read from cross-attention, in the layers that have it.
         reduce: `rows`; `mean`, the mean of the rows over the heads `[layer, query, key]`; `mass`, the sum over the
             keys `[layer, head, query]`; `entropy` of the distribution over the keys, in nats, `[layer, head, query]`,
-            NaN where all are cut; or `top`, the keys that are looked at most `[layer, head, query, top, 2]`: their
+            NaN where no key is left; or `top`, the keys that are looked at most `[layer, head, query, top, 2]`: their
             positions, and probabilities.
         top: how many keys `top` gives, most first.
     """
@@ -132,7 +132,7 @@ class Attention(Readout):
 class Residual(Readout):
     """Hidden states at positions: `[layer, position, width]`, in the model's own dtype.
 
-    `site` is one of those of `StateWrite`; `embedding` and `features` have no layers and give
+    `site` is one of those of `StateIntervention`; `embedding` and `features` have no layers and give
     `[position, width]`.
     """
 

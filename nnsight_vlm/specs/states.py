@@ -74,7 +74,7 @@ class StateIntervention(Intervention):
             )
 
     def captured_from(self, source: Prompt, under: Intervention | None, where: Where) -> Capture:
-        """The same site of another run."""
+        """The states to take from another run at this site."""
         return Capture(prompt=source, under=under, where=where, layers=self.layers, site=self.site, stage=self.stage)
 
     @property
@@ -141,7 +141,7 @@ class Patch(StateIntervention):
 
 @dataclass(frozen=True, eq=False)
 class Ablate(StateIntervention):
-    """Take away what positions hold.
+    """Replace hidden states by zero, by their mean, or by those of another prompt.
 
     Args:
         where, layers, site, stage: see `StateIntervention`.
@@ -173,7 +173,7 @@ class Ablate(StateIntervention):
             yield from self.set_values(resolver, resolver.captured[id(self)])
             return
         here, where = resolver.at(self.stage), self.where
-        if self.how == "mean":  # a mean over what is there: tokens to come would each be a mean of their own
+        if self.how == "mean":  # decoded tokens are left out: the mean over one token is that token
             where = here.ranges(self.where).positions(here.placement.tokens.answer)
             if not where:
                 raise SpecError("tokens that are not written yet have no mean; give positions of a grown prompt")

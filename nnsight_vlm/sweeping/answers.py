@@ -81,7 +81,7 @@ class _Answering:
 
 
 def _in_order(work: _Answering) -> Iterator[Generation]:
-    """The answers of all batches, each handed out once all before it are there."""
+    """The answers of all batches, yielded in order."""
     batches, ready, due = work.schedule.batches, dict[int, Generation](), 0
     run = [partial(_answer, work, batch) for batch in batches]
     answered = (answer() for answer in run) if work.remote is False else iter(together(run, work.remote))

@@ -1,8 +1,8 @@
 """Where a case first differs from clean runs: everything before comes from clean runs, which cases can share.
 
-A causal model makes two things certain without running it. A patch at positions where source and target cannot differ
-yet changes nothing. And a patch, behind a layer, of everything that differs so far makes the run there what the
-source's own run is: from that layer on, it begins with the source's keys and values.
+In a causal model two things are certain without running it. A patch of a prefix that the two prompts share changes
+nothing. And a patch that overwrites everything that differs so far makes later layers equal to the source's own run, so
+the source's keys and values can be used there: the source is a *donor*.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Divergence:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Takeover:
-    """A patch that writes another prompt's clean run at all `places` before its end where the two runs may differ."""
+class _PrefixPatch:
+    """A patch that covers every position before its end where its source's clean run and this one may differ."""
 
     patch: StateIntervention
     source: Prompt
@@ -63,11 +63,11 @@ def unshared_divergence(model: Model, prompt: Prompt, case: Intervention) -> Div
 def divergence_of(model: Model, prompt: Prompt, case: Intervention, donors: bool) -> Divergence:
     """The divergence of a case, patches that change nothing left out.
 
-    If `donors` may be used, the source of a patch that makes the run what its own is becomes a donor.
+    If `donors` may be used, the source of a patch after which the run equals the source's becomes a donor.
     """
     here = resolver(model, one_case_per_row(prompt).placements[0])
     parts = case.parts
-    takeovers = [takeover for part in parts if (takeover := _takeover(here, prompt, part)) is not None]
+    takeovers = [takeover for part in parts if (takeover := _prefix_patch(here, prompt, part)) is not None]
     for each in takeovers:
         others = _without(parts, each.patch)
         if not each.places and _first_position(here, others) >= each.places.stop:
@@ -99,8 +99,8 @@ def _first_position(here: Resolver, parts: Sequence[Intervention]) -> int:
     return min((part.first_position(here) for part in parts), default=here.placement.tokens.stop)
 
 
-def _takeover(here: Resolver, prompt: Prompt, part: Intervention) -> _Takeover | None:
-    """What a patch takes over; no places where the runs cannot differ yet, None for anything that is no such patch."""
+def _prefix_patch(here: Resolver, prompt: Prompt, part: Intervention) -> _PrefixPatch | None:
+    """What a patch overwrites; no places where the runs cannot differ yet, None for anything that is no such patch."""
     want = part.capture()
     if want is None or want.under is not None or not isinstance(part, StateIntervention) or part.acts_in != "decoder":
         return None
@@ -112,7 +112,7 @@ def _takeover(here: Resolver, prompt: Prompt, part: Intervention) -> _Takeover |
     if end >= mine.stop or mine.last_seen(end - 1) >= end or theirs.ranges(want.where).positions(end) != written:
         return None
     places = range(_first_difference(mine, theirs, end), end)
-    takeover = _Takeover(patch=part, source=want.prompt, places=places)
+    takeover = _PrefixPatch(patch=part, source=want.prompt, places=places)
     return takeover if set(places) <= set(written) and _same_position_ids(prompt, want.prompt, end) else None
 
 
@@ -124,8 +124,8 @@ def _first_difference(mine: TokenMap, theirs: TokenMap, end: int) -> int:
     return next((place for place in range(first) if mine.last_seen(place) >= first), first)
 
 
-def _can_donate(here: Resolver, prompt: Prompt, takeover: _Takeover) -> bool:
-    """Whether behind the patch's layer the source's own run is what this one becomes by the patch.
+def _can_donate(here: Resolver, prompt: Prompt, takeover: _PrefixPatch) -> bool:
+    """Whether, above the patched layer, this run equals the source's own.
 
     For that, nothing but the states may tell the layers which run it is: not which tokens are an image's, and not the
     image itself, entering again.

@@ -14,7 +14,7 @@ from ..device.readouts import answer_scores
 from ..execution.capturing import capture
 from ..execution.clean_runs import embed
 from ..execution.preparing import prepare
-from ..execution.requests import LogitRead, forward, logit_columns
+from ..execution.requests import LogitRead, logit_columns, run_forward
 from ..families import Model, view_of
 from ..lowering.layouts import (
     Layout,
@@ -39,7 +39,7 @@ from .schedule import FORWARD, WAYS, Batch, Execution, cheapest, schedule_sweep
 TOKENS_BEHIND_PREFIX = 512
 """Most variant tokens in one forward behind a prefix; beyond, attention between variants costs more than it saves."""
 TOKENS_WITH_PREFIX = 4096
-"""The same where the prefix is run with them."""
+"""Most tokens in one forward that runs the prefix too."""
 
 
 class Score(NamedTuple):
@@ -128,7 +128,7 @@ def _is_clean(divergence: Divergence) -> bool:
 
 
 def _by_layer(context: SweepContext, numbers: Sequence[int], prefix: Prefix | None) -> list[list[int]]:
-    """Cases in groups: those that change late layers only are not made to run the earlier ones."""
+    """Cases in groups: those that change late layers only skip the earlier ones."""
     if prefix is None or prefix.states is None or not numbers:
         return [list(numbers)] if numbers else []
     layers, length = view_of(context.model).stage().layer_count, context.prompt.rows[0].stop - prefix.length
@@ -193,7 +193,7 @@ def _layout(
 
 
 def _behind_prefix(context: SweepContext, numbers: Sequence[int], layout: Layout, prefix: Prefix) -> Layout:
-    """The layout without the tokens that are in the prefix's cache, and without the layers that nothing changes yet."""
+    """The layout without the tokens that are in the prefix's cache, and without the layers below the first changed one."""
     divergences, begin = [context.divergences[number] for number in numbers], prefix.length
     rows = divergences[: len(layout.prompt)]  # copies in one row all begin with the prompt's own prefix
     layout = after_prefix(layout, begin, cache_for(context.model, prefix, rows, layout.prompt.width - begin))
@@ -214,7 +214,7 @@ def _forward(context: SweepContext, numbers: Sequence[int], layout: Layout) -> l
     cases = [context.divergences[number].case for number in numbers]
     plan = prepare(context.model, layout, cases, context.values)
     logits = LogitRead(answer_scores, requests)
-    return _as_scores(forward(context.model, layout, plan, [], logits, kept, context.remote)[0])
+    return _as_scores(run_forward(context.model, layout, plan, [], logits, kept, context.remote)[0])
 
 
 def _as_scores(lines: Sequence[torch.Tensor]) -> list[Score]:

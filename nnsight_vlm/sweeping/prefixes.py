@@ -1,7 +1,7 @@
 """The clean run of what cases share: a prompt's first tokens, kept as the cache that they left.
 
-Text that follows the image cannot change what came before it, so many variants of one prompt need its image to be seen
-once. The prefixes of the last prompts stay, and serve the next sweep.
+Text that follows the image cannot change what came before it, so many variants of one prompt need only one pass
+over its image. The prefixes of the last prompts are kept, and serve the next sweep.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .divergence import Divergence
 from .sharing import prefix_can_be_cropped, states_can_be_kept
 
 KEPT_PREFIXES = 2
-"""Prefixes that stay: of a prompt, and of one that donates its states."""
+"""How many prefixes are kept: the prompt's and one donor's."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ class Prefix:
         first: the position behind the last image.
         logits: of the prompt's last token `[word]`; None where that was not run.
         states: what every layer gives from `first` on, to the end of the prompt, `[position, width]` each; None where
-            no run can begin with them.
+            a run cannot start from them.
     """
 
     length: int
@@ -58,7 +58,7 @@ class _KeptRun:
 
 
 _KEPT: WeakKeyDictionary[Prompt, _KeptRun] = WeakKeyDictionary()
-"""The last runs, the latest at the end; they go with their prompts."""
+"""The last runs, the latest at the end; freed with their prompts."""
 
 
 def prefix_of(model: Model, prompt: Prompt, length: int) -> Prefix:
@@ -111,7 +111,7 @@ def forget() -> None:
 
 
 def _state(model: Model) -> tuple[Any, ...]:
-    """What a model's clean run depends on: its weights, written to or not, and the hooks and edits that users made."""
+    """What a model's clean run depends on: identity and version of its weights, and the hooks and edits that users made."""
     view = view_of(model)
     edits = tuple(id(edit) for edit in view.edits)
     return id(view.module), weight_versions(view.module), view.hooks, view.attention_implementation, edits

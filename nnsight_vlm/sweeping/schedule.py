@@ -1,7 +1,7 @@
 """Which cases run together, and how: one schedule for sweeps and for answers.
 
-A case is a prompt under an intervention. Cases of one prompt that differ late share its prefix; other cases fill
-batches with whatever else is there.
+A case is a prompt under an intervention. Cases of one prompt that diverge after its start share its prefix; other cases
+fill batches with whatever else is there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Case = tuple[Prompt, Intervention]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Cases that run alike.
+    """Cases that run the same way, behind the same prefix.
 
     Attributes:
         numbers: which cases.
@@ -96,7 +96,7 @@ def schedule_sweep(
 
 
 def _way(reason: Sharing, execution: Execution) -> Way:
-    """How a case runs; rows serve any, also those that could be packed."""
+    """How a case runs; rows suit every case, also those that could be packed."""
     if execution == "packed" and reason.packed:
         raise SpecError(f'{reason.packed}; write execution="rows"')
     if execution == "auto":
@@ -107,9 +107,9 @@ def _way(reason: Sharing, execution: Execution) -> Way:
 def _by_position(
     model: Model, prompt: Prompt, numbers: Sequence[int], divergences: Sequence[Divergence]
 ) -> list[list[int]]:
-    """Groups behind a cached prefix: cases that change late positions only are not made to run the earlier ones.
+    """Groups behind a cached prefix: cases that change late positions only skip the earlier ones.
 
-    What a donor gives ends where its case begins, so that case begins nowhere else.
+    A donor's cache ends where its case diverges, so such cases are grouped with equal positions only.
     """
     donated = [number for number in numbers if divergences[number].donor is not None]
     own = [number for number in numbers if divergences[number].donor is None]
@@ -151,7 +151,7 @@ def _answered_together(
 ) -> list[int]:
     """The cases of one prompt that begin behind the same prefix; their divergences are set.
 
-    Rows of a batch begin at one position, and what a donor gives ends where its case begins.
+    Rows of a batch begin at one position, and a donor's cache ends where its case diverges.
     """
     prompt = cases[numbers[0]][0]
     own, reasons = _diverging(model, prompt, [cases[number][1] for number in numbers], False, donors=True)
@@ -203,9 +203,9 @@ def _batch(
 def cheapest(
     numbers: Sequence[int], begins: Sequence[int], stop: int, *, tokens: float, fixed: float
 ) -> list[list[int]]:
-    """Numbers in groups, so that it costs least to run each group from the first of its begins to `stop`.
+    """Group cases so that running them costs least; a group runs from its earliest member's start to `stop`.
 
-    A step costs `tokens` for each member of a group, and a group costs `fixed`.
+    `begins` are the starts. A step costs `tokens` for each member of a group, and a group costs `fixed`.
     """
     known = sorted(set(begins))
     at = [[number for number, begin in zip(numbers, begins, strict=True) if begin == one] for one in known]

@@ -17,7 +17,7 @@ from ..specs.interventions import Capture
 from .divergence import Divergence
 
 SHARERS = 2
-"""Cases from which on a prefix that is run by itself is worth its forward."""
+"""Fewest cases that justify running their prefix by itself."""
 
 HAS_EDITS = (
     "the model has edits of its own, which name rows and positions of its runs; packed or as rows they would act "
@@ -31,7 +31,7 @@ class Sharing:
     """Why a case may not share something with others of its prompt; empty where it may.
 
     Attributes:
-        prefix: the cache of what comes before it, run once.
+        prefix: the cached prefix, which is run once.
         packed: one sequence with other cases behind what they share.
         image: what the vision tower made of the image.
     """
@@ -68,7 +68,10 @@ def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote
         packed = f"models of type {family.name!r} cannot run variants behind a shared prefix: {limits['packed']}"
     prefix, image = limits.get("prefix", early), limits.get("embedded", "")
     if divergence.position <= max(prompt.rows[0].marks, default=0):
-        prefix = prefix or "a variant differs from the first token on, or before the place from which an image is seen"
+        prefix = (
+            prefix
+            or "a variant differs from the first token on, or at or before the token that marks where an image is seen"
+        )
     if any(part.acts_in != "decoder" for part in divergence.case.parts):
         image = image or "a variant changes a stage that runs before the text"
     if not prompt.rows[0].images:

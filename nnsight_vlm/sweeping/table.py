@@ -89,7 +89,7 @@ def _fields(case: Intervention) -> dict[str, Any]:
 
 
 def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of one type each, so that any file format holds them."""
+    """Columns of one type each, so that Parquet can store them."""
     for name in frame.columns:
         known = frame[name].dropna()
         if known.map(type).nunique() > 1:
