@@ -139,7 +139,7 @@ def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
 
 
 def _repeated(prompt: Prompt, cases: int, inputs: dict[str, Any]) -> Layout:
-    """The same prompt in every row of a batch, given as these inputs; the image is left out, because the cache or the embeddings contain it."""
+    """The same prompt in every row, given as these inputs, which contain its image already (in a cache or embedded)."""
     placements = tuple(Placement(tokens=prompt.rows[0], row=case) for case in range(cases))
     batch = replace(prompt, inputs=inputs, rows=prompt.rows * cases, images=())
     return Layout(prompt=batch, placements=placements)
@@ -189,6 +189,6 @@ def after_prefix(layout: Layout, prefix: int, cache: Any) -> Layout:
 
 
 def from_layer(layout: Layout, depth: int, states: torch.Tensor) -> Layout:
-    """A layout that skips the layers before `depth`: `states` `[position, width]` replace their output for every case."""
+    """A layout that skips the layers before `depth`: `states` `[position, width]` stand in for their output."""
     rows, cases = len(layout.prompt), len(layout.placements)
     return replace(layout, depth=depth, entering=states.repeat(cases // rows, 1).expand(rows, -1, -1))

@@ -81,7 +81,7 @@ class StageSteps(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Layers that do not run: their paths, and the output that stands in for the last of them, `[row, place, width]`."""
+    """Layers that do not run: their paths, and what stands in for the output of the last, `[row, place, width]`."""
 
     paths: tuple[str, ...]
     output: Any
@@ -151,7 +151,7 @@ def read_outside(layout: Layout, stage: str, site: str) -> tuple[int, int | None
 
 
 def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int]) -> StageExtent:
-    """Where the queries and keys of a stage lie in some layers; for `"features"` the extent is the projector's output."""
+    """Where the queries and keys of a stage lie in some layers; of `"features"`, the rows of the projector's output."""
     wanted = sorted(set(layers))
     if name == "features":
         rows = sum(tokens.feature_rows for tokens in layout.prompt.rows)

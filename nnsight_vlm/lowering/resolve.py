@@ -153,7 +153,7 @@ class Resolver:
         return Ranges.in_order([row + self.placement.features for row in chosen if row >= 0])
 
     def state_places(self, site: str, where: Where) -> StatePlaces:
-        """Where a site holds positions; the image features of all rows of a batch are concatenated, so their row is 0."""
+        """Where a site holds positions. The image features of all rows are concatenated, so their row is 0."""
         if site == "features":
             return StatePlaces(0, self.feature_places(where))
         places = self.places(where)

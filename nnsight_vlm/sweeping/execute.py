@@ -193,7 +193,7 @@ def _layout(
 
 
 def _behind_prefix(context: SweepContext, numbers: Sequence[int], layout: Layout, prefix: Prefix) -> Layout:
-    """The layout without the tokens that are in the prefix's cache, and without the layers below the first changed one."""
+    """The layout without the tokens in the prefix's cache, and without the layers below the first changed one."""
     divergences, begin = [context.divergences[number] for number in numbers], prefix.length
     rows = divergences[: len(layout.prompt)]  # copies in one row all begin with the prompt's own prefix
     layout = after_prefix(layout, begin, cache_for(context.model, prefix, rows, layout.prompt.width - begin))

@@ -111,7 +111,7 @@ def forget() -> None:
 
 
 def _state(model: Model) -> tuple[Any, ...]:
-    """What a model's clean run depends on: identity and version of its weights, and the hooks and edits that users made."""
+    """What a model's clean run depends on: identity and version of its weights, and its hooks and edits."""
     view = view_of(model)
     edits = tuple(id(edit) for edit in view.edits)
     return id(view.module), weight_versions(view.module), view.hooks, view.attention_implementation, edits

@@ -68,10 +68,7 @@ def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote
         packed = f"models of type {family.name!r} cannot run variants behind a shared prefix: {limits['packed']}"
     prefix, image = limits.get("prefix", early), limits.get("embedded", "")
     if divergence.position <= max(prompt.rows[0].marks, default=0):
-        prefix = (
-            prefix
-            or "a variant differs from the first token on, or at or before the token that marks where an image is seen"
-        )
+        prefix = prefix or "a variant differs from the first token on, or before the image can be seen"
     if any(part.acts_in != "decoder" for part in divergence.case.parts):
         image = image or "a variant changes a stage that runs before the text"
     if not prompt.rows[0].images:
