@@ -19,12 +19,21 @@ from nnsight_vlm.families import FAMILIES, family_of, lookup
 from nnsight_vlm.families.columns import AttentionSpec, Family, Stage
 from nnsight_vlm.families.drafting import GRIDS as DRAFTED_GRIDS
 from nnsight_vlm.families.drafting import INPUTS, draft, source
-from nnsight_vlm.families.stage_spec import LAYER_SETS, LayerSet
-from nnsight_vlm.families.support import COLUMNS, Limitation, markdown, support, unsupported
-from nnsight_vlm.grids import GRIDS, GridLayout
-from nnsight_vlm.prompts.position_ids import COUNTING, PositionCounting
-from nnsight_vlm.prompts.prompt import ENTRIES, Counted
-from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS, Bidirectional, ImageLocation
+from nnsight_vlm.families.options import (
+    Bidirectional,
+    Counted,
+    GridLayout,
+    ImageLocation,
+    LayerSet,
+    Limitation,
+    PositionCounting,
+)
+from nnsight_vlm.families.stage_spec import LAYER_SETS
+from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
+from nnsight_vlm.grids import GRIDS
+from nnsight_vlm.prompts.position_ids import COUNTING
+from nnsight_vlm.prompts.prompt import ENTRIES
+from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS
 
 PAGE = Path(nv.__file__).parent.parent / "docs" / "families.md"
 NAMES_MISLEAD = {"chameleon-swin"}

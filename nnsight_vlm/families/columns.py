@@ -2,7 +2,7 @@
 
 Models differ in data, not in code: a `Family` names module paths (as nnsight spells them) and picks functions from
 tables by name (`grid`, `positions`), and the rest of the package reads it. A column exists only where transformers' own
-accessors do not answer. Where a column picks from a table, its options are a `Literal` that stands beside that table.
+accessors do not answer. Where a column picks from a table, its options are a `Literal` of `options`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..grids.kinds import GridLayout
-    from ..prompts.position_ids import PositionCounting
-    from ..prompts.prompt import Counted
-    from ..prompts.token_roles import Bidirectional, ImageLocation
-    from .stage_spec import LayerSet
-    from .support import Limitation
+from .options import Bidirectional, Counted, GridLayout, ImageLocation, LayerSet, Limitation, PositionCounting
 
 
 @dataclass(frozen=True, kw_only=True)

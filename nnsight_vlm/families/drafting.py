@@ -21,8 +21,7 @@ from .columns import AttentionSpec, Family, Stage, config_value
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from ..grids.kinds import GridLayout
-    from ..prompts.prompt import Counted
+    from .options import Counted, GridLayout
 
 ATTENTIONS = ("self_attn", "attention", "attn")
 MLPS = ("post_mlp_layernorm", "post_feedforward_layernorm", "mlp", "feed_forward", "ffn", "fc2", "block_sparse_moe")

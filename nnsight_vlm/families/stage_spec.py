@@ -7,20 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from .columns import AttentionSpec, Stage, config_value
 from .lookup import RECURRENT
+from .options import LayerSet
 
-LayerSet = Literal[
-    "every",  # every layer
-    "none",  # no layer
-    "typed",  # the layers that `layer_types` in the config does not call recurrent
-    "crossing",  # the layers in `cross_attention_layers`
-    "not crossing",  # all other layers
-    "at intervals",  # every `cross_attention_frequency`-th layer, beginning with layer 0
-]
-"""Which layers of a stage have an attention."""
 LAYER_SETS: dict[LayerSet, Callable[[Any, int], bool]] = {
     "every": lambda _config, _layer: True,
     "none": lambda _config, _layer: False,

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .columns import Family
+from .options import Limitation
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Limitation = Literal[
-    "features",  # site "features": writing and reading the projector's output
-    "embedding",  # site "embedding": writing and reading what enters the first layer
-    "mlp",  # site "mlp": writing and reading the output of the feed-forward part
-    "knockout",  # closing edges of attention
-    "patch",  # writing states of another run
-    "ablate",  # replacing states by zero, a mean or another prompt's
-    "heads",  # choosing heads
-    "attention",  # reading attention weights
-    "grid",  # finding the pixels of image tokens in the decoder
-    "generate",  # cached generation
-    "padded generation",  # cached generation of padded rows
-    "several images",  # more than one image in a prompt
-    "packed",  # several variants in one sequence, after a prefix that they share
-    "prefix",  # a kept cache of the prefix that variants share
-    "embedded",  # kept input embeddings in which the image is already encoded
-    "sdpa",  # loading with attn_implementation="sdpa"
-    "static cache",  # generation with cache_implementation="static"
-]
-"""What may not work in a family: a site, a function, or a way to run."""
 
 SITES: tuple[Limitation, ...] = ("features", "embedding", "mlp")
 """The sites that may be missing in a family; the others are in all of them."""

@@ -2,7 +2,7 @@
 
 from .cells import Cells, GridShape
 from .grid import Box, Grid, box_slices
-from .kinds import GRIDS, GridKind, GridLayout, grid_of
+from .kinds import GRIDS, GridKind, grid_of
 from .tokens import marked
 
-__all__ = ["GRIDS", "Box", "Cells", "Grid", "GridKind", "GridLayout", "GridShape", "box_slices", "grid_of", "marked"]
+__all__ = ["GRIDS", "Box", "Cells", "Grid", "GridKind", "GridShape", "box_slices", "grid_of", "marked"]

@@ -5,52 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import rearrange
 
 from ..errors import SpecError
 from ..families import ModelView
+from ..families.options import GridLayout
 from . import flexible, resampled, rows, split, tiled
 from .calibration import ALONE, Processing, Window, boxes, full_picture, processed
 from .cells import Cells
 from .grid import Grid
 from .tokens import Inputs
-
-GridLayout = Literal[
-    # one tile per image
-    "square",  # equally many tokens for every image, row by row (LLaVA)
-    "sized",  # rows and columns by the size of the processed image, in `image_sizes` (Pixtral towers)
-    "rows with breaks",  # a token of another kind ends each row (Fuyu)
-    # several tiles per image
-    "equal tiles",  # every image has as many tiles as every other (Perception LM)
-    "tiles by run",  # the tiles of an image are one run of image tokens (InternVL)
-    "tiles by mark",  # a special token opens each image (Ovis2)
-    "anyres",  # the whole picture, then a canvas of tiles (LLaVA-NeXT, LLaVA-OneVision)
-    "pan and scan",  # the whole picture, then crops of it (Gemma 3)
-    "soft tokens",  # a square of as many tokens as the config says (Gemma 3n)
-    "tile rows then whole picture",  # tiles row by row, then the whole picture (Idefics3, SmolVLM)
-    "tile rows then thumbnail",  # tiles row by row, then a thumbnail (Aya Vision, Cohere 2 Vision)
-    "shuffled tiles",  # tiles that pixel shuffle made smaller, then the whole picture (Llama 4)
-    # the picture's own shape
-    "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
-    "merged windows",  # the same, computed window by window (Qwen2.5-VL)
-    "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
-    "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
-    # tokens without a place, and tokens outside the decoder's sequence
-    "queries",  # the queries of a Q-Former (BLIP-2, InstructBLIP)
-    "masked latents",  # latents that an input marks (Kosmos-2)
-    "crop latents",  # latents of each tile (Idefics2)
-    "tile latents",  # latents of each tile, which attention in the projector makes (Aria)
-    "pooled square",  # a token for the whole picture, then a square (Florence-2)
-    "cross-attention tiles",  # keys of the decoder's cross-attention (Mllama)
-    # patches that a stage before the decoder reads through cross-attention
-    "patches",  # CLS and patches (Q-Former)
-    "patches and latents",  # CLS, patches and the resampler's own latents (Kosmos-2)
-    "crop patches",  # patches of one tile and the resampler's own latents (Idefics2)
-]
-"""How image tokens, or the patches that a stage reads, are laid out."""
 
 
 def every_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:  # noqa: ARG001

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 
 from ..families import view_of
+from ..families.options import PositionCounting
 from .prompt import Prompt
-
-PositionCounting = Literal[
-    "sequence",  # tokens are numbered in order, padding left out
-    "mrope",  # three numbers per token, time, height and width, which the model computes from the images' sizes
-    "own",  # the model computes them inside its forward and cannot be given any
-]
-"""How a family computes position ids."""
 
 
 def _in_order(prompt: Prompt) -> torch.Tensor:

@@ -8,24 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
 from ..errors import SpecError
 from ..families import Model, view_of
+from ..families.options import Counted
 from ..grids import Box, Grid, grid_of
 from .token_map import TokenMap, Where
 from .token_roles import token_maps
 from .token_text import prompt_text
 
-Counted = Literal[
-    "row",  # one entry per row of the batch
-    "image",  # one entry per image, images of all rows in order
-    "piece",  # one entry per tile or patch, those of all images in order
-]
-"""What the first dimension of an input counts."""
 ENTRIES: dict[Counted, Callable[[TokenMap], int]] = {
     "row": lambda _tokens: 1,
     "image": lambda tokens: len(tokens.images),

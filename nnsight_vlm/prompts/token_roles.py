@@ -8,31 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..errors import SpecError
 from ..families import Family, Model, ModelView, Stage, view_of
+from ..families.options import Bidirectional, ImageLocation
 from ..grids import GRIDS, Cells, marked
 from ..grids.tokens import Inputs
 from .ranges import Ranges
 from .token_map import TokenMap
 
-ImageLocation = Literal[
-    "decoder",  # image tokens are in the decoder's sequence
-    "encoder",  # image tokens are in the encoder's sequence, which the decoder reads through cross-attention
-    "cross",  # image tokens are only keys of the decoder's cross-attention; a token in its sequence stands for them
-]
-"""Where image tokens are."""
-
-Bidirectional = Literal[
-    "none",  # all tokens attend causally
-    "images",  # the tokens of each image attend to each other in both directions
-    "prompt",  # all tokens of the prompt do
-]
-"""Which tokens of the decoder's sequence attend to each other in both directions."""
 BLOCKS: dict[Bidirectional, Callable[[int, int, Sequence[Sequence[int]]], Ranges]] = {
     "none": lambda _start, _stop, _images: Ranges(),
     "images": lambda _start, _stop, images: Ranges.of(position for image in images for position in image),

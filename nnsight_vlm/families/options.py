@@ -1,0 +1,102 @@
+"""The words of the family table: what a column may say where it picks a function or an explanation by name.
+
+The tables that resolve them are typed with these: `LAYER_SETS` (stage_spec), `GRIDS` (grids), `BUILDERS`, `BLOCKS`,
+`COUNTING` and `ENTRIES` (prompts). `tests/test_family_docs.py` holds every table to exactly its options.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+GridLayout = Literal[
+    # one tile per image
+    "square",  # equally many tokens for every image, row by row (LLaVA)
+    "sized",  # rows and columns by the size of the processed image, in `image_sizes` (Pixtral towers)
+    "rows with breaks",  # a token of another kind ends each row (Fuyu)
+    # several tiles per image
+    "equal tiles",  # every image has as many tiles as every other (Perception LM)
+    "tiles by run",  # the tiles of an image are one run of image tokens (InternVL)
+    "tiles by mark",  # a special token opens each image (Ovis2)
+    "anyres",  # the whole picture, then a canvas of tiles (LLaVA-NeXT, LLaVA-OneVision)
+    "pan and scan",  # the whole picture, then crops of it (Gemma 3)
+    "soft tokens",  # a square of as many tokens as the config says (Gemma 3n)
+    "tile rows then whole picture",  # tiles row by row, then the whole picture (Idefics3, SmolVLM)
+    "tile rows then thumbnail",  # tiles row by row, then a thumbnail (Aya Vision, Cohere 2 Vision)
+    "shuffled tiles",  # tiles that pixel shuffle made smaller, then the whole picture (Llama 4)
+    # the picture's own shape
+    "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
+    "merged windows",  # the same, computed window by window (Qwen2.5-VL)
+    "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
+    "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
+    # tokens without a place, and tokens outside the decoder's sequence
+    "queries",  # the queries of a Q-Former (BLIP-2, InstructBLIP)
+    "masked latents",  # latents that an input marks (Kosmos-2)
+    "crop latents",  # latents of each tile (Idefics2)
+    "tile latents",  # latents of each tile, which attention in the projector makes (Aria)
+    "pooled square",  # a token for the whole picture, then a square (Florence-2)
+    "cross-attention tiles",  # keys of the decoder's cross-attention (Mllama)
+    # patches that a stage before the decoder reads through cross-attention
+    "patches",  # CLS and patches (Q-Former)
+    "patches and latents",  # CLS, patches and the resampler's own latents (Kosmos-2)
+    "crop patches",  # patches of one tile and the resampler's own latents (Idefics2)
+]
+"""How image tokens, or the patches that a stage reads, are laid out."""
+
+ImageLocation = Literal[
+    "decoder",  # image tokens are in the decoder's sequence
+    "encoder",  # image tokens are in the encoder's sequence, which the decoder reads through cross-attention
+    "cross",  # image tokens are only keys of the decoder's cross-attention; a token in its sequence stands for them
+]
+"""Where image tokens are."""
+
+Bidirectional = Literal[
+    "none",  # all tokens attend causally
+    "images",  # the tokens of each image attend to each other in both directions
+    "prompt",  # all tokens of the prompt do
+]
+"""Which tokens of the decoder's sequence attend to each other in both directions."""
+
+PositionCounting = Literal[
+    "sequence",  # tokens are numbered in order, padding left out
+    "mrope",  # three numbers per token, time, height and width, which the model computes from the images' sizes
+    "own",  # the model computes them inside its forward and cannot be given any
+]
+"""How a family computes position ids."""
+
+Counted = Literal[
+    "row",  # one entry per row of the batch
+    "image",  # one entry per image, images of all rows in order
+    "piece",  # one entry per tile or patch, those of all images in order
+]
+"""What the first dimension of an input counts."""
+
+LayerSet = Literal[
+    "every",  # every layer
+    "none",  # no layer
+    "typed",  # the layers that `layer_types` in the config does not call recurrent
+    "crossing",  # the layers in `cross_attention_layers`
+    "not crossing",  # all other layers
+    "at intervals",  # every `cross_attention_frequency`-th layer, beginning with layer 0
+]
+"""Which layers of a stage have an attention."""
+
+Limitation = Literal[
+    "features",  # site "features": writing and reading the projector's output
+    "embedding",  # site "embedding": writing and reading what enters the first layer
+    "mlp",  # site "mlp": writing and reading the output of the feed-forward part
+    "knockout",  # closing edges of attention
+    "patch",  # writing states of another run
+    "ablate",  # replacing states by zero, a mean or another prompt's
+    "heads",  # choosing heads
+    "attention",  # reading attention weights
+    "grid",  # finding the pixels of image tokens in the decoder
+    "generate",  # cached generation
+    "padded generation",  # cached generation of padded rows
+    "several images",  # more than one image in a prompt
+    "packed",  # several variants in one sequence, after a prefix that they share
+    "prefix",  # a kept cache of the prefix that variants share
+    "embedded",  # kept input embeddings in which the image is already encoded
+    "sdpa",  # loading with attn_implementation="sdpa"
+    "static cache",  # generation with cache_implementation="static"
+]
+"""What may not work in a family: a site, a function, or a way to run."""
