@@ -34,6 +34,11 @@ def index(ranges, offset, length, device):
     return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.long, device=device)
 
 
+def widened(values):
+    """Values in float32 where they are of half precision; float64 stays float64."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def sequence_name(inputs):
     """The keyword by which a module is handed its sequence; None where that is its first argument."""
     names = ("inputs_embeds", "hidden_states", "latents", "input_ids")

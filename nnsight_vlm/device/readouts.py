@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from .kernels import index, is_open, sequence, to_batch_layout
+from .kernels import index, is_open, sequence, to_batch_layout, widened
 
 BLOCK = 2**24  # scores that are held at once: 64 MiB
 
@@ -44,12 +44,12 @@ def reduced(call, request, window):
 
 
 def probabilities(call, row, here, heads, window):
-    """``[head, query, every key]`` of the queries at the places ``here``, in float32 as sdpa has them."""
+    """``[head, query, every key]`` of the queries at the places ``here``, in float32 as sdpa has them; see `widened`."""
     args, kwargs = call
     query, key, mask = args[1], args[2], args[4] if len(args) > 4 else kwargs.get("attention_mask")
     groups = query.shape[1] // key.shape[1]
-    chosen = query[row][:, here].float().reshape(key.shape[1], groups * len(here), -1)
-    scores = torch.matmul(chosen, key[row].float().transpose(-1, -2)).reshape(query.shape[1], len(here), -1)
+    chosen = widened(query[row][:, here]).reshape(key.shape[1], groups * len(here), -1)
+    scores = torch.matmul(chosen, widened(key[row]).transpose(-1, -2)).reshape(query.shape[1], len(here), -1)
     scores = scaled(scores, kwargs, query.shape[-1]) + biased(kwargs, row, here)
     scores = scores + additive(mask, row, here, window, key.shape[2])
     weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # a query that may read nothing reads nothing
@@ -66,11 +66,11 @@ def scaled(scores, kwargs, width):
 def biased(kwargs, row, here):
     """What relative positions add to the scores of rows ``here``, ``[head, query, key]``; 0 in most families."""
     bias = kwargs.get("position_bias")
-    return 0.0 if bias is None else bias[row if bias.shape[0] > 1 else 0][:, here].float()
+    return 0.0 if bias is None else widened(bias[row if bias.shape[0] > 1 else 0][:, here])
 
 
 def additive(mask, row, here, window, keys):
-    """What the mask adds to rows ``here``, float32 ``[1 or head, query, key]``; see `causal_mask` where it is None."""
+    """What the mask adds to rows ``here``, ``[1 or head, query, key]``; see `causal_mask` where it is None."""
     if mask is None:
         closed = torch.zeros(1, len(here), keys, dtype=torch.bool, device=here.device)
         if window[4]:
@@ -79,7 +79,7 @@ def additive(mask, row, here, window, keys):
         return torch.zeros(closed.shape, device=here.device).masked_fill(closed, float("-inf"))
     rows = mask[row if mask.shape[0] > 1 else 0][:, :, :keys]
     rows = rows[:, here] if rows.shape[1] > 1 else rows.expand(-1, len(here), -1)
-    added = torch.zeros(rows.shape, device=rows.device) if rows.dtype == torch.bool else rows.float()
+    added = torch.zeros(rows.shape, device=rows.device) if rows.dtype == torch.bool else widened(rows)
     return added.masked_fill(~is_open(rows), float("-inf"))
 
 
@@ -113,8 +113,8 @@ def edges_used(call, requests, window):
     for request in requests:
         here = index(request[1], window[0], window[1], args[1].device)
         weights = probabilities(call, request[0], here, request[3], window)
-        values = args[3][request[0]].float().repeat_interleave(weights.shape[0] // args[3].shape[1], dim=0)
-        norms = [float(args[part][request[0]].float().norm(dim=-1).max()) for part in (1, 2)]
+        values = widened(args[3][request[0]]).repeat_interleave(weights.shape[0] // args[3].shape[1], dim=0)
+        norms = [float(widened(args[part][request[0]]).norm(dim=-1).max()) for part in (1, 2)]
         found.append(
             {
                 "weights": weights.cpu(),
@@ -167,8 +167,8 @@ def feature_rows(output, requests, window):
 
 
 def logit_rows(logits, requests, window):
-    """Logits ``[position, vocabulary]``, float32; a request is ``(row, kept columns)``."""
-    return [logits[row, list(columns)].float().cpu() for row, columns in requests]
+    """Logits ``[position, vocabulary]``, float32 (see `widened`); a request is ``(row, kept columns)``."""
+    return [widened(logits[row, list(columns)]).cpu() for row, columns in requests]
 
 
 def answer_scores(logits, requests, window):
@@ -178,7 +178,7 @@ def answer_scores(logits, requests, window):
     """
     found = []
     for row, column, token in requests:
-        scores = logits[row, column].float()
+        scores = widened(logits[row, column])
         rank = (scores > scores[token]).sum()
         logprob = torch.log_softmax(scores.double(), -1)[token]
         found.append(torch.stack([scores[token].double(), logprob, rank.double(), scores.argmax().double()]).cpu())

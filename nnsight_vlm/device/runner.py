@@ -22,7 +22,7 @@ from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
-from .kernels import crossing, reaches, sequence, windows
+from .kernels import crossing, reaches, sequence, widened, windows
 
 
 def carry_out(model, mark, requests, pools):
@@ -61,7 +61,7 @@ def decode_logits(model, inputs, edits, options, width):
     """The same with the logits that each was chosen from, ``[row, token, word]``."""
     edited, options = generating(model, edits, options)
     with torch.no_grad(), edited.generate(**inputs, **options) as tracer:
-        found = save([tracer.result.sequences.cpu(), torch.stack(tracer.result.logits, dim=1).float().cpu()])
+        found = save([tracer.result.sequences.cpu(), widened(torch.stack(tracer.result.logits, dim=1)).cpu()])
     return [found[0][:, width:], found[1]]
 
 

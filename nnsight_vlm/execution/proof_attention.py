@@ -226,7 +226,7 @@ def _expect_counts(
 
 def _expect_output(site: AttentionSite, given: dict[str, Any], returned: torch.Tensor, rounding: float) -> None:
     """A score is off by its own size times the rounding, and so is each weight; the mix is made of values."""
-    gap = float((given["mixed"] - returned.float()).abs().max())
+    gap = float((given["mixed"] - returned.to(given["mixed"].dtype)).abs().max())
     if not gap <= rounding * max(1.0, given["score"]) * given["value"]:
         raise InterventionError(
             f"{site.words}: the attention returned what its own query, key, value and mask do not give "

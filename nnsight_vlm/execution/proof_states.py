@@ -94,8 +94,8 @@ def _compare(
         else:
             expected[write.row, places] = 0 if write.how == "zero" else write.values.to(expected)
         exact[write.row, places] = write.how != "mean"
-    gap = (expected.float() - after.float()).abs().amax(-1)
-    allowed = torch.where(exact, 0.0, rounding * expected.float().abs().amax(-1))
+    gap = (expected.double() - after.double()).abs().amax(-1)
+    allowed = torch.where(exact, 0.0, rounding * expected.double().abs().amax(-1))
     wrong = (~(gap <= allowed)).nonzero()
     if len(wrong):
         row, place = (int(n) for n in wrong[0])

@@ -246,7 +246,7 @@ def feature_rows(
         values = clean[FEATURES][0, rows].flip(-1) + 1
         found = forward(module, row, inputs, writes={FEATURES: setter(0, rows, values)}).states
         held, was = (states[stage, "embedding", -1][0, list(places)] for states in (found, clean))
-        return ((held - was).abs().amax(-1) > 1e-5).long()
+        return (held != was).any(-1).long()
 
     there = changed(range(length))
     bits = [changed([n for n in range(length) if n >> bit & 1]) << bit for bit in range((length - 1).bit_length())]
@@ -289,12 +289,13 @@ def cuts(
 
 
 @functools.cache
-def load(name: str) -> tuple[Any, Family]:
+def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Family]:
     """A member of the zoo for the reference only, and its row."""
     from nnsight_vlm.families.lookup import family_of
 
     from . import ZOO
+    from .parts import in_dtype
 
     module = ZOO[name].module(ZOO[name].implementations[0])
     row = family_of(module.config)
-    return prepare(module, row), row
+    return prepare(in_dtype(module, dtype), row), row
