@@ -26,6 +26,12 @@ LIMIT = 1e-9
 Far above what float64 rounds (2e-16, grown to about 1e-14 by a tiny model), and below what float32 rounds (6e-8): a
 single conversion to float32 on the way is seen.
 """
+FACTOR = 64
+"""How many times further from float64 than a clean run another run may be in float32; tests measure the clean run.
+
+Both make the same number of roundings, at different values: one is a few times further off than the other, on any
+processor. A step in half precision would be 2 ** 13 times further off; this is half of the way there, in powers of two.
+"""
 FLOAT32 = torch.finfo(torch.float32).max
 KEPT = (torch.float32, torch.float16, torch.bfloat16)
 """Tensors of these types belong to a model that is not in float64: nothing is changed for them."""

@@ -44,7 +44,7 @@ def reduced(call, request, window):
 
 
 def probabilities(call, row, here, heads, window):
-    """``[head, query, every key]`` of the queries at the places ``here``, in float32 as sdpa has them; see `widened`."""
+    """``[head, query, every key]`` of the queries at the places ``here``, float32 as sdpa has them; see `widened`."""
     args, kwargs = call
     query, key, mask = args[1], args[2], args[4] if len(args) > 4 else kwargs.get("attention_mask")
     groups = query.shape[1] // key.shape[1]
