@@ -135,9 +135,9 @@ def test_random_compositions_of_patches_equal_one_by_one(data):
 @pytest.mark.float64
 def test_answers_begin_in_the_other_prompts_prefix_too(model, fresh, twin, forwards):
     cases = [None, *(nv.Patch("image", source=twin, layers=layer) for layer in range(3))]
-    told = [answer.tokens for answer in nv.generations(model, [(fresh, case) for case in cases], max_new_tokens=4)]
+    answers = [answer.tokens for answer in nv.generations(model, [(fresh, case) for case in cases], max_new_tokens=4)]
     assert len(forwards) == 2 + 4  # the two prefixes, and a forward a token
-    assert told == [nv.generate(model, fresh, case, max_new_tokens=4).tokens for case in cases]
+    assert answers == [nv.generate(model, fresh, case, max_new_tokens=4).tokens for case in cases]
 
 
 @pytest.mark.float64
@@ -154,8 +154,8 @@ def test_every_family_patches_between_a_pair_as_one_by_one(name, dtype):
     variants += [nv.Patch("system", source=twin, layers=1)] if first else []
     late = [nv.Ablate("last", layers=1), nv.Ablate("last", layers=1, how="mean"), variants[1]]
     donor_from_layer = [divergence_of(model, prompt, case, donors=True).donor is twin for case in variants]
-    row = family_of(model._module.config)
-    assert any(donor_from_layer) == ("embedded" not in unsupported(row) and row.blocks != "prompt")
+    family = family_of(model._module.config)
+    assert any(donor_from_layer) == ("embedded" not in unsupported(family) and family.blocks != "prompt")
     single = expect_one_by_one(model, prompt, variants, "auto")
     told_apart = tiny.gap(nv.run(model, prompt).logits, nv.run(model, twin).logits) > 1e-3
     assert not told_apart or abs(single["logit"] - single["clean_logit"])[:2].max() > 1e-3

@@ -112,8 +112,8 @@ def test_a_prompt_that_is_kept_serves_everything_in_any_order(model, fresh, twin
             variants, execution = steps[name]
             found = nv.sweep(model, fresh, variants, answer=ANSWER, execution=execution)["logit"].to_numpy()
             assert abs(found - wanted[name]).max() < LIMIT * max(1, abs(wanted[name]).max())
-    told = nv.generations(model, [(fresh, case) for case in LATE], max_new_tokens=4)
-    assert [answer.tokens for answer in told] == said
+    answers = nv.generations(model, [(fresh, case) for case in LATE], max_new_tokens=4)
+    assert [answer.tokens for answer in answers] == said
 
 
 @pytest.mark.float64
@@ -136,7 +136,7 @@ def test_weights_that_were_written_to_make_the_prefix_anew(dtype):
 
 
 @pytest.mark.float64
-def test_hooks_and_replaced_weights_are_noticed_and_what_is_not_can_be_told(dtype):
+def test_hooks_and_replaced_weights_are_noticed_and_others_are_announced_by_forget(dtype):
     model = tiny.build(dtype=dtype)
     prompt = nv.encode(model, "what is the big red square left of the dog ?", tiny.picture(3))
     layer = model._module.model.language_model.layers[1]
@@ -179,8 +179,8 @@ def test_a_model_with_edits_runs_variants_and_answers_one_by_one(model, fresh):
     for execution in ("packed", "rows"):
         with pytest.raises(nv.SpecError, match="edits of its own"):
             nv.sweep(edited, fresh, variants, answer=ANSWER, execution=execution)
-    told = nv.generations(edited, [(fresh, case) for case in variants], max_new_tokens=4)
-    assert [out.tokens for out in told] == [
+    answers = nv.generations(edited, [(fresh, case) for case in variants], max_new_tokens=4)
+    assert [out.tokens for out in answers] == [
         nv.generate(model, fresh, mine | case, max_new_tokens=4).tokens for case in variants
     ]
 
@@ -219,8 +219,8 @@ def test_answers_under_several_conditions_share_the_prompt_and_equal_one_by_one(
 def test_answers_to_several_prompts_stay_in_order(model, fresh, prompt, twin):
     cases = cases_of(model, fresh, twin)
     wanted = [(prompt, None), *((fresh, case) for case in cases), (twin, None), (prompt, nv.Knockout("image", "last"))]
-    told = list(nv.generations(model, wanted, max_new_tokens=4))
-    assert [answer.tokens for answer in told] == [
+    answers = list(nv.generations(model, wanted, max_new_tokens=4))
+    assert [answer.tokens for answer in answers] == [
         nv.generate(model, which, case, max_new_tokens=4).tokens for which, case in wanted
     ]
 
@@ -230,14 +230,14 @@ def test_answers_to_several_prompts_stay_in_order(model, fresh, prompt, twin):
 def test_every_family_answers_from_a_shared_prefix_or_says_why_not(name, dtype):
     attention = zoo.ZOO[name].implementations[0]
     model, prompt = zoo.load(name, attention, dtype), zoo.prompt(name, attention, dtype=dtype)
-    row = family_of(model._module.config)
+    family = family_of(model._module.config)
     last = nv.Knockout(
         "image", ("last", "generated"), layers="attention" if view_of(model).stage().recurrent else "all"
     )
     cases = [None, last, nv.Ablate(("last", "generated"), layers=1)]
-    told = [answer.tokens for answer in nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=4)]
-    assert told == [nv.generate(model, prompt, case, max_new_tokens=4).tokens for case in cases]
-    assert len(set(told)) > 1 or "prefix" in unsupported(row)
+    tokens = [answer.tokens for answer in nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=4)]
+    assert tokens == [nv.generate(model, prompt, case, max_new_tokens=4).tokens for case in cases]
+    assert len(set(tokens)) > 1 or "prefix" in unsupported(family)
 
 
 @pytest.mark.float64

@@ -52,15 +52,15 @@ def early(prompt, twin):
 
 
 def expect_one_by_one(model, prompt, variants, frame):
-    """Every row of the frame against a run of its variant alone."""
+    """Every line of the frame against a run of its variant alone."""
     clean = nv.run(model, prompt).logits
     assert list(frame["variant"]) == list(variants)
     for line, case in zip(frame.to_dict("records"), variants.values(), strict=True):
         logits = nv.run(model, prompt, case).logits
-        for name, row in (("", logits), ("clean_", clean)):
-            allowed = LIMIT * max(1.0, float(row.abs().max()))
-            assert abs(line[f"{name}logit"] - float(row[ANSWER])) < allowed
-            assert abs(line[f"{name}logprob"] - float(row.double().log_softmax(-1)[ANSWER])) < allowed
+        for name, scores in (("", logits), ("clean_", clean)):
+            allowed = LIMIT * max(1.0, float(scores.abs().max()))
+            assert abs(line[f"{name}logit"] - float(scores[ANSWER])) < allowed
+            assert abs(line[f"{name}logprob"] - float(scores.double().log_softmax(-1)[ANSWER])) < allowed
         assert line["rank"] == int((logits > logits[ANSWER]).sum())
         assert line["top_token"] == model.tokenizer.decode([int(logits.argmax())])
 
@@ -171,7 +171,7 @@ def test_more_variants_than_a_forward_holds_are_split_over_several(
     expect_one_by_one(model, prompt, variants, frame)
 
 
-def test_a_row_tells_the_fields_of_its_variant(model, prompt, twin):
+def test_a_line_of_the_table_holds_the_fields_of_its_variant(model, prompt, twin):
     variants = [
         nv.Knockout("image", "last", layers=nv.window(1, 3)),
         nv.Ablate([35, 36], how="mean", layers=[0, 2], site="mlp"),
