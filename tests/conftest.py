@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from float64 import float64
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
@@ -12,22 +13,36 @@ from nnsight_vlm.families import view_of
 torch.set_num_threads(1)
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "float64: the shared models are in float64, and all that runs in the test")
+
+
+@pytest.fixture(autouse=True)
+def dtype(request):
+    """The type of the shared models: float32, or float64 in tests that compare two computations of one thing."""
+    if request.node.get_closest_marker("float64") is None:
+        yield torch.float32
+    else:
+        with float64():
+            yield torch.float64
+
+
 @pytest.fixture(params=["sdpa", "eager"])
-def model(request):
+def model(request, dtype):
     """The tiny LLaVA with each attention implementation; both have the same weights."""
-    return tiny.load(request.param)
+    return tiny.load(request.param, dtype=dtype)
 
 
 @pytest.fixture
-def sdpa():
+def sdpa(dtype):
     """The tiny LLaVA, for tests in which the attention implementation makes no difference."""
-    return tiny.load("sdpa")
+    return tiny.load("sdpa", dtype=dtype)
 
 
 @pytest.fixture(params=["mistral", "qwen2"])
-def other(request):
+def other(request, dtype):
     """A LLaVA with another decoder: sliding attention (Mistral), biases (Qwen2)."""
-    return tiny.load("sdpa", request.param)
+    return tiny.load("sdpa", request.param, dtype)
 
 
 @pytest.fixture

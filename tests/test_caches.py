@@ -58,13 +58,13 @@ def test_every_beginning_can_be_had_after_others_were_run_on_from():
         for layer in range(2):
             assert torch.equal(part.layers[layer].keys, dynamic.layers[layer].keys[:, :, :length])
             assert torch.equal(part.layers[layer].values, dynamic.layers[layer].values[:, :, :length])
-        lent = cache_continuing([part], [[0], [0]], room=1)
-        added([lent], 0, 3)
-        added([lent], 1, 3)  # writes over what lies behind
+        batch = cache_continuing([part], [[0], [0]], room=1)
+        added([batch], 0, 3)
+        added([batch], 1, 3)  # writes over what lies behind
         assert part.layers[0].keys.shape[2] == length
 
 
-def test_rows_begin_where_they_are_told_to_and_share_nothing():
+def test_rows_continue_the_caches_they_are_given_and_share_nothing():
     (one, _), (two, _) = filled(), filled()
     batch = cache_continuing([one, two], [[0, 0, 1], [1, 1, 1]], room=2)
     expected = [[one, one, two], [two, two, two]]
@@ -87,8 +87,8 @@ def test_groups_cost_least(fixed):
     groups = cheapest(list(range(8)), begins, 12, tokens=2.0, fixed=fixed)
     assert sorted(number for group in groups for number in group) == list(range(8))
 
-    def cost(some):
-        return sum(len(group) * 2.0 * (12 - min(begins[n] for n in group)) + fixed for group in some)
+    def cost(groups):
+        return sum(len(group) * 2.0 * (12 - min(begins[n] for n in group)) + fixed for group in groups)
 
     known = sorted(set(begins))
     splits = []
@@ -107,13 +107,14 @@ def test_no_groups_of_nothing():
     assert cheapest([], [], 5, tokens=1, fixed=1) == []
 
 
+@pytest.mark.float64
 def test_long_answers_outgrow_the_room(monkeypatch):
-    model = tiny.load("sdpa")
+    model = tiny.load("sdpa", dtype=torch.float64)
     prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
     cases = [nv.Knockout("image", "generated", layers=layer) for layer in range(3)]
     expected = [nv.generate(model, prompt, case, max_new_tokens=12).tokens for case in cases]
     for room in ("execution.caches.ROOM", "execution.decoding.ROOM", "sweeping.prefixes.ROOM"):
         monkeypatch.setattr(f"nnsight_vlm.{room}", 2)
-    told = nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=12)
-    assert [out.tokens for out in told] == expected
+    answers = nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=12)
+    assert [out.tokens for out in answers] == expected
     assert [nv.generate(model, prompt, case, max_new_tokens=12).tokens for case in cases] == expected

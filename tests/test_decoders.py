@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from float64 import LIMIT
 from transformers import CONFIG_MAPPING, LlavaConfig, LlavaForConditionalGeneration
 from zoo.parts import draw
 
@@ -47,13 +48,14 @@ def build(decoder):
         return draw(LlavaForConditionalGeneration._from_config(config, attn_implementation="sdpa"))
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("decoder", TESTED_DECODERS["text_config.model_type"])
 def test_a_decoder_adds_what_its_attention_and_feed_forward_give_and_its_cuts_are_proven(decoder):
-    model = nv.load(build(decoder), processor=tiny.build_processor())
+    model = nv.load(build(decoder).double(), processor=tiny.build_processor())
     prompt = nv.encode(model, "what is red ?", tiny.picture(0))
     sites = [nv.Residual("all", site=site) for site in ("residual", "attention", "mlp")]
     residual, attention, mlp = nv.run(model, prompt, reads=sites).reads
-    assert tiny.gap(residual[1], residual[0] + attention[1] + mlp[1]) < 1e-5
+    assert tiny.gap(residual[1], residual[0] + attention[1] + mlp[1]) < LIMIT
     proof = nv.verify(model, prompt, nv.Knockout("image", "query") | nv.Knockout("image", "generated"))
     assert proof.edges > 0 and proof.tokens > 0
 

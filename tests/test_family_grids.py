@@ -61,11 +61,11 @@ class Shown:
         return self.prompt(1).grid(stage=self.stage)
 
 
-def placed(row: Any) -> str | None:
+def placed(family: Any) -> str | None:
     """The first stage whose tokens have places: patches that a Q-Former reads, an encoder's tokens, the decoder's."""
-    if "grid" not in row.limitations:
-        return "encoder" if "encoder" in row.stages else "decoder"
-    return next((name for name, stage in row.stages.items() if stage.keys), None)
+    if "grid" not in family.limitations:
+        return "encoder" if "encoder" in family.stages else "decoder"
+    return next((name for name, stage in family.stages.items() if stage.keys), None)
 
 
 def sizes(member: Any) -> tuple[tuple[int, int], ...]:
@@ -208,16 +208,16 @@ def test_tokens_without_a_place_are_those_that_no_pixel_moves(largest):
 
 def test_families_without_places_say_why(name):
     model = planted.local(name)
-    row = view_of(model).family
+    family = view_of(model).family
     prompt = nv.encode(model, zoo.ZOO[name].text, zoo.picture(1, zoo.ZOO[name].sizes[0]))
-    assert ("grid" in row.limitations) == (not prompt.rows[0].cells[0].shapes)
-    if "grid" not in row.limitations:
+    assert ("grid" in family.limitations) == (not prompt.rows[0].cells[0].shapes)
+    if "grid" not in family.limitations:
         assert prompt.region((0, 0, *prompt.image().size))
         return
     for ask in (prompt.grid, lambda: prompt.region((0, 0, 5, 5))):
-        with pytest.raises(nv.SpecError) as told:
+        with pytest.raises(nv.SpecError) as error:
             ask()
-        assert row.limitations["grid"] in str(told.value)
+        assert family.limitations["grid"] in str(error.value)
 
 
 def twice(name: str) -> str:
@@ -230,10 +230,10 @@ def twice(name: str) -> str:
 def test_pixels_of_one_picture_move_its_own_tokens_only(name):
     """In a prompt of two, of different sizes; the second also by its grid."""
     model, member = planted.local(name), zoo.ZOO[name]
-    row = view_of(model).family
-    if {"several images", "grid"} & row.limitations.keys():
+    family = view_of(model).family
+    if {"several images", "grid"} & family.limitations.keys():
         pytest.skip("one image a text, or none with places in the decoder")
-    small, large = (member.sizes[-1],) * 2 if row.grid == "equal tiles" else (member.sizes[0], member.sizes[-1])
+    small, large = (member.sizes[-1],) * 2 if family.grid == "equal tiles" else (member.sizes[0], member.sizes[-1])
     pictures = [zoo.picture(1, small), zoo.picture(2, large)]
     before = nv.encode(model, twice(name), pictures)
     grid = before.grid(1)

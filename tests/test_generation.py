@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from float64 import FACTOR, LIMIT, float64
 
 import nnsight_vlm as nv
 from nnsight_vlm.execution import decoding
 
-EXACT = 1e-5
 STEPS = 6
 CACHES = {"dynamic": {}, "static": {"cache_implementation": "static"}}
 
@@ -59,6 +59,7 @@ def step_logits(model, prompt, case, **options):
     return torch.stack(result.logits), result.sequences[:, prompt.width :]
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_decoded_token_equals_one_forward_over_the_whole_sequence(model, prompt, twin, name, cache):
@@ -68,10 +69,30 @@ def test_every_decoded_token_equals_one_forward_over_the_whole_sequence(model, p
     assert tuple(tokens[0].tolist()) == out.tokens
     places = range(prompt.width - 1, prompt.width - 1 + STEPS)
     whole = nv.run(model, out.prompt, case, positions=list(places)).logits
-    assert tiny.gap(logits[:, 0], whole) < EXACT
+    assert tiny.gap(logits[:, 0], whole) < LIMIT
     assert tuple(whole.argmax(-1).tolist()) == out.tokens
 
 
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("name", ["cut", "heads", "patch", "all"])
+def test_in_float32_decoded_logits_are_as_far_from_float64_as_without_an_intervention(name, cache):
+    def decoded(model):
+        prompt, twin = (
+            nv.encode(model, "what is the red square ?", tiny.picture(0)),
+            nv.encode(model, "where is a blue circle ?", tiny.picture(1)),
+        )
+        return [step_logits(model, prompt, interventions(prompt, twin)[n], **CACHES[cache]) for n in ("nothing", name)]
+
+    found = decoded(tiny.load())
+    with float64():
+        expected = decoded(tiny.load(dtype=torch.float64))
+    for (_, tokens), (_, same) in zip(found, expected, strict=True):
+        assert torch.equal(tokens, same)
+    clean, changed = (tiny.gap(one, two) for (one, _), (two, _) in zip(found, expected, strict=True))
+    assert changed < FACTOR * clean
+
+
+@pytest.mark.float64
 @pytest.mark.parametrize("name", ["cut", "to come", "allow", "patch", "zero", "all"])
 def test_other_decoders_equal_one_forward_over_the_whole_sequence(other, name):
     prompt = nv.encode(other, "what is the red square ?", tiny.picture(0))
@@ -79,7 +100,7 @@ def test_other_decoders_equal_one_forward_over_the_whole_sequence(other, name):
     out = nv.generate(other, prompt, case, max_new_tokens=STEPS)
     logits, _ = step_logits(other, prompt, case)
     places = range(prompt.width - 1, prompt.width - 1 + STEPS)
-    assert tiny.gap(logits[:, 0], nv.run(other, out.prompt, case, positions=list(places)).logits) < EXACT
+    assert tiny.gap(logits[:, 0], nv.run(other, out.prompt, case, positions=list(places)).logits) < LIMIT
 
 
 ROWED = {
@@ -93,6 +114,7 @@ ROWED = {
 }
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("name", ROWED)
 def test_padded_rows_generate_what_each_row_generates_alone(model, name, cache):
@@ -103,10 +125,11 @@ def test_padded_rows_generate_what_each_row_generates_alone(model, name, cache):
         alone = nv.generate(model, prompt.row(number), ROWED[name], max_new_tokens=STEPS)
         assert (out.text[number], out.tokens[number]) == (alone.text, alone.tokens)
         steps, _ = step_logits(model, prompt.row(number), ROWED[name])
-        assert tiny.gap(logits[:, number], steps[:, 0]) < EXACT
+        assert tiny.gap(logits[:, number], steps[:, 0]) < LIMIT
         assert out.prompt[number]["generated"] == alone.prompt["generated"]
 
 
+@pytest.mark.float64
 def test_each_row_may_have_an_intervention_of_its_own(model):
     prompt = tiny.several(model)
     cases = [None, ROWED["cut"], ROWED["both"]]
@@ -115,6 +138,7 @@ def test_each_row_may_have_an_intervention_of_its_own(model):
         assert out.tokens[number] == nv.generate(model, prompt.row(number), case, max_new_tokens=STEPS).tokens
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("rows", [1, 2, 32])
 def test_generations_equal_one_by_one(model, prompt, twin, rows):
     longer = nv.encode(model, "describe the big red square left of the circle .", [tiny.picture(5), tiny.picture(6)])
@@ -129,6 +153,7 @@ def test_generations_equal_one_by_one(model, prompt, twin, rows):
         assert found.prompt["generated"] == alone.prompt["generated"] and found.prompt.images == given.images
 
 
+@pytest.mark.float64
 def test_a_prompt_without_a_picture_joins_prompts_with_pictures(model, prompt):
     plain = nv.encode(model, "what is red ?")
     found = list(nv.generations(model, [(prompt, None), (plain, None), (prompt, ROWED["cut"])], max_new_tokens=4))
@@ -148,6 +173,7 @@ def test_what_is_done_to_generated_tokens_never_touches_the_first_of_them(model,
     assert tiny.gap(both[0], clean[0]) > 1e-2
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("rows", ["one", "alike", "apart"])
 def test_keys_that_no_row_may_look_at_are_left_out_of_decoding(model, prompt, monkeypatch, rows):
     cut = nv.Knockout("image", "generated", layers=[1, 2])
@@ -162,12 +188,12 @@ def test_keys_that_no_row_may_look_at_are_left_out_of_decoding(model, prompt, mo
         return [out.tokens for out in nv.generations(model, [(prompt, case) for case in cases], max_new_tokens=STEPS)]
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
-    told = answers()
+    fewer_keys = answers()
     if model._module.config.get_text_config()._attn_implementation == "sdpa":
         fewer = [keys for queries, keys in given if queries < 3 and keys < prompt.width]
         assert len(fewer) == (0 if rows == "apart" else 2 * (STEPS - 1))
     monkeypatch.setattr(decoding, "for_decoding", lambda _, plan: plan)
-    assert told == answers() == [nv.generate(model, prompt, case, max_new_tokens=STEPS).tokens for case in cases]
+    assert fewer_keys == answers() == [nv.generate(model, prompt, case, max_new_tokens=STEPS).tokens for case in cases]
 
 
 def test_the_answer_is_found_in_the_grown_prompt(model, prompt):
@@ -181,8 +207,9 @@ def test_the_answer_is_found_in_the_grown_prompt(model, prompt):
     assert out.prompt.inputs["attention_mask"].shape == out.prompt.inputs["input_ids"].shape
 
 
-def test_an_answer_ends_with_its_end_of_sequence_token():
-    module = tiny.build_module()
+@pytest.mark.float64
+def test_an_answer_ends_with_its_end_of_sequence_token(dtype):
+    module = tiny.build_module().to(dtype)
     model = nv.load(module, processor=tiny.build_processor())
     prompt, rows = nv.encode(model, "what is the red square ?", tiny.picture(0)), tiny.several(model)
     words = nv.generate(model, prompt, max_new_tokens=STEPS).tokens

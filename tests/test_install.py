@@ -6,11 +6,10 @@ import pytest
 import reference
 import tiny
 import torch
+from float64 import LIMIT
 from nnsight import TransformersModel, save
 
 import nnsight_vlm as nv
-
-EXACT = 1e-5
 
 
 @pytest.fixture
@@ -40,6 +39,7 @@ def test_layers_that_are_changed_or_not_are_read_as_the_run_left_them(model, pro
     assert all(torch.equal(one[0], two) for one, two in zip(found, expected, strict=True))
 
 
+@pytest.mark.float64
 def test_the_vision_side_and_inner_modules_are_read_beside_the_layers(model, prompt, case, edited):
     reads = [
         nv.Residual("image", site="features"),
@@ -54,7 +54,7 @@ def test_the_vision_side_and_inner_modules_are_read_beside_the_layers(model, pro
         logits = edited.lm_head.output.save()
     assert torch.equal(projected[0], features)
     assert torch.equal(attended[0], mixed[0]) and torch.equal(last[0], added[0])
-    assert tiny.gap(logits[0], nv.run(model, prompt, case, positions="all").logits) < EXACT
+    assert tiny.gap(logits[0], nv.run(model, prompt, case, positions="all").logits) < LIMIT
 
 
 def test_operations_inside_a_cut_attention_are_read_by_source(model, prompt, edited):
@@ -78,13 +78,15 @@ def test_writes_of_the_users_own_come_on_top(model, prompt, case, edited):
     assert (logits == 0).all() and (nv.run(model, prompt, case).logits != 0).any()
 
 
+@pytest.mark.float64
 def test_the_cut_stays_from_trace_to_trace(model, prompt, case, edited):
     for _ in range(3):
         with torch.no_grad(), edited.trace(**prompt.inputs):
             logits = edited.output.logits.save()
-        assert tiny.gap(logits[0], nv.run(model, prompt, case, positions="all").logits) < EXACT
+        assert tiny.gap(logits[0], nv.run(model, prompt, case, positions="all").logits) < LIMIT
 
 
+@pytest.mark.float64
 def test_generation_runs_under_the_intervention_and_is_read_step_by_step(model, prompt, case, edited):
     case = case | nv.Knockout("image", "generated", layers=3)
     out = nv.generate(model, prompt, case, max_new_tokens=4)
@@ -97,14 +99,15 @@ def test_generation_runs_under_the_intervention_and_is_read_step_by_step(model, 
     assert tuple(tokens[0, prompt.width :].tolist()) == out.tokens
     places = list(range(prompt.width - 1, prompt.width + 3))
     whole = nv.run(model, out.prompt, case, reads=[nv.Residual(places, layers=2)]).reads[0][0]
-    assert tiny.gap(torch.cat(list(states)), whole) < EXACT
+    assert tiny.gap(torch.cat(list(states)), whole) < LIMIT
 
 
+@pytest.mark.float64
 def test_a_cut_made_for_one_prompt_serves_another_of_the_same_shape(model, prompt, twin):
     edited = nv.install(model, prompt, nv.Knockout("image", "query", layers=1))
     with torch.no_grad(), edited.trace(**twin.inputs):
         logits = edited.output.logits[0, -1].save()
-    assert tiny.gap(logits, nv.run(model, twin, nv.Knockout("image", "query", layers=1)).logits) < EXACT
+    assert tiny.gap(logits, nv.run(model, twin, nv.Knockout("image", "query", layers=1)).logits) < LIMIT
 
 
 def test_nothing_installed_is_the_model_itself(model, prompt):

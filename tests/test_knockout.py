@@ -6,13 +6,12 @@ import pytest
 import reference
 import tiny
 import torch
+from float64 import LIMIT
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import nnsight_vlm as nv
 
-EXACT = 1e-5
-"""Of the scale of the logits, in float32."""
 GROUPS = ("image", "system", "query", "text", "last", "first", "bos", "generated", "all")
 quick = settings(
     max_examples=60,
@@ -79,11 +78,12 @@ def planned(module, ids, prompt, source, target, layers, heads):
     return cut
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @quick
 @given(data=st.data())
 def test_a_knockout_equals_the_forward_written_by_hand(attention, data):
-    model = tiny.load(attention)
+    model = tiny.load(attention, dtype=torch.float64)
     prompt = nv.encode(model, "is the ball red ?", tiny.picture(2))
     source, target = data.draw(wheres(prompt.width)), data.draw(wheres(prompt.width))
     layers, numbers = data.draw(choices())
@@ -99,8 +99,8 @@ def test_a_knockout_equals_the_forward_written_by_hand(attention, data):
         return
     expected = reference.forward(model._module, prompt.inputs, cut[..., :-1, :-1])
     found = nv.run(model, prompt, knockout, positions="all", reads=[nv.Attention("all", "all")])
-    assert tiny.gap(found.logits, expected.logits[0]) < EXACT
-    assert tiny.gap(found.reads[0], expected.weights[:, 0]) < EXACT
+    assert tiny.gap(found.logits, expected.logits[0]) < LIMIT
+    assert tiny.gap(found.reads[0], expected.weights[:, 0]) < LIMIT
     assert (found.reads[0][cut[:, 0, :, :-1, :-1]] == 0).all()
 
 
@@ -114,6 +114,7 @@ def test_some_knockouts_move_the_logits_far(model, prompt):
         assert tiny.gap(nv.run(model, prompt, cut).logits, clean) > 0.01
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize(
     "source, target", [("image", "text"), ("text", "image"), ("image", "image"), (("system", "image"), "query")]
 )
@@ -127,8 +128,8 @@ def test_other_decoders_equal_their_forward_written_by_hand(other, source, targe
         knockout = knockout | pair
     expected = reference.forward(other._module, prompt.inputs, cut)
     found = nv.run(other, prompt, knockout, positions="all", reads=[nv.Attention("all", "all")])
-    assert tiny.gap(found.logits, expected.logits[0]) < EXACT
-    assert tiny.gap(found.reads[0], expected.weights[:, 0]) < EXACT
+    assert tiny.gap(found.logits, expected.logits[0]) < LIMIT
+    assert tiny.gap(found.reads[0], expected.weights[:, 0]) < LIMIT
 
 
 def test_a_row_whose_sliding_window_is_all_cut_is_refused():
@@ -139,6 +140,7 @@ def test_a_row_whose_sliding_window_is_all_cut_is_refused():
         nv.run(model, prompt, nv.Knockout(seen, "last", layers=1))
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(
     "source, target", [("image", "query"), ("system", "last"), ("image.0", "text"), ("text", "image")]
@@ -159,21 +161,23 @@ def test_each_of_several_padded_rows_equals_the_forward_written_by_hand(model, s
     found = nv.run(model, prompt, knockout, reads=[nv.Attention("last", "image")])
     assert len(found.reads) == 1 and len(found.reads[0]) == 3
     for number, row in enumerate(prompt.rows):
-        assert tiny.gap(found.logits[number], expected.logits[number, row.stop - 1]) < EXACT
+        assert tiny.gap(found.logits[number], expected.logits[number, row.stop - 1]) < LIMIT
         pixels = [position for image in row.images for position in image]
         weights = expected.weights[:, number, :, row.stop - 1, pixels]
-        assert tiny.gap(found.reads[0][number][:, :, 0], weights) < EXACT
+        assert tiny.gap(found.reads[0][number][:, :, 0], weights) < LIMIT
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_padded_row_equals_the_same_row_alone(model, side):
     prompt = tiny.several(model, side)
     knockout = nv.Knockout("image", "query", layers=nv.window(1, 3)) | nv.Knockout("first", "last", layers=0)
     together = nv.run(model, prompt, knockout).logits
     for number in range(3):
-        assert tiny.gap(together[number], nv.run(model, prompt.row(number), knockout).logits) < EXACT
+        assert tiny.gap(together[number], nv.run(model, prompt.row(number), knockout).logits) < LIMIT
 
 
+@pytest.mark.float64
 def test_each_picture_of_a_prompt_is_cut_by_itself(model):
     prompt = nv.encode(model, "left or right ?", [tiny.picture(4), tiny.picture(5)])
     ids = prompt.inputs["input_ids"]
@@ -181,9 +185,10 @@ def test_each_picture_of_a_prompt_is_cut_by_itself(model):
     for picture in ("image.0", "image.1"):
         cut = reference.edges(model._module, ids, prompt[picture], prompt["last"], range(4))
         expected = reference.forward(model._module, prompt.inputs, cut).logits[0, -1]
-        assert tiny.gap(nv.run(model, prompt, nv.Knockout(picture, "last")).logits, expected) < EXACT
+        assert tiny.gap(nv.run(model, prompt, nv.Knockout(picture, "last")).logits, expected) < LIMIT
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize(
     "text", ["<s> see <image> what is red ?", "<image> what is red ?", "<s> one <image> two <image> three"]
 )
@@ -194,15 +199,16 @@ def test_text_before_and_after_pictures_is_system_and_query(model, text):
     assert not first or prompt["system"] == tuple(range(first))
     cut = reference.edges(model._module, prompt.inputs["input_ids"], prompt["image"], prompt["query"], [1, 3])
     expected = reference.forward(model._module, prompt.inputs, cut).logits[0, -1]
-    assert tiny.gap(nv.run(model, prompt, nv.Knockout("image", "query", layers=[1, 3])).logits, expected) < EXACT
+    assert tiny.gap(nv.run(model, prompt, nv.Knockout("image", "query", layers=[1, 3])).logits, expected) < LIMIT
 
 
+@pytest.mark.float64
 def test_a_prompt_without_a_picture_takes_knockouts_of_text(model):
     prompt = nv.encode(model, "what is red ?")
     words = prompt.find("what is")
     cut = reference.edges(model._module, prompt.inputs["input_ids"], words, prompt["last"], range(4))
     expected = reference.forward(model._module, prompt.inputs, cut).logits[0, -1]
-    assert tiny.gap(nv.run(model, prompt, nv.Knockout(words, "last")).logits, expected) < EXACT
+    assert tiny.gap(nv.run(model, prompt, nv.Knockout(words, "last")).logits, expected) < LIMIT
     assert prompt["text"] == prompt["all"] == tuple(range(prompt.width))
 
 
@@ -225,7 +231,8 @@ def test_heads_as_numbers_and_as_pairs_mean_the_same_cut(model, prompt):
     assert torch.equal(nv.run(model, prompt, uneven).logits, nv.run(model, prompt, split).logits)
 
 
+@pytest.mark.float64
 def test_a_mask_in_the_encoding_makes_no_difference_to_what_is_cut(model, prompt):
     padded = nv.stack([prompt, nv.encode(model, "see a longer question about the red square ?", tiny.picture(1))])
     knockout = nv.Knockout("image", "last", layers=[1, 2])
-    assert tiny.gap(nv.run(model, padded, knockout).logits[0], nv.run(model, prompt, knockout).logits) < EXACT
+    assert tiny.gap(nv.run(model, padded, knockout).logits[0], nv.run(model, prompt, knockout).logits) < LIMIT

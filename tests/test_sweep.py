@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from float64 import FACTOR, LIMIT, float64
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ import nnsight_vlm as nv
 from nnsight_vlm.sweeping import execute
 from nnsight_vlm.sweeping.schedule import EXECUTIONS
 
-EXACT = 1e-5
 ANSWER = 20
 COLUMNS = ["logit", "logprob", "rank", "top_token", "clean_logit", "clean_logprob"]
 
@@ -52,19 +52,20 @@ def early(prompt, twin):
 
 
 def expect_one_by_one(model, prompt, variants, frame):
-    """Every row of the frame against a run of its variant alone."""
+    """Every line of the frame against a run of its variant alone."""
     clean = nv.run(model, prompt).logits
     assert list(frame["variant"]) == list(variants)
     for line, case in zip(frame.to_dict("records"), variants.values(), strict=True):
         logits = nv.run(model, prompt, case).logits
-        for name, row in (("", logits), ("clean_", clean)):
-            tolerance = EXACT * max(1.0, float(row.abs().max()))
-            assert abs(line[f"{name}logit"] - float(row[ANSWER])) < tolerance
-            assert abs(line[f"{name}logprob"] - float(row.double().log_softmax(-1)[ANSWER])) < tolerance
+        for name, scores in (("", logits), ("clean_", clean)):
+            allowed = LIMIT * max(1.0, float(scores.abs().max()))
+            assert abs(line[f"{name}logit"] - float(scores[ANSWER])) < allowed
+            assert abs(line[f"{name}logprob"] - float(scores.double().log_softmax(-1)[ANSWER])) < allowed
         assert line["rank"] == int((logits > logits[ANSWER]).sum())
         assert line["top_token"] == model.tokenizer.decode([int(logits.argmax())])
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_variants_of_the_question_equal_one_by_one(model, prompt, twin, execution):
     variants = late(prompt, twin)
@@ -75,6 +76,7 @@ def test_variants_of_the_question_equal_one_by_one(model, prompt, twin, executio
     assert frame.attrs == {"execution": way, "passes": {way: passes}, "answer": ANSWER}
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("execution", ["auto", "rows", "single"])
 def test_variants_of_the_image_equal_one_by_one(model, prompt, twin, execution):
     variants = early(prompt, twin)
@@ -83,6 +85,7 @@ def test_variants_of_the_image_equal_one_by_one(model, prompt, twin, execution):
     assert frame.attrs["execution"] == ("rows" if execution == "auto" else execution)
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize(
     "question", ["<s> what is red ?", "<image> what is red ?", "<s> one <image> two <image> three ?"]
@@ -98,6 +101,7 @@ def test_prompts_of_other_shapes_equal_one_by_one(model, execution, question):
     expect_one_by_one(model, prompt, variants, nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution))
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_other_decoders_equal_one_by_one(other, execution):
     prompt = nv.encode(other, "what is the red square ?", tiny.picture(0))
@@ -106,9 +110,27 @@ def test_other_decoders_equal_one_by_one(other, execution):
     expect_one_by_one(other, prompt, variants, nv.sweep(other, prompt, variants, answer=ANSWER, execution=execution))
 
 
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_in_float32_a_sweep_is_as_far_from_float64_as_the_clean_run_is(attention, execution):
+    def swept(model):
+        prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
+        variants = late(prompt, nv.encode(model, "where is a blue circle ?", tiny.picture(1)))
+        return nv.run(model, prompt).logits, nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution)
+
+    clean, found = swept(tiny.load(attention))
+    with float64():
+        exact, expected = swept(tiny.load(attention, dtype=torch.float64))
+    allowed = FACTOR * float((clean - exact).abs().max())
+    for column in ("logit", "logprob", "clean_logit", "clean_logprob"):
+        assert (found[column] - expected[column]).abs().max() < allowed, column
+    assert found["rank"].equals(expected["rank"]) and found["top_token"].equals(expected["top_token"])
+
+
 windows = st.tuples(st.integers(0, 3), st.integers(1, 4)).filter(lambda pair: pair[0] < pair[1])
 
 
+@pytest.mark.float64
 @settings(
     max_examples=25,
     deadline=None,
@@ -119,7 +141,7 @@ windows = st.tuples(st.integers(0, 3), st.integers(1, 4)).filter(lambda pair: pa
 )
 @given(data=st.data())
 def test_random_variants_packed_equal_rows(data):
-    model = tiny.load("sdpa")
+    model = tiny.load("sdpa", dtype=torch.float64)
     prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
     variants = {}
     for number in range(data.draw(st.integers(1, 6))):
@@ -132,9 +154,10 @@ def test_random_variants_packed_equal_rows(data):
     frames = [nv.sweep(model, prompt, variants, answer=ANSWER, execution=how) for how in ("packed", "rows")]
     expect_one_by_one(model, prompt, variants, frames[0])
     for column in ("logit", "logprob"):
-        assert (frames[0][column] - frames[1][column]).abs().max() < EXACT * 10
+        assert (frames[0][column] - frames[1][column]).abs().max() < LIMIT * frames[1][column].abs().max()
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("execution", ["packed", "rows"])
 def test_more_variants_than_a_forward_holds_are_split_over_several(
     model, prompt, twin, forwards, monkeypatch, execution
@@ -148,7 +171,7 @@ def test_more_variants_than_a_forward_holds_are_split_over_several(
     expect_one_by_one(model, prompt, variants, frame)
 
 
-def test_a_row_tells_the_fields_of_its_variant(model, prompt, twin):
+def test_a_line_of_the_table_holds_the_fields_of_its_variant(model, prompt, twin):
     variants = [
         nv.Knockout("image", "last", layers=nv.window(1, 3)),
         nv.Ablate([35, 36], how="mean", layers=[0, 2], site="mlp"),
@@ -171,6 +194,7 @@ def test_an_answer_may_be_text_or_token(model, prompt, answer):
     assert one.equals(two)
 
 
+@pytest.mark.float64
 def test_the_prompt_may_have_grown(model, prompt):
     grown = nv.generate(model, prompt, max_new_tokens=3).prompt
     variants = {

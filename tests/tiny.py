@@ -142,15 +142,22 @@ def build_module(attention: str = "sdpa", text: str = "llama", seed: int = 0) ->
     return module
 
 
-def build(attention: str = "sdpa", text: str = "llama", seed: int = 0) -> Any:
-    """A tiny model as `nv.load` gives it."""
-    return nv.load(build_module(attention, text, seed), processor=build_processor())
+def build(attention: str = "sdpa", text: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """A tiny model as `nv.load` gives it.
+
+    Weights are the same in every `dtype`; what computes with those of float64 must run within `float64.float64`.
+    """
+    return nv.load(build_module(attention, text, seed).to(dtype), processor=build_processor())
+
+
+def load(attention: str = "sdpa", text: str = "llama", dtype: torch.dtype = torch.float32) -> Any:
+    """The same model for every test that asks; nobody may change it."""
+    return _loaded(attention, text, dtype)
 
 
 @functools.cache
-def load(attention: str = "sdpa", text: str = "llama") -> Any:
-    """The same model for every test that asks; nobody may change it."""
-    return build(attention, text)
+def _loaded(attention: str, text: str, dtype: torch.dtype) -> Any:
+    return build(attention, text, dtype=dtype)
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import torch
+
 import nnsight_vlm as nv
 
 from . import added, blocks, flexible, plain, resampled, tiled
-from .parts import Member, picture
+from .parts import Member, in_dtype, picture
 
 ZOO: dict[str, Member] = {
     member.name: member for room in (plain, tiled, flexible, blocks, resampled, added) for member in room.MEMBERS
@@ -16,14 +18,20 @@ ZOO: dict[str, Member] = {
 
 
 @functools.cache
-def load(name: str, attention: str = "sdpa") -> Any:
-    """A member as `nv.load` gives it, the same for every test that asks; nobody may change it."""
+def load(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Any:
+    """A member as `nv.load` gives it, the same for every test that asks; nobody may change it.
+
+    Weights are the same in every `dtype`; what computes with those of float64 must run within `float64.float64`.
+    """
     member = ZOO[name]
-    return nv.load(member.module(attention), processor=member.processor())
+    module = in_dtype(member.module(attention), dtype)
+    return nv.load(module, processor=member.processor())
 
 
 @functools.cache
-def prompt(name: str, attention: str = "sdpa", seed: int = 1, size: int = 0) -> nv.Prompt:
+def prompt(
+    name: str, attention: str = "sdpa", seed: int = 1, size: int = 0, dtype: torch.dtype = torch.float32
+) -> nv.Prompt:
     """The member's text about a picture of one of its sizes."""
     member = ZOO[name]
-    return nv.encode(load(name, attention), member.text, picture(seed, member.sizes[size]))
+    return nv.encode(load(name, attention, dtype), member.text, picture(seed, member.sizes[size]))

@@ -9,7 +9,6 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import Enum
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -409,7 +408,7 @@ MEMBERS = (
     _qwen("qwen2_vl", _qwen2_vl, hf.Qwen2VLProcessor),
     _qwen("qwen2_5_vl", _qwen2_5_vl, hf.Qwen2_5_VLProcessor),
     _qwen("qwen3_vl", _qwen3_vl, hf.Qwen3VLProcessor),
-    replace(_qwen("qwen3_5", _qwen3_5, hf.Qwen3VLProcessor), rounding=2e-5),
+    _qwen("qwen3_5", _qwen3_5, hf.Qwen3VLProcessor),
     parts.Member(
         name="glm4v", module=_glm4v, processor=_glm_processor, text=GLM_TEXT, sizes=SIZES, local=_local_visual
     ),
@@ -429,7 +428,6 @@ MEMBERS = (
             text="<s>user : <|image|> what is red ? assistant :",
             sizes=SIZES,
             local=_local_gemma,
-            rounding=4e-5,
         )
         for name, special in (
             ("gemma4", {"use_bidirectional_attention": "vision"}),

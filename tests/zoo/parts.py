@@ -34,8 +34,6 @@ class Member:
         local: makes the vision side of a model local, so that an image feature sees its own pixels only;
             None where that cannot be done.
         implementations: the attention implementations that the family can run.
-        rounding: what float32 may do to its logits, as a share of their scale; more where scores are not scaled
-            (Gemma 4) or a state runs through the sequence (Qwen3.5), in the untouched model too.
     """
 
     name: str
@@ -45,7 +43,6 @@ class Member:
     sizes: tuple[tuple[int, int], ...]
     local: Callable[[Any], None] | None = None
     implementations: tuple[str, ...] = ("sdpa", "eager")
-    rounding: float = 1e-5
 
 
 def tokenizer(named: Mapping[str, str] | None = None, extra: Sequence[str] = ()) -> PreTrainedTokenizerFast:
@@ -89,6 +86,11 @@ def draw(module: Any, seed: int = 0, spread: float = 1.5) -> Any:
             part.generation_config.suppress_tokens = sorted(unsaid - {None}) or None  # and are made of words
     module.requires_grad_(False)
     return module.eval()
+
+
+def in_dtype(module: Any, dtype: torch.dtype) -> Any:
+    """A model that was drawn in float32, with the same weights in float32 or float64; complex buffers stay."""
+    return module.double() if dtype is torch.float64 else module
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (24, 20)) -> Image.Image:

@@ -93,9 +93,9 @@ ALL_ATTENTION_FUNCTIONS.register("reference", attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register("reference", eager_mask)
 
 
-def prepare(module: Any, row: Family) -> Any:
-    """The module with `attention` in every stage of its row."""
-    for stage in row.stages.values():
+def prepare(module: Any, family: Family) -> Any:
+    """The module with `attention` in every stage of its family."""
+    for stage in family.stages.values():
         for part in (module.get_submodule(stage.entry or stage.layers), module.get_submodule(stage.layers)):
             for child in part.modules():
                 if hasattr(child, "config"):
@@ -115,9 +115,9 @@ def plain(path: str) -> str:
     return path.replace("E_output", "output")
 
 
-def modules(module: Any, row: Family, site: str) -> Iterator[tuple[Spot, Any]]:
+def modules(module: Any, family: Family, site: str) -> Iterator[tuple[Spot, Any]]:
     """Where a site of states, or an `"attention call"` or `"cross call"`, is; in layers that have it."""
-    for name, stage in row.stages.items():
+    for name, stage in family.stages.items():
         attends = {"attention": stage.attention, "cross": stage.cross}.get(site.removesuffix(" call"))
         if site not in ("residual", "mlp") and attends is None:
             continue
@@ -144,7 +144,7 @@ def unfolded(state: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def hooked(module: Any, row: Family, run: Reference, rows: int) -> Iterator[None]:
+def hooked(module: Any, family: Family, run: Reference, rows: int) -> Iterator[None]:
     """Hooks that write and record every state."""
 
     def settle(spot: Spot, state: torch.Tensor) -> torch.Tensor:
@@ -174,22 +174,22 @@ def hooked(module: Any, row: Family, run: Reference, rows: int) -> Iterator[None
 
     with ExitStack() as stack:
         for site in ("residual", "attention", "cross", "mlp"):
-            for spot, part in modules(module, row, site):
+            for spot, part in modules(module, family, site):
                 stack.callback(part.register_forward_hook(leaving(spot)).remove)
-        for name, stage in row.stages.items():
+        for name, stage in family.stages.items():
             if stage.embedding is not None:
                 part = module.get_submodule(stage.embedding)
                 hook = entering((name, "embedding", -1))
                 stack.callback(part.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        if row.projector is not None:
-            stack.callback(module.get_submodule(row.projector).register_forward_hook(leaving(FEATURES)).remove)
+        if family.projector is not None:
+            stack.callback(module.get_submodule(family.projector).register_forward_hook(leaving(FEATURES)).remove)
         yield
 
 
 @torch.no_grad()
 def forward(
     module: Any,
-    row: Family,
+    family: Family,
     inputs: Mapping[str, Any],
     cuts: Mapping[Spot, Sequence[Cut]] | None = None,
     writes: Mapping[Spot, Write] | None = None,
@@ -198,13 +198,13 @@ def forward(
     calls = {
         id(part): spot
         for kind in ("attention call", "cross call")
-        for spot, holder in modules(module, row, kind)
+        for spot, holder in modules(module, family, kind)
         for part in holder.modules()
     }
     run = Reference(cuts=cuts or {}, writes=writes or {}, attentions=calls)
     RUNNING.append(run)
     try:
-        with hooked(module, row, run, len(inputs[row.tokens])):
+        with hooked(module, family, run, len(inputs[family.tokens])):
             run.logits = module(**inputs, use_cache=False).logits
     finally:
         RUNNING.pop()
@@ -213,7 +213,7 @@ def forward(
 
 def greedy(
     module: Any,
-    row: Family,
+    family: Family,
     steps: int,
     grown: Callable[[Sequence[int]], Mapping[str, Any]],
     planned: Callable[[int], tuple[Mapping[Spot, Sequence[Cut]], Mapping[Spot, Write]]],
@@ -225,7 +225,7 @@ def greedy(
     never = module.generation_config.suppress_tokens or []
     tokens, logits = list[int](), list[torch.Tensor]()
     for step in range(steps):
-        logits.append(forward(module, row, grown(tokens), *planned(step)).logits[0, -1])
+        logits.append(forward(module, family, grown(tokens), *planned(step)).logits[0, -1])
         allowed = logits[-1].clone()
         allowed[never] = float("-inf")
         tokens.append(int(allowed.argmax()))
@@ -233,20 +233,20 @@ def greedy(
 
 
 def feature_rows(
-    module: Any, row: Family, inputs: Mapping[str, Any], places: Sequence[int], stage: str = "decoder"
+    module: Any, family: Family, inputs: Mapping[str, Any], places: Sequence[int], stage: str = "decoder"
 ) -> list[int]:
     """For each image token its row of the projector's output, -1 for none.
 
     Found in the model: rows whose number has a bit are changed, and tokens change with them.
     """
-    clean = forward(module, row, inputs).states
+    clean = forward(module, family, inputs).states
     length = clean[FEATURES].shape[1]
 
     def changed(rows: Sequence[int]) -> torch.Tensor:
         values = clean[FEATURES][0, rows].flip(-1) + 1
-        found = forward(module, row, inputs, writes={FEATURES: setter(0, rows, values)}).states
+        found = forward(module, family, inputs, writes={FEATURES: setter(0, rows, values)}).states
         held, was = (states[stage, "embedding", -1][0, list(places)] for states in (found, clean))
-        return ((held - was).abs().amax(-1) > 1e-5).long()
+        return (held != was).any(-1).long()
 
     there = changed(range(length))
     bits = [changed([n for n in range(length) if n >> bit & 1]) << bit for bit in range((length - 1).bit_length())]
@@ -289,12 +289,13 @@ def cuts(
 
 
 @functools.cache
-def load(name: str) -> tuple[Any, Family]:
-    """A member of the zoo for the reference only, and its row."""
+def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Family]:
+    """A member of the zoo for the reference only, and its family."""
     from nnsight_vlm.families.lookup import family_of
 
     from . import ZOO
+    from .parts import in_dtype
 
     module = ZOO[name].module(ZOO[name].implementations[0])
-    row = family_of(module.config)
-    return prepare(module, row), row
+    family = family_of(module.config)
+    return prepare(in_dtype(module, dtype), family), family
