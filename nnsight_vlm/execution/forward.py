@@ -30,7 +30,8 @@ class Run:
     """What one forward of a prompt of one row gave.
 
     Attributes:
-        logits: float32 `[vocab]` at the last position, or `[position, vocab]` at `positions=`.
+        logits: `[vocab]` at the last position, or `[position, vocab]` at `positions=`; float32, or float64 where the
+            model is.
         reads: what was asked for, in order.
     """
 
@@ -43,8 +44,8 @@ class BatchRun:
     """What one forward of a prompt of several rows gave.
 
     Attributes:
-        logits: float32 `[row, vocab]` at each row's last position, or `[row, position, vocab]` at `positions=`; a tuple
-            of one tensor a row where rows differ in how many positions they have.
+        logits: as in `Run`, `[row, vocab]` at each row's last position, or `[row, position, vocab]` at `positions=`; a
+            tuple of one tensor a row where rows differ in how many positions they have.
         reads: what was asked for, in order; each a tuple of one tensor a row.
     """
 

@@ -58,7 +58,7 @@ class Readout(ABC):
 
 @dataclass(frozen=True)
 class Attention(Readout):
-    """Attention probabilities from `queries` to `keys`: `[layer, head, query, key]`, float32.
+    """Attention probabilities from `queries` to `keys`: `[layer, head, query, key]`, in float32 (float64 where the model is).
 
     Only these rows are computed, from the live query, key and mask, under sdpa as under eager.
     Rows are normalised over *all* keys, so they sum to 1 only where `keys="all"`.
