@@ -58,7 +58,7 @@ class Readout(ABC):
 
 @dataclass(frozen=True)
 class Attention(Readout):
-    """Attention probabilities from `queries` to `keys`: `[layer, head, query, key]`, in float32 (float64 where the model is).
+    """Attention probabilities from `queries` to `keys`: `[layer, head, query, key]`, float32, or float64 as the model.
 
     Only these rows are computed, from the live query, key and mask, under sdpa as under eager.
     Rows are normalised over *all* keys, so they sum to 1 only where `keys="all"`.
