@@ -119,7 +119,7 @@ class ModelView:
 
     @property
     def hooks(self) -> tuple[Any, ...]:
-        """The hooks that users registered on any of the modules."""
+        """The forward hooks of all modules, those that transformers itself registers among them."""
         return tuple(_hooks(self.module))
 
     @property
