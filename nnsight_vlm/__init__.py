@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .specs.measurements import Attention, Residual
     from .specs.states import Ablate, Patch
     from .sweeping.answers import generations
-    from .sweeping.prefixes import forget
+    from .sweeping.kept_runs import forget, reuse
     from .sweeping.table import sweep
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "recipes",
     "remote",
     "report",
+    "reuse",
     "run",
     "shapes",
     "stack",
@@ -96,7 +97,7 @@ _NAMES_OF = {
     "specs.states": ("Ablate", "Patch"),
     "specs.measurements": ("Attention", "Residual"),
     "sweeping.answers": ("generations",),
-    "sweeping.prefixes": ("forget",),
+    "sweeping.kept_runs": ("forget", "reuse"),
     "sweeping.table": ("sweep",),
 }
 """The module of every public name that is no module itself. Type checkers read the imports above instead."""

@@ -45,29 +45,33 @@ def expect_equal(model, prompt, variants, frame):
 
 @pytest.mark.float64
 @pytest.mark.parametrize("execution", ["packed", "rows"])
-def test_a_sweep_is_its_prefix_and_one_forward_and_a_second_one_the_forward_alone(model, fresh, forwards, execution):
-    frame = nv.sweep(model, fresh, EARLY, answer=ANSWER, execution=execution)
-    assert len(forwards) == 2
-    expect_equal(model, fresh, EARLY, frame)
-    before = len(forwards)
-    again = nv.sweep(model, fresh, list(reversed(EARLY)), answer=ANSWER, execution=execution)
-    assert len(forwards) == before + 1
-    assert again["logit"].tolist()[::-1] == pytest.approx(frame["logit"].tolist(), rel=LIMIT)
+def test_a_sweep_is_its_prefix_and_one_forward_and_where_that_is_reused_the_forward_alone(
+    model, fresh, forwards, execution
+):
+    with nv.reuse(model):
+        frame = nv.sweep(model, fresh, EARLY, answer=ANSWER, execution=execution)
+        assert len(forwards) == 2
+        expect_equal(model, fresh, EARLY, frame)
+        before = len(forwards)
+        again = nv.sweep(model, fresh, list(reversed(EARLY)), answer=ANSWER, execution=execution)
+        assert len(forwards) == before + 1
+        assert again["logit"].tolist()[::-1] == pytest.approx(frame["logit"].tolist(), rel=LIMIT)
 
 
 @pytest.mark.float64
 def test_a_longer_prefix_is_cut_and_a_shorter_one_serves_where_that_is_cheaper(model, fresh, forwards):
-    nv.sweep(model, fresh, LATE, answer=ANSWER)  # all but the last token are shared
-    assert len(forwards) == 2
-    frame = nv.sweep(model, fresh, EARLY, answer=ANSWER)
-    assert len(forwards) == 3
-    expect_equal(model, fresh, EARLY, frame)
-    other = nv.encode(model, "what is red ?", tiny.picture(4))
-    nv.sweep(model, other, EARLY[:3], answer=ANSWER)
-    before = len(forwards)
-    frame = nv.sweep(model, other, LATE[:3], answer=ANSWER)
-    assert len(forwards) == before + 1
-    expect_equal(model, other, LATE[:3], frame)
+    with nv.reuse(model):
+        nv.sweep(model, fresh, LATE, answer=ANSWER)  # all but the last token are shared
+        assert len(forwards) == 2
+        frame = nv.sweep(model, fresh, EARLY, answer=ANSWER)
+        assert len(forwards) == 3
+        expect_equal(model, fresh, EARLY, frame)
+        other = nv.encode(model, "what is red ?", tiny.picture(4))
+        nv.sweep(model, other, EARLY[:3], answer=ANSWER)
+        before = len(forwards)
+        frame = nv.sweep(model, other, LATE[:3], answer=ANSWER)
+        assert len(forwards) == before + 1
+        expect_equal(model, other, LATE[:3], frame)
 
 
 @pytest.mark.float64
@@ -91,10 +95,11 @@ def test_a_prompt_of_keys_outside_the_sequence_is_cut_as_well(dtype):
     model, prompt = zoo.load("mllama", "sdpa", dtype), zoo.prompt("mllama", "sdpa", dtype=dtype)
     late = [nv.Knockout("image", "last", layers=layer) for layer in view_of(model).stage().cross] * 3
     early = [nv.Knockout("image", prompt["query"][:2], layers=layer) for layer in view_of(model).stage().cross] * 3
-    for variants in (late, early, late):
-        frame = nv.sweep(model, prompt, variants, answer=60)
-        single = nv.sweep(model, prompt, variants, answer=60, execution="single")
-        assert abs(frame["logit"] - single["logit"]).max() < LIMIT * max(1, abs(single["logit"]).max())
+    with nv.reuse(model):
+        for variants in (late, early, late):
+            frame = nv.sweep(model, prompt, variants, answer=60)
+            single = nv.sweep(model, prompt, variants, answer=60, execution="single")
+            assert abs(frame["logit"] - single["logit"]).max() < LIMIT * max(1, abs(single["logit"]).max())
 
 
 @pytest.mark.float64
@@ -107,13 +112,14 @@ def test_a_prompt_that_is_kept_serves_everything_in_any_order(model, fresh, twin
     }  # fmt: skip
     wanted = {name: alone(model, fresh, variants) for name, (variants, _) in steps.items()}
     said = [nv.generate(model, fresh, case, max_new_tokens=4).tokens for case in LATE]
-    for order in itertools.permutations(steps):
-        for name in order[:3]:
-            variants, execution = steps[name]
-            found = nv.sweep(model, fresh, variants, answer=ANSWER, execution=execution)["logit"].to_numpy()
-            assert abs(found - wanted[name]).max() < LIMIT * max(1, abs(wanted[name]).max())
-    answers = nv.generations(model, [(fresh, case) for case in LATE], max_new_tokens=4)
-    assert [answer.tokens for answer in answers] == said
+    with nv.reuse(model):
+        for order in itertools.permutations(steps):
+            for name in order[:3]:
+                variants, execution = steps[name]
+                found = nv.sweep(model, fresh, variants, answer=ANSWER, execution=execution)["logit"].to_numpy()
+                assert abs(found - wanted[name]).max() < LIMIT * max(1, abs(wanted[name]).max())
+        answers = nv.generations(model, [(fresh, case) for case in LATE], max_new_tokens=4)
+        assert [answer.tokens for answer in answers] == said
 
 
 @pytest.mark.float64
@@ -127,11 +133,12 @@ def test_a_sweep_of_one_variant_is_the_prompt_and_its_last_token(model, fresh, f
 def test_weights_that_were_written_to_make_the_prefix_anew(dtype):
     model = tiny.build(dtype=dtype)
     prompt = nv.encode(model, "what is the big red square left of the dog ?", tiny.picture(3))
-    before = nv.sweep(model, prompt, EARLY, answer=ANSWER)
-    with torch.no_grad():
-        model._module.model.language_model.layers[0].mlp.up_proj.weight.mul_(1.5)
-    after = nv.sweep(model, prompt, EARLY, answer=ANSWER)
-    expect_equal(model, prompt, EARLY, after)
+    with nv.reuse(model):
+        before = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+        with torch.no_grad():
+            model._module.model.language_model.layers[0].mlp.up_proj.weight.mul_(1.5)
+        after = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+        expect_equal(model, prompt, EARLY, after)
     assert abs(after["logit"] - before["logit"]).max() > 1e-3
 
 
@@ -140,18 +147,19 @@ def test_hooks_and_replaced_weights_are_noticed_and_others_are_announced_by_forg
     model = tiny.build(dtype=dtype)
     prompt = nv.encode(model, "what is the big red square left of the dog ?", tiny.picture(3))
     layer = model._module.model.language_model.layers[1]
-    plain = nv.sweep(model, prompt, EARLY, answer=ANSWER)
-    hook = layer.mlp.register_forward_hook(lambda *given: given[-1] * 1.5)
-    steered = nv.sweep(model, prompt, EARLY, answer=ANSWER)
-    expect_equal(model, prompt, EARLY, steered)
-    hook.remove()
-    assert nv.sweep(model, prompt, EARLY, answer=ANSWER)["logit"].equals(plain["logit"])
-    layer.mlp.up_proj.weight.data = layer.mlp.up_proj.weight.data * 1.5
-    expect_equal(model, prompt, EARLY, nv.sweep(model, prompt, EARLY, answer=ANSWER))
-    layer.mlp.up_proj.weight.data.mul_(1.5)
-    nv.forget()
-    changed = nv.sweep(model, prompt, EARLY, answer=ANSWER)
-    expect_equal(model, prompt, EARLY, changed)
+    with nv.reuse(model):
+        plain = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+        hook = layer.mlp.register_forward_hook(lambda *given: given[-1] * 1.5)
+        steered = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+        expect_equal(model, prompt, EARLY, steered)
+        hook.remove()
+        assert nv.sweep(model, prompt, EARLY, answer=ANSWER)["logit"].equals(plain["logit"])
+        layer.mlp.up_proj.weight.data = layer.mlp.up_proj.weight.data * 1.5
+        expect_equal(model, prompt, EARLY, nv.sweep(model, prompt, EARLY, answer=ANSWER))
+        layer.mlp.up_proj.weight.data.mul_(1.5)
+        nv.forget()
+        changed = nv.sweep(model, prompt, EARLY, answer=ANSWER)
+        expect_equal(model, prompt, EARLY, changed)
     for other in (steered, changed):
         assert abs(other["logit"] - plain["logit"]).max() > 1e-3
 
@@ -187,11 +195,12 @@ def test_a_model_with_edits_runs_variants_and_answers_one_by_one(model, fresh):
 
 def test_a_prefix_keeps_no_prompt_alive(model):
     prompt = nv.encode(model, "what is red ?", tiny.picture(5))
-    nv.sweep(model, prompt, EARLY, answer=ANSWER)
-    known = weakref.ref(prompt)
-    del prompt
-    gc.collect()
-    assert known() is None
+    with nv.reuse(model):
+        nv.sweep(model, prompt, EARLY, answer=ANSWER)
+        known = weakref.ref(prompt)
+        del prompt
+        gc.collect()
+        assert known() is None
 
 
 def cases_of(model, prompt, twin):

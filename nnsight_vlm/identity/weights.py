@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +50,12 @@ _KNOWN_FILES: dict[tuple[Any, ...], str] = {}
 
 
 def weight_versions(module: torch.nn.Module) -> int:
-    """A number that changes when parameters are replaced or written to, except through `.data`; it reads no values."""
-    return hash(tuple((weight.data_ptr(), _version(weight)) for weight in module.parameters()))
+    """A number that changes when parameters or buffers are replaced or written to, except through `.data`.
+
+    It reads no values.
+    """
+    tensors = chain(module.parameters(), module.buffers())
+    return hash(tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors))
 
 
 def weights_digest(module: torch.nn.Module) -> tuple[str, bool]:

@@ -29,6 +29,7 @@ from ..remote.events import listening
 from ..remote.job_store import storing_jobs
 from ..remote.model_call import Remote
 from ..storage import atomic_write
+from ..sweeping.kept_runs import reuse_in_one_call
 from .work import Work
 
 FORMAT = 2
@@ -76,7 +77,8 @@ def measured(
 
     frames = list[pd.DataFrame]()
     # answers of a server are kept until the recipe is done, so that an interrupted one does not ask for them again
-    with bar, listening(bar.set_postfix_str), storing_jobs(journal.jobs if journal else None):
+    stored = storing_jobs(journal.jobs if journal else None)
+    with bar, listening(bar.set_postfix_str), stored, reuse_in_one_call(model):
         for first in range(0, len(chunks), work.ahead):
             sent_together = [partial(finish, chunk) for chunk in chunks[first : first + work.ahead]]
             frames += together(sent_together, remote, apart=True)

@@ -21,7 +21,8 @@ from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
-from .prefixes import cache_for, prefix_of, states_from_kept_run
+from .kept_runs import KeptRuns, runs_of_call
+from .prefixes import PrefixRun, cache_for, prefix_of, states_from_kept_run
 from .schedule import Batch, Case, Schedule, schedule_answers
 from .sharing import answers_per_batch
 
@@ -61,7 +62,10 @@ def generations(
         check_decoding(prompt, options)
         check(model, prompt, case)
     schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote)
-    return _in_order(_Answering(model=model, cases=ready, schedule=schedule, options=options, remote=remote))
+    work = _Answering(
+        model=model, cases=ready, schedule=schedule, options=options, remote=remote, runs=runs_of_call(model)
+    )
+    return _in_order(work)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +73,7 @@ class _Answering:
     """What all batches have in common.
 
     Attributes:
+        runs: clean runs that its batches share.
         values: of each prompt whose conditions have batches of their own, the states that its patches take.
     """
 
@@ -77,6 +82,7 @@ class _Answering:
     schedule: Schedule
     options: dict[str, Any]
     remote: Remote
+    runs: KeptRuns[PrefixRun]
     values: dict[int, StateValues] = field(default_factory=dict)
 
 
@@ -109,9 +115,9 @@ def _layout(work: _Answering, batch: Batch, prompts: Sequence[Prompt]) -> tuple[
         return padded_batch(prompts), None
     prompt = prompts[0]
     some = [work.schedule.divergences[number] for number in batch.numbers]
-    prefix = prefix_of(work.model, prompt, batch.position)
+    prefix = prefix_of(work.runs, work.model, prompt, batch.position)
     room = prompt.width - batch.position + work.options["max_new_tokens"]
-    return repeated_rows(prompt, len(prompts)), cache_for(work.model, prefix, some, room)
+    return repeated_rows(prompt, len(prompts)), cache_for(work.runs, work.model, prefix, some, room)
 
 
 def _values(work: _Answering, batch: Batch) -> StateValues:
@@ -128,4 +134,4 @@ def _values(work: _Answering, batch: Batch) -> StateValues:
 
 
 def _captured(work: _Answering, cases: Sequence[Intervention]) -> StateValues:
-    return capture(work.model, cases, work.remote, shortcut=states_from_kept_run, stay_remote=True)
+    return capture(work.model, cases, work.remote, shortcut=partial(states_from_kept_run, work.runs), stay_remote=True)

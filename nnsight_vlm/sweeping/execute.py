@@ -32,8 +32,9 @@ from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.knockouts import Knockout
 from .divergence import Divergence
+from .kept_runs import KeptRuns, runs_of_call
 from .memory import cases_that_fit, out_of_memory
-from .prefixes import Prefix, cache_for, prefix_of, states_from_kept_run
+from .prefixes import Prefix, PrefixRun, cache_for, prefix_of, states_from_kept_run
 from .schedule import FORWARD, WAYS, Batch, Execution, cheapest, schedule_sweep
 
 TOKENS_BEHIND_PREFIX = 512
@@ -66,6 +67,7 @@ class SweepContext:
         values: the states that their patches take from other runs.
         token: the answer.
         memory: bytes that a forward may take, or None.
+        runs: clean runs that its forwards share.
     """
 
     model: Model
@@ -75,6 +77,7 @@ class SweepContext:
     token: int
     remote: Remote
     memory: int | None
+    runs: KeptRuns[PrefixRun]
 
 
 def score(
@@ -94,10 +97,18 @@ def score(
     """
     schedule = schedule_sweep(model, prompt, cases, execution, remote)
     divergences, batches = schedule.divergences, schedule.batches
-    shortcut = None if execution == "single" else states_from_kept_run
+    runs: KeptRuns[PrefixRun] = runs_of_call(model)
+    shortcut = None if execution == "single" else partial(states_from_kept_run, runs)
     values = capture(model, [each.case for each in divergences], remote, shortcut=shortcut, stay_remote=True)
     context = SweepContext(
-        model=model, prompt=prompt, divergences=divergences, values=values, token=token, remote=remote, memory=memory
+        model=model,
+        prompt=prompt,
+        divergences=divergences,
+        values=values,
+        token=token,
+        remote=remote,
+        memory=memory,
+        runs=runs,
     )
     parts = together([partial(_score_batch, context, batch) for batch in batches], remote)
     scores = {number: score for part, _ in parts for number, score in part.items()}
@@ -110,7 +121,7 @@ def score(
 
 def _score_batch(context: SweepContext, batch: Batch) -> tuple[dict[int, Score], int]:
     """Scores of a batch's cases by their number, and how many forwards they took."""
-    prefix = prefix_of(context.model, context.prompt, batch.position) if batch.shares_prefix else None
+    prefix = prefix_of(context.runs, context.model, context.prompt, batch.position) if batch.shares_prefix else None
     scores: dict[int, Score] = {}
     if prefix is not None and prefix.logits is not None:  # the clean run is the prefix's own
         clean = _as_scores(answer_scores(prefix.logits[None, None], [(0, 0, context.token)], None))[0]
@@ -196,7 +207,8 @@ def _behind_prefix(context: SweepContext, numbers: Sequence[int], layout: Layout
     """The layout without the tokens in the prefix's cache, and without the layers below the first changed one."""
     divergences, begin = [context.divergences[number] for number in numbers], prefix.length
     rows = divergences[: len(layout.prompt)]  # copies in one row all begin with the prompt's own prefix
-    layout = after_prefix(layout, begin, cache_for(context.model, prefix, rows, layout.prompt.width - begin))
+    cache = cache_for(context.runs, context.model, prefix, rows, layout.prompt.width - begin)
+    layout = after_prefix(layout, begin, cache)
     last_layer = view_of(context.model).stage().layer_count - 1
     depth = min(*(divergence.layer for divergence in divergences), last_layer)
     if prefix.states is None or depth == 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -164,18 +164,23 @@ def _sweep(on: Bench, routes: Sequence[Route], step: int = 1, earlier: Sequence[
         on: what it runs on.
         routes: the knockouts.
         step: the naive way runs one in so many of them.
-        earlier: other knockouts that the same prompt is swept over before the clock starts.
+        earlier: other knockouts that the same prompt is swept over before the clock starts, in one block of `nv.reuse`.
     """
-    sample, inputs = routes[::step], on.inputs
+    sample, inputs, block = routes[::step], on.inputs, ExitStack()
 
-    def ours(prompt: nv.Prompt, swept: Sequence[Route] = routes) -> Any:
-        return nv.sweep(on.model, prompt, [route.knockout() for route in swept], answer=ANSWER)
+    def swept(prompt: nv.Prompt, some: Sequence[Route]) -> Any:
+        return nv.sweep(on.model, prompt, [route.knockout() for route in some], answer=ANSWER)
 
     def prepare(turn: int) -> nv.Prompt:
         prompt = on.prompt(turn)
         if earlier:
-            ours(prompt, earlier)
+            block.enter_context(nv.reuse(on.model))
+            swept(prompt, earlier)
         return prompt
+
+    def ours(prompt: nv.Prompt) -> Any:
+        with block:
+            return swept(prompt, routes)
 
     def naive(_: Any = None) -> torch.Tensor:
         return torch.tensor(hooks.knockout_logits(on.module, inputs, ANSWER, [route.cuts(on) for route in sample]))
