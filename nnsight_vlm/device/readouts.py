@@ -112,7 +112,7 @@ def reduce_rows(weights, places, reduction):
 
 
 def edges_used(call, requests, window):
-    """What one attention call was given: one dict for each request ``(row, queries, ...)``.
+    """What one attention call was given: one dict for each request of `attention_rows`.
 
     ``weights`` are the probabilities ``[head, query, every key]`` of the queries; ``open`` says which edges the mask
     leaves open there ``[1 or head, query, key]``; ``keys_seen`` how many keys each query may see ``[1 or head, every
@@ -123,7 +123,7 @@ def edges_used(call, requests, window):
     query_offset, queries, *_ = window
     every = ((query_offset, query_offset + queries),)
     answers = []
-    for row, wanted, _, heads in requests:
+    for row, wanted, _, heads, _ in requests:
         weights = probabilities(call, row, index(wanted, query_offset, queries, query.device), heads, window)
         values = precise(value[row]).repeat_interleave(weights.shape[0] // value.shape[1], dim=0)
         greatest = [precise(part[row]).norm(dim=-1).max() for part in (query, key)]

@@ -18,7 +18,7 @@ from ..specs.interventions import Capture, Intervention
 from ..specs.measurements import Residual
 from .checking import as_intervention, captured_shape, check
 from .preparing import prepare
-from .requests import defer_forward, no_logits, read_states, read_steps
+from .requests import defer_forward, read_states, read_steps
 
 Shortcut: TypeAlias = Callable[[Any, Sequence[Capture]], list[torch.Tensor] | None]
 """A function that returns the states of several captures from one run without a new forward, or None."""
@@ -81,10 +81,10 @@ def _deferred(model: Model, captures: Sequence[Capture], remote: Remote) -> list
     source = resolver(model, layout.placements[0])
     plan = prepare(model, layout, [under], capture(model, [under], remote, stay_remote=True))
     steps = [list(read_steps(model, layout, _state_read(each))) for each in captures]
-    call, slots = defer_forward(model, layout, plan, steps, *no_logits(layout))
+    deferred = defer_forward(model, layout, plan, steps)
     return [
-        RemoteStates(like=captured_shape(source, want), slots=tuple(filled), call=call)
-        for want, filled in zip(captures, slots, strict=True)
+        RemoteStates(like=captured_shape(source, want), slots=tuple(slots), call=deferred.call)
+        for want, slots in zip(captures, deferred.slots, strict=True)
     ]
 
 

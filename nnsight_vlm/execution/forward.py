@@ -13,6 +13,7 @@ from ..device import readouts
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..lowering.layouts import Placement, one_case_per_row
+from ..lowering.read_requests import LogitRequest
 from ..lowering.resolve import resolver
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.token_map import Where, as_tuples, require_ascending
@@ -121,14 +122,14 @@ def run(
     cases, values = checked_cases(model, prompt, intervention, remote)
     kept = sorted({place for wanted in places for place in wanted})
     columns = logit_columns(layout, kept)
-    picks = tuple((number, tuple(columns[place] for place in wanted)) for number, wanted in enumerate(places))
+    picks = tuple(LogitRequest(row, tuple(columns[place] for place in wanted)) for row, wanted in enumerate(places))
     plan = prepare(model, layout, cases, values)
     numbers = sum(map(len, places)) * view_of(model).vocab_size
     numbers += sum(read.numbers(resolver(model, placement)) for read in listed for placement in layout.placements)
-    logit_read = LogitRead(readouts.logit_rows, picks)
-    gathered, *by_read = run_forward(model, layout, plan, steps, logit_read, kept, remote, numbers=numbers)
-    logits = [rows[0] if positions is None else rows for rows in gathered]
-    assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(listed, by_read, strict=True)]
+    logit_read = LogitRead(readouts.logit_rows, picks, kept)
+    result = run_forward(model, layout, plan, steps, logit_read, remote, numbers=numbers)
+    logits = [rows[0] if positions is None else rows for rows in result.logits]
+    assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(listed, result.readouts, strict=True)]
     if len(prompt) == 1:
         return Run(logits=logits[0], reads=tuple(rows[0] for rows in assembled))
     same_shape = len({row.shape for row in logits}) == 1

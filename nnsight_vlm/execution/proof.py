@@ -19,6 +19,7 @@ from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import compile_plan
+from ..lowering.read_requests import LogitRequest
 from ..lowering.writes import PlannedWrite
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
@@ -115,8 +116,9 @@ def _with_answers(model: Model, layout: Layout, writes: Sequence[PlannedWrite], 
     chosen, decoded = decode_logits(model, prompt, plan, DECODED, remote)
     grown = one_case_per_row(prompt.grown_rows(chosen.tolist()))
     kept = list(range(prompt.width - 1, prompt.width - 1 + DECODED))
-    picks = tuple((row, tuple(range(DECODED))) for row in range(len(prompt)))
-    replayed = run_forward(model, grown, plan, [], LogitRead(readouts.logit_rows, picks), kept, remote)[0]
+    picks = tuple(LogitRequest(row, tuple(range(DECODED))) for row in range(len(prompt)))
+    logit_read = LogitRead(readouts.logit_rows, picks, kept)
+    replayed = run_forward(model, grown, plan, [], logit_read, remote).logits
     gap = (decoded - torch.stack(replayed)).abs().amax(-1)
     worst = gap / decoded.abs().amax(-1).clamp(min=1e-3)
     # transformers' generation hands out logits in float32, whatever the model computes in

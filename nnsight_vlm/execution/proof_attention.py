@@ -18,12 +18,13 @@ from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, Placement
 from ..lowering.plan import Plan, ReadStep, compile_plan, read_outside
+from ..lowering.read_requests import AttentionRequest
 from ..lowering.sites import ATTENTION_OF, SITES, locate
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from .requests import no_logits, run_forward
+from .requests import LogitRead, run_forward
 
 UNREACHED = (AttributeError, OutOfOrderError)
 """What nnsight raises where a path names nothing, or modules are passed in another order."""
@@ -37,7 +38,12 @@ class AttentionSite(NamedTuple):
     layer: int
 
     @property
-    def words(self) -> str:
+    def kind(self) -> tuple[str, str]:
+        """Stage and site: alike in all layers."""
+        return self.stage, self.site
+
+    @property
+    def label(self) -> str:
         """As messages call it: `layer 3`, `qformer layer 2 (cross)`."""
         stage = "" if self.stage == "decoder" else f"{self.stage} "
         return f"{stage}layer {self.layer}{' (cross)' if self.site == 'cross mask' else ''}"
@@ -81,18 +87,22 @@ def prove_attention(
         InterventionError: naming layer, head and positions.
     """
     cuts = [planned for planned in writes if planned.site in ATTENTION_OF]
-    queries = {site[:2]: [_queries(each, cuts, site) for each in _placements(layout, site.stage)] for site in sites}
+    queries = {site.kind: [_queries(each, cuts, site) for each in _placements(layout, site.stage)] for site in sites}
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
     clean, cut = together([partial(_read_calls, model, layout, sites, queries, plan, remote) for plan in plans], remote)
     edges = 0
     for site, before, after in zip(sites, clean, cut, strict=True):
         for number, placement in enumerate(_placements(layout, site.stage)):
-            named = [_cut(each) for each in cuts if each[:3] == site and each.write.row == placement.row]
-            rows, given = queries[site[:2]][number], after.given[number]
+            named = [_cut(each) for each in cuts if _site_of(each) == site and each.write.row == placement.row]
+            rows, given = queries[site.kind][number], after.given[number]
             _expect_module(model, site, given)
             edges += _compare(model, site, placement, rows, named, before.given[number], given)
             _expect_output(site, given, after.returned[number], rounding)
     return edges
+
+
+def _site_of(planned: PlannedWrite) -> AttentionSite:
+    return AttentionSite(planned.stage, planned.site, planned.layer)
 
 
 def _cut(planned: PlannedWrite) -> EdgeCut:
@@ -116,15 +126,16 @@ def _read_calls(
     model: Model, layout: Layout, sites: Sequence[AttentionSite], queries: Queries, plan: Plan, remote: Remote
 ) -> list[_Call]:
     """What each attention was given and returned in one run."""
-    steps = [list(_read_steps(model, layout, site, queries[site[:2]])) for site in sites]
+    steps = [list(_read_steps(model, layout, site, queries[site.kind])) for site in sites]
     try:
-        _, *by_site = run_forward(model, layout, plan, steps, *no_logits(layout), remote)
+        result = run_forward(model, layout, plan, steps, LogitRead.none(layout), remote)
     except UNREACHED as error:
+        first, *_ = steps[0]
         raise InterventionError(
-            f"the family row of {view_of(model).family.name!r} points at {steps[0][0].path!r}, whose "
+            f"the family row of {view_of(model).family.name!r} points at {first.path!r}, whose "
             f"attention is not called in the order of the layers: {error}"
         ) from error
-    return [_Call(*both) for both in by_site]
+    return [_Call(*given_and_returned) for given_and_returned in result.readouts]
 
 
 def _read_steps(
@@ -135,7 +146,10 @@ def _read_steps(
     call = getattr(family.stages[site.stage], ATTENTION_OF[site.site]).call
     path, _ = locate(family, *site)
     outside = read_outside(layout, site.stage, site.site)
-    requests = tuple((row, tuple((p, p + 1) for p in wanted), (), None) for row, wanted in enumerate(queries))
+    requests = tuple(
+        AttentionRequest(row, Ranges(tuple((p, p + 1) for p in wanted)), Ranges(), None, "rows", 0)
+        for row, wanted in enumerate(queries)
+    )
     rank = SITES[site.site].rank
     for place, readout in ((call, readouts.edges_used), (f"{call}.output", readouts.mixed_rows)):
         yield ReadStep(site.stage, site.layer, rank, path, place, readout, requests, outside)
@@ -171,7 +185,7 @@ def _compare(
     if bool(leaked.any()):
         head, query, key = (int(n) for n in leaked.nonzero()[0])
         raise InterventionError(
-            f"{site.words}, head {head}: position {rows[query]} still gives "
+            f"{site.label}, head {head}: position {rows[query]} still gives "
             f"{float(leaked[head, query, key]):.3g} of its attention to position {first + key}, an edge that is cut"
         )
     closed = planned & was_open
@@ -200,7 +214,7 @@ def _expect_same(
         head, query, key = (int(n) for n in wrong[0])
         state = "closed and no cut names it" if bool(expected[head, query, key]) else "open and should be closed"
         raise InterventionError(
-            f"{site.words}, head {head}: the edge from position {rows[query]} to {first + key} is {state}"
+            f"{site.label}, head {head}: the edge from position {rows[query]} to {first + key} is {state}"
         )
 
 
@@ -219,7 +233,7 @@ def _expect_counts(
     if len(wrong):
         head, query = (int(n) for n in wrong[0])
         raise InterventionError(
-            f"{site.words}, head {head}, row {placement.row}: position {query} may attend to {int(cut[head, query])} "
+            f"{site.label}, head {head}, row {placement.row}: position {query} may attend to {int(cut[head, query])} "
             f"keys and {int(expected[head, query])} were expected; a cut has reached what it does not name"
         )
 
@@ -229,6 +243,6 @@ def _expect_output(site: AttentionSite, given: dict[str, Any], returned: torch.T
     gap = float((given["mixed"].double() - returned.double()).abs().max())
     if not gap <= rounding * max(1.0, given["score"]) * given["value"]:
         raise InterventionError(
-            f"{site.words}: the attention returned what its own query, key, value and mask do not give "
+            f"{site.label}: the attention returned what its own query, key, value and mask do not give "
             f"(off by {gap:.3g})"
         )

@@ -12,11 +12,13 @@ from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout
 from ..lowering.plan import ReadStep, compile_plan
+from ..lowering.read_requests import StateRequest
 from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, locate, order_of
 from ..lowering.writes import PlannedWrite, StateWrite
+from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from .requests import no_logits, run_forward
+from .requests import LogitRead, run_forward
 
 
 class _StateSite(NamedTuple):
@@ -34,7 +36,12 @@ class _StateSite(NamedTuple):
         return cls(number, planned.layer, rank, planned.stage, planned.site)
 
     @property
-    def words(self) -> str:
+    def when(self) -> tuple[int, int, int]:
+        """When the model reaches it."""
+        return self.stage_number, self.layer, self.rank
+
+    @property
+    def label(self) -> str:
         """As messages call it."""
         if self.layer == BEFORE_LAYERS:
             return f"site {self.name!r}"
@@ -53,32 +60,32 @@ def prove_states(
     order = order_of(view_of(model).family)
     by_write = [_StateSite.of(planned, order) for planned in writes]
     sites = sorted({site for site in by_write if site.name in STATES})
-    asked = [partial(_whole_states, model, layout, writes, sites, remote)]
+    asked = [partial(_states_everywhere, model, layout, writes, sites, remote)]
     for site in sites:
-        earlier = [planned for planned, at in zip(writes, by_write, strict=True) if at[:3] < site[:3]]
-        asked.append(partial(_whole_states, model, layout, earlier, [site], remote))
+        earlier = [planned for planned, at in zip(writes, by_write, strict=True) if at.when < site.when]
+        asked.append(partial(_states_everywhere, model, layout, earlier, [site], remote))
     after, *befores = together(asked, remote)
-    for site, found, [before] in zip(sites, after, befores, strict=True):
+    for site, states, [before] in zip(sites, after, befores, strict=True):
         here = [planned.write for planned, at in zip(writes, by_write, strict=True) if at == site]
-        _compare(site, before, found, here, rounding)
+        _compare(site, before, states, here, rounding)
     return len(sites)
 
 
-def _whole_states(
+def _states_everywhere(
     model: Model, layout: Layout, writes: Sequence[PlannedWrite], sites: Sequence[_StateSite], remote: Remote
 ) -> list[torch.Tensor]:
     """What sites hold at every place, one `[row, place, width]` each."""
     if not sites:
         return []
-    steps = [[_whole_state(model, layout, site)] for site in sites]
-    _, *by_site = run_forward(model, layout, compile_plan(model, layout, writes), steps, *no_logits(layout), remote)
-    return [torch.stack(rows) for [rows] in by_site]
+    steps = [[_state_everywhere(model, layout, site)] for site in sites]
+    result = run_forward(model, layout, compile_plan(model, layout, writes), steps, LogitRead.none(layout), remote)
+    return [torch.stack(rows) for [rows] in result.readouts]
 
 
-def _whole_state(model: Model, layout: Layout, site: _StateSite) -> ReadStep:
+def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadStep:
     rows = 1 if site.name == "features" else len(layout.placements)
     path, place = locate(view_of(model).family, site.stage, site.name, site.layer)
-    requests = tuple((row, ((0, None),)) for row in range(rows))
+    requests = tuple(StateRequest(row, Ranges(((0, None),))) for row in range(rows))
     return ReadStep(site.stage, site.layer, site.rank, path, place, SITES[site.name].read, requests, None)
 
 
@@ -102,6 +109,6 @@ def _compare(
     if len(wrong):
         row, place = (int(n) for n in wrong[0])
         raise InterventionError(
-            f"{site.words}, row {row}: position {place} does not hold what was to be written "
+            f"{site.label}, row {row}: position {place} does not hold what was to be written "
             f"(off by {float(gap[row, place]):.3g})"
         )

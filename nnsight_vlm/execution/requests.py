@@ -6,7 +6,7 @@ which runs once per token. Reads are the body of the trace, so they see what eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout
 from ..lowering.plan import Plan, ReadStep, read_outside, stage_extent
+from ..lowering.read_requests import LogitRequest, ScoreRequest
 from ..lowering.resolve import resolver
 from ..lowering.sites import ATTENTION_OF, SITES, locate, order_of
 from ..prompts.position_ids import padded_positions
@@ -28,14 +29,45 @@ Steps = Sequence[Sequence[ReadStep]]
 
 
 class LogitRead(NamedTuple):
-    """What is taken from the logits: a readout of `device.readouts`, and its requests."""
+    """What is taken from the logits of a forward.
 
-    readout: Any
-    requests: tuple[Any, ...]
+    Attributes:
+        readout: a function of `device.readouts`.
+        requests: one for each row, or for each case.
+        kept: the places of the sequence at which logits are computed.
+    """
+
+    readout: Callable[..., Any]
+    requests: tuple[LogitRequest | ScoreRequest, ...]
+    kept: Sequence[int]
+
+    @classmethod
+    def none(cls, layout: Layout) -> LogitRead:
+        """For a forward whose logits are not needed: the smallest piece that a model can be asked for."""
+        return cls(readouts.logit_rows, (LogitRequest(0, (0,)),), [layout.prompt.width - 1])
 
     def plain(self) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it: the last of its reads, of no stage or layer."""
-        return None, None, "", "logits", self.readout, self.requests, None
+        return None, None, "", "logits", self.readout, tuple(request.plain() for request in self.requests), None
+
+
+class ForwardResult(NamedTuple):
+    """What one forward gave.
+
+    Attributes:
+        logits: what was read from the logits, one for each request.
+        readouts: for each readout and layer one tensor a row.
+    """
+
+    logits: list[torch.Tensor]
+    readouts: list[list[Any]]
+
+
+class DeferredForward(NamedTuple):
+    """A forward whose results stay where the model is: its call, and for each readout and layer a slot to fill."""
+
+    call: ModelCall
+    slots: list[list[list[Any]]]
 
 
 class _ReadOrder(NamedTuple):
@@ -81,29 +113,29 @@ def run_forward(
     plan: Plan,
     steps: Steps,
     logits: LogitRead,
-    kept: Sequence[int],
     remote: Remote,
     *,
     numbers: int = 0,
-) -> list[Any]:
-    """One traced forward: `[what was read from the logits, what each readout gave per layer, ...]`.
+) -> ForwardResult:
+    """One traced forward.
 
     Args:
         model: an nnsight model.
         layout: what the model is given.
         plan: what is changed.
         steps: of each readout.
-        logits: what is taken from the logits, which exist at places `kept` only.
-        kept: places of the sequence.
+        logits: what is taken from the logits.
         remote: see `nv.run`.
         numbers: how many numbers come back at most.
     """
-    call, order = _forward_call(model, layout, plan, steps, logits, kept, numbers=numbers)
-    answers = ask(model, call, remote)
-    results: list[list[Any]] = [[None] * len(some) for some in steps]
-    for place, value in zip(order, answers, strict=False):
-        results[place.readout][place.step] = value
-    return [answers[-1], *results]
+    order = _read_order(model, steps)
+    *answers, logits_read = ask(
+        model, _forward_call(model, layout, plan, steps, logits, order, numbers=numbers), remote
+    )
+    by_readout: list[list[Any]] = [[None] * len(some) for some in steps]
+    for key, answer in zip(order, answers, strict=True):
+        by_readout[key.readout][key.step] = answer
+    return ForwardResult(logits_read, by_readout)
 
 
 def read_states(
@@ -111,17 +143,26 @@ def read_states(
 ) -> list[torch.Tensor]:
     """What readouts give of a layout of one row, without logits."""
     steps = [list(read_steps(model, layout, read)) for read in reads]
-    _, *by_readout = run_forward(model, layout, plan, steps, *no_logits(layout), remote)
-    return [read.assemble([layer[0] for layer in by_layer]) for read, by_layer in zip(reads, by_readout, strict=True)]
+    result = run_forward(model, layout, plan, steps, LogitRead.none(layout), remote)
+    return [read.assemble([row for [row] in layers]) for read, layers in zip(reads, result.readouts, strict=True)]
 
 
-def defer_forward(
-    model: Model, layout: Layout, plan: Plan, steps: Steps, logits: LogitRead, kept: Sequence[int]
-) -> tuple[ModelCall, list[list[list[Any]]]]:
-    """A forward whose results stay where the model is: its call, and for each readout and layer a slot to fill."""
+def defer_forward(model: Model, layout: Layout, plan: Plan, steps: Steps) -> DeferredForward:
+    """A forward that is asked later, together with the one that uses what it gives."""
     slots: list[list[list[Any]]] = [[[] for _ in some] for some in steps]
-    call, _ = _forward_call(model, layout, plan, steps, logits, kept, slots=slots)
-    return call, slots
+    order = _read_order(model, steps)
+    call = _forward_call(model, layout, plan, steps, LogitRead.none(layout), order, slots=slots)
+    return DeferredForward(call, slots)
+
+
+def _read_order(model: Model, steps: Steps) -> list[_ReadOrder]:
+    """Read steps in the order in which the model reaches them."""
+    stages = order_of(view_of(model).family)
+    return sorted(
+        _ReadOrder(stages.index(step.stage), step.layer, step.rank, readout, at)
+        for readout, some in enumerate(steps)
+        for at, step in enumerate(some)
+    )
 
 
 def _forward_call(
@@ -130,40 +171,31 @@ def _forward_call(
     plan: Plan,
     steps: Steps,
     logits: LogitRead,
-    kept: Sequence[int],
+    order: Sequence[_ReadOrder],
     *,
     slots: Sequence[Sequence[list[Any]]] = (),
     numbers: int = 0,
-) -> tuple[ModelCall, list[_ReadOrder]]:
-    """The call of a forward, and in which order its read steps are answered."""
+) -> ModelCall:
+    """The call of a forward, whose reads come in this order."""
     stages = order_of(view_of(model).family)
-    order = sorted(
-        _ReadOrder(stages.index(step.stage), step.layer, step.rank, readout, at)
-        for readout, some in enumerate(steps)
-        for at, step in enumerate(some)
-    )
-    reads = [steps[place.readout][place.step].plain(place.stage) for place in order]
-    reads.append(logits.plain())
+    reads = [steps[key.readout][key.step].plain(key.stage) for key in order]
     extents = tuple(_extent(model, layout, name, number, order) for number, name in enumerate(stages))
-    filled = tuple((at, slots[place.readout][place.step]) for at, place in enumerate(order)) if slots else ()
-    rest = (plan.edits, extents, tuple(reads), filled)
-    call = ModelCall(
-        task=runner.forward, inputs=forward_inputs(layout, kept), rest=rest, needs=plan.needs, numbers=numbers
+    filled = tuple((at, slots[key.readout][key.step]) for at, key in enumerate(order)) if slots else ()
+    return ModelCall(
+        task=runner.forward,
+        inputs=forward_inputs(layout, logits.kept),
+        rest=(plan.edits, extents, (*reads, logits.plain()), filled),
+        needs=plan.needs,
+        numbers=numbers,
     )
-    return call, order
 
 
 def _extent(
     model: Model, layout: Layout, name: str, number: int, order: Iterable[_ReadOrder]
 ) -> tuple[Any, ...] | None:
     """Where a stage's queries and keys lie, in the layers that are read; None where none is."""
-    layers = {place.layer for place in order if place.stage == number}
+    layers = {key.layer for key in order if key.stage == number}
     return tuple(stage_extent(model, layout, name, layers)) if layers else None
-
-
-def no_logits(layout: Layout) -> tuple[LogitRead, list[int]]:
-    """Arguments `logits` and `kept` of `run_forward` for a forward whose logits are not needed: the smallest piece."""
-    return LogitRead(readouts.logit_rows, ((0, (0,)),)), [layout.prompt.width - 1]
 
 
 def forward_inputs(layout: Layout, kept: Sequence[int]) -> dict[str, Any]:

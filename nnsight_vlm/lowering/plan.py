@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..device.kernels import close_edges, drop_edges
 from ..families import Family, Model, view_of
 from .layouts import Layout
+from .read_requests import AttentionRequest, StateRequest
 from .sites import ATTENTION_OF, SITES, locate, order_of
 from .writes import PlannedWrite
 
@@ -104,12 +105,13 @@ class ReadStep(NamedTuple):
     path: str
     place: str
     readout: Callable[..., Any]
-    requests: tuple[tuple[Any, ...], ...]
+    requests: tuple[AttentionRequest | StateRequest, ...]
     outside: tuple[int, int | None] | None
 
     def plain(self, stage: int) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it, which knows stages by number."""
-        return stage, self.layer, self.path, self.place, self.readout, self.requests, self.outside
+        requests = tuple(request.plain() for request in self.requests)
+        return stage, self.layer, self.path, self.place, self.readout, requests, self.outside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import torch
 from ..device import readouts
 from ..errors import SpecError
 from ..lowering.layers import Layers
+from ..lowering.read_requests import AttentionRequest, StateRequest
 from ..lowering.resolve import Heads, Resolver, listed_heads
 from ..lowering.sites import SITES, StateSite, check_state_spec
 from ..prompts.token_map import Where, as_tuples, require_ascending
@@ -26,14 +27,14 @@ class ReadRequest(NamedTuple):
     Attributes:
         stage, layer, site: where.
         readout: a function of `device.readouts`.
-        request: what this function is asked, as plain tuples.
+        request: what this function is asked.
     """
 
     stage: str
     layer: int
     site: str
     readout: Callable[..., Any]
-    request: tuple[Any, ...]
+    request: AttentionRequest | StateRequest
 
 
 Reduction = Literal["rows", "mean", "mass", "entropy", "top"]
@@ -106,14 +107,14 @@ class Attention(Readout):
                 "write one nv.Attention for each"
             )
         site, needs = ("cross mask", "cross") if outside else ("mask", "attention")
-        keys, how = outside or inside, (self.reduce, self.top)
+        keys = outside or inside
         there = len(here.positions(self.keys))
         if self.reduce == "top" and not 0 < self.top <= there:
             raise SpecError(f"no top={self.top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
         for layer in here.layers(self.layers, needs):
             heads = here.heads(self.heads, layer)
             numbers = None if heads is None else heads.numbers
-            request = (here.placement.row, queries.pairs, keys.pairs, numbers, how)
+            request = AttentionRequest(here.placement.row, queries, keys, numbers, self.reduce, self.top)
             yield ReadRequest(self.stage, layer, site, readouts.attention_rows, request)
 
     def numbers(self, resolver: Resolver) -> int:
@@ -150,7 +151,7 @@ class Residual(Readout):
         row, places = here.state_places(self.site, self.where)
         stage = "features" if self.site == "features" else self.stage
         for layer in layers:
-            yield ReadRequest(stage, layer, self.site, SITES[self.site].read, (row, places.pairs))
+            yield ReadRequest(stage, layer, self.site, SITES[self.site].read, StateRequest(row, places))
 
     def numbers(self, resolver: Resolver) -> int:
         here = resolver.at(self.stage)

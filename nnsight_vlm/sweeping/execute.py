@@ -25,6 +25,7 @@ from ..lowering.layouts import (
     repeated_embeddings,
     repeated_rows,
 )
+from ..lowering.read_requests import ScoreRequest
 from ..lowering.resolve import StateValues
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
@@ -222,11 +223,11 @@ def _forward(context: SweepContext, numbers: Sequence[int], layout: Layout) -> l
     kept = sorted(set(places))
     columns = logit_columns(layout, kept)
     placed = zip(layout.placements, places, strict=True)
-    requests = tuple((placement.row, columns[place], context.token) for placement, place in placed)
+    requests = tuple(ScoreRequest(placement.row, columns[place], context.token) for placement, place in placed)
     cases = [context.divergences[number].case for number in numbers]
     plan = prepare(context.model, layout, cases, context.values)
-    logits = LogitRead(answer_scores, requests)
-    return _as_scores(run_forward(context.model, layout, plan, [], logits, kept, context.remote)[0])
+    logits = LogitRead(answer_scores, requests, kept)
+    return _as_scores(run_forward(context.model, layout, plan, [], logits, context.remote).logits)
 
 
 def _as_scores(lines: Sequence[torch.Tensor]) -> list[Score]:

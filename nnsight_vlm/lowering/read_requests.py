@@ -1,0 +1,59 @@
+"""What a readout asks of one row of the batch, as the functions of `device.readouts` take it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..prompts.ranges import Ranges
+
+
+class AttentionRequest(NamedTuple):
+    """Attention probabilities from `queries` to `keys` in some heads (None is all).
+
+    `reduce` is a reduction of `nv.Attention`, and `top` how many keys the reduction `"top"` gives.
+    """
+
+    row: int
+    queries: Ranges
+    keys: Ranges
+    heads: tuple[int, ...] | None
+    reduce: str
+    top: int
+
+    def plain(self) -> tuple[Any, ...]:
+        """For `readouts.attention_rows` and `readouts.edges_used`."""
+        return self.row, self.queries.pairs, self.keys.pairs, self.heads, (self.reduce, self.top)
+
+
+class StateRequest(NamedTuple):
+    """Hidden states at positions."""
+
+    row: int
+    positions: Ranges
+
+    def plain(self) -> tuple[Any, ...]:
+        """For `readouts.hidden_rows`, `embedding_rows` and `feature_rows`."""
+        return self.row, self.positions.pairs
+
+
+class LogitRequest(NamedTuple):
+    """Logits at some of the columns that a forward keeps."""
+
+    row: int
+    columns: tuple[int, ...]
+
+    def plain(self) -> tuple[Any, ...]:
+        """For `readouts.logit_rows`."""
+        return tuple(self)
+
+
+class ScoreRequest(NamedTuple):
+    """The score of a token at one of the columns that a forward keeps."""
+
+    row: int
+    column: int
+    token: int
+
+    def plain(self) -> tuple[Any, ...]:
+        """For `readouts.answer_scores`."""
+        return tuple(self)
