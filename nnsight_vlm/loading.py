@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from nnsight import TransformersModel
-from nnsight.modeling.huggingface import _ID_CACHE as KNOWN_NAMES
 from torch.overrides import TorchFunctionMode
 
 from .families import Model, check_attention, family_of, view_of
+from .families.model_view import name_local_folder
 from .shapes.model import CHECKPOINTS, checkpoint
 
 TASK = "image-text-to-text"
@@ -69,7 +69,7 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     family_of(AutoConfig.from_pretrained(name, **hub_options))
     processor = processor or AutoProcessor.from_pretrained(name, **hub_options)
     if Path(name).is_dir():
-        KNOWN_NAMES[name] = name  # the name by which a server on this machine finds the folder; do not ask the hub
+        name_local_folder(name)
     if dispatch:
         return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
     with _RealLinspace():

@@ -134,8 +134,11 @@ def test_the_code_that_travels_needs_torch_and_nnsight_only():
 def test_only_the_view_of_a_model_touches_what_nnsight_keeps_to_itself():
     private = {"_module", "_edits", "_remoteable_get_env", "_remote_backend"}
     for path in set(MODULES) - {PACKAGE / "families" / "model_view.py"} - set((PACKAGE / "device").glob("*.py")):
-        touched = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        tree = ast.parse(path.read_text())
+        touched = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not touched & private, path
+        nnsights = [names for level, module, names in imports(path) if not level and module.startswith("nnsight.")]
+        assert not [name for names in nnsights for name in names if name.startswith("_")], path
 
 
 def test_no_module_bears_the_name_of_a_public_function():

@@ -63,7 +63,7 @@ def test_a_type_checker_knows_what_comes_back(tmp_path):
                 reveal_type(nv.generate(model, batch).text)
                 reveal_type(nv.encode(model, "a", None))
                 reveal_type(nv.encode(model, ["a", "b"], None))
-                nv.run(model, prompt, blocking=False, path="job")
+                reveal_type(nv.verify(model, prompt, None, remote=True, blocking=False, path="job"))
                 nv.sweep(model, prompt, [], answer=1, execution="all at once")
             """
         )
@@ -78,6 +78,7 @@ def test_a_type_checker_knows_what_comes_back(tmp_path):
         "tuple[str, ...]",
         "prompts.prompt.Prompt",
         "prompts.prompt.PromptBatch",
+        "remote.background.Job[nnsight_vlm.execution.proof.Proof]",
     ]
     wrong = [line for line in told.splitlines() if "error:" in line]
-    assert len(wrong) == 1 and "execution" in wrong[0]
+    assert len(wrong) == 1 and "sweep" in wrong[0] and "user.py:13" in wrong[0]

@@ -58,7 +58,7 @@ def packed_mask(packing, window, like):
 
 
 def full_mask(mask, packing, window, like):
-    """The mask that an attention was given; where it was given none, or runs packed copies, the one that this means."""
+    """The mask to edit: the one that attention was given, or an equivalent one if it got None or runs packed copies."""
     if packing is not None:
         return packed_mask(packing, window, like)
     return causal_mask(window, like) if mask is None else mask

@@ -1,4 +1,4 @@
-"""The few lines that carry a plan out inside nnsight. They travel; all thinking was done at home.
+"""Runs a plan inside nnsight. This file is sent to the server; every decision was made before, on the client.
 
 What arrives here are plain tuples, made by `lowering.plan` and unpacked at the top of each function:
 

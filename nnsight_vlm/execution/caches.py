@@ -127,13 +127,14 @@ def _chosen(states: Sequence[torch.Tensor], origins: Sequence[int]) -> torch.Ten
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CroppableCache:
-    """The cache of a whole prompt, from which the cache of every beginning of it can be had.
+    """The cache of a full prompt; `beginning(n)` gives the cache of its first n tokens.
 
     A forward of one row that goes on from a beginning writes its tokens behind it, over the rest of the prompt: nothing
     is copied. So one such forward runs at a time, and what it overwrites is kept a second time.
 
     Attributes:
-        cache: of growing layers, where they are `layers`; others hold what does not belong to the sequence.
+        cache: the filled cache. Layers in `layers` are `GrowingLayer`s; the rest hold keys that are not part of the
+            sequence.
         layers: the layers that hold keys of the sequence.
         first: no beginning is shorter than this.
         tail: the second copy of what lies behind `first`, for each of `layers`.

@@ -53,8 +53,8 @@ def prefill(model: Model, prompt: Prompt, length: int, first: int, cache: Any = 
 
 def _left_behind(model: Model, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
     states = [_from_position(model.get(path).output, first) for path in paths]
-    whole = None if any(each is None for each in states) else states
-    return model.output.past_key_values, model.output.logits[0, -1], whole
+    all_states = None if any(each is None for each in states) else states
+    return model.output.past_key_values, model.output.logits[0, -1], all_states
 
 
 def _from_position(output: Any, first: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 
@@ -16,7 +16,7 @@ from ..lowering.layouts import one_case_per_row
 from ..lowering.plan import Plan, for_decoding
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.token_text import spell_answer
-from ..remote.background import can_run_in_background
+from ..remote.background import Job, can_run_in_background
 from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote
 from ..specs.interventions import Intervention
@@ -57,8 +57,8 @@ def generate(
     *,
     max_new_tokens: int = 64,
     remote: Remote = False,
-    blocking: bool = True,
-    path: str | Path | None = None,
+    blocking: Literal[True] = True,
+    path: None = None,
     **options: Any,
 ) -> BatchGeneration: ...
 @overload
@@ -69,10 +69,22 @@ def generate(
     *,
     max_new_tokens: int = 64,
     remote: Remote = False,
-    blocking: bool = True,
-    path: str | Path | None = None,
+    blocking: Literal[True] = True,
+    path: None = None,
     **options: Any,
 ) -> Generation: ...
+@overload
+def generate(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | Sequence[Intervention | None] | None = None,
+    *,
+    max_new_tokens: int = 64,
+    remote: Remote,
+    blocking: Literal[False],
+    path: str | Path | None = None,
+    **options: Any,
+) -> Job[Generation | BatchGeneration]: ...
 @can_run_in_background
 def generate(
     model: Model,
@@ -84,7 +96,7 @@ def generate(
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
     **options: Any,
-) -> Generation | BatchGeneration:
+) -> Generation | BatchGeneration | Job[Any]:
     """Cached generation under an intervention; greedy unless `options` say otherwise.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 
@@ -17,7 +17,7 @@ from ..lowering.read_requests import LogitRequest
 from ..lowering.resolve import resolver
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.token_map import Where, as_tuples, require_ascending
-from ..remote.background import can_run_in_background
+from ..remote.background import Job, can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.measurements import Readout
@@ -63,8 +63,8 @@ def run(
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
     remote: Remote = False,
-    blocking: bool = True,
-    path: str | Path | None = None,
+    blocking: Literal[True] = True,
+    path: None = None,
 ) -> BatchRun: ...
 @overload
 def run(
@@ -75,9 +75,21 @@ def run(
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
     remote: Remote = False,
-    blocking: bool = True,
-    path: str | Path | None = None,
+    blocking: Literal[True] = True,
+    path: None = None,
 ) -> Run: ...
+@overload
+def run(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | Sequence[Intervention | None] | None = None,
+    *,
+    reads: Readout | Sequence[Readout] = (),
+    positions: Where | None = None,
+    remote: Remote,
+    blocking: Literal[False],
+    path: str | Path | None = None,
+) -> Job[Run | BatchRun]: ...
 @can_run_in_background
 def run(
     model: Model,
@@ -89,7 +101,7 @@ def run(
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
-) -> Run | BatchRun:
+) -> Run | BatchRun | Job[Any]:
     """One forward of a prompt under an intervention.
 
     Args:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 
@@ -22,7 +23,7 @@ from ..lowering.plan import compile_plan
 from ..lowering.read_requests import LogitRequest
 from ..lowering.writes import PlannedWrite
 from ..prompts.prompt import Prompt
-from ..remote.background import can_run_in_background
+from ..remote.background import Job, can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
@@ -55,6 +56,26 @@ class Proof:
     tokens: int
 
 
+@overload
+def verify(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | None,
+    *,
+    remote: Remote = False,
+    blocking: Literal[True] = True,
+    path: None = None,
+) -> Proof: ...
+@overload
+def verify(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | None,
+    *,
+    remote: Remote,
+    blocking: Literal[False],
+    path: str | Path | None = None,
+) -> Job[Proof]: ...
 @can_run_in_background
 def verify(
     model: Model,
@@ -64,7 +85,7 @@ def verify(
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
-) -> Proof:
+) -> Proof | Job[Proof]:
     """Prove that an intervention did what it says in this model, on this prompt.
 
     Every planned edge must have probability exactly 0; no other edge, row or layer may differ from the clean run's

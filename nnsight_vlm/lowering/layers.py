@@ -56,13 +56,13 @@ def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
     Raises:
         SpecError: a layer that the model has not got, a choice that holds none, or a value that is no layer choice.
     """
-    found = _numbers(layers, count)
-    if not found and isinstance(layers, Depth):
+    numbers = _numbers(layers, count)
+    if not numbers and isinstance(layers, Depth):
         raise SpecError(f"depth({layers.start}, {layers.stop}) holds none of the model's {count} layers; make it wider")
-    outside = [layer for layer in found if not 0 <= layer < count]
+    outside = [layer for layer in numbers if not 0 <= layer < count]
     if outside:
         raise SpecError(f"layer {outside[0]} is out of range: the model has layers 0..{count - 1}")
-    return found
+    return numbers
 
 
 def _numbers(layers: Layers, count: int) -> tuple[int, ...]:

@@ -102,14 +102,14 @@ class Prompt:
             SpecError: the words are not in the prompt, or not that often.
         """
         tokens = self._only_row("find(...)")
-        spelled = prompt_text(self.model, tokens)
+        written = prompt_text(self.model, tokens)
         if within == "all":  # also what is outside the sequence
-            allowed = {position for positions in spelled.positions for position in positions}
+            allowed = {position for positions in written.positions for position in positions}
         else:
             allowed = set(tokens.ranges(within).positions(self.width))
-        matches = [positions for positions in spelled.occurrences(words) if allowed.issuperset(positions)]
+        matches = [positions for positions in written.occurrences(words) if allowed.issuperset(positions)]
         if not words.strip() or not matches:
-            raise SpecError(f"{words!r} is not in the prompt ({within!r}), which reads {spelled.text.strip()!r}")
+            raise SpecError(f"{words!r} is not in the prompt ({within!r}), which reads {written.text.strip()!r}")
         if occurrence is not None and not 0 <= occurrence < len(matches):
             raise SpecError(f"{words!r} occurs {len(matches)} time(s); occurrence={occurrence} counts from 0")
         chosen = matches if occurrence is None else [matches[occurrence]]

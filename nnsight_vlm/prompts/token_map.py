@@ -1,7 +1,7 @@
 """The token map: which token of one row is what.
 
 A prompt has one `TokenMap` for every row of its encoding. Groups are found here by their names; positions travel
-between the rooms of the package as `Ranges`.
+between the modules of the package as `Ranges`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class TokenMap:
         bos: position of the token that opens the text, if there is one.
         outside: how many keys lie outside the sequence; their positions are `-outside .. -1`.
         outside_tokens: their token ids, where they are tokens.
-        marks: positions from which on images that lie outside are seen.
+        marks: positions of the text tokens that stand for images outside the sequence; an image can be attended to from
+            its token on.
         readers: how many of the first tokens read what lies outside; None for all.
         blocks: stretches whose tokens see each other in both directions.
         features: for each image and token its row in the projector's output, -1 for none; empty where these rows are
@@ -162,7 +163,7 @@ class TokenMap:
         return Ranges(((self.bos, self.bos + 1),))
 
     def _image_group(self, name: str) -> Ranges:
-        """A group that is told by where the images stand."""
+        """A group that is defined by where the images stand."""
         head, _, number = name.partition(".")
         if head not in ("image", "markup", "system", "query") or (number and (head != "image" or not number.isdigit())):
             known = ", ".join(dict.fromkeys((*GROUPS, *dict(self.named))))

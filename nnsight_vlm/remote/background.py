@@ -1,6 +1,6 @@
 """Jobs in the background: send long work to a server, and collect the result later, in this process or another.
 
-Every function that takes `remote=` also takes `blocking=False`, and then returns a `Job` at once. The job's folder
+Functions that take `blocking=False` then return a `Job` at once. The job's folder
 holds what it is to do, the ids of what was sent, and every answer received so far. When this process ends, `resume`
 continues from there.
 

@@ -125,8 +125,8 @@ class Attention(Readout):
         return len(here.layers(self.layers, "all")) * heads * queries * each
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
-        found = torch.stack(list(layers))
-        return found[:, 0] if self.reduce == "mean" else found
+        stacked = torch.stack(list(layers))
+        return stacked[:, 0] if self.reduce == "mean" else stacked
 
 
 @dataclass(frozen=True)

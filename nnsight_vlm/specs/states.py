@@ -29,7 +29,7 @@ class StateIntervention(Intervention):
     """Writes hidden states at positions `where` of a site: what `Patch` and `Ablate` share.
 
     Sites: `residual` (a layer's output), `attention`, `cross` (cross-attention) and `mlp` (what they add
-    to it), `embedding` (what enters the first layer), `features` (the image features that leave the
+    to the residual stream), `embedding` (what enters the first layer), `features` (the image features that leave the
     projector). `stage` is as in `Knockout`.
     """
 

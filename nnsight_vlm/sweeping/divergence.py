@@ -67,12 +67,12 @@ def divergence_of(model: Model, prompt: Prompt, case: Intervention, donors: bool
     """
     here = resolver(model, one_case_per_row(prompt).placements[0])
     parts = case.parts
-    takeovers = [takeover for part in parts if (takeover := _prefix_patch(here, prompt, part)) is not None]
-    for each in takeovers:
+    prefix_patches = [covered for part in parts if (covered := _prefix_patch(here, prompt, part)) is not None]
+    for each in prefix_patches:
         others = _without(parts, each.patch)
         if not each.places and _first_position(here, others) >= each.places.stop:
             parts = others
-    for each in takeovers if donors else ():
+    for each in prefix_patches if donors else ():
         others, end = _without(parts, each.patch), each.places.stop
         if each.places and _first_position(here, others) >= end and _can_donate(here, prompt, each):
             donor_from_layer = min(here.state_layers(each.patch.site, each.patch.layers)) + 1
@@ -100,7 +100,10 @@ def _first_position(here: Resolver, parts: Sequence[Intervention]) -> int:
 
 
 def _prefix_patch(here: Resolver, prompt: Prompt, part: Intervention) -> _PrefixPatch | None:
-    """What a patch overwrites; no places where the runs cannot differ yet, None for anything that is no such patch."""
+    """The places that a patch overwrites and where the two runs may differ; None if it does not cover all of these.
+
+    There are none if the runs cannot differ yet.
+    """
     want = part.capture()
     if want is None or want.under is not None or not isinstance(part, StateIntervention) or part.acts_in != "decoder":
         return None
@@ -112,8 +115,8 @@ def _prefix_patch(here: Resolver, prompt: Prompt, part: Intervention) -> _Prefix
     if end >= mine.stop or mine.last_seen(end - 1) >= end or theirs.ranges(want.where).positions(end) != written:
         return None
     places = range(_first_difference(mine, theirs, end), end)
-    takeover = _PrefixPatch(patch=part, source=want.prompt, places=places)
-    return takeover if set(places) <= set(written) and _same_position_ids(prompt, want.prompt, end) else None
+    patch = _PrefixPatch(patch=part, source=want.prompt, places=places)
+    return patch if set(places) <= set(written) and _same_position_ids(prompt, want.prompt, end) else None
 
 
 def _first_difference(mine: TokenMap, theirs: TokenMap, end: int) -> int:
@@ -124,15 +127,15 @@ def _first_difference(mine: TokenMap, theirs: TokenMap, end: int) -> int:
     return next((place for place in range(first) if mine.last_seen(place) >= first), first)
 
 
-def _can_donate(here: Resolver, prompt: Prompt, takeover: _PrefixPatch) -> bool:
+def _can_donate(here: Resolver, prompt: Prompt, patch: _PrefixPatch) -> bool:
     """Whether, above the patched layer, this run equals the source's own.
 
     For that, nothing but the states may tell the layers which run it is: not which tokens are an image's, and not the
     image itself, entering again.
     """
-    if takeover.patch.site not in ("residual", "embedding") or "embedded" in unsupported(here.family):
+    if patch.patch.site not in ("residual", "embedding") or "embedded" in unsupported(here.family):
         return False
-    mine, theirs, end = prompt.rows[0], takeover.source.rows[0], takeover.places.stop
+    mine, theirs, end = prompt.rows[0], patch.source.rows[0], patch.places.stop
     return _images_before(mine, end) == _images_before(theirs, end) and mine.blocks == theirs.blocks
 
 

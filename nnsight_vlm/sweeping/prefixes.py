@@ -49,7 +49,7 @@ class PrefixRun:
     """A prefix that was run, and what shorter prefixes are cut from, if possible."""
 
     prefix: Prefix
-    whole: CroppableCache | None
+    croppable: CroppableCache | None
 
 
 def prefix_of(runs: KeptRuns[PrefixRun], model: Model, prompt: Prompt, length: int) -> Prefix:
@@ -58,16 +58,16 @@ def prefix_of(runs: KeptRuns[PrefixRun], model: Model, prompt: Prompt, length: i
     Where all layers keep all keys, the whole prompt is run and kept, and every prefix of it is cut from that.
     """
     run = runs.find(model, prompt)
-    if run is None or (run.whole is None and run.prefix.length != length):
+    if run is None or (run.croppable is None and run.prefix.length != length):
         runs.make_room()
-        run = _run_whole(model, prompt) if prefix_can_be_cropped(model) else _run_exactly(model, prompt, length)
+        run = _run_full_prompt(model, prompt) if prefix_can_be_cropped(model) else _run_exactly(model, prompt, length)
         runs.keep(model, prompt, run)
-    if run.whole is None:
+    if run.croppable is None:
         return run.prefix
-    return replace(run.prefix, length=length, cache=run.whole.beginning(length))
+    return replace(run.prefix, length=length, cache=run.croppable.beginning(length))
 
 
-def _run_whole(model: Model, prompt: Prompt) -> PrefixRun:
+def _run_full_prompt(model: Model, prompt: Prompt) -> PrefixRun:
     """A run of the whole prompt."""
     spec, first, stop = view_of(model).stage(), end_of_images(prompt), prompt.rows[0].stop
     own_keys = [layer for layer in spec.attention if spec.cache_layer[layer] == layer]
@@ -75,14 +75,14 @@ def _run_whole(model: Model, prompt: Prompt) -> PrefixRun:
     cache, logits, states = prefill(model, prompt, stop, first, empty)
     independent = own_keys == list(spec.attention)  # no layer needs the keys of one before it
     prefix = Prefix(length=stop, cache=cache, first=first, logits=logits, states=states if independent else None)
-    return PrefixRun(prefix=prefix, whole=CroppableCache.of(cache, own_keys, first))
+    return PrefixRun(prefix=prefix, croppable=CroppableCache.of(cache, own_keys, first))
 
 
 def _run_exactly(model: Model, prompt: Prompt, length: int) -> PrefixRun:
     """A run of exactly these tokens, from whose cache no shorter prefix can be cut."""
     first = end_of_images(prompt)
     prefix = Prefix(length=length, cache=prefill(model, prompt, length, first).cache, first=first)
-    return PrefixRun(prefix=prefix, whole=None)
+    return PrefixRun(prefix=prefix, croppable=None)
 
 
 def end_of_images(prompt: Prompt) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import pandas as pd
 
@@ -15,13 +15,39 @@ from ..families import Model, view_of
 from ..lowering.layers import label
 from ..prompts.prompt import Prompt
 from ..prompts.token_text import spell, tokenizer_of
-from ..remote.background import can_run_in_background
+from ..remote.background import Job, can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN, Intervention
 from .execute import Score, score
 from .schedule import Execution
 
 
+@overload
+def sweep(
+    model: Model,
+    prompt: Prompt,
+    variants: Sequence[Intervention] | Mapping[str, Intervention],
+    *,
+    answer: str | int,
+    execution: Execution = "auto",
+    memory: int | None = None,
+    remote: Remote = False,
+    blocking: Literal[True] = True,
+    path: None = None,
+) -> pd.DataFrame: ...
+@overload
+def sweep(
+    model: Model,
+    prompt: Prompt,
+    variants: Sequence[Intervention] | Mapping[str, Intervention],
+    *,
+    answer: str | int,
+    execution: Execution = "auto",
+    memory: int | None = None,
+    remote: Remote,
+    blocking: Literal[False],
+    path: str | Path | None = None,
+) -> Job[pd.DataFrame]: ...
 @can_run_in_background
 def sweep(
     model: Model,
@@ -34,7 +60,7 @@ def sweep(
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
-) -> pd.DataFrame:
+) -> pd.DataFrame | Job[pd.DataFrame]:
     """The answer's score under every variant, and in the clean run.
 
     Args:
