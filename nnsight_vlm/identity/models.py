@@ -11,6 +11,7 @@ import torch
 
 from ..errors import SpecError
 from ..families import ModelView, view_of
+from .modules import foreign_hook, module_states, replaced_methods
 from .values import setting_digest
 from .weights import weights_digest
 
@@ -63,10 +64,11 @@ def model_digest(model: Any) -> str:
     """A short name for a model: equal only where its numbers are equal, in any process.
 
     It holds the repository or path, the revision, the configurations of the model and of its generation, the attention
-    implementation, the active adapters, and a digest of all weights and buffers with their names (see `weights`). Of a
-    model whose weights were never loaded, repository and revision stand for them, and for one in a local folder also
-    the sizes and times of its files. Hooks and edits are not in it, nor is a `forward` that was replaced on a module,
-    nor the processor and tokenizer, whose work is in the prompts.
+    implementation, the active adapters, the class and plain attributes of every module, and a digest of all weights and
+    buffers with their names (see `weights`). Of a model whose weights were never loaded, repository and revision stand
+    for them, and for one in a local folder also the sizes and times of its files. Hooks, edits and methods that were
+    replaced on a module are not in it (journals refuse them), nor are the processor and tokenizer, whose work is in the
+    prompts.
 
     Raises:
         SpecError: weights that were never loaded, of a model without a name; or weights that cannot be read.
@@ -87,6 +89,7 @@ def model_digest(model: Any) -> str:
             "configs": [_ordered(_without(config, NOT_OF_ANY_RUN)) for config in configs],
             "attention": view.attention_implementation,
             "adapters": [getattr(model, "peft", None), *_active_adapters(view.module)],
+            "modules": list(module_states(view.module)),
             "weights": weights,
             "files": () if loaded else _files(name),
         }
@@ -161,10 +164,10 @@ def journal_digest(version: int, name: str, model: Any, prompts: Sequence[Prompt
 
 
 def _require_plain(view: ModelView) -> None:
-    """Refuse a model with hooks or edits.
+    """Refuse a model with hooks, edits, or methods that were replaced on one of its modules.
 
     Raises:
-        SpecError: naming how many, and what to write.
+        SpecError: naming what, and what to write.
     """
     hooks = [*view.hooks, *_other_hooks(view.module)]
     users = [hook for hook in hooks if getattr(hook, "__module__", None) != CAPTURING]
@@ -178,6 +181,12 @@ def _require_plain(view: ModelView) -> None:
             f"the model has {len(view.edits)} edit(s), and a journal cannot tell what they do to its rows; give the "
             "model that nv.install or model.edit() was called on, or keep no journal, Work(journal=None)"
         )
+    replaced = list(replaced_methods(view.module))
+    if replaced:
+        raise SpecError(
+            f"the model has {len(replaced)} replaced method(s), such as {replaced[0]}, and a journal cannot tell what "
+            "they do to its rows; load the model anew, or keep no journal, Work(journal=None)"
+        )
 
 
 def _other_hooks(module: torch.nn.Module) -> Iterator[Any]:
@@ -185,5 +194,6 @@ def _other_hooks(module: torch.nn.Module) -> Iterator[Any]:
     for part in module.modules():
         yield from part._backward_pre_hooks.values()
         yield from part._backward_hooks.values()
+        yield from foreign_hook(part)
     for name in _GLOBAL_HOOKS:
         yield from getattr(torch.nn.modules.module, f"_global_{name}").values()
