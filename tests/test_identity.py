@@ -9,6 +9,7 @@ import importlib
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from accelerate import cpu_offload, disk_offload
 from accelerate.hooks import ModelHook, add_hook_to_module
 from PIL import Image
 from torch import nn
+from transformers import LlavaForConditionalGeneration
 
 import nnsight_vlm as nv
 from nnsight_vlm.device import kernels, runner
@@ -825,6 +827,23 @@ def test_prompts_of_one_model_under_two_attentions_and_far_away_are_of_one_model
     prompts = [nv.encode(model, "see the dog", tiny.picture(0)) for model in (near, eager, far)]
     assert same_model(near, eager) and same_model(near, far) and len(nv.stack(prompts)) == 3
     assert tiny.gap(nv.run(near, prompts[2]).logits, nv.run(near, prompts[0]).logits) == 0
+
+
+def test_one_model_by_several_spellings_of_its_path_and_in_memory_is_one_model(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    spellings = [str(folder), folder.name, f"./{folder.name}", f"{folder}/../{folder.name}/"]
+    models = [nv.load(spelling) for spelling in spellings]
+    module = LlavaForConditionalGeneration.from_pretrained(folder.name)
+    in_memory = nv.load(module, processor=tiny.build_processor())
+    prompts = [nv.encode(model, "see the dog", tiny.picture(0)) for model in (*models, in_memory)]
+    assert all(same_model(models[0], model) for model in (*models, in_memory))
+    assert len(nv.stack(prompts)) == 5
+    assert len({model_digest(model) for model in models}) == 1
+
+
+def test_models_of_two_folders_are_two_models(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    assert not same_model(nv.load(str(folder)), nv.load(str(tmp_path / "other")))
 
 
 # journals -------------------------------------------------------------------------------------------

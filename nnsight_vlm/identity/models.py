@@ -42,8 +42,13 @@ def same_model(one: Any, other: Any) -> bool:
 
 
 def _config_name(view: ModelView) -> str:
-    """The repository or folder that a model was loaded from; empty for one built in memory."""
-    return str(getattr(view.config, "_name_or_path", "") or "")
+    """The repository or absolute path that a model was loaded from; empty for one built in memory."""
+    return resolved(str(getattr(view.config, "_name_or_path", "") or ""))
+
+
+def resolved(name: str) -> str:
+    """The name of a model, with the absolute path of a folder in its place."""
+    return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
 
 def _architecture(view: ModelView) -> str:
@@ -101,8 +106,7 @@ def _source(view: ModelView) -> tuple[str, list[str]]:
     repository = getattr(view.model, "repo_id", None)
     name = repository if isinstance(repository, str) and repository else _config_name(view)
     revisions = [getattr(view.model, "revision", None), getattr(view.config, "_commit_hash", None)]
-    path = str(Path(name).resolve()) if name and Path(name).is_dir() else name
-    return path, [revision if isinstance(revision, str) else "" for revision in revisions]
+    return resolved(name), [revision if isinstance(revision, str) else "" for revision in revisions]
 
 
 def _files(name: str) -> list[tuple[str, int, int]]:

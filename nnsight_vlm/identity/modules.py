@@ -14,10 +14,11 @@ import torch
 
 from .functions import is_installed, module_of, name_of
 
-MOVING = ("rope_deltas", "_output_capturing_hooks_installed")
-"""Attributes that every forward may set: the offset of the position ids that generation continues with, and whether
-transformers registered its own hooks. Measured on the tests' model of every family; no number depends on them."""
-MOVING_ENDINGS = ("max_seq_len_cached",)
+NOT_COUNTED = ("rope_deltas", "_output_capturing_hooks_installed", "name_or_path")
+"""Attributes on which no number depends: two that a forward sets (the offset of the position ids that generation
+continues with, and whether transformers registered its own hooks; no other moved in the tests' model of any family),
+and the name as the user spelled it."""
+GROWING = ("max_seq_len_cached",)
 """Ends of names of attributes that grow with the longest prompt so far; what follows from them is in the buffers."""
 _BASE = frozenset(vars(torch.nn.Module())) - {"training"}
 """Attributes of every module. Whether a module trains is counted, because dropout then changes its numbers."""
@@ -41,7 +42,7 @@ def module_states(module: torch.nn.Module) -> Iterator[Any]:
 
 
 def _counts(key: str) -> bool:
-    return key not in _BASE and key not in MOVING and not key.endswith(MOVING_ENDINGS)
+    return key not in _BASE and key not in NOT_COUNTED and not key.endswith(GROWING)
 
 
 def _is_plain(value: Any) -> bool:
