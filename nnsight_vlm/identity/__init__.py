@@ -5,16 +5,27 @@ keeps the result; `modules` what modules compute beside them; `models` puts thes
 journals.
 """
 
-from .models import journal_digest, model_digest, prompt_digest, same_model
+from .models import (
+    configuration_digest,
+    differences,
+    journal_digest,
+    model_digest,
+    prompt_digest,
+    resolved,
+    same_model,
+)
 from .values import bytes_of, digest, setting_digest
 from .weights import weight_versions
 
 __all__ = [
     "bytes_of",
+    "configuration_digest",
+    "differences",
     "digest",
     "journal_digest",
     "model_digest",
     "prompt_digest",
+    "resolved",
     "same_model",
     "setting_digest",
     "weight_versions",

@@ -62,6 +62,23 @@ def _without(part: Any, names: Sequence[str]) -> Any:
     return [_without(value, names) for value in part] if isinstance(part, (list, tuple)) else part
 
 
+def configuration_digest(config: Any, generation: Any) -> str:
+    """A short name for the configurations of a model and of its generation, whatever its dtype and attention."""
+    return setting_digest([_ordered(_comparable(config)), _ordered(_comparable(generation))])
+
+
+def differences(one: Any, other: Any) -> list[str]:
+    """The names of the entries in which two configurations differ, those of dtype and attention left out."""
+    first, second = _comparable(one), _comparable(other)
+    return [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+
+
+def _comparable(config: Any) -> dict[str, Any]:
+    names = (*NOT_OF_THE_MODEL, *NOT_OF_ANY_RUN, "quantization_config")
+    comparable: dict[str, Any] = _without(config.to_dict(), names) if config else {}
+    return comparable
+
+
 # models ---------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,8 @@ from ..sweeping.kept_runs import reuse_in_one_call
 from .work import Work
 
 FORMAT = 3
-"""In 2 the place where the model runs was not part of the digest. Raise when the meaning of a recipe's rows, or of a part, changes, so that old journals are not read."""
+"""Raise when the meaning of a recipe's rows, or of a part, changes, so that old journals are not read. Up to 2 the
+place where the model ran was not part of the digest."""
 ABOUT = b"nnsight_vlm"
 """The key under which a part's Parquet file says what it is."""
 

@@ -28,8 +28,8 @@ from .server_errors import explain
 from .unpacking import read_answer, select_answers
 
 FORMAT = 2
-"""Part of every digest; in 1 the server's address was not. Raise it when the meaning of a payload or an answer changes, so that stored answers of older
-versions are not used."""
+"""Part of every digest. Raise it when the meaning of a payload or an answer changes, so that stored answers of older
+versions are not used. In 1 the server's address was not part of the digest."""
 MAX_TRIES = 5
 """How often a job is sent."""
 RETRY_PAUSE = 1.0
