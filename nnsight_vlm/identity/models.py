@@ -13,7 +13,7 @@ from ..errors import SpecError
 from ..families import ModelView, view_of
 from .modules import foreign_hook, module_states, replaced_methods
 from .values import setting_digest
-from .weights import weights_digest
+from .weights import files_digest, weights_digest
 
 if TYPE_CHECKING:
     from ..prompts.prompt import Prompt
@@ -88,7 +88,7 @@ def model_digest(model: Any) -> str:
     It holds the repository or path, the revision, the configurations of the model and of its generation, the attention
     implementation, the active adapters, the class and plain attributes of every module, and a digest of all weights and
     buffers with their names (see `weights`). Of a model whose weights were never loaded, repository and revision stand
-    for them, and for one in a local folder also the sizes and times of its files. Hooks, edits and methods that were
+    for them, and for one in a local folder also the content of its files. Hooks, edits and methods that were
     replaced on a module are not in it (journals refuse them), nor are the processor and tokenizer, whose work is in the
     prompts.
 
@@ -126,11 +126,11 @@ def _source(view: ModelView) -> tuple[str, list[str]]:
     return resolved(name), [revision if isinstance(revision, str) else "" for revision in revisions]
 
 
-def _files(name: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the weights' files, of a model in a local folder."""
+def _files(name: str) -> list[tuple[str, str]]:
+    """Name and digest of the weights' files, of a model in a local folder."""
     folder = Path(name)
     paths = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)) if folder.is_dir() else []
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return files_digest(paths)
 
 
 def _ordered(part: Any) -> Any:
