@@ -9,6 +9,7 @@ import importlib
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+import zoo
 from accelerate import cpu_offload, disk_offload
+from accelerate.hooks import ModelHook, add_hook_to_module
 from PIL import Image
 from torch import nn
+from transformers import LlavaForConditionalGeneration
 
 import nnsight_vlm as nv
 from nnsight_vlm.device import kernels, runner
@@ -343,6 +347,103 @@ def test_a_function_that_was_edited_or_reads_something_else_is_another_one(
     assert changed[1] != first[1] and (changed[0] == first[0]) is parser_only
 
 
+HELPERS = """
+from helpers_of_helpers import split
+
+WORDS = ["dog", "cat"]
+
+
+def clean(text):
+    return [word for word in split(text) if word in WORDS]
+
+
+def unused(text):
+    return text
+"""
+READER = """
+from dataclasses import dataclass
+import helpers
+from functools import cached_property
+
+
+class Base:
+    WORDS = ("dog", "cat")
+
+    @cached_property
+    def most(self):
+        return 3
+
+
+@dataclass
+class Parser(Base):
+    limits = {"least": 1}
+    least: int = 1
+
+    def __call__(self, text):
+        return [word for word in helpers.clean(text) if word in self.WORDS][: self.most]
+
+
+def attribute(text):
+    return Parser.WORDS
+
+
+def through_module(text):
+    return helpers.clean(text)
+
+
+def through_table(text):
+    return TABLE["through_table"], Parser.limits
+
+
+TABLE = {"through_table": through_table, "parser": Parser}
+"""
+READERS = ("Parser", "attribute", "through_module", "through_table")
+
+
+@pytest.fixture
+def digests_of(tmp_path, monkeypatch):
+    """The digests of `READER`'s functions, by name, with a text replaced in one of its modules."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    texts = {"helpers_of_helpers": "def split(text):\n    return text.split()\n", "helpers": HELPERS, "reader": READER}
+
+    def digests(module="reader", old="", new=""):
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(text.replace(old, new) if name == module else text)
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        reader = importlib.import_module("reader")
+        return {name: setting_digest(getattr(reader, name)) for name in READERS}
+
+    return digests
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "changed"),
+    [
+        ("reader", '("dog", "cat")', '("dog", "cow")', {"Parser", "attribute", "through_table"}),
+        ("reader", "return 3", "return 4", {"Parser", "attribute", "through_table"}),
+        ("reader", '{"least": 1}', '{"least": 2}', {"Parser", "attribute", "through_table"}),
+        ("helpers", '["dog", "cat"]', '["dog", "cow"]', set(READERS)),
+        ("helpers", "if word in WORDS", "if word not in WORDS", set(READERS)),
+        ("helpers_of_helpers", "text.split()", "text.split()[:1]", set(READERS)),
+        ("helpers", "return text\n", "return text + text\n", set()),
+    ],
+)
+def test_class_attributes_and_helper_modules_of_the_users_are_part_of_a_function(digests_of, module, old, new, changed):
+    first, second = digests_of(), digests_of(module, old, new)
+    assert first == digests_of()
+    assert {name for name in READERS if first[name] != second[name]} == changed
+
+
+@pytest.mark.parametrize("line", ["import helpers", "from helpers import clean", "import helpers.deep as helpers"])
+def test_a_function_that_imports_the_users_modules_when_it_runs_is_refused(digests_of, line):
+    for body in (f"{line}; return text", f"def inner():\n        {line}\n    return inner"):
+        with pytest.raises(nv.SpecError, match=r"imports 'helpers.*' when it runs.*at the top"):
+            digests_of(old="return Parser.WORDS", new=body)
+    digests_of(old="return Parser.WORDS", new="import json, numpy.linalg; from torch import nn; return json")
+
+
 # weights --------------------------------------------------------------------------------------------
 
 
@@ -545,11 +646,73 @@ def test_checkpoints_of_one_architecture_differ_before_they_are_loaded(folder, t
     tiny.build_processor().save_pretrained(other)
     first, again, second = (nv.load(str(path), dispatch=False) for path in (folder, folder, other))
     assert model_digest(first) == model_digest(again) != model_digest(second)
-    before = model_digest(second)
-    os.utime(next(other.glob("*.safetensors")), ns=(0, 1))  # trained further, in the same folder
+    before, file = model_digest(second), next(other.glob("*.safetensors"))
+    os.utime(file, ns=(0, 1))  # copied, with the same content
+    assert model_digest(nv.load(str(other), dispatch=False)) == before
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(bytes(content))  # trained further, in the same folder, with size and time as they were
+    os.utime(file, ns=(0, 1))
     assert model_digest(nv.load(str(other), dispatch=False)) != before
     first.revision = "v2"
     assert model_digest(first) != model_digest(again)
+
+
+def scale_attention(module):
+    module.model.language_model.layers[1].self_attn.scaling *= 3
+
+
+def start_training(module):
+    module.model.language_model.layers[1].train()
+
+
+def change_a_size(module):
+    module.model.vision_tower.embeddings.patch_size += 1
+
+
+def take_an_activation_out(module):
+    module.model.language_model.layers[1].mlp.act_fn = nn.Identity()
+
+
+class Halving(nn.Module):
+    def forward(self, states):
+        return states / 2
+
+
+def put_an_own_module_in(module):
+    module.model.language_model.layers[1].mlp.act_fn = Halving()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [scale_attention, start_training, change_a_size, take_an_activation_out, put_an_own_module_in],
+)
+def test_a_change_of_a_module_that_changes_no_weight_makes_another_model(change, fresh):
+    name = model_digest(fresh)
+    change(fresh._module)
+    assert model_digest(fresh) != name
+
+
+def test_a_function_that_a_module_was_given_is_part_of_the_model(fresh):
+    act = fresh._module.model.language_model.layers[1].mlp.act_fn
+    names = []
+    for function in (torch.tanh, torch.sigmoid, functools.partial(nn.functional.gelu, approximate="tanh"), words):
+        act.act = function
+        names.append(model_digest(fresh))
+    act.act = functools.partial(nn.functional.gelu, approximate="none")
+    assert len({*names, model_digest(fresh)}) == 5
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3n", "mllama", "florence2", "blip-2-t5"])
+def test_a_model_is_the_same_after_it_has_run(name):
+    member = zoo.ZOO[name]
+    model = nv.load(member.module("eager"), processor=member.processor())
+    before = model_digest(model)
+    prompt = nv.encode(model, member.text, tiny.picture(1, member.sizes[0]))
+    nv.run(model, prompt)
+    nv.generate(model, prompt, max_new_tokens=2)
+    assert model_digest(model) == before
+    journal_digest(1, "trial", model, [prompt], {})
 
 
 def test_a_model_with_neither_weights_nor_a_name_is_refused(fresh):
@@ -671,6 +834,23 @@ def test_prompts_of_one_model_under_two_attentions_and_far_away_are_of_one_model
     assert tiny.gap(nv.run(near, prompts[2]).logits, nv.run(near, prompts[0]).logits) == 0
 
 
+def test_one_model_by_several_spellings_of_its_path_and_in_memory_is_one_model(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    spellings = [str(folder), folder.name, f"./{folder.name}", f"{folder}/../{folder.name}/"]
+    models = [nv.load(spelling) for spelling in spellings]
+    module = LlavaForConditionalGeneration.from_pretrained(folder.name)
+    in_memory = nv.load(module, processor=tiny.build_processor())
+    prompts = [nv.encode(model, "see the dog", tiny.picture(0)) for model in (*models, in_memory)]
+    assert all(same_model(models[0], model) for model in (*models, in_memory))
+    assert len(nv.stack(prompts)) == 5
+    assert len({model_digest(model) for model in models}) == 1
+
+
+def test_models_of_two_folders_are_two_models(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    assert not same_model(nv.load(str(folder)), nv.load(str(tmp_path / "other")))
+
+
 # journals -------------------------------------------------------------------------------------------
 
 
@@ -728,6 +908,39 @@ def hook_before_backward(model, prompt):
     return model
 
 
+def replace_forward(model, prompt):
+    stock = model._module.lm_head.forward
+    model._module.lm_head.forward = lambda states: stock(states) * 2
+    return model
+
+
+def replace_forward_before_it_is_wrapped(model, prompt):
+    module = tiny.build_module()
+    stock = module.lm_head.forward
+    module.lm_head.forward = lambda states: stock(states) * 2
+    return nv.load(module, processor=model.processor)
+
+
+def replace_method(model, prompt):
+    model._module.model.get_placeholder_mask = lambda *_: None
+    return model
+
+
+def replace_forward_below_accelerate(model, prompt):
+    replace_forward(model, prompt)
+    cpu_offload(model._module)
+    return model
+
+
+def hook_of_accelerates_form(model, prompt):
+    class Doubling(ModelHook):
+        def post_forward(self, _module, output):
+            return output * 2
+
+    add_hook_to_module(model._module.lm_head, Doubling())
+    return model
+
+
 def install(model, prompt):
     return nv.install(model, prompt, nv.Knockout("image", "last"))
 
@@ -745,11 +958,16 @@ def edit(model, prompt):
         (hook_before, "1 hook"),
         (hook_backward, "1 hook"),
         (hook_before_backward, "1 hook"),
+        (replace_forward, "1 replaced method.*lm_head.forward"),
+        (replace_forward_before_it_is_wrapped, "1 replaced method.*lm_head.forward"),
+        (replace_forward_below_accelerate, "1 replaced method.*lm_head.forward"),
+        (replace_method, "1 replaced method.*get_placeholder_mask"),
+        (hook_of_accelerates_form, "1 hook"),
         (install, "edit"),
         (edit, "edit"),
     ],
 )
-def test_a_journal_of_a_model_with_hooks_or_edits_is_refused(change, what, fresh, asked):
+def test_a_journal_of_a_model_with_hooks_replaced_methods_or_edits_is_refused(change, what, fresh, asked):
     nv.run(fresh, asked)  # transformers registers hooks of its own in the first run, and they do not count
     name_of_journal(fresh, asked)
     changed = change(fresh, asked)

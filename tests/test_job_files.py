@@ -11,9 +11,11 @@ import os
 import pickle
 import shutil
 import sys
+import threading
 import types
 import typing
 from collections import OrderedDict, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import nnsight
@@ -27,7 +29,7 @@ from PIL import Image
 
 import nnsight_vlm as nv
 from nnsight_vlm.identity import bytes_of
-from nnsight_vlm.remote import value_table
+from nnsight_vlm.remote import job_files, value_table
 from nnsight_vlm.remote.job_files import StoredCall, read_job, write_job
 
 
@@ -373,6 +375,12 @@ def changed(job, change):
     (job / "job.json").write_text(json.dumps(content))
 
 
+def data_of(job):
+    """The file with the bytes of tensors and pictures."""
+    [path] = job.glob("data-*.safetensors")
+    return path
+
+
 def entry_of(content, kind):
     return next(entry for entry in content["entries"] if entry["type"] == kind)
 
@@ -405,7 +413,7 @@ def test_a_pickle_is_never_opened(kind, job, monkeypatch):
     pickle.loads(evil)
     assert Path("evil").exists()  # so it would have run
     Path("evil").unlink()
-    (job / "data.safetensors").write_bytes(evil)
+    data_of(job).write_bytes(evil)
     assert_refused(job, "is broken")
     (job / "job.json").write_bytes(evil)
     assert_refused(job, "is broken")
@@ -487,9 +495,114 @@ def test_code_in_the_folder_of_a_model_is_not_run(job, folder, tmp_path, monkeyp
 
 
 def test_a_model_that_cannot_be_loaded_by_name_can_be_handed_over(job, client):
-    changed(job, lambda content: entry_of(content, "model").update(name="/no/such/folder"))
+    changed(job, lambda content: entry_of(content, "model").update(name="/no/such/folder", path="/no/such/folder"))
     assert_refused(job, r"cannot be loaded by its name alone [\s\S]* write nv.remote.resume\(path, model=model\)")
     assert nv.remote.resume(job, model=client).path == job
+
+
+def test_another_model_cannot_be_handed_over(job, folder, client, tmp_path):
+    other = tmp_path / "other"
+    tiny.build_module(seed=1).save_pretrained(other)
+    tiny.build_processor().save_pretrained(other)
+    assert_refused(job, r"with the path .*has .*other", model=nv.load(str(other), dispatch=False))
+    assert_refused(job, "with the dtype", model=nv.load(str(folder), dispatch=False, dtype=torch.bfloat16))
+    assert_refused(job, "with the attention", model=nv.load(str(folder), dispatch=False, attn_implementation="eager"))
+    assert_refused(job, "with the revision", model=nv.load(str(folder), dispatch=False, revision="v2"))
+    assert_refused(job, "made in memory", model=tiny.load())
+    Path("again").symlink_to(folder)
+    assert nv.remote.resume(job, model=nv.load("again", dispatch=False)).path == job
+    assert nv.remote.resume(job, model=nv.load(str(folder))).path == job
+
+
+def test_a_model_whose_folder_moved_can_be_handed_over_if_its_configuration_is_equal(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, moved, other = tmp_path / "first", tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(folder, first)
+    client = nv.load(str(first), dispatch=False)
+    prompt = nv.encode(client, "what is the red square ?", tiny.picture(0))
+    write_job(tmp_path / "job", StoredCall(nv.run, (client, prompt), {"remote": True}))
+    tiny.build_module(text="mistral").save_pretrained(other)
+    tiny.build_processor().save_pretrained(other)
+    first.rename(moved)
+    again = nv.load(str(moved), dispatch=False)
+    assert read_job(tmp_path / "job", model=again).args[1].model is again
+    assert_refused(tmp_path / "job", "with the configuration", model=nv.load(str(other), dispatch=False))
+
+
+def test_a_model_whose_configuration_was_changed_is_refused_when_it_is_submitted(folder, tmp_path):
+    for dispatch in (True, False):
+        model = nv.load(str(folder), dispatch=dispatch)
+        write_job(tmp_path / f"{dispatch}", StoredCall(nv.run, (model,), {"remote": True}))
+        model._module.generation_config.eos_token_id = 7
+        with pytest.raises(nv.SpecError, match=r"configuration was changed .*\(eos_token_id\).*save the model"):
+            write_job(tmp_path / "job", StoredCall(nv.run, (model,), {"remote": True}))
+        with pytest.raises(nv.SpecError, match=r"configuration was changed .*\(eos_token_id\)"):
+            read_job(tmp_path / f"{dispatch}", model=model)
+        model = nv.load(str(folder), dispatch=dispatch)
+        model._module.config.text_config.rms_norm_eps *= 2
+        with pytest.raises(nv.SpecError, match=r"configuration was changed .*\(text_config\)"):
+            write_job(tmp_path / "job", StoredCall(nv.run, (model,), {"remote": True}))
+    assert not (tmp_path / "job").exists()
+
+
+def test_a_model_whose_checkpoint_cannot_be_read_is_not_compared(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "gone")
+    model = nv.load(str(tmp_path / "gone"), dispatch=False)
+    shutil.rmtree(tmp_path / "gone")
+    model._module.generation_config.eos_token_id = 7
+    write_job(tmp_path / "job", StoredCall(nv.run, (model,), {"remote": True}))
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_processes_that_submit_to_one_folder_one_is_refused_and_the_other_is_kept(
+    client, prompts, tmp_path, monkeypatch, links
+):
+    """Both see an empty folder first. Without links the last one stays, with its own data."""
+    first, second = (StoredCall(nv.run, (client, prompt), {"remote": True}) for prompt in prompts)
+    stock = job_files._write_once
+
+    def write_second_before(path, text):
+        monkeypatch.setattr(job_files, "_write_once", stock)
+        write_job(path.parent, second)
+        return stock(path, text)
+
+    monkeypatch.setattr(job_files, "_write_once", write_second_before)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError("no links here")))
+        write_job(tmp_path / "job", first)
+        assert_same(dict(read_job(tmp_path / "job").args[1].inputs), dict(prompts[0].inputs))
+        return
+    with pytest.raises(nv.SpecError, match="holds a job already"):
+        write_job(tmp_path / "job", first)
+    assert_same(dict(read_job(tmp_path / "job").args[1].inputs), dict(prompts[1].inputs))
+    assert sorted(path.name for path in (tmp_path / "job").iterdir()) == [data_of(tmp_path / "job").name, "job.json"]
+
+
+def test_processes_that_submit_to_one_folder_at_the_same_time_leave_one_job(client, prompts, tmp_path):
+    calls = [StoredCall(nv.run, (client, prompt), {"remote": True}) for prompt in prompts]
+    for number in range(10):
+        place = tmp_path / str(number)
+        start = threading.Barrier(4)
+
+        def submit(call, place=place, start=start):
+            start.wait()
+            try:
+                write_job(place, call)
+            except nv.SpecError:
+                return 0
+            return 1
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(submit, calls * 2)) == 1
+        kept = read_job(place, model=client).args[1]
+        assert any(bytes_of(kept.inputs["pixel_values"]) == bytes_of(p.inputs["pixel_values"]) for p in prompts)
+
+
+def test_a_file_cannot_name_data_outside_its_folder(job):
+    (job.parent / "data-evil.safetensors").write_bytes(data_of(job).read_bytes())
+    for name in ("/../../data-evil", "evil", 5, None, "../" * 21 + "x"):
+        changed(job, lambda content, name=name: content.update(data=name))
+        assert_refused(job, "is broken .*not the digest of its data")
 
 
 def test_a_file_does_not_decide_where_the_api_key_is_sent(client, prompts, tmp_path):
@@ -509,12 +622,10 @@ def without_remote(content):
 
 
 BROKEN = {
-    "no file": lambda job: (job / "data.safetensors").unlink(),
+    "no file": lambda job: data_of(job).unlink(),
     "truncated json": lambda job: (job / "job.json").write_bytes((job / "job.json").read_bytes()[:-40]),
-    "truncated data": lambda job: (job / "data.safetensors").write_bytes((job / "data.safetensors").read_bytes()[:-9]),
-    "a flipped bit": lambda job: (job / "data.safetensors").write_bytes(
-        (job / "data.safetensors").read_bytes()[:-1] + b"\x7f"
-    ),
+    "truncated data": lambda job: data_of(job).write_bytes(data_of(job).read_bytes()[:-9]),
+    "a flipped bit": lambda job: data_of(job).write_bytes(data_of(job).read_bytes()[:-1] + b"\x7f"),
     "another format": lambda job: changed(job, lambda content: content.update(format=99)),
     "a list": lambda job: (job / "job.json").write_text("[]"),
     "an entry that is missing": lambda job: changed(job, lambda content: content["entries"].pop()),

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import answering
+import nnsight
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,8 +18,10 @@ import zstandard
 
 import nnsight_vlm as nv
 from nnsight_vlm import identity
+from nnsight_vlm.device import runner
 from nnsight_vlm.remote import batching, counting, packing, server_errors, unpacking
 from nnsight_vlm.remote import job as server_jobs
+from nnsight_vlm.remote.job_store import storing_jobs
 from nnsight_vlm.remote.model_call import ModelCall
 
 EXACT = 1e-5
@@ -194,6 +197,29 @@ def test_an_answer_that_would_be_too_large_is_refused_before_anything_is_sent(se
     with pytest.raises(nv.SpecError, match=r"would bring 0 MiB back .* reduce on the server"):
         nv.run(client, prompt, reads=[nv.Residual("all")], remote=True)
     assert not server.jobs
+
+
+def test_the_answer_of_one_server_is_never_taken_for_that_of_another(server, model, client, prompt, tmp_path):
+    first_host = nnsight.CONFIG.API.HOST
+    with storing_jobs(tmp_path):
+        first = nv.run(client, prompt, CUT, remote=True).logits
+        with answering.served(tiny.build("sdpa", seed=1)) as second:
+            other = nv.run(client, prompt, CUT, remote=True).logits
+            assert (len(server.jobs), len(second.jobs)) == (1, 1) and not same(first, other)
+            assert torch.equal(nv.run(client, prompt, CUT, remote=first_host + "/").logits, first)
+        assert torch.equal(nv.run(client, prompt, CUT, remote=True).logits, first)
+    assert (len(server.jobs), len(second.jobs)) == (1, 1)
+
+
+def test_a_job_that_one_server_has_is_not_fetched_from_another(server, model, client, prompt, tmp_path):
+    server.states = [{"status": "QUEUED", "description": "Added to Queue at position 1."}]
+    asked = [ModelCall(task=runner.forward, inputs={}, rest=())]
+    with storing_jobs(tmp_path):
+        server_jobs.ServerJob(client, asked, True).poll()
+        assert server_jobs.ServerJob(client, asked, True)._client.job_id == "job-0"
+        with answering.served(model) as second:
+            assert server_jobs.ServerJob(client, asked, True)._client.job_id is None
+    assert (len(server.jobs), len(second.jobs)) == (1, 0)
 
 
 # a bad connection -------------------------------------------------------------------------------

@@ -1,19 +1,31 @@
 """What makes two models, prompts or settings the same, in this process and in any later one.
 
-Three files: `values` digests plain values, pictures, frames and functions; `weights` digests the weights of a module
-and keeps the result; `models` puts both together for models, prompts and journals.
+Files: `values` digests plain values, pictures and frames; `functions` code; `weights` the weights of a module, and
+keeps the result; `modules` what modules compute beside them; `models` puts these together for models, prompts and
+journals.
 """
 
-from .models import journal_digest, model_digest, prompt_digest, same_model
+from .models import (
+    configuration_digest,
+    differences,
+    journal_digest,
+    model_digest,
+    prompt_digest,
+    resolved,
+    same_model,
+)
 from .values import bytes_of, digest, setting_digest
 from .weights import weight_versions
 
 __all__ = [
     "bytes_of",
+    "configuration_digest",
+    "differences",
     "digest",
     "journal_digest",
     "model_digest",
     "prompt_digest",
+    "resolved",
     "same_model",
     "setting_digest",
     "weight_versions",

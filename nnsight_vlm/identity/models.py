@@ -11,8 +11,9 @@ import torch
 
 from ..errors import SpecError
 from ..families import ModelView, view_of
+from .modules import foreign_hook, module_states, replaced_methods
 from .values import setting_digest
-from .weights import weights_digest
+from .weights import files_digest, weights_digest
 
 if TYPE_CHECKING:
     from ..prompts.prompt import Prompt
@@ -41,8 +42,13 @@ def same_model(one: Any, other: Any) -> bool:
 
 
 def _config_name(view: ModelView) -> str:
-    """The repository or folder that a model was loaded from; empty for one built in memory."""
-    return str(getattr(view.config, "_name_or_path", "") or "")
+    """The repository or absolute path that a model was loaded from; empty for one built in memory."""
+    return resolved(str(getattr(view.config, "_name_or_path", "") or ""))
+
+
+def resolved(name: str) -> str:
+    """The name of a model, with the absolute path of a folder in its place."""
+    return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
 
 def _architecture(view: ModelView) -> str:
@@ -56,6 +62,23 @@ def _without(part: Any, names: Sequence[str]) -> Any:
     return [_without(value, names) for value in part] if isinstance(part, (list, tuple)) else part
 
 
+def configuration_digest(config: Any, generation: Any) -> str:
+    """A short name for the configurations of a model and of its generation, whatever its dtype and attention."""
+    return setting_digest([_ordered(_comparable(config)), _ordered(_comparable(generation))])
+
+
+def differences(one: Any, other: Any) -> list[str]:
+    """The names of the entries in which two configurations differ, those of dtype and attention left out."""
+    first, second = _comparable(one), _comparable(other)
+    return [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+
+
+def _comparable(config: Any) -> dict[str, Any]:
+    names = (*NOT_OF_THE_MODEL, *NOT_OF_ANY_RUN, "quantization_config")
+    comparable: dict[str, Any] = _without(config.to_dict(), names) if config else {}
+    return comparable
+
+
 # models ---------------------------------------------------------------------------------------
 
 
@@ -63,10 +86,11 @@ def model_digest(model: Any) -> str:
     """A short name for a model: equal only where its numbers are equal, in any process.
 
     It holds the repository or path, the revision, the configurations of the model and of its generation, the attention
-    implementation, the active adapters, and a digest of all weights and buffers with their names (see `weights`). Of a
-    model whose weights were never loaded, repository and revision stand for them, and for one in a local folder also
-    the sizes and times of its files. Hooks and edits are not in it, nor is a `forward` that was replaced on a module,
-    nor the processor and tokenizer, whose work is in the prompts.
+    implementation, the active adapters, the class and plain attributes of every module, and a digest of all weights and
+    buffers with their names (see `weights`). Of a model whose weights were never loaded, repository and revision stand
+    for them, and for one in a local folder also the content of its files. Hooks, edits and methods that were
+    replaced on a module are not in it (journals refuse them), nor are the processor and tokenizer, whose work is in the
+    prompts.
 
     Raises:
         SpecError: weights that were never loaded, of a model without a name; or weights that cannot be read.
@@ -87,6 +111,7 @@ def model_digest(model: Any) -> str:
             "configs": [_ordered(_without(config, NOT_OF_ANY_RUN)) for config in configs],
             "attention": view.attention_implementation,
             "adapters": [getattr(model, "peft", None), *_active_adapters(view.module)],
+            "modules": list(module_states(view.module)),
             "weights": weights,
             "files": () if loaded else _files(name),
         }
@@ -98,15 +123,14 @@ def _source(view: ModelView) -> tuple[str, list[str]]:
     repository = getattr(view.model, "repo_id", None)
     name = repository if isinstance(repository, str) and repository else _config_name(view)
     revisions = [getattr(view.model, "revision", None), getattr(view.config, "_commit_hash", None)]
-    path = str(Path(name).resolve()) if name and Path(name).is_dir() else name
-    return path, [revision if isinstance(revision, str) else "" for revision in revisions]
+    return resolved(name), [revision if isinstance(revision, str) else "" for revision in revisions]
 
 
-def _files(name: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the weights' files, of a model in a local folder."""
+def _files(name: str) -> list[tuple[str, str]]:
+    """Name and digest of the weights' files, of a model in a local folder."""
     folder = Path(name)
     paths = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)) if folder.is_dir() else []
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return files_digest(paths)
 
 
 def _ordered(part: Any) -> Any:
@@ -161,10 +185,10 @@ def journal_digest(version: int, name: str, model: Any, prompts: Sequence[Prompt
 
 
 def _require_plain(view: ModelView) -> None:
-    """Refuse a model with hooks or edits.
+    """Refuse a model with hooks, edits, or methods that were replaced on one of its modules.
 
     Raises:
-        SpecError: naming how many, and what to write.
+        SpecError: naming what, and what to write.
     """
     hooks = [*view.hooks, *_other_hooks(view.module)]
     users = [hook for hook in hooks if getattr(hook, "__module__", None) != CAPTURING]
@@ -178,6 +202,12 @@ def _require_plain(view: ModelView) -> None:
             f"the model has {len(view.edits)} edit(s), and a journal cannot tell what they do to its rows; give the "
             "model that nv.install or model.edit() was called on, or keep no journal, Work(journal=None)"
         )
+    replaced = list(replaced_methods(view.module))
+    if replaced:
+        raise SpecError(
+            f"the model has {len(replaced)} replaced method(s), such as {replaced[0]}, and a journal cannot tell what "
+            "they do to its rows; load the model anew, or keep no journal, Work(journal=None)"
+        )
 
 
 def _other_hooks(module: torch.nn.Module) -> Iterator[Any]:
@@ -185,5 +215,6 @@ def _other_hooks(module: torch.nn.Module) -> Iterator[Any]:
     for part in module.modules():
         yield from part._backward_pre_hooks.values()
         yield from part._backward_hooks.values()
+        yield from foreign_hook(part)
     for name in _GLOBAL_HOOKS:
         yield from getattr(torch.nn.modules.module, f"_global_{name}").values()

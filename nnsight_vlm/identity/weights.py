@@ -47,6 +47,8 @@ _KNOWN: MutableMapping[torch.Tensor, _Known] = WeakIdKeyDictionary()
 """A `_Known` for each weight in memory; entries go with their weights."""
 _KNOWN_FILES: dict[tuple[Any, ...], str] = {}
 """Digests of weights in files, by file, size, time of change and key."""
+_KNOWN_CHECKPOINTS: dict[tuple[Any, ...], str] = {}
+"""Digests of the files of checkpoints, by file, size and times of change."""
 
 
 def weight_versions(module: torch.nn.Module) -> int:
@@ -76,6 +78,21 @@ def weights_digest(module: torch.nn.Module) -> tuple[str, bool]:
         value = "not loaded" if place is None else digests[id(place)]
         sha.update(f"{len(name)} {name} {tensor.dtype} {tuple(tensor.shape)} {value}\n".encode())
     return sha.hexdigest(), None not in places.values()
+
+
+def files_digest(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """The name and a digest of the content of each file; a file is read again in this process when it has changed."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(zip([path.name for path in paths], pool.map(_file_digest, paths), strict=True))
+
+
+def _file_digest(path: Path) -> str:
+    status = path.stat()
+    state = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    if state not in _KNOWN_CHECKPOINTS:
+        with path.open("rb") as file:
+            _KNOWN_CHECKPOINTS[state] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _KNOWN_CHECKPOINTS[state]
 
 
 def _tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -92,9 +92,3 @@ def with_picture_of(prompt: Prompt, other: Prompt) -> Prompt | None:
     names = [name for name in family.inputs if name in prompt.inputs and name not in text_inputs]
     moved = {name: other.inputs[name] for name in names}
     return replace(prompt, inputs={**prompt.inputs, **moved}, images=other.images)
-
-
-def image_inputs(prompt: Prompt) -> list[np.ndarray]:
-    """The inputs that describe a prompt's pictures (pixels, sizes), as arrays in the order of their names."""
-    names = [name for name in sorted(view_of(prompt.model).family.inputs) if name in prompt.inputs]
-    return [prompt.inputs[name].detach().float().cpu().numpy() for name in names]

@@ -1,9 +1,9 @@
 """What the recipes share: work that survives an interruption.
 
 Every recipe measures its images in chunks. With a journal (a folder, `Work(journal=...)`) the rows of each finished
-chunk are kept there as a *part*: a Parquet file, named by a digest of the model, the prompts and every setting. A
-recipe that is started again reads the parts that are there and measures the rest. Other settings give other names, so
-they never meet rows that are not theirs.
+chunk are kept there as a *part*: a Parquet file, named by a digest of the model, the prompts, every setting, and where
+the model ran: a server may hold it in another dtype. A recipe that is started again reads the parts that are there and
+measures the rest. Other settings give other names, so they never meet rows that are not theirs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..execution.checking import require_model
 from ..identity import journal_digest, setting_digest
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
+from ..remote.client import place_of
 from ..remote.events import listening
 from ..remote.job_store import storing_jobs
 from ..remote.model_call import Remote
@@ -32,8 +33,9 @@ from ..storage import atomic_write
 from ..sweeping.kept_runs import reuse_in_one_call
 from .work import Work
 
-FORMAT = 2
-"""Raise when the meaning of a recipe's rows, or of a part, changes, so that old journals are not read."""
+FORMAT = 3
+"""Raise when the meaning of a recipe's rows, or of a part, changes, so that old journals are not read. Up to 2 the
+place where the model ran was not part of the digest."""
 ABOUT = b"nnsight_vlm"
 """The key under which a part's Parquet file says what it is."""
 
@@ -67,7 +69,7 @@ def measured(
     """
     _check_prompts(name, model, prompts)
     chunks = [range(first, min(first + work.chunk, len(prompts))) for first in range(0, len(prompts), work.chunk)]
-    journal = None if work.journal is None else Journal.open(work.journal, name, model, prompts, settings)
+    journal = None if work.journal is None else Journal.open(work.journal, name, model, prompts, settings, remote)
     bar = tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress)
 
     def finish(chunk: range) -> pd.DataFrame:
@@ -106,7 +108,7 @@ class Journal:
     Attributes:
         folder: where the parts lie; other journals may lie there too.
         recipe: name of the recipe.
-        digest: of the model, the prompts and the settings.
+        digest: of the model, the prompts, the settings and the place where the model runs.
     """
 
     folder: Path
@@ -115,14 +117,21 @@ class Journal:
 
     @classmethod
     def open(
-        cls, folder: Path, recipe: str, model: Any, prompts: Sequence[Prompt], settings: Mapping[str, Any]
+        cls,
+        folder: Path,
+        recipe: str,
+        model: Any,
+        prompts: Sequence[Prompt],
+        settings: Mapping[str, Any],
+        remote: Remote = False,
     ) -> Journal:
         """The journal of a recipe in a folder.
 
         Raises:
             SpecError: see `identity.journal_digest`.
         """
-        digest = journal_digest(FORMAT, recipe, model, prompts, settings)
+        placed = {**settings, "remote": place_of(remote)}
+        digest = journal_digest(FORMAT, recipe, model, prompts, placed)
         return cls(folder=folder, recipe=recipe, digest=digest)
 
     @property

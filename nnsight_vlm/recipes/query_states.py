@@ -21,6 +21,7 @@ from ..errors import SpecError
 from ..execution.checking import require_model
 from ..execution.forward import run
 from ..families import Model, view_of
+from ..identity import prompt_digest
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
@@ -28,7 +29,7 @@ from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
 from ..sweeping.table import answer_token, sweep
-from .controls import image_inputs, random_positions, rng_of, with_picture_of
+from .controls import random_positions, rng_of, with_picture_of
 from .journal import measured
 from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, Control
 from .token_sets import owning_stage, same_axis_positions
@@ -112,7 +113,7 @@ def query_patching(
 
     prompts = [pair.prompt for pair in all_pairs]
     answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
-    others = [image_inputs(pair.other) for pair in all_pairs]
+    others = [prompt_digest(pair.other) for pair in all_pairs]
     settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": others}
     frame = measured("query_patching", model, prompts, settings, measure, work, remote)
     return frame if per_image else summary(frame)

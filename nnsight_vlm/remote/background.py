@@ -172,12 +172,15 @@ def resume(path: str | Path, *, model: Any = None, host: str | None = None) -> J
 
     Args:
         path: `Job.path`.
-        model: the model of the job; by default it is loaded by its name, without weights.
+        model: the model of the job; by default it is loaded by its name, without weights. Its name or path, revision,
+            dtype and attention must be those of the job; where the job's folder is gone, another path is taken with an
+            equal configuration.
         host: the server's address, for a job that was not sent to the server that nnsight is set to. A folder alone
             does not decide where your API key is sent.
 
     Raises:
-        SpecError: there is no job in the folder, it cannot be read, or its model cannot be loaded by name.
+        SpecError: there is no job in the folder, it cannot be read, its model cannot be loaded by name, or another
+            model was given.
     """
     folder = Path(path)
     return Job(folder, functools.partial(_compute, read_job(folder, model=model, host=host)))

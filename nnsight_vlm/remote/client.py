@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import nnsight
 from nnsight.intervention.backends.remote import RemoteBackend
 from nnsight.intervention.backends.remote import RemoteError as ServerError
 from nnsight.schema.request import RequestModel
@@ -84,3 +85,16 @@ def model_key(model: Any) -> str:
             "this model has no name that a server could know it by; load it by its name on the hub, "
             f'nv.load("llava-hf/llava-1.5-7b-hf", dispatch=False), or by its folder on the server ({error})'
         ) from error
+
+
+def place_of(remote: Remote) -> str:
+    """Where a call runs, as a word that is equal where the place is: `"here"`, `"simulated here"`, or an address.
+
+    >>> place_of(False), place_of("local"), place_of("http://my-server:8001/")
+    ('here', 'simulated here', 'http://my-server:8001')
+    """
+    if remote is False:
+        return "here"
+    if remote == "local":
+        return "simulated here"
+    return (remote if isinstance(remote, str) and remote else str(nnsight.CONFIG.API.HOST)).rstrip("/")

@@ -19,7 +19,7 @@ from nnsight.schema.response import Status
 
 from ..errors import RemoteError
 from ..identity import digest
-from .client import JobClient
+from .client import JobClient, place_of
 from .events import count, emit
 from .job_store import JobStore, current_store
 from .model_call import ModelCall, Remote, in_order
@@ -27,9 +27,9 @@ from .packing import Payload, pack
 from .server_errors import explain
 from .unpacking import read_answer, select_answers
 
-FORMAT = 1
+FORMAT = 2
 """Part of every digest. Raise it when the meaning of a payload or an answer changes, so that stored answers of older
-versions are not used."""
+versions are not used. In 1 the server's address was not part of the digest."""
 MAX_TRIES = 5
 """How often a job is sent."""
 RETRY_PAUSE = 1.0
@@ -44,7 +44,7 @@ class ServerJob:
     """Calls on their way to a server and back.
 
     Attributes:
-        digest: digest of everything that is asked.
+        digest: digest of everything that is asked, and of the server that is asked.
         status: the server's last status, as text.
     """
 
@@ -52,7 +52,7 @@ class ServerJob:
         self._calls, self._order = list(calls), in_order(calls)
         self._client = JobClient(model, remote)
         packed = pack(calls)
-        self.digest = digest(FORMAT, self._client.model_key, self._client.env, *packed)
+        self.digest = digest(FORMAT, place_of(remote), self._client.model_key, self._client.env, *packed)
         self._payload = Payload(model, self.digest, packed)
         self._store: JobStore | None = current_store()
         self._client.job_id = self._store.job_id(self.digest) if self._store else None

@@ -1,14 +1,17 @@
 """What a background job is to do, on disk: the function, its arguments, and how to load its models again.
 
-`job.json` holds all but the contents of tensors, arrays and pictures, which lie in `data.safetensors`. Neither file can
-make this package run code, so a folder that somebody else wrote can be resumed.
+`job.json` holds all but the contents of tensors, arrays and pictures. These lie in `data-<digest>.safetensors`, which
+is named by its content, so that two jobs cannot mix their files. Neither file can make this package run code, so a
+folder that somebody else wrote can be resumed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,27 +21,20 @@ import nnsight
 import numpy as np
 
 from ..errors import SpecError
-from ..families import view_of
-from ..loading import load
 from ..storage import atomic_write
+from .job_models import check_description, describe_model, load_described, require_described
 from .model_call import Remote
 from .value_reader import ValueReader
-from .value_table import FUNCTIONS, TORCH_DTYPES, job_function, refuse_code
+from .value_table import FUNCTIONS, job_function
 from .value_writer import ValueWriter
 
-FORMAT = 2
-"""Version of the files; 1 was a pickle."""
-JOB, DATA = "job.json", "data.safetensors"
+FORMAT = 3
+"""Version of the files; 1 was a pickle, 2 did not say which configuration a model has."""
+JOB, DATA = "job.json", "data-{}.safetensors"
+DIGEST = re.compile("[0-9a-f]{64}")
+"""What `job.json` may say of its data; the file's name is made of it."""
 OLD_JOB = "plan.pickle"
-LOADED_ELSEWHERE = {
-    *("attn_implementation", "dtype", "torch_dtype", "revision"),
-    *("device_map", "max_memory", "offload_folder", "offload_state_dict", "low_cpu_mem_usage", "quantization_config"),
-    *("token", "cache_dir", "local_files_only", "use_safetensors"),
-}
-"""Options of `nv.load` that are kept by other means, or only say where and how weights lie on this computer."""
 THIS_COMPUTER = ("127.0.0.1", "::1", "localhost")
-ATTENTION = re.compile(r"\w+")
-"""An attention implementation of transformers itself; others are repositories, whose code transformers would run."""
 
 
 class StoredCall(NamedTuple):
@@ -56,17 +52,53 @@ def write_job(folder: Path, call: StoredCall) -> None:
         SpecError: something cannot be kept on disk, or the folder holds a job already. Nothing is written then.
     """
     if (folder / JOB).exists():
-        raise SpecError(
-            f"{folder} holds a job already; write nv.remote.resume({str(folder)!r}), or choose another path"
-        )
+        raise _holds_a_job(folder)
     if (folder / OLD_JOB).exists():
         raise SpecError(f"{folder} holds a job of an older version of nnsight_vlm; choose another path")
     content, data = _serialized(call)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / DATA) as fresh:
+    data_file = folder / _data_name(content)
+    with atomic_write(data_file) as fresh:
         fresh.write_bytes(data)
-    with atomic_write(folder / JOB) as fresh:
-        fresh.write_text(content + "\n")
+    if not _write_once(folder / JOB, content + "\n"):
+        if _data_name((folder / JOB).read_text()) != data_file.name:
+            data_file.unlink(missing_ok=True)
+        raise _holds_a_job(folder)
+
+
+def _holds_a_job(folder: Path) -> SpecError:
+    return SpecError(f"{folder} holds a job already; write nv.remote.resume({str(folder)!r}), or choose another path")
+
+
+def _data_name(content: str) -> str:
+    """The name of the data file that belongs to a `job.json`.
+
+    Raises:
+        ValueError: the file names no digest.
+    """
+    name = json.loads(content)["data"]
+    if not isinstance(name, str) or not DIGEST.fullmatch(name):
+        raise ValueError(f"{name!r} is not the digest of its data")
+    return DATA.format(name)
+
+
+def _write_once(path: Path, text: str) -> bool:
+    """Write a file completely unless it exists; of several processes that try, one succeeds.
+
+    Returns:
+        Whether this call wrote it.
+    """
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with atomic_write(staged) as fresh:
+        fresh.write_text(text)
+    try:
+        os.link(staged, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links: there the last of several writers stays
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+    return True
 
 
 def read_job(folder: Path, *, model: Any = None, host: str | None = None) -> StoredCall:
@@ -74,11 +106,13 @@ def read_job(folder: Path, *, model: Any = None, host: str | None = None) -> Sto
 
     Args:
         folder: where `write_job` kept it.
-        model: stands for all models of the job; by default each is loaded by its name, without weights.
+        model: stands for all models of the job, which must be this one, see `job_models.require_described`; by default
+            each is loaded by its name, without weights.
         host: an address to which the job may be sent, besides nnsight's configured server.
 
     Raises:
-        SpecError: there is no job, its files are broken or of an older version, or ask for what a file may not decide.
+        SpecError: there is no job, its files are broken or of an older version, or ask for what a file may not decide;
+            or the job is about another model.
     """
     if not (folder / JOB).exists():
         if (folder / OLD_JOB).exists():
@@ -92,6 +126,7 @@ def read_job(folder: Path, *, model: Any = None, host: str | None = None) -> Sto
     def model_of(description: Mapping[str, Any]) -> Any:
         check_description(description)
         if model is not None:
+            require_described(model, description)
             return model
         name = json.dumps(description, sort_keys=True)
         if name not in loaded:
@@ -99,8 +134,9 @@ def read_job(folder: Path, *, model: Any = None, host: str | None = None) -> Sto
         return loaded[name]
 
     try:
-        content, data = (folder / JOB).read_text(), (folder / DATA).read_bytes()
-        call = _deserialized(content, data, model_of)
+        content = (folder / JOB).read_text()
+        _check_format(content)
+        call = _deserialized(content, (folder / _data_name(content)).read_bytes(), model_of)
     except SpecError:
         raise
     except OSError as error:
@@ -111,6 +147,15 @@ def read_job(folder: Path, *, model: Any = None, host: str | None = None) -> Sto
         ) from error
     _check_host(folder, call.kwargs["remote"], host)
     return call
+
+
+def _check_format(content: str) -> None:
+    written = json.loads(content)["format"]
+    if written != FORMAT:
+        raise SpecError(
+            f"the job was written in format {written!r} by another version of nnsight_vlm, and this version reads "
+            f"format {FORMAT}; make the call again, with another path"
+        )
 
 
 def _check_host(folder: Path, remote: Remote, host: str | None) -> None:
@@ -128,7 +173,7 @@ def _check_host(folder: Path, remote: Remote, host: str | None) -> None:
 
 
 def _serialized(call: StoredCall) -> tuple[str, bytes]:
-    """What `job.json` and `data.safetensors` hold of a call, tried out."""
+    """What the two files hold of a call, tried out."""
     from safetensors.numpy import save
 
     function = getattr(call.function, "__name__", "")
@@ -162,13 +207,8 @@ def _deserialized(text: str, data: bytes, model_of: Callable[[dict[str, Any]], A
     from safetensors.numpy import load as load_blobs
 
     content = json.loads(text)
-    if content["format"] != FORMAT:
-        raise SpecError(
-            f"the job was written in format {content['format']!r} by another version of nnsight_vlm, and this version "
-            f"reads format {FORMAT}; make the call again, with another path"
-        )
     if hashlib.sha256(data).hexdigest() != content["data"]:
-        raise ValueError(f"{DATA} is not the file that was written")
+        raise ValueError("the data is not what was written")
     arrays = load_blobs(data)
     blobs = [arrays[str(number)].tobytes() for number in range(len(arrays))]
     args, kwargs = ValueReader(content["entries"], blobs, model_of).read(content["arguments"])
@@ -177,84 +217,3 @@ def _deserialized(text: str, data: bytes, model_of: Callable[[dict[str, Any]], A
     if kwargs.get("remote") is not True and not isinstance(kwargs.get("remote"), str):
         raise ValueError("remote= is neither True nor an address")
     return StoredCall(job_function(content["function"]), args, kwargs)
-
-
-# models ---------------------------------------------------------------------------------------
-
-
-def describe_model(model: Any) -> dict[str, Any]:
-    """What is needed to load a model again: its name, revision, dtype and attention.
-
-    Raises:
-        SpecError: more would be needed, or what a file may not ask for.
-    """
-    view = view_of(model)
-    if view.edits:
-        raise SpecError(
-            "a job on disk cannot hold a model with edits of its own; give the model that it was made from, and "
-            "compose what the edits do with |"
-        )
-    if not isinstance(model.repo_id, str) or not model.repo_id:
-        raise SpecError(
-            "a job on disk cannot hold a model that was made in memory, because nothing could load it again; load it "
-            "by its name on the hub or by its folder, nv.load(name), or wait for the result (blocking=True)"
-        )
-    refuse_code(name for name, value in model.kwargs.items() if value)
-    others = {name for name, value in model.kwargs.items() if value} - LOADED_ELSEWHERE - {"trust_remote_code"}
-    if others or getattr(model, "peft", None) is not None:
-        raise SpecError(
-            f"a job on disk cannot hold a model that was loaded with {', '.join(sorted(others)) or 'peft'}=; wait for "
-            "the result (blocking=True)"
-        )
-    attention = model.kwargs.get("attn_implementation") or view.attention_implementation
-    description = {
-        "name": model.repo_id,
-        "revision": model.revision,
-        "dtype": str(view.dtype).removeprefix("torch."),
-        "attention": attention,
-    }
-    check_description(description)
-    return description
-
-
-def check_description(description: Mapping[str, Any]) -> None:
-    """Refuse a description that asks for more than a plain model.
-
-    Raises:
-        SpecError: saying what.
-    """
-    refuse_code(description)
-    attention = description.get("attention")
-    parts = attention.values() if isinstance(attention, dict) else [attention]
-    plain = all(isinstance(part, str) and ATTENTION.fullmatch(part) for part in parts)
-    named = isinstance(description.get("name"), str) and isinstance(description.get("revision"), (str, type(None)))
-    if set(description) != {"name", "revision", "dtype", "attention"} or not named or not plain:
-        raise SpecError(
-            f"a job on disk cannot hold a model described as {dict(description)!r}; it is loaded by name, revision, "
-            "dtype and one of transformers' own attention implementations"
-        )
-    if description["dtype"] not in TORCH_DTYPES:
-        raise SpecError(f"a job on disk names the dtype {description['dtype']!r}, which torch has not got")
-
-
-def load_described(description: Mapping[str, Any]) -> Any:
-    """A model by its description, without weights and without any code of its repository.
-
-    Raises:
-        SpecError: it cannot be loaded in this way.
-    """
-    options = {"revision": description["revision"]} if description["revision"] else {}
-    try:
-        return load(
-            description["name"],
-            dispatch=False,
-            dtype=TORCH_DTYPES[description["dtype"]],
-            attn_implementation=description["attention"],
-            trust_remote_code=False,
-            **options,
-        )
-    except Exception as error:  # of transformers, the hub or the file system
-        raise SpecError(
-            f"the job's model {description['name']!r} cannot be loaded by its name alone ({error}); load it yourself, "
-            "and write nv.remote.resume(path, model=model)"
-        ) from error

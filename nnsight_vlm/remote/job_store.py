@@ -1,7 +1,7 @@
 """Jobs on disk: under which id each was sent and what came back, so that nothing is lost or sent twice.
 
-A job is known by a digest of everything that it asks. Whoever asks the same again, in this process or another, finds
-the stored answer, or the id under which the server has the job.
+A job is known by a digest of everything that it asks and of the server's address. Whoever asks that server the same
+again, in this process or another, finds the stored answer, or the id under which the server has the job.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from ..families import Model
 from ..identity import model_digest
 from ..recipes.journal import FORMAT
 from ..recipes.work import Work
+from ..remote.client import place_of
 from ..remote.model_call import Remote
 from . import folder as files
 from .claims import judge
@@ -24,7 +25,7 @@ from .figures import draw
 from .study import Step, Study, gather, steps
 from .summary import markdown
 
-RESUMABLE = ("rows", "chunk", "remote")
+RESUMABLE = ("rows", "chunk")
 """Settings on which no number depends: an interrupted report may continue with other values."""
 
 
@@ -75,7 +76,8 @@ def write_report(
         fresh: delete what an earlier report left in the folder.
         progress: show progress bars.
         chunk: how many pictures are measured, and kept, together; on a server, how many are in one job.
-        remote: where the model runs, see `nv.run`. An interrupted report fetches the jobs that it sent.
+        remote: where the model runs, see `nv.run`. An interrupted report fetches the jobs that it sent, and is only
+            continued at the same place: a server may compute in another dtype.
 
     Raises:
         SpecError: before the model is loaded: no pictures, a folder that cannot be written to or that holds another
@@ -96,7 +98,7 @@ def write_report(
     check_model_name(config.model)
     folder = Path(out)
     settings = {name: value for name, value in asdict(config).items() if name not in RESUMABLE}
-    settings |= {"pictures": list(picture_names(config)), "format": FORMAT}
+    settings |= {"remote": place_of(config.remote), "pictures": list(picture_names(config)), "format": FORMAT}
     files.prepare(folder, settings, fresh=fresh)
     loaded = load_by_name(config.model, config.remote)
     study = gather(loaded, config)

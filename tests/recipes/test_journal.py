@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import warnings
@@ -287,6 +288,44 @@ def test_an_interrupted_recipe_gives_the_frame_of_one_that_was_not_and_of_one_wi
     trial.measure = stock
     pd.testing.assert_frame_equal(trial.run(), plain)
     assert trial.calls == [4, 5]
+
+
+def test_a_journal_of_one_place_is_not_read_at_another(sdpa, question, tmp_path, monkeypatch):
+    calls = []
+
+    def measure(chunk):
+        calls.extend(chunk)
+        return [{"image": image, "value": len(calls)} for image in chunk]
+
+    def run(remote):
+        calls.clear()
+        work = Work(journal=tmp_path, progress=False)
+        measured("trial", sdpa, [question], {}, measure, work, remote)
+        return len(calls)
+
+    places = [False, "local", True, "http://one:8001", "http://two:8001"]
+    assert [run(remote) for remote in places] == [1] * 5
+    assert [run(remote) for remote in places] == [0] * 5
+    assert run("http://one:8001/") == 0
+    monkeypatch.setattr("nnsight.CONFIG.API.HOST", "http://one:8001")
+    assert run(True) == 0
+    monkeypatch.setattr("nnsight.CONFIG.API.HOST", "http://three:8001")
+    assert run(True) == 1
+
+
+def test_the_other_prompt_of_a_pair_is_part_of_a_journal(tmp_path):
+    model = tiny.build("sdpa")
+    own, other = (nv.encode(model, "what is the red square ?", tiny.picture(seed)) for seed in range(2))
+    pixels = other.inputs["pixel_values"]
+    others = [
+        other,
+        nv.encode(model, inputs={**other.inputs, "pixel_values": pixels.double()}, images=tiny.picture(1)),
+        dataclasses.replace(other, images=()),
+    ]
+    options = {"groups": ["last"], "layers": [1], "work": Work(journal=tmp_path, progress=False)}
+    for number, changed in enumerate(others, 1):
+        nv.recipes.query_patching(model, [(own, changed, 20, 21)], **options)
+        assert len(list(tmp_path.glob("*.parquet"))) == number
 
 
 def stop():

@@ -96,7 +96,16 @@ def test_an_interrupted_report_keeps_finished_work_and_ends_with_the_same_frames
         pd.testing.assert_frame_equal(done.frames[name], report.frames[name])
 
 
-@pytest.mark.parametrize("change", [{"query": "see the dog"}, {"seed": 1}, {"max_new_tokens": 5}, {"objects": ["dog"]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"query": "see the dog"},
+        {"seed": 1},
+        {"max_new_tokens": 5},
+        {"objects": ["dog"]},
+        {"remote": "http://elsewhere"},
+    ],
+)
 def test_other_settings_never_continue_a_report(options, report, change):
     with pytest.raises(nv.SpecError, match=f"other settings \\({next(iter(change))}.*--fresh"):
         write_report(report.folder, **{**options, **change})
