@@ -81,4 +81,4 @@ def test_a_type_checker_knows_what_comes_back(tmp_path):
         "remote.background.Job[nnsight_vlm.execution.proof.Proof]",
     ]
     wrong = [line for line in told.splitlines() if "error:" in line]
-    assert len(wrong) == 1 and "No overload variant of \"sweep\"" in wrong[0]
+    assert len(wrong) == 1 and 'No overload variant of "sweep"' in wrong[0]
