@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 import zstandard
+from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm import identity
@@ -21,13 +22,13 @@ from nnsight_vlm.remote import batching, counting, packing, server_errors, unpac
 from nnsight_vlm.remote import job as server_jobs
 from nnsight_vlm.remote.model_call import ModelCall
 
-EXACT = 1e-5
+pytestmark = pytest.mark.float64
 QUIET = nv.recipes.Work(progress=False)
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return nv.load(str(folder), dtype=torch.float32)
+    return nv.load(str(folder), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def local_logits(model, prompt):
 
 
 def same(one, other):
-    return torch.allclose(one, other, rtol=0, atol=EXACT)
+    return torch.allclose(one, other, rtol=0, atol=LIMIT)
 
 
 def test_a_run_is_one_job_and_gives_what_a_local_run_gives(server, model, client, prompt):
@@ -133,7 +134,7 @@ def test_a_recipe_is_one_job_whose_payload_grows_with_pictures_and_not_with_vari
     assert 0.25 * pixels.nbytes < four - three < pixels.nbytes + 3000
     assert more_variants - four < 300 * (len(many) - len(few))
     local = windows(model, [encoded(model, seed) for seed in range(4)], 2)
-    pd.testing.assert_frame_equal(few, local, check_exact=False, rtol=0, atol=EXACT)
+    pd.testing.assert_frame_equal(few, local, check_exact=False, rtol=0, atol=LIMIT)
 
 
 def test_rows_of_inputs_are_sent_once_and_restored():
