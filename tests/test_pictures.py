@@ -214,26 +214,26 @@ def test_a_batch_encoded_by_the_processor_has_the_same_rows(name, dtype):
     model, texts, pictures = load(name, dtype), texts_of(name), pictures_for(name)
     alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
     encoder = "encoder" in view_of(model).family.stages
-    inputs = processor_batch(model.processor, texts, pictures, "right" if encoder else "left")
+    inputs = processor_batch(model.processor, texts, pictures, "right" if encoder else "left").to(dtype)
     if "0" in "".join(map(str, inputs["attention_mask"][0].tolist())).strip("0"):
         with pytest.raises(nv.SpecError, match="ones in one piece"):  # padding between an image and its text
-            nv.encode(model, inputs=inputs, images=pictures)
-        inputs = processor_batch(model.processor, texts, pictures, "right")
-    batch = nv.encode(model, inputs=inputs, images=pictures)
+            nv.encode(model, inputs=dict(inputs), images=pictures)
+        inputs = processor_batch(model.processor, texts, pictures, "right").to(dtype)
+    batch = nv.encode(model, inputs=dict(inputs), images=pictures)
     for number, prompt in enumerate(alone):
         assert_same(batch.row(number), prompt)
     assert_same_logits(model, batch, alone)
 
 
-def processor_batch(processor: Any, texts: Sequence[str], pictures: Sequence[Image.Image], side: str) -> dict[str, Any]:
+def processor_batch(processor: Any, texts: Sequence[str], pictures: Sequence[Image.Image], side: str) -> Any:
     """A processor's encoding of texts with one picture each; some processors take all pictures in one list."""
     opened = texts[0].startswith(processor.tokenizer.bos_token)
     options = {"return_tensors": "pt", "padding": True, "padding_side": side}
     options |= {"add_special_tokens": False} if opened else {}
     try:
-        return dict(processor(text=list(texts), images=[[picture] for picture in pictures], **options))
+        return processor(text=list(texts), images=[[picture] for picture in pictures], **options)
     except ValueError:
-        return dict(processor(text=list(texts), images=list(pictures), **options))
+        return processor(text=list(texts), images=list(pictures), **options)
 
 
 def marker_of(name: str) -> str:
