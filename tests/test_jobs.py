@@ -15,6 +15,7 @@ import pytest
 import tiny
 import torch
 import zstandard
+from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm import identity
@@ -24,13 +25,13 @@ from nnsight_vlm.remote import job as server_jobs
 from nnsight_vlm.remote.job_store import storing_jobs
 from nnsight_vlm.remote.model_call import ModelCall
 
-EXACT = 1e-5
+pytestmark = pytest.mark.float64
 QUIET = nv.recipes.Work(progress=False)
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return nv.load(str(folder), dtype=torch.float32)
+    return nv.load(str(folder), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def local_logits(model, prompt):
 
 
 def same(one, other):
-    return torch.allclose(one, other, rtol=0, atol=EXACT)
+    return torch.allclose(one, other, rtol=0, atol=LIMIT)
 
 
 def test_a_run_is_one_job_and_gives_what_a_local_run_gives(server, model, client, prompt):
@@ -136,7 +137,7 @@ def test_a_recipe_is_one_job_whose_payload_grows_with_pictures_and_not_with_vari
     assert 0.25 * pixels.nbytes < four - three < pixels.nbytes + 3000
     assert more_variants - four < 300 * (len(many) - len(few))
     local = windows(model, [encoded(model, seed) for seed in range(4)], 2)
-    pd.testing.assert_frame_equal(few, local, check_exact=False, rtol=0, atol=EXACT)
+    pd.testing.assert_frame_equal(few, local, check_exact=False, rtol=0, atol=LIMIT)
 
 
 def test_rows_of_inputs_are_sent_once_and_restored():
@@ -411,4 +412,4 @@ def test_the_mean_of_attention_rows_over_heads_is_taken_on_the_server(model):
     rows, mean = nv.run(
         model, prompt, reads=[nv.Attention("query", "image"), nv.Attention("query", "image", reduce="mean")]
     ).reads
-    assert np.allclose(rows.mean(1).numpy(), mean.numpy(), atol=1e-7) and mean.shape == rows.mean(1).shape
+    assert np.allclose(rows.mean(1).numpy(), mean.numpy(), rtol=0, atol=LIMIT) and mean.shape == rows.mean(1).shape

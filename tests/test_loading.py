@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from float64 import LIMIT
 from nnsight import TransformersModel
 from transformers import GenerationConfig
 
@@ -12,13 +13,20 @@ import nnsight_vlm as nv
 from nnsight_vlm.families import FAMILIES, view_of
 
 
-def test_a_folder_gives_the_model_that_was_saved_in_it(folder):
-    saved, original = nv.load(str(folder)), tiny.load("sdpa")
+def test_a_folder_gives_the_weights_that_were_saved_in_it(folder):
+    weights, original = (view_of(model).module.state_dict() for model in (nv.load(str(folder)), tiny.load("sdpa")))
+    assert weights.keys() == original.keys()
+    assert all(torch.equal(weight, original[name]) for name, weight in weights.items())
+
+
+@pytest.mark.float64
+def test_a_folder_gives_the_model_that_was_saved_in_it(folder, dtype):
+    saved, original = nv.load(str(folder), dtype=dtype), tiny.load("sdpa", dtype=dtype)
     prompts = [nv.encode(model, "what is the red square ?", tiny.picture(0)) for model in (saved, original)]
     assert type(saved) is TransformersModel
     assert prompts[0].rows == prompts[1].rows
     cut = nv.Knockout("image", "query", layers=1)
-    assert tiny.gap(nv.run(saved, prompts[0], cut).logits, nv.run(original, prompts[1], cut).logits) < 1e-5
+    assert tiny.gap(nv.run(saved, prompts[0], cut).logits, nv.run(original, prompts[1], cut).logits) < LIMIT
 
 
 def test_options_are_passed_to_transformers(folder):

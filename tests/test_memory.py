@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.sweeping import execute
@@ -35,13 +36,15 @@ def test_more_cases_need_more_memory_and_those_that_fit_are_within_the_budget(mo
     assert cases_that_fit(model, 19, 13, 33, 0, rows=rows) == 1
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("execution", ["packed", "rows"])
 def test_a_small_budget_takes_more_forwards_and_gives_the_same_numbers(model, fresh, forwards, execution):
     frame = nv.sweep(model, fresh, VARIANTS, answer=ANSWER, execution=execution, memory=1)
     assert len(forwards) == 1 + len(VARIANTS)  # one for the prompt, one for each variant
-    assert frame["logit"].tolist() == pytest.approx(expected(model, fresh), rel=1e-5, abs=1e-5)
+    assert frame["logit"].tolist() == pytest.approx(expected(model, fresh), rel=LIMIT, abs=LIMIT)
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("execution", ["packed", "rows"])
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
@@ -60,7 +63,7 @@ def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkey
     assert case_counts[:3] == [8, 4, 2]
     assert max(case_counts[2:]) == 2 and sum(case_counts[2:]) == len(VARIANTS)
     monkeypatch.undo()
-    assert frame["logit"].tolist() == pytest.approx(expected(model, fresh), rel=1e-5, abs=1e-5)
+    assert frame["logit"].tolist() == pytest.approx(expected(model, fresh), rel=LIMIT, abs=LIMIT)
 
 
 def test_other_errors_are_raised_and_so_is_running_out_of_memory_with_a_single_case(model, fresh, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from float64 import LIMIT
 from PIL import Image
 
 import nnsight_vlm as nv
@@ -155,8 +156,8 @@ def test_what_is_not_a_picture_is_refused(family_name):
 # several texts and pictures -----------------------------------------------------------------------
 
 
-def load(name: str) -> Any:
-    return zoo.load(name, zoo.ZOO[name].implementations[0])
+def load(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    return zoo.load(name, zoo.ZOO[name].implementations[0], dtype)
 
 
 @pytest.fixture(params=list(zoo.ZOO))
@@ -187,11 +188,12 @@ def assert_same_logits(model: Any, batch: nv.Prompt, alone: Sequence[nv.Prompt])
     together = nv.run(model, batch).logits
     apart = torch.stack([nv.run(model, prompt).logits for prompt in alone])
     assert together.shape == apart.shape
-    assert (together - apart).abs().max() <= 1e-5 * apart.abs().max()
+    assert (together - apart).abs().max() <= LIMIT * apart.abs().max()
 
 
-def test_a_row_of_a_batch_equals_its_prompt_encoded_alone(name):
-    model, texts, pictures = load(name), texts_of(name), pictures_for(name)
+@pytest.mark.float64
+def test_a_row_of_a_batch_equals_its_prompt_encoded_alone(name, dtype):
+    model, texts, pictures = load(name, dtype), texts_of(name), pictures_for(name)
     alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
     assert alone[0].inputs["input_ids"].shape != alone[1].inputs["input_ids"].shape
     batch = nv.encode(model, texts, pictures)
@@ -207,30 +209,31 @@ def test_a_row_of_a_batch_equals_its_prompt_encoded_alone(name):
     assert_same_logits(model, equal, [alone[0]] * 2)
 
 
-def test_a_batch_encoded_by_the_processor_has_the_same_rows(name):
-    model, texts, pictures = load(name), texts_of(name), pictures_for(name)
+@pytest.mark.float64
+def test_a_batch_encoded_by_the_processor_has_the_same_rows(name, dtype):
+    model, texts, pictures = load(name, dtype), texts_of(name), pictures_for(name)
     alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
     encoder = "encoder" in view_of(model).family.stages
-    inputs = processor_batch(model.processor, texts, pictures, "right" if encoder else "left")
+    inputs = processor_batch(model.processor, texts, pictures, "right" if encoder else "left").to(dtype)
     if "0" in "".join(map(str, inputs["attention_mask"][0].tolist())).strip("0"):
         with pytest.raises(nv.SpecError, match="ones in one piece"):  # padding between an image and its text
-            nv.encode(model, inputs=inputs, images=pictures)
-        inputs = processor_batch(model.processor, texts, pictures, "right")
-    batch = nv.encode(model, inputs=inputs, images=pictures)
+            nv.encode(model, inputs=dict(inputs), images=pictures)
+        inputs = processor_batch(model.processor, texts, pictures, "right").to(dtype)
+    batch = nv.encode(model, inputs=dict(inputs), images=pictures)
     for number, prompt in enumerate(alone):
         assert_same(batch.row(number), prompt)
     assert_same_logits(model, batch, alone)
 
 
-def processor_batch(processor: Any, texts: Sequence[str], pictures: Sequence[Image.Image], side: str) -> dict[str, Any]:
+def processor_batch(processor: Any, texts: Sequence[str], pictures: Sequence[Image.Image], side: str) -> Any:
     """A processor's encoding of texts with one picture each; some processors take all pictures in one list."""
     opened = texts[0].startswith(processor.tokenizer.bos_token)
     options = {"return_tensors": "pt", "padding": True, "padding_side": side}
     options |= {"add_special_tokens": False} if opened else {}
     try:
-        return dict(processor(text=list(texts), images=[[picture] for picture in pictures], **options))
+        return processor(text=list(texts), images=[[picture] for picture in pictures], **options)
     except ValueError:
-        return dict(processor(text=list(texts), images=list(pictures), **options))
+        return processor(text=list(texts), images=list(pictures), **options)
 
 
 def marker_of(name: str) -> str:
@@ -239,8 +242,9 @@ def marker_of(name: str) -> str:
     return next(word for word in text.split() if marker in word)
 
 
-def test_a_row_without_a_picture_shares_a_batch_with_one_that_has_one(name):
-    model, text = load(name), zoo.ZOO[name].text
+@pytest.mark.float64
+def test_a_row_without_a_picture_shares_a_batch_with_one_that_has_one(name, dtype):
+    model, text = load(name, dtype), zoo.ZOO[name].text
     if view_of(model).family.writes_image:
         pytest.skip("its processor adds an image to every text")
     bare = text.replace(f"{marker_of(name)} ", "")
@@ -264,9 +268,10 @@ def test_a_row_without_a_picture_shares_a_batch_with_one_that_has_one(name):
         assert_same_logits(model, batch, alone)
 
 
-def test_frames_of_a_video_are_pictures_of_one_prompt(name):
+@pytest.mark.float64
+def test_frames_of_a_video_are_pictures_of_one_prompt(name, dtype):
     """Of three frames, two are the same picture; each has its own tokens."""
-    model = load(name)
+    model = load(name, dtype)
     if "several images" in view_of(model).family.limitations:
         pytest.skip(view_of(model).family.limitations["several images"])
     marker, size = marker_of(name), zoo.ZOO[name].sizes[0]

@@ -15,20 +15,21 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.remote import counting
 from nnsight_vlm.remote import job as server_jobs
 from nnsight_vlm.remote.background import DEFAULT_FOLDER
 
-EXACT = 1e-5
+pytestmark = pytest.mark.float64
 QUIET = nv.recipes.Work(progress=False)
 WAITING = {"status": "QUEUED", "description": "Added to Queue at position 1."}
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return nv.load(str(folder), dtype=torch.float32)
+    return nv.load(str(folder), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def arguments(model, count=2):
 
 
 def same(one, other):
-    pd.testing.assert_frame_equal(one, other, check_exact=False, rtol=0, atol=EXACT)
+    pd.testing.assert_frame_equal(one, other, check_exact=False, rtol=0, atol=LIMIT)
 
 
 def test_a_job_of_several_rounds_advances_when_it_is_polled(server, model, client):

@@ -12,6 +12,7 @@ import tiny
 import torch
 import travel
 from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
+from float64 import LIMIT, float64
 from nnsight import TransformersModel
 
 import nnsight_vlm as nv
@@ -19,8 +20,6 @@ import nnsight_vlm as nv
 FILES = ("device/positions.py", "device/kernels.py", "device/readouts.py", "device/runner.py")
 """The files whose source travels to a server."""
 PACKAGE = Path(nv.__file__).parent
-ROUNDING = 1e-5
-"""By how much values of scale 1 may differ between two processes."""
 
 
 def tree_of(file):
@@ -170,12 +169,13 @@ class Journey(NamedTuple):
 
 @pytest.fixture(scope="module")
 def journeys(folder):
-    """Every request's journey, by attention and name; all requests run in one other process."""
-    requests = {
-        (attention, name): request
-        for attention in ("sdpa", "eager")
-        for name, request in requests_of_every_kind(tiny.load(attention)).items()
-    }
+    """Every request's journey, by attention and name; all run in float64, and in one other process."""
+    with float64():
+        requests = {
+            (attention, name): request
+            for attention in ("sdpa", "eager")
+            for name, request in requests_of_every_kind(tiny.load(attention, dtype=torch.float64)).items()
+        }
     payloads = {key: request.payload for key, request in requests.items()}
     naming_the_package = {("sdpa", "import"): b"cnnsight_vlm.lowering.plan\nPlan\n."}
     elsewhere = travel.serve_elsewhere(folder, payloads | naming_the_package)
@@ -197,7 +197,7 @@ def close(one, two):
     if one.dtype != two.dtype or not one.is_floating_point():
         return torch.equal(one, two)
     scale = float(one.nan_to_num(posinf=0, neginf=0).abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, two, rtol=0, atol=ROUNDING * max(1.0, scale), equal_nan=True)
+    return torch.allclose(one, two, rtol=0, atol=LIMIT * max(1.0, scale), equal_nan=True)
 
 
 def test_a_process_without_the_package_gets_the_same_numbers(journeys):

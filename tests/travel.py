@@ -2,7 +2,8 @@
 
 `CapturingBackend` is the client's end: an nnsight backend that keeps the bytes of each request, runs it in this process
 as well, and keeps what it saved. This file, run as a script, is the server's end: it loads the model from a folder with
-nnsight alone, opens every request as `ndif` does, and returns what it saved. It imports nothing of this package.
+nnsight alone, in float64; opens every request as `ndif` does, and returns what it saved. It imports nothing of this
+package.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def serve(folder: str, requests_file: str, answers_file: str) -> None:
             task="image-text-to-text",
             processor=processor,
             dispatch=True,
-            dtype=torch.float32,
+            dtype=torch.float64,
             attn_implementation=attention,
         )
         for attention in ("sdpa", "eager")
@@ -147,5 +148,11 @@ def serve(folder: str, requests_file: str, answers_file: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    from float64 import float64
+
+    sys.path.pop(0)  # no other module of the tests can be imported
+    del sys.modules["float64"]
     sys.meta_path.insert(0, ImportBlocker())
-    serve(*sys.argv[1:])
+    with float64():
+        serve(*sys.argv[1:])

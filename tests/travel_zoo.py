@@ -1,4 +1,4 @@
-"""The server's end of `travel` for the models of the zoo; run as a script, it answers requests to them.
+"""The server's end of `travel` for the models of the zoo, in float64; run as a script, it answers requests to them.
 
 It imports nnsight, transformers and the modules of the zoo, none of which import this package. `zoo/__init__.py` does,
 so an empty package takes its place.
@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from float64 import float64
 from nnsight import TransformersModel
 from travel import ImportBlocker, answer
 
@@ -26,15 +27,17 @@ def serve(requests_file: str, answers_file: str) -> None:
     answers: dict[tuple[str, str], dict[str, Any]] = {}
     for (module, member_name), (attention, requests) in pickle.loads(Path(requests_file).read_bytes()).items():
         member = next(each for each in importlib.import_module(module).MEMBERS if each.name == member_name)
-        model = TransformersModel(member.module(attention), task="image-text-to-text", processor=member.processor())
+        wide = member.module(attention).double()
+        model = TransformersModel(wide, task="image-text-to-text", processor=member.processor())
         answers[module, member_name] = {name: answer(model, payload) for name, payload in requests.items()}
     torch.save(answers, answers_file)
 
 
 if __name__ == "__main__":
     sys.path.remove(str(TESTS))  # it was there for importing `travel` only
-    del sys.modules["travel"]
+    del sys.modules["travel"], sys.modules["float64"]
     sys.modules["zoo"] = ModuleType("zoo")
     sys.modules["zoo"].__path__ = [str(TESTS / "zoo")]
     sys.meta_path.insert(0, ImportBlocker())
-    serve(*sys.argv[1:])
+    with float64():
+        serve(*sys.argv[1:])

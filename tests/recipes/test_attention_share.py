@@ -6,11 +6,15 @@ import math
 
 import pytest
 import tiny
+from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work, attention_share
 
 QUIET = Work(progress=False)
+
+
+pytestmark = pytest.mark.float64
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def rows(sdpa, prompts):
 def test_the_masses_of_one_target_add_up_to_one_and_so_do_their_controls(rows):
     sums = rows.dropna(subset=["mass"]).groupby(["image", "target", "layer", "control"])["mass"].sum()
     assert len(sums) == 2 * 2 * tiny.LAYERS * 2
-    assert sums.to_numpy() == pytest.approx(1, abs=1e-5)
+    assert sums.to_numpy() == pytest.approx(1, rel=LIMIT)
 
 
 def test_mass_and_entropy_are_those_of_the_attention_read_by_hand(sdpa, prompts, rows):
@@ -34,12 +38,12 @@ def test_mass_and_entropy_are_those_of_the_attention_read_by_hand(sdpa, prompts,
     full = nv.run(sdpa, grown, reads=[nv.Attention("query", "image")]).reads[0]
     mine = rows[(rows["image"] == 1) & (rows["target"] == "query") & (rows["control"] == "none")]
     mass = mine[(mine["source"] == "image") & mine["mass"].notna()].set_index("layer")["mass"]
-    assert mass.to_numpy() == pytest.approx(full.sum(-1).mean((1, 2)).numpy(), abs=1e-5)
+    assert mass.to_numpy() == pytest.approx(full.sum(-1).mean((1, 2)).numpy(), rel=LIMIT)
     share = full / full.sum(-1, keepdim=True)
     entropy = -(share * share.log()).sum(-1).mean(1)
     for place in range(len(prompts[1]["query"])):
         of_token = mine[mine["token"].str.startswith(f"{place} ")].set_index("layer")["entropy"]
-        assert of_token.to_numpy() == pytest.approx(entropy[:, place].numpy(), abs=1e-4)
+        assert of_token.to_numpy() == pytest.approx(entropy[:, place].numpy(), rel=LIMIT)
 
 
 def test_the_controls_follow_from_counting_tokens(rows, prompts):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import zoo
+from float64 import LIMIT
 from PIL import Image
 from zoo import reference
 from zoo.parts import picture
@@ -37,6 +38,7 @@ from nnsight_vlm.recipes.routes import ROUTES, cases_of
 from nnsight_vlm.report import single, study, write_report, writing
 
 pytestmark = [
+    pytest.mark.float64,
     pytest.mark.filterwarnings("ignore:.*has a submodule named 'output'.*:UserWarning"),  # nnsight calls it E_output
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
 ]
@@ -51,7 +53,7 @@ LATENTS = ["kosmos-2", "idefics2", "instructblip-t5"]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Case:
-    """A family's model, one text about two pictures of the same size, and the attention in which each is read."""
+    """A family's model in float64, one text about two pictures of the same size, and the attention that reads them."""
 
     name: str
     model: Any
@@ -81,7 +83,7 @@ class Case:
     @functools.cached_property
     def grown(self) -> reference.Reference:
         """The forward without nnsight over the first prompt and its answer."""
-        return reference.forward(*reference.load(self.name), self.answers[0].prompt.inputs)
+        return reference.forward(*reference.load(self.name, torch.float64), self.answers[0].prompt.inputs)
 
     def weights(self, queries: Any, keys: Any) -> torch.Tensor:
         """Attention `[layer, head, query, key]` of that forward, in the layers that read the keys."""
@@ -95,8 +97,8 @@ def built(name: str) -> Case:
     member = zoo.ZOO[name]
     attention = member.implementations[0]
     last = len(member.sizes) - 1
-    pair = tuple(zoo.prompt(name, attention, seed=seed, size=last) for seed in (1, 2))
-    return Case(name=name, model=zoo.load(name, attention), prompts=pair)
+    pair = tuple(zoo.prompt(name, attention, seed=seed, size=last, dtype=torch.float64) for seed in (1, 2))
+    return Case(name=name, model=zoo.load(name, attention, torch.float64), prompts=pair)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -140,15 +142,17 @@ def test_masses_controls_and_entropies_are_those_of_the_forward_without_nnsight(
             ("random positions", (seen / of_all).mean(-1)),
         ):
             masses_of_control = rows.loc[rows["control"] == control, "mass"].to_numpy()
-            assert masses_of_control == pytest.approx(expected.numpy(), abs=1e-4), (target, source, control)
+            assert masses_of_control == pytest.approx(expected.numpy(), rel=LIMIT, abs=LIMIT), (target, source, control)
     crossing = masses["source"].map(lambda source: group(grown, source)[0] < 0)
     for kind in (masses[crossing], masses[~crossing]):
-        assert kind.groupby(["target", "layer", "control"])["mass"].sum().to_numpy() == pytest.approx(1, abs=1e-4)
+        assert kind.groupby(["target", "layer", "control"])["mass"].sum().to_numpy() == pytest.approx(1, rel=LIMIT)
     image = case.weights(grown["generated"], grown["image"])
     share = image / image.sum(-1, keepdim=True)
     expected = torch.special.entr(share).sum(-1).mean((1, 2))
     rows = frame[frame["entropy"].notna() & (frame["target"] == "generated")]
-    assert rows.loc[rows["control"] == "none", "entropy"].to_numpy() == pytest.approx(expected.numpy(), abs=1e-3)
+    assert rows.loc[rows["control"] == "none", "entropy"].to_numpy() == pytest.approx(
+        expected.numpy(), rel=LIMIT, abs=LIMIT
+    )
     open_keys = (case.weights(grown["last"], grown["image"]) > 0).any(0).any(0).any(0).sum()
     assert rows.loc[rows["control"] == "uniform", "entropy"].to_numpy() == pytest.approx(np.log(int(open_keys)))
 
@@ -196,7 +200,7 @@ def test_an_answers_score_under_a_cut_is_that_of_one_run(case):
     cut = nv.Knockout("image", "last", layers=layers)
     change = logprob(case, case.prompt, cut, tokens[0]) - logprob(case, case.prompt, None, tokens[0])
     row = one(frame, image=0, route="image->last", form="block", window="all", control="none")
-    assert row["logprob_change"] == pytest.approx(change, abs=1e-4) and abs(change) > 1e-3
+    assert row["logprob_change"] == pytest.approx(change, rel=LIMIT, abs=LIMIT) and abs(change) > 1e-3
     assert row["layers"] == spelled(layers)
 
 
@@ -208,7 +212,7 @@ def test_the_blind_row_leaves_nothing_of_the_picture(case):
         for cut in (blind_cut, lambda _: None)
     )
     assert gap(*clean) > 1e-2
-    assert (gap(*blind) < 1e-6) == (not view_of(case.model).stage().recurrent)
+    assert (gap(*blind) < LIMIT) == (not view_of(case.model).stage().recurrent)
 
 
 def test_a_random_cut_closes_as_many_edges_in_the_same_attention(case):
@@ -289,7 +293,7 @@ def test_a_restored_share_is_that_of_one_patch(case):
         patch = nv.Patch(where, source=pair.other, layers=layer, stage=stage)
         patched = float(nv.run(case.model, pair.prompt, patch).logits.double().softmax(-1)[pair.other_answer])
         row = one(frame, group=name, control="none")
-        assert row["restoration"] == pytest.approx((patched - before) / (after - before), abs=1e-3)
+        assert row["restoration"] == pytest.approx((patched - before) / (after - before), rel=LIMIT, abs=LIMIT)
 
 
 def test_every_layer_of_a_groups_own_stage_is_patched(case):
@@ -380,7 +384,7 @@ def test_nothing_depends_on_a_word_that_was_dropped(case):
         for change in (dropped(case.prompt, (place,)), None)
     )
     assert gap(*clean) > 1e-3
-    assert gap(*cut) < 1e-6
+    assert gap(*cut) < LIMIT
 
 
 # patches -----------------------------------------------------------------------------------------------
@@ -423,7 +427,7 @@ def test_maps_and_cuts_of_a_word_are_those_of_the_forward_without_nnsight(name):
     for layer, weights in layers.items():
         row = one(frame[frame["top_mass"].notna()], layer=layer, **labels)
         best = np.argsort(-weights, kind="stable")
-        assert row["top_mass"] == pytest.approx(weights[best[:3]].sum() / weights.sum(), abs=1e-4)
+        assert row["top_mass"] == pytest.approx(weights[best[:3]].sum() / weights.sum(), rel=LIMIT, abs=LIMIT)
         assert row["hit"] == object_patches[best[0]]
         tile, (line, column) = grid.tiles[kept[best[0]]], grid.cells[kept[best[0]]]
         several = f"{tile}:" if len(grid.shapes) > 1 else ""
@@ -441,7 +445,7 @@ def test_maps_and_cuts_of_a_word_are_those_of_the_forward_without_nnsight(name):
     )
     change = logprob(case, before, hidden, answer.tokens[said]) - logprob(case, before, None, answer.tokens[said])
     row = one(frame[frame["logprob_change"].notna()], word=spelled_as, control="none")
-    assert row["logprob_change"] == pytest.approx(change, abs=1e-4) and abs(change) > 1e-5
+    assert row["logprob_change"] == pytest.approx(change, rel=LIMIT, abs=LIMIT) and abs(change) > 1e-5
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *LATENTS])
@@ -468,7 +472,7 @@ def test_a_neighbourhood_lies_in_one_tile_and_is_hidden_as_by_one_cut(name):
         row = frame.iloc[number]
         assert (row["tile"], row["row"], row["column"], row["hidden"]) == (tile, line, column, len(around))
         change = logprob(case, case.prompt, cut, token) - logprob(case, case.prompt, None, token)
-        assert row["logprob_change"] == pytest.approx(change, abs=1e-4)
+        assert row["logprob_change"] == pytest.approx(change, rel=LIMIT, abs=LIMIT)
 
 
 def test_patches_can_be_hidden_from_single_queries_of_a_q_former():
@@ -477,7 +481,7 @@ def test_patches_can_be_hidden_from_single_queries_of_a_q_former():
     frame = patch_knockout(case.model, case.prompt, answer=token, target=[1, 2], layers=[2], size=1)
     cut = nv.Knockout([int(frame["token"][4])], [1, 2], layers=[2], stage="qformer")
     change = logprob(case, case.prompt, cut, token) - logprob(case, case.prompt, None, token)
-    assert frame["logprob_change"][4] == pytest.approx(change, abs=1e-4) and abs(change) > 1e-5
+    assert frame["logprob_change"][4] == pytest.approx(change, rel=LIMIT, abs=LIMIT) and abs(change) > 1e-5
 
 
 @pytest.mark.parametrize(("name", "why"), [("aria", "does not expose its attention"), ("idefics2-split", "one crop")])
@@ -518,7 +522,7 @@ def test_one_picture_can_be_grounded_and_cut(name, named, tmp_path):
     token = case.answers[0].tokens[0]
     cut = nv.Knockout("image", "last", layers=case.layers(case.prompt["image"]))
     change = logprob(case, case.prompt, cut, token) - logprob(case, case.prompt, None, token)
-    assert table["logprob_change"][0] == pytest.approx(change, abs=1e-4)
+    assert table["logprob_change"][0] == pytest.approx(change, rel=LIMIT, abs=LIMIT)
     assert {path.name for path in tmp_path.iterdir()} == {"cut.png", *(["ground.png"] if name != "aria" else [])}
 
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import tiny
+from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Thing, Work, content_words, patch_grounding, patch_knockout
@@ -79,6 +80,7 @@ def test_random_patches_hit_as_often_as_the_object_is_large(rows, prompts, truth
             assert chosen["hit"].dropna().to_numpy() == pytest.approx(share)
 
 
+@pytest.mark.float64
 def test_a_cut_equals_a_single_run_on_the_answer_up_to_the_word(sdpa, prompts, truths, rows):
     thing, answer = truths[0][0], nv.generate(sdpa, prompts[0], max_new_tokens=12)
     index = answer.prompt.find(thing.name, within="generated", occurrence=0)[0] - prompts[0].rows[0].answer
@@ -89,7 +91,9 @@ def test_a_cut_equals_a_single_run_on_the_answer_up_to_the_word(sdpa, prompts, t
     )
     chosen = rows[(rows["image"] == 0) & (rows["thing"] == thing.name) & rows["logprob_change"].notna()]
     assert set(chosen["control"]) == {"none", "random patches", "random patches, again"}
-    assert chosen.loc[chosen["control"] == "none", "logprob_change"].iloc[0] == pytest.approx(cut - clean, abs=1e-4)
+    assert chosen.loc[chosen["control"] == "none", "logprob_change"].iloc[0] == pytest.approx(
+        cut - clean, rel=LIMIT, abs=LIMIT
+    )
 
 
 def test_without_masks_words_still_have_their_best_patches(sdpa, prompts):
@@ -107,6 +111,7 @@ def test_a_mask_of_another_size_and_an_unknown_reading_position_are_refused(sdpa
         patch_grounding(sdpa, prompts, read_at=["after"], work=QUIET)
 
 
+@pytest.mark.float64
 def test_hiding_neighbourhoods_equals_single_cuts(sdpa, prompts):
     frame = patch_knockout(sdpa, prompts[0], answer="dog", target="last", layers=[1, 2])
     assert len(frame) == tiny.IMAGE_TOKENS
@@ -118,6 +123,6 @@ def test_hiding_neighbourhoods_equals_single_cuts(sdpa, prompts):
         float(nv.run(sdpa, prompts[0], case).logits.log_softmax(-1)[token])
         for case in (nv.Knockout(around, "last", layers=[1, 2]), None)
     )
-    assert frame.loc[0, "logprob_change"] == pytest.approx(cut - clean, abs=1e-4)
+    assert frame.loc[0, "logprob_change"] == pytest.approx(cut - clean, rel=LIMIT, abs=LIMIT)
     with pytest.raises(nv.SpecError, match="odd number"):
         patch_knockout(sdpa, prompts[0], answer="dog", size=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
+from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Pair, Work, query_patching
@@ -23,12 +24,14 @@ def pairs(sdpa):
     return known[::2]
 
 
+@pytest.mark.float64
 def test_patching_everything_restores_the_other_answer_fully_in_any_layer(sdpa, pairs):
     rows = query_patching(sdpa, pairs, groups=["all"], per_image=True, work=QUIET)
-    assert rows.loc[rows["control"] == "none", "restoration"].to_numpy() == pytest.approx(1, abs=1e-3)
+    assert rows.loc[rows["control"] == "none", "restoration"].to_numpy() == pytest.approx(1, rel=LIMIT)
     assert (rows.loc[rows["control"] == "none", "flipped"] == 1).all()
 
 
+@pytest.mark.float64
 def test_restoration_is_that_of_single_runs(sdpa, pairs):
     rows = query_patching(sdpa, pairs, groups=["image", "last"], layers=[1], per_image=True, work=QUIET)
     for image, pair in enumerate(pairs):
@@ -39,7 +42,7 @@ def test_restoration_is_that_of_single_runs(sdpa, pairs):
             logits = nv.run(sdpa, pair.prompt, nv.Patch(group, source=pair.other, layers=1)).logits
             expected = (float(logits.softmax(-1)[pair.other_answer]) - before) / (after - before)
             chosen = rows[(rows["image"] == image) & (rows["group"] == group) & (rows["control"] == "none")]
-            assert chosen["restoration"].item() == pytest.approx(expected, abs=1e-3)
+            assert chosen["restoration"].item() == pytest.approx(expected, rel=LIMIT, abs=LIMIT)
 
 
 def test_pairs_that_the_model_answers_wrongly_are_left_out(sdpa, pairs):
