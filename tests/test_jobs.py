@@ -200,11 +200,11 @@ def test_an_answer_that_would_be_too_large_is_refused_before_anything_is_sent(se
     assert not server.jobs
 
 
-def test_the_answer_of_one_server_is_never_taken_for_that_of_another(server, model, client, prompt, tmp_path):
+def test_the_answer_of_one_server_is_never_taken_for_that_of_another(server, client, prompt, dtype, tmp_path):
     first_host = nnsight.CONFIG.API.HOST
     with storing_jobs(tmp_path):
         first = nv.run(client, prompt, CUT, remote=True).logits
-        with answering.served(tiny.build("sdpa", seed=1)) as second:
+        with answering.served(tiny.build("sdpa", seed=1, dtype=dtype)) as second:
             other = nv.run(client, prompt, CUT, remote=True).logits
             assert (len(server.jobs), len(second.jobs)) == (1, 1) and not same(first, other)
             assert torch.equal(nv.run(client, prompt, CUT, remote=first_host + "/").logits, first)
