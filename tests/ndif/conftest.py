@@ -6,6 +6,7 @@ Without a server the tests fail, wherever they run: to skip them would look like
 from __future__ import annotations
 
 import contextlib
+import signal
 
 import client
 import pytest
@@ -18,6 +19,9 @@ from server import Server
 torch.set_num_threads(1)
 PATIENCE = 300
 """Seconds to wait until other tests on this machine have stopped their server."""
+
+LONGEST = 420
+"""Seconds after which a test fails: on a crowded machine the server can lose a job, which is then awaited for ever."""
 
 HELP = "Set the server up with `python tests/ndif/setup.py`, and see whether `python tests/ndif/server.py start` works."
 
@@ -34,6 +38,20 @@ def server():
         yield server
         processes, folder = server.processes(), server.folder
     assert not any(process.is_running() for process in processes) and not folder.exists()
+
+
+@pytest.fixture(autouse=True)
+def deadline():
+    """Ends a test that waits for a job that the server has lost."""
+
+    def stop(*_):
+        raise TimeoutError(f"the test was not done after {LONGEST} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LONGEST)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")
