@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
 from ..errors import SpecError
 from ..families import Model
-from ..lowering.layouts import one_case_per_row
+from ..lowering.layouts import Layout, one_case_per_row
+from ..lowering.plan import Plan
 from ..lowering.resolve import RemoteStates, StateValues, resolver
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
@@ -59,12 +60,23 @@ def capture(
     return values
 
 
+class _SourceRun(NamedTuple):
+    """The run from which states are taken."""
+
+    layout: Layout
+    plan: Plan
+
+
+def _source_run(model: Model, want: Capture, remote: Remote) -> _SourceRun:
+    """The run that a capture asks for; `check` has looked at it with the case whose patch asks."""
+    under, layout = as_intervention(want.under), one_case_per_row(want.prompt)
+    values = capture(model, [under], remote, stay_remote=True)
+    return _SourceRun(layout, prepare(model, layout, [under], values))
+
+
 def _captured(model: Model, captures: Sequence[Capture], remote: Remote) -> list[torch.Tensor]:
     """States of one run, brought here."""
-    prompt, under = captures[0].prompt, as_intervention(captures[0].under)
-    check(model, prompt, under)
-    layout = one_case_per_row(prompt)
-    plan = prepare(model, layout, [under], capture(model, [under], remote, stay_remote=True))
+    layout, plan = _source_run(model, captures[0], remote)
     states = read_states(model, layout, plan, [_state_read(each) for each in captures], remote)
     return [value if value.dim() == 3 else value[None] for value in states]
 
@@ -75,11 +87,8 @@ def _state_read(want: Capture) -> Residual:
 
 def _deferred(model: Model, captures: Sequence[Capture], remote: Remote) -> list[RemoteStates]:
     """States of one run that stays where the model is; it fills the slots of what is returned."""
-    prompt, under = captures[0].prompt, as_intervention(captures[0].under)
-    check(model, prompt, under)
-    layout = one_case_per_row(prompt)
+    layout, plan = _source_run(model, captures[0], remote)
     source = resolver(model, layout.placements[0])
-    plan = prepare(model, layout, [under], capture(model, [under], remote, stay_remote=True))
     steps = [list(read_steps(model, layout, _state_read(each))) for each in captures]
     deferred = defer_forward(model, layout, plan, steps)
     return [

@@ -8,6 +8,7 @@ journals.
 from .models import (
     configuration_digest,
     differences,
+    global_hooks,
     journal_digest,
     model_digest,
     prompt_digest,
@@ -15,18 +16,20 @@ from .models import (
     same_model,
 )
 from .values import bytes_of, digest, setting_digest
-from .weights import weight_versions
+from .weights import tensor_version, weight_versions
 
 __all__ = [
     "bytes_of",
     "configuration_digest",
     "differences",
     "digest",
+    "global_hooks",
     "journal_digest",
     "model_digest",
     "prompt_digest",
     "resolved",
     "same_model",
     "setting_digest",
+    "tensor_version",
     "weight_versions",
 ]

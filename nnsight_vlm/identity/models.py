@@ -216,5 +216,10 @@ def _other_hooks(module: torch.nn.Module) -> Iterator[Any]:
         yield from part._backward_pre_hooks.values()
         yield from part._backward_hooks.values()
         yield from foreign_hook(part)
+    yield from global_hooks()
+
+
+def global_hooks() -> Iterator[Any]:
+    """Hooks that act on every module of this process."""
     for name in _GLOBAL_HOOKS:
         yield from getattr(torch.nn.modules.module, f"_global_{name}").values()

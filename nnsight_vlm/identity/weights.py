@@ -57,7 +57,7 @@ def weight_versions(module: torch.nn.Module) -> int:
     It reads no values.
     """
     tensors = chain(module.parameters(), module.buffers())
-    return hash(tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors))
+    return hash(tuple((tensor.data_ptr(), tensor_version(tensor)) for tensor in tensors))
 
 
 def weights_digest(module: torch.nn.Module) -> tuple[str, bool]:
@@ -129,11 +129,18 @@ def _state(tensor: torch.Tensor) -> tuple[Any, ...]:
             f"a weight of type {type(tensor).__name__} and layout {tensor.layout} has no bytes that can be compared; "
             "leave the journal out, Work(journal=None), or load the model with plain weights"
         )
-    placement = (tensor.data_ptr(), _version(tensor), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device)
+    placement = (
+        tensor.data_ptr(),
+        tensor_version(tensor),
+        tensor.dtype,
+        tuple(tensor.shape),
+        tensor.stride(),
+        tensor.device,
+    )
     return (*placement, _checksum(tensor))
 
 
-def _version(tensor: torch.Tensor) -> int | None:
+def tensor_version(tensor: torch.Tensor) -> int | None:
     """How often PyTorch saw a tensor written to; None for one made in inference mode, where nobody counts."""
     return None if tensor.is_inference() else tensor._version
 

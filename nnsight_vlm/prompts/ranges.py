@@ -14,6 +14,11 @@ from dataclasses import dataclass
 Range = tuple[int, int | None]
 
 
+def moved(position: int, by: int) -> int:
+    """A position in the sequence moved by so many; one outside it stays."""
+    return position + by if position >= 0 else position
+
+
 @dataclass(frozen=True)
 class Ranges:
     """Ranges `(start, stop)` of positions, `stop` excluded; iterates over these pairs.
@@ -95,12 +100,8 @@ class Ranges:
 
     def shifted(self, by: int) -> Ranges:
         """Positions in the sequence moved by so many; those outside it stay, and so do open ends."""
-
-        def moved(position: int) -> int:
-            return position + by if position >= 0 else position
-
         # an end lies behind a last position, and it is this position that moves
-        return Ranges(tuple((moved(a), None if b is None else moved(b - 1) + 1) for a, b in self.pairs))
+        return Ranges(tuple((moved(a, by), None if b is None else moved(b - 1, by) + 1) for a, b in self.pairs))
 
 
 NOWHERE = Ranges()

@@ -17,7 +17,7 @@ import torch
 
 from ..errors import SpecError
 from ..grids import Cells
-from .ranges import NOWHERE, Ranges
+from .ranges import NOWHERE, Ranges, moved
 
 Where = str | int | Sequence["str | int"]
 """A group's name, a position, or several of either."""
@@ -220,19 +220,15 @@ class TokenMap:
 
     def shifted(self, by: int, filler: int | None = None) -> TokenMap:
         """The same row with `by` more tokens of padding on its left; fewer where `by` is negative."""
-
-        def moved(position: int) -> int:
-            return position + by if position >= 0 else position
-
         return replace(
             self,
             tokens=(self.filler if filler is None else filler,) * by + self.tokens if by >= 0 else self.tokens[-by:],
             start=self.start + by,
             stop=self.stop + by,
             answer=self.answer + by,
-            images=tuple(tuple(map(moved, image)) for image in self.images),
-            bos=None if self.bos is None else moved(self.bos),
-            marks=tuple(map(moved, self.marks)),
+            images=tuple(tuple(moved(position, by) for position in image) for image in self.images),
+            bos=None if self.bos is None else moved(self.bos, by),
+            marks=tuple(moved(mark, by) for mark in self.marks),
             blocks=self.blocks.shifted(by),
             named=tuple((name, ranges.shifted(by)) for name, ranges in self.named),
         )

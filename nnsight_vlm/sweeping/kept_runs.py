@@ -13,10 +13,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch.nn.modules import module as torch_modules
 
 from ..families import Model, ModelView, view_of
-from ..identity import weight_versions
+from ..identity import global_hooks, tensor_version, weight_versions
 from ..prompts.prompt import Prompt
 
 MOST = 2
@@ -131,7 +130,7 @@ def visible_state(model: Model, prompt: Prompt) -> tuple[Any, ...]:
         weight_versions(view.module),
         _inputs(prompt),
         _modules(view.module),
-        (*view.hooks, *_global_hooks()),
+        (*view.hooks, *global_hooks()),
         tuple(id(edit) for edit in view.edits),
         view.attention_implementation,
         _modes(view),
@@ -141,22 +140,12 @@ def visible_state(model: Model, prompt: Prompt) -> tuple[Any, ...]:
 def _inputs(prompt: Prompt) -> tuple[Any, ...]:
     """Identity and version of every tensor that a prompt gives to the model."""
     tensors = ((name, value) for name, value in prompt.inputs.items() if isinstance(value, torch.Tensor))
-    return tuple((name, id(value), value.data_ptr(), _version(value)) for name, value in tensors)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    """How often a tensor was written to; tensors made in inference mode do not count it."""
-    return -1 if tensor.is_inference() else tensor._version
+    return tuple((name, id(value), value.data_ptr(), tensor_version(value)) for name, value in tensors)
 
 
 def _modules(module: torch.nn.Module) -> int:
     """Train mode of every module, and `forward`s that were replaced on the module itself."""
     return hash(tuple((part.training, id(vars(part).get("forward"))) for part in module.modules()))
-
-
-def _global_hooks() -> tuple[Any, ...]:
-    """Hooks that act on every module."""
-    return (*torch_modules._global_forward_pre_hooks.values(), *torch_modules._global_forward_hooks.values())
 
 
 def _modes(view: ModelView) -> tuple[Any, ...]:

@@ -129,7 +129,7 @@ OWN_BATCH = 3
 
 def schedule_answers(model: Model, cases: Sequence[Case], rows: int, remote: Remote) -> Schedule:
     """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`."""
-    divergences = [unshared_divergence(model, prompt, case) for prompt, case in cases]
+    divergences = dict[int, Divergence]()
     may_share = remote is False and not batching_obstacle(model)
     of_prompt: dict[int, list[int]] = {}
     for number, (prompt, _) in enumerate(cases):
@@ -137,19 +137,20 @@ def schedule_answers(model: Model, cases: Sequence[Case], rows: int, remote: Rem
     batches, alone = list[Batch](), list[int]()
     for numbers in of_prompt.values():
         enough = len(numbers) >= OWN_BATCH or len(of_prompt) == 1
-        together = _answered_together(model, cases, numbers, divergences) if enough and may_share else []
-        alone += [number for number in numbers if number not in set(together)]
-        first = min((divergences[number].position for number in together), default=0)
-        for some in _of_size(together, rows):
+        together = _answered_together(model, cases, numbers) if enough and may_share else {}
+        divergences |= together
+        alone += [number for number in numbers if number not in together]
+        first = min((divergence.position for divergence in together.values()), default=0)
+        for some in _of_size(list(together), rows):
             batches.append(Batch(numbers=tuple(some), way="rows", position=first, shares_prefix=True))
     batches += [Batch(numbers=tuple(some), way="rows") for some in _of_size(sorted(alone), rows)]
-    return Schedule(divergences=divergences, batches=sorted(batches, key=lambda batch: batch.numbers))
+    divergences |= {number: unshared_divergence(model, *cases[number]) for number in alone}
+    in_order = [divergences[number] for number in range(len(cases))]
+    return Schedule(divergences=in_order, batches=sorted(batches, key=lambda batch: batch.numbers))
 
 
-def _answered_together(
-    model: Model, cases: Sequence[Case], numbers: Sequence[int], divergences: list[Divergence]
-) -> list[int]:
-    """The cases of one prompt that begin behind the same prefix; their divergences are set.
+def _answered_together(model: Model, cases: Sequence[Case], numbers: Sequence[int]) -> dict[int, Divergence]:
+    """The cases of one prompt that begin behind the same prefix, by number, with their divergences.
 
     Rows of a batch begin at one position, and a donor's cache ends where its case diverges.
     """
@@ -157,10 +158,7 @@ def _answered_together(
     own, reasons = _diverging(model, prompt, [cases[number][1] for number in numbers], False, donors=True)
     able = prefix_sharers(reasons)
     first = min((own[at].position for at in able), default=0)
-    together = [at for at in able if own[at].donor is None or own[at].position == first]
-    for at in together:
-        divergences[numbers[at]] = own[at]
-    return [numbers[at] for at in together]
+    return {numbers[at]: own[at] for at in able if own[at].donor is None or own[at].position == first}
 
 
 def _of_size(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
