@@ -106,12 +106,13 @@ def mask_edges(mask, cuts, window, batch):
 
 
 def remembered(memo, key, make):
-    """Return ``memo[key]``, computing it with ``make()`` if absent; evict the least recently used."""
-    value = memo.pop(key, None)
+    """Return the mask that ``memo`` has under ``key``, making it if absent; evict the least recently used."""
+    masks = memo.setdefault("masks", {})
+    value = masks.pop(key, None)
     value = make() if value is None else value
-    memo[key] = value
-    if len(memo) > MASKS_IN_MEMORY:
-        del memo[next(iter(memo))]
+    masks[key] = value
+    if len(masks) > MASKS_IN_MEMORY:
+        del masks[next(iter(masks))]
     return value
 
 
@@ -231,3 +232,34 @@ def write_features(output, writes, window, mask_spec, memo):
         raise ValueError(f"the intervention was made for {expected} image features and the model has {flat.shape[1]}")
     written = write_rows(flat, writes, window).reshape(features.shape)
     return (written, *output[1:]) if isinstance(output, tuple) else written
+
+
+# hidden states behind a gate ----------------------------------------------------------------------
+#
+# A layer computes ``residual + gate * (rows * output)`` and the states to write are the whole second term, which no
+# module returns. Three steps of one layer make it: the factors of the rows are taken out of what the layer is handed,
+# the module's output is taken and replaced by ones, and the gate becomes the term itself, written.
+
+
+def take_row_factors(inputs, writes, window, mask_spec, memo):
+    """Take the factors ``[row, token, 1]`` out of what a layer is handed; ``mask_spec`` names their keyword."""
+    args, kwargs = inputs
+    keyword, _, _ = mask_spec
+    factors = kwargs.get(keyword)
+    memo["rows"] = None if factors is None else factors[:, 0]
+    return args, {**kwargs, keyword: None}
+
+
+def take_output(output, writes, window, mask_spec, memo):
+    """Take what a module returns, times the factor of every row, and leave ones in its place."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    factors = memo.pop("rows", None)
+    memo["term"] = hidden if factors is None else factors * hidden
+    ones = torch.ones_like(hidden)
+    return (ones, *output[1:]) if isinstance(output, tuple) else ones
+
+
+def write_gated(call, writes, window, mask_spec, memo):
+    """`write_rows` on the gated term; ``call`` is ``((args, kwargs), gate)``."""
+    _, gate = call
+    return write_rows(gate * memo.pop("term"), writes, window)

@@ -26,6 +26,7 @@ from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
+from .kernels import write_gated
 from .positions import crossing, reaches, sequence, windows
 from .readouts import precise
 
@@ -145,6 +146,7 @@ def on_every_token(model, extent, steps, rows, skipped):
     """
     entry, _, causal, cache_layers = extent
     skipped_paths, skipped_output = skipped
+    open_source(model, [path for _, path, _, kernel, _, _ in steps if kernel is write_gated])
     for token in Iterations()[0:]:
         try:
             inputs = model.get(entry).inputs
@@ -198,14 +200,16 @@ def perform(model, steps, window_of):
 
 
 def collect(model, extents, reads):
-    """One list for each read, in the order of the reads: ``(stage, layer, path, place, readout, requests, outside)``.
+    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, gate)``.
 
     Stages are numbers of ``extents``. ``outside`` is given for reads of attention to keys outside the sequence, see
-    `kernels.crossing`.
+    `kernels.crossing`; ``gate`` for states that a layer multiplies before it adds them, see `gated`.
     """
     answers = []
     window_of = {}  # by stage
-    for stage, layer, path, place, readout, requests, outside in reads:
+    factors_of = row_factors(reads)
+    open_source(model, [gate[0] for *_, gate in reads if gate is not None])
+    for stage, layer, path, place, readout, requests, outside, gate in reads:
         if place == "logits":
             answers.append(readout(model.output.logits, requests, None))
             continue
@@ -213,7 +217,9 @@ def collect(model, extents, reads):
         if stage not in window_of:
             inputs = model.get(entry).inputs if entry else None
             window_of[stage] = windows(inputs, cache_layers, causal) if entry else full_windows(extents[stage])
+        take_factors(model, factors_of, stage, layer)
         value = inputs if path == entry and place == "inputs" else fetch(model, path, place)
+        value = value if gate is None else gated(model, value, gate, factors_of.get((stage, layer)))
         answers.append(readout(value, requests, crossing(window_of[stage][layer], outside)))
     return answers
 
@@ -228,3 +234,32 @@ def fetch(model, path, place):
     call, _, end = place.partition(".")
     operation = getattr(module.source, call)
     return operation.output if end == "output" else operation.inputs
+
+
+def open_source(model, paths):
+    """Let nnsight list the calls inside modules before the model enters them; afterwards it is too late."""
+    for path in paths:
+        _ = model.get(path).source
+
+
+def row_factors(reads):
+    """For each ``(stage, layer)`` with states behind factors of rows: where they are, ``(layer's path, keyword)``."""
+    behind = [(stage, layer, gate) for stage, layer, *_, gate in reads if gate is not None and gate[1]]
+    return {(stage, layer): gate[:2] for stage, layer, gate in behind}
+
+
+def take_factors(model, factors_of, stage, layer):
+    """Put the factors ``[row, token, 1]`` of a layer in place of where they are, when the reads enter that layer."""
+    where = factors_of.get((stage, layer))
+    if isinstance(where, tuple):
+        path, keyword = where
+        _, kwargs = model.get(path).inputs
+        factors = kwargs.get(keyword)
+        factors_of[(stage, layer)] = 1 if factors is None else factors[:, 0]
+
+
+def gated(model, value, gate, factors):
+    """What a layer adds to the residual stream of what a module returned: that times the factors of rows and gate."""
+    path, keyword, call = gate
+    hidden = value[0] if isinstance(value, tuple) else value
+    return getattr(model.get(path).source, call).output * (factors * hidden if keyword else hidden)

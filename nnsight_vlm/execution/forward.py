@@ -129,7 +129,7 @@ def run(
     0.0
     """
     layout, listed = one_case_per_row(prompt), [reads] if isinstance(reads, Readout) else list(reads)
-    places = [_logit_places(placement, as_tuples(positions)) for placement in layout.placements]
+    places = [_logit_places(model, placement, as_tuples(positions)) for placement in layout.placements]
     steps = [list(read_steps(model, layout, read)) for read in listed]
     cases, values = checked_cases(model, prompt, intervention, remote)
     kept = sorted({place for wanted in places for place in wanted})
@@ -148,12 +148,12 @@ def run(
     return BatchRun(logits=torch.stack(logits) if same_shape else tuple(logits), reads=tuple(assembled))
 
 
-def _logit_places(placement: Placement, positions: Where | None) -> tuple[int, ...]:
+def _logit_places(model: Model, placement: Placement, positions: Where | None) -> tuple[int, ...]:
     """Where logits are taken, in the sequence that runs."""
     if positions is None:
         return (placement.place(placement.tokens.stop - 1),)
     require_ascending(positions)
-    ranges = placement.places(placement.tokens.ranges(positions))
+    ranges = resolver(model, placement).places(positions)
     places = ranges.positions(placement.place(placement.tokens.stop - 1) + 1)
     if not places:
         raise SpecError(f"there is no token at positions={positions!r} to take logits at")

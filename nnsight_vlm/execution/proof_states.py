@@ -11,9 +11,9 @@ import torch
 from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout
-from ..lowering.plan import ReadStep, compile_plan
+from ..lowering.plan import ReadStep, compile_plan, read_step
 from ..lowering.read_requests import StateRequest
-from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, locate, order_of
+from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, order_of
 from ..lowering.writes import PlannedWrite, StateWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
@@ -84,9 +84,8 @@ def _states_everywhere(
 
 def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadStep:
     rows = 1 if site.name == "features" else len(layout.placements)
-    path, place = locate(view_of(model).family, site.stage, site.name, site.layer)
-    requests = tuple(StateRequest(row, Ranges(((0, None),))) for row in range(rows))
-    return ReadStep(site.stage, site.layer, site.rank, path, place, SITES[site.name].read, requests, None)
+    requests = (StateRequest(row, Ranges(((0, None),))) for row in range(rows))
+    return read_step(model, layout, site.stage, site.layer, site.name, SITES[site.name].read, requests)
 
 
 def _compare(

@@ -15,10 +15,10 @@ from ..device import readouts, runner
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout
-from ..lowering.plan import Plan, ReadStep, read_outside, stage_extent
+from ..lowering.plan import Plan, ReadStep, read_step, stage_extent
 from ..lowering.read_requests import LogitRequest, ScoreRequest
 from ..lowering.resolve import resolver
-from ..lowering.sites import ATTENTION_OF, SITES, locate, order_of
+from ..lowering.sites import order_of
 from ..prompts.position_ids import padded_positions
 from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote
@@ -48,7 +48,7 @@ class LogitRead(NamedTuple):
 
     def plain(self) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it: the last of its reads, of no stage or layer."""
-        return None, None, "", "logits", self.readout, tuple(request.plain() for request in self.requests), None
+        return None, None, "", "logits", self.readout, tuple(request.plain() for request in self.requests), None, None
 
 
 class ForwardResult(NamedTuple):
@@ -88,23 +88,10 @@ def read_steps(model: Model, layout: Layout, readout: Readout) -> Iterator[ReadS
     """
     if not isinstance(readout, Readout):
         raise SpecError(f"{readout!r} is no readout; reads are nv.Attention and nv.Residual")
-    family = view_of(model).family
     by_placement = [list(readout.lower(resolver(model, placement))) for placement in layout.placements]
     for same in zip(*by_placement, strict=True):
         stage, layer, site, function, _ = same[0]
-        path, place = locate(family, stage, site, layer)
-        if site in ATTENTION_OF:
-            place = getattr(family.stages[stage], ATTENTION_OF[site]).call
-        yield ReadStep(
-            stage=stage,
-            layer=layer,
-            rank=SITES[site].rank,
-            path=path,
-            place=place,
-            readout=function,
-            requests=tuple(each.request for each in same),
-            outside=read_outside(layout, stage, site),
-        )
+        yield read_step(model, layout, stage, layer, site, function, (each.request for each in same))
 
 
 def run_forward(

@@ -35,6 +35,22 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Factors by which some layers multiply what a module returns before they add it to the residual stream.
+
+    Attributes:
+        call: name of the call in the layer's forward that gives the factor, as nnsight's `.source` lists it.
+        rows: keyword under which the layer is handed a factor of every token, `[row, 1, token, 1]`; empty if there is
+            none.
+        layers: which layers do so.
+    """
+
+    call: str
+    rows: str = ""
+    layers: LayerSet = "every"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """A transformer inside a model: the text decoder, an encoder, a Q-Former.
 
@@ -45,6 +61,7 @@ class Stage:
         attention: self-attention.
         cross: cross-attention to keys outside the sequence; those keys have negative positions.
         mlp: path, inside a layer, of the module whose output the feed-forward part adds to the residual stream.
+        gates: for the sites `"cross"` and `"mlp"`, by what their module's output is multiplied before it is added.
         embedding: path of the module whose input is what enters the first layer.
         causal: whether a query sees no later key where the mask is None.
         config: dotted path of the part of the model's config that holds the stage's sizes.
@@ -60,6 +77,7 @@ class Stage:
     attention: AttentionSpec = AttentionSpec()
     cross: AttentionSpec | None = None
     mlp: str | None = "mlp"
+    gates: Mapping[str, Gate] = field(default_factory=dict)
     embedding: str | None = "model.language_model"
     causal: bool = True
     config: str = "text_config"

@@ -5,11 +5,11 @@ All of it follows from a model's config and its family.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .columns import AttentionSpec, Stage, config_value
+from .columns import AttentionSpec, Gate, Stage, config_value
 from .lookup import RECURRENT
 from .options import LayerSet
 
@@ -35,6 +35,7 @@ class StageSpec:
         width: width of a module's output; the residual stream is `streams` of them side by side.
         streams: how many parallel residual streams of that width there are.
         attention, cross: the layers that have self-attention and cross-attention.
+        gated: for each site with a gate, the layers that have it.
         recurrent: whether some layers carry a state through the sequence instead of attending.
         cache_layer: for each layer, the layer whose cache gives its offset: itself, the layer it shares keys with, or
             the nearest one that attends.
@@ -47,8 +48,13 @@ class StageSpec:
     streams: int
     attention: tuple[int, ...]
     cross: tuple[int, ...]
+    gated: Mapping[str, tuple[int, ...]]
     recurrent: bool
     cache_layer: tuple[int, ...]
+
+    def gate(self, site: str, layer: int) -> Gate | None:
+        """The gate between a site and the residual stream in a layer; None where there is none."""
+        return self.stage.gates[site] if layer in self.gated.get(site, ()) else None
 
 
 def stage_spec(config: Any, stage: Stage) -> StageSpec:
@@ -64,16 +70,17 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         streams=int(getattr(part, stage.streams)) if stage.streams else 1,
         attention=attention,
         cross=_layers_with(stage.cross, part, layer_count),
+        gated={site: _layers_with(gate, part, layer_count) for site, gate in stage.gates.items()},
         recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
         cache_layer=_cache_layers(part, stage, attention, layer_count),
     )
 
 
-def _layers_with(attention: AttentionSpec | None, part: Any, layer_count: int) -> tuple[int, ...]:
-    """The layers that have an attention."""
-    if attention is None:
+def _layers_with(what: AttentionSpec | Gate | None, part: Any, layer_count: int) -> tuple[int, ...]:
+    """The layers that have an attention or a gate."""
+    if what is None:
         return ()
-    has_it = LAYER_SETS[attention.layers]
+    has_it = LAYER_SETS[what.layers]
     return tuple(layer for layer in range(layer_count) if has_it(part, layer))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .columns import AttentionSpec, Stage
+from .columns import AttentionSpec, Gate, Stage
 
 # decoder-only language models --------------------------------------------------------------------
 
@@ -20,7 +20,7 @@ OPT_DECODER = Stage(
     entry="language_model.model.decoder",
     layers="language_model.model.decoder.layers",
     mlp="fc2",
-    embedding="language_model.model.decoder",
+    embedding="language_model.model.decoder.layers.0",
 )
 KOSMOS_DECODER = Stage(
     entry="text_model.model", layers="text_model.model.layers", mlp="ffn", embedding="text_model.model.layers.0"
@@ -28,9 +28,13 @@ KOSMOS_DECODER = Stage(
 MLLAMA_DECODER = Stage(
     attention=AttentionSpec(layers="not crossing"),
     cross=AttentionSpec(module="cross_attn", output="cross_attn", layers="crossing"),
+    gates={
+        "cross": Gate(call="self_cross_attn_attn_gate_tanh_0", layers="crossing"),
+        "mlp": Gate(call="self_cross_attn_mlp_gate_tanh_0", rows="full_text_row_masked_out_mask", layers="crossing"),
+    },
     embedding="model.language_model.layers.0",
 )
-"""Some layers have cross-attention to the image in place of self-attention."""
+"""Some layers have cross-attention to the image in place of self-attention, and add what they compute through gates."""
 
 # encoders and their decoders ---------------------------------------------------------------------
 

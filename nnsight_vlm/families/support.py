@@ -36,6 +36,7 @@ COLUMNS: dict[str, Column] = {
     "attention weights": Column("attention"),
     "grid": Column("grid"),
     "generate": Column("generate", ("padded generation",)),
+    "text alone": Column("text alone"),
     "several images": Column("several images"),
     "packed sweep": Column("packed"),
     "cached prefix": Column("prefix"),

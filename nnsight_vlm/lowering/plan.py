@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..device.kernels import close_edges, drop_edges
+from ..device.kernels import close_edges, drop_edges, take_output
 from ..families import Family, Model, view_of
 from .layouts import Layout
 from .read_requests import AttentionRequest, StateRequest
@@ -97,6 +97,7 @@ class ReadStep(NamedTuple):
         readout: a function of `device.readouts`.
         requests: one for each placement.
         outside: as in `MaskSpec`, for reads of cross-attention.
+        gate: `(path of the layer, keyword of the rows' factors, call of the gate)` for states behind a gate.
     """
 
     stage: str
@@ -107,11 +108,34 @@ class ReadStep(NamedTuple):
     readout: Callable[..., Any]
     requests: tuple[AttentionRequest | StateRequest, ...]
     outside: tuple[int, int | None] | None
+    gate: tuple[str, str, str] | None = None
 
     def plain(self, stage: int) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it, which knows stages by number."""
         requests = tuple(request.plain() for request in self.requests)
-        return stage, self.layer, self.path, self.place, self.readout, requests, self.outside
+        return stage, self.layer, self.path, self.place, self.readout, requests, self.outside, self.gate
+
+
+def read_step(
+    model: Model, layout: Layout, stage: str, layer: int, site: str, readout: Callable[..., Any], requests: Any
+) -> ReadStep:
+    """The step that reads one site in one layer."""
+    family = view_of(model).family
+    path, place = locate(family, stage, site, layer)
+    if site in ATTENTION_OF:
+        place = getattr(family.stages[stage], ATTENTION_OF[site]).call
+    gate = None if stage == "features" else view_of(model).stage(stage).gate(site, layer)
+    return ReadStep(
+        stage=stage,
+        layer=layer,
+        rank=SITES[site].rank,
+        path=path,
+        place=place,
+        readout=readout,
+        requests=tuple(requests),
+        outside=read_outside(layout, stage, site),
+        gate=None if gate is None else (locate(family, stage, "residual", layer)[0], gate.rows, gate.call),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +238,19 @@ def _gathered(
         attending = (layer for layer in view_of(model).stage().attention if layer >= layout.depth)
         gathered = {_Site(decoder, layer, rank, "mask"): [] for layer in attending}
     for stage, site, layer, write in writes:
-        for name in (site, "empty rows") if site == "cross mask" else (site,):
+        for name in sites_written(model, stage, site, layer):
             gathered.setdefault(_Site(order.index(stage), layer, SITES[name].rank, name), []).append(write)
     return gathered
+
+
+def sites_written(model: Model, stage: str, site: str, layer: int) -> tuple[str, ...]:
+    """Where a model is written for one site: there, and at the places that go with it."""
+    if site == "cross mask":
+        return site, "empty rows"
+    gate = view_of(model).stage(stage).gate(site, layer) if stage != "features" else None
+    if gate is None:
+        return (site,)
+    return (*(("row factors",) if gate.rows else ()), site, f"{site} gate")
 
 
 def for_decoding(model: Model, plan: Plan) -> Plan:
@@ -235,12 +269,16 @@ def _step(
     model: Model, family: Family, layout: Layout, stage: str, site: _Site, writes: tuple[tuple[Any, ...], ...]
 ) -> Step:
     path, place = locate(family, stage, site.name, site.layer)
-    mask = None
+    mask, kernel = None, SITES[site.name].kernel
+    if site.name == "row factors":
+        mask = MaskSpec(next(gate.rows for gate in family.stages[stage].gates.values() if gate.rows), None, None)
+    if f"{site.name} gate" in sites_written(model, stage, site.name, site.layer):
+        kernel = take_output
     if site.name in ATTENTION_OF:
         packing = _packing(model, layout, site.layer) if site.name == "mask" else None
         keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask
         mask = MaskSpec(keyword, read_outside(layout, stage, site.name), packing)
-    return Step(site.layer, path, place, SITES[site.name].kernel, writes, mask)
+    return Step(site.layer, path, place, kernel, writes, mask)
 
 
 def _packing(model: Model, layout: Layout, layer: int) -> tuple[Any, ...] | None:

@@ -57,35 +57,38 @@ SITES: dict[str, Site] = {
         read=readouts.embedding_rows,
         layered=False,
     ),
+    "row factors": Site(rank=1, module=LAYER, place="inputs", kernel=kernels.take_row_factors),
     "mask": Site(
-        rank=1,
+        rank=2,
         module=f"{LAYER}.{{stage.attention.module}}",
         place="inputs",
         kernel=kernels.close_edges,
         needs="attention",
     ),
     "attention": Site(
-        rank=2,
+        rank=3,
         module=f"{LAYER}.{{stage.attention.output}}",
         place="output",
         kernel=kernels.write_output,
         needs="attention",
     ),
     "cross mask": Site(
-        rank=3, module=f"{LAYER}.{{stage.cross.module}}", place="inputs", kernel=kernels.close_edges, needs="cross"
+        rank=4, module=f"{LAYER}.{{stage.cross.module}}", place="inputs", kernel=kernels.close_edges, needs="cross"
     ),
     "empty rows": Site(
-        rank=4,
+        rank=5,
         module=f"{LAYER}.{{stage.cross.module}}",
         place="{stage.cross.call}",
         kernel=kernels.zero_unattended,
         needs="cross",
     ),
     "cross": Site(
-        rank=5, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=kernels.write_output, needs="cross"
+        rank=6, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=kernels.write_output, needs="cross"
     ),
-    "mlp": Site(rank=6, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=kernels.write_output, needs="mlp"),
-    "residual": Site(rank=7, module=LAYER, place="output", kernel=kernels.write_output),
+    "cross gate": Site(rank=7, module=LAYER, place="{stage.gates[cross].call}", kernel=kernels.write_gated),
+    "mlp": Site(rank=8, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=kernels.write_output, needs="mlp"),
+    "mlp gate": Site(rank=9, module=LAYER, place="{stage.gates[mlp].call}", kernel=kernels.write_gated),
+    "residual": Site(rank=10, module=LAYER, place="output", kernel=kernels.write_output),
 }
 StateSite = Literal["features", "embedding", "attention", "cross", "mlp", "residual"]
 STATES: tuple[StateSite, ...] = get_args(StateSite)

@@ -50,19 +50,27 @@ def token_maps(model: Model, inputs: Inputs) -> tuple[TokenMap, ...]:
 
 def _image_mask(view: ModelView, inputs: Inputs) -> torch.Tensor:
     """`[row, token]`: whether a token is an image token."""
-    if view.family.image_mask in inputs:
-        return torch.as_tensor(inputs[view.family.image_mask]).bool()
+    if view.family.image_mask:  # a text alone has no such input
+        of_text = torch.zeros_like(torch.as_tensor(inputs["input_ids"]))
+        return torch.as_tensor(inputs.get(view.family.image_mask, of_text)).bool()
     return torch.as_tensor(marked(view, inputs))
 
 
 def _cells(view: ModelView, inputs: Inputs, image_tokens: int) -> list[Cells]:
-    """The cells of each image, in order."""
+    """The cells of each image, in order.
+
+    Raises:
+        SpecError: image tokens without pixels, pixels without image tokens, or neither where a family needs an image.
+    """
     pixels = [name for name in view.family.inputs if name in inputs]
     if image_tokens and not pixels:
         raise SpecError(
             f"input_ids have image tokens, but the inputs have no {next(iter(view.family.inputs))}; the processor "
             "returns it"
         )
+    reason = view.family.limitation("text alone")
+    if reason and not image_tokens:
+        raise SpecError(f"{view.family.name!r} models cannot read a text without an image: {reason}; give it one")
     if not image_tokens and pixels:
         raise SpecError(f"the inputs have {pixels[0]}, but input_ids have no image tokens; leave out one or the other")
     return GRIDS[view.family.grid].cells(view, inputs) if image_tokens else []

@@ -107,6 +107,8 @@ class Attention(Readout):
                 "write one nv.Attention for each"
             )
         site, needs = ("cross mask", "cross") if outside else ("mask", "attention")
+        if outside:
+            here.check_readers(self.queries, queries)
         keys = outside or inside
         there = len(here.positions(self.keys))
         if self.reduce == "top" and not 0 < self.top <= there:

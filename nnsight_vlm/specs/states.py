@@ -146,8 +146,8 @@ class Ablate(StateIntervention):
     Args:
         where, layers, site, stage: see `StateIntervention`.
         how: `zero`; `mean`, the mean over these positions of the prompt in this run (decoded tokens
-            are left alone); or `resample`, the values that the same positions have in the run of
-            `source`.
+            are left alone); or `resample`, the values that `where` has in the run of `source`. A group is looked up in
+            each prompt: `"query"` takes the other prompt's query, wherever it lies there, and must be as long.
         source: the other prompt, for `resample`.
 
     To write a mean over a data set, use `Patch` with a tensor.

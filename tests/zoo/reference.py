@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
@@ -143,6 +144,41 @@ def unfolded(state: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return state.permute(2, 0, 1, 3) if like.dim() == 4 else state.reshape(like.shape)
 
 
+def gated_layer(
+    layer: Any,
+    stage: str,
+    number: int,
+    settle: Callable[[Spot, torch.Tensor], torch.Tensor],
+    hidden: torch.Tensor,
+    cross_attention_states: Any,
+    cross_attention_mask: Any,
+    attention_mask: Any,
+    full_text_row_masked_out_mask: Any,
+    position_ids: Any = None,
+    past_key_values: Any = None,
+    use_cache: Any = None,
+    position_embeddings: Any = None,
+    **others: Any,
+) -> torch.Tensor:
+    """Mllama's layers with cross-attention: what they add is behind a gate, which no module returns."""
+    mixed, _ = layer.cross_attn(
+        hidden_states=layer.input_layernorm(hidden),
+        attention_mask=cross_attention_mask,
+        cross_attention_states=cross_attention_states,
+        past_key_values=past_key_values,
+        **others,
+    )
+    hidden = hidden + settle((stage, "cross", number), torch.tanh(layer.cross_attn_attn_gate) * mixed)
+    mixed = layer.mlp(layer.post_attention_layernorm(hidden))
+    if full_text_row_masked_out_mask is not None:
+        mixed = full_text_row_masked_out_mask[:, 0] * mixed
+    return hidden + settle((stage, "mlp", number), torch.tanh(layer.cross_attn_mlp_gate) * mixed)
+
+
+GATED = {"MllamaCrossAttentionDecoderLayer": gated_layer}
+"""Layers that are written out by hand, by the name of their class."""
+
+
 @contextmanager
 def hooked(module: Any, family: Family, run: Reference, rows: int) -> Iterator[None]:
     """Hooks that write and record every state."""
@@ -173,9 +209,16 @@ def hooked(module: Any, family: Family, run: Reference, rows: int) -> Iterator[N
         return hook
 
     with ExitStack() as stack:
+        by_hand = set[Spot]()
+        for (name, _, number), part in modules(module, family, "residual"):
+            if type(part).__name__ in GATED:
+                forward = functools.partial(GATED[type(part).__name__], part, name, number, settle)
+                stack.enter_context(patch.object(part, "forward", forward))
+                by_hand |= {(name, "cross", number), (name, "mlp", number)}
         for site in ("residual", "attention", "cross", "mlp"):
             for spot, part in modules(module, family, site):
-                stack.callback(part.register_forward_hook(leaving(spot)).remove)
+                if spot not in by_hand:
+                    stack.callback(part.register_forward_hook(leaving(spot)).remove)
         for name, stage in family.stages.items():
             if stage.embedding is not None:
                 part = module.get_submodule(stage.embedding)
