@@ -45,7 +45,7 @@ GridLayout = Literal[
 ImageLocation = Literal[
     "decoder",  # image tokens are in the decoder's sequence
     "encoder",  # image tokens are in the encoder's sequence, which the decoder reads through cross-attention
-    "cross",  # image tokens are only keys of the decoder's cross-attention; a token in its sequence stands for them
+    "cross",  # image tokens are only keys of the decoder's cross-attention; a text token stands for them (`markup`)
 ]
 """Where image tokens are."""
 
@@ -89,6 +89,7 @@ Limitation = Literal[
     "ablate",  # replacing states by zero, a mean or another prompt's
     "heads",  # choosing heads
     "attention",  # reading attention weights
+    "pixels",  # making all logits independent of the pixels by cutting attention from the image to all text
     "grid",  # finding the pixels of image tokens in the decoder
     "generate",  # cached generation
     "padded generation",  # cached generation of padded rows

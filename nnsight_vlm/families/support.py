@@ -33,6 +33,7 @@ COLUMNS: dict[str, Column] = {
     "patch": Column("patch", SITES),
     "ablate": Column("ablate", SITES),
     "heads": Column("heads"),
+    "image cut off": Column("pixels"),
     "attention weights": Column("attention"),
     "grid": Column("grid"),
     "generate": Column("generate", ("padded generation",)),
@@ -49,6 +50,10 @@ COMPUTES_POSITIONS = "the model computes position ids itself and cannot be given
 CARRIES_STATE = (
     "some layers carry a state through the sequence (recurrent or convolutional), so variants cannot share one; they "
     "run as rows of a batch"
+)
+CARRIES_PIXELS = (
+    "some layers carry a state through the sequence (recurrent or convolutional), and it takes the picture past every "
+    "cut of attention"
 )
 
 
@@ -68,7 +73,7 @@ def unsupported(family: Family) -> dict[Limitation, str]:
     """What does not work in a family, and why: what its entry says, and what follows from its other columns."""
     limits: dict[Limitation, str] = {}
     if family.decoder.attention.layers == "typed":
-        limits["packed"] = CARRIES_STATE
+        limits |= {"packed": CARRIES_STATE, "pixels": CARRIES_PIXELS}
     if "packed" in family.limitations:
         limits["prefix"] = family.limitations["packed"]
     if family.positions == "own":

@@ -100,6 +100,7 @@ class Attention(Readout):
 
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
+        here.require(self.queries, self.keys)
         queries, (inside, outside) = here.places(self.queries), here.keys(self.keys)
         if inside and outside:
             raise SpecError(
@@ -147,6 +148,7 @@ class Residual(Readout):
 
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
+        here.require(self.where)
         layers = here.state_layers(self.site, self.layers)
         row, places = here.state_places(self.site, self.where)
         stage = "features" if self.site == "features" else self.stage
