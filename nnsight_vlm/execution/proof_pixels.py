@@ -207,7 +207,7 @@ def _expect_equal(model: Model, gaps: torch.Tensor, allowed: float, names: Seque
     if bool((gaps <= allowed).all()):
         return
     worst = int(gaps.nan_to_num(float("inf")).argmax())
-    why = unsupported(view_of(model).family).get("pixels")
+    why = unsupported(view_of(model).family).get("complete cut")
     advice = f"In models of this type, {why}" if why else f"To cut the image off from all text, write {_complete_cut(model)}"
     raise InterventionError(
         f"row {row}, {names[worst]}: other pixels move a logit by {float(gaps[worst]):.3g} under the intervention (at "

@@ -85,11 +85,11 @@ Limitation = Literal[
     "embedding",  # site "embedding": writing and reading what enters the first layer
     "mlp",  # site "mlp": writing and reading the output of the feed-forward part
     "knockout",  # closing edges of attention
+    "complete cut",  # making every logit independent of the pixels by cutting the image off from all text
     "patch",  # writing states of another run
     "ablate",  # replacing states by zero, a mean or another prompt's
     "heads",  # choosing heads
     "attention",  # reading attention weights
-    "pixels",  # making all logits independent of the pixels by cutting attention from the image to all text
     "grid",  # finding the pixels of image tokens in the decoder
     "generate",  # cached generation
     "padded generation",  # cached generation of padded rows

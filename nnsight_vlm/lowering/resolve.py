@@ -114,15 +114,6 @@ class Resolver:
         """The positions of the case's own prompt one by one, without tokens to come."""
         return self.ranges(where).positions(self.placement.tokens.stop)
 
-    def require(self, *several: Where) -> None:
-        """Refuse to read where the case's own prompt has no tokens.
-
-        Raises:
-            SpecError: saying why there are none.
-        """
-        for where in several:
-            self.placement.tokens.required(where)
-
     def places(self, where: Where) -> Ranges:
         """Where positions of the case lie in the sequence that runs.
 
@@ -154,7 +145,7 @@ class Resolver:
         rows = [row for image in tokens.features for row in image] or list(range(len(image_tokens)))
         wanted = self.ranges(where)
         chosen = [row for row, position in zip(rows, image_tokens, strict=True) if position in wanted]
-        if len(chosen) != sum((stop or 0) - start for start, stop in wanted):
+        if not chosen or len(chosen) != sum((stop or 0) - start for start, stop in wanted):
             raise SpecError(
                 f'site "features" holds image tokens only, and {where!r} is not made of them; write "image"'
             )

@@ -204,8 +204,8 @@ class TokenMap:
         head, _, number = name.partition(".")
         if head != "image" or not number.isdecimal():
             raise SpecError(
-                f"no token group {name!r}; the groups of this prompt are {', '.join(self.group_names)}; "
-                "or give positions"
+                f"no token group {name!r}; the groups of this prompt are {', '.join(self.group_names)} (image.N is one "
+                "image alone); or give positions"
             )
         if int(number) >= len(self.images):
             raise SpecError(f"no group {name!r}: the prompt has {len(self.images)} image(s), counted from image.0")

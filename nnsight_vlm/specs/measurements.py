@@ -100,7 +100,6 @@ class Attention(Readout):
 
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
-        here.require(self.queries, self.keys)
         queries, (inside, outside) = here.places(self.queries), here.keys(self.keys)
         if inside and outside:
             raise SpecError(
@@ -148,7 +147,6 @@ class Residual(Readout):
 
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
-        here.require(self.where)
         layers = here.state_layers(self.site, self.layers)
         row, places = here.state_places(self.site, self.where)
         stage = "features" if self.site == "features" else self.stage

@@ -175,7 +175,7 @@ class Ablate(StateIntervention):
         here, where = resolver.at(self.stage), self.where
         if self.how == "mean":  # decoded tokens are left out: the mean over one token is that token
             where = here.ranges(self.where).positions(here.placement.tokens.answer)
-            if not where and here.ranges(self.where):
+            if not where:
                 raise SpecError("tokens that are not written yet have no mean; give positions of a grown prompt")
         layers = here.state_layers(self.site, self.layers)
         row, places = here.state_places(self.site, where)
