@@ -32,7 +32,7 @@ from .checking import as_intervention, check
 from .decoding import decode_logits
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
-from .proof_pixels import check_pixels, prove_pixels
+from .proof_pixels import can_decode, check_pixels, prove_pixels
 from .proof_states import prove_states
 from .requests import LogitRead, run_forward
 
@@ -130,7 +130,7 @@ def verify(
     layout = one_case_per_row(prompt)
     writes = lower(model, layout, [intervention] * len(prompt), values)
     tokens = 0
-    if any(planned.write.targets.is_open for planned in writes):
+    if can_decode(prompt) and any(planned.write.targets.is_open for planned in writes):
         layout, tokens = _with_answers(model, layout, writes, remote)
     attentions = attentions_to_read(model, writes)
     proofs = [
