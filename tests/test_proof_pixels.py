@@ -1,4 +1,4 @@
-"""Where the image is cut off from all text, no logit depends on the pixels; `verify(pixels=True)` proves it or raises."""
+"""The image cut off from all text leaves no logit that depends on the pixels: `verify(pixels=True)` proves it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_token_of_the_image_that_nobody_counted_is_found():
 def test_a_leak_in_generated_tokens_alone_is_found(sdpa):
     prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
     half = nv.Knockout("image", "query") | nv.Knockout("image", "generated", layers=[0, 1, 2])
-    with pytest.raises(nv.InterventionError, match="row 0, decoded token [123]: other pixels move a logit"):
+    with pytest.raises(nv.InterventionError, match=r"row 0, decoded token [123]: other pixels move a logit"):
         nv.verify(sdpa, prompt, half, pixels=True)
     assert nv.verify(sdpa, prompt, nv.Knockout("image", "query"), pixels=True).pixels == len(text(prompt))
 

@@ -111,9 +111,10 @@ def prove_pixels(
     ]
     own, changed, clean_own, clean_changed = together(computations, remote)
     least = torch.finfo(view_of(model).dtype).min
+    by_rounding = [rounding * _scale(logits, least) for logits in clean_own]
     allowed = [
-        _allowed(row, gap_of(one, two, least), one, least, rounding) if tokens.images else 0.0
-        for row, (tokens, one, two) in enumerate(zip(prompt.rows, clean_own, clean_changed, strict=True))
+        _allowed(row, float(gap_of(one, two, least).max()), most) if prompt.rows[row].images else most
+        for row, (one, two, most) in enumerate(zip(clean_own, clean_changed, by_rounding, strict=True))
     ]
     compared = 0
     for row, (one, two) in enumerate(zip(own, changed, strict=True)):
@@ -137,9 +138,9 @@ def _prove_decoding(
         parted = (tokens[row] != other_tokens[row]).nonzero().flatten().tolist()
         steps = min(parted, default=DECODED - 1) + 1
         gaps = gap_of(logits[row, :steps], other_logits[row, :steps], least)
-        single = 16 * torch.finfo(torch.float32).eps * float(logits[row][logits[row] > least].abs().max())
-        limit = limit and max(limit, single)  # transformers' generation hands out logits in float32
-        _expect_equal(model, gaps, limit, [f"decoded token {step}" for step in range(steps)], row)
+        # transformers' generation hands out logits in float32
+        single = 16 * torch.finfo(torch.float32).eps * _scale(logits[row], least)
+        _expect_equal(model, gaps, max(limit, single), [f"decoded token {step}" for step in range(steps)], row)
         compared += steps
     return compared
 
@@ -156,7 +157,7 @@ def with_other_pixels(prompt: Prompt) -> Prompt:
 def _noise(pixels: Any) -> Any:
     """Noise from -1 to 1; patches and tiles of which every value is 0, which are padding, stay so."""
     if not isinstance(pixels, torch.Tensor):
-        return type(pixels)(_noise(each) for each in pixels)
+        return [_noise(each) for each in pixels]
     noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     noise = noise.to(device=pixels.device, dtype=pixels.dtype)
     within = tuple(range(-3, 0)) if pixels.dim() > 3 else (-1,)
@@ -194,19 +195,23 @@ def gap_of(one: torch.Tensor, two: torch.Tensor, least: float) -> torch.Tensor:
     return (one - two).abs().where(said, torch.zeros((), dtype=one.dtype)).amax(-1)
 
 
-def _allowed(row: int, moved: torch.Tensor, logits: torch.Tensor, least: float, rounding: float) -> float:
+def _scale(logits: torch.Tensor, least: float) -> float:
+    """The largest logit of a token that the model may say."""
+    return float(logits[logits > least].abs().max())
+
+
+def _allowed(row: int, moved: float, by_rounding: float) -> float:
     """How far logits of a row may move: what rounding may do, and much less than the pixels move them by themselves.
 
     Raises:
         InterventionError: the pixels do not move them by more than rounding.
     """
-    by_rounding, most = rounding * float(logits[logits > least].abs().max()), float(moved.max())
-    if not most > by_rounding:
+    if not moved > by_rounding:
         raise InterventionError(
-            f"row {row}: without the intervention, other pixels move no logit at a text token by more than {most:.3g}, "
-            f"which rounding may do (up to {by_rounding:.3g}), so equal logits prove nothing"
+            f"row {row}: without the intervention, other pixels move no logit at a text token by more than {moved:.3g},"
+            f" which rounding may do (up to {by_rounding:.3g}), so equal logits prove nothing"
         )
-    return min(by_rounding, most / LEAST_SHARE)
+    return min(by_rounding, moved / LEAST_SHARE)
 
 
 def _expect_equal(model: Model, gaps: torch.Tensor, allowed: float, names: Sequence[str], row: int) -> None:
@@ -215,7 +220,8 @@ def _expect_equal(model: Model, gaps: torch.Tensor, allowed: float, names: Seque
         return
     worst = int(gaps.nan_to_num(float("inf")).argmax())
     why = unsupported(view_of(model).family).get("complete cut")
-    advice = f"In models of this type, {why}" if why else f"To cut the image off from all text, write {_complete_cut(model)}"
+    write = f"To cut the image off from all text, write {_complete_cut(model)}"
+    advice = f"In models of this type, {why}" if why else write
     raise InterventionError(
         f"row {row}, {names[worst]}: other pixels move a logit by {float(gaps[worst]):.3g} under the intervention (at "
         f"most {allowed:.3g} is rounding), and they do so at {int((~(gaps <= allowed)).sum())} of {len(names)} places: "

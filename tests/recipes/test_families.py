@@ -287,8 +287,8 @@ def test_a_restored_share_is_that_of_one_patch(case):
         float(nv.run(case.model, p).logits.double().softmax(-1)[pair.other_answer]) for p in (pair.prompt, pair.other)
     )
     for name in groups:
-        places = [p for p in pair.prompt["query" if name == "question" else name]]
-        places = [p for p in places if name != "question" or p not in pair.prompt["last"]]
+        of_group = pair.prompt["query" if name == "question" else name]
+        places = [p for p in of_group if name != "question" or p not in pair.prompt["last"]]
         stage = "decoder" if places[0] >= 0 else "encoder"
         where = [place + (case.outside if stage == "encoder" else 0) for place in places]
         patch = nv.Patch(where, source=pair.other, layers=layer, stage=stage)
