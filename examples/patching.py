@@ -18,7 +18,7 @@ def main() -> None:
     right = nv.generate(model, clean, max_new_tokens=1).tokens[0]
     wrong = nv.generate(model, corrupt, max_new_tokens=1).tokens[0]
 
-    groups = ("image", "query", "last")
+    groups = ("image", "question", "last")  # the "question" is the text after the image, without its "last" token
     variants = [nv.Patch(group, source=clean, layers=layer) for group in groups for layer in range(10)]
     frame, against = (nv.sweep(model, corrupt, variants, answer=token) for token in (right, wrong))
     clean_logits = nv.run(model, clean).logits

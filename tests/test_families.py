@@ -89,11 +89,7 @@ def places(tokens: TokenMap, where: Any) -> list[int]:
     """Positions of a group, none where it is empty."""
     if where == "earlier":
         return places(tokens, "query")[:-1]
-    try:
-        return list(tokens.ranges(where).positions(tokens.stop))
-    except nv.SpecError as error:
-        assert "is empty in this prompt" in str(error)
-        return []
+    return list(tokens.ranges(where).positions(tokens.stop))
 
 
 def stages(prompt: nv.Prompt) -> list[str]:

@@ -32,6 +32,7 @@ from .checking import as_intervention, check
 from .decoding import decode_logits
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
+from .proof_pixels import can_decode, check_pixels, prove_pixels
 from .proof_states import prove_states
 from .requests import LogitRead, run_forward
 
@@ -48,12 +49,14 @@ class Proof:
         edges: attention edges (head by head) found closed that the clean run has open.
         writes: sites whose hidden states are what was to be written.
         tokens: decoded tokens whose logits equal those of one forward over the whole sequence.
+        pixels: positions and decoded tokens whose logits stay equal when the pixels change; 0 unless `pixels=True`.
     """
 
     layers: int
     edges: int
     writes: int
     tokens: int
+    pixels: int = 0
 
 
 @overload
@@ -62,6 +65,7 @@ def verify(
     prompt: Prompt,
     intervention: Intervention | None,
     *,
+    pixels: bool = False,
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -72,6 +76,7 @@ def verify(
     prompt: Prompt,
     intervention: Intervention | None,
     *,
+    pixels: bool = False,
     remote: Remote,
     blocking: Literal[False],
     path: str | Path | None = None,
@@ -82,6 +87,7 @@ def verify(
     prompt: Prompt,
     intervention: Intervention | None,
     *,
+    pixels: bool = False,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
@@ -93,15 +99,22 @@ def verify(
     planned value, and its neighbours be untouched. If the intervention also acts on generated tokens, a few are decoded
     with the cache, and their logits compared with one forward.
 
+    With `pixels=True`, the prompt is run a second time with other pixels of the same shape (uniform noise): under the
+    intervention, the logits at every text token must be those of the prompt's own pixels, and so must those of a few
+    decoded tokens if the intervention acts on generated tokens; without it, they must differ. This holds where the
+    image is cut from all text, or where its states are replaced.
+
     Args:
         model: an nnsight model from `load`.
         prompt: from `encode`.
         intervention: what to prove.
+        pixels: also prove that no logit depends on the pixels.
         remote, blocking, path: see `nv.run`.
 
     Raises:
-        InterventionError: naming layer, head and positions.
-        SpecError: see `nv.run`.
+        InterventionError: naming layer, head and positions; or how far other pixels move which logit.
+        SpecError: see `nv.run`; with `pixels=True` also a prompt without pixels, and an intervention that has nothing
+            to do with the image.
 
     >>> import nnsight_vlm as nv
     >>> model = nv.load("shapes")
@@ -111,11 +124,13 @@ def verify(
     """
     intervention = as_intervention(intervention)
     check(model, prompt, intervention)
+    if pixels:
+        check_pixels(model, prompt, intervention)
     values = capture(model, [intervention], remote)
     layout = one_case_per_row(prompt)
     writes = lower(model, layout, [intervention] * len(prompt), values)
     tokens = 0
-    if any(planned.write.targets.is_open for planned in writes):
+    if can_decode(prompt) and any(planned.write.targets.is_open for planned in writes):
         layout, tokens = _with_answers(model, layout, writes, remote)
     attentions = attentions_to_read(model, writes)
     proofs = [
@@ -123,7 +138,8 @@ def verify(
         partial(prove_states, model, layout, writes, remote, rounding=rounding(model)),
     ]
     edges, states = together(proofs, remote)
-    return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens)
+    independent = prove_pixels(model, prompt, writes, remote, rounding=rounding(model)) if pixels else 0
+    return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens, pixels=independent)
 
 
 def rounding(model: Model) -> float:

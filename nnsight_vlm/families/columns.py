@@ -113,7 +113,8 @@ class Family:
         block_layers: the layer types in which they do; empty for all.
         writes_image: whether the processor adds the image to a text without a placeholder.
         positions: how position ids are computed.
-        inputs: what the first dimension of each input counts; inputs with an entry per token are left out.
+        inputs: what the first dimension of each input counts, the pixels first; inputs with an entry per token are left
+            out.
         needs: inputs without which the model silently computes something else.
         new_token_values: for each input with an entry per token, its value at generated tokens, where that is not 0.
         generate_with: options without which transformers' `generate` skips positions of the prompt.
@@ -146,6 +147,11 @@ class Family:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.model_type)
+
+    @property
+    def pixels(self) -> str:
+        """Name of the input that holds the pixels."""
+        return next(iter(self.inputs))
 
     @property
     def decoder(self) -> Stage:

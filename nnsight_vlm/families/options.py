@@ -45,7 +45,7 @@ GridLayout = Literal[
 ImageLocation = Literal[
     "decoder",  # image tokens are in the decoder's sequence
     "encoder",  # image tokens are in the encoder's sequence, which the decoder reads through cross-attention
-    "cross",  # image tokens are only keys of the decoder's cross-attention; a token in its sequence stands for them
+    "cross",  # image tokens are only keys of the decoder's cross-attention; a text token stands for them (`markup`)
 ]
 """Where image tokens are."""
 
@@ -85,6 +85,7 @@ Limitation = Literal[
     "embedding",  # site "embedding": writing and reading what enters the first layer
     "mlp",  # site "mlp": writing and reading the output of the feed-forward part
     "knockout",  # closing edges of attention
+    "complete cut",  # making every logit independent of the pixels by cutting the image off from all text
     "patch",  # writing states of another run
     "ablate",  # replacing states by zero, a mean or another prompt's
     "heads",  # choosing heads

@@ -29,7 +29,7 @@ class Column(NamedTuple):
 
 
 COLUMNS: dict[str, Column] = {
-    "knockout": Column("knockout"),
+    "knockout": Column("knockout", ("complete cut",)),
     "patch": Column("patch", SITES),
     "ablate": Column("ablate", SITES),
     "heads": Column("heads"),
@@ -51,6 +51,10 @@ CARRIES_STATE = (
     "some layers carry a state through the sequence (recurrent or convolutional), so variants cannot share one; they "
     "run as rows of a batch"
 )
+CARRIES_PICTURE = (
+    "some layers carry a state through the sequence (recurrent or convolutional), and it takes the picture past every "
+    "cut of attention"
+)
 
 
 class Support(NamedTuple):
@@ -69,7 +73,7 @@ def unsupported(family: Family) -> dict[Limitation, str]:
     """What does not work in a family, and why: what its entry says, and what follows from its other columns."""
     limits: dict[Limitation, str] = {}
     if family.decoder.attention.layers == "typed":
-        limits["packed"] = CARRIES_STATE
+        limits |= {"packed": CARRIES_STATE, "complete cut": CARRIES_PICTURE}
     if "packed" in family.limitations:
         limits["prefix"] = family.limitations["packed"]
     if family.positions == "own":

@@ -20,6 +20,7 @@ GREY, PALE = "#8C8C8C", "#D9D9D9"
 COLORS = {
     "image": BLUE,
     "query": ORANGE,
+    "question": ORANGE,
     "generated": GREEN,
     "system": PINK,
     "last": GREEN,

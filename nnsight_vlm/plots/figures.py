@@ -177,7 +177,7 @@ def query_patching(frame: pd.DataFrame) -> Figure:
     """How much of the other picture's answer each token group carries, layer by layer."""
     rows = frame[frame["measure"] == "restoration"]
     groups = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
-    titles = {"query": "query tokens without the last", "last": "last token"}
+    titles = {"last": "last token"}
     figure, axes = panels(len(groups), width=2.7, sharey=True)
     for axis, group in zip(axes[0], groups, strict=True):
         of_group = rows[rows["group"] == group]

@@ -50,7 +50,7 @@ class Prompt:
         return len(self.rows)
 
     def __getitem__(self, group: Where) -> tuple[int, ...]:
-        """Absolute positions of a token group, sorted.
+        """Absolute positions of a token group, sorted; none where the prompt has no such tokens.
 
         Raises:
             SpecError: there is no such group, or its positions differ between rows (then ask `prompt.row(i)`).
@@ -61,6 +61,29 @@ class Prompt:
                 f"{group!r} is at different positions in the {len(self)} rows; write prompt.row(0)[{group!r}]"
             )
         return positions.pop()
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Every group's name and positions; none for a group without tokens in this prompt. See `TokenMap.ranges`.
+
+        `system`, `image`, `markup`, `query` and `generated` part the prompt; all others are views of it.
+
+        Raises:
+            SpecError: positions differ between rows (then ask `prompt.row(i)`).
+
+        >>> import nnsight_vlm as nv
+        >>> prompt = nv.encode(nv.load("shapes"), "what is red ?", nv.shapes.scene(3).image)
+        >>> prompt.groups["query"], prompt.groups["question"], prompt.groups["markup"]
+        ((114, 115, 116, 117, 118, 119), (114, 115, 116, 117, 118), ())
+        """
+        by_row = [
+            {name: tokens.group(name).positions(tokens.stop) for name in tokens.group_names} for tokens in self.rows
+        ]
+        differing = [name for name in by_row[0] if any(row.get(name) != by_row[0][name] for row in by_row)]
+        if differing or len({len(row) for row in by_row}) > 1:
+            what = f"the group {differing[0]!r} is" if differing else "images are"
+            raise SpecError(f"{what} at different positions in the {len(self)} rows; write prompt.row(0).groups")
+        return by_row[0]
 
     def row(self, number: int) -> Prompt:
         """One row of the encoding as a prompt of its own, without padding.

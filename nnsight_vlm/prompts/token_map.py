@@ -22,7 +22,11 @@ from .ranges import NOWHERE, Ranges, moved
 Where = str | int | Sequence["str | int"]
 """A group's name, a position, or several of either."""
 
-GROUPS = ("image", "image.N", "markup", "system", "query", "text", "last", "first", "bos", "generated", "all")
+PARTS = ("system", "image", "markup", "query", "generated")
+"""The groups that part a prompt: each of its tokens is in exactly one of them, and padding in none."""
+VIEWS = ("question", "text", "last", "first", "bos", "all")
+"""Groups that are views of it: their tokens are in one of `PARTS` too."""
+GROUPS = (*PARTS, "image.N", *VIEWS)
 
 
 def as_tuples(where: Any) -> Any:
@@ -62,8 +66,9 @@ class TokenMap:
         bos: position of the token that opens the text, if there is one.
         outside: how many keys lie outside the sequence; their positions are `-outside .. -1`.
         outside_tokens: their token ids, where they are tokens.
-        marks: positions of the text tokens that stand for images outside the sequence; an image can be attended to from
-            its token on.
+        marks: positions of the tokens by which text begins to read images outside the sequence: the token that stands
+            for each of them, or all with which a decoder begins that reads an encoder. They are `markup`: text tokens,
+            which read the image as other text does.
         readers: how many of the first tokens read what lies outside; None for all.
         blocks: stretches whose tokens see each other in both directions.
         features: for each image and token its row in the projector's output, -1 for none; empty where these rows are
@@ -94,26 +99,63 @@ class TokenMap:
     # groups ---------------------------------------------------------------------------------------
 
     def ranges(self, where: Where) -> Ranges:
-        """Positions of a group, a number, or several of them together.
+        """Positions of a group, a number, or several of them together; none where the prompt has no such tokens.
 
-        Groups that can grow (`generated`, `text`, `all`) are open. `text` is all that is no image token; of it,
-        `markup` are the tokens inside an image (line breaks, tile numbers), `system` is what stands before the first
-        image and `query` what stands after it.
+        Groups that can grow (`generated`, `text`, `all`) are open.
+
+        - `image`: image tokens; `image.0`, `image.1`: those of one image.
+        - `system`: text before the first image.
+        - `markup`: tokens that belong to an image and stand for no part of it: line breaks, tile numbers, the mark of
+          an image that lies outside the sequence; also the token with which a decoder begins that reads an encoder.
+        - `query`: all other text of the prompt. It contains the prompt's last token, which predicts the answer.
+        - `generated`: what follows the prompt.
+        - `question`: `query` without the prompt's last token.
+        - `text`: all that is no image token.
+        - `last`, `first`, `bos`: single tokens of the prompt.
+        - `all`: the whole sequence, without what lies outside it.
 
         Raises:
-            SpecError: no such group, no image in the row, or a position outside the row.
+            SpecError: no such group, no such image, or a position outside the row.
         """
         where = as_tuples(where)
         if isinstance(where, str):
-            ranges = self.group(where)
-            if not ranges and where != "generated":
-                raise SpecError(f"the group {where!r} is empty in this prompt, so nothing would be changed or read")
-            return ranges
+            return self.group(where)
         if isinstance(where, bool):
             raise SpecError("a bool is no position; give group names, positions, or a mask as an array")
         if isinstance(where, int):
             return self._checked(where)
         return Ranges.union(self.ranges(part) for part in where)
+
+    def required(self, where: Where) -> Ranges:
+        """The same, for what is meaningless without tokens: a read, a group that a recipe measures.
+
+        Raises:
+            SpecError: there are none; see also `ranges`.
+        """
+        ranges = self.ranges(where)
+        if not ranges.positions(self.stop):
+            raise SpecError(f"{where!r} is empty in this prompt: {self.why_empty(where)}")
+        return ranges
+
+    def why_empty(self, where: Where) -> str:
+        """Why there are no tokens in a place that has none, and what to write instead."""
+        names = [where] if isinstance(where, str) else [name for name in as_tuples(where) if isinstance(name, str)]
+        if "generated" in names:
+            return (
+                'it holds no answer yet. Give the prompt grown by its answer, nv.generate(...).prompt, or write "last"'
+            )
+        if "bos" in names:
+            return 'no token opens its text; the first one is "first"'
+        if not self.images and any(name in ("image", "markup", "system") for name in names):
+            return f'it has no image, so it has no group {names[0]!r}; "text" and "all" are there'
+        there = [name for name in self.group_names if self.group(name).positions(self.stop)]
+        return f"it has no such tokens. It has {', '.join(there)}"
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The names of all groups, those of single images included, and of groups without tokens."""
+        images = (f"image.{number}" for number in range(len(self.images)))
+        return (*PARTS[:2], *images, *PARTS[2:], *VIEWS)
 
     def _checked(self, position: int) -> Ranges:
         if not (self.start <= position < self.stop or -self.outside <= position < 0):
@@ -125,10 +167,10 @@ class TokenMap:
         return Ranges(((position, position + 1),))
 
     def group(self, name: str) -> Ranges:
-        """Positions of a group, none where the prompt has no such tokens.
+        """Positions of one group, see `ranges`.
 
         Raises:
-            SpecError: no such group, or no image in the row.
+            SpecError: no such group, or no such image.
         """
         if name not in self._groups_found:
             self._groups_found[name] = self._find_group(name)
@@ -140,54 +182,54 @@ class TokenMap:
         return {}
 
     def _find_group(self, name: str) -> Ranges:
-        by_order: dict[str, Callable[[], Ranges]] = {
+        groups: dict[str, Callable[[], Ranges]] = {
+            "image": lambda: Ranges.of(self._image_tokens),
+            "system": lambda: Ranges.of(range(self.start, self._text_starts)),
+            "markup": lambda: Ranges.of(self._of_images - self._image_tokens),
+            "query": lambda: Ranges.of(p for p in range(self._text_starts, self.answer) if p not in self._of_images),
             "generated": lambda: self._from(self.answer),
-            "all": lambda: self._from(self.start),
+            "question": lambda: Ranges.of(p for p in self.group("query").positions(self.stop) if p != self.answer - 1),
+            "text": lambda: Ranges.union(self.group(part) for part in PARTS if part != "image"),
             "last": lambda: Ranges(((self.answer - 1, self.answer),)),
             "first": lambda: Ranges(((self.start, self.start + 1),)),
-            "bos": self._bos,
-            "text": lambda: Ranges.union([self._prompt_text(), self._from(self.answer)]),
+            "bos": lambda: NOWHERE if self.bos is None else Ranges(((self.bos, self.bos + 1),)),
+            "all": lambda: self._from(self.start),
         }
         if name in dict(self.named):
             return dict(self.named)[name]
-        return by_order[name]() if name in by_order else self._image_group(name)
+        return groups[name]() if name in groups else self._one_image(name)
+
+    def _one_image(self, name: str) -> Ranges:
+        """The group of a single image, `image.0`."""
+        head, _, number = name.partition(".")
+        if head != "image" or not number.isdecimal():
+            raise SpecError(
+                f"no token group {name!r}; the groups of this prompt are {', '.join(self.group_names)} (image.N is one "
+                "image alone); or give positions"
+            )
+        if int(number) >= len(self.images):
+            raise SpecError(f"no group {name!r}: the prompt has {len(self.images)} image(s), counted from image.0")
+        return Ranges.of(self.images[int(number)])
 
     def _from(self, start: int) -> Ranges:
         """From a position on; a row that is padded on the right cannot grow."""
         end = None if self.stop == len(self.tokens) else self.stop
-        return Ranges() if start == end else Ranges(((start, end),))
-
-    def _bos(self) -> Ranges:
-        if self.bos is None:
-            raise SpecError('the prompt has no "bos" token; its first token is the group "first"')
-        return Ranges(((self.bos, self.bos + 1),))
-
-    def _image_group(self, name: str) -> Ranges:
-        """A group that is defined by where the images stand."""
-        head, _, number = name.partition(".")
-        if head not in ("image", "markup", "system", "query") or (number and (head != "image" or not number.isdigit())):
-            known = ", ".join(dict.fromkeys((*GROUPS, *dict(self.named))))
-            raise SpecError(f"no token group {name!r}; the groups are {known}, or give positions")
-        if not self.images:
-            raise SpecError(f'the prompt has no image, so it has no group {name!r}; "text" and "all" are there')
-        if number and int(number) >= len(self.images):
-            raise SpecError(f"no group {name!r}: the prompt has {len(self.images)} image(s), counted from image.0")
-        if head == "image":
-            chosen = [self.images[int(number)]] if number else self.images
-            return Ranges.of(position for image in chosen for position in image)
-        if head == "system":
-            return Ranges.of(range(self.start, self.images[0][0]))
-        within_images = {place for image in self.images for place in range(image[0], image[-1] + 1)}
-        if head == "markup":
-            return Ranges.of(within_images - self._image_tokens)
-        return Ranges.of(p for p in range(self.images[0][-1] + 1, self.answer) if p not in within_images)
+        return NOWHERE if start == end else Ranges(((start, end),))
 
     @cached_property
     def _image_tokens(self) -> set[int]:
         return {position for image in self.images for position in image}
 
-    def _prompt_text(self) -> Ranges:
-        return Ranges.of(p for p in range(self.start, self.answer) if p not in self._image_tokens)
+    @cached_property
+    def _of_images(self) -> set[int]:
+        """The stretches that are images: from each one's first token to its last, and all marks."""
+        stretches = [range(image[0], image[-1] + 1) for image in self.images]
+        return {place for stretch in (*stretches, self.marks) for place in stretch if place < self.answer}
+
+    @cached_property
+    def _text_starts(self) -> int:
+        """Where the first image begins; the prompt's first token where there is none."""
+        return min((place for place in self._of_images if place >= 0), default=self.start)
 
     # other questions ------------------------------------------------------------------------------
 
@@ -196,7 +238,7 @@ class TokenMap:
         """A token id to pad with: any token that is not an image's, because the model counts those."""
         if self.outside_tokens:
             return 0
-        return next(token for position, token in enumerate(self.tokens) if position not in self._image_tokens)
+        return next(token for position, token in enumerate(self.tokens) if position not in self._of_images)
 
     def last_seen(self, position: int) -> int:
         """The last position that a position may attend to."""

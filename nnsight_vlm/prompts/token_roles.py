@@ -65,8 +65,7 @@ def _cells(view: ModelView, inputs: Inputs, image_tokens: int) -> list[Cells]:
     pixels = [name for name in view.family.inputs if name in inputs]
     if image_tokens and not pixels:
         raise SpecError(
-            f"input_ids have image tokens, but the inputs have no {next(iter(view.family.inputs))}; the processor "
-            "returns it"
+            f"input_ids have image tokens, but the inputs have no {view.family.pixels}; the processor returns it"
         )
     reason = view.family.limitation("text alone")
     if reason and not image_tokens:
@@ -184,14 +183,16 @@ def _encoder_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
     encoder = _token_map(row, images)
     if encoder.start > 0:
         raise SpecError("the encoder of these models counts positions from the left; pad its tokens on the right")
-    encoder = replace(encoder, blocks=Ranges(((encoder.start, encoder.stop),)))
+    encoder = replace(
+        encoder,
+        blocks=Ranges(((encoder.start, encoder.stop),)),
+        named=(("question", encoder.group("query")),),  # no token of an encoder predicts the answer
+    )
     outside, tokens = len(encoder.tokens), tuple(row.of(row.family.tokens).tolist())
-    groups: dict[str, Ranges] = {
+    groups = {
         name: Ranges(tuple((start - outside, (stop or outside) - outside) for start, stop in encoder.group(name)))
-        for name in ("system", "markup", "query", "text")
-        if encoder.images
+        for name in ("system", "query", "question")
     }
-    groups["text"] = Ranges((*groups.get("text", ()), (len(tokens), None)))
     return TokenMap(
         tokens=tokens,
         start=0,
@@ -201,6 +202,7 @@ def _encoder_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
         cells=encoder.cells,
         outside=outside,
         outside_tokens=encoder.tokens,
+        marks=tuple(range(len(tokens))),
         features=encoder.features,
         feature_rows=encoder.feature_rows,
         named=tuple(groups.items()),
@@ -209,7 +211,10 @@ def _encoder_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
 
 
 def _cross_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
-    """The token map of a text whose images are keys of cross-attention: a mark in the text stands for each of them."""
+    """The token map of a text whose images are keys of cross-attention: a mark in the text stands for each of them.
+
+    The mark reads its image and is read by the text after it, so it is text: `markup`.
+    """
     marks = row.is_image.nonzero().flatten().tolist()
     text = _token_map(replace(row, is_image=torch.zeros_like(row.is_image)), images)
     cells = tuple(next(images) for _ in marks)
@@ -218,8 +223,6 @@ def _cross_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
     outside = per_image * len(row.inputs["aspect_ratio_ids"][row.number]) if "aspect_ratio_ids" in row.inputs else 0
     if not marks:
         return replace(text, outside=outside, feature_rows=outside)
-    words = [position for position in range(text.start, text.stop) if position not in marks]
-    *closed, (last, _) = Ranges.of(words)  # the last range is open: the answer follows it
     first_keys = [per_image * number - outside for number in range(len(marks))]
     return replace(
         text,
@@ -228,11 +231,6 @@ def _cross_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
         outside=outside,
         marks=tuple(marks),
         feature_rows=outside,
-        named=(
-            ("system", Ranges.of(position for position in words if position < marks[0])),
-            ("query", Ranges.of(position for position in words if position > marks[0])),
-            ("text", Ranges((*closed, (last, None)))),
-        ),
     )
 
 
@@ -281,7 +279,7 @@ def _query_token_map(inputs: Inputs, number: int, tokens: TokenMap, stage: Stage
         blocks=Ranges(((0, stop),)),
         named=(
             ("query", Ranges(((0, queries),))),
-            ("text", Ranges(((queries, stop),) if question_length else ())),
+            *((name, Ranges(((queries, stop),) if question_length else ())) for name in ("question", "text")),
             ("system", Ranges()),
             ("all", Ranges(((0, stop),))),
         ),

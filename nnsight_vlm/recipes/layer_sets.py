@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..families import Model, view_of
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import Where
+from .token_sets import require
 
 
 def as_numbers(layers: int | Sequence[int]) -> tuple[int, ...]:
@@ -74,7 +75,11 @@ def layers_reading(model: Model, prompt: Prompt, source: Where) -> tuple[int, ..
 
     These are the layers with cross-attention where the source lies outside the decoder's sequence, else those with
     self-attention.
+
+    Raises:
+        SpecError: the prompt has no such tokens.
     """
+    require(prompt, source)
     spec = view_of(model).stage()
     by_range = [spec.cross if start < 0 else spec.attention for start, _ in prompt.rows[0].ranges(source)]
     return tuple(layer for layer in range(spec.layer_count) if all(layer in layers for layers in by_range))

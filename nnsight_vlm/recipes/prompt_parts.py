@@ -26,13 +26,13 @@ from .controls import blind_cut, random_positions, rng_of
 from .journal import measured
 from .labels import AGREEMENT, NONE, RANDOM_POSITIONS, TRUE_AGREEMENT, Access, Control
 from .layer_windows import score_texts
-from .token_sets import positions_of, same_axis_positions, spell_token
+from .token_sets import require, same_axis_positions, spell_token
 from .words import Objects, Thing, default_objects
 from .work import PLAIN, Case, Work, one_for_each
 
 BY = ["part", "access", "control"]
 LONGEST = 12
-"""Most tokens of a query that is also dropped token by token."""
+"""Most tokens of a question that is also dropped token by token."""
 
 
 @can_run_in_background
@@ -63,8 +63,8 @@ def prompt_ablation(
         model: an nnsight model from `load`.
         prompts: one prompt an image.
         parts: names of parts and what they stand for: a group, positions, or words that the prompt contains.
-            Default: `system`, `query` (the prompt's first and last token are always kept) and, where the query is
-            short, each of its tokens.
+            Default: `system` without the prompt's first token, `question` (the query without the prompt's last token,
+            which must predict the answer) and, where the question is short, each of its tokens.
         truths, objects, max_new_tokens, rows, seed: see `knockout_windows`.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
@@ -105,6 +105,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cases_of(prompt: Prompt, parts: Mapping[str, Where] | None, seed: int, image: int) -> list[Case]:
     """The conditions of one image: the full prompt with direct access first, which is the clean run."""
+    require(prompt, "image")
     no_access, rng = Knockout("image", "generated", layers="attention"), rng_of(seed, image)
     cases = [
         _case("nothing", "direct", CLEAN),
@@ -157,8 +158,8 @@ def _positions_of_parts(prompt: Prompt, parts: Mapping[str, Where] | None) -> di
 
 
 def _default_parts(prompt: Prompt) -> dict[str, tuple[int, ...]]:
-    query = tuple(position for position in prompt["query"] if position not in prompt["last"])
-    parts = {"system": positions_of(prompt, "system")[1:], "query": query}
-    if len(query) <= LONGEST:
-        parts |= {f"{index} {spell_token(prompt, position)}": (position,) for index, position in enumerate(query)}
+    question = prompt["question"]
+    parts = {"system": prompt["system"][1:], "question": question}
+    if len(question) <= LONGEST:
+        parts |= {f"{index} {spell_token(prompt, position)}": (position,) for index, position in enumerate(question)}
     return {part: positions for part, positions in parts.items() if positions}

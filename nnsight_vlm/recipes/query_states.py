@@ -35,7 +35,7 @@ from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, Control
 from .token_sets import owning_stage, same_axis_positions
 from .work import PLAIN, Work
 
-GROUPS = ("image", "query", "last")
+GROUPS = ("image", "question", "last")
 BY = ["group", "layer", "control"]
 
 
@@ -74,9 +74,9 @@ def query_patching(
     Args:
         model: an nnsight model from `load`.
         pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text.
-        groups: token groups to patch, each alone; `query` leaves out the prompt's last token where `last` is a group
-            of its own. Groups outside the decoder's sequence are patched in the encoder. Default `image`, `query` and
-            `last`, without those that have no hidden states at all (the image of Mllama).
+        groups: token groups to patch, each alone. Groups outside the decoder's sequence are patched in the encoder.
+            Default `image`, `question` (the query without the prompt's last token) and `last`, without those that have
+            no hidden states at all (the image of Mllama, or a question of no tokens).
         layers: the layers whose output is patched, of the encoder for groups that lie there; default all.
         seed: of the random controls.
         per_image: return the rows of every pair instead of means with intervals.
@@ -228,7 +228,7 @@ def _patches(
 ) -> Iterator[list[_LabelledPatch]]:
     """Two batches: patches of text tokens, which can share one packed forward, and patches of earlier tokens."""
     prompt = pairs[image].prompt
-    first_text = prompt["query"][0]
+    first_text = min(prompt["query"], default=prompt.rows[0].answer)
     sources = list(sources_of(pairs, image, groups, seed))
     for early in (False, True):
         batch = []
@@ -249,10 +249,6 @@ def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: i
     rng, last = rng_of(seed, image), pair.prompt["last"]
     for group in groups:
         positions = pair.prompt[group]
-        if group == "query" and "last" in groups:
-            positions = tuple(position for position in positions if position not in last)
-        if not positions:
-            continue
         yield StateSource(group, NONE, positions, pair.other)
         if third is not None:
             yield StateSource(group, ANOTHER_IMAGE, positions, third)

@@ -25,14 +25,15 @@ from .labels import (
     Form,
 )
 from .layer_sets import equal_windows, layers_reading, middle_half, other_layers, spell_layers
-from .token_sets import lies_outside, owning_stage, route_target
+from .token_sets import lies_outside, owning_stage, require
 from .work import Case
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->last", "image->text")
 """The routes that are cut unless others are asked for; information flows from the source to the target.
 
 - `image->generated`: generated tokens read the image directly.
-- `image->query`: the text after the image, which is where the question stands, reads the image.
+- `image->query`: the text after the image, which is where the question stands, reads the image. As in Kaduri et al.
+  this is all of that text, so it holds `image->last` (`image->question` would leave it out).
 - `query->generated`: generated tokens read the question.
 - `image->last`: the prompt's last token, which predicts the first word, reads the image.
 - `image->text`: the joint route: any token that is not an image token reads the image.
@@ -92,14 +93,14 @@ class _RouteInPrompt:
 
     Attributes:
         name: `"source->target"`.
-        source, target: as `Knockout` takes them.
+        source, target: group names.
         layers: the layers that have the route.
         windows: the windows into which these layers are divided.
     """
 
     name: str
     source: str
-    target: Where
+    target: str
     layers: tuple[int, ...]
     windows: tuple[tuple[int, ...], ...]
 
@@ -129,11 +130,10 @@ class _Study:
 
     def _route_in(self, prompt: Prompt, name: str) -> _RouteInPrompt:
         source, target = Route.parse(name)
+        require(prompt, target)
         layers = layers_reading(self.model, prompt, source)
         windows = equal_windows(layers, self.windows)
-        return _RouteInPrompt(
-            name=name, source=source, target=route_target(prompt, target), layers=layers, windows=windows
-        )
+        return _RouteInPrompt(name=name, source=source, target=target, layers=layers, windows=windows)
 
     def _of_route(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
         if route.name != JOINT_ROUTE:  # cut in all layers, the joint route is the blind run

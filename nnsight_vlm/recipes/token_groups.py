@@ -30,11 +30,11 @@ from .controls import rng_of
 from .journal import measured
 from .labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, UNIFORM
 from .layer_sets import layers_reading
-from .token_sets import positions_of, spell_token
+from .token_sets import require, spell_token
 from .work import PLAIN, Work
 
 Target = Literal["query", "generated"]
-"""The tokens whose attention is read: the prompt's text after the image, and the answer."""
+"""The tokens whose attention is read: the prompt's text after the image, its last token included, and the answer."""
 TARGETS: tuple[Target, ...] = get_args(Target)
 SOURCES = ("system", "image", "markup", "query", "generated")
 OTHER = "other"
@@ -125,7 +125,8 @@ def _groups(prompt: Prompt) -> dict[str, tuple[int, ...]]:
     Raises:
         SpecError: the prompt has no image.
     """
-    groups = {source: prompt[source] if source == "image" else positions_of(prompt, source) for source in SOURCES}
+    require(prompt, "image")
+    groups = {source: prompt[source] for source in SOURCES}
     named = {position for positions in groups.values() for position in positions}
     groups[OTHER] = tuple(position for position in prompt["all"] if position not in named)
     return {source: positions for source, positions in groups.items() if positions}

@@ -27,12 +27,14 @@ class StagePositions(NamedTuple):
     positions: tuple[int, ...]
 
 
-def positions_of(prompt: Prompt, group: str) -> tuple[int, ...]:
-    """Positions of a token group; empty where the prompt has no such tokens."""
-    try:
-        return prompt[group]
-    except SpecError:
-        return ()
+def require(prompt: Prompt, where: Where) -> None:
+    """Refuse to measure tokens that the prompt has not got; the answer's come with the run.
+
+    Raises:
+        SpecError: saying why there are none.
+    """
+    if where != "generated":
+        prompt.rows[0].required(where)
 
 
 def lies_outside(prompt: Prompt, where: Where) -> bool:
@@ -44,8 +46,9 @@ def owning_stage(prompt: Prompt, where: Where) -> StagePositions:
     """The stage that has hidden states for these positions.
 
     Raises:
-        SpecError: no stage has any: the decoder reads these tokens as keys and values only.
+        SpecError: no stage has any: the decoder reads these tokens as keys and values only; or there are no tokens.
     """
+    require(prompt, where)
     tokens = prompt.rows[0]
     if not lies_outside(prompt, where):
         return StagePositions("decoder", prompt[where])
@@ -68,17 +71,6 @@ def non_image_tokens(tokens: TokenMap) -> tuple[int, ...]:
     """All positions of a sequence that are not image tokens."""
     image = {position for positions in tokens.images for position in positions}
     return tuple(position for position in tokens.ranges("all").positions(tokens.stop) if position not in image)
-
-
-def route_target(prompt: Prompt, target: str) -> Where:
-    """The target of a route as `Knockout` takes it.
-
-    `text` is every token that is not an image token. In Mllama this includes the token that stands for the image,
-    which attends to it.
-    """
-    if target != "text" or lies_outside(prompt, target):
-        return target
-    return (*non_image_tokens(prompt.rows[0]), "generated")
 
 
 def spell_token(prompt: Prompt, position: int) -> str:

@@ -22,6 +22,7 @@ from ..recipes.image_patches import has_patches, patch_source
 from ..recipes.labels import Form
 from ..recipes.layer_sets import equal_windows, layers_reading, spell_layers
 from ..recipes.object_patches import patch_knockout
+from ..recipes.token_sets import require
 from ..recipes.words import default_objects
 from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Allow, Knockout
@@ -122,7 +123,7 @@ def knockout_one(
     model = load_by_name(name)
     prompt = encode(model, question, picture)
     for group in (source, target):
-        prompt.rows[0].ranges(group)  # raises where the prompt has no such tokens
+        require(prompt, group)
     cut = Knockout(source, target, layers=layers)
     interventions = {"un-cut": CLEAN, "cut": cut}
     texts = {

@@ -281,13 +281,14 @@ def test_a_restored_share_is_that_of_one_patch(case):
     pair, layer = pair_of(case.name), 1
     frame = query_patching(case.model, [pair], layers=[layer], per_image=True, work=QUIET)
     has_encoder = "encoder" in view_of(case.model).family.stages
-    groups = [g for g in ("image", "query", "last") if pair.prompt[g][0] >= 0 or has_encoder]
+    groups = [g for g in ("image", "question", "last") if pair.prompt[g][0] >= 0 or has_encoder]
     assert sorted(set(frame["group"])) == sorted(groups)
     before, after = (
         float(nv.run(case.model, p).logits.double().softmax(-1)[pair.other_answer]) for p in (pair.prompt, pair.other)
     )
     for name in groups:
-        places = [p for p in pair.prompt[name] if name != "query" or p not in pair.prompt["last"]]
+        of_group = pair.prompt["query" if name == "question" else name]
+        places = [p for p in of_group if name != "question" or p not in pair.prompt["last"]]
         stage = "decoder" if places[0] >= 0 else "encoder"
         where = [place + (case.outside if stage == "encoder" else 0) for place in places]
         patch = nv.Patch(where, source=pair.other, layers=layer, stage=stage)
@@ -354,7 +355,7 @@ def test_descriptions_without_the_question_are_those_of_single_generations(case)
         ("direct", drop),
         ("none", drop | nv.Knockout("image", "generated", layers=case.layers(case.prompt["image"]))),
     ):
-        row = one(frame, part="query", access=access, control="none")
+        row = one(frame, part="question", access=access, control="none")
         assert row["text"] == nv.generate(case.model, case.prompt, cut, max_new_tokens=STEPS).text
     if len(query) <= 12:
         assert sum(part[0].isdigit() for part in frame["part"].unique()) == len(query)

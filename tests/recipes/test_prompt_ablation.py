@@ -38,7 +38,7 @@ def test_random_parts_are_as_large_and_lie_elsewhere(prompts):
         (c.labels["part"], c.labels["access"], c.labels["control"]): c.intervention
         for c in cases_of(prompts[0], None, 0, 1)
     }
-    drop, control = (by_labels["query", "direct", control] for control in ("none", "random positions"))
+    drop, control = (by_labels["question", "direct", control] for control in ("none", "random positions"))
     assert len(drop.source) == len(control.source) == len(prompts[0]["query"]) - 1
     assert not set(drop.source) & set(control.source)
 

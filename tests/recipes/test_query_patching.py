@@ -53,11 +53,11 @@ def test_pairs_that_the_model_answers_wrongly_are_left_out(sdpa, pairs):
 
 def test_random_positions_are_as_many_and_lie_outside_the_group(pairs):
     for image, pair in enumerate(pairs):
-        sources = sources_of(pairs, image, ("image", "query", "last"), 0)
+        sources = sources_of(pairs, image, ("image", "question", "last"), 0)
         drawn = {(source.group, source.control): source.positions for source in sources}
-        assert len(drawn["query", "random positions"]) == len(drawn["query", "none"])
-        assert not set(drawn["query", "random positions"]) & set(pair.prompt["query"])
-        assert pair.prompt["last"][0] not in drawn["query", "none"]
+        assert len(drawn["question", "random positions"]) == len(drawn["question", "none"])
+        assert not set(drawn["question", "random positions"]) & set(pair.prompt["question"])
+        assert pair.prompt["last"][0] not in drawn["question", "none"]
         assert ("image", "random positions") not in drawn  # fewer tokens lie outside than in it
 
 
