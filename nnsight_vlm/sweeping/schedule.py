@@ -130,15 +130,19 @@ OWN_BATCH = 3
 """With at least this many conditions a prompt gets batches of its own; fewer share them with other prompts."""
 
 
-def schedule_answers(model: Model, cases: Sequence[Case], rows: int, remote: Remote) -> Schedule:
+def schedule_answers(
+    model: Model, cases: Sequence[Case], rows: int, remote: Remote, *, shared: bool = True
+) -> Schedule:
     """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`.
+
+    Without `shared`, no prefix is run by itself.
 
     Raises:
         SpecError: see `refuse_chance`.
     """
     refuse_chance(model, remote)
     divergences = dict[int, Divergence]()
-    may_share = remote is False and not batching_obstacle(model)
+    may_share = shared and remote is False and not batching_obstacle(model)
     of_prompt: dict[int, list[int]] = {}
     for number, (prompt, _) in enumerate(cases):
         of_prompt.setdefault(id(prompt), []).append(number)
