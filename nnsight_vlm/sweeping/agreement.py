@@ -9,7 +9,7 @@ so.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -56,7 +56,7 @@ class Comparison(NamedTuple):
 
 
 def must_run_alone(
-    model: Model, runs: KeptRuns[Any], remote: Remote, compared: Callable[[], Sequence[Comparison]]
+    model: Model, runs: KeptRuns[Any], remote: Remote, compared: Callable[[], Iterable[Comparison]]
 ) -> bool:
     """Whether the cases of a call must be run one by one, because this model's shared passes give other numbers.
 
