@@ -110,7 +110,7 @@ def asked(trained):
 
 CALLS = {
     "run": lambda model, prompt: nv.run(model, prompt, CUT),
-    "clean run": lambda model, prompt: nv.run(model, prompt),
+    "clean run": nv.run,
     "generate": lambda model, prompt: nv.generate(model, prompt, CUT, max_new_tokens=2),
     "generations": lambda model, prompt: nv.generations(model, [(prompt, CUT)], max_new_tokens=2),
     "sweep": lambda model, prompt: nv.sweep(model, prompt, [CUT, CUT], answer=20),

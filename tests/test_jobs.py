@@ -299,7 +299,7 @@ def test_a_server_that_is_away_is_given_up_in_the_end(server, client, prompt):
 
 
 class Clock:
-    """Time that passes only where the package sleeps."""
+    """Time that passes only where the package sleeps, long enough for few polls."""
 
     def __init__(self):
         self.now = 0.0
@@ -308,22 +308,24 @@ class Clock:
         return self.now
 
     def sleep(self, seconds):
-        self.now += 20 * seconds
+        self.now += max(seconds, 40)
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(server_jobs, "time", clock)
+    monkeypatch.setattr(server_jobs, "STARTED_AFTER", 120)
+    monkeypatch.setattr(server_jobs, "SILENT_AFTER", 400)
     return clock
 
 
 SILENT = {
-    "handed to the model": ("DISPATCHED", server_jobs.STARTED_AFTER),
-    "received": ("RECEIVED", server_jobs.STARTED_AFTER),
-    "queued": ("QUEUED", server_jobs.SILENT_AFTER),
-    "deploying": ("DEPLOYING", server_jobs.SILENT_AFTER),
-    "running": ("RUNNING", server_jobs.SILENT_AFTER),
+    "handed to the model": ("DISPATCHED", 120),
+    "received": ("RECEIVED", 120),
+    "queued": ("QUEUED", 400),
+    "deploying": ("DEPLOYING", 400),
+    "running": ("RUNNING", 400),
 }
 
 
@@ -364,7 +366,7 @@ def test_an_id_on_disk_that_a_server_no_longer_knows_is_given_up_soon(server, cl
     with storing_jobs(tmp_path):
         asked = [ModelCall(task=runner.forward, inputs={}, rest=())]
         server_jobs.ServerJob(client, asked, True).poll()
-        server.state = lambda job, host: (404, {"detail": "No response"})
+        server.state = lambda *_: (404, {"detail": "No response"})
         resumed = server_jobs.ServerJob(client, asked, True)
         while len(server.jobs) < 2 and clock.now < 100:
             resumed.poll()
@@ -373,14 +375,14 @@ def test_an_id_on_disk_that_a_server_no_longer_knows_is_given_up_soon(server, cl
 
 
 def test_news_begin_the_wait_anew(server, client, prompt, clock):
-    moving = [{"status": "QUEUED", "description": f"position {place}"} for place in range(400, 0, -1)]
-    server.states = [*moving, *([{"status": "RUNNING", "description": "runs"}] * 150), answering.COMPLETED]
+    moving = [{"status": "QUEUED", "description": f"position {place}"} for place in range(15, 0, -1)]
+    server.states = [*moving, *([{"status": "RUNNING", "description": "runs"}] * 8), answering.COMPLETED]
     nv.run(client, prompt, CUT, remote=True)
     assert len(server.jobs) == 1 and clock.now > 2 * server_jobs.SILENT_AFTER
 
 
 def test_a_user_can_wait_longer(server, client, prompt, clock):
-    server.states = [*[{"status": "RUNNING", "description": "runs"}] * 400, answering.COMPLETED]
+    server.states = [*[{"status": "RUNNING", "description": "runs"}] * 20, answering.COMPLETED]
     with nv.remote.patience(10 * server_jobs.SILENT_AFTER):
         nv.run(client, prompt, CUT, remote=True)
     assert len(server.jobs) == 1 and clock.now > 1.5 * server_jobs.SILENT_AFTER
@@ -392,7 +394,7 @@ def test_a_user_can_wait_longer(server, client, prompt, clock):
 def test_time_in_which_nobody_asked_is_no_silence(server, client, prompt, clock):
     server.states = [{"status": "RUNNING", "description": "runs"}]
     job = server_jobs.ServerJob(client, [ModelCall(task=runner.forward, inputs={}, rest=())], True)
-    for _ in range(10):
+    for _ in range(6):
         job.poll()
         clock.now += 24 * 3600
     assert len(server.jobs) == 1

@@ -2,8 +2,8 @@
 
 Packed variants and rows of a batch get the numbers of single runs in a model of plain modules, and nothing is compared
 there. Where a model has other parts (see `unusual`), two cases of every kind of shared pass are run by themselves before
-the kind is used, and the pass in two orders. If logits differ by more than rounding, the call goes on one by one, and says
-so.
+the kind is used, and the pass in two orders. If logits differ by more than rounding, the call goes on one by one, and
+says so. Rows are no check of a packed pass, because they share a pass too; single runs are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Comparison(NamedTuple):
     """Cases in a shared pass, and two of them by themselves: one of the call, and a clean one.
 
     A cut may hide what is to be seen, so a clean case is among them. And a part may disturb one case of a pass alone,
-    such as a hook that writes at one position, so the pass is run in a second order too: no case may depend on its place.
+    such as a hook that writes at one position, so the pass is run in a second order too: no case may depend on its
+    place.
 
     Attributes:
         kind: of pass, as a value that is equal where passes are alike.
@@ -95,8 +96,8 @@ def _agree(model: Model, comparison: Comparison, parts: Sequence[str]) -> bool:
         return True
     again = _gap(comparison.alone(), alone, counted)
     chance = (
-        f" Two single runs of one case differ by {again:.2g} as well: the model's output depends on chance or on earlier "
-        "runs, so no two numbers of it can be compared."
+        f" Two single runs of one case differ by {again:.2g} as well: the model's output depends on chance or on "
+        "earlier runs, so no two numbers of it can be compared."
         if not again <= limit
         else ""
     )

@@ -68,8 +68,8 @@ def schedule_sweep(
     """The schedule of variants of one prompt.
 
     Raises:
-        SpecError: no such execution; packing asked for where it would not be exact; a model with edits; one whose output
-            depends on chance, see `refuse_chance`.
+        SpecError: no such execution; packing asked for where it would not be exact; a model with edits, or one whose
+            output depends on chance, see `refuse_chance`.
     """
     refuse_chance(model, remote)
     if execution not in EXECUTIONS:

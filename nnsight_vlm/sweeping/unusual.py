@@ -79,8 +79,11 @@ def _is_plain_tensor(tensor: torch.Tensor, *, parameter: bool) -> bool:
 _HARMLESS_CALLS = frozenset({"append", "add", "update", "extend"})
 _CALLS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
 _STEPS = frozenset(
-    "RESUME COPY_FREE_VARS MAKE_CELL NOP CACHE PRECALL PUSH_NULL POP_TOP LOAD_CONST LOAD_SMALL_INT LOAD_DEREF "
-    "LOAD_GLOBAL LOAD_METHOD LOAD_ATTR CALL RETURN_VALUE RETURN_CONST BUILD_TUPLE BUILD_LIST".split()
+    (
+        *("RESUME", "COPY_FREE_VARS", "MAKE_CELL", "NOP", "CACHE", "PRECALL", "PUSH_NULL", "POP_TOP", "CALL"),
+        *("LOAD_CONST", "LOAD_SMALL_INT", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD", "LOAD_ATTR"),
+        *("RETURN_VALUE", "RETURN_CONST", "BUILD_TUPLE", "BUILD_LIST"),
+    )
 )
 """Instructions of a function that does nothing but call methods of what lies around it."""
 
