@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import nnsight_vlm as nv
+from nnsight_vlm.errors import PassesDifferWarning
 from nnsight_vlm.families import view_of
 from nnsight_vlm.sweeping import kept_runs
-from nnsight_vlm.sweeping.agreement import PassesDifferWarning, must_run_alone
+from nnsight_vlm.sweeping.agreement import must_run_alone
 from nnsight_vlm.sweeping.unusual import unusual_parts
 
 float64 = pytest.mark.float64

@@ -1,9 +1,9 @@
 """Whether a shared pass gives what single runs give, where that is not certain.
 
 Packed variants and rows of a batch get the numbers of single runs in a model of plain modules, and nothing is compared
-there. Where a model has other parts (see `unusual`), two cases of every kind of shared pass are run by themselves before
-the kind is used, and the pass in two orders. If logits differ by more than rounding, the call goes on one by one, and
-says so. Rows are no check of a packed pass, because they share a pass too; single runs are.
+there. Where a model has other parts (see `unusual`), two cases of every kind of shared pass are run by themselves
+before the kind is used, and the pass in two orders. If logits differ by more than rounding, the call goes on one by
+one, and says so. Rows are no check of a packed pass, because they share a pass too; single runs are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..errors import PassesDifferWarning
 from ..families import Model, view_of
 from ..remote.model_call import Remote
 from .kept_runs import KeptRuns
@@ -30,10 +31,6 @@ BARRED = 1e3
 """Logits so far below the greatest do not count: models bar words with some very low number."""
 NAMED = 2
 """How many unusual parts a warning names."""
-
-
-class PassesDifferWarning(UserWarning):
-    """A shared pass does not give the numbers of single runs in this model; the cases are run one by one."""
 
 
 class Comparison(NamedTuple):
