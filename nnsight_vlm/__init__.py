@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import plots, recipes, remote, report, shapes, statistics
-    from .errors import InterventionError, RemoteError, SpecError
+    from .errors import InterventionError, PassesDifferWarning, RemoteError, SpecError
     from .execution.decoding import BatchGeneration, Generation, generate
     from .execution.editing import install
     from .execution.forward import BatchRun, Run, run
@@ -51,6 +51,7 @@ __all__ = [
     "Intervention",
     "InterventionError",
     "Knockout",
+    "PassesDifferWarning",
     "Patch",
     "Prompt",
     "PromptBatch",
@@ -81,7 +82,7 @@ __all__ = [
 ]
 
 _NAMES_OF = {
-    "errors": ("InterventionError", "RemoteError", "SpecError"),
+    "errors": ("InterventionError", "PassesDifferWarning", "RemoteError", "SpecError"),
     "execution.decoding": ("BatchGeneration", "Generation", "generate"),
     "execution.editing": ("install",),
     "execution.forward": ("BatchRun", "Run", "run"),

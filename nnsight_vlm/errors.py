@@ -15,3 +15,7 @@ class SpecError(ValueError):
 
 class RemoteError(ServerError):  # type: ignore[misc]
     """A server did not answer, or not as it should; says what to do. A kind of nnsight's error of that name."""
+
+
+class PassesDifferWarning(UserWarning):
+    """A shared pass does not give the numbers of single runs in this model; the cases are run one by one."""

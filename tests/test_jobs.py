@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from nnsight_vlm import identity
 from nnsight_vlm.device import runner
 from nnsight_vlm.remote import batching, counting, packing, server_errors, unpacking
 from nnsight_vlm.remote import job as server_jobs
+from nnsight_vlm.remote.events import current_patience, listening
 from nnsight_vlm.remote.job_store import storing_jobs
 from nnsight_vlm.remote.model_call import ModelCall
 
@@ -290,6 +293,175 @@ def test_a_server_that_is_away_is_given_up_in_the_end(server, client, prompt):
     server.intercept = failing(10**6, REFUSED, "GET")
     with pytest.raises(nv.RemoteError, match=r"no answer for 1 seconds"):
         nv.run(client, prompt, remote=True)
+
+
+# a server that says nothing new -----------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only where the package sleeps, long enough for few polls."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += max(seconds, 40)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(server_jobs, "time", clock)
+    monkeypatch.setattr(server_jobs, "STARTED_AFTER", 120)
+    monkeypatch.setattr(server_jobs, "SILENT_AFTER", 400)
+    return clock
+
+
+SILENT = {
+    "handed to the model": ("DISPATCHED", 120),
+    "received": ("RECEIVED", 120),
+    "queued": ("QUEUED", 400),
+    "deploying": ("DEPLOYING", 400),
+    "running": ("RUNNING", 400),
+}
+
+
+@pytest.mark.parametrize("stage", SILENT)
+def test_a_job_that_a_server_forgot_is_sent_again_and_answered(server, model, client, prompt, clock, stage):
+    status, limit = SILENT[stage]
+    original = server.state
+    server.state = lambda job, host: (
+        (200, {"id": job, "status": status, "description": "on its way"}) if job == "job-0" else original(job, host)
+    )
+    assert same(nv.run(client, prompt, CUT, remote=True).logits, local_logits(model, encoded(model)))
+    assert len(server.jobs) == 2 and limit < clock.now < limit + 200
+
+
+@pytest.mark.parametrize("stage", SILENT)
+def test_a_server_that_never_runs_a_job_is_given_up_in_words(server, client, prompt, clock, stage, tmp_path):
+    status, limit = SILENT[stage]
+    server.states = [{"status": status, "description": "on its way"}]
+    words = rf"no news of job job-1 for {limit:.0f} seconds; its last status was '{status.lower()}: on its way'"
+    with storing_jobs(tmp_path), pytest.raises(nv.RemoteError, match=words + r".*nv\.remote\.resume.*patience"):
+        nv.run(client, prompt, CUT, remote=True)
+    assert len(server.jobs) == 2 and 2 * limit < clock.now < 2 * limit + 400
+    server.states = [answering.COMPLETED]
+    with storing_jobs(tmp_path):  # nothing is lost: the same call asks for what was sent
+        nv.run(client, prompt, CUT, remote=True)
+    assert len(server.jobs) == 2
+
+
+def test_a_job_of_which_a_server_has_no_record_is_sent_again(server, model, client, prompt, clock):
+    original = server.state
+    server.state = lambda job, host: (404, {"detail": "No response"}) if job == "job-0" else original(job, host)
+    assert same(nv.run(client, prompt, CUT, remote=True).logits, local_logits(model, encoded(model)))
+    assert len(server.jobs) == 2 and clock.now < server_jobs.STARTED_AFTER + 200
+
+
+def test_an_id_on_disk_that_a_server_no_longer_knows_is_given_up_soon(server, client, prompt, clock, tmp_path):
+    server.states = [{"status": "QUEUED", "description": "Added to Queue at position 1."}]
+    with storing_jobs(tmp_path):
+        asked = [ModelCall(task=runner.forward, inputs={}, rest=())]
+        server_jobs.ServerJob(client, asked, True).poll()
+        server.state = lambda *_: (404, {"detail": "No response"})
+        resumed = server_jobs.ServerJob(client, asked, True)
+        while len(server.jobs) < 2 and clock.now < 100:
+            resumed.poll()
+            clock.now += 0.05
+    assert len(server.jobs) == 2 and clock.now < 1
+
+
+def test_news_begin_the_wait_anew(server, client, prompt, clock):
+    moving = [{"status": "QUEUED", "description": f"position {place}"} for place in range(15, 0, -1)]
+    server.states = [*moving, *([{"status": "RUNNING", "description": "runs"}] * 8), answering.COMPLETED]
+    nv.run(client, prompt, CUT, remote=True)
+    assert len(server.jobs) == 1 and clock.now > 2 * server_jobs.SILENT_AFTER
+
+
+def test_a_user_can_wait_longer(server, client, prompt, clock):
+    server.states = [*[{"status": "RUNNING", "description": "runs"}] * 20, answering.COMPLETED]
+    with nv.remote.patience(10 * server_jobs.SILENT_AFTER):
+        nv.run(client, prompt, CUT, remote=True)
+    assert len(server.jobs) == 1 and clock.now > 1.5 * server_jobs.SILENT_AFTER
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(nv.SpecError, match="write seconds"), nv.remote.patience(wrong):
+            pass
+
+
+def test_time_in_which_nobody_asked_is_no_silence(server, client, prompt, clock):
+    server.states = [{"status": "RUNNING", "description": "runs"}]
+    job = server_jobs.ServerJob(client, [ModelCall(task=runner.forward, inputs={}, rest=())], True)
+    for _ in range(6):
+        job.poll()
+        clock.now += 24 * 3600
+    assert len(server.jobs) == 1
+
+
+# two threads -------------------------------------------------------------------------------------
+
+
+def in_two_threads(function):
+    """What a function of 0 and of 1 gives in two threads, which are both in it before either goes on."""
+    both = threading.Barrier(2, timeout=20)
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(partial(function, both), range(2)))
+
+
+def test_each_thread_stores_its_jobs_in_its_own_folder(server, client, prompts, tmp_path):
+    def ask(both, number):
+        with storing_jobs(tmp_path / str(number)):
+            both.wait()
+            job = server_jobs.ServerJob(client, [ModelCall(task=runner.forward, inputs={}, rest=(number,))], True)
+            job.poll()
+            both.wait()
+            return job.digest
+
+    digests = in_two_threads(ask)
+    for number, digest in enumerate(digests):
+        assert [path.stem for path in (tmp_path / str(number)).iterdir()] == [digest]
+
+
+def test_a_thread_without_a_folder_stores_nothing(server, client, tmp_path):
+    def ask(both, number):
+        with storing_jobs(tmp_path if number else None):
+            both.wait()
+            server_jobs.ServerJob(client, [ModelCall(task=runner.forward, inputs={}, rest=(number,))], True).poll()
+            both.wait()
+
+    in_two_threads(ask)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_each_thread_counts_and_hears_of_its_own_jobs(server, client):
+    def ask(both, number):
+        heard = []
+        with counting() as traffic, listening(heard.append), nv.remote.patience(1 + number):
+            both.wait()
+            for sent in range(1 + number):
+                call = ModelCall(task=runner.forward, inputs={}, rest=(number, sent))
+                server_jobs.ServerJob(client, [call], True).poll()
+            both.wait()
+            return traffic.jobs, len(heard), current_patience()
+
+    assert in_two_threads(ask) == [(1, 1, 1.0), (2, 2, 2.0)]
+    assert current_patience() is None
+
+
+def test_computations_that_take_turns_share_the_folder_around_them(server, client, prompts, tmp_path):
+    with storing_jobs(tmp_path), counting() as traffic:
+        nv.remote.together([partial(nv.run, client, prompt, CUT, remote=True) for prompt in prompts], True)
+    assert traffic.jobs == 1 and len(list(tmp_path.iterdir())) == 2  # the job's id and its answer
+
+
+def test_counters_inside_each_other_count_on_by_themselves(server, client, prompt):
+    with counting() as outer:
+        with counting():
+            pass
+        nv.run(client, prompt, CUT, remote=True)
+    assert outer.jobs == 1
 
 
 # broken answers ---------------------------------------------------------------------------------

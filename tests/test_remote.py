@@ -193,11 +193,20 @@ def test_a_job_that_failed_continues_with_what_came_back(server, model, client):
 def test_a_cancelled_job_is_not_polled(server, client):
     prompts, _ = arguments(client)
     job = nv.run(client, prompts[0], remote=True, blocking=False)
-    assert job.cancel() is False
+    assert job.cancel() is True and job.cancel() is True
+    assert job.status == "cancelled; a server may still finish what was sent to it"
     for cancelled in (job, nv.remote.resume(job.path)):
         with pytest.raises(nv.RemoteError, match="was cancelled"):
             cancelled.result()
     assert len(server.jobs) == 1
+
+
+def test_a_job_that_is_done_cannot_be_cancelled_and_keeps_its_result(server, client):
+    prompts, _ = arguments(client)
+    job = nv.run(client, prompts[0], remote=True, blocking=False)
+    logits = job.result().logits
+    assert job.cancel() is False and job.status == "done"
+    assert torch.equal(nv.remote.resume(job.path).result().logits, logits)
 
 
 def test_jobs_that_could_not_be_resumed_are_refused_before_anything_is_sent(server, model, client):

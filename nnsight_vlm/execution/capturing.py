@@ -18,6 +18,7 @@ from ..remote.model_call import Remote
 from ..specs.interventions import Capture, Intervention
 from ..specs.measurements import Residual
 from .checking import as_intervention, captured_shape, check
+from .determinism import refuse_chance
 from .preparing import prepare
 from .requests import defer_forward, read_states, read_steps
 
@@ -105,6 +106,7 @@ def checked_cases(
     Raises:
         SpecError: anything wrong with them; not as many as the prompt has rows.
     """
+    refuse_chance(model, remote)
     listed = list(given) if isinstance(given, (list, tuple)) else [given] * len(prompt)
     if len(listed) != len(prompt):
         raise SpecError(f"{len(listed)} interventions for a prompt of {len(prompt)} row(s); compose several with |")

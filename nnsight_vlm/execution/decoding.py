@@ -163,13 +163,17 @@ def decode(
 
 
 def decode_logits(
-    model: Model, prompt: Prompt, plan: Plan, steps: int, remote: Remote
+    model: Model, prompt: Prompt, plan: Plan, steps: int, remote: Remote, cache: Any = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
+    """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`.
+
+    A `cache` holds the tokens of all rows that were run already.
+    """
     length = {"max_new_tokens": steps, "min_new_tokens": steps}
     returned = {"output_logits": True, "return_dict_in_generate": True}
     options = {"do_sample": False, **length, **view_of(model).family.generate_with, **returned}
-    tokens, logits = _decoded(model, runner.decode_logits, prompt, dict(prompt.inputs), plan, options, remote)
+    inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
+    tokens, logits = _decoded(model, runner.decode_logits, prompt, inputs, plan, options, remote)
     return tokens, logits
 
 

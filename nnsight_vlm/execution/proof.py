@@ -30,6 +30,7 @@ from ..specs.interventions import Intervention
 from .capturing import capture
 from .checking import as_intervention, check
 from .decoding import decode_logits
+from .determinism import refuse_chance
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
 from .proof_pixels import can_decode, check_pixels, prove_pixels
@@ -122,6 +123,7 @@ def verify(
     >>> verify(model, prompt, nv.Knockout("image", "last", layers=[2, 3], heads=[1])).edges
     200
     """
+    refuse_chance(model, remote)
     intervention = as_intervention(intervention)
     check(model, prompt, intervention)
     if pixels:

@@ -85,6 +85,16 @@ def _is_stock_forward(part: torch.nn.Module, forward: Any) -> bool:
     return getattr(forward, "__self__", None) is part and forward.__func__ is type(part).forward
 
 
+def forward_function(part: torch.nn.Module) -> Any:
+    """The function that computes a module: its class's `forward`, or what was put in its place, below any wrapper."""
+    forward = vars(part).get("forward", type(part).forward)
+    if isinstance(forward, partial) and getattr(forward.func, "__module__", None) == _ACCELERATE:
+        forward = vars(part).get("_old_forward", forward)
+    if type(forward).__module__ == _NNSIGHT:
+        forward = forward.state.original
+    return getattr(forward, "__func__", forward)
+
+
 def foreign_hook(part: torch.nn.Module) -> Iterator[Any]:
     """Hooks in the form of accelerate's that are not accelerate's own."""
     hook = vars(part).get("_hf_hook")

@@ -8,6 +8,6 @@ and `server_errors` explains failures. `background` has jobs that nobody waits f
 from ..errors import RemoteError
 from .background import Job, resume, submit
 from .batching import together
-from .events import Traffic, counting
+from .events import Traffic, counting, patience
 
-__all__ = ["Job", "RemoteError", "Traffic", "counting", "resume", "submit", "together"]
+__all__ = ["Job", "RemoteError", "Traffic", "counting", "patience", "resume", "submit", "together"]

@@ -58,6 +58,8 @@ class Job(Generic[T]):
         """The last status that the server reported."""
         if self._result:
             return "done"
+        if (self.path / CANCELLED).exists():
+            return "cancelled; a server may still finish what was sent to it"
         return "; ".join(job.status for job in self._waiting_for) or "not sent yet"
 
     def done(self) -> bool:
@@ -91,15 +93,20 @@ class Job(Generic[T]):
         return self._result[0]
 
     def cancel(self) -> bool:
-        """Give the job up: nothing more is sent or fetched.
+        """Give the job up: nothing more is sent or fetched, in this process or another.
+
+        It cannot be taken from the server: NDIF (0.1.2) has no request for that, and finishes what was sent to it. Its
+        answer is not fetched.
 
         Returns:
-            Whether the server stopped what it had already started. NDIF (0.1.2) cannot be told to stop, so this is
-            always False.
+            Whether the job was given up: False if its result is there already, which is then kept, as for
+            `concurrent.futures`.
         """
+        if self._result:
+            return False
         (self.path / CANCELLED).touch()
         self._restart()
-        return False
+        return True
 
     def _advance(self) -> None:
         if (self.path / CANCELLED).exists():

@@ -1,8 +1,8 @@
 """One job on a server: several calls that are sent together, and how their answers come back.
 
 A job is packed once and sent until it is answered or there is no hope left. A broken connection, a server that restarts
-and a job that is lost are waited for and sent again, a limited number of times. It does not matter which attempt is
-answered: a job is a pure function of what it asks, so no result is counted twice.
+and a job that is lost, or of which nothing is heard, are waited for and sent again, a limited number of times. It does
+not matter which attempt is answered: a job is a pure function of what it asks, so no result is counted twice.
 
 No connection stays open while a job waits: it is sent, and then polled for.
 """
@@ -20,7 +20,7 @@ from nnsight.schema.response import Status
 from ..errors import RemoteError
 from ..identity import digest
 from .client import JobClient, place_of
-from .events import count, emit
+from .events import count, current_patience, emit
 from .job_store import JobStore, current_store
 from .model_call import ModelCall, Remote, in_order
 from .packing import Payload, pack
@@ -36,6 +36,13 @@ RETRY_PAUSE = 1.0
 """Seconds before a job is sent again; doubled each time."""
 LOST_AFTER = 60.0
 """Seconds without a new status, after a failed poll, until a job counts as lost; four times as long after each try."""
+SILENT_AFTER = 2 * 3600.0
+"""Seconds without a new status until a job that waits in a queue, or runs, counts as lost; see `events.patience`."""
+STARTED_AFTER = 600.0
+"""The same for a job that the server should take up at once: it was handed to the model, or is in no queue yet."""
+TAKEN_UP_AT_ONCE = (None, Status.RECEIVED, Status.DISPATCHED)
+WATCHED = 60.0
+"""Most seconds between two polls that count as time without news: nobody looked in between."""
 AWAY_AFTER = 600.0
 """Seconds without any contact until a server that has the job is given up."""
 
@@ -60,6 +67,7 @@ class ServerJob:
         self._tries, self._not_before = 0, 0.0
         self._last_contact = time.monotonic()
         self._doubtful_since: float | None = self._last_contact if self._client.job_id else None
+        self._silent, self._sent_for_silence = 0.0, False
         self.status = "not sent yet"
 
     def wait(self) -> list[Any]:
@@ -99,13 +107,14 @@ class ServerJob:
         count(jobs=1, payload=len(payload))
         if self._store:
             self._store.record_sent(self.digest, str(self._client.job_id), self._client.host)
-        self._last_contact, self._doubtful_since = time.monotonic(), None
+        self._last_contact, self._doubtful_since, self._silent = time.monotonic(), None, 0.0
         self._set_status(self._client.last_status)
 
     def _fetch(self) -> None:
         """Poll the server for the answer."""
         content = self._client.poll()
-        now, is_new = time.monotonic(), self._client.last_status != self.status
+        now, is_new = time.monotonic(), self._client.last_status not in ("", self.status)
+        self._silent = 0.0 if is_new else self._silent + min(now - self._last_contact, WATCHED)
         self._last_contact = now
         if content is not None:
             count(answers=len(content))
@@ -115,6 +124,34 @@ class ServerJob:
             self._set_status(self._client.last_status)
         elif self._doubtful_since is not None and now - self._doubtful_since > self._lost_after:
             self._retry("the server does not know the job any more")
+        elif self._silent > (limit := self._silent_after):
+            self._end_silence(limit)
+
+    @property
+    def _silent_after(self) -> float:
+        """Seconds without news after which the job counts as lost."""
+        usual = STARTED_AFTER if self._client.status in TAKEN_UP_AT_ONCE else SILENT_AFTER
+        return usual if (asked := current_patience()) is None else asked
+
+    def _end_silence(self, seconds: float) -> None:
+        """Send a job again of which nothing was heard, once; then give it up, under its id, which is kept.
+
+        A server that forgot a job, or never ran it, goes on saying what it said last.
+        """
+        job, status = self._client.job_id, self.status
+        if not self._sent_for_silence:
+            self._sent_for_silence = True
+            self._retry(f"no news of job {job} for {seconds:.0f} seconds")
+            return
+        self._silent = 0.0
+        raise RemoteError(
+            self._worded(
+                f"no news of job {job} for {seconds:.0f} seconds; its last status was {status!r}. It was sent a second "
+                "time before, so the server loses jobs, or takes longer. Make the same call again later (for a job in "
+                "the background: nv.remote.resume(path).result()), which asks for what was sent; or wait longer: "
+                "with nv.remote.patience(seconds)"
+            )
+        )
 
     @property
     def _lost_after(self) -> float:

@@ -7,13 +7,26 @@ again, in this process or another, finds the stored answer, or the id under whic
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..storage import atomic_write
 
-_OPEN: list[JobStore] = []
+
+class _Open(threading.local):
+    """The stores of the `storing_jobs` blocks around this point of one thread.
+
+    Not a `ContextVar`: computations that take turns in one thread (see `batching`) have a context of their own each,
+    and the jobs of all of them belong in the store of the block around them.
+    """
+
+    def __init__(self) -> None:
+        self.stores: list[JobStore] = []
+
+
+_OPEN = _Open()
 
 
 class JobStore:
@@ -52,18 +65,21 @@ class JobStore:
 
 @contextmanager
 def storing_jobs(folder: Path | None) -> Iterator[None]:
-    """Store all jobs of the `with` block in a folder; None stores nothing. An outer block's folder takes precedence."""
-    if folder is None or _OPEN:
+    """Store all jobs that this thread sends in the `with` block in a folder; None stores nothing.
+
+    An outer block's folder takes precedence.
+    """
+    if folder is None or _OPEN.stores:
         yield
         return
     store = JobStore(folder)
-    _OPEN.append(store)
+    _OPEN.stores.append(store)
     try:
         yield
     finally:
-        _OPEN.remove(store)
+        _OPEN.stores.remove(store)
 
 
 def current_store() -> JobStore | None:
-    """The store of the enclosing `storing_jobs` block."""
-    return _OPEN[-1] if _OPEN else None
+    """The store of the enclosing `storing_jobs` block of this thread."""
+    return _OPEN.stores[-1] if _OPEN.stores else None

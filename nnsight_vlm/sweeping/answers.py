@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import SpecError
 from ..execution.capturing import capture
 from ..execution.checking import as_intervention, check
-from ..execution.decoding import Generation, as_generation, check_decoding, decode, end_tokens
+from ..execution.decoding import Generation, as_generation, check_decoding, decode, decode_logits, end_tokens
 from ..execution.preparing import prepare
 from ..families import Model
 from ..lowering.layouts import Layout, padded_batch, repeated_rows
@@ -20,7 +22,9 @@ from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..specs.interventions import Intervention
+from ..specs.interventions import CLEAN, Intervention
+from .agreement import Comparison, must_run_alone
+from .divergence import unshared_divergence
 from .kept_runs import KeptRuns, runs_of_call
 from .prefixes import PrefixRun, cache_for, prefix_of, states_from_kept_run
 from .schedule import Batch, Case, Schedule, schedule_answers
@@ -53,6 +57,9 @@ def generations(
 
     Raises:
         SpecError: anything wrong with any case, before the model runs.
+
+    Warns:
+        PassesDifferWarning: batches do not give the numbers of single runs in this model, so the cases run one by one.
     """
     options = {"max_new_tokens": max_new_tokens, **options}
     ready = [(prompt, as_intervention(case)) for prompt, case in cases]
@@ -88,6 +95,8 @@ class _Answering:
 
 def _in_order(work: _Answering) -> Iterator[Generation]:
     """The answers of all batches, yielded in order."""
+    if must_run_alone(work.model, work.runs, work.remote, partial(_comparisons, work)):
+        work = replace(work, schedule=schedule_answers(work.model, work.cases, 1, work.remote, shared=False), values={})
     batches, ready, due = work.schedule.batches, dict[int, Generation](), 0
     run = [partial(_answer, work, batch) for batch in batches]
     answered = (answer() for answer in run) if work.remote is False else iter(together(run, work.remote))
@@ -135,3 +144,58 @@ def _values(work: _Answering, batch: Batch) -> StateValues:
 
 def _captured(work: _Answering, cases: Sequence[Intervention]) -> StateValues:
     return capture(work.model, cases, work.remote, shortcut=partial(states_from_kept_run, work.runs), stay_remote=True)
+
+
+# is a batch what single runs are? ------------------------------------------------------------------
+
+COMPARED_TOKENS = 2
+"""How many tokens are decoded to compare a batch with a single run: one after the prompt, one after a token."""
+
+
+def _comparisons(work: _Answering) -> Iterator[Comparison]:
+    """For every kind of batch one such batch, and the first of its cases and a clean one by themselves."""
+    for batch in work.schedule.batches:
+        if len(batch.numbers) == 1 and not batch.shares_prefix:
+            continue
+        numbers = sorted(batch.numbers, key=lambda number: work.cases[number][0].width)  # the most padded is the first
+        prompt, case = work.cases[numbers[0]]
+        padded = len({work.cases[number][0].width for number in numbers}) > 1
+        donated = any(work.schedule.divergences[number].donor is not None for number in numbers)
+        yield Comparison(
+            kind=("answers", batch.shares_prefix, padded, donated),
+            words="as a row of a batch" + (" behind a prefix that was run before" if batch.shares_prefix else ""),
+            shared=partial(_shared_logits, work, batch, numbers),
+            alone=partial(_single_logits, work, [(prompt, case), (prompt, CLEAN)]),
+        )
+
+
+def _shared_logits(work: _Answering, batch: Batch, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of the first tokens of a batch and of a clean case, `[case, token and word]`; and in another order."""
+    clean = (work.cases[numbers[0]][0], CLEAN)
+    divergences = [*work.schedule.divergences, unshared_divergence(work.model, *clean)]
+    values, last = _values(work, batch), len(work.cases)
+    work = replace(work, cases=[*work.cases, clean], schedule=replace(work.schedule, divergences=divergences))
+
+    def logits(*some: int) -> torch.Tensor:
+        prompts = [work.cases[number][0] for number in some]
+        layout, cache = _layout(work, replace(batch, numbers=some), prompts)
+        return _first_logits(work, layout, [divergences[number].case for number in some], values, cache)
+
+    return logits(*numbers, last), logits(last, *numbers).roll(-1, 0)
+
+
+def _single_logits(work: _Answering, cases: Sequence[Case]) -> torch.Tensor:
+    """The same of cases by themselves, `[case, token and word]`."""
+    logits = list[torch.Tensor]()
+    for prompt, case in cases:
+        values = capture(work.model, [case], work.remote, stay_remote=True)
+        logits.append(_first_logits(work, padded_batch([prompt]), [case], values, None))
+    return torch.cat(logits)
+
+
+def _first_logits(
+    work: _Answering, layout: Layout, cases: Sequence[Intervention], values: StateValues, cache: Any
+) -> torch.Tensor:
+    plan = prepare(work.model, layout, cases, values)
+    tokens = min(COMPARED_TOKENS, work.options["max_new_tokens"])
+    return decode_logits(work.model, layout.prompt, plan, tokens, work.remote, cache)[1].flatten(1)

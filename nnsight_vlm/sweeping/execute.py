@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..device.readouts import answer_scores
+from ..device.readouts import answer_scores, logit_rows
 from ..execution.capturing import capture
 from ..execution.clean_runs import embed
 from ..execution.preparing import prepare
@@ -25,14 +25,16 @@ from ..lowering.layouts import (
     repeated_embeddings,
     repeated_rows,
 )
-from ..lowering.read_requests import ScoreRequest
+from ..lowering.plan import Plan
+from ..lowering.read_requests import LogitRequest, ScoreRequest
 from ..lowering.resolve import StateValues
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..specs.interventions import Intervention
+from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Knockout
-from .divergence import Divergence
+from .agreement import Comparison, must_run_alone
+from .divergence import Divergence, unshared_divergence
 from .kept_runs import KeptRuns, runs_of_call
 from .memory import cases_that_fit, out_of_memory
 from .prefixes import Prefix, PrefixRun, cache_for, prefix_of, states_from_kept_run
@@ -95,6 +97,9 @@ def score(
 
     Raises:
         SpecError: see `schedule_sweep`.
+
+    Warns:
+        PassesDifferWarning: a shared pass does not give the numbers of single runs, so all cases ran one by one.
     """
     schedule = schedule_sweep(model, prompt, cases, execution, remote)
     divergences, batches = schedule.divergences, schedule.batches
@@ -111,6 +116,9 @@ def score(
         memory=memory,
         runs=runs,
     )
+    shared = [batch for batch in batches if batch.way != "single"]
+    if must_run_alone(model, runs, remote, partial(_comparisons, context, shared, cases)):
+        return score(model, prompt, cases, token, execution="single", remote=remote, memory=memory)
     parts = together([partial(_score_batch, context, batch) for batch in batches], remote)
     scores = {number: score for part, _ in parts for number, score in part.items()}
     passes: Counter[str] = Counter()
@@ -173,6 +181,65 @@ def _run(context: SweepContext, batch: Batch, prefix: Prefix | None) -> Iterator
         left = left[len(some) :]
 
 
+def _comparisons(
+    context: SweepContext, batches: Sequence[Batch], cases: Sequence[Intervention]
+) -> Iterator[Comparison]:
+    """For every kind of shared pass one such pass, and the first of its cases and a clean one by themselves."""
+    for batch in batches:
+        changed = [number for number in batch.numbers if not _is_clean(context.divergences[number])]
+        if not changed or (len(batch.numbers) == 1 and not batch.shares_prefix):
+            continue
+        donated = any(context.divergences[number].donor is not None for number in changed)
+        words = "packed into one sequence" if batch.way == "packed" else "as a row of a batch"
+        yield Comparison(
+            kind=(batch.way, batch.shares_prefix, batch.shares_image, donated),
+            words=words + (" behind a prefix that was run before" if batch.shares_prefix else ""),
+            shared=partial(_shared_logits, context, batch, changed),
+            alone=partial(_single_logits, context, [cases[changed[0]], CLEAN]),
+        )
+
+
+def _shared_logits(context: SweepContext, batch: Batch, changed: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the cases of one pass and a clean one predict, `[case, word]`; and the same from a pass in another order."""
+    clean = unshared_divergence(context.model, context.prompt, CLEAN)
+    context = replace(context, divergences=[*context.divergences, clean])
+    prefix = prefix_of(context.runs, context.model, context.prompt, batch.position) if batch.shares_prefix else None
+    embedded = embed(context.model, context.prompt) if batch.shares_image else None
+    alike = next(some for some in _by_layer(context, changed, prefix) if changed[0] in some)
+    fitting = max(1, _cases_per_forward(context, batch, prefix) - 1)
+    others = [number for number in alike if number != changed[0]][: fitting - 1]
+
+    def logits(*some: int) -> torch.Tensor:
+        layout = _layout(context, batch, some, prefix, embedded)
+        cases = [context.divergences[number].case for number in some]
+        return torch.cat(_last_logits(context, layout, prepare(context.model, layout, cases, context.values)))
+
+    last = len(context.divergences) - 1
+    return logits(changed[0], *others, last), logits(last, changed[0], *others).roll(-1, 0)
+
+
+def _single_logits(context: SweepContext, cases: Sequence[Intervention]) -> torch.Tensor:
+    """What cases predict in runs of their own, `[case, word]`."""
+    layout, logits = padded_batch([context.prompt]), list[torch.Tensor]()
+    for case in cases:
+        values = capture(context.model, [case], context.remote, stay_remote=True)
+        logits += _last_logits(context, layout, prepare(context.model, layout, [case], values))
+    return torch.cat(logits)
+
+
+def _last_logits(context: SweepContext, layout: Layout, plan: Plan, token: int | None = None) -> list[torch.Tensor]:
+    """What the cases of a layout predict at their last tokens: logits `[1, word]`, or a token's score, one a case."""
+    places = [placement.place(placement.tokens.stop - 1) for placement in layout.placements]
+    kept = sorted(set(places))
+    columns = logit_columns(layout, kept)
+    at = [(placement.row, columns[place]) for placement, place in zip(layout.placements, places, strict=True)]
+    if token is None:
+        read = LogitRead(logit_rows, tuple(LogitRequest(row, (column,)) for row, column in at), kept)
+    else:
+        read = LogitRead(answer_scores, tuple(ScoreRequest(row, column, token) for row, column in at), kept)
+    return run_forward(context.model, layout, plan, [], read, context.remote).logits
+
+
 def _cases_per_forward(context: SweepContext, batch: Batch, prefix: Prefix | None) -> int:
     if batch.way == "single":
         return 1
@@ -219,15 +286,9 @@ def _behind_prefix(context: SweepContext, numbers: Sequence[int], layout: Layout
 
 def _forward(context: SweepContext, numbers: Sequence[int], layout: Layout) -> list[Score]:
     """One forward of some cases."""
-    places = [placement.place(placement.tokens.stop - 1) for placement in layout.placements]
-    kept = sorted(set(places))
-    columns = logit_columns(layout, kept)
-    placed = zip(layout.placements, places, strict=True)
-    requests = tuple(ScoreRequest(placement.row, columns[place], context.token) for placement, place in placed)
     cases = [context.divergences[number].case for number in numbers]
     plan = prepare(context.model, layout, cases, context.values)
-    logits = LogitRead(answer_scores, requests, kept)
-    return _as_scores(run_forward(context.model, layout, plan, [], logits, context.remote).logits)
+    return _as_scores(_last_logits(context, layout, plan, token=context.token))
 
 
 def _as_scores(lines: Sequence[torch.Tensor]) -> list[Score]:

@@ -32,10 +32,17 @@ class _Entry(NamedTuple, Generic[R]):
 
 
 class KeptRuns(Generic[R]):
-    """The last runs of prompts by one model; they go with their prompts."""
+    """The last runs of prompts by one model; they go with their prompts.
+
+    Attributes:
+        module: the transformers module inside the model.
+        agreements: of each kind of shared pass that was compared with a single run, whether the two agree; see
+            `agreement`.
+    """
 
     def __init__(self, model: Model) -> None:
         self.module = view_of(model).module
+        self.agreements: dict[Any, bool] = {}
         self._entries: WeakKeyDictionary[Prompt, _Entry[R]] = WeakKeyDictionary()
 
     def find(self, model: Model, prompt: Prompt) -> R | None:
@@ -58,6 +65,7 @@ class KeptRuns(Generic[R]):
     def clear(self) -> None:
         """Drop all runs, and with them the memory that they take."""
         self._entries.clear()
+        self.agreements.clear()
 
 
 _REUSED: ContextVar[KeptRuns[Any] | None] = ContextVar("reused", default=None)

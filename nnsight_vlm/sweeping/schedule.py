@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Literal, get_args
 
 from ..errors import SpecError
+from ..execution.determinism import refuse_chance
 from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
@@ -67,8 +68,10 @@ def schedule_sweep(
     """The schedule of variants of one prompt.
 
     Raises:
-        SpecError: no such execution; packing asked for where it would not be exact; a model with edits.
+        SpecError: no such execution; packing asked for where it would not be exact; a model with edits, or one whose
+            output depends on chance, see `refuse_chance`.
     """
+    refuse_chance(model, remote)
     if execution not in EXECUTIONS:
         raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
     numbers, obstacle = range(len(cases)), batching_obstacle(model)
@@ -127,10 +130,19 @@ OWN_BATCH = 3
 """With at least this many conditions a prompt gets batches of its own; fewer share them with other prompts."""
 
 
-def schedule_answers(model: Model, cases: Sequence[Case], rows: int, remote: Remote) -> Schedule:
-    """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`."""
+def schedule_answers(
+    model: Model, cases: Sequence[Case], rows: int, remote: Remote, *, shared: bool = True
+) -> Schedule:
+    """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`.
+
+    Without `shared`, no prefix is run by itself.
+
+    Raises:
+        SpecError: see `refuse_chance`.
+    """
+    refuse_chance(model, remote)
     divergences = dict[int, Divergence]()
-    may_share = remote is False and not batching_obstacle(model)
+    may_share = shared and remote is False and not batching_obstacle(model)
     of_prompt: dict[int, list[int]] = {}
     for number, (prompt, _) in enumerate(cases):
         of_prompt.setdefault(id(prompt), []).append(number)

@@ -70,7 +70,9 @@ def sweep(
         answer: one token, as text or id.
         execution: `packed` shares everything before the first changed position between the
             variants, `rows` makes them rows of a batch, `single` runs them one by one, `auto` chooses.
-            All give the same numbers.
+            All give the same numbers. To check that, compare with `single`: `rows` share a pass as well. Where a
+            model has parts that may depend on what else is in the pass (quantised layers, hooks), that is compared
+            first; if it is so, the variants run one by one, with a warning, whatever was asked for.
         memory: bytes that a forward may take beside the weights; default a quarter of what is free on the
             model's device. Where memory runs out all the same, fewer variants are run at once.
         remote, blocking, path: see `nv.run`.
@@ -80,7 +82,11 @@ def sweep(
         `top_token`, `clean_logit`, `clean_logprob`. `frame.attrs["execution"]` says what was done.
 
     Raises:
-        SpecError: anything wrong with a variant or the answer; packing asked for where it is not exact.
+        SpecError: anything wrong with a variant or the answer; packing asked for where it is not exact; a model in
+            train mode with an active dropout.
+
+    Warns:
+        PassesDifferWarning: the variants ran one by one, because shared passes give other numbers in this model.
     """
     names, cases = _named(variants)
     if len(prompt) > 1:
