@@ -238,7 +238,8 @@ def check_request(image: Path, question: str, model: str, out: Path) -> Image.Im
         SpecError: not a picture, an empty question, no such model, a file that cannot be written.
     """
     from .errors import SpecError
-    from .report.config import check_model_name, open_picture
+    from .prompts.pictures import open_picture
+    from .report.config import check_model_name
     from .report.folder import check_writable
 
     picture = open_picture(image)

@@ -24,7 +24,7 @@ from ..specs.interventions import Intervention
 from .kept_runs import KeptRuns, runs_of_call
 from .prefixes import PrefixRun, cache_for, prefix_of, states_from_kept_run
 from .schedule import Batch, Case, Schedule, schedule_answers
-from .sharing import answers_per_batch
+from .sharing import answers_per_batch, answers_share_prefix
 
 
 @can_run_in_background
@@ -44,7 +44,8 @@ def generations(
     Args:
         model: an nnsight model from `load`.
         cases: `(prompt of one row, intervention or None)`; prompts of different length are padded.
-        max_new_tokens, options: see `nv.generate`.
+        max_new_tokens, options: see `nv.generate`. Conditions on one prompt begin in the cache of its first tokens,
+            unless `options` or the checkpoint say what cache is used (`use_cache`, `cache_implementation`).
         rows: cases that share a batch.
         remote, blocking, path: see `nv.run`.
 
@@ -52,7 +53,7 @@ def generations(
         An iterator of one `Generation` a case, in order, each as soon as its batch is done.
 
     Raises:
-        SpecError: anything wrong with any case, before the model runs.
+        SpecError: anything wrong with any case or option, before the model runs.
     """
     options = {"max_new_tokens": max_new_tokens, **options}
     ready = [(prompt, as_intervention(case)) for prompt, case in cases]
@@ -61,7 +62,10 @@ def generations(
             raise SpecError(f"a case takes a prompt of one row and one has {len(prompt)}; write prompt.row(0)")
         check_decoding(prompt, options)
         check(model, prompt, case)
-    schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote)
+    if "past_key_values" in options:
+        raise SpecError("a cache serves one batch, and generations runs several; leave past_key_values= out")
+    cached = answers_share_prefix(model, options)
+    schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote, cached=cached)
     work = _Answering(
         model=model, cases=ready, schedule=schedule, options=options, remote=remote, runs=runs_of_call(model)
     )
