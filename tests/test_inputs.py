@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import zoo
 from float64 import LIMIT
+from transformers import DynamicCache, LlavaForConditionalGeneration
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
@@ -111,7 +113,9 @@ def plain_answer(prompt: nv.Prompt, steps: int) -> list[int]:
     inputs, answer = dict(prompt.inputs), []
     width = inputs["input_ids"].shape[1]
     for _ in range(steps):
-        token = plain_logits(prompt.model, inputs)[0, -1].argmax().reshape(1, 1)
+        logits = plain_logits(prompt.model, inputs)[0, -1].clone()
+        logits[list(view_of(prompt.model).generation_config.suppress_tokens or ())] = -torch.inf
+        token = logits.argmax().reshape(1, 1)
         answer.append(int(token))
         for name, value in inputs.items():
             if name == "input_ids":
@@ -119,8 +123,9 @@ def plain_answer(prompt: nv.Prompt, steps: int) -> list[int]:
             elif name == "position_ids":
                 inputs[name] = torch.cat([value, value[..., -1:] + 1], dim=-1)
             elif value.shape[:2] == (1, width):
-                last = value[:, -1:] if name in ("attention_mask", "cross_attention_mask") else torch.zeros_like(value[:, -1:])
-                inputs[name] = torch.cat([value, torch.ones_like(last) if "paligemma" in name else last], dim=1)
+                last = value[:, -1:]
+                is_mask = name in ("attention_mask", "cross_attention_mask")
+                inputs[name] = torch.cat([value, last if is_mask else torch.zeros_like(last)], dim=1)
         width += 1
     return answer
 
@@ -147,7 +152,7 @@ def test_own_position_ids_are_used_in_runs_rows_stacks_and_grown_prompts(name, d
     for number, prompt in enumerate(prompts):
         assert torch.equal(batch.row(number).inputs["position_ids"], prompt.inputs["position_ids"])
         assert close(together[number], plain_logits(model, prompt.inputs)[0, -1])
-    grown = prompts[0].grown([5, 6])
+    grown = prompts[0].grown(prompts[0].rows[0].tokens[-2:])
     continued = prompts[0].inputs["position_ids"][..., -1:] + torch.tensor([1, 2])
     assert torch.equal(grown.inputs["position_ids"][..., -2:], continued)
     assert close(nv.run(model, grown).logits, plain_logits(model, grown.inputs)[0, -1])
@@ -194,7 +199,7 @@ def test_own_position_ids_are_used_in_generation(name, dtype):
     model, prompts = load(name, dtype), prompts_of(name, dtype)
     if name == "paligemma":
         pytest.skip("its generated tokens are of another type")
-    steps = {"max_new_tokens": 4, "eos_token_id": -1}
+    steps = {"max_new_tokens": 4, "eos_token_id": 10**6}
     expected = [plain_answer(prompt, 4) for prompt in prompts]
     assert [list(nv.generate(model, prompt, **steps).tokens) for prompt in prompts] == expected
     assert [list(tokens) for tokens in nv.generate(model, nv.stack(prompts), **steps).tokens] == expected
@@ -216,7 +221,7 @@ def test_own_position_ids_of_text_alone_are_not_split_by_their_first_dimension(r
         places = torch.arange(ids.shape[1])[None, None].expand(3, 1, -1) * (2 + seed) + torch.arange(3)[:, None, None]
         alone.append(nv.encode(model, inputs={"input_ids": ids, "position_ids": places}))
     expected = [plain_answer(prompt, 3) for prompt in alone]
-    steps = {"max_new_tokens": 3, "eos_token_id": -1}
+    steps = {"max_new_tokens": 3, "eos_token_id": 10**6}
     assert [list(nv.generate(model, prompt, **steps).tokens) for prompt in alone] == expected
     batch = nv.stack(alone)
     assert [list(tokens) for tokens in nv.generate(model, batch, **steps).tokens] == expected
@@ -246,3 +251,194 @@ def test_position_ids_of_another_shape_are_refused():
 def test_the_package_knows_all_inputs_that_a_familys_processor_gives():
     for member in zoo.ZOO:
         assert not foreign(zoo.prompt(member, zoo.ZOO[member].implementations[0])), member
+
+
+def with_own(prompt: nv.Prompt, **more: Any) -> nv.Prompt:
+    return nv.encode(prompt.model, inputs={**prompt.inputs, **more}, images=prompt.images)
+
+
+@pytest.fixture
+def reading_model(monkeypatch):
+    """A model whose forward reads two more inputs: `bias` moves the logits of each token, `table` those of all."""
+    plain_forward = LlavaForConditionalGeneration.forward
+
+    def forward(self: Any, *args: Any, bias: Any = None, table: Any = None, factor: float = 1.0, **kwargs: Any) -> Any:
+        output = plain_forward(self, *args, **kwargs)
+        if bias is not None:
+            kept = kwargs.get("logits_to_keep")
+            here = bias if kept is None or not isinstance(kept, torch.Tensor) else bias[:, kept]
+            output.logits = output.logits * (1 + here[..., None])
+        if table is not None:
+            output.logits = output.logits + table.sum()
+        output.logits = output.logits * factor
+        return output
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "forward", forward)
+    return tiny.build("sdpa")
+
+
+TEXT = "what is the big red dog ?"
+
+
+def test_a_setting_holds_in_every_layout(reading_model):
+    prompt = nv.encode(reading_model, TEXT, tiny.picture())
+    doubled = with_own(prompt, factor=2.0)
+    for execution in ("single", "rows", "packed", "auto"):
+        plain, scaled = (
+            nv.sweep(reading_model, each, CUTS, answer=7, execution=execution)["logit"] for each in (prompt, doubled)
+        )
+        torch.testing.assert_close(torch.tensor(list(scaled)), 2 * torch.tensor(list(plain)))
+    batch = nv.stack([doubled, doubled])
+    torch.testing.assert_close(nv.run(reading_model, batch).logits, 2 * nv.run(reading_model, nv.stack([prompt] * 2)).logits)
+    assert batch.row(1).inputs["factor"] == 2.0 and doubled.grown([7]).inputs["factor"] == 2.0
+    with pytest.raises(nv.SpecError, match="do not have the same input 'factor'"):
+        nv.stack([doubled, prompt])
+    with pytest.raises(nv.SpecError, match="do not have the same input 'factor'"):
+        nv.stack([doubled, with_own(prompt, factor=3.0)])
+
+
+def test_an_input_with_an_entry_for_each_token_follows_its_tokens(reading_model):
+    prompt = nv.encode(reading_model, TEXT, tiny.picture())
+    longer = nv.encode(reading_model, TEXT + " and the blue one ?", tiny.picture(1))
+    own = [with_own(each, bias=torch.linspace(0, 1, each.width)[None]) for each in (prompt, longer)]
+    singles = torch.tensor([float(nv.run(reading_model, own[0], cut).logits[7]) for cut in CUTS])
+    for execution in ("single", "rows", "packed", "auto"):
+        frame = nv.sweep(reading_model, own[0], CUTS, answer=7, execution=execution)
+        torch.testing.assert_close(torch.tensor(list(frame["logit"])), singles, msg=execution)
+    batch = nv.stack(own)
+    for number, each in enumerate(own):
+        assert torch.equal(batch.row(number).inputs["bias"], each.inputs["bias"])
+        torch.testing.assert_close(nv.run(reading_model, batch).logits[number], nv.run(reading_model, each).logits)
+    assert own[0].grown([7, 8]).inputs["bias"][0, -3:].tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(nv.SpecError, match="do not have the same input 'bias', or not all of them have it"):
+        nv.stack([own[0], longer])
+
+
+TABLES = {"a tensor": torch.ones(1, 4), "several": torch.ones(2, 4), "a matrix": torch.ones(3, 3)}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_input_that_counts_what_nobody_knows_is_carried_alone_or_refused_by_its_name(reading_model, table):
+    prompt = nv.encode(reading_model, TEXT, tiny.picture())
+    own = with_own(prompt, table=TABLES[table])
+    moved = float(TABLES[table].sum())
+    torch.testing.assert_close(nv.run(reading_model, own).logits, nv.run(reading_model, prompt).logits + moved)
+    singles = torch.tensor([float(nv.run(reading_model, prompt, cut).logits[7]) for cut in CUTS]) + moved
+    for execution in ("single", "auto"):
+        frame = nv.sweep(reading_model, own, CUTS, answer=7, execution=execution)
+        torch.testing.assert_close(torch.tensor(list(frame["logit"])), singles)
+        assert frame.attrs["execution"] == "single"
+    for execution in ("rows", "packed"):
+        with pytest.raises(nv.SpecError, match="'table'.* so its prompt runs by itself; write execution=.single"):
+            nv.sweep(reading_model, own, CUTS, answer=7, execution=execution)
+    with pytest.raises(nv.SpecError, match="'table' counts"):
+        nv.stack([own, own])
+    assert nv.stack([own]) is own and own.grown([7]).inputs["table"] is own.inputs["table"]
+
+
+def test_a_row_of_an_input_that_counts_what_nobody_knows_is_refused(reading_model):
+    prompt = nv.encode(reading_model, TEXT, tiny.picture())
+    two = with_own(nv.stack([prompt, prompt]), table=torch.ones(2, 4))
+    assert len(two) == 2 and nv.run(reading_model, two).logits.shape[0] == 2
+    with pytest.raises(nv.SpecError, match="'table'.* part of row 1 cannot be told"):
+        two.row(1)
+    with pytest.raises(nv.SpecError, match="'table'"):
+        nv.generate(reading_model, two, max_new_tokens=2)
+
+
+def test_an_input_that_may_have_an_entry_for_each_token_does_not_grow(reading_model):
+    prompt = nv.encode(reading_model, TEXT, tiny.picture())
+    own = with_own(prompt, table=torch.ones(1, 1, prompt.width))
+    for call in (lambda: own.grown([7]), lambda: nv.generate(reading_model, own, max_new_tokens=2)):
+        with pytest.raises(nv.SpecError, match="'table'.* cannot be continued at generated tokens"):
+            call()
+
+
+def test_answers_to_prompts_whose_inputs_differ_in_kind_are_those_of_each_alone(monkeypatch):
+    """Prompts of one batch have the same inputs; others are in batches of their own."""
+    model = zoo.load("qwen2_vl")
+    first, second = prompts_of("qwen2_vl", torch.float32)
+    types = first.inputs["mm_token_type_ids"].clone()
+    prompts = [first, second, with_own(first, interpolate_pos_encoding=False), with_own(first, token_type_ids=types * 0 + 3)]
+    assert [foreign(prompt) for prompt in prompts] == [(), (), (), ("token_type_ids",)]
+    steps = {"max_new_tokens": 3, "eos_token_id": 10**6}
+    monkeypatch.setattr(type(view_of(model).module), "_validate_model_kwargs", lambda self, kwargs: None)
+    alone = [nv.generate(model, prompt, **steps).tokens for prompt in prompts]
+    assert [each.tokens for each in nv.generations(model, [(prompt, None) for prompt in prompts], **steps)] == alone
+
+
+def test_a_patch_from_a_prompt_with_other_inputs_is_not_left_out(reading_model):
+    """Equal tokens before the image are equal states only where nothing else says which run it is."""
+    prompt = nv.encode(reading_model, TEXT, tiny.picture())
+    sources = [prompt, with_own(prompt, bias=torch.ones(1, prompt.width)), with_own(prompt, factor=3.0)]
+    for source in sources:
+        patches = [nv.Patch("image", source=source, layers=layer) for layer in (0, 1)] + CUTS
+        singles = [float(nv.run(reading_model, prompt, patch).logits[7]) for patch in patches]
+        frame = nv.sweep(reading_model, prompt, patches, answer=7)
+        torch.testing.assert_close(torch.tensor(list(frame["logit"])), torch.tensor(singles))
+
+
+# what is no part of an encoding ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["past_key_values", "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions", "encoder_outputs", "remote"],
+)
+def test_options_of_a_run_are_no_inputs(name):
+    prompt = zoo.prompt("llava")
+    with pytest.raises(nv.SpecError, match=f"the inputs have {name}, which is not part of an encoding"):
+        with_own(prompt, **{name: False})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_pixels_are_of_the_models_dtype_however_they_were_encoded(dtype):
+    model, text = tiny.build("sdpa", dtype=dtype), "<s>see the <image> ."
+    prompt = nv.encode(model, text, tiny.picture())
+    processed = model.processor(text=[text], images=[tiny.picture()], return_tensors="pt", add_special_tokens=False)
+    assert processed["pixel_values"].dtype == torch.float32
+    other = nv.encode(model, inputs=processed)
+    assert other.inputs["pixel_values"].dtype == prompt.inputs["pixel_values"].dtype == dtype
+    assert other.inputs["input_ids"].dtype == torch.int64
+    assert torch.equal(other.inputs["pixel_values"], prompt.inputs["pixel_values"])
+
+
+# caches of generation --------------------------------------------------------------------------------
+
+CACHES: dict[str, dict[str, Any]] = {
+    "none": {"use_cache": False},
+    "as it is": {"use_cache": True},
+    "static": {"cache_implementation": "static"},
+    "dynamic": {"cache_implementation": "dynamic"},
+}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("member", ["llava", "qwen2_vl", "llava-mistral", "gemma3"])
+def test_answers_are_the_same_whatever_cache_is_asked_for(member, cache):
+    prompt = zoo.prompt(member)
+    cuts = [None, *(cut for cut in CUTS if possible(prompt, cut))]
+    steps = {"max_new_tokens": 4, "eos_token_id": 10**6}
+    alone = [nv.generate(prompt.model, prompt, cut, **steps).tokens for cut in cuts]
+    options = CACHES[cache]
+    if "static" in view_of(prompt.model).family.limitations:
+        pytest.skip("no static cache")
+    cases = [(prompt, cut) for cut in cuts]
+    assert [each.tokens for each in nv.generations(prompt.model, cases, **steps, **options)] == alone
+
+
+@pytest.mark.parametrize("said", [{"use_cache": False}, {"cache_implementation": "static"}])
+def test_a_checkpoint_that_says_which_cache_is_used_is_heeded(said, monkeypatch):
+    model = tiny.build("sdpa")
+    prompt = nv.encode(model, TEXT, tiny.picture())
+    cases = [(prompt, cut) for cut in (None, *CUTS)]
+    expected = [each.tokens for each in nv.generations(model, cases, max_new_tokens=4)]
+    for name, value in said.items():
+        monkeypatch.setattr(view_of(model).generation_config, name, value)
+    assert [each.tokens for each in nv.generations(model, cases, max_new_tokens=4)] == expected
+
+
+def test_several_batches_do_not_share_a_cache():
+    prompt = zoo.prompt("llava")
+    with pytest.raises(nv.SpecError, match="past_key_values"):
+        list(nv.generations(prompt.model, [(prompt, None)] * 3, past_key_values=DynamicCache()))

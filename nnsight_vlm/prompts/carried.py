@@ -125,7 +125,8 @@ def check_growing(prompt: Prompt) -> None:
     Raises:
         SpecError: naming the input.
     """
-    check_rows(prompt, 0)
+    if len(prompt) > 1:
+        check_rows(prompt, 0)
     for name in uncounted(prompt):
         if _may_count_tokens(prompt, name):
             raise SpecError(
