@@ -29,7 +29,9 @@ def test_the_inputs_of_a_prompt_are_read_as_any_mapping():
     assert isinstance(inputs, Inputs) and isinstance(inputs, Mapping)
     assert dict(inputs) == {**inputs} == {name: inputs[name] for name in inputs}
     assert inputs | {"more": 1} == {**inputs, "more": 1} and {"more": 1} | inputs == {"more": 1, **inputs}
-    assert torch.equal(view_of(prompt.model).module(**inputs).logits, view_of(prompt.model).module(**dict(inputs)).logits)
+    assert torch.equal(
+        view_of(prompt.model).module(**inputs).logits, view_of(prompt.model).module(**dict(inputs)).logits
+    )
 
 
 WRITES = {
@@ -81,7 +83,11 @@ def test_every_way_to_make_a_prompt_gives_inputs_that_cannot_be_written_to():
 
 PLAIN = ("llava", "llava-mistral", "blip-2-opt", "mllama", "idefics3", "qwen3_5", "gemma3", "lfm2_vl", "paligemma")
 ROTATED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
-CUTS = [nv.Knockout("image", "last", layers=0), nv.Knockout("image", "query", layers=1), nv.Knockout(2, "last", layers=0)]
+CUTS = [
+    nv.Knockout("image", "last", layers=0),
+    nv.Knockout("image", "query", layers=1),
+    nv.Knockout(2, "last", layers=0),
+]
 
 
 def own(prompt: nv.Prompt, seed: int = 0) -> nv.Prompt:
@@ -204,7 +210,9 @@ def test_own_position_ids_are_used_in_generation(name, dtype):
     assert [list(nv.generate(model, prompt, **steps).tokens) for prompt in prompts] == expected
     assert [list(tokens) for tokens in nv.generate(model, nv.stack(prompts), **steps).tokens] == expected
     cases = [(prompt, None) for prompt in prompts for _ in range(3)]
-    assert [list(each.tokens) for each in nv.generations(model, cases, **steps)] == [e for e in expected for _ in range(3)]
+    assert [list(each.tokens) for each in nv.generations(model, cases, **steps)] == [
+        e for e in expected for _ in range(3)
+    ]
     cuts = [cut for cut in CUTS if possible(prompts[0], cut)]
     alone = [nv.generate(model, prompts[0], cut, **steps).tokens for cut in cuts]
     assert [each.tokens for each in nv.generations(model, [(prompts[0], cut) for cut in cuts], **steps)] == alone
@@ -289,7 +297,9 @@ def test_a_setting_holds_in_every_layout(reading_model):
         )
         torch.testing.assert_close(torch.tensor(list(scaled)), 2 * torch.tensor(list(plain)))
     batch = nv.stack([doubled, doubled])
-    torch.testing.assert_close(nv.run(reading_model, batch).logits, 2 * nv.run(reading_model, nv.stack([prompt] * 2)).logits)
+    torch.testing.assert_close(
+        nv.run(reading_model, batch).logits, 2 * nv.run(reading_model, nv.stack([prompt] * 2)).logits
+    )
     assert batch.row(1).inputs["factor"] == 2.0 and doubled.grown([7]).inputs["factor"] == 2.0
     with pytest.raises(nv.SpecError, match="do not have the same input 'factor'"):
         nv.stack([doubled, prompt])
@@ -359,7 +369,12 @@ def test_answers_to_prompts_whose_inputs_differ_in_kind_are_those_of_each_alone(
     model = zoo.load("qwen2_vl")
     first, second = prompts_of("qwen2_vl", torch.float32)
     types = first.inputs["mm_token_type_ids"].clone()
-    prompts = [first, second, with_own(first, interpolate_pos_encoding=False), with_own(first, token_type_ids=types * 0 + 3)]
+    prompts = [
+        first,
+        second,
+        with_own(first, interpolate_pos_encoding=False),
+        with_own(first, token_type_ids=types * 0 + 3),
+    ]
     assert [foreign(prompt) for prompt in prompts] == [(), (), (), ("token_type_ids",)]
     steps = {"max_new_tokens": 3, "eos_token_id": 10**6}
     monkeypatch.setattr(type(view_of(model).module), "_validate_model_kwargs", lambda self, kwargs: None)
@@ -383,7 +398,15 @@ def test_a_patch_from_a_prompt_with_other_inputs_is_not_left_out(reading_model):
 
 @pytest.mark.parametrize(
     "name",
-    ["past_key_values", "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions", "encoder_outputs", "remote"],
+    [
+        "past_key_values",
+        "use_cache",
+        "logits_to_keep",
+        "inputs_embeds",
+        "output_attentions",
+        "encoder_outputs",
+        "remote",
+    ],
 )
 def test_options_of_a_run_are_no_inputs(name):
     prompt = zoo.prompt("llava")

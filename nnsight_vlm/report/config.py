@@ -17,6 +17,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Files of a folder that are taken for pictures."""
 QUERY = "describe the image."
 """What the model is asked about every picture unless the user says otherwise."""
+SCENES = 24
+"""How many synthetic scenes are drawn unless the user says otherwise."""
 SCENES_PER_SEED = 100_000
 """Seeds of a report's scenes begin at this multiple of the report's seed, so that reports share no scene."""
 
@@ -28,7 +30,7 @@ class ReportConfig:
     model: str = "shapes"
     images: str | None = None
     query: str = QUERY
-    scenes: int = 24
+    scenes: int = SCENES
     seed: int = 0
     objects: tuple[str, ...] = ()
     max_new_tokens: int = 32

@@ -117,7 +117,8 @@ def steps(model: Model, study: Study, config: ReportConfig) -> list[Step]:
         return knockout_windows(model, prompts, routes=routes, work=work, **scored)
 
     def ground(work: Work) -> pd.DataFrame:
-        return patch_grounding(model, prompts, work=work, **scored)
+        by_name = None if study.truths is not None else study.objects
+        return patch_grounding(model, prompts, truths=study.truths, objects=by_name, work=work, **generating)
 
     def share(work: Work) -> pd.DataFrame:
         return attention_share(model, prompts, work=work, **generating)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import SpecError
 from ..execution.caches import keeps_every_key
 from ..families import Model, unsupported, view_of
 from ..prompts.carried import why_alone, why_uncached
@@ -55,7 +56,13 @@ def sweeping_obstacle(model: Model, prompt: Prompt) -> str:
 
 
 def answers_per_batch(model: Model, rows: int) -> int:
-    """How many answers may be rows of one batch: `rows`, or one where prompts of different length cannot be padded."""
+    """How many answers may be rows of one batch: `rows`, or one where prompts of different length cannot be padded.
+
+    Raises:
+        SpecError: `rows` is no number of rows.
+    """
+    if rows < 1:
+        raise SpecError(f"rows={rows} is no number of cases that share a batch; write rows=1 or more")
     unpadded = "padded generation" in view_of(model).family.limitations
     return 1 if batching_obstacle(model) or unpadded else rows
 
