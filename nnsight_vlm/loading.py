@@ -61,8 +61,8 @@ def _refuse_for_memory(options: dict[str, Any]) -> None:
     if options:
         name, value = next(iter(options.items()))
         raise SpecError(
-            f"{name}={value!r} says how a model is loaded, and this one is in memory already; leave it out, and make the "
-            "model so, AutoModelForImageTextToText.from_pretrained(...)"
+            f"{name}={value!r} says how a model is loaded, and this one is in memory already; leave it out, and make "
+            "the model so, AutoModelForImageTextToText.from_pretrained(...)"
         )
 
 

@@ -339,7 +339,7 @@ def test_an_input_that_counts_what_nobody_knows_is_carried_alone_or_refused_by_i
         torch.testing.assert_close(torch.tensor(list(frame["logit"])), singles)
         assert frame.attrs["execution"] == "single"
     for execution in ("rows", "packed"):
-        with pytest.raises(nv.SpecError, match="'table'.* so its prompt runs by itself; write execution=.single"):
+        with pytest.raises(nv.SpecError, match=r"'table'.* so its prompt runs by itself; write execution=.single"):
             nv.sweep(reading_model, own, CUTS, answer=7, execution=execution)
     with pytest.raises(nv.SpecError, match="'table' counts"):
         nv.stack([own, own])
@@ -350,7 +350,7 @@ def test_a_row_of_an_input_that_counts_what_nobody_knows_is_refused(reading_mode
     prompt = nv.encode(reading_model, TEXT, tiny.picture())
     two = with_own(nv.stack([prompt, prompt]), table=torch.ones(2, 4))
     assert len(two) == 2 and nv.run(reading_model, two).logits.shape[0] == 2
-    with pytest.raises(nv.SpecError, match="'table'.* part of row 1 cannot be told"):
+    with pytest.raises(nv.SpecError, match=r"'table'.* part of row 1 cannot be told"):
         two.row(1)
     with pytest.raises(nv.SpecError, match="'table'"):
         nv.generate(reading_model, two, max_new_tokens=2)
@@ -360,7 +360,7 @@ def test_an_input_that_may_have_an_entry_for_each_token_does_not_grow(reading_mo
     prompt = nv.encode(reading_model, TEXT, tiny.picture())
     own = with_own(prompt, table=torch.ones(1, 1, prompt.width))
     for call in (lambda: own.grown([7]), lambda: nv.generate(reading_model, own, max_new_tokens=2)):
-        with pytest.raises(nv.SpecError, match="'table'.* cannot be continued at generated tokens"):
+        with pytest.raises(nv.SpecError, match=r"'table'.* cannot be continued at generated tokens"):
             call()
 
 
@@ -377,7 +377,7 @@ def test_answers_to_prompts_whose_inputs_differ_in_kind_are_those_of_each_alone(
     ]
     assert [foreign(prompt) for prompt in prompts] == [(), (), (), ("token_type_ids",)]
     steps = {"max_new_tokens": 3, "eos_token_id": 10**6}
-    monkeypatch.setattr(type(view_of(model).module), "_validate_model_kwargs", lambda self, kwargs: None)
+    monkeypatch.setattr(type(view_of(model).module), "_validate_model_kwargs", lambda *_: None)
     alone = [nv.generate(model, prompt, **steps).tokens for prompt in prompts]
     assert [each.tokens for each in nv.generations(model, [(prompt, None) for prompt in prompts], **steps)] == alone
 

@@ -16,7 +16,6 @@ from .prompt import Prompt, PromptBatch, make_prompt
 from .stacking import stack
 from .token_roles import token_maps
 
-
 NOT_OF_AN_ENCODING = (
     *("past_key_values", "use_cache", "cache_position", "logits_to_keep", "inputs_embeds", "decoder_inputs_embeds"),
     *("encoder_outputs", "return_dict", "output_attentions", "output_hidden_states"),

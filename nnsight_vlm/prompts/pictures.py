@@ -86,7 +86,7 @@ def _white(mode: str, values: np.ndarray) -> float:
     if not fits or (mode == "F" and largest < NO_FRACTIONS):
         raise SpecError(
             f"a picture of mode {mode!r} with values from {least:g} to {largest:g} does not say what is black and what "
-            "is white; give fractions from 0 to 1, or whole numbers up to 255 or 65535, or convert it to 8 bits yourself"
+            "is white; give fractions from 0 to 1, whole numbers up to 255 or 65535, or convert it to 8 bits yourself"
         )
     return 65_535 if largest > 255 else 255
 

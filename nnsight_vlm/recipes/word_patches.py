@@ -96,8 +96,8 @@ def patch_grounding(
         compared with the picture's other objects.
 
     Raises:
-        SpecError: truths and objects, lists of different length, an unknown `read_at`, a mask of another size than its picture, image
-            tokens whose patches are not known (Aria).
+        SpecError: truths and objects, lists of different length, an unknown `read_at`, a mask of another size than its
+            picture, image tokens whose patches are not known (Aria).
     """
     if truths is not None:
         refuse_beside("truths", objects=objects)

@@ -80,12 +80,13 @@ def write_report(
             continued at the same place: a server may compute in another dtype.
 
     Raises:
-        SpecError: before the model is loaded: scenes beside pictures, no pictures, a folder that cannot be written to or that holds another
-            report, numbers out of range.
+        SpecError: before the model is loaded: scenes beside pictures, no pictures, a folder that cannot be written to
+            or that holds another report, numbers out of range.
     """
     if images is not None and scenes is not None:
         raise SpecError(
-            "--images (images=) is a folder of pictures and --scenes (scenes=) a number of synthetic ones; give one of them"
+            "--images (images=) is a folder of pictures, and --scenes (scenes=) how many synthetic ones are drawn; "
+            "give one of them"
         )
     config = ReportConfig(
         model=model,

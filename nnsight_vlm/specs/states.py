@@ -131,8 +131,8 @@ class Patch(StateIntervention):
             for name in ("under", "source_where"):
                 if getattr(self, name) is not None:
                     raise SpecError(
-                        f"{name}= says how the source is run, and a tensor is not run; give a Prompt as source, or leave "
-                        "it out"
+                        f"{name}= says how the source is run, and a tensor is not run; give a Prompt as source, or "
+                        "leave it out"
                     )
 
     def capture(self) -> Capture | None:
