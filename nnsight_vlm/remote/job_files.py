@@ -28,9 +28,8 @@ from .value_reader import ValueReader
 from .value_table import FUNCTIONS, job_function
 from .value_writer import ValueWriter
 
-FORMAT = 4
-"""Version of the files; 1 was a pickle, 2 did not say which configuration a model has, in 3 a prompt's inputs could be
-written to."""
+FORMAT = 3
+"""Version of the files; 1 was a pickle, 2 did not say which configuration a model has."""
 JOB, DATA = "job.json", "data-{}.safetensors"
 DIGEST = re.compile("[0-9a-f]{64}")
 """What `job.json` may say of its data; the file's name is made of it."""

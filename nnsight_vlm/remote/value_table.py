@@ -25,7 +25,6 @@ VALUES = {
     "Composed": "specs.interventions",
     "Depth": "lowering.layers",
     "GridShape": "grids",
-    "Inputs": "prompts.inputs",
     "Pair": "recipes",
     "Ranges": "prompts.ranges",
     "Thing": "recipes",
@@ -152,7 +151,6 @@ def check_inputs(prompt: Any) -> None:
     Raises:
         SpecError: naming the input.
     """
-    refuse_code(prompt.inputs)
     for name, value in prompt.inputs.items():
         if name in TRACE_OPTIONS or not _is_numeric(value):
             raise SpecError(
