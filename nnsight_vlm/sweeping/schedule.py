@@ -129,7 +129,9 @@ OWN_BATCH = 3
 """With at least this many conditions a prompt gets batches of its own; fewer share them with other prompts."""
 
 
-def schedule_answers(model: Model, cases: Sequence[Case], rows: int, remote: Remote, *, cached: bool) -> Schedule:
+def schedule_answers(
+    model: Model, cases: Sequence[Case], rows: int, remote: Remote, *, cached: bool = True
+) -> Schedule:
     """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`.
 
     Without `cached`, all tokens of a batch run together, because its cache is not this package's to fill.
