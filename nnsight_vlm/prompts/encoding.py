@@ -48,7 +48,8 @@ def encode(
         text: the question, which is put into the processor's chat template; or the complete text, if it contains the
             image placeholder. A list makes one row of each text; a list of only one text gives a `Prompt`.
         image: one picture or several (several frames of a video, say), in the order in which the text refers to them;
-            for a list of texts a list with such an entry for each. Any size and mode will do.
+            for a list of texts a list with such an entry for each. Any size and mode will do; pictures of numbers
+            (`I`, `F`) must be fractions from 0 to 1, bytes or 16 bits, so that it is known what is white.
         inputs: a ready encoding, in place of `text` and `image`; it may have several rows and padding, and position ids
             of your own. Entries that are None, and labels, which only a loss reads, are left out.
         images: the pictures that `inputs` were made of, which `grid` and `region` need.
