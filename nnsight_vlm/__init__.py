@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from .grids import Grid
     from .loading import load
     from .lowering.layers import depth, window
-    from .prompts.encoding import encode, stack
+    from .prompts.encoding import encode
     from .prompts.prompt import Prompt, PromptBatch
+    from .prompts.stacking import stack
     from .specs.interventions import Intervention
     from .specs.knockouts import Allow, Knockout
     from .specs.measurements import Attention, Residual
@@ -91,8 +92,9 @@ _NAMES_OF = {
     "grids": ("Grid",),
     "loading": ("load",),
     "lowering.layers": ("depth", "window"),
-    "prompts.encoding": ("encode", "stack"),
+    "prompts.encoding": ("encode",),
     "prompts.prompt": ("Prompt", "PromptBatch"),
+    "prompts.stacking": ("stack",),
     "specs.interventions": ("Intervention",),
     "specs.knockouts": ("Allow", "Knockout"),
     "specs.states": ("Ablate", "Patch"),

@@ -80,7 +80,9 @@ def report(
     out: Annotated[Path, typer.Option(help="The folder to write; an unfinished report there is finished.")] = Path(
         "nnsight-vlm-report"
     ),
-    scenes: Annotated[int, typer.Option(help="How many synthetic scenes are drawn.")] = 24,
+    scenes: Annotated[
+        int | None, typer.Option(help="How many synthetic scenes are drawn: 24 unless told otherwise.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The seed of the scenes and of the random controls.")] = 0,
     objects: Annotated[
         str, typer.Option(help="Names that count as objects, separated by commas; for your own pictures.")
@@ -238,7 +240,8 @@ def check_request(image: Path, question: str, model: str, out: Path) -> Image.Im
         SpecError: not a picture, an empty question, no such model, a file that cannot be written.
     """
     from .errors import SpecError
-    from .report.config import check_model_name, open_picture
+    from .prompts.pictures import open_picture
+    from .report.config import check_model_name
     from .report.folder import check_writable
 
     picture = open_picture(image)

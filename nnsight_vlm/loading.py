@@ -12,6 +12,7 @@ import torch
 from nnsight import TransformersModel
 from torch.overrides import TorchFunctionMode
 
+from .errors import SpecError
 from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
 from .shapes.model import CHECKPOINTS, checkpoint
@@ -30,10 +31,12 @@ def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool 
         processor: the model's processor; where a name or folder is given, it is loaded from there by default. With a
             model in memory it may be left out if prompts come from ready encodings only.
         dispatch: load the weights now. `False` builds the model without weights, for remote runs.
-        options: passed to transformers (`device_map`, `dtype`, `attn_implementation`, ...).
+        options: passed to transformers (`device_map`, `dtype`, `attn_implementation`, ...), for a model that is loaded
+            from files.
 
     Raises:
-        SpecError: the model's family is not in the table, or its attention implementation takes no mask.
+        SpecError: the model's family is not in the table, or its attention implementation takes no mask; options that
+            say how files are loaded, beside a model in memory.
 
     >>> load("shapes").config.model_type
     'llava'
@@ -45,17 +48,28 @@ def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool 
         # nnsight renames a Q-Former's modules called `output` to `E_output`, and the family table uses that name
         warnings.filterwarnings("ignore", message=".*has a submodule named 'output'.*")
         if isinstance(model, torch.nn.Module):
-            loaded = _in_memory(model, processor, options)
+            _refuse_for_memory({**options, **({} if dispatch else {"dispatch": dispatch})})
+            loaded = _in_memory(model, processor)
         else:
             loaded = _from_name(model, processor, dispatch, options)
     view_of(loaded)
     return loaded
 
 
-def _in_memory(module: Any, processor: Any, options: dict[str, Any]) -> Model:
+def _refuse_for_memory(options: dict[str, Any]) -> None:
+    """Refuse options beside a model in memory, which would have no effect."""
+    if options:
+        name, value = next(iter(options.items()))
+        raise SpecError(
+            f"{name}={value!r} says how a model is loaded, and this one is in memory already; leave it out, and make "
+            "the model so, AutoModelForImageTextToText.from_pretrained(...)"
+        )
+
+
+def _in_memory(module: Any, processor: Any) -> Model:
     family_of(module.config)
     # nnsight looks for a processor on the hub if there is none, so it is given an empty object while it loads
-    loaded = TransformersModel(module, task=TASK, processor=processor or SimpleNamespace(), **options)
+    loaded = TransformersModel(module, task=TASK, processor=processor or SimpleNamespace())
     loaded.processor = processor
     return loaded
 
@@ -64,6 +78,8 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     from transformers import AutoConfig, AutoProcessor
 
     if name in CHECKPOINTS:
+        if "revision" in options:
+            raise SpecError(f"the model {name!r} is part of this package and has no revisions; leave revision= out")
         name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
     hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
     family_of(AutoConfig.from_pretrained(name, **hub_options))

@@ -15,7 +15,8 @@ from ..device.positions import sequence
 from ..families import Model, view_of
 from ..lowering.plan import layer_paths
 from ..lowering.sites import BEFORE_LAYERS, locate
-from ..prompts.prompt import Prompt, counts_tokens
+from ..prompts.carried import counts_tokens
+from ..prompts.prompt import Prompt
 
 
 class Prefill(NamedTuple):

@@ -14,6 +14,8 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..lowering.layouts import one_case_per_row
 from ..lowering.plan import Plan, for_decoding
+from ..prompts.carried import check_growing
+from ..prompts.position_ids import passed_whole
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.token_text import spell_answer
 from ..remote.background import Job, can_run_in_background
@@ -187,6 +189,7 @@ def _decoded(
     remote: Remote,
 ) -> Any:
     rest = (for_decoding(model, plan).edits, options, prompt.width)
+    inputs = {**inputs, **passed_whole(inputs)}
     return ask(model, ModelCall(task=task, inputs=inputs, rest=rest, needs=plan.needs), remote)
 
 
@@ -208,6 +211,7 @@ def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
     """
     if any(row.stop != prompt.width for row in prompt.rows):
         raise SpecError("generation needs padding on the left; this encoding is padded on the right")
+    check_growing(prompt)
     family = view_of(prompt.model).family
     reason = family.limitations.get("padded generation")
     if reason and any(row.start > 0 for row in prompt.rows):

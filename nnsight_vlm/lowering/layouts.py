@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from ..prompts.encoding import stack
+from ..prompts.carried import counts_tokens, settings
 from ..prompts.position_ids import position_ids
-from ..prompts.prompt import Prompt, counts_tokens
+from ..prompts.prompt import Prompt
 from ..prompts.ranges import Range, Ranges
+from ..prompts.stacking import stack
 from ..prompts.token_map import TokenMap
 
 
@@ -150,14 +151,12 @@ def repeated_rows(prompt: Prompt, cases: int) -> Layout:
     inputs = {
         name: value.repeat_interleave(cases, dim=0)
         for name, value in prompt.inputs.items()
-        if counts_tokens(prompt, name) and (value.dim() > 2 or name in ("input_ids", "attention_mask"))
+        if counts_tokens(prompt, name) and _behind_cache(prompt, name)
     }
     ids = position_ids(prompt)
-    if ids.dim() > 2:  # transformers would count them from the image, which it is not given
-        inputs["position_ids"] = ids.repeat_interleave(cases, dim=1)
-        # passed without a batch dimension, so that nnsight does not split the other inputs by rows
-        inputs["logits_to_keep"] = torch.tensor([-1])
-    return _repeated(prompt, cases, inputs)
+    if ids.dim() > 2 or "position_ids" in prompt.inputs:  # transformers would count them by itself, without the image
+        inputs["position_ids"] = ids.repeat_interleave(cases, dim=ids.dim() - 2)
+    return _repeated(prompt, cases, {**settings(prompt), **inputs})
 
 
 def repeated_embeddings(prompt: Prompt, cases: int, embedded: torch.Tensor) -> Layout:
@@ -169,7 +168,8 @@ def repeated_embeddings(prompt: Prompt, cases: int, embedded: torch.Tensor) -> L
     }
     ids = position_ids(prompt)
     inputs["position_ids"] = ids.repeat_interleave(cases, dim=ids.dim() - 2)
-    return _repeated(prompt, cases, {**inputs, "inputs_embeds": embedded.repeat_interleave(cases, dim=0)})
+    inputs["inputs_embeds"] = embedded.repeat_interleave(cases, dim=0)
+    return _repeated(prompt, cases, {**settings(prompt), **inputs})
 
 
 # what need not run --------------------------------------------------------------------------------
@@ -178,14 +178,22 @@ def repeated_embeddings(prompt: Prompt, cases: int, embedded: torch.Tensor) -> L
 def after_prefix(layout: Layout, prefix: int, cache: Any) -> Layout:
     """A layout of which the tokens before `prefix`, which have been run, are in a cache."""
     prompt = layout.prompt
-    inputs = {
+    inputs = settings(prompt) | {
         name: value[:, prefix:]
         for name, value in prompt.inputs.items()
-        if counts_tokens(prompt, name) and (value.dim() > 2 or name == "input_ids")
+        if counts_tokens(prompt, name) and _behind_cache(prompt, name)
     }
     inputs["attention_mask"] = prompt.inputs["attention_mask"]
     inputs |= {"position_ids": position_ids(prompt)[..., prefix:], "past_key_values": cache, "use_cache": True}
     return replace(layout, prompt=replace(prompt, inputs=inputs), start=prefix)
+
+
+def _behind_cache(prompt: Prompt, name: str) -> bool:
+    """Whether tokens behind a cache are given an input `[row, token, ...]`.
+
+    Which tokens are an image's is left out, because none of them is.
+    """
+    return prompt.inputs[name].dim() > 2 or name in ("input_ids", "attention_mask")
 
 
 def from_layer(layout: Layout, depth: int, states: torch.Tensor) -> Layout:

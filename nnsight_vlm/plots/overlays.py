@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..grids import Grid
+from ..prompts.pictures import as_rgb
 from .drawing import BLACK, PALE, STYLES, panels
 
 ASKED_FOR = "asked for"
@@ -43,7 +44,7 @@ class Overlay:
 
 def draw_overlay(axis: Any, overlay: Overlay, *, label: str | None = None, figure: Figure | None = None) -> None:
     """Draw a map over its picture, with a circle at the peak; with `label` and `figure` also a colour scale."""
-    axis.imshow(overlay.image.convert("L"), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.imshow(as_rgb(overlay.image).convert("L"), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     heat = axis.imshow(overlay.heat, cmap="inferno", alpha=0.55)
     axis.plot(*overlay.peak, marker="o", ms=9, mfc="none", mec="white", mew=1.8)
     axis.set_title(overlay.title, fontsize=8)
@@ -59,7 +60,7 @@ def draw_overlays(pictures: Sequence[Sequence[Overlay]]) -> Figure:
     for axis in axes.flat:
         axis.axis("off")
     for (first, *others), maps in zip(axes, pictures, strict=True):
-        first.imshow(maps[0].image, interpolation="nearest")
+        first.imshow(as_rgb(maps[0].image), interpolation="nearest")
         for axis, overlay in zip(others, maps, strict=False):
             draw_overlay(axis, overlay)
     return figure
@@ -76,7 +77,7 @@ def answer_map(picture: Image.Image, overlay: Overlay | None, scores: pd.DataFra
     """
     columns = 1 + (overlay is not None) + (scores is not None)
     figure, axes = panels(columns, width=3.2, height=2.9)
-    axes[0, 0].imshow(picture, interpolation="nearest")
+    axes[0, 0].imshow(as_rgb(picture), interpolation="nearest")
     axes[0, 0].axis("off")
     if overlay is not None:
         draw_overlay(axes[0, 1], overlay, label="log-probability lost (nats)", figure=figure)

@@ -1,21 +1,27 @@
-"""From a question and pictures, or a ready encoding, to a `Prompt`; and several prompts to one batch."""
+"""From a question and pictures, or a ready encoding, to a `Prompt`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
+import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional
 
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..identity import same_model
 from .pictures import as_rgb, per_row
-from .prompt import Prompt, PromptBatch, counts_tokens, make_prompt
+from .prompt import Prompt, PromptBatch, make_prompt
+from .stacking import stack
 from .token_roles import token_maps
+
+NOT_OF_AN_ENCODING = (
+    *("past_key_values", "use_cache", "cache_position", "logits_to_keep", "inputs_embeds", "decoder_inputs_embeds"),
+    *("encoder_outputs", "return_dict", "output_attentions", "output_hidden_states"),
+    *("remote", "backend", "blocking", "job_id"),
+)
+"""Arguments of a model's forward, or of an nnsight trace, that are no part of a prompt."""
 
 
 @overload
@@ -42,17 +48,22 @@ def encode(
         text: the question, which is put into the processor's chat template; or the complete text, if it contains the
             image placeholder. A list makes one row of each text; a list of only one text gives a `Prompt`.
         image: one picture or several (several frames of a video, say), in the order in which the text refers to them;
-            for a list of texts a list with such an entry for each. Any size and mode will do.
-        inputs: a ready encoding, in place of `text` and `image`; it may have several rows and padding.
+            for a list of texts a list with such an entry for each. Any size and mode will do; pictures of numbers
+            (`I`, `F`) must be fractions from 0 to 1, bytes or 16 bits, so that it is known what is white.
+        inputs: a ready encoding, in place of `text` and `image`; it may have several rows and padding, and position ids
+            of your own. Entries that are None, and labels, which only a loss reads, are left out.
         images: the pictures that `inputs` were made of, which `grid` and `region` need.
         chat: True applies the chat template, False does not, whatever the text contains.
+
+    Pixels, and whatever else is a fraction, are converted to the dtype of the model's weights, in both forms.
 
     Returns:
         A `Prompt` of one row, or a `PromptBatch` of several.
 
     Raises:
-        SpecError: neither text nor inputs, no processor, no chat template, or pictures that do not match the text's
-            placeholders.
+        SpecError: neither text nor inputs, or an argument that goes with the other one of them; no processor, no chat
+            template, or pictures that do not match the text's placeholders; an entry of `inputs` that is not part of
+            an encoding.
 
     >>> import nnsight_vlm as nv
     >>> scene = nv.shapes.scene(3)
@@ -64,7 +75,13 @@ def encode(
     if (inputs is None) == (text is None):
         raise SpecError('give either a text, nv.encode(model, "Describe the image.", image), or inputs={...}')
     if inputs is not None:
+        _refuse_beside_inputs(image=image, chat=chat)
         return _from_inputs(model, inputs, images)
+    if images is not None:
+        raise SpecError(
+            "images= are the pictures that ready inputs= were made of; the pictures of a text are the third argument, "
+            'nv.encode(model, "Describe the image.", image), or [image, image]'
+        )
     if model.processor is None:
         raise SpecError("encoding a text needs a processor; write nv.load(model, processor=...)")
     texts = [text] if isinstance(text, str) else list(text or ())
@@ -75,17 +92,28 @@ def encode(
     return prompts[0] if isinstance(text, str) else stack(prompts)
 
 
+def _refuse_beside_inputs(**given: Any) -> None:
+    """Refuse arguments that say how a text is encoded."""
+    instead = {
+        "image": "the pictures that the inputs were made of are images=",
+        "chat": "apply the chat template before the processor makes the inputs",
+    }
+    for name, value in given.items():
+        if value is not None:
+            raise SpecError(f"{name}= says how a text is encoded, and inputs= are encoded already; {instead[name]}")
+
+
 def _encode_one(model: Model, text: str, pictures: Sequence[Image.Image], chat: bool | None) -> Prompt:
     """A text as a prompt of one row."""
     full_text = _full_text(model, text, len(pictures), chat)
     options: dict[str, Any] = {"images": [as_rgb(picture) for picture in pictures]} if pictures else {}
     options |= _without_second_bos(model.processor, full_text)
     encoding = model.processor(text=[full_text], return_tensors="pt", **options)
-    return _from_inputs(model, _in_model_dtype(model, dict(encoding)), pictures)
+    return _from_inputs(model, encoding, pictures)
 
 
-def _in_model_dtype(model: Model, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs with pixels in the model's dtype; some processors return another."""
+def _in_model_dtype(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs with pixels in the model's dtype; processors return another."""
     dtype = view_of(model).dtype
     return {
         name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
@@ -147,10 +175,13 @@ def _checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs with an attention mask, and with the first token of a decoder that reads an encoder.
 
     Raises:
-        SpecError: an input is missing or has the wrong shape.
+        SpecError: an input is missing, has the wrong shape, or is not part of an encoding.
     """
     family, text_config = view_of(model).family, view_of(model).text_config
-    given = {name: value for name, value in inputs.items() if value is not None and name != "labels"}
+    left_out = ("labels",)
+    given = {name: value for name, value in inputs.items() if value is not None and name not in left_out}
+    _refuse_options(given)
+    given = _in_model_dtype(model, given)
     ids = given.get("input_ids")
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
         raise SpecError(
@@ -159,10 +190,11 @@ def _checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     if family.tokens not in given:
         given[family.tokens] = torch.full((len(ids), 1), int(text_config.decoder_start_token_id))
     mask = given.setdefault("attention_mask", torch.ones_like(ids))
-    if mask.shape != ids.shape:
+    if not isinstance(mask, torch.Tensor) or mask.shape != ids.shape:
         raise SpecError(
-            f"attention_mask has shape {tuple(mask.shape)} and input_ids {tuple(ids.shape)}; they must be equal"
+            f"attention_mask has shape {tuple(np.shape(mask))} and input_ids {tuple(ids.shape)}; they must be equal"
         )
+    _check_position_ids(model, given)
     missing = [name for name in family.needs if name not in given]
     if missing and any(name in given for name in family.inputs):
         raise SpecError(
@@ -172,99 +204,28 @@ def _checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-# batches ------------------------------------------------------------------------------------------
-
-
-def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
-    """Prompts of one row each as the rows of one encoding, padded on the left.
-
-    Inputs without an entry per token (pixels) are concatenated, as processors do.
-
-    Raises:
-        SpecError: a prompt of several rows, prompts of two models, or prompts whose results would change in one batch.
-    """
-    _check_stackable(prompts)
-    model = prompts[0].model
-    width = max(prompt.width for prompt in prompts)
-    input_width = max(prompt.inputs["input_ids"].shape[1] for prompt in prompts)
-    names = dict.fromkeys(name for prompt in prompts for name in prompt.inputs)
-    inputs = {name: _concatenated(list(_one_per_row(prompts, name, input_width))) for name in names}
-    images = tuple(prompt.images[0] if prompt.images else () for prompt in prompts)
-    paddings = [width - prompt.width for prompt in prompts]
-    if any(prompt.rows[0].outside for prompt in prompts):
-        # how many keys lie outside the sequence depends on the other rows, so the token maps are made again
-        answers = [prompt.rows[0].answer + padding for prompt, padding in zip(prompts, paddings, strict=True)]
-        rows = tuple(
-            replace(tokens, answer=answer) for tokens, answer in zip(token_maps(model, inputs), answers, strict=True)
-        )
-    else:
-        rows = tuple(
-            prompt.rows[0].shifted(padding, filler=_padding_token(prompt))
-            for prompt, padding in zip(prompts, paddings, strict=True)
-        )
-    return make_prompt(model, inputs, rows, images)
-
-
-def _check_stackable(prompts: Sequence[Prompt]) -> None:
-    """Refuse prompts that cannot be the rows of one encoding."""
-    if not prompts:
-        raise SpecError("no prompts to stack; give one at least")
-    if any(len(prompt) > 1 for prompt in prompts):
-        raise SpecError("only prompts of one row can be stacked; take a row of a batch with prompt.row(0)")
-    strangers = [number for number, prompt in enumerate(prompts) if not same_model(prompt.model, prompts[0].model)]
-    if strangers:
+def _refuse_options(given: Mapping[str, Any]) -> None:
+    """Refuse entries that say how a model is run, which this package decides, or that stand in for what it checks."""
+    options = [name for name in given if name in NOT_OF_AN_ENCODING]
+    if options:
         raise SpecError(
-            f"prompt {strangers[0]} was encoded for another model than prompt 0, and one batch runs on one model; "
-            "encode all of them with the model that runs them, nv.encode(model, ...)"
+            f"the inputs have {options[0]}, which is not part of an encoding: a prompt is its token ids, masks and "
+            "pixels, as a processor returns them. Leave it out; how a model generates is said to nv.generate"
         )
-    family = view_of(prompts[0].model).family
-    if family.tokens != "input_ids" and len({prompt.width for prompt in prompts}) > 1:
+
+
+def _check_position_ids(model: Model, given: Mapping[str, Any]) -> None:
+    """Refuse position ids that the model does not read, or that are not one for each row and token."""
+    family, value, ids = view_of(model).family, given.get("position_ids"), given["input_ids"]
+    if value is None:
+        return
+    if family.positions == "own":
         raise SpecError(
-            f"the answers of these prompts have different lengths, and models of type {family.name!r}, which have an "
-            "encoder, cannot pad them; run them one at a time"
+            f"models of type {family.name!r} compute position ids themselves and do not read the inputs' position_ids; "
+            "leave them out"
         )
-    if family.image_at == "cross" and len({len(prompt.rows[0].images) for prompt in prompts}) > 1:
+    if not isinstance(value, torch.Tensor) or value.dim() not in (2, 3) or value.shape[-2:] != ids.shape:
         raise SpecError(
-            f"prompts of models of type {family.name!r} share a batch only if they have equally many images, because "
-            "text before an image reads the padding of missing images; run them one at a time"
+            f"position_ids have shape {tuple(np.shape(value))} and input_ids {tuple(ids.shape)}; give one for each row "
+            "and token, [row, token], or [3, row, token] where the model has three numbers for each"
         )
-
-
-def _one_per_row(prompts: Sequence[Prompt], name: str, width: int) -> Iterator[torch.Tensor]:
-    """An input of each prompt, padded to a width; zeros for a prompt without it, if the input has an entry per row."""
-    first = next(prompt for prompt in prompts if name in prompt.inputs)
-    in_every_row = view_of(first.model).family.inputs.get(name) == "row" or counts_tokens(first, name)
-    for prompt in prompts:
-        if name in prompt.inputs:
-            yield _padded(prompt, name, width)
-        elif in_every_row:
-            yield torch.zeros_like(_padded(first, name, width))
-
-
-def _padded(prompt: Prompt, name: str, width: int) -> torch.Tensor:
-    """An input; if it has an entry per token, padded on the left, or on the right for an encoder."""
-    value: torch.Tensor = prompt.inputs[name]
-    if not counts_tokens(prompt, name):
-        return value
-    entry = _padding_token(prompt) if name == "input_ids" else 0
-    padding = value.new_full((1, width - value.shape[1], *value.shape[2:]), entry)
-    has_encoder = view_of(prompt.model).family.tokens != "input_ids"
-    return torch.cat([value, padding] if has_encoder else [padding, value], dim=1)
-
-
-def _padding_token(prompt: Prompt) -> int:
-    """The pad token (some models derive positions from it); if there is none, any token that is not an image's."""
-    config, tokens = view_of(prompt.model).config, prompt.rows[0]
-    pad = config.get_text_config().pad_token_id
-    return tokens.filler if pad is None or pad == getattr(config, "image_token_id", None) else int(pad)
-
-
-def _concatenated(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Tensors along their first dimension, the others padded with zeros at the end to the size of the largest."""
-    sizes = [max(lengths) for lengths in zip(*(value.shape[1:] for value in values), strict=True)]
-    return torch.cat([_padded_to(value, sizes) for value in values])
-
-
-def _padded_to(value: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    missing = [size - length for size, length in zip(sizes, value.shape[1:], strict=True)]
-    return functional.pad(value, [padding for length in reversed(missing) for padding in (0, length)])

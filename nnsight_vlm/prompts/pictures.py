@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,33 @@ from ..errors import SpecError
 
 Pictures = tuple[tuple[Image.Image, ...], ...]
 """The pictures of each row of an encoding."""
-DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-"""Modes with more than 8 bits, which do not say what value is white: see `_white`."""
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+"""Modes of 16 bits without a sign, in which 65,535 is white."""
+DEEP = (*SIXTEEN_BITS, "I", "F")
+"""Modes with more than 8 bits, of which `I` and `F` do not say what value is white: see `_white`."""
+NO_FRACTIONS = 2
+"""A largest value from 1 up to this can be that of a very dark picture, or of fractions that run over."""
 ORIENTATION = 0x0112
 """The EXIF tag that says how a picture is turned; 1 is upright."""
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """A picture of a file as people see it: upright, in RGB; of several frames the first.
+
+    It is the picture that `nv.encode` makes of `PIL.Image.open(path)`.
+
+    Raises:
+        SpecError: no such file, or not a picture.
+    """
+    if not Path(path).is_file():
+        raise SpecError(f"no file {str(path)!r}; give the path of a picture")
+    try:
+        with Image.open(path) as picture:
+            return as_rgb(upright(picture))
+    except SpecError as error:
+        raise SpecError(f"{str(path)!r}: {error}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SpecError(f"{str(path)!r} is not a picture that can be opened; give a PNG or JPEG file") from error
 
 
 def upright(picture: Image.Image) -> Image.Image:
@@ -24,22 +48,47 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:
-    """A picture with 8 bits each of red, green and blue; transparent parts are put on white."""
+    """A picture with 8 bits each of red, green and blue; transparent parts are put on white.
+
+    Raises:
+        SpecError: a picture of numbers that do not say what is black and what is white.
+    """
     if picture.mode in DEEP:
-        values = np.asarray(picture).astype(np.float64)
-        scale = _white(picture.mode, values.max(initial=0)) / 255
-        picture = Image.fromarray((values / scale).round().clip(0, 255).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        with_alpha = picture.convert("RGBA")
+        return _of_numbers(picture)
+    if picture.has_transparency_data:
+        with_alpha = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha)
     return picture.convert("RGB")
 
 
-def _white(mode: str, largest: float) -> float:
-    """The value of white in a deep mode, by the largest value: 65,535 above 255, 1 for fractions, otherwise 255."""
-    if largest > 255:
+def _of_numbers(picture: Image.Image) -> Image.Image:
+    """A picture of a deep mode, where its file says one value is transparent that is white."""
+    values = np.asarray(picture).astype(np.float64)
+    shades = (values * (255 / _white(picture.mode, values))).round()
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, (int, float)):
+        shades[values == transparent] = 255
+    return Image.fromarray(shades.astype(np.uint8)).convert("RGB")
+
+
+def _white(mode: str, values: np.ndarray) -> float:
+    """The value of white in a deep mode: of `I` and `F` by what values there are, fractions, bytes or 16 bits.
+
+    Raises:
+        SpecError: they are none of these.
+    """
+    if mode in SIXTEEN_BITS:
         return 65_535
-    return 1 if mode == "F" and largest <= 1 else 255
+    least, largest = float(values.min(initial=0)), float(values.max(initial=0))
+    if mode == "F" and least >= 0 and largest <= 1:
+        return 1
+    fits = 0 <= least <= largest <= 65_535  # false for NaN as well
+    if not fits or (mode == "F" and largest < NO_FRACTIONS):
+        raise SpecError(
+            f"a picture of mode {mode!r} with values from {least:g} to {largest:g} does not say what is black and what "
+            "is white; give fractions from 0 to 1, whole numbers up to 255 or 65535, or convert it to 8 bits yourself"
+        )
+    return 65_535 if largest > 255 else 255
 
 
 def per_row(given: Any, rows: int) -> Pictures:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -29,6 +30,16 @@ def position_ids(prompt: Prompt) -> torch.Tensor:
     if "position_ids" in prompt.inputs:
         return torch.as_tensor(prompt.inputs["position_ids"])
     return COUNTING[view_of(prompt.model).family.positions](prompt)
+
+
+def passed_whole(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """What `generate` is given beside position ids `[3, row, token]`; nothing beside `[row, token]`, or none.
+
+    nnsight takes the first dimension of position ids for rows and splits all inputs by it, unless there is an input
+    that has no rows. This one asks for the logits that generation takes anyway.
+    """
+    ids = inputs.get("position_ids")
+    return {"logits_to_keep": torch.tensor([-1])} if ids is not None and ids.dim() > 2 else {}
 
 
 def padded_positions(prompt: Prompt) -> dict[str, torch.Tensor]:

@@ -17,6 +17,8 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..families.options import Counted
 from ..grids import Box, Grid, grid_of
+from .carried import check_growing, check_rows, counts_tokens, is_known
+from .inputs import Inputs
 from .token_map import TokenMap, Where
 from .token_roles import token_maps
 from .token_text import prompt_text
@@ -34,7 +36,8 @@ class Prompt:
     """An encoding, and which token is what. It has one row; a `PromptBatch`, which is a `Prompt` too, has several.
 
     Attributes:
-        inputs: keyword arguments for `model.trace(**prompt.inputs)` and `model.generate(...)`.
+        inputs: keyword arguments for `model.trace(**prompt.inputs)` and `model.generate(...)`, a mapping that cannot be
+            written to; see `Inputs`.
         rows: a `TokenMap` for each row of the encoding.
         images: the pictures of each row as the user gave them; empty for an encoding without pictures.
         model: the nnsight model that the encoding was made for.
@@ -44,6 +47,10 @@ class Prompt:
     rows: tuple[TokenMap, ...]
     images: tuple[tuple[Image.Image, ...], ...] = ()
     model: Model = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, Inputs):
+            object.__setattr__(self, "inputs", Inputs(dict(self.inputs)))
 
     def __len__(self) -> int:
         """How many rows the encoding has."""
@@ -89,7 +96,7 @@ class Prompt:
         """One row of the encoding as a prompt of its own, without padding.
 
         Raises:
-            SpecError: there is no such row.
+            SpecError: there is no such row, or an input of which nothing says what belongs to it.
         """
         if not 0 <= number < len(self):
             raise SpecError(f"no row {number}: the prompt has {len(self)} row(s), counted from 0")
@@ -185,12 +192,23 @@ class Prompt:
         return positions
 
     def grown(self, tokens: Sequence[int]) -> Self:
-        """The prompt followed by an answer, which is then its group `"generated"` (one row only)."""
+        """The prompt followed by an answer, which is then its group `"generated"` (one row only).
+
+        Raises:
+            SpecError: there are several rows, or an input of which nothing says what it is at new tokens.
+        """
         self._only_row("grown(...)")
         return self.grown_rows([list(tokens)])
 
     def grown_rows(self, answers: Sequence[Sequence[int]]) -> Self:
-        """The prompt with an answer after each row, `[row, token]`; all answers are equally long."""
+        """The prompt with an answer after each row, `[row, token]`; all answers are equally long.
+
+        An input `[row, token, ...]` of the caller's own is at new tokens what it is at the last token.
+
+        Raises:
+            SpecError: see `grown`.
+        """
+        check_growing(self)
         family, inputs = view_of(self.model).family, dict(self.inputs)
         ids = inputs[family.tokens]
         added = torch.tensor([list(answer) for answer in answers], dtype=torch.long, device=ids.device)
@@ -203,7 +221,7 @@ class Prompt:
                 following = 1 + torch.arange(length, device=value.device)
                 inputs[name] = torch.cat([value, value[..., -1:] + following], dim=-1)
             elif family.tokens == "input_ids" and counts_tokens(self, name):
-                extension = _at_generated_tokens(value, name, family.new_token_values, length)
+                extension = _at_generated_tokens(self, name, length)
                 inputs[name] = torch.cat([value, extension], dim=1)
         rows = tuple(
             replace(tokens, tokens=tokens.tokens + tuple(answer), stop=tokens.stop + len(answer))
@@ -231,25 +249,18 @@ def make_prompt(
     return kind(inputs=inputs, rows=rows, images=images, model=model)
 
 
-def counts_tokens(prompt: Prompt, name: str) -> bool:
-    """Whether an input has an entry for every token, `[row, token, ...]`."""
-    value, ids = prompt.inputs[name], prompt.inputs["input_ids"]
-    may_count = name not in view_of(prompt.model).family.inputs and isinstance(value, torch.Tensor)
-    return may_count and value.shape[:2] == ids.shape
-
-
-def _at_generated_tokens(
-    value: torch.Tensor, name: str, new_token_values: Mapping[str, int], length: int
-) -> torch.Tensor:
+def _at_generated_tokens(prompt: Prompt, name: str, length: int) -> torch.Tensor:
     """The entries of an input at generated tokens: those of the last token, or the value that the family has."""
+    value: torch.Tensor = prompt.inputs[name]
     last = value[:, -1:].expand(-1, length, *value.shape[2:])
-    if name == "attention_mask" or value.dim() > 2:
+    if name == "attention_mask" or value.dim() > 2 or not is_known(prompt, name):
         return last
-    return torch.full_like(last, new_token_values.get(name, 0))
+    return torch.full_like(last, view_of(prompt.model).family.new_token_values.get(name, 0))
 
 
 def _single_row(prompt: Prompt, number: int) -> Prompt:
     """One row of a prompt without padding."""
+    check_rows(prompt, number)
     tokens, family = prompt.rows[number], view_of(prompt.model).family
     inputs = {name: _row_input(prompt, name, number) for name in prompt.inputs}
     inputs = {

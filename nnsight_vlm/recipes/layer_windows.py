@@ -30,7 +30,7 @@ from .journal import measured
 from .labels import AGREEMENT, FORMS, TRUE_AGREEMENT, Form
 from .routes import Route, cases_of, default_routes
 from .words import Objects, Thing, agreement, default_objects
-from .work import PLAIN, Case, Work, one_for_each
+from .work import PLAIN, Case, Work, one_for_each, refuse_beside
 
 BY = ["route", "form", "window", "layers", "control"]
 
@@ -46,8 +46,8 @@ def knockout_windows(
     routes: Sequence[str] | None = None,
     windows: int = 4,
     forms: Sequence[Form] = FORMS,
-    max_new_tokens: int = 64,
-    rows: int = 64,
+    max_new_tokens: int | None = None,
+    rows: int | None = None,
     seed: int = 0,
     per_image: bool = False,
     remote: Remote = False,
@@ -64,7 +64,8 @@ def knockout_windows(
         model: an nnsight model from `load`.
         prompts: one prompt an image.
         answers: one single-token answer for each prompt. With answers, their log-probability is measured and nothing
-            is generated; without, the model describes each picture and its descriptions are scored.
+            is generated; without, the model describes each picture and its descriptions are scored. What is said of
+            descriptions (`truths`, `objects`, `max_new_tokens`, `rows`) goes with the second only.
         truths: the objects that are really in each picture, for the measures that end in `_true`.
         objects: `text -> names of objects`; default the parser of the synthetic world for an embedded model, every
             content word for any other.
@@ -75,7 +76,8 @@ def knockout_windows(
             cross-attention layers where the source lies outside the decoder's sequence, else self-attention layers.
             With 0, routes are cut in all layers only.
         forms: `block` closes the route in a window; `allow` closes it in all other layers.
-        max_new_tokens, rows: length of the descriptions in tokens, and how many are generated in one batch.
+        max_new_tokens, rows: length of the descriptions in tokens, and how many are generated in one batch; 64 each
+            unless told otherwise.
         seed: of every random control.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
@@ -101,8 +103,13 @@ def knockout_windows(
           is what the query tokens did not carry.
 
     Raises:
-        SpecError: a route or form that does not exist, lists of different length, no prompts.
+        SpecError: a route or form that does not exist, lists of different length, no prompts; answers, and something
+            that is said of descriptions.
     """
+    if answers is not None:
+        refuse_beside("answers", truths=truths, objects=objects, max_new_tokens=max_new_tokens, rows=rows)
+    max_new_tokens = 64 if max_new_tokens is None else max_new_tokens
+    rows = 64 if rows is None else rows
     routes = default_routes(prompts) if routes is None else routes
     _check(prompts, routes, forms, answers=answers, truths=truths)
     objects = objects or default_objects(model)

@@ -31,7 +31,7 @@ from .map_scores import map_rows
 from .object_words import ObjectWord, find_object_words
 from .word_cuts import hide_patches
 from .words import Objects, Thing, default_objects
-from .work import PLAIN, Work, one_for_each
+from .work import PLAIN, Work, one_for_each, refuse_beside
 
 BY = ["read_at", "layer", "control"]
 MEASURES = ("hit", "iou", "top_mass", "logprob_change")
@@ -71,7 +71,7 @@ def patch_grounding(
         model: an nnsight model from `load`.
         prompts: one prompt an image.
         truths: the objects of every picture, with masks; without them there are no hits and no cuts.
-        objects: see `knockout_windows`; used where there are no truths.
+        objects: see `knockout_windows`; not beside truths, which name the objects.
         read_at: where a word's attention is read: `predicting`, at the position that predicts the word; `word`, at
             the word's own position, which already prepares the next word.
         top: how many of the best patches are listed and make up `top_mass`.
@@ -96,9 +96,11 @@ def patch_grounding(
         compared with the picture's other objects.
 
     Raises:
-        SpecError: lists of different length, an unknown `read_at`, a mask of another size than its picture, image
-            tokens whose patches are not known (Aria).
+        SpecError: truths and objects, lists of different length, an unknown `read_at`, a mask of another size than its
+            picture, image tokens whose patches are not known (Aria).
     """
+    if truths is not None:
+        refuse_beside("truths", objects=objects)
     _check(prompts, truths, read_at)
     objects = objects or default_objects(model)
     settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}

@@ -58,6 +58,21 @@ def one_for_each(prompts: Sequence[Prompt], **lists: Sequence[Any] | None) -> No
             raise SpecError(f"{len(given)} {name} for {len(prompts)} prompts; give one for each")
 
 
+def refuse_beside(chosen: str, **others: Any) -> None:
+    """Refuse arguments that would not be used beside another one.
+
+    Args:
+        chosen: the argument that was given.
+        others: those that do not go with it, None where they were not given.
+
+    Raises:
+        SpecError: naming both.
+    """
+    for name, given in others.items():
+        if given is not None:
+            raise SpecError(f"{name}= is not used where {chosen}= are given; leave one of them out")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
     """One condition under which an image is measured.

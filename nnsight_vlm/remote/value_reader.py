@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..prompts.inputs import Inputs
 from .value_table import (
     ARRAY_KINDS,
     CONTAINERS,
@@ -112,7 +113,10 @@ class ValueReader:
 
     def _package_value(self, entry: dict[str, Any]) -> Any:
         fields = {name: self._value(value) for name, value in entry["fields"].items()}
-        return value_class(entry["class"])(**fields)
+        kind = value_class(entry["class"])
+        if issubclass(kind, value_class("Prompt")):
+            fields["inputs"] = Inputs(fields["inputs"])  # around the dictionary itself, which is filled later
+        return kind(**fields)
 
     def _blob(self, number: int) -> bytes:
         if number < 0:

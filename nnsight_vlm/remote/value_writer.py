@@ -21,6 +21,7 @@ from PIL import Image
 
 from ..errors import SpecError
 from ..identity import bytes_of
+from ..prompts.inputs import Inputs
 from .value_table import (
     ARGUMENT_FUNCTIONS,
     ARRAY_KINDS,
@@ -108,7 +109,7 @@ class ValueWriter:
         return None
 
     def _container_entry(self, value: Any) -> dict[str, Any] | None:
-        kind = type(value)
+        kind = dict if type(value) is Inputs else type(value)
         if kind in (dict, OrderedDict):
             refuse_code(value)
             return {"type": kind.__name__, "items": [self._references(pair) for pair in value.items()]}

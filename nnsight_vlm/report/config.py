@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from ..errors import SpecError
 from ..families import Model
 from ..loading import load
+from ..prompts.pictures import open_picture
 from ..remote.model_call import Remote
 from ..shapes.model import CHECKPOINTS, checkpoint
 
@@ -18,6 +17,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Files of a folder that are taken for pictures."""
 QUERY = "describe the image."
 """What the model is asked about every picture unless the user says otherwise."""
+SCENES = 24
+"""How many synthetic scenes are drawn unless the user says otherwise."""
 SCENES_PER_SEED = 100_000
 """Seeds of a report's scenes begin at this multiple of the report's seed, so that reports share no scene."""
 
@@ -29,7 +30,7 @@ class ReportConfig:
     model: str = "shapes"
     images: str | None = None
     query: str = QUERY
-    scenes: int = 24
+    scenes: int = SCENES
     seed: int = 0
     objects: tuple[str, ...] = ()
     max_new_tokens: int = 32
@@ -72,20 +73,6 @@ def find_pictures(folder: Path) -> tuple[Path, ...]:
     if not pictures:
         raise SpecError(f"the folder {str(folder)!r} holds no pictures ({', '.join(ENDINGS)})")
     return pictures
-
-
-def open_picture(path: Path) -> Image.Image:
-    """A picture in RGB.
-
-    Raises:
-        SpecError: no such file, or not a picture.
-    """
-    if not path.is_file():
-        raise SpecError(f"no file {str(path)!r}; give the path of a picture")
-    try:
-        return Image.open(path).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise SpecError(f"{str(path)!r} is not a picture that can be opened; give a PNG or JPEG file") from error
 
 
 def picture_names(config: ReportConfig) -> Sequence[str]:

@@ -118,8 +118,14 @@ def knockout_one(
         limit: most tokens of the generated answers.
 
     Raises:
-        SpecError: unknown groups or layers, an answer that is not one token.
+        SpecError: unknown groups or layers, an answer that is not one token, or an answer to score under a cut that
+            cannot reach its first token.
     """
+    if target == "generated" and answer is not None:
+        raise SpecError(
+            f"--answer {answer!r} is scored as the first token, which never depends on generated; leave it out, or cut "
+            "another --target"
+        )
     model = load_by_name(name)
     prompt = encode(model, question, picture)
     for group in (source, target):

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..families import Model
 from ..prompts.encoding import encode
+from ..prompts.pictures import open_picture
 from ..prompts.prompt import Prompt
 from ..recipes import Pair, attention_share, knockout_windows, patch_grounding, prompt_ablation, query_patching
 from ..recipes.image_patches import has_patches
@@ -24,7 +25,7 @@ from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabula
 from ..recipes.work import Work
 from ..shapes import pair, scene
 from ..statistics import FEWEST
-from .config import ReportConfig, find_pictures, open_picture
+from .config import ReportConfig, find_pictures
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->text")
 """Routes that are cut while the model writes descriptions.
@@ -116,7 +117,8 @@ def steps(model: Model, study: Study, config: ReportConfig) -> list[Step]:
         return knockout_windows(model, prompts, routes=routes, work=work, **scored)
 
     def ground(work: Work) -> pd.DataFrame:
-        return patch_grounding(model, prompts, work=work, **scored)
+        by_name = None if study.truths is not None else study.objects
+        return patch_grounding(model, prompts, truths=study.truths, objects=by_name, work=work, **generating)
 
     def share(work: Work) -> pd.DataFrame:
         return attention_share(model, prompts, work=work, **generating)

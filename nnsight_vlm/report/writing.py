@@ -20,7 +20,7 @@ from ..remote.client import place_of
 from ..remote.model_call import Remote
 from . import folder as files
 from .claims import judge
-from .config import QUERY, ReportConfig, check_model_name, load_by_name, picture_names
+from .config import QUERY, SCENES, ReportConfig, check_model_name, load_by_name, picture_names
 from .figures import draw
 from .study import Step, Study, gather, steps
 from .summary import markdown
@@ -50,7 +50,7 @@ def write_report(
     model: str = "shapes",
     images: str | None = None,
     query: str = QUERY,
-    scenes: int = 24,
+    scenes: int | None = None,
     seed: int = 0,
     objects: Sequence[str] = (),
     max_new_tokens: int = 32,
@@ -67,7 +67,7 @@ def write_report(
         model: the name of a model, as `nv.load` takes it.
         images: a folder of pictures; default synthetic scenes, whose objects are known.
         query: what the model is asked about every picture.
-        scenes: how many synthetic scenes.
+        scenes: how many synthetic scenes, 24 unless told otherwise; not beside a folder of pictures.
         seed: of the scenes and of every random control.
         objects: names that count as objects in a description. Default: the parser of the synthetic world for scenes,
             every content word for a folder of pictures.
@@ -80,14 +80,19 @@ def write_report(
             continued at the same place: a server may compute in another dtype.
 
     Raises:
-        SpecError: before the model is loaded: no pictures, a folder that cannot be written to or that holds another
-            report, numbers out of range.
+        SpecError: before the model is loaded: scenes beside pictures, no pictures, a folder that cannot be written to
+            or that holds another report, numbers out of range.
     """
+    if images is not None and scenes is not None:
+        raise SpecError(
+            "--images (images=) is a folder of pictures, and --scenes (scenes=) how many synthetic ones are drawn; "
+            "give one of them"
+        )
     config = ReportConfig(
         model=model,
         images=images,
         query=query,
-        scenes=scenes,
+        scenes=SCENES if scenes is None else scenes,
         seed=seed,
         objects=tuple(objects),
         max_new_tokens=max_new_tokens,

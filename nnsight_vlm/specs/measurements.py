@@ -39,6 +39,8 @@ class ReadRequest(NamedTuple):
 
 Reduction = Literal["rows", "mean", "mass", "entropy", "top"]
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+TOP = 10
+"""How many keys `reduce="top"` gives unless told otherwise."""
 
 
 class Readout(ABC):
@@ -74,7 +76,7 @@ class Attention(Readout):
             keys `[layer, head, query]`; `entropy` of the distribution over the keys, in nats, `[layer, head, query]`,
             NaN where no key is left; or `top`, the keys that are looked at most `[layer, head, query, top, 2]`: their
             positions, and probabilities.
-        top: how many keys `top` gives, most first.
+        top: how many keys `reduce="top"` gives, most first; 10 unless told otherwise.
     """
 
     queries: Where
@@ -83,7 +85,7 @@ class Attention(Readout):
     heads: Heads = field(default=None, kw_only=True)
     stage: str = field(default="decoder", kw_only=True)
     reduce: Reduction = field(default="rows", kw_only=True)
-    top: int = field(default=10, kw_only=True)
+    top: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("queries", "keys", "layers"):
@@ -97,6 +99,8 @@ class Attention(Readout):
             )
         if self.reduce not in REDUCTIONS:
             raise SpecError(f"no reduction {self.reduce!r}; there are {', '.join(REDUCTIONS)}")
+        if self.top is not None and self.reduce != "top":
+            raise SpecError(f'top={self.top} is for reduce="top", and reduce={self.reduce!r} was asked for; choose one')
 
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
@@ -111,18 +115,19 @@ class Attention(Readout):
             here.check_readers(self.queries, queries)
         keys = outside or inside
         there = len(here.positions(self.keys))
-        if self.reduce == "top" and not 0 < self.top <= there:
-            raise SpecError(f"no top={self.top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
+        top = TOP if self.top is None else self.top
+        if self.reduce == "top" and not 0 < top <= there:
+            raise SpecError(f"no top={top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
         for layer in here.layers(self.layers, needs):
             heads = here.heads(self.heads, layer)
             numbers = None if heads is None else heads.numbers
-            request = AttentionRequest(here.placement.row, queries, keys, numbers, self.reduce, self.top)
+            request = AttentionRequest(here.placement.row, queries, keys, numbers, self.reduce, top)
             yield ReadRequest(self.stage, layer, site, readouts.attention_rows, request)
 
     def numbers(self, resolver: Resolver) -> int:
         here = resolver.at(self.stage)
         queries, keys = len(here.positions(self.queries)), len(here.positions(self.keys))
-        each = {"rows": keys, "mean": keys, "top": 2 * self.top}.get(self.reduce, 1)
+        each = {"rows": keys, "mean": keys, "top": 2 * (self.top or TOP)}.get(self.reduce, 1)
         heads = 1 if self.reduce == "mean" else here.spec.head_count
         return len(here.layers(self.layers, "all")) * heads * queries * each
 

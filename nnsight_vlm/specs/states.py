@@ -127,6 +127,13 @@ class Patch(StateIntervention):
             raise SpecError(
                 f"a patch takes its values from a Prompt or a tensor; {type(self.source).__name__} was given"
             )
+        if isinstance(self.source, torch.Tensor):
+            for name in ("under", "source_where"):
+                if getattr(self, name) is not None:
+                    raise SpecError(
+                        f"{name}= says how the source is run, and a tensor is not run; give a Prompt as source, or "
+                        "leave it out"
+                    )
 
     def capture(self) -> Capture | None:
         if not isinstance(self.source, Prompt):

@@ -28,7 +28,7 @@ from .divergence import unshared_divergence
 from .kept_runs import KeptRuns, runs_of_call
 from .prefixes import PrefixRun, cache_for, prefix_of, states_from_kept_run
 from .schedule import Batch, Case, Schedule, schedule_answers
-from .sharing import answers_per_batch
+from .sharing import answers_per_batch, answers_share_prefix
 
 
 @can_run_in_background
@@ -48,7 +48,8 @@ def generations(
     Args:
         model: an nnsight model from `load`.
         cases: `(prompt of one row, intervention or None)`; prompts of different length are padded.
-        max_new_tokens, options: see `nv.generate`.
+        max_new_tokens, options: see `nv.generate`. Conditions on one prompt begin in the cache of its first tokens,
+            unless `options` or the checkpoint say what cache is used (`use_cache`, `cache_implementation`).
         rows: cases that share a batch.
         remote, blocking, path: see `nv.run`.
 
@@ -56,7 +57,7 @@ def generations(
         An iterator of one `Generation` a case, in order, each as soon as its batch is done.
 
     Raises:
-        SpecError: anything wrong with any case, before the model runs.
+        SpecError: anything wrong with any case or option, before the model runs.
 
     Warns:
         PassesDifferWarning: batches do not give the numbers of single runs in this model, so the cases run one by one.
@@ -68,7 +69,10 @@ def generations(
             raise SpecError(f"a case takes a prompt of one row and one has {len(prompt)}; write prompt.row(0)")
         check_decoding(prompt, options)
         check(model, prompt, case)
-    schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote)
+    if "past_key_values" in options:
+        raise SpecError("a cache serves one batch, and generations runs several; leave past_key_values= out")
+    cached = answers_share_prefix(model, options)
+    schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote, cached=cached)
     work = _Answering(
         model=model, cases=ready, schedule=schedule, options=options, remote=remote, runs=runs_of_call(model)
     )
@@ -96,7 +100,7 @@ class _Answering:
 def _in_order(work: _Answering) -> Iterator[Generation]:
     """The answers of all batches, yielded in order."""
     if must_run_alone(work.model, work.runs, work.remote, partial(_comparisons, work)):
-        work = replace(work, schedule=schedule_answers(work.model, work.cases, 1, work.remote, shared=False), values={})
+        work = replace(work, schedule=schedule_answers(work.model, work.cases, 1, work.remote, cached=False), values={})
     batches, ready, due = work.schedule.batches, dict[int, Generation](), 0
     run = [partial(_answer, work, batch) for batch in batches]
     answered = (answer() for answer in run) if work.remote is False else iter(together(run, work.remote))

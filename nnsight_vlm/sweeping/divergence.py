@@ -17,6 +17,7 @@ import torch
 from ..families import Model, unsupported, view_of
 from ..lowering.layouts import one_case_per_row
 from ..lowering.resolve import Resolver, resolver
+from ..prompts.carried import same_clean_run
 from ..prompts.position_ids import position_ids
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import TokenMap
@@ -106,6 +107,8 @@ def _prefix_patch(here: Resolver, prompt: Prompt, part: Intervention) -> _Prefix
     """
     want = part.capture()
     if want is None or want.under is not None or not isinstance(part, StateIntervention) or part.acts_in != "decoder":
+        return None
+    if not same_clean_run(prompt, want.prompt):
         return None
     mine, theirs = prompt.rows[0], want.prompt.rows[0]
     written = here.positions(part.where)

@@ -6,7 +6,7 @@ fill batches with whatever else is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, get_args
@@ -14,11 +14,12 @@ from typing import Literal, get_args
 from ..errors import SpecError
 from ..execution.determinism import refuse_chance
 from ..families import Model
+from ..prompts.carried import company
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from .divergence import Divergence, divergence_of, unshared_divergence
-from .sharing import Sharing, batching_obstacle, prefix_can_be_cropped, prefix_sharers, sharing
+from .sharing import Sharing, batching_obstacle, prefix_can_be_cropped, prefix_sharers, sharing, sweeping_obstacle
 
 Way = Literal["packed", "rows", "single"]
 Execution = Literal["auto", "packed", "rows", "single"]
@@ -69,12 +70,12 @@ def schedule_sweep(
 
     Raises:
         SpecError: no such execution; packing asked for where it would not be exact; a model with edits, or one whose
-            output depends on chance, see `refuse_chance`.
+            output depends on chance, see `refuse_chance`; a prompt with inputs that only a run of its own can carry.
     """
     refuse_chance(model, remote)
     if execution not in EXECUTIONS:
         raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
-    numbers, obstacle = range(len(cases)), batching_obstacle(model)
+    numbers, obstacle = range(len(cases)), sweeping_obstacle(model, prompt)
     if obstacle and execution in ("packed", "rows"):
         raise SpecError(obstacle)
     if obstacle or execution == "single":
@@ -131,18 +132,19 @@ OWN_BATCH = 3
 
 
 def schedule_answers(
-    model: Model, cases: Sequence[Case], rows: int, remote: Remote, *, shared: bool = True
+    model: Model, cases: Sequence[Case], rows: int, remote: Remote, *, cached: bool = True
 ) -> Schedule:
     """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`.
 
-    Without `shared`, no prefix is run by itself.
+    Without `cached`, all tokens of a batch run together: its cache is not this package's to fill, or a shared prefix
+    does not give the numbers of single runs.
 
     Raises:
         SpecError: see `refuse_chance`.
     """
     refuse_chance(model, remote)
     divergences = dict[int, Divergence]()
-    may_share = shared and remote is False and not batching_obstacle(model)
+    may_share = cached and remote is False and not batching_obstacle(model)
     of_prompt: dict[int, list[int]] = {}
     for number, (prompt, _) in enumerate(cases):
         of_prompt.setdefault(id(prompt), []).append(number)
@@ -155,7 +157,8 @@ def schedule_answers(
         first = min((divergence.position for divergence in together.values()), default=0)
         for some in _of_size(list(together), rows):
             batches.append(Batch(numbers=tuple(some), way="rows", position=first, shares_prefix=True))
-    batches += [Batch(numbers=tuple(some), way="rows") for some in _of_size(sorted(alone), rows)]
+    for numbers in _that_stack(cases, sorted(alone)):
+        batches += [Batch(numbers=tuple(some), way="rows") for some in _of_size(numbers, rows)]
     divergences |= {number: unshared_divergence(model, *cases[number]) for number in alone}
     in_order = [divergences[number] for number in range(len(cases))]
     return Schedule(divergences=in_order, batches=sorted(batches, key=lambda batch: batch.numbers))
@@ -171,6 +174,15 @@ def _answered_together(model: Model, cases: Sequence[Case], numbers: Sequence[in
     able = prefix_sharers(reasons)
     first = min((own[at].position for at in able), default=0)
     return {numbers[at]: own[at] for at in able if own[at].donor is None or own[at].position == first}
+
+
+def _that_stack(cases: Sequence[Case], numbers: Sequence[int]) -> list[list[int]]:
+    """Groups of cases whose prompts may be rows of one batch."""
+    groups: dict[Hashable, list[int]] = {}
+    for number in numbers:
+        kind = company(cases[number][0])
+        groups.setdefault(number if kind is None else kind, []).append(number)
+    return list(groups.values())
 
 
 def _of_size(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

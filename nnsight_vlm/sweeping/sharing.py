@@ -6,11 +6,14 @@ one packed sequence behind that prefix; and what the vision tower made of the im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ..errors import SpecError
 from ..execution.caches import keeps_every_key
 from ..families import Model, unsupported, view_of
+from ..prompts.carried import why_alone, why_uncached
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Capture
@@ -46,10 +49,38 @@ def batching_obstacle(model: Model) -> str:
     return HAS_EDITS if view_of(model).edits else ""
 
 
+def sweeping_obstacle(model: Model, prompt: Prompt) -> str:
+    """Why no variants of this prompt may run in one forward; empty where they may."""
+    alone = why_alone(prompt)
+    return batching_obstacle(model) or (f'{alone}; write execution="single"' if alone else "")
+
+
 def answers_per_batch(model: Model, rows: int) -> int:
-    """How many answers may be rows of one batch: `rows`, or one where prompts of different length cannot be padded."""
+    """How many answers may be rows of one batch: `rows`, or one where prompts of different length cannot be padded.
+
+    Raises:
+        SpecError: `rows` is no number of rows.
+    """
+    if rows < 1:
+        raise SpecError(f"rows={rows} is no number of cases that share a batch; write rows=1 or more")
     unpadded = "padded generation" in view_of(model).family.limitations
     return 1 if batching_obstacle(model) or unpadded else rows
+
+
+CACHE_OPTIONS = ("cache_config", "cache_implementation", "generation_config", "past_key_values", "use_cache")
+"""Options of generation that may say which cache is used, or that none is."""
+
+
+def answers_share_prefix(model: Model, options: Mapping[str, Any]) -> bool:
+    """Whether answers may begin in a cache that this package has filled: neither user nor checkpoint asks for another.
+
+    Args:
+        model: an nnsight model.
+        options: of the generation.
+    """
+    checkpoint = view_of(model).generation_config
+    asked = any(options.get(name) is not None for name in CACHE_OPTIONS)
+    return not asked and bool(checkpoint.use_cache) and checkpoint.cache_implementation is None
 
 
 def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote) -> Sharing:
@@ -71,6 +102,8 @@ def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote
         prefix = prefix or "a variant differs from the first token on, or before the image can be seen"
     if any(part.acts_in != "decoder" for part in divergence.case.parts):
         image = image or "a variant changes a stage that runs before the text"
+    uncached = why_uncached(prompt)
+    prefix, image = prefix or uncached, image or uncached
     if not prompt.rows[0].images:
         image = image or "the prompt has no image"
     if remote is not False:

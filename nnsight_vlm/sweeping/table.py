@@ -74,7 +74,8 @@ def sweep(
             model has parts that may depend on what else is in the pass (quantised layers, hooks), that is compared
             first; if it is so, the variants run one by one, with a warning, whatever was asked for.
         memory: bytes that a forward may take beside the weights; default a quarter of what is free on the
-            model's device. Where memory runs out all the same, fewer variants are run at once.
+            model's device. Where memory runs out all the same, fewer variants are run at once. Not with `single`,
+            which runs one at a time.
         remote, blocking, path: see `nv.run`.
 
     Returns:
@@ -91,6 +92,10 @@ def sweep(
     names, cases = _named(variants)
     if len(prompt) > 1:
         raise SpecError(f"a sweep takes a prompt of one row and this one has {len(prompt)}; write prompt.row(0)")
+    if memory is not None and execution == "single":
+        raise SpecError(
+            'memory= says how many variants run at once, and execution="single" runs one; leave one of them out'
+        )
     token = answer_token(model, answer)
     for case in cases:
         check(model, prompt, case)
