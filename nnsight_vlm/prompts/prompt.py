@@ -17,9 +17,10 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..families.options import Counted
 from ..grids import Box, Grid, grid_of
-from .token_map import TokenMap, Where
+from .token_map import TokenMap
 from .token_roles import token_maps
 from .token_text import prompt_text
+from .where import Where, as_tuples
 
 ENTRIES: dict[Counted, Callable[[TokenMap], int]] = {
     "row": lambda _tokens: 1,
@@ -55,6 +56,7 @@ class Prompt:
         Raises:
             SpecError: there is no such group, or its positions differ between rows (then ask `prompt.row(i)`).
         """
+        group = as_tuples(group)
         positions = {tokens.ranges(group).positions(tokens.stop) for tokens in self.rows}
         if len(positions) > 1:
             raise SpecError(
@@ -101,7 +103,7 @@ class Prompt:
         Raises:
             SpecError: the words are not in the prompt, or not that often.
         """
-        tokens = self._only_row("find(...)")
+        tokens, within = self._only_row("find(...)"), as_tuples(within)
         written = prompt_text(self.model, tokens)
         if within == "all":  # also what is outside the sequence
             allowed = {position for positions in written.positions for position in positions}

@@ -15,7 +15,7 @@ from ..errors import SpecError
 from ..families import Model
 from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import Where
+from ..prompts.where import Where
 from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.knockouts import Knockout

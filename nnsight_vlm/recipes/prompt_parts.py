@@ -15,7 +15,8 @@ import pandas as pd
 from ..errors import SpecError
 from ..families import Model
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import GROUPS, Where
+from ..prompts.token_map import GROUPS
+from ..prompts.where import Where
 from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN, Intervention

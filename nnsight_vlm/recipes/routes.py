@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..errors import SpecError
 from ..families import Model
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import Where
+from ..prompts.where import Where
 from ..specs.knockouts import Knockout
 from ..specs.states import Patch
 from .controls import blind_cut, matched_positions, other_image, rng_of, with_picture_of
