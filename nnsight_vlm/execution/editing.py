@@ -34,8 +34,8 @@ def install(
     generate.
 
     A user's own reads are nnsight's: within one step of `tracer.iter` they must follow the order in which the model
-    reaches them. nnsight waits for a site that was passed already until the next token, so a read in another order
-    gives the state of a later token. What the copy changes is not touched by that: it has workers of its own.
+    reaches them. From the second token on, nnsight answers a read of a layer that was passed already with the next
+    token's state, without a word. What the copy changes is not touched by that: it has workers of its own.
 
     Raises:
         SpecError: see `nv.run`.

@@ -71,14 +71,14 @@ def refuse_empty_part(
     named = part.named()
     spelled = f"{whose}{type(part).__name__}({', '.join(f'{name}={shown(where)}' for name, where in named.items())})"
     stage = here.at(part.stage)
-    for name, where in named.items():
-        missing = _missing_group(stage, where)
-        if missing:
-            raise SpecError(f"{spelled}: {missing}, so {name}= would mean something else. {OR_IGNORE}")
     if not any(map(reachable.is_changed, writes)):
         raise SpecError(
             f"{spelled} changes nothing in this call: {_why(stage, reachable, call, part, writes)}. {OR_IGNORE}"
         )
+    for name, where in named.items():
+        missing = _missing_group(stage, where)
+        if missing:
+            raise SpecError(f"{spelled}: {missing}; leave it out of {name}=. {OR_IGNORE}")
 
 
 def refuse_empty_read(here: Resolver, read: Readout) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SpecError
-from ..prompts.where import MaskedPositions, as_tuples
+from ..prompts.where import MaskedPositions, as_tuples, shown
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def _numbers(layers: Layers, count: int) -> tuple[int, ...]:
     numbers = [layer for layer in listed if type(layer) is int]
     if len(numbers) < len(listed):
         raise SpecError(
-            f'no layers {given!r}; write "all", a number, a list of numbers, nv.window(8, 16) or nv.depth(0.25, 0.5); '
-            "of a mask [layer for layer, on in enumerate(mask) if on]"
+            f'no layers {shown(given)}; write "all", a number, a list of numbers, nv.window(8, 16) or '
+            "nv.depth(0.25, 0.5); of a mask [layer for layer, on in enumerate(mask) if on]"
         )
     return tuple(sorted(set(numbers)))
 

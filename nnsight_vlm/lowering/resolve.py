@@ -14,7 +14,7 @@ import torch
 from ..errors import SpecError
 from ..families import Family, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
-from ..prompts.where import Where, as_tuples
+from ..prompts.where import Where, as_tuples, shown
 from .layers import Depth, Layers, Window, label, layer_numbers
 from .layouts import Placement
 from .sites import BEFORE_LAYERS, SITES
@@ -37,7 +37,7 @@ def listed_heads(heads: Any) -> tuple[int | tuple[int, int], ...] | None:
     if not all(len(pair) == 2 and all(type(number) is int for number in pair) for pair in pairs):
         given = listed[0] if len(listed) == 1 else listed
         raise SpecError(
-            f"no heads {given!r}; write head numbers [0, 3], or (layer, head) pairs [(9, 3)]; of a mask "
+            f"no heads {shown(given)}; write head numbers [0, 3], or (layer, head) pairs [(9, 3)]; of a mask "
             "[head for head, on in enumerate(mask) if on]"
         )
     return listed

@@ -99,6 +99,8 @@ def patch_grounding(
         SpecError: lists of different length, an unknown `read_at`, a mask of another size than its picture, image
             tokens whose patches are not known (Aria).
     """
+    prompts, read_at = tuple(prompts), tuple(read_at)
+    truths = None if truths is None else [tuple(truth) for truth in truths]
     _check(prompts, truths, read_at)
     objects = objects or default_objects(model)
     settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}

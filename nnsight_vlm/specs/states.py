@@ -143,12 +143,14 @@ class Patch(StateIntervention):
             )
 
     def capture(self) -> Capture | None:
-        if not isinstance(self.source, Prompt):
+        if not isinstance(self.source, Prompt) or self.layers == ():
             return None
         where = self.where if self.source_where is None else self.source_where
         return self.captured_from(self.source, self.under, where)
 
     def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
+        if self.layers == ():
+            return
         values = resolver.captured[id(self)] if isinstance(self.source, Prompt) else self.source
         yield from self.set_values(resolver, values)
 
@@ -180,9 +182,11 @@ class Ablate(StateIntervention):
             )
 
     def capture(self) -> Capture | None:
-        return None if self.source is None else self.captured_from(self.source, None, self.where)
+        return None if self.source is None or self.layers == () else self.captured_from(self.source, None, self.where)
 
     def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
+        if self.layers == ():
+            return
         if self.source is not None:
             yield from self.set_values(resolver, resolver.captured[id(self)])
             return
