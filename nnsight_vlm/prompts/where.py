@@ -82,7 +82,7 @@ def names_in(where: Any) -> Iterator[str]:
 
 def numbers_in(where: Any) -> Iterator[int]:
     """The numbers among some positions, in the order given."""
-    if isinstance(where, int):
+    if isinstance(where, int) and not isinstance(where, bool):
         yield where
     elif isinstance(where, MaskedPositions):
         yield from where.positions
