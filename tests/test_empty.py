@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -128,6 +129,15 @@ def test_tokens_to_come_are_there_only_where_they_are_generated_and_run(sdpa, sh
 
 def test_a_patch_of_tokens_to_come_is_refused_where_they_come_too(sdpa, short):
     refused(lambda: nv.generate(sdpa, short, nv.Patch("generated", source=short, layers=1)), "still to come", "ablate")
+    for case in (
+        nv.Patch(["last", "generated"], source=short, layers=1),
+        nv.Ablate(["last", "generated"], how="resample", source=short, layers=1),
+    ):
+        for call in (nv.run, nv.generate):
+            with pytest.raises(nv.SpecError, match="still to come"):
+                call(sdpa, short, case)
+    grown = nv.generate(sdpa, short, max_new_tokens=2).prompt
+    nv.run(sdpa, grown, nv.Patch(["last", "generated"], source=grown, layers=1))
 
 
 @pytest.mark.parametrize("name", TOUCHING)
@@ -309,3 +319,46 @@ def test_in_whatever_order_a_user_reads_while_tokens_come_an_installed_copy_chan
     shifted = [states[1, 0], states[0, 1], states[1, 1], states[0, 2]]
     for found, meant in zip(seen, in_order if order == [0, 3] else shifted, strict=True):
         assert tiny.gap(found, meant) < LIMIT
+
+
+# recipes ---------------------------------------------------------------------------------------------
+
+
+def test_a_route_along_which_nothing_can_flow_is_refused_by_its_name(sdpa, short, forwards):
+    for options in ({"answers": [20]}, {"max_new_tokens": 3}):
+        for route in ("last->image", "image->system"):
+            with pytest.raises(nv.SpecError, match=f"route '{route}': Knockout.*changes nothing"):
+                nv.recipes.knockout_windows(sdpa, [short], routes=["image->last", route], **options)
+    with pytest.raises(nv.SpecError, match=r"route 'image->generated'.*max_new_tokens=2"):
+        nv.recipes.knockout_windows(sdpa, [short], max_new_tokens=1)
+    with pytest.raises(nv.SpecError, match="changes nothing"):
+        nv.recipes.patch_knockout(sdpa, short, answer=20, target="system")
+    assert not forwards
+
+
+@pytest.mark.float64
+def test_patches_that_no_layer_sees_leave_the_answer_as_it_is_and_a_recipe_goes_on():
+    """In a sliding decoder the windows of all layers may end behind a patch."""
+    model = tiny.load("sdpa", "mistral", torch.float64)
+    prompt = nv.encode(model, "is the ball red ?", tiny.picture(2))
+    frame = nv.recipes.patch_knockout(model, prompt, answer=20, size=1)
+    last = prompt["last"][0]
+    seen = frame.token > last - tiny.WINDOW
+    change = frame.logprob_change.abs()
+    assert (change[~seen] < LIMIT).all() and (change[seen] > LIMIT).all()
+    assert seen.any() and not seen.all()
+
+
+def test_recipes_take_what_can_be_gone_through_once(sdpa, short):
+    options = {"answers": [20], "per_image": True, "windows": 2}
+    routes, forms = ["image->last", "image->text"], ["block"]
+    once = nv.recipes.knockout_windows(sdpa, iter([short]), routes=iter(routes), forms=iter(forms), **options)
+    pd.testing.assert_frame_equal(
+        once, nv.recipes.knockout_windows(sdpa, [short], routes=routes, forms=forms, **options)
+    )
+    other = nv.encode(sdpa, "what is red ?", tiny.picture(1))
+    pairs, options = [nv.recipes.Pair(short, other, 20, 21)], {"per_image": True}
+    once = nv.recipes.query_patching(sdpa, iter(pairs), groups=iter(["query", "last"]), layers=iter([1, 2]), **options)
+    pd.testing.assert_frame_equal(
+        once, nv.recipes.query_patching(sdpa, pairs, groups=["query", "last"], layers=[1, 2], **options)
+    )

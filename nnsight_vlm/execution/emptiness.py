@@ -113,6 +113,8 @@ def _nothing_there(stage: Resolver, call: Call, name: str, where: Where) -> str:
             f"{given}: no token is generated yet, and this call generates none. Call nv.generate, or give the prompt "
             "that a generation has grown (nv.generate(...).prompt)"
         )
+    if call.decoded:
+        return f"{given}: this row is padded on the right, and no token can be generated behind the padding"
     return (
         f"{given}: the model is never run on the last token of an answer, so with max_new_tokens=1 on none; write "
         "max_new_tokens=2 or more"

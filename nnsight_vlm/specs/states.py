@@ -17,7 +17,7 @@ from ..lowering.resolve import RemoteStates, Resolver
 from ..lowering.sites import StateSite, check_state_spec
 from ..lowering.writes import PlannedWrite, StateWrite
 from ..prompts.prompt import Prompt
-from ..prompts.where import Where, as_tuples, require_ascending
+from ..prompts.where import Where, as_tuples, names_in, require_ascending
 from .interventions import Capture, Intervention, start_of_block
 
 Ablation = Literal["zero", "mean", "resample"]
@@ -54,6 +54,8 @@ class StateIntervention(Intervention):
         row, places, count = here.closed_places(self.site, self.where)
         if not count or not layers:
             return
+        if "generated" in names_in(self.where) and not here.positions("generated"):
+            raise SpecError(f'{self._still_to_come()}; leave "generated" out')
         self._check_values(here, values, count, len(layers))
         by_layer: Any = values.expand(len(layers), -1, -1)
         if isinstance(given, RemoteStates):
@@ -105,9 +107,12 @@ class StateIntervention(Intervention):
             return f"layers={self.layers!r} names no layer"
         if self.site == "features":
             return "these image tokens come from no image feature: they are line breaks between rows of patches"
+        return self._still_to_come()
+
+    def _still_to_come(self) -> str:
         return (
-            f"states of another run are written at tokens that are there already, and {self.where!r} are still to "
-            "come; patch the prompt that a generation has grown, or ablate"
+            f"states of another run are written at tokens that are there already, and in {self.where!r} the generated "
+            "ones are still to come; patch the prompt that a generation has grown, or ablate"
         )
 
     def fields(self) -> dict[str, Any]:
