@@ -95,10 +95,10 @@ def test_a_patch_installed_on_an_edited_model_takes_its_values_from_the_edited_m
 )
 def test_an_empty_intervention_is_bit_identical_to_the_model_itself(model, prompt, empty):
     clean = model._module(**prompt.inputs).logits[0]
-    found = nv.run(model, prompt, empty, positions="all").logits
+    found = nv.run(model, prompt, empty, positions="all", empty="ignore").logits
     assert torch.equal(found, clean)
     assert (
-        nv.generate(model, prompt, empty, max_new_tokens=5).tokens
+        nv.generate(model, prompt, empty, max_new_tokens=5, empty="ignore").tokens
         == nv.generate(model, prompt, max_new_tokens=5).tokens
     )
 
@@ -109,7 +109,7 @@ def test_an_intervention_on_tokens_to_come_leaves_the_prompt_bit_identical(model
         nv.Ablate("generated", layers=2),
         nv.Allow("image", "generated", layers=0),
     ):
-        assert torch.equal(nv.run(model, prompt, case).logits, nv.run(model, prompt).logits)
+        assert torch.equal(nv.run(model, prompt, case, empty="ignore").logits, nv.run(model, prompt).logits)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -56,7 +56,7 @@ def expect_one_by_one(model, prompt, variants, frame):
     clean = nv.run(model, prompt).logits
     assert list(frame["variant"]) == list(variants)
     for line, case in zip(frame.to_dict("records"), variants.values(), strict=True):
-        logits = nv.run(model, prompt, case).logits
+        logits = nv.run(model, prompt, case, empty="ignore").logits
         for name, scores in (("", logits), ("clean_", clean)):
             allowed = LIMIT * max(1.0, float(scores.abs().max()))
             assert abs(line[f"{name}logit"] - float(scores[ANSWER])) < allowed
@@ -69,7 +69,7 @@ def expect_one_by_one(model, prompt, variants, frame):
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_variants_of_the_question_equal_one_by_one(model, prompt, twin, execution):
     variants = late(prompt, twin)
-    frame = nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution)
+    frame = nv.sweep(model, prompt, variants, answer=ANSWER, empty="ignore", execution=execution)
     expect_one_by_one(model, prompt, variants, frame)
     way = "packed" if execution == "auto" else execution
     passes = len(variants) + 1 if execution == "single" else 1
@@ -80,7 +80,7 @@ def test_variants_of_the_question_equal_one_by_one(model, prompt, twin, executio
 @pytest.mark.parametrize("execution", ["auto", "rows", "single"])
 def test_variants_of_the_image_equal_one_by_one(model, prompt, twin, execution):
     variants = early(prompt, twin)
-    frame = nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution)
+    frame = nv.sweep(model, prompt, variants, answer=ANSWER, empty="ignore", execution=execution)
     expect_one_by_one(model, prompt, variants, frame)
     assert frame.attrs["execution"] == ("rows" if execution == "auto" else execution)
 
@@ -98,7 +98,9 @@ def test_prompts_of_other_shapes_equal_one_by_one(model, execution, question):
         "wipe": nv.Ablate("last", layers=1),
         "head": nv.Knockout("first", "last", heads=[2]),
     }
-    expect_one_by_one(model, prompt, variants, nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution))
+    expect_one_by_one(
+        model, prompt, variants, nv.sweep(model, prompt, variants, answer=ANSWER, empty="ignore", execution=execution)
+    )
 
 
 @pytest.mark.float64
@@ -107,7 +109,9 @@ def test_other_decoders_equal_one_by_one(other, execution):
     prompt = nv.encode(other, "what is the red square ?", tiny.picture(0))
     twin = nv.encode(other, "where is a blue circle ?", tiny.picture(1))
     variants = {name: case for name, case in late(prompt, twin).items() if name in ("cut", "heads", "patch", "mean")}
-    expect_one_by_one(other, prompt, variants, nv.sweep(other, prompt, variants, answer=ANSWER, execution=execution))
+    expect_one_by_one(
+        other, prompt, variants, nv.sweep(other, prompt, variants, answer=ANSWER, empty="ignore", execution=execution)
+    )
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
@@ -116,7 +120,9 @@ def test_in_float32_a_sweep_is_as_far_from_float64_as_the_clean_run_is(attention
     def swept(model):
         prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
         variants = late(prompt, nv.encode(model, "where is a blue circle ?", tiny.picture(1)))
-        return nv.run(model, prompt).logits, nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution)
+        return nv.run(model, prompt).logits, nv.sweep(
+            model, prompt, variants, answer=ANSWER, empty="ignore", execution=execution
+        )
 
     clean, found = swept(tiny.load(attention))
     with float64():
@@ -151,7 +157,9 @@ def test_random_variants_packed_equal_rows(data):
         heads = data.draw(st.one_of(st.none(), st.lists(st.integers(0, 3), min_size=1, max_size=2, unique=True)))
         case = nv.Knockout(source, target, layers=nv.window(a, b), heads=heads)
         variants[number] = case | nv.Ablate(target[0], layers=a) if data.draw(st.booleans()) else case
-    frames = [nv.sweep(model, prompt, variants, answer=ANSWER, execution=how) for how in ("packed", "rows")]
+    frames = [
+        nv.sweep(model, prompt, variants, answer=ANSWER, empty="ignore", execution=how) for how in ("packed", "rows")
+    ]
     expect_one_by_one(model, prompt, variants, frames[0])
     for column in ("logit", "logprob"):
         assert (frames[0][column] - frames[1][column]).abs().max() < LIMIT * frames[1][column].abs().max()
@@ -165,7 +173,7 @@ def test_more_variants_than_a_forward_holds_are_split_over_several(
     variants = late(prompt, twin)
     monkeypatch.setattr(execute, "TOKENS_BEHIND_PREFIX", 2 * prompt.width)
     captures = 1  # every patch takes its values from one and the same run
-    frame = nv.sweep(model, prompt, variants, answer=ANSWER, execution=execution)
+    frame = nv.sweep(model, prompt, variants, answer=ANSWER, empty="ignore", execution=execution)
     ran = len(forwards) - captures
     assert 1 < ran < len(variants)
     expect_one_by_one(model, prompt, variants, frame)
@@ -203,10 +211,12 @@ def test_the_prompt_may_have_grown(model, prompt):
         "text": nv.Ablate("generated", layers=1),
     }
     for execution in EXECUTIONS:
-        expect_one_by_one(model, grown, variants, nv.sweep(model, grown, variants, answer=ANSWER, execution=execution))
+        expect_one_by_one(
+            model, grown, variants, nv.sweep(model, grown, variants, answer=ANSWER, empty="ignore", execution=execution)
+        )
 
 
 def test_variants_that_move_the_answer_are_told_apart(model, prompt, twin):
-    frame = nv.sweep(model, prompt, late(prompt, twin), answer=ANSWER)
+    frame = nv.sweep(model, prompt, late(prompt, twin), answer=ANSWER, empty="ignore")
     assert frame["logit"].nunique() == len(frame)
     assert torch.tensor(frame["clean_logit"].to_numpy()).unique().numel() == 1

@@ -109,7 +109,9 @@ def requests_of_every_kind(model):
         for name, case in cases.items():
             record(
                 f"run {name}",
-                lambda case=case: nv.run(model, prompt, case, reads=READS, positions="query", remote="local"),
+                lambda case=case: nv.run(
+                    model, prompt, case, reads=READS, positions="query", empty="ignore", remote="local"
+                ),
             )
             record(
                 f"generate {name}", lambda case=case: nv.generate(model, prompt, case, max_new_tokens=3, remote="local")

@@ -17,7 +17,7 @@ import torch
 from .positions import crossing, index, sequence, sequence_name
 
 MASKS_IN_MEMORY = 4  # most masks that are kept for layers to share; the mask of a long packed sequence is large
-LEAST_OPEN = -1e4  # an additive mask closes an edge with less than this: -inf, or the least number of float16
+LEAST_OPEN = -9e3  # an additive mask closes an edge with less: -inf, the least number of a type, or -1e4 (rounded)
 
 # masks --------------------------------------------------------------------------------------------
 
@@ -61,11 +61,37 @@ def full_mask(mask, packing, window, like):
     """The mask to edit: the one that attention was given, or an equivalent one if it got None or runs packed copies."""
     if packing is not None:
         return packed_mask(packing, window, like)
-    return causal_mask(window, like) if mask is None else mask
+    return causal_mask(window, like) if mask is None else checked_mask(mask, window, like.shape[0])
+
+
+def checked_mask(mask, window, batch):
+    """A mask that was handed to an attention, if it has an entry for every edge of this forward.
+
+    Masks are ``[batch or 1, heads or 1, query or 1, key]``, additive or boolean. They may have columns behind the keys.
+    """
+    _, queries, _, keys, _ = window
+    tensor = isinstance(mask, torch.Tensor) and mask.dim() == 4
+    if not tensor or mask.shape[0] not in (1, batch) or mask.shape[2] not in (1, queries) or mask.shape[3] < keys:
+        given = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise ValueError(
+            f"an attention was handed the mask {given}, and edges are closed in masks [batch or 1, heads or 1, query "
+            f"or 1, key]: here batch {batch}, {queries} queries and {keys} keys; give the model a mask of that shape, "
+            "or a plain attention_mask [batch, token]"
+        )
+    is_open(mask[..., :1])  # of a type that can be read
+    return mask
 
 
 def is_open(mask):
-    """Which edges a mask leaves open: masks of any dtype close one with -inf, their least number, or False."""
+    """Which edges a mask leaves open: additive ones close one with -inf or their least number, boolean with False.
+
+    In a mask of whole numbers 1 may mean open or one more, so it is refused.
+    """
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(
+            f"an attention was handed a mask of {mask.dtype}, and which of its edges are open cannot be told; give the "
+            "model a boolean mask (True: open) or an additive one (0: open, -inf: closed)"
+        )
     return mask if mask.dtype == torch.bool else mask > LEAST_OPEN
 
 

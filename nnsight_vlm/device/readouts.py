@@ -56,8 +56,10 @@ def probabilities(call, row, places, heads, window):
     """``[head, query, every key]`` of the queries at some places of the forward."""
     _, query, key, _, mask, kwargs = attention_arguments(call)
     groups = query.shape[1] // key.shape[1]
-    chosen = precise(query[row][:, places]).reshape(key.shape[1], groups * len(places), -1)
-    scores = torch.matmul(chosen, precise(key[row]).transpose(-1, -2)).reshape(query.shape[1], len(places), -1)
+    chosen = precise(query[row][:, places]).reshape(key.shape[1], groups * len(places), query.shape[-1])
+    scores = torch.matmul(chosen, precise(key[row]).transpose(-1, -2)).reshape(
+        query.shape[1], len(places), key.shape[2]
+    )
     scores = scaled(scores, kwargs, query.shape[-1]) + position_bias(kwargs, row, places)
     scores = scores + additive_mask(mask, row, places, window, key.shape[2])
     weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # a query that may read nothing reads nothing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -19,6 +18,7 @@ from ..specs.interventions import Capture, Intervention
 from ..specs.measurements import Residual
 from .checking import as_intervention, captured_shape, check
 from .determinism import refuse_chance
+from .emptiness import Call
 from .preparing import prepare
 from .requests import defer_forward, read_states, read_steps
 
@@ -99,7 +99,7 @@ def _deferred(model: Model, captures: Sequence[Capture], remote: Remote) -> list
 
 
 def checked_cases(
-    model: Model, prompt: Prompt, given: Any, remote: Remote, *, stay_remote: bool = True
+    model: Model, prompt: Prompt, given: Any, remote: Remote, call: Call, *, stay_remote: bool = True
 ) -> tuple[list[Intervention], StateValues]:
     """Expand one intervention, or a list of one per row, to one checked intervention per row, with its patches' states.
 
@@ -111,6 +111,5 @@ def checked_cases(
     if len(listed) != len(prompt):
         raise SpecError(f"{len(listed)} interventions for a prompt of {len(prompt)} row(s); compose several with |")
     cases = [as_intervention(case) for case in listed]
-    for row, case in zip(prompt.rows, cases, strict=True):
-        check(model, replace(prompt, rows=(row,)), case)
+    check(model, prompt, cases, call)
     return cases, capture(model, cases, remote, stay_remote=stay_remote)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,11 +12,14 @@ import torch
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..identity import same_model
+from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
-from ..lowering.layouts import one_case_per_row
+from ..lowering.layouts import Placement, one_case_per_row
 from ..lowering.resolve import Resolver, StateValues, resolver
+from ..lowering.writes import PlannedWrite
 from ..prompts.prompt import Prompt
 from ..specs.interventions import CLEAN, Capture, Intervention
+from .emptiness import Call, check_empty, refuse_empty_part
 
 
 def as_intervention(given: Any) -> Intervention:
@@ -32,36 +37,79 @@ def as_intervention(given: Any) -> Intervention:
     return given
 
 
-def check(model: Model, prompt: Prompt, intervention: Intervention) -> None:
-    """Refuse an intervention that cannot be carried out on a prompt.
+def check(model: Model, prompt: Prompt, given: Intervention | Sequence[Intervention], call: Call | None = None) -> None:
+    """Refuse an intervention, or one for each row, that cannot be carried out on a prompt, or that changes nothing.
 
     It is lowered as it will be when it runs, with tensors without values in place of the states that its patches take
     from other runs.
 
+    Args:
+        model: an nnsight model.
+        prompt: a prompt of one row or several.
+        given: one intervention for all rows, or one for each.
+        call: what is asked; default one forward. Emptiness is decided for each row and each part of a composition.
+
     Raises:
-        SpecError: see `Intervention.lower`; also a row that is left without any key, and a prompt of another model.
+        SpecError: see `Intervention.lower`; also a row that is left without any key, an intervention that changes
+            nothing, and a prompt of another model.
     """
+    call = Call() if call is None else call
+    check_empty(call.empty)
     require_model(model, prompt)
-    for capture in (part.capture() for part in intervention.parts):
-        if capture is not None:
-            require_model(model, capture.prompt)
-            if capture.under is not None:
-                check(model, capture.prompt, as_intervention(capture.under))
-    for placement in one_case_per_row(prompt).placements:
-        here = resolver(model, placement)
-        _check_lowered(model, replace(here, captured=_expected_shapes(here, intervention)), intervention)
+    cases = [given] * len(prompt) if isinstance(given, Intervention) else given
+    for part in {id(part): part for case in cases for part in case.parts}.values():
+        _check_source(model, part, call)
+    for placement, case in zip(one_case_per_row(prompt).placements, cases, strict=True):
+        try:
+            _check_case(model, prompt, placement, case, call)
+        except SpecError as error:
+            row = f"row {placement.row}: " if len(prompt) > 1 else ""
+            raise SpecError(f"{call.name}{row}{error}") from None
 
 
-def _check_lowered(model: Model, here: Resolver, intervention: Intervention) -> None:
+def _check_source(model: Model, part: Intervention, call: Call) -> None:
+    """Check the run that a patch takes its states from."""
+    capture = part.capture()
+    if capture is None:
+        return
+    require_model(model, capture.prompt)
+    if len(capture.prompt) > 1:
+        raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")
+    if capture.under is not None:
+        check(model, capture.prompt, as_intervention(capture.under), Call(f"{call.name}under=: ", empty=call.empty))
+
+
+def _check_case(model: Model, prompt: Prompt, placement: Placement, case: Intervention, call: Call) -> None:
+    """Lower a case, and look at what comes of it."""
+    here = resolver(model, placement)
+    here = replace(here, captured=_expected_shapes(here, case))
+    by_part = [list(part.lower(here)) for part in case.parts]
+    _refuse_blind_queries(model, here, list(chain.from_iterable(by_part)))
+    if call.empty == "ignore":
+        return
+    reachable = Reachable(
+        view=view_of(model),
+        inputs=prompt.inputs,
+        tokens=placement.tokens,
+        row=placement.row,
+        decoded=bool(call.decoded),
+    )
+    for number, (part, writes) in enumerate(zip(case.parts, by_part, strict=True), start=1):
+        whose = f"part {number} of {len(by_part)}, " if len(by_part) > 1 else ""
+        refuse_empty_part(here, reachable, call, part, writes, whose)
+
+
+def _refuse_blind_queries(model: Model, here: Resolver, writes: Sequence[PlannedWrite]) -> None:
+    """Refuse cuts that leave a query without any key."""
     cuts: dict[tuple[str, int], list[Any]] = {}
-    for stage, site, layer, write in intervention.lower(here):
+    for stage, site, layer, write in writes:
         if site == "mask":
             cuts.setdefault((stage, layer), []).append(write)
     view = view_of(model)
     # layers with equal cuts that see equally far need one check
-    distinct = {(stage, tuple(writes), view.reach(stage, layer)) for (stage, layer), writes in cuts.items()}
-    for stage, writes, reach in distinct:
-        refuse_empty_rows(writes, here.placement.tokens.stage(stage), reach)
+    distinct = {(stage, tuple(some), view.reach(stage, layer)) for (stage, layer), some in cuts.items()}
+    for stage, some, reach in distinct:
+        refuse_empty_rows(some, here.placement.tokens.stage(stage), reach)
 
 
 def require_model(model: Model, prompt: Prompt) -> None:
@@ -83,8 +131,6 @@ def _expected_shapes(here: Resolver, intervention: Intervention) -> StateValues:
     for part in intervention.parts:
         capture = part.capture()
         if capture is not None:
-            if len(capture.prompt) > 1:
-                raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")
             source = replace(here, placement=one_case_per_row(capture.prompt).placements[0])
             shapes[id(part)] = captured_shape(source, capture)
     return shapes

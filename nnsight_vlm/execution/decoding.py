@@ -24,6 +24,7 @@ from ..remote.model_call import ModelCall, Remote
 from ..specs.interventions import Intervention
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
+from .emptiness import Empty, generating
 from .preparing import prepare
 
 
@@ -58,6 +59,7 @@ def generate(
     intervention: Intervention | Sequence[Intervention | None] | None = None,
     *,
     max_new_tokens: int = 64,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -70,6 +72,7 @@ def generate(
     intervention: Intervention | Sequence[Intervention | None] | None = None,
     *,
     max_new_tokens: int = 64,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -82,6 +85,7 @@ def generate(
     intervention: Intervention | Sequence[Intervention | None] | None = None,
     *,
     max_new_tokens: int = 64,
+    empty: Empty = "error",
     remote: Remote,
     blocking: Literal[False],
     path: str | Path | None = None,
@@ -94,6 +98,7 @@ def generate(
     intervention: Intervention | Sequence[Intervention | None] | None = None,
     *,
     max_new_tokens: int = 64,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
@@ -107,6 +112,7 @@ def generate(
         intervention: what to change, in the prompt's forward and in every decoded token's; for a prompt of several
             rows also one for each row.
         max_new_tokens: at most this many tokens.
+        empty: see `nv.run`; tokens that are generated and then run count as there, which are all but the last.
         remote, blocking, path: see `nv.run`.
         options: handed to transformers' `generate`.
 
@@ -118,7 +124,7 @@ def generate(
     """
     options = {"max_new_tokens": max_new_tokens, **options}
     check_decoding(prompt, options)
-    cases, values = checked_cases(model, prompt, intervention, remote)
+    cases, values = checked_cases(model, prompt, intervention, remote, generating(max_new_tokens, empty))
     lines = decode(model, prompt, prepare(model, one_case_per_row(prompt), cases, values), options, remote).tolist()
     ends = end_tokens(model, options)
     answers = [as_generation(model, prompt.row(row), line, ends) for row, line in enumerate(lines)]

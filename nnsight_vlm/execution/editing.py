@@ -11,18 +11,35 @@ from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from .capturing import checked_cases
+from .emptiness import Call, Empty
 from .preparing import prepare
 
+ANY_NUMBER = 1
+"""Of generated tokens that are run: how many the user will ask for is not known."""
 
-def install(model: Model, prompt: Prompt, intervention: Intervention | None = None, *, remote: Remote = False) -> Any:
+
+def install(
+    model: Model,
+    prompt: Prompt,
+    intervention: Intervention | None = None,
+    *,
+    empty: Empty = "error",
+    remote: Remote = False,
+) -> Any:
     """An edited copy of the model: every trace and generation of it runs under the intervention.
 
     The original stays as it is. In a trace of the copy, layers may be read in any order that nnsight allows. The copy
     runs encodings with as many rows as `prompt` has, and raises ValueError for others. `remote` is used for patches
-    whose values come from another run.
+    whose values come from another run. `empty` is that of `nv.run`; tokens to come count as there, because the copy can
+    generate.
+
+    A user's own reads are nnsight's: within one step of `tracer.iter` they must follow the order in which the model
+    reaches them. From the second token on, nnsight answers a read of a layer that was passed already with the next
+    token's state, without a word. What the copy changes is not touched by that: it has workers of its own.
 
     Raises:
         SpecError: see `nv.run`.
     """
-    cases, values = checked_cases(model, prompt, intervention, remote, stay_remote=False)
+    call = Call(decoded=ANY_NUMBER, empty=empty)
+    cases, values = checked_cases(model, prompt, intervention, remote, call, stay_remote=False)
     return installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)

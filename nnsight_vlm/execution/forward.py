@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -16,12 +17,13 @@ from ..lowering.layouts import Placement, one_case_per_row
 from ..lowering.read_requests import LogitRequest
 from ..lowering.resolve import resolver
 from ..prompts.prompt import Prompt, PromptBatch
-from ..prompts.token_map import Where, as_tuples, require_ascending
+from ..prompts.where import Where, as_tuples, require_ascending
 from ..remote.background import Job, can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.measurements import Readout
 from .capturing import checked_cases
+from .emptiness import Call, Empty, refuse_empty_read
 from .preparing import prepare
 from .requests import LogitRead, logit_columns, read_steps, run_forward
 
@@ -62,6 +64,7 @@ def run(
     *,
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -74,6 +77,7 @@ def run(
     *,
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -86,6 +90,7 @@ def run(
     *,
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
+    empty: Empty = "error",
     remote: Remote,
     blocking: Literal[False],
     path: str | Path | None = None,
@@ -98,6 +103,7 @@ def run(
     *,
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
@@ -110,6 +116,11 @@ def run(
         intervention: what to change; None is the clean run. For a prompt of several rows also one for each row.
         reads: what to look at, see `Attention` and `Residual`.
         positions: where to take logits; default the last token of the sequence.
+        empty: `"error"` refuses an intervention that can change nothing in this call, or a read of nothing: positions,
+            layers or heads that name none, a group that the prompt has not got, edges that are closed already (a cut of
+            later tokens in a causal model), `"generated"` where no token is generated. Each row, and each part of
+            `a | b`, must do something. `"ignore"` runs them all the same, for programs that make many. Whether numbers
+            move does not count: None, a patch from the same prompt and the like are not empty.
         remote: nnsight's own meaning: here, on a server, or on the server at an address.
         blocking: False returns a `remote.Job` at once instead of waiting for the server.
         path: the folder in which that job is kept.
@@ -118,7 +129,7 @@ def run(
         A `Run` for a prompt of one row, a `BatchRun` for one of several.
 
     Raises:
-        SpecError: anything wrong with the intervention or the reads, before the model runs.
+        SpecError: anything wrong with the intervention or the reads, before the model runs; see also `empty`.
         RemoteError: a server that does not answer, or not as it should.
 
     >>> import nnsight_vlm as nv
@@ -129,9 +140,12 @@ def run(
     0.0
     """
     layout, listed = one_case_per_row(prompt), [reads] if isinstance(reads, Readout) else list(reads)
-    places = [_logit_places(model, placement, as_tuples(positions)) for placement in layout.placements]
+    positions = as_tuples(positions)
+    places = [_logit_places(model, placement, positions) for placement in layout.placements]
     steps = [list(read_steps(model, layout, read)) for read in listed]
-    cases, values = checked_cases(model, prompt, intervention, remote)
+    for read, placement in product(listed if empty != "ignore" else (), layout.placements):
+        refuse_empty_read(resolver(model, placement), read)
+    cases, values = checked_cases(model, prompt, intervention, remote, Call(empty=empty))
     kept = sorted({place for wanted in places for place in wanted})
     columns = logit_columns(layout, kept)
     picks = tuple(LogitRequest(row, tuple(columns[place] for place in wanted)) for row, wanted in enumerate(places))

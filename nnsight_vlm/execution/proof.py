@@ -7,11 +7,11 @@ logits are those of one forward over the whole sequence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 
@@ -31,11 +31,12 @@ from .capturing import capture
 from .checking import as_intervention, check
 from .decoding import decode_logits
 from .determinism import refuse_chance
+from .emptiness import Empty, generating
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
 from .proof_pixels import can_decode, check_pixels, prove_pixels
 from .proof_states import prove_states
-from .requests import LogitRead, run_forward
+from .requests import LogitRead, logit_columns, run_forward
 
 DECODED = 4
 """How many tokens are decoded to prove cached generation."""
@@ -50,6 +51,9 @@ class Proof:
         edges: attention edges (head by head) found closed that the clean run has open.
         writes: sites whose hidden states are what was to be written.
         tokens: decoded tokens whose logits equal those of one forward over the whole sequence.
+        moved: the largest change of a logit between the clean run and this one, of any word, at the last token of each
+            row's prompt and at the decoded tokens, which both runs are given. It is told and proves nothing: 0.0 is
+            what a cut gives that cannot reach these tokens, or a patch from the same prompt.
         pixels: positions and decoded tokens whose logits stay equal when the pixels change; 0 unless `pixels=True`.
     """
 
@@ -57,6 +61,7 @@ class Proof:
     edges: int
     writes: int
     tokens: int
+    moved: float
     pixels: int = 0
 
 
@@ -67,6 +72,7 @@ def verify(
     intervention: Intervention | None,
     *,
     pixels: bool = False,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -78,6 +84,7 @@ def verify(
     intervention: Intervention | None,
     *,
     pixels: bool = False,
+    empty: Empty = "error",
     remote: Remote,
     blocking: Literal[False],
     path: str | Path | None = None,
@@ -89,6 +96,7 @@ def verify(
     intervention: Intervention | None,
     *,
     pixels: bool = False,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
@@ -110,6 +118,7 @@ def verify(
         prompt: from `encode`.
         intervention: what to prove.
         pixels: also prove that no logit depends on the pixels.
+        empty: see `nv.run`; a few tokens are decoded, so tokens to come count as there.
         remote, blocking, path: see `nv.run`.
 
     Raises:
@@ -120,12 +129,13 @@ def verify(
     >>> import nnsight_vlm as nv
     >>> model = nv.load("shapes")
     >>> prompt = nv.encode(model, "describe the image .", nv.shapes.scene(3).image)
-    >>> verify(model, prompt, nv.Knockout("image", "last", layers=[2, 3], heads=[1])).edges
-    200
+    >>> proof = verify(model, prompt, nv.Knockout("image", "last", layers=[2, 3], heads=[1]))
+    >>> proof.edges, proof.moved > 0
+    (200, True)
     """
     refuse_chance(model, remote)
     intervention = as_intervention(intervention)
-    check(model, prompt, intervention)
+    check(model, prompt, intervention, generating(DECODED, empty))
     if pixels:
         check_pixels(model, prompt, intervention)
     values = capture(model, [intervention], remote)
@@ -134,14 +144,26 @@ def verify(
     tokens = 0
     if can_decode(prompt) and any(planned.write.targets.is_open for planned in writes):
         layout, tokens = _with_answers(model, layout, writes, remote)
+    compared = _compared_logits(layout, prompt)
     attentions = attentions_to_read(model, writes)
-    proofs = [
-        partial(prove_attention, model, layout, attentions, writes, remote, rounding=rounding(model)),
+    proofs: list[Callable[[], Any]] = [
+        partial(prove_attention, model, layout, attentions, writes, remote, rounding=rounding(model), logits=compared),
         partial(prove_states, model, layout, writes, remote, rounding=rounding(model)),
     ]
-    edges, states = together(proofs, remote)
+    (edges, moved), states = together(proofs, remote)
     independent = prove_pixels(model, prompt, writes, remote, rounding=rounding(model)) if pixels else 0
-    return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens, pixels=independent)
+    return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens, moved=moved, pixels=independent)
+
+
+def _compared_logits(layout: Layout, prompt: Prompt) -> LogitRead:
+    """The logits of each row from the last token of its prompt on: of what a layout of as many rows has added, too."""
+    places = [
+        range(tokens.stop - 1, grown.tokens.stop) for tokens, grown in zip(prompt.rows, layout.placements, strict=True)
+    ]
+    kept = sorted({place for some in places for place in some})
+    columns = logit_columns(layout, kept)
+    picks = (LogitRequest(row, tuple(columns[place] for place in some)) for row, some in enumerate(places))
+    return LogitRead(readouts.logit_rows, tuple(picks), kept)
 
 
 def rounding(model: Model) -> float:

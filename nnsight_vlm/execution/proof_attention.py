@@ -60,6 +60,13 @@ class _Call(NamedTuple):
     returned: Sequence[torch.Tensor]
 
 
+class AttentionProof(NamedTuple):
+    """What was found: how many edges were closed, and the largest change of a logit."""
+
+    edges: int
+    moved: float
+
+
 def attentions_to_read(model: Model, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
     """Every attention of the decoder, and of the stages in which something is cut."""
     cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF}
@@ -80,8 +87,9 @@ def prove_attention(
     remote: Remote,
     *,
     rounding: float,
-) -> int:
-    """Compare every attention with the clean run; returns how many edges were closed.
+    logits: LogitRead,
+) -> AttentionProof:
+    """Compare every attention with the clean run, and take logits of both runs.
 
     Raises:
         InterventionError: naming layer, head and positions.
@@ -89,16 +97,23 @@ def prove_attention(
     cuts = [planned for planned in writes if planned.site in ATTENTION_OF]
     queries = {site.kind: [_queries(each, cuts, site) for each in _placements(layout, site.stage)] for site in sites}
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
-    clean, cut = together([partial(_read_calls, model, layout, sites, queries, plan, remote) for plan in plans], remote)
-    edges = 0
-    for site, before, after in zip(sites, clean, cut, strict=True):
+    read = partial(_read_calls, model, layout, sites, queries, logits)
+    clean, cut = together([partial(read, plan, remote) for plan in plans], remote)
+    edges, [clean_calls, clean_logits], [cut_calls, cut_logits] = 0, clean, cut
+    for site, before, after in zip(sites, clean_calls, cut_calls, strict=True):
         for number, placement in enumerate(_placements(layout, site.stage)):
             named = [_cut(each) for each in cuts if _site_of(each) == site and each.write.row == placement.row]
             rows, given = queries[site.kind][number], after.given[number]
             _expect_module(model, site, given)
             edges += _compare(model, site, placement, rows, named, before.given[number], given)
             _expect_output(site, given, after.returned[number], rounding)
-    return edges
+    changes = [_change(*pair) for pair in zip(clean_logits, cut_logits, strict=True)]
+    return AttentionProof(edges, max(changes))
+
+
+def _change(clean: torch.Tensor, cut: torch.Tensor) -> float:
+    """The largest change of a logit; NaN where one is no number any more."""
+    return float((cut - clean).abs().max())
 
 
 def _site_of(planned: PlannedWrite) -> AttentionSite:
@@ -123,19 +138,25 @@ def _queries(placement: Placement, cuts: Sequence[PlannedWrite], site: Attention
 
 
 def _read_calls(
-    model: Model, layout: Layout, sites: Sequence[AttentionSite], queries: Queries, plan: Plan, remote: Remote
-) -> list[_Call]:
-    """What each attention was given and returned in one run."""
+    model: Model,
+    layout: Layout,
+    sites: Sequence[AttentionSite],
+    queries: Queries,
+    logits: LogitRead,
+    plan: Plan,
+    remote: Remote,
+) -> tuple[list[_Call], list[torch.Tensor]]:
+    """What each attention was given and returned in one run, and the run's logits."""
     steps = [list(_read_steps(model, layout, site, queries[site.kind])) for site in sites]
     try:
-        result = run_forward(model, layout, plan, steps, LogitRead.none(layout), remote)
+        result = run_forward(model, layout, plan, steps, logits, remote)
     except UNREACHED as error:
         first, *_ = steps[0]
         raise InterventionError(
             f"the family row of {view_of(model).family.name!r} points at {first.path!r}, whose "
             f"attention is not called in the order of the layers: {error}"
         ) from error
-    return [_Call(*given_and_returned) for given_and_returned in result.readouts]
+    return [_Call(*given_and_returned) for given_and_returned in result.readouts], result.logits
 
 
 def _read_steps(

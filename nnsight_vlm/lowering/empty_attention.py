@@ -51,10 +51,16 @@ def _empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach) -> np.n
 
 def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) -> np.ndarray:
     """`[query, key]`: which of the keys before `stop` queries may see in a clean run."""
-    keys, rows = np.arange(stop)[None, :], queries[:, None]
-    block = np.zeros((len(queries), stop), dtype=bool)
+    return may_look(queries, np.arange(stop), tokens, reach)
+
+
+def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Reach) -> np.ndarray:
+    """`[query, key]`: at which keys `among` these queries may look in a clean run."""
+    keys, rows = among[None, :], queries[:, None]
+    block = np.zeros((len(queries), len(among)), dtype=bool)
     for start, end in tokens.blocks if reach.blocks else ():
-        block |= (start <= keys) & (keys < (end or stop)) & (start <= rows) & (rows < (end or stop))
+        before = np.inf if end is None else end
+        block |= (start <= keys) & (keys < before) & (start <= rows) & (rows < before)
     seen = (keys <= rows) | block
     if reach.span is not None:
         seen &= keys > rows - reach.span

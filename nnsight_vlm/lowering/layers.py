@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SpecError
+from ..prompts.where import MaskedPositions, as_tuples, shown
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
     """What a layer choice means in a model of `count` layers, sorted.
 
     Raises:
-        SpecError: a layer that the model has not got, a choice that holds none, or a value that is no layer choice.
+        SpecError: a layer that the model has not got, a depth that holds none, or a value that is no layer choice.
     """
     numbers = _numbers(layers, count)
     if not numbers and isinstance(layers, Depth):
@@ -72,11 +73,13 @@ def _numbers(layers: Layers, count: int) -> tuple[int, ...]:
         return tuple(range(layers.start, layers.stop))
     if isinstance(layers, Depth):
         return tuple(range(round(layers.start * count), round(layers.stop * count)))
-    listed: list[Any] = [layers] if isinstance(layers, (int, float, str, type(None))) else list(layers)
-    numbers = [layer for layer in listed if isinstance(layer, int) and not isinstance(layer, bool)]
+    given: Any = as_tuples(layers)
+    listed = given if isinstance(given, tuple) else (given,)
+    numbers = [layer for layer in listed if type(layer) is int]
     if len(numbers) < len(listed):
         raise SpecError(
-            f'no layers {layers!r}; write "all", a number, a list of numbers, nv.window(8, 16) or nv.depth(0.25, 0.5)'
+            f'no layers {shown(given)}; write "all", a number, a list of numbers, nv.window(8, 16) or '
+            "nv.depth(0.25, 0.5); of a mask [layer for layer, on in enumerate(mask) if on]"
         )
     return tuple(sorted(set(numbers)))
 
@@ -87,6 +90,8 @@ def label(value: Any) -> Any:
         return f"{value.start}-{value.stop - 1}"
     if isinstance(value, Depth):
         return f"{value.start:g}-{value.stop:g}"
+    if isinstance(value, MaskedPositions):
+        return label(value.positions)
     if isinstance(value, tuple):
         return ",".join(str(label(part)) for part in value)
     return value

@@ -14,7 +14,7 @@ import torch
 from ..errors import SpecError
 from ..families import Family, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
-from ..prompts.token_map import Where, as_tuples
+from ..prompts.where import Where, as_tuples, shown
 from .layers import Depth, Layers, Window, label, layer_numbers
 from .layouts import Placement
 from .sites import BEFORE_LAYERS, SITES
@@ -33,9 +33,13 @@ def listed_heads(heads: Any) -> tuple[int | tuple[int, int], ...] | None:
         return None
     listed = as_tuples(heads)
     listed = listed if isinstance(listed, tuple) else (listed,)
-    numbers = [number for head in listed for number in (head if isinstance(head, tuple) else (head,))]
-    if not all(isinstance(number, int) for number in numbers):
-        raise SpecError(f"no heads {heads!r}; write head numbers [0, 3], or (layer, head) pairs [(9, 3)]")
+    pairs = [head if isinstance(head, tuple) else (0, head) for head in listed]
+    if not all(len(pair) == 2 and all(type(number) is int for number in pair) for pair in pairs):
+        given = listed[0] if len(listed) == 1 else listed
+        raise SpecError(
+            f"no heads {shown(given)}; write head numbers [0, 3], or (layer, head) pairs [(9, 3)]; of a mask "
+            "[head for head, on in enumerate(mask) if on]"
+        )
     return listed
 
 
@@ -107,8 +111,17 @@ class Resolver:
     # positions ------------------------------------------------------------------------------------
 
     def ranges(self, where: Where) -> Ranges:
-        """Positions of the case's own prompt."""
-        return self.placement.tokens.ranges(where)
+        """Positions of the case's own prompt; none of a group that is empty in it.
+
+        Raises:
+            SpecError: see `TokenMap.ranges`.
+        """
+        tokens, given = self.placement.tokens, as_tuples(where)
+        if isinstance(given, str):
+            return tokens.group(given)
+        if isinstance(given, tuple):
+            return Ranges.union(self.ranges(part) for part in given)
+        return tokens.ranges(given)
 
     def positions(self, where: Where) -> tuple[int, ...]:
         """The positions of the case's own prompt one by one, without tokens to come."""
@@ -144,6 +157,8 @@ class Resolver:
         image_tokens = [position for image in tokens.images for position in image]
         rows = [row for image in tokens.features for row in image] or list(range(len(image_tokens)))
         wanted = self.ranges(where)
+        if not wanted:
+            return Ranges()
         chosen = [row for row, position in zip(rows, image_tokens, strict=True) if position in wanted]
         if not chosen or len(chosen) != sum((stop or 0) - start for start, stop in wanted):
             raise SpecError(
@@ -185,10 +200,14 @@ class Resolver:
     def layers(self, layers: Layers, needs: str = "") -> tuple[int, ...]:
         """Layer numbers, of those that have `"attention"`, `"cross"` or (`""`) anything; see `layer_numbers`.
 
+        None are given only where none were named.
+
         Raises:
             SpecError: a named layer lacks it; `"all"` on a model whose recurrent layers would carry on what is cut.
         """
         numbers = layer_numbers(layers, self.spec.layer_count)
+        if not numbers:
+            return ()
         if layers == "attention":
             needs = needs or "attention"
         having = {"attention": self.spec.attention, "cross": self.spec.cross}.get(needs, numbers)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from ..device import kernels, readouts
 from ..errors import SpecError
 from ..families import Family
-from ..prompts.token_map import as_tuples, require_ascending
+from ..prompts.where import as_tuples, require_ascending
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,10 @@ from ..families.options import Counted
 from ..grids import Box, Grid, grid_of
 from .carried import check_growing, check_rows, counts_tokens, is_known
 from .inputs import Inputs
-from .token_map import TokenMap, Where
+from .token_map import TokenMap
 from .token_roles import token_maps
 from .token_text import prompt_text
+from .where import Where, as_tuples
 
 ENTRIES: dict[Counted, Callable[[TokenMap], int]] = {
     "row": lambda _tokens: 1,
@@ -62,6 +63,7 @@ class Prompt:
         Raises:
             SpecError: there is no such group, or its positions differ between rows (then ask `prompt.row(i)`).
         """
+        group = as_tuples(group)
         positions = {tokens.ranges(group).positions(tokens.stop) for tokens in self.rows}
         if len(positions) > 1:
             raise SpecError(
@@ -131,7 +133,7 @@ class Prompt:
         Raises:
             SpecError: the words are not in the prompt, or not that often.
         """
-        tokens = self._only_row("find(...)")
+        tokens, within = self._only_row("find(...)"), as_tuples(within)
         written = prompt_text(self.model, tokens)
         if within == "all":  # also what is outside the sequence
             allowed = {position for positions in written.positions for position in positions}

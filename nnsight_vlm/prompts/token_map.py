@@ -6,51 +6,20 @@ between the modules of the package as `Ranges`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
-from typing import Any
-
-import numpy as np
-import torch
 
 from ..errors import SpecError
 from ..grids import Cells
 from .ranges import NOWHERE, Ranges, moved
-
-Where = str | int | Sequence["str | int"]
-"""A group's name, a position, or several of either."""
+from .where import MaskedPositions, Where, as_tuples, require_number
 
 PARTS = ("system", "image", "markup", "query", "generated")
 """The groups that part a prompt: each of its tokens is in exactly one of them, and padding in none."""
 VIEWS = ("question", "text", "last", "first", "bos", "all")
 """Groups that are views of it: their tokens are in one of `PARTS` too."""
 GROUPS = (*PARTS, "image.N", *VIEWS)
-
-
-def as_tuples(where: Any) -> Any:
-    """Lists, ranges, arrays and tensors of positions as tuples of ints; a mask as where it is true.
-
-    >>> as_tuples([[1, 2], np.array([False, True, True])])
-    ((1, 2), (1, 2))
-    """
-    if isinstance(where, (np.ndarray, np.generic, torch.Tensor)):
-        array = np.asarray(where)
-        where = (np.flatnonzero(array) if array.dtype == bool else array).tolist()
-    return tuple(as_tuples(part) for part in where) if isinstance(where, (list, tuple, range)) else where
-
-
-def require_ascending(where: Where | None) -> None:
-    """Refuse positions in an order of their own where values go with them: values follow the sequence.
-
-    Raises:
-        SpecError: positions that are not in ascending order.
-    """
-    numbers = [where] if isinstance(where, (str, int)) or where is None else list(where)
-    positions = [number for number in numbers if isinstance(number, int)]
-    if any(after <= before for before, after in pairwise(positions)):
-        raise SpecError(f"positions {tuple(positions)} must ascend: values go with them in the order of the sequence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +89,11 @@ class TokenMap:
         where = as_tuples(where)
         if isinstance(where, str):
             return self.group(where)
-        if isinstance(where, bool):
-            raise SpecError("a bool is no position; give group names, positions, or a mask as an array")
-        if isinstance(where, int):
-            return self._checked(where)
-        return Ranges.union(self.ranges(part) for part in where)
+        if isinstance(where, MaskedPositions):
+            return Ranges.union(map(self._checked, where.within(len(self.tokens))))
+        if isinstance(where, tuple):
+            return Ranges.union(self.ranges(part) for part in where)
+        return self._checked(require_number(where))
 
     def required(self, where: Where) -> Ranges:
         """The same, for what is meaningless without tokens: a read, a group that a recipe measures.

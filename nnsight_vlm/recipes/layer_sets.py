@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..families import Model, view_of
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import Where
+from ..prompts.where import Where
 from .token_sets import require
 
 

@@ -28,7 +28,7 @@ from ..sweeping.answers import generations
 from ..sweeping.table import answer_token, sweep
 from .journal import measured
 from .labels import AGREEMENT, FORMS, TRUE_AGREEMENT, Form
-from .routes import Route, cases_of, default_routes
+from .routes import Route, cases_of, check_routes, default_routes
 from .words import Objects, Thing, agreement, default_objects
 from .work import PLAIN, Case, Work, one_for_each, refuse_beside
 
@@ -103,19 +103,26 @@ def knockout_windows(
           is what the query tokens did not carry.
 
     Raises:
-        SpecError: a route or form that does not exist, lists of different length, no prompts; answers, and something
-            that is said of descriptions.
+        SpecError: a route or form that does not exist, a route along which nothing can flow in a prompt (the target
+            comes before the source), lists of different length, no prompts; answers, and something that is said of
+            descriptions. In windows of layers a route may be closed already, where layers see a few tokens back only:
+            there the change is 0.
     """
     if answers is not None:
         refuse_beside("answers", truths=truths, objects=objects, max_new_tokens=max_new_tokens, rows=rows)
     max_new_tokens = 64 if max_new_tokens is None else max_new_tokens
     rows = 64 if rows is None else rows
-    routes = default_routes(prompts) if routes is None else routes
+    prompts, forms = tuple(prompts), tuple(forms)
+    answers = None if answers is None else tuple(answers)
+    truths = None if truths is None else [tuple(truth) for truth in truths]
+    routes = default_routes(prompts) if routes is None else tuple(routes)
     _check(prompts, routes, forms, answers=answers, truths=truths)
     objects = objects or default_objects(model)
     settings = {"answers": answers, "truths": truths, "objects": objects, "routes": routes, "windows": windows}
     settings |= {"forms": forms, "max_new_tokens": max_new_tokens, "seed": seed}
     tokens = [answer_token(model, answer) for answer in answers or ()]
+    for prompt in prompts:
+        check_routes(model, prompt, routes, max_new_tokens if answers is None else None)
     image_cases = cases_of(model, prompts, routes, windows=windows, forms=forms, seed=seed)
     cases = [image_cases(image) for image in range(len(prompts))]
 
@@ -127,7 +134,7 @@ def knockout_windows(
 
     def describe(chunk: range) -> Iterator[dict[str, Any]]:
         wanted = [(prompts[image], case.intervention) for image in chunk for case in cases[image]]
-        generated = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote)
+        generated = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, empty="ignore", remote=remote)
         for image in chunk:
             texts = [next(generated).text for _ in cases[image]]
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)
@@ -164,7 +171,7 @@ def _score_answer(
         for number, case in enumerate(cases)
         if case.intervention is not None and not case.labels["route"].endswith("generated")
     }
-    scores = sweep(model, prompt, list(cuts.values()), answer=answer, remote=remote)
+    scores = sweep(model, prompt, list(cuts.values()), answer=answer, empty="ignore", remote=remote)
     return [
         {
             "image": image,

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from ..errors import SpecError
+from ..execution.checking import check
 from ..families import Model
 from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import Where
+from ..prompts.where import Where, as_tuples
 from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.knockouts import Knockout
@@ -58,11 +59,13 @@ def patch_knockout(
         tokens without a place (line breaks between patches) have no row.
 
     Raises:
-        SpecError: an even or negative size, image tokens whose patches are not known, and whatever `nv.sweep` raises.
+        SpecError: an even or negative size, a target that sees no patch at all (single patches may be out of its reach,
+            with a change of 0), image tokens whose patches are not known, and whatever `nv.sweep` raises.
     """
     if size < 1 or size % 2 == 0:
         raise SpecError(f"size={size} is no odd number of patches; write size=1 or size=3")
     stage, grid = patch_source(prompt, image)
+    target, layers = as_tuples(target), as_tuples(layers)
     if target is None:
         target = "last" if stage == "decoder" else "query"
     tiles, cells, positions = np.asarray(grid.tiles), np.asarray(grid.cells), np.asarray(grid.positions)
@@ -71,7 +74,8 @@ def patch_knockout(
         for tile, cell in zip(tiles, cells, strict=True)
     ]
     cuts = [Knockout(hidden, target, layers=layers, stage=stage) for hidden in neighbourhoods]
-    scores = sweep(model, prompt, cuts, answer=answer, remote=remote)
+    check(model, prompt, Knockout(tuple(sorted(positions.tolist())), target, layers=layers, stage=stage))
+    scores = sweep(model, prompt, cuts, answer=answer, empty="ignore", remote=remote)
     columns = {"token": positions, "tile": tiles, "row": cells[:, 0], "column": cells[:, 1]}
     columns |= dict(zip(("x0", "y0", "x1", "y1"), grid.boxes.T, strict=True))
     return pd.DataFrame(columns).assign(

@@ -15,7 +15,8 @@ import pandas as pd
 from ..errors import SpecError
 from ..families import Model
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import GROUPS, Where
+from ..prompts.token_map import GROUPS
+from ..prompts.where import Where, as_tuples
 from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN, Intervention
@@ -82,6 +83,9 @@ def prompt_ablation(
             than the prompts.
     """
     objects = objects or default_objects(model)
+    prompts = tuple(prompts)
+    truths = None if truths is None else [tuple(truth) for truth in truths]
+    parts = None if parts is None else {part: as_tuples(where) for part, where in parts.items()}
     one_for_each(prompts, truths=truths)
     settings = {"parts": parts, "truths": truths, "objects": objects, "max_new_tokens": max_new_tokens, "seed": seed}
     cases = [cases_of(prompt, parts, seed, image) for image, prompt in enumerate(prompts)]

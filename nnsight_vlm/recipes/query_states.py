@@ -102,7 +102,8 @@ def query_patching(
     for number, pair in enumerate(all_pairs):
         _check(number, pair)
         require_model(model, pair.other)
-    chosen = default_groups([pair.prompt for pair in all_pairs]) if groups is None else groups
+    chosen = default_groups([pair.prompt for pair in all_pairs]) if groups is None else tuple(groups)
+    layers = None if layers is None else tuple(layers)
     for pair in all_pairs:
         for group in chosen:
             owning_stage(pair.prompt, group)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import SpecError
+from ..execution.checking import check
+from ..execution.emptiness import Call, generating
 from ..families import Model
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import Where
+from ..prompts.where import Where
 from ..specs.knockouts import Knockout
 from ..specs.states import Patch
 from .controls import blind_cut, matched_positions, other_image, rng_of, with_picture_of
@@ -71,6 +73,29 @@ def default_routes(prompts: Sequence[Prompt], among: Sequence[str] = ROUTES) -> 
     return tuple(
         route for route in among if not any(lies_outside(prompt, Route.parse(route).target) for prompt in prompts)
     )
+
+
+def check_routes(model: Model, prompt: Prompt, routes: Sequence[str], max_new_tokens: int | None) -> None:
+    """Refuse routes along which nothing can flow in a prompt: their cut changes nothing in any layer.
+
+    Args:
+        model: an nnsight model.
+        prompt: a prompt of one row.
+        routes: see `Route.parse`.
+        max_new_tokens: how many tokens are generated at most; None where one token is scored, which routes to generated
+            tokens do not concern.
+
+    Raises:
+        SpecError: naming the route.
+    """
+    for name in routes:
+        source, target = Route.parse(name)
+        if max_new_tokens is None and target.endswith("generated"):
+            continue
+        whose = f"route {name!r}: "
+        call = Call(whose) if max_new_tokens is None else generating(max_new_tokens, "error", whose)
+        layers = layers_reading(model, prompt, source)
+        check(model, prompt, Knockout(source, target, layers=layers), call)
 
 
 def cases_of(

@@ -98,6 +98,7 @@ def attention_share(
     Raises:
         SpecError: a prompt without an image or with several rows, or no prompts.
     """
+    prompts = tuple(prompts)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]

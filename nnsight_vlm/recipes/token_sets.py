@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from ..errors import SpecError
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import TokenMap, Where
+from ..prompts.token_map import TokenMap
 from ..prompts.token_text import spell
+from ..prompts.where import Where
 
 
 class StagePositions(NamedTuple):

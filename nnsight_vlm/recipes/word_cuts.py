@@ -71,8 +71,8 @@ def _changes(
     labels: Mapping[str, Any],
     remote: Remote,
 ) -> list[dict[str, Any]]:
-    """Change of one token's log-probability in nats, one row a cut."""
-    scores = sweep(model, prompt, cuts, answer=token, remote=remote)
+    """Change of one token's log-probability in nats, one row a cut; 0 where no layer sees back to the patches."""
+    scores = sweep(model, prompt, cuts, answer=token, empty="ignore", remote=remote)
     return [
         {**labels, "control": score.variant, "logprob_change": float(score.logprob - score.clean_logprob)}
         for score in scores.itertuples()

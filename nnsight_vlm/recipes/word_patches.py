@@ -101,6 +101,8 @@ def patch_grounding(
     """
     if truths is not None:
         refuse_beside("truths", objects=objects)
+    prompts, read_at = tuple(prompts), tuple(read_at)
+    truths = None if truths is None else [tuple(truth) for truth in truths]
     _check(prompts, truths, read_at)
     objects = objects or default_objects(model)
     settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}

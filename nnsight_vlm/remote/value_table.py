@@ -25,6 +25,7 @@ VALUES = {
     "Composed": "specs.interventions",
     "Depth": "lowering.layers",
     "GridShape": "grids",
+    "MaskedPositions": "prompts.where",
     "Pair": "recipes",
     "Ranges": "prompts.ranges",
     "Thing": "recipes",

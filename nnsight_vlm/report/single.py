@@ -167,12 +167,15 @@ class _Window(NamedTuple):
 
 
 def _scores_by_window(model: Model, prompt: Prompt, cut: Knockout, token: int) -> pd.DataFrame:
-    """A token's score under the cut that was asked for, and in every quarter of the layers that have the route."""
+    """A token's score under the cut that was asked for, and in every quarter of the layers that have the route.
+
+    In some of these windows the route may be closed already.
+    """
     source, target = cut.source, cut.target
     cuts: dict[_Window, Intervention] = {_Window(ASKED_FOR, "block"): cut}
     for window in equal_windows(layers_reading(model, prompt, source), 4):
         cuts[_Window(spell_layers(window), "block")] = Knockout(source, target, layers=window)
         cuts[_Window(spell_layers(window), "allow")] = Allow(source, target, layers=window)
-    scores = sweep(model, prompt, list(cuts.values()), answer=token)
+    scores = sweep(model, prompt, list(cuts.values()), answer=token, empty="ignore")
     frame = pd.DataFrame(list(cuts), columns=list(_Window._fields))
     return frame.assign(logprob_change=scores["logprob"] - scores["clean_logprob"], top_token=scores["top_token"])

@@ -18,7 +18,8 @@ from ..lowering.resolve import Resolver
 from ..lowering.sites import StateSite
 from ..lowering.writes import PlannedWrite
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import TokenMap, Where
+from ..prompts.token_map import TokenMap
+from ..prompts.where import Where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,14 @@ class Intervention(ABC):
     @abstractmethod
     def first_layer(self, resolver: Resolver) -> int:
         """The first decoder layer in which anything changes; what enters it is as in a clean run."""
+
+    def named(self) -> dict[str, Where]:
+        """The positions that a single intervention names, by argument."""
+        return {}
+
+    def why_without_writes(self, resolver: Resolver) -> str:  # noqa: ARG002
+        """Why a single intervention was lowered to nothing although its positions are there, for a message."""
+        return "it names nothing to change"
 
     @abstractmethod
     def fields(self) -> dict[str, Any]:

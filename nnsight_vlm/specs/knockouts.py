@@ -13,7 +13,7 @@ from ..errors import SpecError
 from ..lowering.layers import Layers
 from ..lowering.resolve import Heads, Resolver, listed_heads
 from ..lowering.writes import EdgeCut, PlannedWrite
-from ..prompts.token_map import Where, as_tuples
+from ..prompts.where import Where, as_tuples
 from .interventions import Intervention, start_of_block
 
 
@@ -86,6 +86,12 @@ class Knockout(Intervention):
         cut = [write.layer for write in self.lower(resolver)]
         return min(cut, default=resolver.spec.layer_count) if self.stage == "decoder" else 0
 
+    def named(self) -> dict[str, Where]:
+        return {"source": self.source, "target": self.target}
+
+    def why_without_writes(self, resolver: Resolver) -> str:  # noqa: ARG002
+        return f"heads={self.heads!r} names no head" if self.heads == () else f"layers={self.layers!r} names no layer"
+
     def fields(self) -> dict[str, Any]:
         named = {"kind": type(self).__name__.lower(), "source": self.source, "target": self.target}
         stage = {} if self.stage == "decoder" else {"stage": self.stage}
@@ -110,3 +116,8 @@ class Allow(Knockout):
         allowed = set(resolver.layers(self.layers, needs))
         there = resolver.spec.attention if needs == "attention" else resolver.spec.cross
         return tuple(layer for layer in there if layer not in allowed)
+
+    def why_without_writes(self, resolver: Resolver) -> str:
+        if self.heads == ():
+            return super().why_without_writes(resolver)
+        return f"layers={self.layers!r} lets every layer through that has this attention, so none is left to cut"

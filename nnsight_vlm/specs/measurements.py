@@ -18,7 +18,7 @@ from ..lowering.layers import Layers
 from ..lowering.read_requests import AttentionRequest, StateRequest
 from ..lowering.resolve import Heads, Resolver, listed_heads
 from ..lowering.sites import SITES, StateSite, check_state_spec
-from ..prompts.token_map import Where, as_tuples, require_ascending
+from ..prompts.where import Where, as_tuples, require_ascending
 
 
 class ReadRequest(NamedTuple):
@@ -46,6 +46,12 @@ TOP = 10
 class Readout(ABC):
     """Something to look at in a run."""
 
+    stage: str
+
+    @abstractmethod
+    def named(self) -> dict[str, Where]:
+        """The positions that it names, by argument."""
+
     @abstractmethod
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         """One request for each layer, for one case."""
@@ -57,6 +63,17 @@ class Readout(ABC):
     @abstractmethod
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
         """Combine the results of the layers into one tensor."""
+
+
+def _some(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """The layers that are read.
+
+    Raises:
+        SpecError: there are none.
+    """
+    if not layers:
+        raise SpecError('layers=() names no layer to read; write "all", a number or a list of numbers')
+    return layers
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,8 @@ class Attention(Readout):
         object.__setattr__(self, "heads", listed_heads(self.heads))
         require_ascending(self.queries)
         require_ascending(self.keys)
+        if self.heads == ():
+            raise SpecError("heads=() names no head to read; leave heads out for all of them")
         if any(isinstance(head, tuple) for head in listed_heads(self.heads) or ()):
             raise SpecError(
                 f"attention is read of the same heads in every layer; give head numbers, not {self.heads!r}"
@@ -101,6 +120,9 @@ class Attention(Readout):
             raise SpecError(f"no reduction {self.reduce!r}; there are {', '.join(REDUCTIONS)}")
         if self.top is not None and self.reduce != "top":
             raise SpecError(f'top={self.top} is for reduce="top", and reduce={self.reduce!r} was asked for; choose one')
+
+    def named(self) -> dict[str, Where]:
+        return {"queries": self.queries, "keys": self.keys}
 
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
@@ -118,7 +140,7 @@ class Attention(Readout):
         top = TOP if self.top is None else self.top
         if self.reduce == "top" and not 0 < top <= there:
             raise SpecError(f"no top={top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
-        for layer in here.layers(self.layers, needs):
+        for layer in _some(here.layers(self.layers, needs)):
             heads = here.heads(self.heads, layer)
             numbers = None if heads is None else heads.numbers
             request = AttentionRequest(here.placement.row, queries, keys, numbers, self.reduce, top)
@@ -152,9 +174,12 @@ class Residual(Readout):
     def __post_init__(self) -> None:
         check_state_spec(self)
 
+    def named(self) -> dict[str, Where]:
+        return {"where": self.where}
+
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
-        layers = here.state_layers(self.site, self.layers)
+        layers = _some(here.state_layers(self.site, self.layers))
         row, places = here.state_places(self.site, self.where)
         stage = "features" if self.site == "features" else self.stage
         for layer in layers:

@@ -17,7 +17,7 @@ from ..lowering.resolve import RemoteStates, Resolver
 from ..lowering.sites import StateSite, check_state_spec
 from ..lowering.writes import PlannedWrite, StateWrite
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import Where, as_tuples, require_ascending
+from ..prompts.where import Where, as_tuples, names_in, require_ascending
 from .interventions import Capture, Intervention, start_of_block
 
 Ablation = Literal["zero", "mean", "resample"]
@@ -52,9 +52,11 @@ class StateIntervention(Intervention):
         values = values[None] if values.dim() == 2 else values
         layers = here.state_layers(self.site, self.layers)
         row, places, count = here.closed_places(self.site, self.where)
-        self._check_values(here, values, count, len(layers))
-        if not count:
+        if not count or not layers:
             return
+        if "generated" in names_in(self.where) and not here.positions("generated"):
+            raise SpecError(f'{self._still_to_come()}; leave "generated" out')
+        self._check_values(here, values, count, len(layers))
         by_layer: Any = values.expand(len(layers), -1, -1)
         if isinstance(given, RemoteStates):
             by_layer = given.slots * (len(layers) // len(given.slots))
@@ -94,7 +96,24 @@ class StateIntervention(Intervention):
         return start_of_block(tokens, tokens.stop - 1 if first is None else max(first, tokens.start))
 
     def first_layer(self, resolver: Resolver) -> int:
-        return max(0, min(resolver.state_layers(self.site, self.layers))) if self.stage == "decoder" else 0
+        changed = resolver.state_layers(self.site, self.layers) if self.stage == "decoder" else (0,)
+        return max(0, min(changed, default=resolver.spec.layer_count))
+
+    def named(self) -> dict[str, Where]:
+        return {"where": self.where}
+
+    def why_without_writes(self, resolver: Resolver) -> str:
+        if not resolver.state_layers(self.site, self.layers):
+            return f"layers={self.layers!r} names no layer"
+        if self.site == "features":
+            return "these image tokens come from no image feature: they are line breaks between rows of patches"
+        return self._still_to_come()
+
+    def _still_to_come(self) -> str:
+        return (
+            f"states of another run are written at tokens that are there already, and in {self.where!r} the generated "
+            "ones are still to come; patch the prompt that a generation has grown, or ablate"
+        )
 
     def fields(self) -> dict[str, Any]:
         return {"kind": type(self).__name__.lower(), "where": self.where, "layers": self.layers, "site": self.site} | (
@@ -136,12 +155,14 @@ class Patch(StateIntervention):
                     )
 
     def capture(self) -> Capture | None:
-        if not isinstance(self.source, Prompt):
+        if not isinstance(self.source, Prompt) or self.layers == ():
             return None
         where = self.where if self.source_where is None else self.source_where
         return self.captured_from(self.source, self.under, where)
 
     def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
+        if self.layers == ():
+            return
         values = resolver.captured[id(self)] if isinstance(self.source, Prompt) else self.source
         yield from self.set_values(resolver, values)
 
@@ -173,16 +194,19 @@ class Ablate(StateIntervention):
             )
 
     def capture(self) -> Capture | None:
-        return None if self.source is None else self.captured_from(self.source, None, self.where)
+        return None if self.source is None or self.layers == () else self.captured_from(self.source, None, self.where)
 
     def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
+        if self.layers == ():
+            return
         if self.source is not None:
             yield from self.set_values(resolver, resolver.captured[id(self)])
             return
         here, where = resolver.at(self.stage), self.where
         if self.how == "mean":  # decoded tokens are left out: the mean over one token is that token
-            where = here.ranges(self.where).positions(here.placement.tokens.answer)
-            if not where:
+            named = here.ranges(self.where)
+            where = named.positions(here.placement.tokens.answer)
+            if named and not where:
                 raise SpecError("tokens that are not written yet have no mean; give positions of a grown prompt")
         layers = here.state_layers(self.site, self.layers)
         row, places = here.state_places(self.site, where)

@@ -14,6 +14,7 @@ from ..errors import SpecError
 from ..execution.capturing import capture
 from ..execution.checking import as_intervention, check
 from ..execution.decoding import Generation, as_generation, check_decoding, decode, decode_logits, end_tokens
+from ..execution.emptiness import Empty, generating
 from ..execution.preparing import prepare
 from ..families import Model
 from ..lowering.layouts import Layout, padded_batch, repeated_rows
@@ -38,6 +39,7 @@ def generations(
     *,
     max_new_tokens: int = 64,
     rows: int = 32,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
@@ -51,6 +53,7 @@ def generations(
         max_new_tokens, options: see `nv.generate`. Conditions on one prompt begin in the cache of its first tokens,
             unless `options` or the checkpoint say what cache is used (`use_cache`, `cache_implementation`).
         rows: cases that share a batch.
+        empty: see `nv.run`; tokens that are generated and then run count as there, which are all but the last.
         remote, blocking, path: see `nv.run`.
 
     Returns:
@@ -64,11 +67,11 @@ def generations(
     """
     options = {"max_new_tokens": max_new_tokens, **options}
     ready = [(prompt, as_intervention(case)) for prompt, case in cases]
-    for prompt, case in ready:
+    for number, (prompt, case) in enumerate(ready):
         if len(prompt) > 1:
             raise SpecError(f"a case takes a prompt of one row and one has {len(prompt)}; write prompt.row(0)")
         check_decoding(prompt, options)
-        check(model, prompt, case)
+        check(model, prompt, case, generating(max_new_tokens, empty, f"case {number}: "))
     if "past_key_values" in options:
         raise SpecError("a cache serves one batch, and generations runs several; leave past_key_values= out")
     cached = answers_share_prefix(model, options)

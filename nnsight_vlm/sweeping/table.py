@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..errors import SpecError
 from ..execution.checking import as_intervention, check
+from ..execution.emptiness import Call, Empty
 from ..families import Model, view_of
 from ..lowering.layers import label
 from ..prompts.prompt import Prompt
@@ -31,6 +32,7 @@ def sweep(
     answer: str | int,
     execution: Execution = "auto",
     memory: int | None = None,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -44,6 +46,7 @@ def sweep(
     answer: str | int,
     execution: Execution = "auto",
     memory: int | None = None,
+    empty: Empty = "error",
     remote: Remote,
     blocking: Literal[False],
     path: str | Path | None = None,
@@ -57,6 +60,7 @@ def sweep(
     answer: str | int,
     execution: Execution = "auto",
     memory: int | None = None,
+    empty: Empty = "error",
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
@@ -76,6 +80,7 @@ def sweep(
         memory: bytes that a forward may take beside the weights; default a quarter of what is free on the
             model's device. Where memory runs out all the same, fewer variants are run at once. Not with `single`,
             which runs one at a time.
+        empty: see `nv.run`. The prompt's own tokens alone are there: a variant at `"generated"` is empty.
         remote, blocking, path: see `nv.run`.
 
     Returns:
@@ -97,8 +102,8 @@ def sweep(
             'memory= says how many variants run at once, and execution="single" runs one; leave one of them out'
         )
     token = answer_token(model, answer)
-    for case in cases:
-        check(model, prompt, case)
+    for name, case in zip(names, cases, strict=True):
+        check(model, prompt, case, Call(f"variant {name!r}: ", empty=empty))
     scores, done = score(model, prompt, [CLEAN, *cases], token, execution=execution, remote=remote, memory=memory)
     clean, *by_variant = scores
     known = {"clean_logit": clean.logit, "clean_logprob": clean.logprob}

@@ -181,7 +181,9 @@ def every_run(side: Side, said: Sequence[Sequence[int]]) -> Asks:
     grown = [prompt.grown(tokens) for prompt, tokens in zip(both, said, strict=False)]
     asks = {}
     for name, case in interventions(model, *both).items():
-        asks[f"run {name}"] = partial(nv.run, model, both[0], case, reads=READS, positions="query", remote=remote)
+        asks[f"run {name}"] = partial(
+            nv.run, model, both[0], case, reads=READS, positions="query", empty="ignore", remote=remote
+        )
     for name, case in interventions(model, *grown).items():
         asks[f"answered {name}"] = partial(
             nv.run, model, grown[0], case, reads=ANSWER_READS, positions=("last", "generated"), remote=remote
@@ -226,7 +228,7 @@ def every_sweep(side: Side, answer: int) -> Asks:
         for how in ("packed", "rows", "single")
     }
     every = {name: case for name, case in cases.items() if case is not None}
-    asks["sweep auto"] = partial(nv.sweep, side.model, prompt, every, answer=answer, remote=side.remote)
+    asks["sweep auto"] = partial(nv.sweep, side.model, prompt, every, answer=answer, empty="ignore", remote=side.remote)
     return asks
 
 
