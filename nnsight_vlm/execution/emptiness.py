@@ -99,7 +99,7 @@ def _missing_group(stage: Resolver, where: Where) -> str:
     """What to say of a group among these positions that the prompt has not got; `generated` may be to come."""
     for name in names_in(as_tuples(where)):
         if name != "generated" and not stage.ranges(name):
-            return f"the group {name!r} is empty in this prompt"
+            return f"the group {name!r} is empty in this prompt: {stage.placement.tokens.why_empty(name)}"
     return ""
 
 

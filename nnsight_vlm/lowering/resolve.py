@@ -116,12 +116,7 @@ class Resolver:
         Raises:
             SpecError: see `TokenMap.ranges`.
         """
-        tokens, given = self.placement.tokens, as_tuples(where)
-        if isinstance(given, str):
-            return tokens.group(given)
-        if isinstance(given, tuple):
-            return Ranges.union(self.ranges(part) for part in given)
-        return tokens.ranges(given)
+        return self.placement.tokens.ranges(where)
 
     def positions(self, where: Where) -> tuple[int, ...]:
         """The positions of the case's own prompt one by one, without tokens to come."""
