@@ -98,9 +98,11 @@ def _deferred(model: Model, captures: Sequence[Capture], remote: Remote) -> list
 
 
 def checked_cases(
-    model: Model, prompt: Prompt, given: Any, remote: Remote, *, stay_remote: bool = True
+    model: Model, prompt: Prompt, given: Any, remote: Remote, *, stay_remote: bool = True, to_come: int = 0
 ) -> tuple[list[Intervention], StateValues]:
     """Expand one intervention, or a list of one per row, to one checked intervention per row, with its patches' states.
+
+    `to_come` tokens may be decoded, see `check`.
 
     Raises:
         SpecError: anything wrong with them; not as many as the prompt has rows.
@@ -110,5 +112,5 @@ def checked_cases(
         raise SpecError(f"{len(listed)} interventions for a prompt of {len(prompt)} row(s); compose several with |")
     cases = [as_intervention(case) for case in listed]
     for row, case in zip(prompt.rows, cases, strict=True):
-        check(model, replace(prompt, rows=(row,)), case)
+        check(model, replace(prompt, rows=(row,)), case, to_come=to_come)
     return cases, capture(model, cases, remote, stay_remote=stay_remote)

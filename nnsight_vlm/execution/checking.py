@@ -32,8 +32,8 @@ def as_intervention(given: Any) -> Intervention:
     return given
 
 
-def check(model: Model, prompt: Prompt, intervention: Intervention) -> None:
-    """Refuse an intervention that cannot be carried out on a prompt.
+def check(model: Model, prompt: Prompt, intervention: Intervention, *, to_come: int = 0) -> None:
+    """Refuse an intervention that cannot be carried out on a prompt, and on as many tokens as may be decoded.
 
     It is lowered as it will be when it runs, with tensors without values in place of the states that its patches take
     from other runs.
@@ -49,10 +49,10 @@ def check(model: Model, prompt: Prompt, intervention: Intervention) -> None:
                 check(model, capture.prompt, as_intervention(capture.under))
     for placement in one_case_per_row(prompt).placements:
         here = resolver(model, placement)
-        _check_lowered(model, replace(here, captured=_expected_shapes(here, intervention)), intervention)
+        _check_lowered(model, replace(here, captured=_expected_shapes(here, intervention)), intervention, to_come)
 
 
-def _check_lowered(model: Model, here: Resolver, intervention: Intervention) -> None:
+def _check_lowered(model: Model, here: Resolver, intervention: Intervention, to_come: int) -> None:
     cuts: dict[tuple[str, int], list[Any]] = {}
     for stage, site, layer, write in intervention.lower(here):
         if site == "mask":
@@ -61,7 +61,7 @@ def _check_lowered(model: Model, here: Resolver, intervention: Intervention) -> 
     # layers with equal cuts that see equally far need one check
     distinct = {(stage, tuple(writes), view.reach(stage, layer)) for (stage, layer), writes in cuts.items()}
     for stage, writes, reach in distinct:
-        refuse_empty_rows(writes, here.placement.tokens.stage(stage), reach)
+        refuse_empty_rows(writes, here.placement.tokens.stage(stage), reach, to_come if stage == "decoder" else 0)
 
 
 def require_model(model: Model, prompt: Prompt) -> None:

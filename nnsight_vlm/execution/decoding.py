@@ -22,6 +22,7 @@ from ..remote.model_call import ModelCall, Remote
 from ..specs.interventions import Intervention
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
+from .generation_options import check_options, greedy_options
 from .preparing import prepare
 
 
@@ -106,7 +107,8 @@ def generate(
             rows also one for each row.
         max_new_tokens: at most this many tokens.
         remote, blocking, path: see `nv.run`.
-        options: handed to transformers' `generate`.
+        options: for transformers' `generate`. Decoding is greedy whatever the checkpoint's defaults say, which count
+            only where plain greedy search heeds them (a repetition penalty does); see `execution.generation_options`.
 
     Returns:
         A `Generation` for a prompt of one row, a `BatchGeneration` for one of several.
@@ -114,9 +116,9 @@ def generate(
     Raises:
         SpecError: anything wrong with the intervention or the options, before the model runs.
     """
-    options = {"max_new_tokens": max_new_tokens, **options}
-    check_decoding(prompt, options)
-    cases, values = checked_cases(model, prompt, intervention, remote)
+    check_decoding(prompt)
+    options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
+    cases, values = checked_cases(model, prompt, intervention, remote, to_come=options["max_new_tokens"])
     lines = decode(model, prompt, prepare(model, one_case_per_row(prompt), cases, values), options, remote).tolist()
     ends = end_tokens(model, options)
     answers = [as_generation(model, prompt.row(row), line, ends) for row, line in enumerate(lines)]
@@ -131,7 +133,7 @@ def generate(
 
 def end_tokens(model: Model, options: dict[str, Any]) -> set[int]:
     """The token ids that end an answer."""
-    ends = options.get("eos_token_id", view_of(model).generation_config.eos_token_id)
+    ends = options.get("eos_token_id", view_of(model).generating_config.eos_token_id)
     return {ends} if isinstance(ends, int) else set(ends or ())
 
 
@@ -147,13 +149,15 @@ def decode(
 ) -> torch.Tensor:
     """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
 
-    A `cache` holds the tokens of all rows that were run already.
-
-    Raises:
-        SpecError: see `check_decoding`.
+    Args:
+        model: an nnsight model.
+        prompt: what is given.
+        plan: what is changed.
+        options: of the call, checked by `check_options`.
+        remote: see `nv.run`.
+        cache: holds the tokens of all rows that were run already.
     """
-    check_decoding(prompt, options)
-    options = {"do_sample": False, **view_of(model).family.generate_with, **options}
+    options = greedy_options(prompt, options)
     if cache is None and remote is False and _can_use_growing_cache(model, options):
         config = view_of(model).config.get_text_config(decoder=True)
         cache = growing_cache(config, min(ROOM, options["max_new_tokens"]))
@@ -168,7 +172,7 @@ def decode_logits(
     """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
     length = {"max_new_tokens": steps, "min_new_tokens": steps}
     returned = {"output_logits": True, "return_dict_in_generate": True}
-    options = {"do_sample": False, **length, **view_of(model).family.generate_with, **returned}
+    options = {**greedy_options(prompt, length), **returned}
     tokens, logits = _decoded(model, runner.decode_logits, prompt, dict(prompt.inputs), plan, options, remote)
     return tokens, logits
 
@@ -188,19 +192,15 @@ def _decoded(
 
 def _can_use_growing_cache(model: Model, options: dict[str, Any]) -> bool:
     """Whether `generate` would make a plain cache that grows, so that ours can stand in for it."""
-    checkpoint = view_of(model).generation_config
-    asked = {"past_key_values", "cache_implementation", "cache_config", "use_cache"} & set(options)
-    settled = checkpoint.cache_implementation or not checkpoint.use_cache
-    has_encoder = "encoder" in view_of(model).family.stages
-    return not asked and not settled and not has_encoder and "max_new_tokens" in options
+    plain = options["use_cache"] and options["cache_implementation"] is None
+    return plain and "encoder" not in view_of(model).family.stages
 
 
-def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
-    """Refuse generation that an intervention could not follow.
+def check_decoding(prompt: Prompt) -> None:
+    """Refuse generation from rows that are padded on the right, or at all where the model cannot do that.
 
     Raises:
-        SpecError: rows padded on the right, or at all where the model cannot do that; options that expand a row
-            (beams, several sequences).
+        SpecError: saying so.
     """
     if any(row.stop != prompt.width for row in prompt.rows):
         raise SpecError("generation needs padding on the left; this encoding is padded on the right")
@@ -208,10 +208,3 @@ def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
     reason = family.limitations.get("padded generation")
     if reason and any(row.start > 0 for row in prompt.rows):
         raise SpecError(f"{family.name!r} models cannot generate from padded rows: {reason}; give one at a time")
-    for name in ("num_beams", "num_return_sequences"):
-        if options.get(name, 1) != 1:
-            raise SpecError(
-                f"{name}={options[name]} makes several rows of one, and an intervention names rows; leave it out"
-            )
-    if options.get("return_dict_in_generate"):
-        raise SpecError("nv.generate returns text, tokens and a grown prompt; leave return_dict_in_generate out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ..device.runner import installed
@@ -19,10 +20,10 @@ def install(model: Model, prompt: Prompt, intervention: Intervention | None = No
 
     The original stays as it is. In a trace of the copy, layers may be read in any order that nnsight allows. The copy
     runs encodings with as many rows as `prompt` has, and raises ValueError for others. `remote` is used for patches
-    whose values come from another run.
+    whose values come from another run. What may not be done to a generated token is refused for answers of any length.
 
     Raises:
         SpecError: see `nv.run`.
     """
-    cases, values = checked_cases(model, prompt, intervention, remote, stay_remote=False)
+    cases, values = checked_cases(model, prompt, intervention, remote, stay_remote=False, to_come=sys.maxsize)
     return installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)

@@ -110,7 +110,7 @@ def verify(
     200
     """
     intervention = as_intervention(intervention)
-    check(model, prompt, intervention)
+    check(model, prompt, intervention, to_come=DECODED)
     values = capture(model, [intervention], remote)
     layout = one_case_per_row(prompt)
     writes = lower(model, layout, [intervention] * len(prompt), values)

@@ -97,6 +97,22 @@ class ModelView:
     def generation_config(self, defaults: Any) -> None:
         self.module.generation_config = defaults
 
+    @property
+    def generating_config(self) -> Any:
+        """The defaults that count: those of the module whose own `generate` runs, see `Family.generator`."""
+        return self._generator.generation_config
+
+    @property
+    def legacy_generation_options(self) -> dict[str, Any]:
+        """Options of generation that the model's config holds, as older checkpoints did."""
+        listed = getattr(self._generator.config, "_get_generation_parameters", dict)
+        return dict(listed())
+
+    @property
+    def _generator(self) -> Any:
+        path = self.family.generator
+        return self.module.get_submodule(path) if path else self.module
+
     def rope_index(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The position ids that a model with multimodal RoPE computes itself, `[3, row, token]`."""
         base_model: Any = self.module.model

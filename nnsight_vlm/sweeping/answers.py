@@ -12,6 +12,7 @@ from ..errors import SpecError
 from ..execution.capturing import capture
 from ..execution.checking import as_intervention, check
 from ..execution.decoding import Generation, as_generation, check_decoding, decode, end_tokens
+from ..execution.generation_options import check_options
 from ..execution.preparing import prepare
 from ..families import Model
 from ..lowering.layouts import Layout, padded_batch, repeated_rows
@@ -54,13 +55,13 @@ def generations(
     Raises:
         SpecError: anything wrong with any case, before the model runs.
     """
-    options = {"max_new_tokens": max_new_tokens, **options}
+    options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
     ready = [(prompt, as_intervention(case)) for prompt, case in cases]
     for prompt, case in ready:
         if len(prompt) > 1:
             raise SpecError(f"a case takes a prompt of one row and one has {len(prompt)}; write prompt.row(0)")
-        check_decoding(prompt, options)
-        check(model, prompt, case)
+        check_decoding(prompt)
+        check(model, prompt, case, to_come=options["max_new_tokens"])
     schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote)
     work = _Answering(
         model=model, cases=ready, schedule=schedule, options=options, remote=remote, runs=runs_of_call(model)
