@@ -22,7 +22,7 @@ from ..remote.model_call import ModelCall, Remote
 from ..specs.interventions import Intervention
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
-from .generation_options import check_options, greedy_options
+from .generation_options import check_options, check_rows, greedy_options, without_padding_to_see
 from .preparing import prepare
 
 
@@ -108,7 +108,7 @@ def generate(
         max_new_tokens: at most this many tokens.
         remote, blocking, path: see `nv.run`.
         options: for transformers' `generate`. Decoding is greedy whatever the checkpoint's defaults say, which count
-            only where plain greedy search heeds them (a repetition penalty does); see `execution.generation_options`.
+            only where plain greedy search heeds them (a repetition penalty does); see `execution.generation_table`.
 
     Returns:
         A `Generation` for a prompt of one row, a `BatchGeneration` for one of several.
@@ -118,6 +118,7 @@ def generate(
     """
     check_decoding(prompt)
     options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
+    check_rows(model, prompt.rows, options)
     cases, values = checked_cases(model, prompt, intervention, remote, to_come=options["max_new_tokens"])
     lines = decode(model, prompt, prepare(model, one_case_per_row(prompt), cases, values), options, remote).tolist()
     ends = end_tokens(model, options)
@@ -157,11 +158,11 @@ def decode(
         remote: see `nv.run`.
         cache: holds the tokens of all rows that were run already.
     """
-    options = greedy_options(prompt, options)
+    options = greedy_options(model, prompt, options)
     if cache is None and remote is False and _can_use_growing_cache(model, options):
         config = view_of(model).config.get_text_config(decoder=True)
         cache = growing_cache(config, min(ROOM, options["max_new_tokens"]))
-    inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
+    inputs = {**without_padding_to_see(model, prompt, options), **({} if cache is None else {"past_key_values": cache})}
     tokens: torch.Tensor = _decoded(model, runner.decode, prompt, inputs, plan, options, remote)
     return tokens
 
@@ -172,7 +173,7 @@ def decode_logits(
     """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`."""
     length = {"max_new_tokens": steps, "min_new_tokens": steps}
     returned = {"output_logits": True, "return_dict_in_generate": True}
-    options = {**greedy_options(prompt, length), **returned}
+    options = {**greedy_options(model, prompt, length), **returned}
     tokens, logits = _decoded(model, runner.decode_logits, prompt, dict(prompt.inputs), plan, options, remote)
     return tokens, logits
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import nnsight
 import torch
 from nnsight.modeling.huggingface import _ID_CACHE
+from transformers import GenerationMixin
 
 from .columns import Family, Stage, config_value
 from .lookup import check_attention, family_of
@@ -107,6 +108,11 @@ class ModelView:
         """Options of generation that the model's config holds, as older checkpoints did."""
         listed = getattr(self._generator.config, "_get_generation_parameters", dict)
         return dict(listed())
+
+    @property
+    def has_own_generate(self) -> bool:
+        """Whether it generates by code of its own rather than transformers' common one."""
+        return type(self._generator).generate is not GenerationMixin.generate
 
     @property
     def _generator(self) -> Any:

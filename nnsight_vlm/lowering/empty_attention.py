@@ -35,11 +35,12 @@ def refuse_empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach, t
         here = [cut for cut in cuts if cut.heads is None or head in cut.heads.numbers]
         empty = _empty_rows(here, tokens, reach, stop)
         if len(empty):
-            number = empty[0] - tokens.stop
+            number = int(empty[0]) - tokens.stop
             which = f" (generated token {number + 1})" if number >= 0 else ""
+            shorter = f", or generate at most {number} tokens" if number > 0 else ""
             raise SpecError(
                 f"position {empty[0]}{which} would be left with no key to attend to; leave it something to read, "
-                'for example itself or the group "first"'
+                f'for example itself or the group "first"{shorter}'
             )
 
 

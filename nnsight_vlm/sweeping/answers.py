@@ -12,7 +12,7 @@ from ..errors import SpecError
 from ..execution.capturing import capture
 from ..execution.checking import as_intervention, check
 from ..execution.decoding import Generation, as_generation, check_decoding, decode, end_tokens
-from ..execution.generation_options import check_options
+from ..execution.generation_options import check_options, check_rows
 from ..execution.preparing import prepare
 from ..families import Model
 from ..lowering.layouts import Layout, padded_batch, repeated_rows
@@ -62,6 +62,7 @@ def generations(
             raise SpecError(f"a case takes a prompt of one row and one has {len(prompt)}; write prompt.row(0)")
         check_decoding(prompt)
         check(model, prompt, case, to_come=options["max_new_tokens"])
+    check_rows(model, [prompt.rows[0] for prompt, _ in ready], options)
     schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote)
     work = _Answering(
         model=model, cases=ready, schedule=schedule, options=options, remote=remote, runs=runs_of_call(model)
