@@ -215,8 +215,8 @@ def _check_checkpoint(model: Model, said: Mapping[str, Any]) -> None:
         value = getattr(view.generating_config, name, None)
         if row.plain is None and row.why in HEEDED_AGAIN and not _same(value, None):
             raise SpecError(
-                f"the checkpoint's generation_config says {name}={value!r}, which {row.why}, and this model's own generate "
-                f"heeds it whatever a call says; write model._module.generation_config.{name} = None"
+                f"the checkpoint's generation_config says {name}={value!r}, which {row.why}, and this model's own "
+                f"generate heeds it whatever a call says; write model._module.generation_config.{name} = None"
             )
     legacy = view.legacy_generation_options
     if legacy:
