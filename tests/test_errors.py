@@ -104,9 +104,7 @@ def test_a_patch_whose_source_has_fewer_positions_is_refused_before_it_runs(mode
     "case",
     [
         nv.Knockout("all", "last", layers=2),
-        nv.Knockout("all", "generated", heads=[1]),
         nv.Knockout("text", "query", layers=1) | nv.Knockout("image", "last", layers=1),
-        nv.Knockout("image", "generated", layers=1) | nv.Knockout("text", "generated", layers="all"),
         nv.Knockout("image", "last", layers=3) | nv.Knockout("text", "last", layers=3, heads=[2]),
         nv.Knockout("first", "first"),
         nv.Knockout("system", "system", layers=0),
@@ -117,6 +115,19 @@ def test_a_query_left_without_a_key_is_refused(model, prompt, refused, case):
     for call in (nv.run, nv.generate, nv.install, nv.verify):
         refused(lambda call=call: call(model, prompt, case), "no key to attend to", '"first"')
     refused(lambda: nv.sweep(model, prompt, {"blind": case}, answer=20), "no key to attend to")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        nv.Knockout("all", "generated", heads=[1]),
+        nv.Knockout("image", "generated", layers=1) | nv.Knockout("text", "generated", layers="all"),
+    ],
+)
+def test_a_token_to_come_that_is_left_without_a_key_is_refused_where_it_may_be_written(model, prompt, refused, case):
+    for call in (nv.generate, nv.install, nv.verify, lambda *args: nv.generations(args[0], [args[1:]])):
+        refused(lambda call=call: call(model, prompt, case), "generated token 1", "no key to attend to")
+    assert torch.equal(nv.run(model, prompt, case).logits, nv.run(model, prompt).logits)  # which writes none
 
 
 @pytest.mark.parametrize(

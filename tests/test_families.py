@@ -391,6 +391,32 @@ def test_cached_generation_equals_the_reference_without_a_cache(case):
         assert change is None or gap(logits, whole) > SEEN, change
 
 
+def test_states_at_decoded_tokens_equal_the_reference_without_a_cache(case):
+    stop, steps = case.prompt.width, 3
+    clean = case.reference(case.prompt)
+    for site in (*LAYERED, "embedding"):
+        there = spots(clean, "decoder", site)
+        if site in case.family.limitations or not there:
+            continue
+        spot = there[len(there) // 2]
+        layers = {"layers": spot[2]} if site in LAYERED else {}
+        for where, first in (("generated", stop), (["last", "generated"], stop - 1)):
+            change = nv.Ablate(where, site=site, **layers)
+
+            def zero(step, spot=spot, first=first):
+                at = range(first, stop + step)
+                return {}, {spot: reference.setter(0, at, 0.0)} if at else {}
+
+            tokens, logits = reference.greedy(
+                case.module, case.family, steps, lambda more: case.prompt.grown(more).inputs, zero
+            )
+            plan = prepare(case.model, one_case_per_row(case.prompt), [change], {})
+            chosen, found = decode_logits(case.model, case.prompt, plan, steps, False)
+            assert chosen[0].tolist() == tokens, change
+            assert gap(found[0], logits) < LIMIT, change
+            assert list(nv.generate(case.model, case.prompt, change, max_new_tokens=steps).tokens) == tokens, change
+
+
 def step_logits(case: Case, change: Any, **options: Any) -> torch.Tensor:
     """Logits `[step, vocabulary]` of an installed model's cached generation."""
     edited = nv.install(case.model, case.prompt, change)

@@ -173,6 +173,39 @@ def test_what_is_done_to_generated_tokens_never_touches_the_first_of_them(model,
     assert tiny.gap(both[0], clean[0]) > 1e-2
 
 
+@pytest.mark.parametrize("text, attention", [("mistral", "sdpa"), ("mistral", "eager"), ("llama", "sdpa")])
+def test_a_token_that_a_window_leaves_without_a_key_is_foreseen_for_the_length_that_is_asked(text, attention):
+    """By hand: a decoded token sees itself and those before it in its window, and is left with the image's tokens."""
+    model = tiny.load(attention, text)
+    prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
+    cut, last = nv.Knockout(("query", "generated"), "generated"), max(prompt["image"])
+    long = (
+        next((n for n in range(1, 60) if prompt.width + n - 1 - tiny.WINDOW >= last), 60) if text == "mistral" else 60
+    )
+    assert nv.run(model, prompt, cut).logits.isfinite().all()
+    for length in (1, long - 1):
+        out = nv.generate(model, prompt, cut, max_new_tokens=length)
+        assert nv.run(model, out.prompt, cut, positions="all").logits.isfinite().all()
+        assert len(list(nv.generations(model, [(prompt, cut)], max_new_tokens=length))) == 1
+    if text == "llama":
+        assert nv.install(model, prompt, cut)
+        return
+    assert long > 2
+    grown = prompt.grown([20] * long)
+    for call in (
+        lambda: nv.generate(model, prompt, cut, max_new_tokens=long),
+        lambda: nv.generate(model, prompt, cut, max_new_tokens=1000),
+        lambda: nv.generations(model, [(prompt, None), (prompt, cut)], max_new_tokens=long),
+        lambda: nv.install(model, prompt, cut),
+        lambda: nv.run(model, grown, cut),
+    ):
+        with pytest.raises(nv.SpecError, match=f"position {prompt.width + long - 1}.*no key"):
+            call()
+    with pytest.raises(nv.SpecError, match=rf"generated token {long}\).*at most {long - 1} tokens"):
+        nv.generate(model, prompt, cut, max_new_tokens=long)
+    assert nv.verify(model, prompt, cut).tokens == 4  # so many are decoded for a proof
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("rows", ["one", "alike", "apart"])
 def test_keys_that_no_row_may_look_at_are_left_out_of_decoding(model, prompt, monkeypatch, rows):

@@ -93,7 +93,7 @@ def test_a_knockout_equals_the_forward_written_by_hand(attention, data):
     cut = planned(model._module, prompt.inputs["input_ids"], prompt, source, target, numbers, heads)
     causal = torch.ones(cut.shape[-2:], dtype=torch.bool).tril()
     knockout = nv.Knockout(source, target, layers=layers, heads=heads)
-    if (cut | ~causal).all(-1).any():
+    if (cut | ~causal).all(-1)[..., :-1].any():  # the last stands for a token to come, which no run writes
         with pytest.raises(nv.SpecError, match="no key"):
             nv.run(model, prompt, knockout)
         return

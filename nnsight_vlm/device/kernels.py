@@ -242,6 +242,8 @@ def write_output(output, writes, window, mask_spec, memo):
 def write_embeddings(inputs, writes, window, mask_spec, memo):
     """`write_rows` on the states that a module is handed."""
     args, kwargs = inputs
+    if not sequence(inputs).is_floating_point():
+        raise ValueError("embeddings were to be written, and what the module is handed are token ids")
     name, written = sequence_name(inputs), write_rows(sequence(inputs), writes, window)
     return ((written, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: written})
 

@@ -61,8 +61,9 @@ def probabilities(call, row, places, heads, window):
         query.shape[1], len(places), key.shape[2]
     )
     scores = scaled(scores, kwargs, query.shape[-1]) + position_bias(kwargs, row, places)
-    scores = scores + additive_mask(mask, row, places, window, key.shape[2])
-    weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # a query that may read nothing reads nothing
+    added = additive_mask(mask, row, places, window, key.shape[2])
+    reads_nothing = ~is_open(added).any(-1, keepdim=True)  # softmax over no key is nan; over scores that are nan, too
+    weights = torch.softmax(scores + added, dim=-1).masked_fill(reads_nothing, 0.0)
     return weights if heads is None else weights[list(heads)]
 
 
@@ -191,12 +192,14 @@ def logit_rows(logits, requests, window):
 def answer_scores(logits, requests, window):
     """``[logit, logprob, rank, top token]`` of one token; a request is ``(row, column, token)``.
 
-    Rank 0 is the most probable token; ties count as better.
+    Rank 0 is the most probable token; ties count as better. Where a logit is not a number or +inf, there is no rank, no
+    top token and no logprob: all are nan.
     """
     answers = []
     for row, column, token in requests:
         scores = precise(logits[row, column])
-        rank = (scores > scores[token]).sum()
         logprob = torch.log_softmax(scores.double(), -1)[token]
-        answers.append(torch.stack([scores[token].double(), logprob, rank.double(), scores.argmax().double()]).cpu())
+        places = torch.stack([(scores > scores[token]).sum(), scores.argmax()]).double()
+        places = places.masked_fill(logprob.isnan(), float("nan"))
+        answers.append(torch.stack([scores[token].double(), logprob, *places]).cpu())
     return answers

@@ -81,15 +81,16 @@ def generating(model, edits, options):
     """A copy of the model for generation under edits, and the options of its generation.
 
     Where an attention would lose its cache (see `loses_cache`), every token runs the whole sequence: the same tokens,
-    without a cache.
+    without a cache. An option that is None says what is so in a transformers that does not have it.
     """
     _, every_token = edits
-    without_cache = False
+    without_cache = options.get("use_cache") is False
     if every_token is not None:
         _, steps, *_ = every_token
-        without_cache = loses_cache(model, steps)
-    edited = installed(model, edits, again=without_cache)
-    return edited, {**options, "use_cache": False} if without_cache else options
+        without_cache = without_cache or loses_cache(model, steps)
+    fields = getattr(model._module, "generation_config", None)
+    known = {name: value for name, value in options.items() if value is not None or hasattr(fields, name)}
+    return installed(model, edits, again=without_cache), {**known, "use_cache": not without_cache}
 
 
 def loses_cache(model, steps):

@@ -103,6 +103,8 @@ def checked_cases(
 ) -> tuple[list[Intervention], StateValues]:
     """Expand one intervention, or a list of one per row, to one checked intervention per row, with its patches' states.
 
+    `to_come` tokens may be decoded, see `check`.
+
     Raises:
         SpecError: anything wrong with them; not as many as the prompt has rows.
     """

@@ -84,7 +84,7 @@ def _check_case(model: Model, prompt: Prompt, placement: Placement, case: Interv
     here = resolver(model, placement)
     here = replace(here, captured=_expected_shapes(here, case))
     by_part = [list(part.lower(here)) for part in case.parts]
-    _refuse_blind_queries(model, here, list(chain.from_iterable(by_part)))
+    _refuse_blind_queries(model, here, list(chain.from_iterable(by_part)), call)
     if call.empty == "ignore":
         return
     reachable = Reachable(
@@ -99,8 +99,12 @@ def _check_case(model: Model, prompt: Prompt, placement: Placement, case: Interv
         refuse_empty_part(here, reachable, call, part, writes, whose)
 
 
-def _refuse_blind_queries(model: Model, here: Resolver, writes: Sequence[PlannedWrite]) -> None:
-    """Refuse cuts that leave a query without any key."""
+def _refuse_blind_queries(model: Model, here: Resolver, writes: Sequence[PlannedWrite], call: Call) -> None:
+    """Refuse cuts that leave a query without any key, of the prompt's or of the tokens that are written after it.
+
+    The last of these counts too, on which the model is not run: as part of a prompt it would be refused.
+    """
+    to_come = 0 if call.decoded is None else call.decoded + 1
     cuts: dict[tuple[str, int], list[Any]] = {}
     for stage, site, layer, write in writes:
         if site == "mask":
@@ -109,7 +113,7 @@ def _refuse_blind_queries(model: Model, here: Resolver, writes: Sequence[Planned
     # layers with equal cuts that see equally far need one check
     distinct = {(stage, tuple(some), view.reach(stage, layer)) for (stage, layer), some in cuts.items()}
     for stage, some, reach in distinct:
-        refuse_empty_rows(some, here.placement.tokens.stage(stage), reach)
+        refuse_empty_rows(some, here.placement.tokens.stage(stage), reach, to_come if stage == "decoder" else 0)
 
 
 def require_model(model: Model, prompt: Prompt) -> None:

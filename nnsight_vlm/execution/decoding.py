@@ -25,6 +25,7 @@ from ..specs.interventions import Intervention
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
 from .emptiness import Empty, generating
+from .generation_options import check_options, check_rows, greedy_options, without_padding_to_see
 from .preparing import prepare
 
 
@@ -114,7 +115,8 @@ def generate(
         max_new_tokens: at most this many tokens.
         empty: see `nv.run`; tokens that are generated and then run count as there, which are all but the last.
         remote, blocking, path: see `nv.run`.
-        options: handed to transformers' `generate`.
+        options: for transformers' `generate`. Decoding is greedy whatever the checkpoint's defaults say, which count
+            only where plain greedy search heeds them (a repetition penalty does); see `execution.generation_table`.
 
     Returns:
         A `Generation` for a prompt of one row, a `BatchGeneration` for one of several.
@@ -122,9 +124,11 @@ def generate(
     Raises:
         SpecError: anything wrong with the intervention or the options, before the model runs.
     """
-    options = {"max_new_tokens": max_new_tokens, **options}
-    check_decoding(prompt, options)
-    cases, values = checked_cases(model, prompt, intervention, remote, generating(max_new_tokens, empty))
+    check_decoding(prompt)
+    options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
+    check_rows(model, prompt.rows, options)
+    call = generating(options["max_new_tokens"], empty)
+    cases, values = checked_cases(model, prompt, intervention, remote, call)
     lines = decode(model, prompt, prepare(model, one_case_per_row(prompt), cases, values), options, remote).tolist()
     ends = end_tokens(model, options)
     answers = [as_generation(model, prompt.row(row), line, ends) for row, line in enumerate(lines)]
@@ -139,7 +143,7 @@ def generate(
 
 def end_tokens(model: Model, options: dict[str, Any]) -> set[int]:
     """The token ids that end an answer."""
-    ends = options.get("eos_token_id", view_of(model).generation_config.eos_token_id)
+    ends = options.get("eos_token_id", view_of(model).generating_config.eos_token_id)
     return {ends} if isinstance(ends, int) else set(ends or ())
 
 
@@ -155,17 +159,19 @@ def decode(
 ) -> torch.Tensor:
     """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
 
-    A `cache` holds the tokens of all rows that were run already.
-
-    Raises:
-        SpecError: see `check_decoding`.
+    Args:
+        model: an nnsight model.
+        prompt: what is given.
+        plan: what is changed.
+        options: of the call, checked by `check_options`.
+        remote: see `nv.run`.
+        cache: holds the tokens of all rows that were run already.
     """
-    check_decoding(prompt, options)
-    options = {"do_sample": False, **view_of(model).family.generate_with, **options}
+    options = greedy_options(model, prompt, options)
     if cache is None and remote is False and _can_use_growing_cache(model, options):
         config = view_of(model).config.get_text_config(decoder=True)
         cache = growing_cache(config, min(ROOM, options["max_new_tokens"]))
-    inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
+    inputs = {**without_padding_to_see(model, prompt, options), **({} if cache is None else {"past_key_values": cache})}
     tokens: torch.Tensor = _decoded(model, runner.decode, prompt, inputs, plan, options, remote)
     return tokens
 
@@ -179,7 +185,7 @@ def decode_logits(
     """
     length = {"max_new_tokens": steps, "min_new_tokens": steps}
     returned = {"output_logits": True, "return_dict_in_generate": True}
-    options = {"do_sample": False, **length, **view_of(model).family.generate_with, **returned}
+    options = {**greedy_options(model, prompt, length), **returned}
     inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
     tokens, logits = _decoded(model, runner.decode_logits, prompt, inputs, plan, options, remote)
     return tokens, logits
@@ -201,19 +207,15 @@ def _decoded(
 
 def _can_use_growing_cache(model: Model, options: dict[str, Any]) -> bool:
     """Whether `generate` would make a plain cache that grows, so that ours can stand in for it."""
-    checkpoint = view_of(model).generation_config
-    asked = {"past_key_values", "cache_implementation", "cache_config", "use_cache"} & set(options)
-    settled = checkpoint.cache_implementation or not checkpoint.use_cache
-    has_encoder = "encoder" in view_of(model).family.stages
-    return not asked and not settled and not has_encoder and "max_new_tokens" in options
+    plain = options["use_cache"] and options["cache_implementation"] is None
+    return plain and "encoder" not in view_of(model).family.stages
 
 
-def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
-    """Refuse generation that an intervention could not follow.
+def check_decoding(prompt: Prompt) -> None:
+    """Refuse generation from rows that are padded on the right, or at all where the model cannot do that.
 
     Raises:
-        SpecError: rows padded on the right, or at all where the model cannot do that; options that expand a row
-            (beams, several sequences).
+        SpecError: saying so.
     """
     if any(row.stop != prompt.width for row in prompt.rows):
         raise SpecError("generation needs padding on the left; this encoding is padded on the right")
@@ -222,10 +224,3 @@ def check_decoding(prompt: Prompt, options: dict[str, Any]) -> None:
     reason = family.limitations.get("padded generation")
     if reason and any(row.start > 0 for row in prompt.rows):
         raise SpecError(f"{family.name!r} models cannot generate from padded rows: {reason}; give one at a time")
-    for name in ("num_beams", "num_return_sequences"):
-        if options.get(name, 1) != 1:
-            raise SpecError(
-                f"{name}={options[name]} makes several rows of one, and an intervention names rows; leave it out"
-            )
-    if options.get("return_dict_in_generate"):
-        raise SpecError("nv.generate returns text, tokens and a grown prompt; leave return_dict_in_generate out")

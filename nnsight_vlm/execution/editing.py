@@ -31,7 +31,7 @@ def install(
     The original stays as it is. In a trace of the copy, layers may be read in any order that nnsight allows. The copy
     runs encodings with as many rows as `prompt` has, and raises ValueError for others. `remote` is used for patches
     whose values come from another run. `empty` is that of `nv.run`; tokens to come count as there, because the copy can
-    generate.
+    generate, and what may not be done to a generated token is refused for answers of any length.
 
     A user's own reads are nnsight's: within one step of `tracer.iter` they must follow the order in which the model
     reaches them. From the second token on, nnsight answers a read of a layer that was passed already with the next

@@ -117,6 +117,8 @@ class Family:
             out.
         needs: inputs without which the model silently computes something else.
         new_token_values: for each input with an entry per token, its value at generated tokens, where that is not 0.
+        generator: path of the module whose `generate` a model's own `generate` calls, and whose defaults count then;
+            empty where the model generates itself.
         generate_with: options without which transformers' `generate` skips positions of the prompt.
         logits_to_keep: whether the model can compute logits at chosen positions only.
         assumes: config values, by dotted path, that the family was tested with; a model with another value is refused.
@@ -140,6 +142,7 @@ class Family:
     inputs: Mapping[str, Counted] = field(default_factory=lambda: {"pixel_values": "image"})
     needs: tuple[str, ...] = ()
     new_token_values: Mapping[str, int] = field(default_factory=dict)
+    generator: str = ""
     generate_with: Mapping[str, Any] = field(default_factory=dict)
     logits_to_keep: bool = True
     assumes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)

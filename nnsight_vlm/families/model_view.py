@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import nnsight
 import torch
 from nnsight.modeling.huggingface import _ID_CACHE
+from transformers import GenerationMixin
 
 from .columns import Family, Stage, config_value
 from .lookup import check_attention, family_of
@@ -96,6 +97,27 @@ class ModelView:
     @generation_config.setter
     def generation_config(self, defaults: Any) -> None:
         self.module.generation_config = defaults
+
+    @property
+    def generating_config(self) -> Any:
+        """The defaults that count: those of the module whose own `generate` runs, see `Family.generator`."""
+        return self._generator.generation_config
+
+    @property
+    def legacy_generation_options(self) -> dict[str, Any]:
+        """Options of generation that the model's config holds, as older checkpoints did."""
+        listed = getattr(self._generator.config, "_get_generation_parameters", dict)
+        return dict(listed())
+
+    @property
+    def has_own_generate(self) -> bool:
+        """Whether it generates by code of its own rather than transformers' common one."""
+        return type(self._generator).generate is not GenerationMixin.generate
+
+    @property
+    def _generator(self) -> Any:
+        path = self.family.generator
+        return self.module.get_submodule(path) if path else self.module
 
     def rope_index(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The position ids that a model with multimodal RoPE computes itself, `[3, row, token]`."""

@@ -9,9 +9,12 @@ from .columns import AttentionSpec, Gate, Stage
 # decoder-only language models --------------------------------------------------------------------
 
 CAUSAL_LM_DECODER = Stage(
-    entry="language_model.model", layers="language_model.model.layers", embedding="language_model.model"
+    entry="language_model.model", layers="language_model.model.layers", embedding="language_model.model.layers.0"
 )
-"""The decoder of models that hold a complete causal language model, head included, as `language_model`."""
+"""The decoder of models that hold a complete causal language model, head included, as `language_model`.
+
+It embeds decoded tokens itself: what it is handed are ids then, and only its first layer is always handed states.
+"""
 GEMMA_DECODER = Stage(attention=AttentionSpec(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
 """Outputs of attention and of the feed-forward part pass a norm before they are added to the residual stream."""
 IDEFICS_DECODER = Stage(entry="model.text_model", layers="model.text_model.layers", embedding="model.text_model")

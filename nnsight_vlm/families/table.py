@@ -111,6 +111,7 @@ BLIP: dict[str, Any] = {
     "projector": "language_projection",
     "projector_after": "qformer",
     "grid": "queries",
+    "generator": "language_model",
     "writes_image": True,
     "limitations": {
         "grid": QFORMER_QUERIES,
@@ -336,6 +337,7 @@ _TABLE = (
         projector_after="resampler",
         grid="masked latents",
         image_mask="image_embeds_position_mask",
+        generator="text_model",
         writes_image=True,
         positions="own",
         assumes={"text_config.add_cross_attention": (False,)},

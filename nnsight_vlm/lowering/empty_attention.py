@@ -16,32 +16,41 @@ from ..prompts.token_map import TokenMap
 from .writes import EdgeCut
 
 
-def refuse_empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach) -> None:
-    """Refuse the cuts of one layer if they leave a query without a key.
+def refuse_empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach, to_come: int = 0) -> None:
+    """Refuse the cuts of one layer if they leave a query without a key, now or among the tokens that may follow.
 
     Args:
         cuts: all cuts of the layer in one row.
         tokens: which token of the row is what.
         reach: which keys a query of this layer may see.
+        to_come: how many tokens may be decoded after these.
 
     Raises:
         SpecError: naming the first such position.
     """
+    stop = tokens.stop + min(to_come, _until_all_is_alike(reach))
     named_heads = {head for cut in cuts if cut.heads is not None for head in cut.heads.numbers}
     heads: list[int | None] = [*sorted(named_heads)] or [None]
     for head in heads:
         here = [cut for cut in cuts if cut.heads is None or head in cut.heads.numbers]
-        empty = _empty_rows(here, tokens, reach)
+        empty = _empty_rows(here, tokens, reach, stop)
         if len(empty):
+            number = int(empty[0]) - tokens.stop
+            which = f" (generated token {number + 1})" if number >= 0 else ""
+            shorter = f", or generate at most {number} tokens" if number > 0 else ""
             raise SpecError(
-                f"position {empty[0]} would be left with no key to attend to; leave it something to read, "
-                'for example itself or the group "first"'
+                f"position {empty[0]}{which} would be left with no key to attend to; leave it something to read, "
+                f'for example itself or the group "first"{shorter}'
             )
 
 
-def _empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach) -> np.ndarray:
-    """Absolute positions of targets all of whose keys are sources; one token that is not written yet is included."""
-    stop = tokens.stop + 1
+def _until_all_is_alike(reach: Reach) -> int:
+    """After how many decoded tokens each is as well off as the one before: all that it may see was decoded too."""
+    return 1 + max(reach.span or 0, 2 * (reach.chunk or 0))
+
+
+def _empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach, stop: int) -> np.ndarray:
+    """Absolute positions before `stop` of targets all of whose keys are sources."""
     targets = np.stack([_as_mask(cut.targets, stop) for cut in cuts])
     sources = np.stack([_as_mask(cut.sources, stop) for cut in cuts])
     queries = np.flatnonzero(targets.any(0))

@@ -9,6 +9,7 @@ baseline), and beside cuts of as many random edges and of as many random layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -177,7 +178,7 @@ def _score_answer(
             "image": image,
             **cases[number].labels,
             "logprob_change": float(score.logprob - score.clean_logprob),
-            "kept": float(score.rank == 0),
+            "kept": math.nan if math.isnan(score.rank) else float(score.rank == 0),
             "overlap": cases[number].overlap,
         }
         for number, score in zip(cuts, scores.itertuples(), strict=True)

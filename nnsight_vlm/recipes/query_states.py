@@ -208,7 +208,7 @@ def _rows(
             "image": image,
             **score.labels,
             "restoration": (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan,
-            "flipped": float(score.rank == 0) if knows_both else math.nan,
+            "flipped": float(score.rank == 0) if knows_both and not math.isnan(score.rank) else math.nan,
         }
         for score in chain.from_iterable(by_batch)
     ]

@@ -15,6 +15,7 @@ from ..execution.capturing import capture
 from ..execution.checking import as_intervention, check
 from ..execution.decoding import Generation, as_generation, check_decoding, decode, decode_logits, end_tokens
 from ..execution.emptiness import Empty, generating
+from ..execution.generation_options import check_options, check_rows
 from ..execution.preparing import prepare
 from ..families import Model
 from ..lowering.layouts import Layout, padded_batch, repeated_rows
@@ -65,15 +66,14 @@ def generations(
     Warns:
         PassesDifferWarning: batches do not give the numbers of single runs in this model, so the cases run one by one.
     """
-    options = {"max_new_tokens": max_new_tokens, **options}
+    options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
     ready = [(prompt, as_intervention(case)) for prompt, case in cases]
     for number, (prompt, case) in enumerate(ready):
         if len(prompt) > 1:
             raise SpecError(f"a case takes a prompt of one row and one has {len(prompt)}; write prompt.row(0)")
-        check_decoding(prompt, options)
-        check(model, prompt, case, generating(max_new_tokens, empty, f"case {number}: "))
-    if "past_key_values" in options:
-        raise SpecError("a cache serves one batch, and generations runs several; leave past_key_values= out")
+        check_decoding(prompt)
+        check(model, prompt, case, generating(options["max_new_tokens"], empty, f"case {number}: "))
+    check_rows(model, [prompt.rows[0] for prompt, _ in ready], options)
     cached = answers_share_prefix(model, options)
     schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote, cached=cached)
     work = _Answering(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from .agreement import Comparison, must_run_alone
 from .divergence import Divergence, unshared_divergence
 from .kept_runs import KeptRuns, runs_of_call
 from .memory import cases_that_fit, out_of_memory
+from .non_finite import apart
 from .prefixes import Prefix, PrefixRun, cache_for, prefix_of, states_from_kept_run
 from .schedule import FORWARD, WAYS, Batch, Execution, cheapest, schedule_sweep
 
@@ -51,14 +53,15 @@ class Score(NamedTuple):
 
     Attributes:
         logit, logprob: of the answer.
-        rank: how many tokens have a greater logit; 0 is best.
-        top_token: the id of the most probable token.
+        rank: how many tokens have a greater logit; 0 is best. Nan, like `logprob`, where a logit is not a number
+            or +inf.
+        top_token: the id of the most probable token; None there.
     """
 
     logit: float
     logprob: float
-    rank: int
-    top_token: int
+    rank: float
+    top_token: int | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,6 +142,10 @@ def _score_batch(context: SweepContext, batch: Batch) -> tuple[dict[int, Score],
     for numbers in _by_layer(context, [number for number in batch.numbers if number not in scores], prefix):
         for some, scored in _run(context, replace(batch, numbers=tuple(numbers)), prefix):
             scores |= dict(zip(some, scored, strict=True))
+            forwards += 1
+    if batch.way != "single":
+        for some, again in apart(scores, lambda party: _run(context, replace(batch, numbers=party), prefix)):
+            scores |= dict(zip(some, again, strict=True))
             forwards += 1
     return scores, forwards
 
@@ -293,4 +300,7 @@ def _forward(context: SweepContext, numbers: Sequence[int], layout: Layout) -> l
 
 def _as_scores(lines: Sequence[torch.Tensor]) -> list[Score]:
     numbers = (line.tolist() for line in lines)
-    return [Score(logit, logprob, int(rank), int(top)) for logit, logprob, rank, top in numbers]
+    return [
+        Score(logit, logprob, rank, None) if math.isnan(rank) else Score(logit, logprob, int(rank), int(top))
+        for logit, logprob, rank, top in numbers
+    ]

@@ -20,6 +20,7 @@ from ..remote.background import Job, can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN, Intervention
 from .execute import Score, score
+from .non_finite import name_non_finite, require_finite
 from .schedule import Execution
 
 
@@ -85,13 +86,16 @@ def sweep(
 
     Returns:
         One row per variant: `variant`, its fields, `logit`, `logprob`, `rank` (0 is best),
-        `top_token`, `clean_logit`, `clean_logprob`. `frame.attrs["execution"]` says what was done.
+        `top_token`, `clean_logit`, `clean_logprob`. `frame.attrs["execution"]` says what was done. A variant whose
+        logits are infinite or not a number runs by itself, has no `logprob`, `rank` and `top_token`, and is named.
 
     Raises:
+        InterventionError: the clean run's logits are infinite or not a number.
         SpecError: anything wrong with a variant or the answer; packing asked for where it is not exact; a model in
             train mode with an active dropout.
 
     Warns:
+        NonFiniteWarning: naming such variants.
         PassesDifferWarning: the variants ran one by one, because shared passes give other numbers in this model.
     """
     names, cases = _named(variants)
@@ -106,6 +110,8 @@ def sweep(
         check(model, prompt, case, Call(f"variant {name!r}: ", empty=empty))
     scores, done = score(model, prompt, [CLEAN, *cases], token, execution=execution, remote=remote, memory=memory)
     clean, *by_variant = scores
+    require_finite(clean)
+    name_non_finite(names, by_variant)
     known = {"clean_logit": clean.logit, "clean_logprob": clean.logprob}
     rows = [
         {"variant": name, **_fields(case), **_columns(model, scored), **known}
@@ -140,7 +146,7 @@ def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _columns(model: Model, score: Score) -> dict[str, Any]:
-    top_token = spell(model, score.top_token)
+    top_token = None if score.top_token is None else spell(model, score.top_token)
     return {"logit": score.logit, "logprob": score.logprob, "rank": score.rank, "top_token": top_token}
 
 
