@@ -111,7 +111,10 @@ def _cut(planned: PlannedWrite) -> EdgeCut:
 
 
 def _placements(layout: Layout, stage: str) -> list[Placement]:
-    return [placement if stage == "decoder" else placement.at(stage) for placement in layout.placements]
+    """The cases in a stage, without those of rows that have no such stage."""
+    if stage == "decoder":
+        return list(layout.placements)
+    return [placement.at(stage) for placement in layout.placements if stage in dict(placement.tokens.stages)]
 
 
 def _queries(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:
@@ -147,8 +150,8 @@ def _read_steps(
     path, _ = locate(family, *site)
     outside = read_outside(layout, site.stage, site.site)
     requests = tuple(
-        AttentionRequest(row, Ranges(tuple((p, p + 1) for p in wanted)), Ranges(), None, "rows", 0)
-        for row, wanted in enumerate(queries)
+        AttentionRequest(placement.row, Ranges(tuple((p, p + 1) for p in wanted)), Ranges(), None, "rows", 0)
+        for placement, wanted in zip(_placements(layout, site.stage), queries, strict=True)
     )
     rank = SITES[site.site].rank
     for place, readout in ((call, readouts.edges_used), (f"{call}.output", readouts.mixed_rows)):

@@ -60,7 +60,8 @@ def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) ->
         seen &= keys > rows - reach.span
     if reach.chunk is not None:
         seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
-    return np.asarray((seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start))
+    seen = (seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start)
+    return np.asarray(seen & ~np.isin(keys, tokens.padding))
 
 
 def _as_mask(ranges: Ranges, stop: int) -> np.ndarray:

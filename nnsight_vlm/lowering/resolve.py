@@ -138,9 +138,14 @@ class Resolver:
         """Rows of the projector's output that image tokens come from, counted over the whole batch.
 
         Raises:
-            SpecError: something else than image tokens.
+            SpecError: something else than image tokens, or a stage that runs before the projector.
         """
         tokens = self.placement.tokens
+        if self.spec.stage.keys:
+            raise SpecError(
+                f'site "features" is what the projector gives of the prompt\'s image tokens, after the {self.stage}, '
+                f'whose "image" is the patches that it reads; leave out stage={self.stage!r}'
+            )
         image_tokens = [position for image in tokens.images for position in image]
         rows = [row for image in tokens.features for row in image] or list(range(len(image_tokens)))
         wanted = self.ranges(where)

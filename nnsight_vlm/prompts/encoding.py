@@ -15,6 +15,7 @@ from ..families import Model, view_of
 from ..identity import same_model
 from .pictures import as_rgb, per_row
 from .prompt import Prompt, PromptBatch, counts_tokens, make_prompt
+from .stage_maps import with_query_stages
 from .token_roles import token_maps
 
 
@@ -202,6 +203,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
             prompt.rows[0].shifted(padding, filler=_padding_token(prompt))
             for prompt, padding in zip(prompts, paddings, strict=True)
         )
+        rows = with_query_stages(view_of(model), inputs, rows)
     return make_prompt(model, inputs, rows, images)
 
 

@@ -17,6 +17,7 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..families.options import Counted
 from ..grids import Box, Grid, grid_of
+from .stage_maps import with_query_stages
 from .token_map import TokenMap, Where
 from .token_roles import token_maps
 from .token_text import prompt_text
@@ -237,6 +238,7 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
     unpadded = replace(tokens, tokens=tokens.tokens[: tokens.stop]).shifted(-tokens.start)
     if tokens.outside:  # how many keys lie outside the sequence depends on the longest row of a batch
         unpadded = replace(token_maps(prompt.model, inputs)[0], answer=unpadded.answer)
+    [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
     return Prompt(inputs=inputs, rows=(unpadded,), images=prompt.images[number : number + 1], model=prompt.model)
 
 
@@ -246,10 +248,22 @@ def _row_input(prompt: Prompt, name: str, number: int) -> Any:
     if name in family.inputs:
         entries = [ENTRIES[family.inputs[name]](row_tokens) for row_tokens in prompt.rows]
         start = sum(entries[:number])
-        return value[start : start + entries[number]]
+        return _without_padded_question(prompt, name, value[start : start + entries[number]], number)
     if name == "position_ids":
         return value[..., number : number + 1, tokens.start : tokens.stop]
     if counts_tokens(prompt, name):
         padded = tokens if family.tokens == "input_ids" else tokens.stage("encoder")
         return value[number : number + 1, padded.start : padded.stop]
     return value[number : number + 1] if name == family.tokens else value
+
+
+def _without_padded_question(prompt: Prompt, name: str, value: torch.Tensor, number: int) -> torch.Tensor:
+    """A row's part of an input; of a question that a stage reads, without the padding behind it.
+
+    Padding before it stays: it is part of what the model computes, because places are counted from it.
+    """
+    for stage in view_of(prompt.model).family.stages.values():
+        if stage.text and name in (stage.text, stage.text_mask):
+            real = prompt.inputs[stage.text_mask][number].nonzero()
+            return value[:, : int(real.max()) + 1] if len(real) else value
+    return value

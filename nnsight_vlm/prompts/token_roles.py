@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from ..errors import SpecError
-from ..families import Family, Model, ModelView, Stage, view_of
+from ..families import Family, Model, ModelView, view_of
 from ..families.options import Bidirectional, ImageLocation
 from ..grids import GRIDS, Cells, marked
 from ..grids.tokens import Inputs
 from .ranges import Ranges
+from .stage_maps import with_query_stages
 from .token_map import TokenMap
 
 BLOCKS: dict[Bidirectional, Callable[[int, int, Sequence[Sequence[int]]], Ranges]] = {
@@ -45,7 +46,7 @@ def token_maps(model: Model, inputs: Inputs) -> tuple[TokenMap, ...]:
     )
     if next(images, None) is not None:
         raise SpecError("the inputs have pixels of more images than input_ids have tokens of")
-    return _with_query_stages(view, inputs, rows)
+    return with_query_stages(view, inputs, rows)
 
 
 def _image_mask(view: ModelView, inputs: Inputs) -> torch.Tensor:
@@ -176,7 +177,9 @@ def _encoder_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
     encoder = _token_map(row, images)
     if encoder.start > 0:
         raise SpecError("the encoder of these models counts positions from the left; pad its tokens on the right")
-    encoder = replace(encoder, blocks=Ranges(((encoder.start, encoder.stop),)))
+    encoder = replace(
+        encoder, blocks=Ranges(((encoder.start, encoder.stop),)), row=row.number, rows=len(row.inputs["input_ids"])
+    )
     outside, tokens = len(encoder.tokens), tuple(row.of(row.family.tokens).tolist())
     groups: dict[str, Ranges] = {
         name: Ranges(tuple((start - outside, (stop or outside) - outside) for start, stop in encoder.group(name)))
@@ -234,47 +237,3 @@ BUILDERS: dict[ImageLocation, Callable[[_Row, Iterator[Cells]], TokenMap]] = {
     "cross": _cross_token_map,
 }
 """The functions that build a row's token map; each takes the row's images from an iterator over all images."""
-
-
-# stages whose sequence is learned queries -----------------------------------------------------------
-
-
-def _with_query_stages(view: ModelView, inputs: Inputs, rows: tuple[TokenMap, ...]) -> tuple[TokenMap, ...]:
-    """The rows, each with the token maps of stages that read an image's patches with learned queries.
-
-    Such a stage has a row of its own for every tile of every image; it is left out unless each prompt has just one.
-    """
-    has_images = any(tokens.images for tokens in rows)
-    for name, stage in view.family.stages.items():
-        patches = GRIDS[stage.keys].cells(view, inputs) if stage.keys and has_images else []
-        if len(patches) == len(rows):
-            rows = tuple(
-                replace(tokens, stages=((name, _query_token_map(inputs, number, tokens, stage, cells)), *tokens.stages))
-                for number, (tokens, cells) in enumerate(zip(rows, patches, strict=True))
-            )
-    return rows
-
-
-def _query_token_map(inputs: Inputs, number: int, tokens: TokenMap, stage: Stage, cells: Cells) -> TokenMap:
-    """The token map of such a stage: queries, then the question's tokens if it reads them; patches are outside."""
-    queries = len(tokens.images[0])
-    question = inputs[stage.text][number].tolist() if stage.text else []
-    question_length = int(inputs[stage.text_mask][number].sum()) if stage.text else 0
-    outside, stop = len(cells.places), queries + question_length
-    return TokenMap(
-        tokens=(0,) * queries + tuple(question),
-        start=0,
-        stop=stop,
-        answer=stop,
-        images=(tuple(range(-outside, 0)),),
-        cells=(cells,),
-        outside=outside,
-        readers=queries,
-        blocks=Ranges(((0, stop),)),
-        named=(
-            ("query", Ranges(((0, queries),))),
-            ("text", Ranges(((queries, stop),) if question_length else ())),
-            ("system", Ranges()),
-            ("all", Ranges(((0, stop),))),
-        ),
-    )
