@@ -32,6 +32,7 @@ from .checking import as_intervention, check
 from .decoding import decode_logits
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
+from .proof_rows import prove_rows
 from .proof_states import prove_states
 from .requests import LogitRead, run_forward
 
@@ -90,8 +91,9 @@ def verify(
 
     Every planned edge must have probability exactly 0; no other edge, row or layer may differ from the clean run's
     mask; the recomputed rows must be what the attention returned; every patched or ablated state must equal the
-    planned value, and its neighbours be untouched. If the intervention also acts on generated tokens, a few are decoded
-    with the cache, and their logits compared with one forward.
+    planned value, and its neighbours be untouched; every row of a batch must give the logits that it gives alone. If
+    the intervention also acts on generated tokens, a few are decoded with the cache, and their logits compared with one
+    forward.
 
     Args:
         model: an nnsight model from `load`.
@@ -121,8 +123,9 @@ def verify(
     proofs = [
         partial(prove_attention, model, layout, attentions, writes, remote, rounding=rounding(model)),
         partial(prove_states, model, layout, writes, remote, rounding=rounding(model)),
+        partial(prove_rows, model, layout, writes, intervention, values, remote),
     ]
-    edges, states = together(proofs, remote)
+    edges, states, _ = together(proofs, remote)
     return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens)
 
 

@@ -106,6 +106,8 @@ class Attention(Readout):
                 f"keys={self.keys!r} lie in the sequence and outside it, in attentions of their own; "
                 "write one nv.Attention for each"
             )
+        if outside:
+            here.check_readers(self.queries, queries)
         site, needs = ("cross mask", "cross") if outside else ("mask", "attention")
         keys = outside or inside
         there = len(here.positions(self.keys))
