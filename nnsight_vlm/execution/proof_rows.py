@@ -22,7 +22,6 @@ from ..lowering.plan import Plan, compile_plan
 from ..lowering.read_requests import LogitRequest
 from ..lowering.resolve import StateValues
 from ..lowering.writes import PlannedWrite
-from ..prompts.prompt import Prompt
 from ..prompts.token_map import TokenMap, Where
 from ..remote.batching import together
 from ..remote.model_call import Remote
@@ -78,8 +77,8 @@ def prove_rows(
     if not max(clean_gaps) <= GROWTH * ROUNDING * precision:
         row = clean_gaps.index(max(clean_gaps))
         raise InterventionError(
-            f"row {row}: even without an intervention its logits in the batch are off by {clean_gaps[row]:.3g} of their "
-            "size from those of the same row alone, so nothing can be proved of this batch; run its rows one at a time"
+            f"row {row}: even without an intervention its logits in the batch are off by {clean_gaps[row]:.3g} of "
+            "their size from those of the same row alone, so nothing can be proved of this batch; run its rows alone"
         )
     allowed = ROUNDING * precision + GROWTH * max(clean_gaps)
     for row, pair in enumerate(zip(changed, changed_alone, strict=True)):

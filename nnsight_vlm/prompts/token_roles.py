@@ -51,8 +51,8 @@ def token_maps(model: Model, inputs: Inputs) -> tuple[TokenMap, ...]:
 
 def _image_mask(view: ModelView, inputs: Inputs) -> torch.Tensor:
     """`[row, token]`: whether a token is an image token."""
-    if view.family.image_mask in inputs:
-        return torch.as_tensor(inputs[view.family.image_mask]).bool()
+    if view.family.image_mask:  # a processor leaves it out where there is no picture
+        return torch.as_tensor(inputs.get(view.family.image_mask, torch.zeros_like(inputs["input_ids"]))).bool()
     return torch.as_tensor(marked(view, inputs))
 
 
