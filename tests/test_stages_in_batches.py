@@ -339,3 +339,34 @@ def test_a_batch_is_proved_and_a_plan_that_names_another_rows_places_is_not(name
         )
     with pytest.raises(nv.InterventionError, match="row 1: under the intervention"):
         nv.verify(model, batch, change)
+
+
+# prompts without a picture, and layers that only read one --------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["blip-2-opt", "blip-2-t5", "kosmos-2"])
+def test_text_alone_is_refused_where_the_model_cannot_run_it(name):
+    with pytest.raises(nv.SpecError, match="cannot run a prompt without an image"):
+        nv.encode(model_of(name), "user : what is red ?", chat=False)
+
+
+def test_layers_that_only_read_an_image_are_refused_in_a_prompt_without_one():
+    model = model_of("mllama")
+    prompts = [nv.encode(model, f"<s>user : what is {words} ?", chat=False) for words in ("red", "a big red dog")]
+    for prompt in (prompts[0], nv.stack(prompts)):
+        for layers in ([1], "all", [0, 3]):
+            with pytest.raises(nv.SpecError, match=r"does not run in a prompt without one; write layers=\[0"):
+                nv.run(model, prompt, nv.Ablate("last", layers=layers))
+            with pytest.raises(nv.SpecError, match=r"does not run in a prompt without one; write layers=\[0"):
+                nv.run(model, prompt, reads=[nv.Residual("last", layers=layers)])
+        assert nv.verify(model, prompt, nv.Ablate("last", layers=[0])).layers == 2
+
+
+@pytest.mark.parametrize("counts", [(1, 2), (0, 1)])
+def test_rows_with_other_numbers_of_images_are_refused_where_text_reads_the_padding_of_missing_ones(counts):
+    model = model_of("mllama")
+    texts = ["<s>user : " + "<|image|> " * count + "what is red ?" for count in counts]
+    pictures = [[picture(number, SMALL) for number in range(count)] for count in counts]
+    inputs = dict(model.processor(text=texts, images=pictures, padding=True, return_tensors="pt"))
+    with pytest.raises(nv.SpecError, match="a row is not what it is alone"):
+        nv.encode(model, inputs=inputs)

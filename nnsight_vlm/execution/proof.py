@@ -119,7 +119,7 @@ def verify(
     tokens = 0
     if any(planned.write.targets.is_open for planned in writes):
         layout, tokens = _with_answers(model, layout, writes, remote)
-    attentions = attentions_to_read(model, writes)
+    attentions = attentions_to_read(model, layout, writes)
     proofs = [
         partial(prove_attention, model, layout, attentions, writes, remote, rounding=rounding(model)),
         partial(prove_states, model, layout, writes, remote, rounding=rounding(model)),

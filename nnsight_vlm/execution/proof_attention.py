@@ -60,15 +60,16 @@ class _Call(NamedTuple):
     returned: Sequence[torch.Tensor]
 
 
-def attentions_to_read(model: Model, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
-    """Every attention of the decoder, and of the stages in which something is cut."""
+def attentions_to_read(model: Model, layout: Layout, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
+    """Every attention of the decoder, and of stages in which something is cut; to an image only if there is one."""
     cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF}
     view = view_of(model)
     sites = []
     for stage in (name for name in view.family.stages if name in cut):
         spec = view.stage(stage)
         sites += [AttentionSite(stage, "mask", layer) for layer in spec.attention]
-        sites += [AttentionSite(stage, "cross mask", layer) for layer in spec.cross]
+        if layout.stage_tokens(stage).outside:
+            sites += [AttentionSite(stage, "cross mask", layer) for layer in spec.cross]
     return sites
 
 

@@ -44,7 +44,7 @@ def prove_rows(
     intervention: Intervention,
     values: StateValues,
     remote: Remote,
-) -> None:
+) -> int:
     """Compare the logits of every row of a batch with those of the same row alone, both under the intervention.
 
     Clean runs say how far apart rounding alone brings the two.
@@ -57,13 +57,16 @@ def prove_rows(
         values: the states that its patches take from other runs.
         remote: see `nv.run`.
 
+    Returns:
+        How many rows were compared: none where the prompt is one row without padding.
+
     Raises:
         InterventionError: naming the first row that is not what it is alone.
     """
     batch = layout.prompt
     alone = [batch.row(number) for number in range(len(batch))]
     if alone == [batch]:
-        return
+        return 0
     runs = [partial(_logits, model, layout, compile_plan(model, layout, some), remote) for some in ([], writes)]
     for lone, tokens in zip(alone, batch.rows, strict=True):
         own = one_case_per_row(lone)
@@ -89,6 +92,7 @@ def prove_rows(
                 f"those of the same row alone, prompt.row({row}); without it by {clean_gaps[row]:.3g}. The batch does "
                 "something else than was asked of this row"
             )
+    return len(alone)
 
 
 def _logits(model: Model, layout: Layout, plan: Plan, remote: Remote) -> list[torch.Tensor]:

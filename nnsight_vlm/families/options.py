@@ -93,6 +93,7 @@ Limitation = Literal[
     "generate",  # cached generation
     "padded generation",  # cached generation of padded rows
     "several images",  # more than one image in a prompt
+    "no image",  # a prompt of text alone
     "packed",  # several variants in one sequence, after a prefix that they share
     "prefix",  # a kept cache of the prefix that variants share
     "embedded",  # kept input embeddings in which the image is already encoded

@@ -115,6 +115,7 @@ BLIP: dict[str, Any] = {
     "limitations": {
         "grid": QFORMER_QUERIES,
         "several images": ONE_IMAGE_PER_TEXT,
+        "no image": FORWARD_NEEDS_PIXELS,
         "prefix": FORWARD_NEEDS_PIXELS,
         "embedded": FORWARD_NEEDS_PIXELS,
     },
@@ -130,7 +131,12 @@ ENCODER_DECODER: dict[str, Any] = {
     "tokens": "decoder_input_ids",
     "image_at": "encoder",
     "positions": "own",
-    "limitations": {"grid": QFORMER_QUERIES, "several images": ONE_IMAGE_PER_TEXT, "packed": PROMPT_IN_ENCODER},
+    "limitations": {
+        "grid": QFORMER_QUERIES,
+        "several images": ONE_IMAGE_PER_TEXT,
+        "no image": FORWARD_NEEDS_PIXELS,
+        "packed": PROMPT_IN_ENCODER,
+    },
 }
 """An encoder reads image and question, and a decoder with cross-attention to it writes the answer."""
 
@@ -336,6 +342,7 @@ _TABLE = (
         limitations={
             "grid": RESAMPLER_LATENTS,
             "several images": ONE_IMAGE_PER_TEXT,
+            "no image": FORWARD_NEEDS_PIXELS,
             "packed": COMPUTES_POSITIONS,
             "static cache": STATIC_CACHE_FAILS,
             "padded generation": "transformers counts padding in the position ids of generated tokens",

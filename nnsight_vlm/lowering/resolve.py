@@ -208,7 +208,25 @@ class Resolver:
             missing = next((layer for layer in numbers if layer not in having), None)
             kind = "cross-attention" if needs == "cross" else "self-attention"
             raise SpecError(f"layer {missing} of the {self.stage} has no {kind}; layers {label(having)} have")
+        self._check_run(numbers, chosen)
         return chosen
+
+    def _check_run(self, numbers: Sequence[int], chosen: Sequence[int]) -> None:
+        """Refuse layers that only read an image, in a prompt without one: the model passes them by.
+
+        Raises:
+            SpecError: some of the chosen layers are such layers.
+        """
+        without_image = self.family.image_at == "cross" and not self.placement.tokens.outside
+        skipped = set(self.spec.cross).intersection(chosen) if without_image else ()
+        if skipped:
+            others = [layer for layer in numbers if layer not in skipped] or [
+                layer for layer in range(self.spec.layer_count) if layer not in self.spec.cross
+            ]
+            raise SpecError(
+                f"layer {min(skipped)} of the {self.stage} reads the image and does not run in a prompt without one; "
+                f"write layers={others}"
+            )
 
     def state_layers(self, site: str, layers: Layers) -> tuple[int, ...]:
         """Layer numbers at a site of hidden states; `(BEFORE_LAYERS,)` for a site before the first layer.

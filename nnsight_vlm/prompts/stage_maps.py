@@ -26,9 +26,12 @@ def with_query_stages(view: ModelView, inputs: Inputs, rows: Sequence[TokenMap])
     sequences there.
 
     Raises:
-        SpecError: a Q-Former that reads questions gets another number of them than of pictures.
+        SpecError: a Q-Former that reads questions gets another number of them than of pictures; no picture at all,
+            where the model cannot run without.
     """
-    found = tuple(rows)
+    reason, found = view.family.limitation("no image"), tuple(rows)
+    if reason and not any(tokens.images for tokens in rows):
+        raise SpecError(f"{view.family.name!r} models cannot run a prompt without an image: {reason}; give a picture")
     for name, stage in view.family.stages.items():
         if stage.keys:
             maps = _maps_of_stage(view, inputs, rows, stage)

@@ -46,6 +46,11 @@ def token_maps(model: Model, inputs: Inputs) -> tuple[TokenMap, ...]:
     )
     if next(images, None) is not None:
         raise SpecError("the inputs have pixels of more images than input_ids have tokens of")
+    if view.family.image_at == "cross" and len({len(tokens.images) for tokens in rows}) > 1:
+        raise SpecError(
+            f"the rows have {[len(tokens.images) for tokens in rows]} images, and models of type {view.family.name!r} "
+            "let text read the padding of missing ones, so a row is not what it is alone; run them one at a time"
+        )
     return with_query_stages(view, inputs, rows)
 
 
