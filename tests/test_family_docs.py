@@ -32,7 +32,7 @@ from nnsight_vlm.families.stage_spec import LAYER_SETS
 from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
 from nnsight_vlm.grids import GRIDS
 from nnsight_vlm.prompts.position_ids import COUNTING
-from nnsight_vlm.prompts.prompt import ENTRIES
+from nnsight_vlm.prompts.row_inputs import ENTRIES
 from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS
 
 PAGE = Path(nv.__file__).parent.parent / "docs" / "families.md"

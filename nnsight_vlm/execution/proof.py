@@ -35,6 +35,7 @@ from .emptiness import Empty, generating
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
 from .proof_pixels import can_decode, check_pixels, prove_pixels
+from .proof_rows import prove_rows
 from .proof_states import prove_states
 from .requests import LogitRead, logit_columns, run_forward
 
@@ -105,8 +106,9 @@ def verify(
 
     Every planned edge must have probability exactly 0; no other edge, row or layer may differ from the clean run's
     mask; the recomputed rows must be what the attention returned; every patched or ablated state must equal the
-    planned value, and its neighbours be untouched. If the intervention also acts on generated tokens, a few are decoded
-    with the cache, and their logits compared with one forward.
+    planned value, and its neighbours be untouched; every row of a batch must give the logits that it gives alone. If
+    the intervention also acts on generated tokens, a few are decoded with the cache, and their logits compared with one
+    forward.
 
     With `pixels=True`, the prompt is run a second time with other pixels of the same shape (uniform noise): under the
     intervention, the logits at every text token must be those of the prompt's own pixels, and so must those of a few
@@ -145,12 +147,13 @@ def verify(
     if can_decode(prompt) and any(planned.write.targets.is_open for planned in writes):
         layout, tokens = _with_answers(model, layout, writes, remote)
     compared = _compared_logits(layout, prompt)
-    attentions = attentions_to_read(model, writes)
+    attentions = attentions_to_read(model, layout, writes)
     proofs: list[Callable[[], Any]] = [
         partial(prove_attention, model, layout, attentions, writes, remote, rounding=rounding(model), logits=compared),
         partial(prove_states, model, layout, writes, remote, rounding=rounding(model)),
+        partial(prove_rows, model, layout, writes, intervention, values, remote),
     ]
-    (edges, moved), states = together(proofs, remote)
+    (edges, moved), states, _ = together(proofs, remote)
     independent = prove_pixels(model, prompt, writes, remote, rounding=rounding(model)) if pixels else 0
     return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens, moved=moved, pixels=independent)
 

@@ -67,15 +67,16 @@ class AttentionProof(NamedTuple):
     moved: float
 
 
-def attentions_to_read(model: Model, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
-    """Every attention of the decoder, and of the stages in which something is cut."""
+def attentions_to_read(model: Model, layout: Layout, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
+    """Every attention of the decoder, and of stages in which something is cut; to an image only if there is one."""
     cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF}
     view = view_of(model)
     sites = []
     for stage in (name for name in view.family.stages if name in cut):
         spec = view.stage(stage)
         sites += [AttentionSite(stage, "mask", layer) for layer in spec.attention]
-        sites += [AttentionSite(stage, "cross mask", layer) for layer in spec.cross]
+        if layout.stage_tokens(stage).outside:
+            sites += [AttentionSite(stage, "cross mask", layer) for layer in spec.cross]
     return sites
 
 
@@ -126,7 +127,10 @@ def _cut(planned: PlannedWrite) -> EdgeCut:
 
 
 def _placements(layout: Layout, stage: str) -> list[Placement]:
-    return [placement if stage == "decoder" else placement.at(stage) for placement in layout.placements]
+    """The cases in a stage, without those of rows that have no such stage."""
+    if stage == "decoder":
+        return list(layout.placements)
+    return [placement.at(stage) for placement in layout.placements if stage in dict(placement.tokens.stages)]
 
 
 def _queries(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:
@@ -168,8 +172,8 @@ def _read_steps(
     path, _ = locate(family, *site)
     outside = read_outside(layout, site.stage, site.site)
     requests = tuple(
-        AttentionRequest(row, Ranges(tuple((p, p + 1) for p in wanted)), Ranges(), None, "rows", 0)
-        for row, wanted in enumerate(queries)
+        AttentionRequest(placement.row, Ranges(tuple((p, p + 1) for p in wanted)), Ranges(), None, "rows", 0)
+        for placement, wanted in zip(_placements(layout, site.stage), queries, strict=True)
     )
     rank = SITES[site.site].rank
     for place, readout in ((call, readouts.edges_used), (f"{call}.output", readouts.mixed_rows)):

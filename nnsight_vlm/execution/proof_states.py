@@ -84,6 +84,8 @@ def _states_everywhere(
 
 def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadStep:
     rows = 1 if site.name == "features" else len(layout.placements)
+    if site.stage in dict(view_of(model).family.stages) and site.stage != "decoder":
+        rows = layout.stage_tokens(site.stage).rows
     requests = (StateRequest(row, Ranges(((0, None),))) for row in range(rows))
     return read_step(model, layout, site.stage, site.layer, site.name, SITES[site.name].read, requests)
 

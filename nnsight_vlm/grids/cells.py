@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,9 @@ class Cells:
         sources: for each token its row in the projector's output, counted from the image's first row, -1 for none; None
             where these rows are the tokens in order.
         features: how many such rows the image has; 0 for one per token.
+        latents: for the keys of a resampler, how many of them, the last ones, are its own latents and no patches.
+        padded: for the keys of a resampler, the grid to which a tile is padded with keys that are never read, where
+            tiles of a batch are padded to the largest.
     """
 
     places: np.ndarray
@@ -40,6 +43,14 @@ class Cells:
     patches: int = 0
     sources: np.ndarray | None = None
     features: int = 0
+    latents: int = 0
+    padded: GridShape | None = None
+
+    def without_padding(self) -> tuple[Cells, np.ndarray]:
+        """The keys of a resampler that are the picture's, and where they lie among all keys, `[key]`."""
+        count = len(self.places) - self.latents
+        kept = np.arange(count) if self.padded is None else np.flatnonzero(self.tiles[:count] != NOWHERE)
+        return replace(self, places=self.places[kept], latents=0, padded=None), kept
 
     def __eq__(self, other: object) -> bool:
         """Whether all tokens lie in the same places."""

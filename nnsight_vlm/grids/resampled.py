@@ -129,7 +129,7 @@ def _read_patches(view: ModelView, inputs: Inputs, latents: int) -> list[Cells]:
     height, width = pixels.shape[-2:]
     shape = GridShape(height // patch, width // patch)
     places = np.concatenate([no_places(1), full_tile(shape), no_places(latents)])
-    return [Cells(places, (shape,)) for _ in range(len(pixels))]
+    return [Cells(places, (shape,), latents=latents) for _ in range(len(pixels))]
 
 
 def crop_patches(view: ModelView, inputs: Inputs) -> list[Cells]:
@@ -152,7 +152,7 @@ def crop_patches(view: ModelView, inputs: Inputs) -> list[Cells]:
             covered = full_tile(shape, tile)
             _, row, column = covered.T
             places[row * padded.columns + column] = covered
-            cells.append(Cells(places, image_shapes))
+            cells.append(Cells(places, image_shapes, latents=latents, padded=padded))
     return cells
 
 

@@ -75,7 +75,8 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
         seen &= keys > rows - reach.span
     if reach.chunk is not None:
         seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
-    return np.asarray((seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start))
+    seen = (seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start)
+    return np.asarray(seen & ~np.isin(keys, tokens.padding))
 
 
 def _as_mask(ranges: Ranges, stop: int) -> np.ndarray:

@@ -8,8 +8,8 @@ between them, and no intervention, kernel or recipe knows which one it runs in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,9 @@ class Placement:
         features: where the case's image features begin in the projector's output, counted in its rows.
         shared: whether other cases share what lies before `branch`.
         outside: how far its negative positions, outside the sequence, are moved down.
+        moved: where such a position lies that does not move like the others, `{position: place}`.
+        batch: the token map of the row that runs, where that is another than the prompt's own, because it is padded to
+            the other rows; None where they are one.
     """
 
     tokens: TokenMap
@@ -43,21 +46,31 @@ class Placement:
     features: int = 0
     shared: bool = False
     outside: int = 0
+    moved: Mapping[int, int] = field(default_factory=dict)
+    batch: TokenMap | None = None
 
     def at(self, stage: str) -> Placement:
-        """The same case in the sequence of a stage that runs before the decoder, which is padded on the right."""
-        return Placement(tokens=self.tokens.stage(stage), row=self.row)
+        """The same case in the sequence of a stage that runs before the decoder.
+
+        Its row there is the stage's own; the sequence is padded on the right, and its keys as `stage_keys` says.
+        """
+        own = self.tokens.stage(stage)
+        there = own if self.batch is None else self.batch.stage(stage)
+        return Placement(tokens=own, row=there.row, features=self.features, moved=stage_keys(own, there))
 
     def place(self, position: int) -> int:
         """Where a position of the prompt lies in the sequence that runs."""
         if position < 0:
-            return position - self.outside
+            return self.moved.get(position, position - self.outside)
         return position if position < self.branch else position + self.shift
 
     def places(self, ranges: Ranges) -> Ranges:
         """Where ranges lie in the sequence that runs; in a packed sequence open ranges end with the case."""
         placed: list[Range] = []
         for start, end in ranges:
+            if start < 0 and self.moved:
+                placed += Ranges.of(self.place(position) for position in range(start, end or 0))
+                continue
             if start < 0:
                 placed.append((start - self.outside, end - self.outside if end is not None else 0))
                 continue
@@ -67,6 +80,18 @@ class Placement:
             if stop is None or stop > self.branch:
                 placed.append((max(start, self.branch) + self.shift, None if stop is None else stop + self.shift))
         return Ranges(tuple(pair for pair in placed if pair[1] is None or pair[0] < pair[1]))
+
+
+def stage_keys(own: TokenMap, there: TokenMap) -> dict[int, int]:
+    """Where the keys of a stage that a prompt has alone lie in a batch whose pictures are padded to larger grids.
+
+    Patches keep their row and column, and the keys behind them their distance from the end.
+    """
+    if own.key_grid is None or there.key_grid is None or own.key_grid == there.key_grid:
+        return {}
+    (rows, columns), (_, width) = own.key_grid, there.key_grid
+    places = ((row * columns + column, row * width + column) for row in range(rows) for column in range(columns))
+    return {alone - own.outside: in_batch - there.outside for alone, in_batch in places}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +114,15 @@ class Layout:
     depth: int = 0
     entering: torch.Tensor | None = None
 
+    def stage_tokens(self, name: str) -> TokenMap:
+        """A token map of a stage: of any row that has it, because all rows of its batch are equally long.
+
+        Raises:
+            SpecError: no row has it.
+        """
+        there = (tokens for tokens in self.prompt.rows if name in dict(tokens.stages))
+        return next(there, self.prompt.rows[0]).stage(name)
+
 
 # cases and their own rows -------------------------------------------------------------------------
 
@@ -109,6 +143,7 @@ def padded_batch(prompts: Sequence[Prompt]) -> Layout:
         replace(
             placement,
             tokens=prompt.rows[0],
+            batch=placement.tokens,
             shift=stacked.prompt.width - prompt.width,
             outside=placement.tokens.outside - prompt.rows[0].outside,
         )

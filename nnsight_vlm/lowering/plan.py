@@ -172,7 +172,7 @@ def read_outside(layout: Layout, stage: str, site: str) -> tuple[int, int | None
     """`MaskSpec.outside` of a site; None for self-attention."""
     if ATTENTION_OF.get(site) != "cross":
         return None
-    tokens = layout.prompt.rows[0].stage(stage)
+    tokens = layout.stage_tokens(stage)
     return tokens.outside, tokens.readers
 
 
@@ -182,7 +182,7 @@ def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int])
     if name == "features":
         rows = sum(tokens.feature_rows for tokens in layout.prompt.rows)
         return StageExtent("", rows, False, tuple((layer, layer) for layer in wanted))
-    spec, length = view_of(model).stage(name), len(layout.prompt.rows[0].stage(name).tokens)
+    spec, length = view_of(model).stage(name), len(layout.stage_tokens(name).tokens)
     cache_layers = tuple((layer, spec.cache_layer[max(layer, 0)]) for layer in wanted)
     return StageExtent(spec.stage.entry, length, spec.stage.causal, cache_layers)
 

@@ -146,9 +146,14 @@ class Resolver:
         """Rows of the projector's output that image tokens come from, counted over the whole batch.
 
         Raises:
-            SpecError: something else than image tokens.
+            SpecError: something else than image tokens, or a stage that runs before the projector.
         """
         tokens = self.placement.tokens
+        if self.spec.stage.keys:
+            raise SpecError(
+                f'site "features" is what the projector gives of the prompt\'s image tokens, after the {self.stage}, '
+                f'whose "image" is the patches that it reads; leave out stage={self.stage!r}'
+            )
         image_tokens = [position for image in tokens.images for position in image]
         rows = [row for image in tokens.features for row in image] or list(range(len(image_tokens)))
         wanted = self.ranges(where)
@@ -217,7 +222,25 @@ class Resolver:
             missing = next((layer for layer in numbers if layer not in having), None)
             kind = "cross-attention" if needs == "cross" else "self-attention"
             raise SpecError(f"layer {missing} of the {self.stage} has no {kind}; layers {label(having)} have")
+        self._check_run(numbers, chosen)
         return chosen
+
+    def _check_run(self, numbers: Sequence[int], chosen: Sequence[int]) -> None:
+        """Refuse layers that only read an image, in a prompt without one: the model passes them by.
+
+        Raises:
+            SpecError: some of the chosen layers are such layers.
+        """
+        without_image = self.family.image_at == "cross" and not self.placement.tokens.outside
+        skipped = set(self.spec.cross).intersection(chosen) if without_image else ()
+        if skipped:
+            others = [layer for layer in numbers if layer not in skipped] or [
+                layer for layer in range(self.spec.layer_count) if layer not in self.spec.cross
+            ]
+            raise SpecError(
+                f"layer {min(skipped)} of the {self.stage} reads the image and does not run in a prompt without one; "
+                f"write layers={others}"
+            )
 
     def state_layers(self, site: str, layers: Layers) -> tuple[int, ...]:
         """Layer numbers at a site of hidden states; `(BEFORE_LAYERS,)` for a site before the first layer.

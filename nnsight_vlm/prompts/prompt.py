@@ -6,30 +6,23 @@ A `Prompt` has one or several rows (the batch of one encoding). Groups of tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-import torch
 from PIL import Image
 
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..families.options import Counted
 from ..grids import Box, Grid, grid_of
-from .carried import check_growing, check_rows, counts_tokens, is_known
+from .carried import check_growing, check_rows
 from .inputs import Inputs
+from .row_inputs import grown_inputs, row_input
+from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
 from .token_text import prompt_text
 from .where import Where, as_tuples
-
-ENTRIES: dict[Counted, Callable[[TokenMap], int]] = {
-    "row": lambda _tokens: 1,
-    "image": lambda tokens: len(tokens.images),
-    "piece": lambda tokens: sum(cells.pieces for cells in tokens.cells),
-}
-"""How many entries of such an input belong to a row."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,20 +204,7 @@ class Prompt:
             SpecError: see `grown`.
         """
         check_growing(self)
-        family, inputs = view_of(self.model).family, dict(self.inputs)
-        ids = inputs[family.tokens]
-        added = torch.tensor([list(answer) for answer in answers], dtype=torch.long, device=ids.device)
-        added = added.reshape(len(self), -1)
-        length = added.shape[1]
-        for name, value in inputs.items():
-            if name == family.tokens:
-                inputs[name] = torch.cat([value, added], dim=1)
-            elif name == "position_ids":
-                following = 1 + torch.arange(length, device=value.device)
-                inputs[name] = torch.cat([value, value[..., -1:] + following], dim=-1)
-            elif family.tokens == "input_ids" and counts_tokens(self, name):
-                extension = _at_generated_tokens(self, name, length)
-                inputs[name] = torch.cat([value, extension], dim=1)
+        inputs = grown_inputs(self, answers)
         rows = tuple(
             replace(tokens, tokens=tokens.tokens + tuple(answer), stop=tokens.stop + len(answer))
             for tokens, answer in zip(self.rows, answers, strict=True)
@@ -251,20 +231,11 @@ def make_prompt(
     return kind(inputs=inputs, rows=rows, images=images, model=model)
 
 
-def _at_generated_tokens(prompt: Prompt, name: str, length: int) -> torch.Tensor:
-    """The entries of an input at generated tokens: those of the last token, or the value that the family has."""
-    value: torch.Tensor = prompt.inputs[name]
-    last = value[:, -1:].expand(-1, length, *value.shape[2:])
-    if name == "attention_mask" or value.dim() > 2 or not is_known(prompt, name):
-        return last
-    return torch.full_like(last, view_of(prompt.model).family.new_token_values.get(name, 0))
-
-
 def _single_row(prompt: Prompt, number: int) -> Prompt:
     """One row of a prompt without padding."""
     check_rows(prompt, number)
     tokens, family = prompt.rows[number], view_of(prompt.model).family
-    inputs = {name: _row_input(prompt, name, number) for name in prompt.inputs}
+    inputs = {name: row_input(prompt, name, number) for name in prompt.inputs}
     inputs = {
         name: value
         for name, value in inputs.items()
@@ -273,19 +244,5 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
     unpadded = replace(tokens, tokens=tokens.tokens[: tokens.stop]).shifted(-tokens.start)
     if tokens.outside:  # how many keys lie outside the sequence depends on the longest row of a batch
         unpadded = replace(token_maps(prompt.model, inputs)[0], answer=unpadded.answer)
+    [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
     return Prompt(inputs=inputs, rows=(unpadded,), images=prompt.images[number : number + 1], model=prompt.model)
-
-
-def _row_input(prompt: Prompt, name: str, number: int) -> Any:
-    """The part of an input that belongs to a row, without padding."""
-    value, tokens, family = prompt.inputs[name], prompt.rows[number], view_of(prompt.model).family
-    if name in family.inputs:
-        entries = [ENTRIES[family.inputs[name]](row_tokens) for row_tokens in prompt.rows]
-        start = sum(entries[:number])
-        return value[start : start + entries[number]]
-    if name == "position_ids":
-        return value[..., number : number + 1, tokens.start : tokens.stop]
-    if counts_tokens(prompt, name):
-        padded = tokens if family.tokens == "input_ids" else tokens.stage("encoder")
-        return value[number : number + 1, padded.start : padded.stop]
-    return value[number : number + 1] if name == family.tokens else value

@@ -14,6 +14,7 @@ from ..identity import same_model
 from .carried import counts_tokens, foreign, settings, uncounted
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
+from .stage_maps import with_query_stages
 from .token_roles import token_maps
 
 
@@ -55,6 +56,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
             prompt.rows[0].shifted(padding, filler=_padding_token(prompt))
             for prompt, padding in zip(prompts, paddings, strict=True)
         )
+        rows = with_query_stages(view_of(model), inputs, rows)
     return make_prompt(model, inputs, rows, images)
 
 

@@ -45,6 +45,11 @@ class TokenMap:
         feature_rows: how many rows the projector's output has for this row's images.
         named: groups that lie elsewhere than the order of the tokens says.
         stages: the token map of each stage that runs before the decoder.
+        row: of a stage, the row of the stage's own batch in which this sequence runs.
+        rows: of a stage, how many rows that batch has.
+        key_grid: of a stage whose keys are a picture that is padded to the largest of the batch, `(rows, columns)` of
+            patches that it is padded to.
+        padding: places before `stop` that are padding all the same; no query reads them.
         cells: how the tokens of each image lie on its tiles.
     """
 
@@ -64,6 +69,10 @@ class TokenMap:
     named: tuple[tuple[str, Ranges], ...] = ()
     stages: tuple[tuple[str, TokenMap], ...] = ()
     cells: tuple[Cells, ...] = ()
+    row: int = 0
+    rows: int = 1
+    key_grid: tuple[int, int] | None = None
+    padding: tuple[int, ...] = ()
 
     # groups ---------------------------------------------------------------------------------------
 
@@ -127,7 +136,8 @@ class TokenMap:
         return (*PARTS[:2], *images, *PARTS[2:], *VIEWS)
 
     def _checked(self, position: int) -> Ranges:
-        if not (self.start <= position < self.stop or -self.outside <= position < 0):
+        inside = self.start <= position < self.stop and position not in self.padding
+        if not (inside or -self.outside <= position < 0):
             beyond = f", with {-self.outside}..-1 outside the sequence" if self.outside else ""
             raise SpecError(
                 f"position {position} lies outside the prompt, whose tokens are {self.start}..{self.stop - 1}{beyond}; "

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from ..errors import SpecError
-from ..families import Family, Model, ModelView, Stage, view_of
+from ..families import Family, Model, ModelView, view_of
 from ..families.options import Bidirectional, ImageLocation
 from ..grids import GRIDS, Cells, marked
 from ..grids.tokens import Inputs
 from .ranges import Ranges
+from .stage_maps import require_image, with_query_stages
 from .token_map import TokenMap
 
 BLOCKS: dict[Bidirectional, Callable[[int, int, Sequence[Sequence[int]]], Ranges]] = {
@@ -45,14 +46,18 @@ def token_maps(model: Model, inputs: Inputs) -> tuple[TokenMap, ...]:
     )
     if next(images, None) is not None:
         raise SpecError("the inputs have pixels of more images than input_ids have tokens of")
-    return _with_query_stages(view, inputs, rows)
+    if view.family.image_at == "cross" and len({len(tokens.images) for tokens in rows}) > 1:
+        raise SpecError(
+            f"the rows have {[len(tokens.images) for tokens in rows]} images, and models of type {view.family.name!r} "
+            "let text read the padding of missing ones, so a row is not what it is alone; run them one at a time"
+        )
+    return with_query_stages(view, inputs, rows)
 
 
 def _image_mask(view: ModelView, inputs: Inputs) -> torch.Tensor:
     """`[row, token]`: whether a token is an image token."""
-    if view.family.image_mask:  # a text alone has no such input
-        of_text = torch.zeros_like(torch.as_tensor(inputs["input_ids"]))
-        return torch.as_tensor(inputs.get(view.family.image_mask, of_text)).bool()
+    if view.family.image_mask:  # a processor leaves it out where there is no picture
+        return torch.as_tensor(inputs.get(view.family.image_mask, torch.zeros_like(inputs["input_ids"]))).bool()
     return torch.as_tensor(marked(view, inputs))
 
 
@@ -67,9 +72,7 @@ def _cells(view: ModelView, inputs: Inputs, image_tokens: int) -> list[Cells]:
         raise SpecError(
             f"input_ids have image tokens, but the inputs have no {view.family.pixels}; the processor returns it"
         )
-    reason = view.family.limitation("text alone")
-    if reason and not image_tokens:
-        raise SpecError(f"{view.family.name!r} models cannot read a text without an image: {reason}; give it one")
+    require_image(view, image_tokens > 0)
     if not image_tokens and pixels:
         raise SpecError(f"the inputs have {pixels[0]}, but input_ids have no image tokens; leave out one or the other")
     return GRIDS[view.family.grid].cells(view, inputs) if image_tokens else []
@@ -187,6 +190,8 @@ def _encoder_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
         encoder,
         blocks=Ranges(((encoder.start, encoder.stop),)),
         named=(("question", encoder.group("query")),),  # no token of an encoder predicts the answer
+        row=row.number,
+        rows=len(row.inputs["input_ids"]),
     )
     outside, tokens = len(encoder.tokens), tuple(row.of(row.family.tokens).tolist())
     groups = {
@@ -240,47 +245,3 @@ BUILDERS: dict[ImageLocation, Callable[[_Row, Iterator[Cells]], TokenMap]] = {
     "cross": _cross_token_map,
 }
 """The functions that build a row's token map; each takes the row's images from an iterator over all images."""
-
-
-# stages whose sequence is learned queries -----------------------------------------------------------
-
-
-def _with_query_stages(view: ModelView, inputs: Inputs, rows: tuple[TokenMap, ...]) -> tuple[TokenMap, ...]:
-    """The rows, each with the token maps of stages that read an image's patches with learned queries.
-
-    Such a stage has a row of its own for every tile of every image; it is left out unless each prompt has just one.
-    """
-    has_images = any(tokens.images for tokens in rows)
-    for name, stage in view.family.stages.items():
-        patches = GRIDS[stage.keys].cells(view, inputs) if stage.keys and has_images else []
-        if len(patches) == len(rows):
-            rows = tuple(
-                replace(tokens, stages=((name, _query_token_map(inputs, number, tokens, stage, cells)), *tokens.stages))
-                for number, (tokens, cells) in enumerate(zip(rows, patches, strict=True))
-            )
-    return rows
-
-
-def _query_token_map(inputs: Inputs, number: int, tokens: TokenMap, stage: Stage, cells: Cells) -> TokenMap:
-    """The token map of such a stage: queries, then the question's tokens if it reads them; patches are outside."""
-    queries = len(tokens.images[0])
-    question = inputs[stage.text][number].tolist() if stage.text else []
-    question_length = int(inputs[stage.text_mask][number].sum()) if stage.text else 0
-    outside, stop = len(cells.places), queries + question_length
-    return TokenMap(
-        tokens=(0,) * queries + tuple(question),
-        start=0,
-        stop=stop,
-        answer=stop,
-        images=(tuple(range(-outside, 0)),),
-        cells=(cells,),
-        outside=outside,
-        readers=queries,
-        blocks=Ranges(((0, stop),)),
-        named=(
-            ("query", Ranges(((0, queries),))),
-            *((name, Ranges(((queries, stop),) if question_length else ())) for name in ("question", "text")),
-            ("system", Ranges()),
-            ("all", Ranges(((0, stop),))),
-        ),
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,36 +16,22 @@ from ..execution.capturing import capture
 from ..execution.clean_runs import embed
 from ..execution.preparing import prepare
 from ..execution.requests import LogitRead, logit_columns, run_forward
-from ..families import Model, view_of
-from ..lowering.layouts import (
-    Layout,
-    after_prefix,
-    from_layer,
-    packed,
-    padded_batch,
-    repeated_embeddings,
-    repeated_rows,
-)
+from ..families import Model
+from ..lowering.layouts import Layout, padded_batch
 from ..lowering.plan import Plan
 from ..lowering.read_requests import LogitRequest, ScoreRequest
-from ..lowering.resolve import StateValues
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN, Intervention
-from ..specs.knockouts import Knockout
 from .agreement import Comparison, must_run_alone
-from .divergence import Divergence, unshared_divergence
+from .arrangement import SweepContext, by_layer, cases_per_forward, is_clean, layout_of
+from .divergence import unshared_divergence
 from .kept_runs import KeptRuns, runs_of_call
-from .memory import cases_that_fit, out_of_memory
+from .memory import out_of_memory
 from .non_finite import apart
-from .prefixes import Prefix, PrefixRun, cache_for, prefix_of, states_from_kept_run
-from .schedule import FORWARD, WAYS, Batch, Execution, cheapest, schedule_sweep
-
-TOKENS_BEHIND_PREFIX = 512
-"""Most variant tokens in one forward behind a prefix; beyond, attention between variants costs more than it saves."""
-TOKENS_WITH_PREFIX = 4096
-"""Most tokens in one forward that runs the prefix too."""
+from .prefixes import Prefix, PrefixRun, prefix_of, states_from_kept_run
+from .schedule import WAYS, Batch, Execution, schedule_sweep
 
 
 class Score(NamedTuple):
@@ -62,28 +48,6 @@ class Score(NamedTuple):
     logprob: float
     rank: float
     top_token: int | None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SweepContext:
-    """What all forwards of a sweep have in common.
-
-    Attributes:
-        divergences: what is left to do of each case.
-        values: the states that their patches take from other runs.
-        token: the answer.
-        memory: bytes that a forward may take, or None.
-        runs: clean runs that its forwards share.
-    """
-
-    model: Model
-    prompt: Prompt
-    divergences: Sequence[Divergence]
-    values: StateValues
-    token: int
-    remote: Remote
-    memory: int | None
-    runs: KeptRuns[PrefixRun]
 
 
 def score(
@@ -137,9 +101,9 @@ def _score_batch(context: SweepContext, batch: Batch) -> tuple[dict[int, Score],
     scores: dict[int, Score] = {}
     if prefix is not None and prefix.logits is not None:  # the clean run is the prefix's own
         clean = _as_scores(answer_scores(prefix.logits[None, None], [(0, 0, context.token)], None))[0]
-        scores = {number: clean for number in batch.numbers if _is_clean(context.divergences[number])}
+        scores = {number: clean for number in batch.numbers if is_clean(context.divergences[number])}
     forwards = 0
-    for numbers in _by_layer(context, [number for number in batch.numbers if number not in scores], prefix):
+    for numbers in by_layer(context, [number for number in batch.numbers if number not in scores], prefix):
         for some, scored in _run(context, replace(batch, numbers=tuple(numbers)), prefix):
             scores |= dict(zip(some, scored, strict=True))
             forwards += 1
@@ -150,26 +114,13 @@ def _score_batch(context: SweepContext, batch: Batch) -> tuple[dict[int, Score],
     return scores, forwards
 
 
-def _is_clean(divergence: Divergence) -> bool:
-    return not divergence.case.parts and divergence.donor is None
-
-
-def _by_layer(context: SweepContext, numbers: Sequence[int], prefix: Prefix | None) -> list[list[int]]:
-    """Cases in groups: those that change late layers only skip the earlier ones."""
-    if prefix is None or prefix.states is None or not numbers:
-        return [list(numbers)] if numbers else []
-    layers, length = view_of(context.model).stage().layer_count, context.prompt.rows[0].stop - prefix.length
-    begins = [context.divergences[number].layer for number in numbers]
-    return cheapest(numbers, begins, layers, tokens=length / layers, fixed=FORWARD)
-
-
 def _run(context: SweepContext, batch: Batch, prefix: Prefix | None) -> Iterator[tuple[Sequence[int], list[Score]]]:
     """A batch, forward by forward; half as many cases a forward where memory runs out."""
     embedded = embed(context.model, context.prompt) if batch.shares_image and len(batch.numbers) > 1 else None
-    size, left = _cases_per_forward(context, batch, prefix), batch.numbers
+    size, left = cases_per_forward(context, batch, prefix), batch.numbers
     if context.remote is not False:
         each = [left[first : first + size] for first in range(0, len(left), size)]
-        layouts = [_layout(context, batch, some, prefix, embedded) for some in each]
+        layouts = [layout_of(context, batch, some, prefix, embedded) for some in each]
         scored = together(
             [partial(_forward, context, *pair) for pair in zip(each, layouts, strict=True)], context.remote
         )
@@ -178,7 +129,7 @@ def _run(context: SweepContext, batch: Batch, prefix: Prefix | None) -> Iterator
     while left:
         some = left[:size]
         try:
-            scores = _forward(context, some, _layout(context, batch, some, prefix, embedded))
+            scores = _forward(context, some, layout_of(context, batch, some, prefix, embedded))
         except RuntimeError as error:
             if len(some) == 1 or not out_of_memory(error):
                 raise
@@ -193,7 +144,7 @@ def _comparisons(
 ) -> Iterator[Comparison]:
     """For every kind of shared pass one such pass, and the first of its cases and a clean one by themselves."""
     for batch in batches:
-        changed = [number for number in batch.numbers if not _is_clean(context.divergences[number])]
+        changed = [number for number in batch.numbers if not is_clean(context.divergences[number])]
         if not changed or (len(batch.numbers) == 1 and not batch.shares_prefix):
             continue
         donated = any(context.divergences[number].donor is not None for number in changed)
@@ -212,12 +163,12 @@ def _shared_logits(context: SweepContext, batch: Batch, changed: Sequence[int]) 
     context = replace(context, divergences=[*context.divergences, clean])
     prefix = prefix_of(context.runs, context.model, context.prompt, batch.position) if batch.shares_prefix else None
     embedded = embed(context.model, context.prompt) if batch.shares_image else None
-    alike = next(some for some in _by_layer(context, changed, prefix) if changed[0] in some)
-    fitting = max(1, _cases_per_forward(context, batch, prefix) - 1)
+    alike = next(some for some in by_layer(context, changed, prefix) if changed[0] in some)
+    fitting = max(1, cases_per_forward(context, batch, prefix) - 1)
     others = [number for number in alike if number != changed[0]][: fitting - 1]
 
     def logits(*some: int) -> torch.Tensor:
-        layout = _layout(context, batch, some, prefix, embedded)
+        layout = layout_of(context, batch, some, prefix, embedded)
         cases = [context.divergences[number].case for number in some]
         return torch.cat(_last_logits(context, layout, prepare(context.model, layout, cases, context.values)))
 
@@ -245,50 +196,6 @@ def _last_logits(context: SweepContext, layout: Layout, plan: Plan, token: int |
     else:
         read = LogitRead(answer_scores, tuple(ScoreRequest(row, column, token) for row, column in at), kept)
     return run_forward(context.model, layout, plan, [], read, context.remote).logits
-
-
-def _cases_per_forward(context: SweepContext, batch: Batch, prefix: Prefix | None) -> int:
-    if batch.way == "single":
-        return 1
-    rows = batch.way == "rows"
-    alone = rows and prefix is None
-    each = context.prompt.width if alone else context.prompt.rows[0].stop - batch.position
-    room = TOKENS_BEHIND_PREFIX if prefix is not None else TOKENS_WITH_PREFIX - (0 if rows else batch.position)
-    parts = [part for number in batch.numbers for part in context.divergences[number].case.parts]
-    heads = any(isinstance(part, Knockout) and part.heads is not None for part in parts)
-    most, before = max(1, room // each), 0 if alone else batch.position
-    if context.remote is not False and context.memory is None:  # what is free on a server is not known
-        return most
-    return cases_that_fit(context.model, most, each, before, context.memory, rows=rows, heads=heads)
-
-
-def _layout(
-    context: SweepContext, batch: Batch, numbers: Sequence[int], prefix: Prefix | None, embedded: torch.Tensor | None
-) -> Layout:
-    """How some cases of a batch are laid out: where they sit, and what of them need not run."""
-    prompt, count = context.prompt, len(numbers)
-    if batch.way == "packed":
-        layout = packed(prompt, count, batch.position)
-    elif prefix is not None:
-        layout = repeated_rows(prompt, count)
-    elif embedded is not None:
-        layout = repeated_embeddings(prompt, count, embedded)
-    else:
-        layout = padded_batch([prompt] * count)
-    return layout if prefix is None else _behind_prefix(context, numbers, layout, prefix)
-
-
-def _behind_prefix(context: SweepContext, numbers: Sequence[int], layout: Layout, prefix: Prefix) -> Layout:
-    """The layout without the tokens in the prefix's cache, and without the layers below the first changed one."""
-    divergences, begin = [context.divergences[number] for number in numbers], prefix.length
-    rows = divergences[: len(layout.prompt)]  # copies in one row all begin with the prompt's own prefix
-    cache = cache_for(context.runs, context.model, prefix, rows, layout.prompt.width - begin)
-    layout = after_prefix(layout, begin, cache)
-    last_layer = view_of(context.model).stage().layer_count - 1
-    depth = min(*(divergence.layer for divergence in divergences), last_layer)
-    if prefix.states is None or depth == 0:
-        return layout
-    return from_layer(layout, depth, prefix.states[depth - 1][begin - prefix.first :])
 
 
 def _forward(context: SweepContext, numbers: Sequence[int], layout: Layout) -> list[Score]:

@@ -31,7 +31,7 @@ from run import largest_difference, machine
 from tables import markdown_table
 
 import nnsight_vlm as nv
-from nnsight_vlm.sweeping.execute import TOKENS_BEHIND_PREFIX
+from nnsight_vlm.sweeping.arrangement import TOKENS_BEHIND_PREFIX
 from nnsight_vlm.sweeping.memory import needed_bytes
 
 THIS_FILE = Path(__file__)

@@ -1,0 +1,78 @@
+"""Inputs of a part of an encoding, and of an encoding that has grown: of one row, and of a prompt with its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..families import view_of
+from ..families.options import Counted
+from .carried import counts_tokens, is_known
+from .token_map import TokenMap
+
+if TYPE_CHECKING:
+    from .prompt import Prompt
+
+ENTRIES: dict[Counted, Callable[[TokenMap], int]] = {
+    "row": lambda _tokens: 1,
+    "image": lambda tokens: len(tokens.images),
+    "piece": lambda tokens: sum(cells.pieces for cells in tokens.cells),
+}
+"""How many entries of such an input belong to a row."""
+
+
+def grown_inputs(prompt: Prompt, answers: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The inputs of a prompt with an answer after each row, `[row, token]`; all answers are equally long."""
+    family, inputs = view_of(prompt.model).family, dict(prompt.inputs)
+    ids = inputs[family.tokens]
+    added = torch.tensor([list(answer) for answer in answers], dtype=torch.long, device=ids.device)
+    added = added.reshape(len(prompt), -1)
+    length = added.shape[1]
+    for name, value in inputs.items():
+        if name == family.tokens:
+            inputs[name] = torch.cat([value, added], dim=1)
+        elif name == "position_ids":
+            following = 1 + torch.arange(length, device=value.device)
+            inputs[name] = torch.cat([value, value[..., -1:] + following], dim=-1)
+        elif family.tokens == "input_ids" and counts_tokens(prompt, name):
+            extension = _at_generated_tokens(prompt, name, length)
+            inputs[name] = torch.cat([value, extension], dim=1)
+    return inputs
+
+
+def _at_generated_tokens(prompt: Prompt, name: str, length: int) -> torch.Tensor:
+    """The entries of an input at generated tokens: those of the last token, or the value that the family has."""
+    value: torch.Tensor = prompt.inputs[name]
+    last = value[:, -1:].expand(-1, length, *value.shape[2:])
+    if name == "attention_mask" or value.dim() > 2 or not is_known(prompt, name):
+        return last
+    return torch.full_like(last, view_of(prompt.model).family.new_token_values.get(name, 0))
+
+
+def row_input(prompt: Prompt, name: str, number: int) -> Any:
+    """The part of an input that belongs to a row, without padding."""
+    value, tokens, family = prompt.inputs[name], prompt.rows[number], view_of(prompt.model).family
+    if name in family.inputs:
+        entries = [ENTRIES[family.inputs[name]](row_tokens) for row_tokens in prompt.rows]
+        start = sum(entries[:number])
+        return _without_padded_question(prompt, name, value[start : start + entries[number]], number)
+    if name == "position_ids":
+        return value[..., number : number + 1, tokens.start : tokens.stop]
+    if counts_tokens(prompt, name):
+        padded = tokens if family.tokens == "input_ids" else tokens.stage("encoder")
+        return value[number : number + 1, padded.start : padded.stop]
+    return value[number : number + 1] if name == family.tokens else value
+
+
+def _without_padded_question(prompt: Prompt, name: str, value: torch.Tensor, number: int) -> torch.Tensor:
+    """A row's part of an input; of a question that a stage reads, without the padding behind it.
+
+    Padding before it stays: it is part of what the model computes, because places are counted from it.
+    """
+    for stage in view_of(prompt.model).family.stages.values():
+        if stage.text and name in (stage.text, stage.text_mask):
+            real = prompt.inputs[stage.text_mask][number].nonzero()
+            return value[:, : int(real.max()) + 1] if len(real) else value
+    return value

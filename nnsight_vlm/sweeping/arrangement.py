@@ -1,0 +1,114 @@
+"""How the cases of a sweep are laid out: which share a forward, and what of them need not run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..families import Model, view_of
+from ..lowering.layouts import (
+    Layout,
+    after_prefix,
+    from_layer,
+    packed,
+    padded_batch,
+    repeated_embeddings,
+    repeated_rows,
+)
+from ..lowering.resolve import StateValues
+from ..prompts.prompt import Prompt
+from ..remote.model_call import Remote
+from ..specs.knockouts import Knockout
+from .divergence import Divergence
+from .kept_runs import KeptRuns
+from .memory import cases_that_fit
+from .prefixes import Prefix, PrefixRun, cache_for
+from .schedule import FORWARD, Batch, cheapest
+
+TOKENS_BEHIND_PREFIX = 512
+"""Most variant tokens in one forward behind a prefix; beyond, attention between variants costs more than it saves."""
+TOKENS_WITH_PREFIX = 4096
+"""Most tokens in one forward that runs the prefix too."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SweepContext:
+    """What all forwards of a sweep have in common.
+
+    Attributes:
+        divergences: what is left to do of each case.
+        values: the states that their patches take from other runs.
+        token: the answer.
+        memory: bytes that a forward may take, or None.
+        runs: clean runs that its forwards share.
+    """
+
+    model: Model
+    prompt: Prompt
+    divergences: Sequence[Divergence]
+    values: StateValues
+    token: int
+    remote: Remote
+    memory: int | None
+    runs: KeptRuns[PrefixRun]
+
+
+def is_clean(divergence: Divergence) -> bool:
+    """Whether nothing is left to change in a case."""
+    return not divergence.case.parts and divergence.donor is None
+
+
+def by_layer(context: SweepContext, numbers: Sequence[int], prefix: Prefix | None) -> list[list[int]]:
+    """Cases in groups: those that change late layers only skip the earlier ones."""
+    if prefix is None or prefix.states is None or not numbers:
+        return [list(numbers)] if numbers else []
+    layers, length = view_of(context.model).stage().layer_count, context.prompt.rows[0].stop - prefix.length
+    begins = [context.divergences[number].layer for number in numbers]
+    return cheapest(numbers, begins, layers, tokens=length / layers, fixed=FORWARD)
+
+
+def cases_per_forward(context: SweepContext, batch: Batch, prefix: Prefix | None) -> int:
+    """How many cases of a batch one forward may take: as many as pay, and as fit into memory."""
+    if batch.way == "single":
+        return 1
+    rows = batch.way == "rows"
+    alone = rows and prefix is None
+    each = context.prompt.width if alone else context.prompt.rows[0].stop - batch.position
+    room = TOKENS_BEHIND_PREFIX if prefix is not None else TOKENS_WITH_PREFIX - (0 if rows else batch.position)
+    parts = [part for number in batch.numbers for part in context.divergences[number].case.parts]
+    heads = any(isinstance(part, Knockout) and part.heads is not None for part in parts)
+    most, before = max(1, room // each), 0 if alone else batch.position
+    if context.remote is not False and context.memory is None:  # what is free on a server is not known
+        return most
+    return cases_that_fit(context.model, most, each, before, context.memory, rows=rows, heads=heads)
+
+
+def layout_of(
+    context: SweepContext, batch: Batch, numbers: Sequence[int], prefix: Prefix | None, embedded: torch.Tensor | None
+) -> Layout:
+    """How some cases of a batch are laid out: where they sit, and what of them need not run."""
+    prompt, count = context.prompt, len(numbers)
+    if batch.way == "packed":
+        layout = packed(prompt, count, batch.position)
+    elif prefix is not None:
+        layout = repeated_rows(prompt, count)
+    elif embedded is not None:
+        layout = repeated_embeddings(prompt, count, embedded)
+    else:
+        layout = padded_batch([prompt] * count)
+    return layout if prefix is None else _behind_prefix(context, numbers, layout, prefix)
+
+
+def _behind_prefix(context: SweepContext, numbers: Sequence[int], layout: Layout, prefix: Prefix) -> Layout:
+    """The layout without the tokens in the prefix's cache, and without the layers below the first changed one."""
+    divergences, begin = [context.divergences[number] for number in numbers], prefix.length
+    rows = divergences[: len(layout.prompt)]  # copies in one row all begin with the prompt's own prefix
+    cache = cache_for(context.runs, context.model, prefix, rows, layout.prompt.width - begin)
+    layout = after_prefix(layout, begin, cache)
+    last_layer = view_of(context.model).stage().layer_count - 1
+    depth = min(*(divergence.layer for divergence in divergences), last_layer)
+    if prefix.states is None or depth == 0:
+        return layout
+    return from_layer(layout, depth, prefix.states[depth - 1][begin - prefix.first :])
