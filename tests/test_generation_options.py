@@ -193,7 +193,7 @@ def test_what_changes_greedy_answers_and_cannot_be_followed_is_refused_wherever_
         {"max_new_tokens": True},
         {"max_new_tokens": 9, "generation_config": GenerationConfig(max_new_tokens=3)},
     ],
-    ids=str,
+    ids=", ".join,
 )
 def test_everything_else_that_generate_takes_is_refused_before_the_model_runs(model, prompt, forwards, given):
     name = next(iter(given))
