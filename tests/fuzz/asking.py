@@ -11,9 +11,9 @@ import torch
 
 import nnsight_vlm as nv
 
-from .cases import Case, Unusable, draw, starved
+from .cases import Case, draw, starved
 from .edits import answered, composed, planned
-from .worlds import Question, World
+from .worlds import Question, Unusable, World
 
 LIMIT = 1e-9
 """Two computations of one thing differ by about 1e-14 of the scale in float64."""

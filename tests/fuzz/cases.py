@@ -12,7 +12,7 @@ import torch
 
 from .edits import Edge, Look, Peek, State, planned, resolved, split
 from .places import Places
-from .worlds import SAID, Question, World, like, question
+from .worlds import SAID, Question, Unusable, World, like, question
 
 MODES = ("run", "verify", "generate", "batch", "sweep", "generations")
 KNOWN_FAULTS: dict[str, str] = {
@@ -29,10 +29,6 @@ KNOWN_FAULTS: dict[str, str] = {
 
 EQUALLY_MANY = ("mllama",)
 """Members whose prompts share a batch only if they have equally many pictures."""
-
-
-class Unusable(Exception):
-    """What was drawn asks for nothing, or for what is refused; draw again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +133,8 @@ class Drawer:
         if stage == "decoder" and "marks of cross-attention" in KNOWN_FAULTS and self.world.name == "mllama":
             names = [name for name in names if name not in ("text", "system", "query", "markup")]
         positions = [p for p in self._positions(all_places[0], side) if within is None or p in within[0]]
-        kinds = ["name"] * 4 * bool(names) + (["some", "one", "mixed"] if len(questions) == 1 and positions else [])
+        numbered = len(questions) == 1 and positions and not (self.batched and stage != "decoder")
+        kinds = ["name"] * 4 * bool(names) + ["some", "one", "mixed"] * bool(numbered)
         if not kinds:
             raise Unusable
         kind = self.random.choice(kinds)

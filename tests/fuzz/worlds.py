@@ -16,7 +16,7 @@ from zoo.parts import WORDS, picture
 import nnsight_vlm as nv
 
 from .places import SEPARATOR, Places, places_of
-from .reference import FEATURES, Cut, Outcome, Reference, Spot, Write
+from .reference import FEATURES, Cut, Outcome, Reference, Write
 
 SAID = [word for word in WORDS if word != SEPARATOR and not word.startswith("##")]
 PLACEHOLDER = re.compile(r"(?:<(?!s>)[^>\s]*>|\[IMG\])+")
@@ -24,8 +24,12 @@ FIRST = ("paligemma", "paligemma2")
 """Members whose pictures stand before all text."""
 ONE_PICTURE = ("fuyu", "blip-2-opt", "blip-2-t5", "instructblip-llama", "instructblip-t5", "florence2", "kosmos-2")
 """Members whose processor takes one picture a text."""
-NEED_PICTURE = ("blip-2-opt", "blip-2-t5", "instructblip-llama", "instructblip-t5", "florence2", "kosmos-2", "fuyu")
+NEED_PICTURE = ("got_ocr2", "got_ocr2-tiles", "paligemma", "paligemma2", "blip-2-opt", "blip-2-t5", "instructblip-llama", "instructblip-t5", "florence2", "kosmos-2", "fuyu")
 """Members whose processor or forward takes no text without a picture."""
+
+
+class Unusable(Exception):
+    """What was drawn asks for nothing, or for what cannot be: draw again."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,12 @@ class World:
 
     def _inputs(self, question: Question) -> Mapping[str, torch.Tensor]:
         shown = [picture(seed, size) for seed, size in question.pictures]
-        options = {"add_special_tokens": False} if question.text.startswith("<s>") else {}
-        given = self.processor(text=[question.text], **({"images": shown} if shown else {}), return_tensors="pt", **options)
+        options: dict[str, Any] = {"add_special_tokens": False} if question.text.startswith("<s>") else {}
+        options |= {"images": shown} if shown else {}
+        try:
+            given = self.processor(text=[question.text], return_tensors="pt", **options)
+        except ValueError as error:  # pictures of different numbers of tiles, in some processors
+            raise Unusable from error
         found = {name: value for name, value in given.items() if name != "labels"}
         found = {name: value.double() if value.is_floating_point() else value for name, value in found.items()}
         if self.has_encoder:
@@ -183,8 +191,8 @@ def question(random: Random, name: str, pictures: int | None = None) -> Question
     member = zoo.ZOO[name]
     holder = PLACEHOLDER.search(member.text)
     count = pictures if pictures is not None else random.choice([1, 1, 1, 1, 2, 2, 0])
-    if name in ONE_PICTURE:
-        count = 1 if name in NEED_PICTURE else min(count, 1)
+    count = min(count, 1) if name in ONE_PICTURE else count
+    count = max(count, 1) if name in NEED_PICTURE else count
     opening = "<s>" if member.text.startswith("<s>") else ""
     before = "" if name in FIRST else words(random, 0, 3)
     shown = f" {SEPARATOR} ".join([holder.group()] * count) if holder else ""
@@ -201,6 +209,3 @@ def like(random: Random, other: Question, name: str) -> Question:
     changed = [part if part in special or PLACEHOLDER.search(part) else random.choice(SAID) for part in parts]
     chosen = tuple((random.randrange(1000), size) for _, size in other.pictures)
     return Question(opening + " ".join(changed), chosen, other.answer)
-
-
-__all__ = ["Question", "Spot", "World", "like", "question", "world"]
