@@ -11,14 +11,13 @@ import torch
 
 import nnsight_vlm as nv
 
-from .cases import Case, draw, starved
+from .cases import Case, draw
 from .edits import answered, composed, planned
+from .usable import TOKENS
 from .worlds import Question, Unusable, World
 
 LIMIT = 1e-9
 """Two computations of one thing differ by about 1e-14 of the scale in float64."""
-TOKENS = 3
-"""How many tokens are generated."""
 
 Pair = tuple[str, Any, Any]
 """What is compared, as found, and as expected."""
@@ -145,8 +144,6 @@ def spoken(world: World, question: Question, edits: Sequence[Any]) -> list[int]:
     said: list[int] = []
     for _ in range(TOKENS):
         grown = dataclasses.replace(question, answer=tuple(said))
-        if starved(world, grown, edits, question):
-            raise Unusable
         logits = world.outcome(grown, *planned(world, grown, edits, question)).logits[-1].clone()
         logits[never] = -torch.inf
         said.append(int(logits.argmax()))

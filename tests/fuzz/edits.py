@@ -71,12 +71,12 @@ class Edge:
     stage: str = "decoder"
     allow: bool = False
 
-    def build(self, world: World, by: int = 0) -> Any:
+    def build(self, _: World, by: int = 0) -> Any:
         kind = nv.Allow if self.allow else nv.Knockout
         source, target = moved(self.source, by), moved(self.target, by)
         return kind(source, target, layers=for_package(self.layers), heads=self.heads, stage=self.stage)
 
-    def plan(self, world: World, question: Question, base: Question) -> tuple[list[Cut], list[Write]]:
+    def plan(self, world: World, question: Question, _: Question) -> tuple[list[Cut], list[Write]]:
         places, cuts = world.places(question)[self.stage], list[Cut]()
         targets = resolved(self.target, places)
         for kind, keys in split(places, resolved(self.source, places)).items():
@@ -113,6 +113,7 @@ class State:
     def build(self, world: World, by: int = 0) -> Any:
         layers = {} if self.site in ("embedding", "features") else {"layers": for_package(self.layers)}
         named = {"site": self.site, "stage": self.stage, **layers}
+        by = by if self.stage == "decoder" else 0  # another stage has a sequence and padding of its own
         where, source = moved(self.where, by), self.source and world.prompt(self.source)
         if self.how in ("zero", "mean", "resample"):
             return nv.Ablate(where, how=self.how, source=source, **named)
@@ -130,10 +131,9 @@ class State:
             return [FEATURES]
         if self.site == "embedding":
             return [Spot(self.stage, "embedding", -1)]
-        having = world.having(self.stage, self.site)
+        having = world.having(self.stage, "attention" if self.layers == "attention" else self.site)
         return [
-            Spot(self.stage, self.site, layer)
-            for layer in chosen_layers(self.layers, having, world.count(self.stage))
+            Spot(self.stage, self.site, layer) for layer in chosen_layers(self.layers, having, world.count(self.stage))
         ]
 
     def places(self, world: World, question: Question, where: Where) -> tuple[int, ...]:
@@ -142,7 +142,8 @@ class State:
         if self.site != "features":
             return positions
         rows = world.feature_rows(question)
-        return tuple(rows[place] for place in positions if place in rows)
+        before = world.places(question)["decoder"].outside if self.stage == "encoder" else 0
+        return tuple(rows[place - before] for place in positions if place - before in rows)
 
     def plan(self, world: World, question: Question, base: Question) -> tuple[list[Cut], list[Write]]:
         where, writes = self.where, list[Write]()
@@ -224,7 +225,7 @@ class Look:
     top: int = 10
     stage: str = "decoder"
 
-    def build(self, world: World, by: int = 0) -> Any:
+    def build(self, _: World, by: int = 0) -> Any:
         return nv.Attention(
             moved(self.queries, by), moved(self.keys, by), layers=for_package(self.layers), heads=self.heads,
             stage=self.stage, reduce=self.reduce, top=self.top,
@@ -268,7 +269,7 @@ class Peek:
     layers: Any = "all"
     stage: str = "decoder"
 
-    def build(self, world: World, by: int = 0) -> Any:
+    def build(self, _: World, by: int = 0) -> Any:
         layers = {} if self.site in ("embedding", "features") else {"layers": for_package(self.layers)}
         return nv.Residual(moved(self.where, by), site=self.site, stage=self.stage, **layers)
 

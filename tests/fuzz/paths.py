@@ -56,9 +56,7 @@ GEMMA = Stage(attention=Attends("self_attn", "post_attention_layernorm"), mlp="p
 GLM = Stage(attention=Attends("self_attn", "post_self_attn_layernorm"), mlp="post_mlp_layernorm")
 TEXT_MODEL = Stage(layers="model.text_model.layers")
 CHAMELEON = Stage(layers="model.layers")
-SWIN = Stage(
-    layers="model.layers", attention=Attends("self_attn", "input_layernorm"), mlp="post_attention_layernorm"
-)
+SWIN = Stage(layers="model.layers", attention=Attends("self_attn", "input_layernorm"), mlp="post_attention_layernorm")
 QFORMER = Stage(
     layers="qformer.encoder.layer",
     attention=Attends("attention.attention", "attention.output.dense"),

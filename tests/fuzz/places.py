@@ -15,7 +15,7 @@ import torch
 
 from .reference import Reference
 
-SEPARATOR = "and"
+SEPARATOR = "triangle"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import zoo
+
 from fuzz.paths import MEMBERS
 from fuzz.suite import asked, parameters
 

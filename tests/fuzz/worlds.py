@@ -24,7 +24,19 @@ FIRST = ("paligemma", "paligemma2")
 """Members whose pictures stand before all text."""
 ONE_PICTURE = ("fuyu", "blip-2-opt", "blip-2-t5", "instructblip-llama", "instructblip-t5", "florence2", "kosmos-2")
 """Members whose processor takes one picture a text."""
-NEED_PICTURE = ("got_ocr2", "got_ocr2-tiles", "paligemma", "paligemma2", "blip-2-opt", "blip-2-t5", "instructblip-llama", "instructblip-t5", "florence2", "kosmos-2", "fuyu")
+NEED_PICTURE = (
+    "got_ocr2",
+    "got_ocr2-tiles",
+    "paligemma",
+    "paligemma2",
+    "blip-2-opt",
+    "blip-2-t5",
+    "instructblip-llama",
+    "instructblip-t5",
+    "florence2",
+    "kosmos-2",
+    "fuyu",
+)
 """Members whose processor or forward takes no text without a picture."""
 
 
@@ -183,7 +195,11 @@ def words(random: Random, least: int, most: int) -> str:
 def size(random: Random, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """A size of the member's, or one between."""
     one, two = random.choice(sizes), random.choice(sizes)
-    return one if random.random() < 0.5 else (random.randint(*sorted((one[0], two[0]))), random.randint(*sorted((one[1], two[1]))))
+    return (
+        one
+        if random.random() < 0.5
+        else (random.randint(*sorted((one[0], two[0]))), random.randint(*sorted((one[1], two[1]))))
+    )
 
 
 def question(random: Random, name: str, pictures: int | None = None) -> Question:
