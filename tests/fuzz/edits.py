@@ -172,7 +172,8 @@ class State:
             values = self._tensor()
             return values[None] if values.dim() == 2 else values
         assert self.source is not None
-        taken = answered(world, self.source, self.under)
+        source, under = self.source, self.under
+        taken = world.kept(("taken", source, under), lambda: answered(world, source, under))
         places = list(self.places(world, self.source, self.where))
         return [taken.states[spot][places] for spot in self.spots(world)]
 

@@ -100,9 +100,9 @@ def attention(
         outcome.open[spot] = ~closed[0]
         for cut in outcome.cuts:
             if cut.spot == spot:
-                for head in range(scores.shape[1]) if cut.heads is None else cut.heads:
-                    for place in cut.queries:
-                        closed[0, head, place, list(cut.keys)] = True
+                heads = range(scores.shape[1]) if cut.heads is None else cut.heads
+                edges = torch.meshgrid(*map(torch.tensor, (list(heads), cut.queries, cut.keys)), indexing="ij")
+                closed[0][edges] = True
     weights = torch.softmax(scores.masked_fill(closed, -torch.inf), dim=-1).nan_to_num(0.0)
     if outcome is not None and spot is not None:
         outcome.weights[spot] = weights[0]
