@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from .drawing import Drawer
-from .usable import require_readable
+from .usable import KNOWN_FAULTS, require_readable
 from .worlds import SAID, Question, Unusable, World, like, question
 
 MODES = ("run", "verify", "generate", "batch", "sweep", "generations")
@@ -49,7 +49,7 @@ def draw(random: Random, world: World, mode: str) -> Case:
 
 def _draw(random: Random, world: World, mode: str) -> Case:
     several = mode in ("batch", "generations") or (mode == "verify" and random.random() < 0.3)
-    questions = rows(random, world, mode) if several else (asked(random, world, mode),)
+    questions = rows(random, world) if several else (asked(random, world, mode),)
     variants = random.randint(2, 4) if mode == "sweep" else len(questions)
     drawer = Drawer(random, world, questions, mode)
     shared = several and (mode == "verify" or (mode == "batch" and random.random() < 0.5))
@@ -75,11 +75,12 @@ def asked(random: Random, world: World, mode: str) -> Question:
     return found
 
 
-def rows(random: Random, world: World, mode: str) -> tuple[Question, ...]:
+def rows(random: Random, world: World) -> tuple[Question, ...]:
     """Questions that share a batch: of one shape, or of unequal lengths, pictures and numbers of pictures."""
-    first = question(random, world.name)
+    one = len(world.reference.paths.stages) > 1 and random.random() < 0.6  # where each stage has a row of its own
+    first = question(random, world.name, 1 if one else None)
     count = random.randint(2, 3)
-    if random.random() < 0.2:
+    if random.random() < 0.2 or ("unequal tiles" in KNOWN_FAULTS and world.name == "perception_lm"):
         return first, *(like(random, first, world.name) for _ in range(count - 1))
-    same = len(first.pictures) if random.random() < 0.5 or world.name in EQUALLY_MANY else None
-    return first, *(question(random, world.name, same) for _ in range(count - 1))
+    same = one or world.name in EQUALLY_MANY or random.random() < 0.5
+    return first, *(question(random, world.name, len(first.pictures) if same else None) for _ in range(count - 1))

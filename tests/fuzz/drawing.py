@@ -40,7 +40,7 @@ class Drawer:
         others = [name for name in there if name != "decoder"]
         if self.batched and "stages in batches" in KNOWN_FAULTS:
             others = []
-        return self.random.choice(others) if others and self.random.random() < 0.5 else "decoder"
+        return self.random.choice(others) if others and self.random.random() < 0.6 else "decoder"
 
     def where(self, questions: Sequence[Question], stage: str, side: str = "any", within: Any = None) -> Any:
         """A group, a position, or several of them; `side` is `any`, `inside` or `outside` the sequence."""
@@ -143,7 +143,7 @@ class Drawer:
             names = [
                 name for name in names if self.world.name not in ("blip-2-opt", "gemma4-shared") or name != "embedding"
             ]
-        return self.random.choice(names)
+        return self.random.choice(names + ["features"] * 2 * ("features" in names))
 
     def state(self, questions: Sequence[Question]) -> State:
         stage, random = self.stage(questions), self.random

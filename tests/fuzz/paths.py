@@ -102,12 +102,12 @@ BLIP_T5 = Member(qformer=QFORMER, encoder=T5_ENCODER, decoder=T5_DECODER, projec
 
 MEMBERS: dict[str, Member] = {
     **dict.fromkeys(
-        ("llava", "llava-mistral", "mistral3", "llava-pixtral", "fast_vlm", "vipllava", "llava_next", "llava_onevision",
+        ("llava", "llava-mistral", "mistral3", "llava-pixtral", "fast_vlm", "vipllava", "llava_next",
          "internvl", "got_ocr2", "got_ocr2-tiles", "perception_lm", "paligemma", "aya_vision", "cohere2_vision", "aria",
          "aria-split"),
         PLAIN,
     ),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"), VISUAL),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5"), VISUAL),
     **dict.fromkeys(("janus", "deepseek_vl"), ALIGNER),
     **dict.fromkeys(("idefics3", "idefics3-whole", "smolvlm"), CONNECTOR),
     **dict.fromkeys(("idefics2", "idefics2-split"), IDEFICS2),
@@ -115,6 +115,7 @@ MEMBERS: dict[str, Member] = {
     **dict.fromkeys(("paligemma2", "gemma3", "gemma3-crops"), Member(decoder=GEMMA)),
     **dict.fromkeys(("blip-2-t5", "instructblip-t5"), BLIP_T5),
     "gemma3n": Member(decoder=replace(GEMMA, embedding=False), projector=None),  # four streams enter the first layer
+    **dict.fromkeys(("llava_onevision", "qwen3_vl"), Member(projector=None)),  # tokens are not the projector's rows
     "chameleon": Member(decoder=CHAMELEON, projector=None),
     "chameleon-swin": Member(decoder=SWIN, projector=None),
     "fuyu": Member(projector="model.vision_embed_tokens"),
