@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from .drawing import Drawer
-from .usable import KNOWN_FAULTS, require_readable
+from .usable import KNOWN_FAULTS
 from .worlds import SAID, Question, Unusable, World, like, question
 
 MODES = ("run", "verify", "generate", "batch", "sweep", "generations")
@@ -58,8 +58,6 @@ def _draw(random: Random, world: World, mode: str) -> Case:
     else:
         edits = tuple(drawer.edits((questions[n % len(questions)],)) for n in range(variants))
     reads = tuple(drawer.read() for _ in range(random.randint(1, 3))) if mode in ("run", "batch") else ()
-    for read in reads:
-        require_readable(world, questions, read)
     execution = random.choice(["auto", "packed", "rows", "single"])
     return Case(mode=mode, questions=questions, edits=edits, shared=shared, reads=reads, execution=execution)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from .edits import Edge, Look, Peek, State, resolved, split
 from .places import Places
-from .usable import KNOWN_FAULTS, require_usable
+from .usable import KNOWN_FAULTS, require_readable, require_usable
 from .worlds import Question, Unusable, World, like
 
 
@@ -95,12 +95,23 @@ class Drawer:
 
     def edits(self, questions: tuple[Question, ...]) -> tuple[Any, ...]:
         """One to three edits, which ask for something in each of the questions."""
+        return self.usable(lambda: self._edits(questions))
+
+    def usable(self, draw: Callable[[], Any]) -> Any:
+        """What is drawn again until it asks for something: the questions, whose clean runs are known, stay."""
+        for _ in range(20):
+            try:
+                return draw()
+            except Unusable:
+                continue
+        raise Unusable
+
+    def _edits(self, questions: tuple[Question, ...]) -> tuple[Any, ...]:
         many = self.random.choice([1, 1, 1, 2, 2, 3])
-        found = tuple(
-            self.edge(questions) if self.random.random() < 0.55 else self.state(questions) for _ in range(many)
-        )
-        for question in questions:
-            require_usable(self.world, question, found, self.decoding)
+        draws = [self.edge if self.random.random() < 0.55 else self.state for _ in range(many)]
+        found = tuple(draw(questions) for draw in draws)
+        for asked in questions:
+            require_usable(self.world, asked, found, self.decoding)
         return found
 
     def edge(self, questions: Sequence[Question]) -> Edge:
@@ -196,6 +207,15 @@ class Drawer:
     # reads --------------------------------------------------------------------------------------------------
 
     def read(self) -> Any:
+        """A read of what is there."""
+        return self.usable(self._readable)
+
+    def _readable(self) -> Any:
+        found = self._read()
+        require_readable(self.world, self.questions, found)
+        return found
+
+    def _read(self) -> Any:
         stage, random = self.stage(self.questions), self.random
         if random.random() < 0.4:
             site = self.site(self.questions, stage)
