@@ -12,7 +12,7 @@ import torch
 import nnsight_vlm as nv
 
 from .cases import Case, draw
-from .edits import answered, composed, planned
+from .edits import Shift, answered, composed, planned
 from .usable import TOKENS
 from .worlds import Question, Unusable, World
 
@@ -76,12 +76,11 @@ def is_refused(world: World, case: Case, message: str) -> bool:
 # modes ---------------------------------------------------------------------------------------------------------
 
 
-def padding(world: World, prompt: Any, questions: Sequence[Question]) -> list[int]:
-    """How many tokens of padding each row has on its left."""
-    if world.has_encoder:
-        return [0] * len(questions)
+def padding(world: World, prompt: Any, questions: Sequence[Question]) -> list[Shift]:
+    """How far each row's positions lie from where they are alone: encoders are padded on the right."""
     width = prompt.inputs["input_ids"].shape[1]
-    return [width - world.inputs(question)["input_ids"].shape[1] for question in questions]
+    missing = [width - world.inputs(question)["input_ids"].shape[1] for question in questions]
+    return [Shift(outside=by) if world.has_encoder else Shift(inside=by) for by in missing]
 
 
 def ask_run(world: World, case: Case) -> Iterator[Pair]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,11 +27,21 @@ def resolved(where: Where, places: Places) -> tuple[int, ...]:
     return tuple(sorted({place for part in where for place in resolved(part, places)}))
 
 
-def moved(where: Where, by: int) -> Where:
-    """Positions of a row that has `by` tokens of padding on its left."""
+class Shift(NamedTuple):
+    """By how much padding moves the positions of a row: on its left, and of the encoder's on its right."""
+
+    inside: int = 0
+    outside: int = 0
+
+
+ALONE = Shift()
+
+
+def moved(where: Where, by: Shift) -> Where:
+    """Positions of a row in a batch; those outside the sequence count from its end, padding included."""
     if isinstance(where, tuple):
         return tuple(moved(part, by) for part in where)
-    return where + by if isinstance(where, int) and where >= 0 else where
+    return where if isinstance(where, str) else where + by.inside if where >= 0 else where - by.outside
 
 
 def chosen_layers(layers: Any, having: Sequence[int], count: int) -> list[int]:
@@ -71,7 +81,7 @@ class Edge:
     stage: str = "decoder"
     allow: bool = False
 
-    def build(self, _: World, by: int = 0) -> Any:
+    def build(self, _: World, by: Shift = ALONE) -> Any:
         kind = nv.Allow if self.allow else nv.Knockout
         source, target = moved(self.source, by), moved(self.target, by)
         return kind(source, target, layers=for_package(self.layers), heads=self.heads, stage=self.stage)
@@ -110,17 +120,17 @@ class State:
     under: tuple[Any, ...] = ()
     values: tuple[int, ...] = ()
 
-    def build(self, world: World, by: int = 0) -> Any:
+    def build(self, world: World, by: Shift = ALONE) -> Any:
         layers = {} if self.site in ("embedding", "features") else {"layers": for_package(self.layers)}
         named = {"site": self.site, "stage": self.stage, **layers}
-        by = by if self.stage == "decoder" else 0  # another stage has a sequence and padding of its own
+        by = by if self.stage == "decoder" else ALONE  # another stage has a sequence and padding of its own
         where, source = moved(self.where, by), self.source and world.prompt(self.source)
         if self.how in ("zero", "mean", "resample"):
             return nv.Ablate(where, how=self.how, source=source, **named)
         if self.how == "tensor":
             return nv.Patch(where, source=self._tensor(), **named)
         under = composed(world, self.under)
-        return nv.Patch(where, source=source, source_where=self.where if by else None, under=under, **named)
+        return nv.Patch(where, source=source, source_where=None if by == ALONE else self.where, under=under, **named)
 
     def _tensor(self) -> torch.Tensor:
         seed, *shape = self.values
@@ -186,7 +196,7 @@ def setter(values: torch.Tensor) -> Any:
     return lambda state: values.reshape(state.shape)
 
 
-def composed(world: World, edits: Sequence[Any], by: int = 0) -> Any:
+def composed(world: World, edits: Sequence[Any], by: Shift = ALONE) -> Any:
     """For the package: edits joined by `|`; None for none."""
     found = None
     for edit in edits:
@@ -226,7 +236,7 @@ class Look:
     top: int = 10
     stage: str = "decoder"
 
-    def build(self, _: World, by: int = 0) -> Any:
+    def build(self, _: World, by: Shift = ALONE) -> Any:
         return nv.Attention(
             moved(self.queries, by), moved(self.keys, by), layers=for_package(self.layers), heads=self.heads,
             stage=self.stage, reduce=self.reduce, top=self.top,
@@ -270,7 +280,7 @@ class Peek:
     layers: Any = "all"
     stage: str = "decoder"
 
-    def build(self, _: World, by: int = 0) -> Any:
+    def build(self, _: World, by: Shift = ALONE) -> Any:
         layers = {} if self.site in ("embedding", "features") else {"layers": for_package(self.layers)}
         return nv.Residual(moved(self.where, by), site=self.site, stage=self.stage, **layers)
 
