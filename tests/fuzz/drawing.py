@@ -50,6 +50,8 @@ class Drawer:
             names += ["generated"] * 2
         if stage == "decoder" and "marks of cross-attention" in KNOWN_FAULTS and self.world.name == "mllama":
             names = [name for name in names if name not in ("text", "system", "query", "markup")]
+        if stage == "resampler" and "latents among the patches" in KNOWN_FAULTS:
+            names = [name for name in names if name != "image"]
         positions = [p for p in self._positions(all_places[0], side) if within is None or p in within[0]]
         numbered = len(questions) == 1 and positions and not (self.batched and stage != "decoder")
         kinds = ["name"] * 4 * bool(names) + ["some", "one", "mixed"] * bool(numbered)
@@ -150,10 +152,11 @@ class Drawer:
         names = [name for name in there[0] if all(name in some for some in there)]
         if "sites of Mllama" in KNOWN_FAULTS and self.world.name == "mllama":
             names = [name for name in names if name not in ("cross", "mlp")]
-        if "what enters the first layer" in KNOWN_FAULTS and stage == "decoder":
-            names = [
-                name for name in names if self.world.name not in ("blip-2-opt", "gemma4-shared") or name != "embedding"
-            ]
+        behind = "what enters the first layer" in KNOWN_FAULTS and self.world.name in ("blip-2-opt", "gemma4-shared")
+        if behind and stage == "decoder":
+            names.remove("embedding")
+        if "features of a stage" not in KNOWN_FAULTS and stage == "encoder":
+            names.append("features")
         return self.random.choice(names + ["features"] * 2 * ("features" in names))
 
     def state(self, questions: Sequence[Question]) -> State:

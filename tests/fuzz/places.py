@@ -155,5 +155,5 @@ def queries(reference: Reference, inputs: Mapping[str, Any], count: int, own_key
     outside = squares + own_keys + (0 if pixels.dim() == 5 else 1)  # CLS, except in Idefics2
     groups = {"query": tuple(range(count)), "all": tuple(range(count + question))}
     groups |= {"text": tuple(range(count, count + question))} if question else {}
-    groups |= {} if own_keys else {"image": tuple(range(-outside, 0))}  # by number where queries are keys too
+    groups |= {"image": tuple(range(-outside, -own_keys))}  # the queries' own keys, if any, are the last
     return Places(length=count + question, outside=outside, groups=groups, readers=count)

@@ -1,4 +1,4 @@
-"""How much is asked: by default two minutes; `FUZZ_SEEDS=1000` asks more, `FUZZ_ONLY="llava run 17"` one thing."""
+"""How much is asked: two minutes on two cores; `FUZZ_SEEDS=1000` asks more, `FUZZ_ONLY="llava run 17"` one thing."""
 
 from __future__ import annotations
 

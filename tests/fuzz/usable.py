@@ -19,6 +19,7 @@ KNOWN_FAULTS: dict[str, str] = {
     "features of a stage": 'site="features" with a stage counts rows of row 0, or of another sequence',
     "generated embeddings": "on BLIP-2 (OPT) and InstructBLIP (Llama), token ids are overwritten in their place",
     "marks of cross-attention": "Mllama's image mark is in no group",
+    "latents among the patches": "in resamplers, image includes the latents' own keys",
     "unequal tiles": "PerceptionLM is given empty tiles where a row of the batch has fewer, and counts them",
     "sites of Mllama": "cross and mlp are taken before the gates",
     "what enters the first layer": "behind the embedding OPT adds positions, Gemma 4 projects inputs of every layer",
