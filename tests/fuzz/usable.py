@@ -21,6 +21,7 @@ KNOWN_FAULTS: dict[str, str] = {
     "marks of cross-attention": "Mllama's image mark is in no group",
     "latents among the patches": "in resamplers, image includes the latents' own keys",
     "unequal tiles": "PerceptionLM is given empty tiles where a row of the batch has fewer, and counts them",
+    "proofs without a picture": "where Mllama skips layers, verify finds the family row at fault",
     "sites of Mllama": "cross and mlp are taken before the gates",
     "what enters the first layer": "behind the embedding OPT adds positions, Gemma 4 projects inputs of every layer",
 }
