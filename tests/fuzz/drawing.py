@@ -129,7 +129,8 @@ class Drawer:
 
     def _kinds(self, asked: Question, stage: str, source: Any) -> set[str]:
         places = self.world.places(asked)[stage]
-        return set(split(places, resolved(source, places))) or {"attention"}
+        grows = {"attention"} if stage == "decoder" and self._open(source) else set()
+        return {*split(places, resolved(source, places)), *grows} or {"attention"}
 
     def _readers(self, questions: Sequence[Question], stage: str, source: Any) -> Any:
         """Where only some tokens read what is outside: these, for one question."""
@@ -187,8 +188,10 @@ class Drawer:
         return self.decoding and any(name in ("generated", "all", "text") for name in names)
 
     def _shape(self, asked: Question, state: State) -> tuple[int, ...]:
-        spots = state.spots(self.world)
-        width = self.world.outcome(asked).states[spots[0]].shape[-1]
+        spots, clean = state.spots(self.world), self.world.outcome(asked).states
+        if spots[0] not in clean:
+            raise Unusable  # without a picture, Mllama skips layers
+        width = clean[spots[0]].shape[-1]
         count = len(state.places(self.world, asked, state.where))
         layered = (len(spots),) if self.random.random() < 0.5 else ()
         return (self.random.randrange(1000), *layered, count, width)
