@@ -84,6 +84,13 @@ def _check_stackable(prompts: Sequence[Prompt]) -> None:
             f"prompts of models of type {family.name!r} share a batch only if they have equally many images, because "
             "text before an image reads the padding of missing images; run them one at a time"
         )
+    tiles = {prompt.inputs[family.pixels].shape[1] for prompt in prompts if family.pixels in prompt.inputs}
+    if family.grid == "equal tiles" and len(tiles) > 1:
+        raise SpecError(
+            f"the pictures of these prompts have {' and '.join(map(str, sorted(tiles)))} tiles, and models of type "
+            f"{family.name!r} share a batch only if all have equally many, because they read empty tiles as they do "
+            "others; run the prompts one at a time"
+        )
 
 
 def _check_company(prompts: Sequence[Prompt]) -> None:
