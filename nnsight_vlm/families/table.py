@@ -233,8 +233,8 @@ _TABLE = (
         grid="soft tokens",
         assumes={"text_config.altup_active_idx": (0,)},
         limitations={
-            "features": "the projector also runs on text tokens, so its output is not the image features alone, and what "
-            'it gives enters every layer; write site="residual" in all of them',
+            "features": "the projector also runs on text tokens, so its output is not the image features alone, and "
+            'what it gives enters every layer; write site="residual" in all of them',
             "embedded": TOKEN_IDS_IN_EVERY_LAYER,
         },
     ),
