@@ -129,3 +129,22 @@ def test_a_text_without_a_picture_is_swept_and_read_where_the_model_passes_layer
         ] * 3
     assert [run.reads[0].shape[0] for run in runs] == [2] * 3, "layers 0 and 2 attend"
     assert [float(run.reads[0][1, :, 0, 0].abs().max()) > 0 for run in runs] == [False, True, True]
+
+
+@pytest.mark.float64
+def test_terms_behind_two_gates_of_one_layer_are_written_together_as_alone():
+    model, member = zoo.load("mllama", "sdpa", torch.float64), zoo.ZOO["mllama"]
+    prompt = nv.encode(model, member.text, picture(1, (10, 16)))
+    cases = [nv.Ablate("query", site="mlp", layers=1), nv.Ablate("query", site="cross", layers=1)]
+    alone = [nv.run(model, prompt, case).logits for case in cases]
+    rows = nv.run(model, nv.stack([prompt] * 3), [*cases, None]).logits
+    for found, expected in zip(rows, [*alone, nv.run(model, prompt).logits], strict=True):
+        assert float((found - expected).abs().max()) <= LIMIT
+    reads = [nv.Residual("all", site=site, layers=1) for site in ("cross", "mlp")]
+    for found, term in zip(
+        nv.run(model, prompt, cases[0] | cases[1], reads=reads).reads, ("cross", "mlp"), strict=True
+    ):
+        clean = nv.run(model, prompt, cases[1] if term == "mlp" else None, reads=reads).reads[term == "mlp"]
+        expected = clean.clone()
+        expected[:, list(prompt["query"])] = 0
+        assert float((found - expected).abs().max()) <= LIMIT, term
