@@ -293,3 +293,29 @@ def test_frames_of_a_video_are_pictures_of_one_prompt(name, dtype):
     assert_same(batch.row(0), prompt)
     assert_same(batch.row(1), single)
     assert_same_logits(model, batch, [prompt, single])
+
+
+def test_pictures_that_must_have_equally_many_tiles_share_no_batch_otherwise():
+    model, text = zoo.load("perception_lm", "sdpa"), zoo.ZOO["perception_lm"].text
+    small, large = zoo.picture(1, (30, 26)), zoo.picture(2, (70, 40))
+    tiles = [nv.encode(model, text, picture).inputs["pixel_values"].shape[1] for picture in (small, large)]
+    assert tiles[0] < tiles[1]
+    with pytest.raises(nv.SpecError, match=f"have {tiles[0]} and {tiles[1]} tiles.*one at a time"):
+        nv.encode(model, [text, text], [small, large])
+    assert len(nv.encode(model, [text, text], [large, large])) == 2
+
+
+@pytest.mark.parametrize("name", ["mllama", "perception_lm", "florence2"])
+def test_prompts_that_share_no_batch_are_answered_in_several(name):
+    model, text = zoo.load(name, "sdpa"), zoo.ZOO[name].text
+    small, large = nv.encode(model, text, zoo.picture(1, (30, 26))), nv.encode(model, text, zoo.picture(2, (70, 40)))
+    others = {
+        "mllama": lambda: nv.encode(model, text.replace("<|image|>", "red"), chat=False),
+        "florence2": lambda: large.grown([5, 7]),
+    }
+    prompts = [small, others.get(name, lambda: large)(), small]
+    with pytest.raises(nv.SpecError, match="one at a time"):
+        nv.stack(prompts)
+    answers = nv.generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=3)
+    alone = [nv.generate(model, prompt, max_new_tokens=3).tokens for prompt in prompts]
+    assert [answer.tokens for answer in answers] == alone

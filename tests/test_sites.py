@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import zoo
 from float64 import LIMIT, float64
+from fuzz.paths import MEMBERS
 from zoo.parts import picture
 
 import nnsight_vlm as nv
@@ -85,3 +87,64 @@ def test_a_question_in_a_qformer_does_not_read_the_image(name):
     for queries in ("text", "all"):
         with pytest.raises(nv.SpecError, match="only these read the image"):
             nv.run(model, prompt, reads=nv.Attention(queries, "image", stage="qformer"))
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", list(zoo.ZOO))
+def test_the_embedding_is_what_the_first_layer_is_handed_and_nothing_else(name):
+    member = zoo.ZOO[name]
+    module = member.module(member.implementations[-1]).double()
+    first = module.get_submodule(MEMBERS[name].decoder.layers)[0]
+    model = zoo.load(name, member.implementations[-1], torch.float64)
+    prompt = nv.encode(model, member.text, picture(1, (18, 12)))
+    handed = []
+
+    def turned(_, args, kwargs):
+        states = kwargs.get("hidden_states", args[0] if args else None)
+        handed.append(states)
+        other = states.flip(-1)
+        return ((), {**kwargs, "hidden_states": other}) if "hidden_states" in kwargs else ((other, *args[1:]), kwargs)
+
+    first.register_forward_pre_hook(turned, with_kwargs=True)
+    with torch.no_grad():
+        expected = module(**prompt.inputs, use_cache=False).logits[0, -1]
+    rows = lambda states: states[0] if states.dim() == 3 else states[:, 0].transpose(0, 1).flatten(1)  # noqa: E731
+    (read,) = nv.run(model, prompt, reads=[nv.Residual("all", site="embedding")]).reads
+    assert float((read - rows(handed[0])).abs().max()) <= LIMIT
+    found = nv.run(model, prompt, nv.Patch("all", source=rows(handed[0].flip(-1)), site="embedding"))
+    assert float((found.logits - expected).abs().max()) <= LIMIT * float(expected.abs().max())
+
+
+@pytest.mark.float64
+def test_a_text_without_a_picture_is_swept_and_read_where_the_model_passes_layers_by():
+    model = zoo.load("mllama", "sdpa", torch.float64)
+    prompt = nv.encode(model, "<s>what is red and what is blue ?", chat=False)
+    cases = [nv.Knockout("first", "last", layers=2), nv.Knockout(1, "last"), nv.Ablate("query", layers=[0, 2])]
+    runs = [nv.run(model, prompt, case, reads=[nv.Attention("last", "all")]) for case in cases]
+    for execution in ("auto", "packed", "rows", "single"):
+        frame = nv.sweep(model, prompt, cases, answer="red", execution=execution)
+        token = model.processor.tokenizer.convert_tokens_to_ids("red")
+        assert [abs(frame["logit"].iloc[n] - float(run.logits[token])) <= LIMIT for n, run in enumerate(runs)] == [
+            True
+        ] * 3
+    assert [run.reads[0].shape[0] for run in runs] == [2] * 3, "layers 0 and 2 attend"
+    assert [float(run.reads[0][1, :, 0, 0].abs().max()) > 0 for run in runs] == [False, True, True]
+
+
+@pytest.mark.float64
+def test_terms_behind_two_gates_of_one_layer_are_written_together_as_alone():
+    model, member = zoo.load("mllama", "sdpa", torch.float64), zoo.ZOO["mllama"]
+    prompt = nv.encode(model, member.text, picture(1, (10, 16)))
+    cases = [nv.Ablate("query", site="mlp", layers=1), nv.Ablate("query", site="cross", layers=1)]
+    alone = [nv.run(model, prompt, case).logits for case in cases]
+    rows = nv.run(model, nv.stack([prompt] * 3), [*cases, None]).logits
+    for found, expected in zip(rows, [*alone, nv.run(model, prompt).logits], strict=True):
+        assert float((found - expected).abs().max()) <= LIMIT
+    reads = [nv.Residual("all", site=site, layers=1) for site in ("cross", "mlp")]
+    for found, term in zip(
+        nv.run(model, prompt, cases[0] | cases[1], reads=reads).reads, ("cross", "mlp"), strict=True
+    ):
+        clean = nv.run(model, prompt, cases[1] if term == "mlp" else None, reads=reads).reads[term == "mlp"]
+        expected = clean.clone()
+        expected[:, list(prompt["query"])] = 0
+        assert float((found - expected).abs().max()) <= LIMIT, term

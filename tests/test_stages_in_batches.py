@@ -272,6 +272,21 @@ def test_the_image_of_a_resampler_is_its_patches_and_its_latents_are_keys_of_the
     assert float(own.min()) > 0
 
 
+@pytest.mark.float64
+@pytest.mark.parametrize(
+    ("name", "kinds"), BATCHES, ids=lambda value: value if isinstance(value, str) else "-".join(value)
+)
+def test_every_group_of_a_stage_has_as_many_tokens_in_a_batch_as_alone(name, kinds):
+    def sizes(tokens):
+        groups = tokens.group_names
+        return {group: len(tokens.group(group).positions(tokens.stop)) for group in groups if group != "generated"}
+
+    batch, alone = batch_of(name, kinds)
+    for row, prompt in zip(batch.rows, alone, strict=True):
+        expected = {stage: sizes(tokens) for stage, tokens in prompt.rows[0].stages}
+        assert {stage: sizes(tokens) for stage, tokens in row.stages} == expected
+
+
 # what is refused --------------------------------------------------------------------------------------------
 
 

@@ -279,9 +279,9 @@ def take_row_factors(inputs, writes, window, mask_spec, memo):
 
 
 def take_output(output, writes, window, mask_spec, memo):
-    """Take what a module returns, times the factor of every row, and leave ones in its place."""
+    """Take what a module returns, and leave ones in its place; with a ``mask_spec``, times the factors of the rows."""
     hidden = output[0] if isinstance(output, tuple) else output
-    factors = memo.pop("rows", None)
+    factors = None if mask_spec is None else memo.pop("rows")
     memo["term"] = hidden if factors is None else factors * hidden
     ones = torch.ones_like(hidden)
     return (ones, *output[1:]) if isinstance(output, tuple) else ones

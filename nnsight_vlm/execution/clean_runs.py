@@ -26,7 +26,7 @@ class Prefill(NamedTuple):
         cache: keys and values of all layers.
         logits: of the last token, `[word]`.
         states: what every layer gives from some position on, `[position, width]` each; None where layers
-            return several residual streams.
+            return several residual streams, or where the model passes some of them by.
     """
 
     cache: Any
@@ -46,15 +46,20 @@ def prefill(model: Model, prompt: Prompt, length: int, first: int, cache: Any = 
         inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
     last = {"logits_to_keep": torch.tensor([length - 1])} if view_of(model).family.logits_to_keep else {}
     empty = {} if cache is None else {"past_key_values": cache}
-    paths = layer_paths(model, view_of(model).stage().layer_count)
+    paths = layer_paths(model, view_of(model).stage().layer_count) if _all_layers_run(prompt) else ()
     with torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
         kept = save(_left_behind(model, paths, first))
     return Prefill(*kept)
 
 
+def _all_layers_run(prompt: Prompt) -> bool:
+    """Whether the model passes no layer by: it does those that only read an image, in a prompt without one."""
+    return view_of(prompt.model).family.image_at != "cross" or prompt.rows[0].outside > 0
+
+
 def _left_behind(model: Model, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
     states = [_from_position(model.get(path).output, first) for path in paths]
-    all_states = None if any(each is None for each in states) else states
+    all_states = None if not states or any(each is None for each in states) else states
     return model.output.past_key_values, model.output.logits[0, -1], all_states
 
 

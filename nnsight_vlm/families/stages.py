@@ -17,6 +17,11 @@ It embeds decoded tokens itself: what it is handed are ids then, and only its fi
 """
 GEMMA_DECODER = Stage(attention=AttentionSpec(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
 """Outputs of attention and of the feed-forward part pass a norm before they are added to the residual stream."""
+LAYER_INPUTS_DECODER = replace(GEMMA_DECODER, embedding="model.language_model.layers.0")
+"""Every layer is also handed an input of its own, which the decoder projects from the embeddings that it is handed.
+
+So only the input of the first layer is what enters the first layer, and nothing else.
+"""
 IDEFICS_DECODER = Stage(entry="model.text_model", layers="model.text_model.layers", embedding="model.text_model")
 CHAMELEON_DECODER = Stage(entry="model", layers="model.layers", embedding="model.layers.0", config="")
 OPT_DECODER = Stage(

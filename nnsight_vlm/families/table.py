@@ -23,6 +23,7 @@ from .stages import (
     INSTRUCTBLIP_QFORMER,
     KOSMOS_DECODER,
     KOSMOS_RESAMPLER,
+    LAYER_INPUTS_DECODER,
     MLLAMA_DECODER,
     OPT_DECODER,
     QFORMER,
@@ -34,9 +35,6 @@ from .stages import (
 
 CODEBOOK_TOKENS = (
     'image tokens are entries of a codebook with embeddings like words, so there is no projector; write site="residual"'
-)
-PROJECTOR_ALSO_RUNS_ON_TEXT = (
-    'the projector also runs on text tokens, so its output is not the image features alone; write site="embedding"'
 )
 QFORMER_QUERIES = (
     "image tokens are the Q-Former's learned queries, each of which reads the whole picture; for the patches that they "
@@ -92,7 +90,7 @@ PALIGEMMA: dict[str, Any] = {
 }
 GEMMA4: dict[str, Any] = {
     "model_type": "gemma4",
-    "stages": {"decoder": GEMMA_DECODER},
+    "stages": {"decoder": LAYER_INPUTS_DECODER},
     "projector": "model.embed_vision",
     "grid": "pooled",
     "inputs": {"pixel_values": "image", "image_position_ids": "image"},
@@ -230,11 +228,15 @@ _TABLE = (
     ),
     Family(
         model_type="gemma3n",
-        stages={"decoder": replace(GEMMA_DECODER, streams="altup_num_inputs")},
+        stages={"decoder": replace(LAYER_INPUTS_DECODER, streams="altup_num_inputs")},
         projector="model.embed_vision",
         grid="soft tokens",
         assumes={"text_config.altup_active_idx": (0,)},
-        limitations={"features": PROJECTOR_ALSO_RUNS_ON_TEXT, "embedded": TOKEN_IDS_IN_EVERY_LAYER},
+        limitations={
+            "features": "the projector also runs on text tokens, so its output is not the image features alone, and "
+            'what it gives enters every layer; write site="residual" in all of them',
+            "embedded": TOKEN_IDS_IN_EVERY_LAYER,
+        },
     ),
     Family(
         **GEMMA4,

@@ -272,8 +272,10 @@ def _step(
     mask, kernel = None, SITES[site.name].kernel
     if site.name == "row factors":
         mask = MaskSpec(next(gate.rows for gate in family.stages[stage].gates.values() if gate.rows), None, None)
-    if f"{site.name} gate" in sites_written(model, stage, site.name, site.layer):
+    written = sites_written(model, stage, site.name, site.layer)
+    if f"{site.name} gate" in written:
         kernel = take_output
+        mask = MaskSpec("", None, None) if "row factors" in written else None  # only then are they its own
     if site.name in ATTENTION_OF:
         packing = _packing(model, layout, site.layer) if site.name == "mask" else None
         keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask

@@ -265,7 +265,7 @@ class Resolver:
 
     def width(self, site: str) -> int:
         """Width of the states at a site."""
-        return self.spec.width * (self.spec.streams if site == "residual" else 1)
+        return self.spec.width * (self.spec.streams if site in ("residual", "embedding") else 1)
 
     def heads(self, heads: Heads, layer: int) -> HeadChoice | None:
         """The chosen heads of one layer; None for every head.

@@ -82,7 +82,21 @@ def company(prompt: Prompt) -> Hashable | None:
     """Prompts of equal company may be rows of one batch; None for a prompt that runs by itself."""
     if uncounted(prompt):
         return None
-    return frozenset(foreign(prompt)), tuple(sorted(settings(prompt).items()))
+    return frozenset(foreign(prompt)), tuple(sorted(settings(prompt).items())), pictures(prompt), length(prompt)
+
+
+def pictures(prompt: Prompt) -> int | None:
+    """What the pictures of a batch's rows must have in common: text reads the padding of missing pictures or tiles."""
+    family = view_of(prompt.model).family
+    if family.image_at == "cross":
+        return len(prompt.rows[0].images)
+    shown = family.grid == "equal tiles" and family.pixels in prompt.inputs
+    return int(prompt.inputs[family.pixels].shape[1]) if shown else None
+
+
+def length(prompt: Prompt) -> int | None:
+    """How long the rows of a batch must be; None where they are padded, which decoders of an encoder are not."""
+    return None if view_of(prompt.model).family.tokens == "input_ids" else prompt.width
 
 
 def same_clean_run(prompt: Prompt, other: Prompt) -> bool:

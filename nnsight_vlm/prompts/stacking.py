@@ -11,7 +11,7 @@ from torch.nn import functional
 from ..errors import SpecError
 from ..families import view_of
 from ..identity import same_model
-from .carried import counts_tokens, foreign, settings, uncounted
+from .carried import counts_tokens, foreign, length, pictures, settings, uncounted
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
 from .stage_maps import with_query_stages
@@ -74,15 +74,22 @@ def _check_stackable(prompts: Sequence[Prompt]) -> None:
         )
     _check_company(prompts)
     family = view_of(prompts[0].model).family
-    if family.tokens != "input_ids" and len({prompt.width for prompt in prompts}) > 1:
+    if len(set(map(length, prompts))) > 1:
         raise SpecError(
             f"the answers of these prompts have different lengths, and models of type {family.name!r}, which have an "
             "encoder, cannot pad them; run them one at a time"
         )
-    if family.image_at == "cross" and len({len(prompt.rows[0].images) for prompt in prompts}) > 1:
+    unequal = sorted({count for count in map(pictures, prompts) if count is not None})
+    if family.image_at == "cross" and len(unequal) > 1:
         raise SpecError(
             f"prompts of models of type {family.name!r} share a batch only if they have equally many images, because "
             "text before an image reads the padding of missing images; run them one at a time"
+        )
+    if len(unequal) > 1:
+        raise SpecError(
+            f"the pictures of these prompts have {' and '.join(map(str, unequal))} tiles, and models of type "
+            f"{family.name!r} share a batch only if all have equally many, because they read empty tiles as they do "
+            "others; run the prompts one at a time"
         )
 
 

@@ -119,6 +119,7 @@ def _query_token_map(
             ("text", text),
             ("question", text),
             ("system", Ranges()),
+            ("markup", Ranges()),  # between its patches are only those that pad a tile
             ("all", Ranges.union([Ranges(((0, queries),)), text])),
             *((("latents", Ranges(((-cells.latents, 0),))),) if cells.latents else ()),
         ),

@@ -14,7 +14,7 @@ import torch
 
 from ..device import readouts
 from ..errors import SpecError
-from ..lowering.layers import Layers
+from ..lowering.layers import Layers, layer_numbers
 from ..lowering.read_requests import AttentionRequest, StateRequest
 from ..lowering.resolve import Heads, Resolver, listed_heads
 from ..lowering.sites import SITES, StateSite, check_state_spec
@@ -151,7 +151,7 @@ class Attention(Readout):
         queries, keys = len(here.positions(self.queries)), len(here.positions(self.keys))
         each = {"rows": keys, "mean": keys, "top": 2 * (self.top or TOP)}.get(self.reduce, 1)
         heads = 1 if self.reduce == "mean" else here.spec.head_count
-        return len(here.layers(self.layers, "all")) * heads * queries * each
+        return len(layer_numbers(self.layers, here.spec.layer_count)) * heads * queries * each
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
         stacked = torch.stack(list(layers))

@@ -8,12 +8,13 @@ from random import Random
 from typing import Any
 
 from .drawing import Drawer
-from .usable import KNOWN_FAULTS
 from .worlds import SAID, Question, Unusable, World, like, question
 
 MODES = ("run", "verify", "generate", "batch", "sweep", "generations")
 EQUALLY_MANY = ("mllama",)
 """Members whose prompts share a batch only if they have equally many pictures."""
+EQUALLY_LARGE = ("perception_lm",)
+"""Members whose prompts share a batch only if their pictures have equally many tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,7 @@ def draw(random: Random, world: World, mode: str) -> Case:
 
 def _draw(random: Random, world: World, mode: str) -> Case:
     several = mode in ("batch", "generations") or (mode == "verify" and random.random() < 0.3)
-    questions = rows(random, world) if several else (asked(random, world, mode),)
-    skips = mode == "verify" and world.name == "mllama" and not all(asked.pictures for asked in questions)
-    if skips and "proofs without a picture" in KNOWN_FAULTS:
-        raise Unusable
+    questions = rows(random, world, mode) if several else (asked(random, world, mode),)
     variants = random.randint(2, 4) if mode == "sweep" else len(questions)
     drawer = Drawer(random, world, questions, mode)
     shared = several and (mode == "verify" or (mode == "batch" and random.random() < 0.5))
@@ -76,12 +74,15 @@ def asked(random: Random, world: World, mode: str) -> Question:
     return found
 
 
-def rows(random: Random, world: World) -> tuple[Question, ...]:
-    """Questions that share a batch: of one shape, or of unequal lengths, pictures and numbers of pictures."""
+def rows(random: Random, world: World, mode: str) -> tuple[Question, ...]:
+    """Questions that share a batch: of one shape, or of unequal lengths, pictures and numbers of pictures.
+
+    What answers several prompts may run them in several batches.
+    """
     one = len(world.reference.paths.stages) > 1 and random.random() < 0.6  # where each stage has a row of its own
     first = question(random, world.name, 1 if one else None)
-    count = random.randint(2, 3)
-    if random.random() < 0.2 or ("unequal tiles" in KNOWN_FAULTS and world.name == "perception_lm"):
+    count, batched = random.randint(2, 3), mode != "generations"
+    if random.random() < 0.2 or (batched and world.name in EQUALLY_LARGE):
         return first, *(like(random, first, world.name) for _ in range(count - 1))
-    same = one or world.name in EQUALLY_MANY or random.random() < 0.5
+    same = one or (batched and world.name in EQUALLY_MANY) or random.random() < 0.5
     return first, *(question(random, world.name, len(first.pictures) if same else None) for _ in range(count - 1))

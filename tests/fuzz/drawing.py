@@ -10,7 +10,7 @@ from typing import Any
 
 from .edits import Edge, Look, Peek, State, resolved, split
 from .places import Places
-from .usable import KNOWN_FAULTS, require_readable, require_usable
+from .usable import require_readable, require_usable
 from .worlds import Question, Unusable, World, like
 
 
@@ -38,8 +38,6 @@ class Drawer:
             name for name in self.world.places(questions[0]) if all(name in self.world.places(q) for q in questions)
         ]
         others = [name for name in there if name != "decoder"]
-        if self.batched and "stages in batches" in KNOWN_FAULTS:
-            others = []
         return self.random.choice(others) if others and self.random.random() < 0.6 else "decoder"
 
     def where(self, questions: Sequence[Question], stage: str, side: str = "any", within: Any = None) -> Any:
@@ -48,12 +46,8 @@ class Drawer:
         names = [name for name in all_places[0].groups if all(self._fits(p, name, side, within) for p in all_places)]
         if self.decoding and stage == "decoder" and side != "outside" and within is None:
             names += ["generated"] * 2
-        if stage == "decoder" and "marks of cross-attention" in KNOWN_FAULTS and self.world.name == "mllama":
-            names = [name for name in names if name not in ("text", "system", "query", "markup")]
-        if stage == "resampler" and "latents among the patches" in KNOWN_FAULTS:
-            names = [name for name in names if name != "image"]
         positions = [p for p in self._positions(all_places[0], side) if within is None or p in within[0]]
-        numbered = len(questions) == 1 and positions and not (self.batched and stage != "decoder")
+        numbered = len(questions) == 1 and positions and not (self.batched and stage not in ("decoder", "encoder"))
         kinds = ["name"] * 4 * bool(names) + ["some", "one", "mixed"] * bool(numbered)
         if not kinds:
             raise Unusable
@@ -135,7 +129,8 @@ class Drawer:
 
     def _kinds(self, asked: Question, stage: str, source: Any) -> set[str]:
         places = self.world.places(asked)[stage]
-        return set(split(places, resolved(source, places))) or {"attention"}
+        grows = {"attention"} if stage == "decoder" and self._open(source) else set()
+        return {*split(places, resolved(source, places)), *grows} or {"attention"}
 
     def _readers(self, questions: Sequence[Question], stage: str, source: Any) -> Any:
         """Where only some tokens read what is outside: these, for one question."""
@@ -150,12 +145,7 @@ class Drawer:
     def site(self, questions: Sequence[Question], stage: str) -> str:
         there = [self.world.sites(stage, asked) for asked in questions]
         names = [name for name in there[0] if all(name in some for some in there)]
-        if "sites of Mllama" in KNOWN_FAULTS and self.world.name == "mllama":
-            names = [name for name in names if name not in ("cross", "mlp")]
-        behind = "what enters the first layer" in KNOWN_FAULTS and self.world.name in ("blip-2-opt", "gemma4-shared")
-        if behind and stage == "decoder":
-            names.remove("embedding")
-        if "features of a stage" not in KNOWN_FAULTS and stage == "encoder":
+        if stage == "encoder":
             names.append("features")
         return self.random.choice(names + ["features"] * 2 * ("features" in names))
 
@@ -170,9 +160,6 @@ class Drawer:
             how = random.choice(["zero", "mean"])
         if how == "mean" and where == "generated":
             how = "zero"
-        at_ids = "generated embeddings" in KNOWN_FAULTS and self.world.name in ("blip-2-opt", "instructblip-llama")
-        if at_ids and site == "embedding" and self._open(where):
-            raise Unusable
         if how == "resample" and self.mode == "batch" and not isinstance(where, str):
             how = "patch"  # the same positions, counted with the padding of this row, are others in the source
         if how in ("resample", "patch"):
@@ -201,8 +188,10 @@ class Drawer:
         return self.decoding and any(name in ("generated", "all", "text") for name in names)
 
     def _shape(self, asked: Question, state: State) -> tuple[int, ...]:
-        spots = state.spots(self.world)
-        width = self.world.outcome(asked).states[spots[0]].shape[-1]
+        spots, clean = state.spots(self.world), self.world.outcome(asked).states
+        if spots[0] not in clean:
+            raise Unusable  # without a picture, Mllama skips layers
+        width = clean[spots[0]].shape[-1]
         count = len(state.places(self.world, asked, state.where))
         layered = (len(spots),) if self.random.random() < 0.5 else ()
         return (self.random.randrange(1000), *layered, count, width)

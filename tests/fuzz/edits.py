@@ -83,6 +83,7 @@ class Edge:
 
     def build(self, _: World, by: Shift = ALONE) -> Any:
         kind = nv.Allow if self.allow else nv.Knockout
+        by = by if self.stage == "decoder" else ALONE  # another stage has a sequence and padding of its own
         source, target = moved(self.source, by), moved(self.target, by)
         return kind(source, target, layers=for_package(self.layers), heads=self.heads, stage=self.stage)
 
@@ -123,7 +124,7 @@ class State:
     def build(self, world: World, by: Shift = ALONE) -> Any:
         layers = {} if self.site in ("embedding", "features") else {"layers": for_package(self.layers)}
         named = {"site": self.site, "stage": self.stage, **layers}
-        by = by if self.stage == "decoder" else ALONE  # another stage has a sequence and padding of its own
+        by = by if self.stage == "decoder" else ALONE
         where, source = moved(self.where, by), self.source and world.prompt(self.source)
         if self.how in ("zero", "mean", "resample"):
             return nv.Ablate(where, how=self.how, source=source, **named)
@@ -237,9 +238,10 @@ class Look:
     stage: str = "decoder"
 
     def build(self, _: World, by: Shift = ALONE) -> Any:
+        top = {"top": self.top} if self.reduce == "top" else {}
         return nv.Attention(
             moved(self.queries, by), moved(self.keys, by), layers=for_package(self.layers), heads=self.heads,
-            stage=self.stage, reduce=self.reduce, top=self.top,
+            stage=self.stage, reduce=self.reduce, **top,
         )  # fmt: skip
 
     def spots(self, world: World, question: Question) -> list[Spot]:

@@ -24,7 +24,7 @@ class Stage:
     Attributes:
         one: whether `layers` is itself the only layer.
         embedding: whether what enters the first layer can be written.
-        latents: how many of the last keys of its cross-attention are its own queries: all of them, or none.
+        gated: whether layers with cross-attention multiply what they add by gates.
     """
 
     layers: str = "model.language_model.layers"
@@ -33,7 +33,7 @@ class Stage:
     mlp: str | None = "mlp"
     one: bool = False
     embedding: bool = True
-    latents: bool = False
+    gated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +82,12 @@ KOSMOS_RESAMPLER = Stage(
     mlp=None,
     one=True,
     embedding=False,
-    latents=True,
 )
 IDEFICS_RESAMPLER = Stage(
     layers="model.connector.perceiver_resampler.layers",
     attention=None,
     cross=Attends("self_attn", "self_attn"),
     embedding=False,
-    latents=True,
 )
 
 PLAIN = Member()
@@ -114,7 +112,7 @@ MEMBERS: dict[str, Member] = {
     **dict.fromkeys(("gemma4", "gemma4-shared"), GEMMA_4),
     **dict.fromkeys(("paligemma2", "gemma3", "gemma3-crops"), Member(decoder=GEMMA)),
     **dict.fromkeys(("blip-2-t5", "instructblip-t5"), BLIP_T5),
-    "gemma3n": Member(decoder=replace(GEMMA, embedding=False), projector=None),  # four streams enter the first layer
+    "gemma3n": Member(decoder=GEMMA, projector=None),  # it also runs on text
     **dict.fromkeys(("llava_onevision", "qwen3_vl"), Member(projector=None)),  # tokens are not the projector's rows
     "chameleon": Member(decoder=CHAMELEON, projector=None),
     "chameleon-swin": Member(decoder=SWIN, projector=None),
@@ -133,7 +131,7 @@ MEMBERS: dict[str, Member] = {
     "instructblip-llama": Member(
         qformer=QFORMER, decoder=Stage(layers="language_model.model.layers"), projector="language_projection"
     ),
-    "mllama": Member(decoder=Stage(cross=Attends("cross_attn", "cross_attn"))),
+    "mllama": Member(decoder=Stage(cross=Attends("cross_attn", "cross_attn"), gated=True)),
     "florence2": Member(encoder=BART_ENCODER, decoder=BART_DECODER),
     "kosmos-2": Member(
         resampler=KOSMOS_RESAMPLER,

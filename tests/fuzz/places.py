@@ -1,7 +1,8 @@
 """Which token is what, found in the token ids of one prompt alone.
 
 Groups by their definitions in the guide: `system` stands before the first image, `query` behind it, `markup` within
-images, `text` is all that is no image token. In the fuzz's prompts the word `SEPARATOR` stands between any two
+images; without an image all text is `query`; `question` is `query` without the token that predicts the answer; `text`
+is all that is no image token. In the fuzz's prompts the word `SEPARATOR` stands between any two
 pictures and nowhere else, so that images can be told from each other without knowing how many tokens they have.
 """
 
@@ -45,12 +46,15 @@ def groups_of(image: list[list[int]], length: int, bos: bool) -> dict[str, tuple
     within = {place for some in image for place in range(some[0], some[-1] + 1)}
     text = [place for place in range(length) if place not in tokens]
     groups = {"all": list(range(length)), "text": text, "last": [length - 1], "first": [0], "bos": [0] if bos else []}
+    groups |= {"query": text, "question": text[:-1] if text[-1] == length - 1 else text}
     if image:
+        query = [place for place in range(image[0][-1] + 1, length) if place not in within]
         groups |= {
             "image": sorted(tokens),
             "markup": sorted(within - tokens),
             "system": list(range(image[0][0])),
-            "query": [place for place in range(image[0][-1] + 1, length) if place not in within],
+            "query": query,
+            "question": [place for place in query if place != length - 1],
             **{f"image.{number}": some for number, some in enumerate(image)},
         }
     return {name: tuple(places) for name, places in groups.items() if places}
@@ -82,7 +86,9 @@ def places_of(reference: Reference, inputs: Mapping[str, Any], separator: int, a
     bos = text.bos_token_id is not None and ids[0] == text.bos_token_id
     paths = reference.paths
     if paths.encoder is not None:
-        found = {"encoder": plain(groups_of(image, len(ids), bos), len(ids))}
+        groups = groups_of(image, len(ids), bos)
+        groups["question"] = groups["query"]  # no token of an encoder predicts the answer
+        found = {"encoder": plain(groups, len(ids))}
         found["decoder"] = behind_encoder(found["encoder"], inputs["decoder_input_ids"].shape[1], answer)
     elif paths.decoder.cross is not None:
         found = {"decoder": beside_pictures(config, ids, image, bos, inputs, answer)}
@@ -110,17 +116,17 @@ def with_answer(groups: dict[str, tuple[int, ...]], length: int, answer: int) ->
 
 
 def behind_encoder(encoder: Places, length: int, answer: int) -> Places:
-    """The decoder of an encoder: it starts with one token, and reads the encoder's under negative positions."""
+    """The decoder of an encoder: it starts with tokens of its own, which are `markup`, and reads the encoder's under
+    negative positions.
+    """
     outside, prompt, groups = encoder.length, length - answer, dict[str, tuple[int, ...]]()
     for name, places in encoder.groups.items():
-        if name in ("system", "markup", "query", "text") or name.startswith("image"):
+        if name in ("system", "markup", "query", "question", "text") or name.startswith("image"):
             groups[name] = tuple(place - outside for place in places)
     generated = tuple(range(prompt, length))
-    if "image" not in groups:
-        groups.pop("text", None)
-    groups |= {"all": tuple(range(length)), "last": (prompt - 1,), "first": (0,)}
-    groups["text"] = groups.get("text", ()) + generated
-    groups |= {"generated": generated} if generated else {}
+    groups["markup"] = groups.get("markup", ()) + tuple(range(prompt))
+    groups["text"] = groups.get("text", ()) + tuple(range(length))
+    groups |= {"all": tuple(range(length)), "last": (prompt - 1,), "first": (0,), "generated": generated}
     return Places(length=length, outside=outside, groups={n: p for n, p in groups.items() if p}, readers=length)
 
 
@@ -133,12 +139,13 @@ def beside_pictures(
     each = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
     outside = each * inputs["aspect_ratio_ids"].shape[1] if "aspect_ratio_ids" in inputs else 0
     groups = groups_of([], length - answer, bos)
-    if marks:
-        words = [place for place in range(length - answer) if place not in marks]
+    if marks:  # each stands in the text for a picture, and is text
+        query = [place for place in range(marks[0], length - answer) if place not in marks]
         groups |= {
-            "text": tuple(words),
-            "system": tuple(place for place in words if place < marks[0]),
-            "query": tuple(place for place in words if place > marks[0]),
+            "markup": tuple(marks),
+            "system": tuple(range(marks[0])),
+            "query": tuple(query),
+            "question": tuple(place for place in query if place != length - answer - 1),
             "image": tuple(range(-outside, each * len(marks) - outside)),
         }
         for number in range(len(marks)):
@@ -153,7 +160,17 @@ def queries(reference: Reference, inputs: Mapping[str, Any], count: int, own_key
     pixels, patch = inputs["pixel_values"], reference.module.config.vision_config.patch_size
     squares = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
     outside = squares + own_keys + (0 if pixels.dim() == 5 else 1)  # CLS, except in Idefics2
-    groups = {"query": tuple(range(count)), "all": tuple(range(count + question))}
-    groups |= {"text": tuple(range(count, count + question))} if question else {}
-    groups |= {"image": tuple(range(-outside, -own_keys))}  # the queries' own keys, if any, are the last
-    return Places(length=count + question, outside=outside, groups=groups, readers=count)
+    text, patches = tuple(range(count, count + question)), tuple(range(-outside, -own_keys))
+    groups = {
+        "query": tuple(range(count)),
+        "all": tuple(range(count + question)),
+        "first": (0,),
+        "last": (count + question - 1,),
+        "text": text,
+        "question": text,
+        "image": patches,
+        "image.0": patches,
+        "latents": tuple(range(-own_keys, 0)),  # the queries' own keys, if any, are the last
+    }
+    there = {name: places for name, places in groups.items() if places}
+    return Places(length=count + question, outside=outside, groups=there, readers=count)

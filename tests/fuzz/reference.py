@@ -113,6 +113,37 @@ ALL_ATTENTION_FUNCTIONS.register("fuzz_reference", attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register("fuzz_reference", eager_mask)
 
 
+def gated(number: int, layer: Any) -> Any:
+    """The forward of Mllama's layers with cross-attention, because what they add no module returns:
+    `x + tanh(gate) * cross(norm(x))`, then `x + tanh(gate) * rows * mlp(norm(x))`.
+    """
+
+    def settle(site: str, state: torch.Tensor) -> torch.Tensor:
+        return settled(RUNNING[-1], Spot("decoder", site, number), state) if RUNNING else state
+
+    def forward(
+        hidden_states: torch.Tensor,
+        cross_attention_states: Any,
+        cross_attention_mask: Any,
+        full_text_row_masked_out_mask: Any,
+        **options: Any,
+    ) -> torch.Tensor:
+        taken = {name: value for name, value in options.items() if name == "past_key_values"}
+        mixed, _ = layer.cross_attn(
+            hidden_states=layer.input_layernorm(hidden_states),
+            cross_attention_states=cross_attention_states,
+            attention_mask=cross_attention_mask,
+            **taken,
+        )
+        after = hidden_states + settle("cross", layer.cross_attn_attn_gate.tanh() * mixed)
+        added = layer.mlp(layer.post_attention_layernorm(after))
+        if full_text_row_masked_out_mask is not None:
+            added = added * full_text_row_masked_out_mask[:, 0]
+        return after + settle("mlp", layer.cross_attn_mlp_gate.tanh() * added)
+
+    return forward
+
+
 class Reference:
     """A member of the zoo under the reference's attention.
 
@@ -131,6 +162,10 @@ class Reference:
             if not stage.one and hasattr(module.get_submodule(above), "config"):
                 module.get_submodule(above).config._attn_implementation_internal = "fuzz_reference"
         module.config.get_text_config()._attn_implementation_internal = "fuzz_reference"
+        for stage in self.paths.stages.values():
+            for number, layer in enumerate(self.layers(stage)) if stage.gated else ():
+                if hasattr(layer, "cross_attn"):
+                    layer.forward = gated(number, layer)
         self.attentions = {
             id(part): spot for spot, part in self._parts(lambda attends: attends.calls, ("attention", "cross"))
         }
@@ -152,7 +187,7 @@ class Reference:
         return found
 
     def states(self) -> list[tuple[Spot, Any]]:
-        """The modules whose outputs are states."""
+        """The modules whose outputs are states; a gated layer's own forward gives its states, see `gated`."""
         found = self._parts(lambda attends: attends.adds, ("attention", "cross"))
         for name, stage in self.paths.stages.items():
             for number, layer in enumerate(self.layers(stage)):
@@ -163,6 +198,12 @@ class Reference:
             found.append((FEATURES, self.module.get_submodule(self.paths.projector)))
         return found
 
+    def _gives_itself(self, spot: Spot) -> bool:
+        stage = self.paths.stages.get(spot.stage)
+        if stage is None or not stage.gated or spot.site not in ("cross", "mlp"):
+            return False
+        return hasattr(self.layers(stage)[spot.layer], "cross_attn")
+
     @torch.no_grad()
     def forward(self, inputs: Mapping[str, Any], cuts: Sequence[Cut] = (), writes: Sequence[Write] = ()) -> Outcome:
         """One forward of one prompt, with edges closed and states written, in the order of `writes` at each place."""
@@ -171,6 +212,8 @@ class Reference:
         try:
             with ExitStack() as stack:
                 for spot, part in self.states():
+                    if self._gives_itself(spot):
+                        continue
                     stack.callback(part.register_forward_hook(leaving(outcome, spot)).remove)
                 for name, stage in self.paths.stages.items():
                     if stage.embedding:

@@ -1,4 +1,4 @@
-"""Whether a case asks for something, and for nothing that is refused; and what is known to be wrong today."""
+"""Whether a case asks for something, and for nothing that is refused."""
 
 from __future__ import annotations
 
@@ -14,18 +14,6 @@ from .worlds import Question, Unusable, World
 
 TOKENS = 3
 """How many tokens are generated."""
-KNOWN_FAULTS: dict[str, str] = {
-    "stages in batches": "positions, rows and padding of a stage are those of the lone prompt",
-    "features of a stage": 'site="features" with a stage counts rows of row 0, or of another sequence',
-    "generated embeddings": "on BLIP-2 (OPT) and InstructBLIP (Llama), token ids are overwritten in their place",
-    "marks of cross-attention": "Mllama's image mark is in no group",
-    "latents among the patches": "in resamplers, image includes the latents' own keys",
-    "unequal tiles": "PerceptionLM is given empty tiles where a row of the batch has fewer, and counts them",
-    "proofs without a picture": "where Mllama skips layers, verify finds the family row at fault",
-    "sites of Mllama": "cross and mlp are taken before the gates",
-    "what enters the first layer": "behind the embedding OPT adds positions, Gemma 4 projects inputs of every layer",
-}
-"""Kinds that are left out of the draw until they are mended; an entry that is taken out is drawn."""
 
 
 def require_usable(world: World, question: Question, edits: Sequence[Any], decoding: bool) -> None:
