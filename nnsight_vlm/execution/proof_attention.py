@@ -24,7 +24,7 @@ from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from .proof_rounding import Rounding
+from .proof_rounding import Rounding, no_numbers
 from .requests import LogitRead, run_forward
 
 UNREACHED = (AttributeError, OutOfOrderError)
@@ -102,6 +102,9 @@ def prove_attention(
     read = partial(_read_calls, model, layout, sites, queries, logits)
     clean, cut = together([partial(read, plan, remote) for plan in plans], remote)
     edges, [clean_calls, clean_logits], [cut_calls, cut_logits] = 0, clean, cut
+    for row, logits_of_row in enumerate(clean_logits):
+        if bool(logits_of_row.isnan().any()):
+            raise no_numbers(row)
     allowed = _allowed_share(sites, clean_calls, rounding)
     for site, before, after in zip(sites, clean_calls, cut_calls, strict=True):
         for number, placement in enumerate(_placements(layout, site.stage)):

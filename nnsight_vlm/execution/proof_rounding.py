@@ -74,12 +74,23 @@ class Rounding(NamedTuple):
         """
         most = min(64 * self.units * self.unit, MOST / 2)
         for row, gap in enumerate(clean_gaps):
-            if not gap <= most:
+            if gap != gap:
+                raise no_numbers(row)
+            if gap > most:
                 raise InterventionError(
                     f"row {row}: even without an intervention {apart.format(f'{gap:.3g} of their size')}, so nothing "
-                    "can be proved of this prompt"
+                    "can be proved of this prompt; run its rows alone, or load the model in float32"
                 )
         return min(self.units * self.unit + self.growth * max(clean_gaps), MOST)
+
+
+def no_numbers(row: int) -> InterventionError:
+    """What is raised where the clean run has nothing to compare with."""
+    return InterventionError(
+        f"row {row}: even without an intervention the model gives logits that are no numbers (NaN), so nothing can be "
+        "proved of it. Padding does this to models in float64 under eager attention, and large states to models in "
+        'float16: run the rows alone, or load the model with attn_implementation="sdpa", or in float32'
+    )
 
 
 def rounding_of(model: Model) -> Rounding:
