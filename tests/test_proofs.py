@@ -62,7 +62,6 @@ def plant(monkeypatch):
 
 
 def caught(model: Any, prompt: nv.Prompt, change: nv.Intervention, match: str) -> None:
-    assert nv.verify.__name__ == "verify"
     with pytest.raises(nv.InterventionError, match=match):
         nv.verify(model, prompt, change)
 
@@ -70,15 +69,15 @@ def caught(model: Any, prompt: nv.Prompt, change: nv.Intervention, match: str) -
 # faults ---------------------------------------------------------------------------------------------
 
 
-def idle(when: Callable[..., bool]) -> Callable[[Any], Any]:
-    """A kernel that does nothing in some calls."""
+def idle(when: Callable[[int, int], bool]) -> Callable[[Any], Any]:
+    """A kernel that does nothing in some calls: where the first query is at some place, or the n-th of a forward."""
 
     def fault(kernel: Any) -> Any:
         def faulty(value: Any, writes: Any, window: Any, mask_spec: Any, memo: Any) -> Any:
             memo["call"] = memo.get("call", -1) + 1
-            return (
-                value if when(window, memo["call"], writes) else kernel(value, writes, window, mask_spec, memo)
-            )
+            if when(window[0], memo["call"]):
+                return value
+            return kernel(value, writes, window, mask_spec, memo)
 
         return faulty
 
@@ -107,9 +106,9 @@ def times(factor: float) -> Callable[[Any], Any]:
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 IN_DECODING = {
-    "at no decoded token": lambda width: lambda window, call, writes: window[0] >= width,
-    "not from the second token on": lambda width: lambda window, call, writes: window[0] > width,
-    "in all layers but one": lambda width: lambda window, call, writes: window[0] >= width and call == 1,
+    "at no decoded token": lambda width: lambda place, _: place >= width,
+    "not from the second token on": lambda width: lambda place, _: place > width,
+    "in all layers but one": lambda width: lambda place, call: place >= width and call == 1,
 }
 
 
@@ -138,15 +137,15 @@ def test_an_ablation_that_does_not_act_on_decoded_tokens_is_caught(plant, name, 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("name", MODELS)
-def test_a_cut_in_the_wrong_row_or_layer_or_of_more_than_was_named_is_caught(plant, monkeypatch, name, dtype):
+def test_a_cut_in_the_wrong_row_or_layer_or_of_less_than_was_named_is_caught(monkeypatch, name, dtype):
     model, prompt = loaded(name, dtype), batch(name, dtype)
     change = nv.Knockout("image", "last", layers="attention")
     faults: dict[str, Callable[[Any], Any]] = {
         "one row": with_writes(lambda writes: tuple(write for write in writes if write[0] == 0)),
         "another row": with_writes(lambda writes: tuple((0, *write[1:]) for write in writes)),
-        "no layer but": idle(lambda window, call, writes: call == 0),
-        "one key more": with_writes(
-            lambda writes: tuple((row, to, ((of[0][0], of[0][1] - 1), *of[1:]), heads) for row, to, of, heads in writes)
+        "no layer but": idle(lambda _, call: call == 0),
+        "one key less": with_writes(
+            lambda writes: tuple((row, to, ((of[0][0] + 1, of[0][1]), *of[1:]), heads) for row, to, of, heads in writes)
         ),
     }
     assert nv.verify(model, prompt, change).edges > 0
@@ -155,11 +154,7 @@ def test_a_cut_in_the_wrong_row_or_layer_or_of_more_than_was_named_is_caught(pla
             for site in ATTENTIONS:
                 kernel = fault(sites.SITES[site].kernel)
                 planted.setitem(sites.SITES, site, dataclasses.replace(sites.SITES[site], kernel=kernel))
-            if name == "llava":
-                caught(model, prompt, change, "layer")
-            else:  # where nothing is cut there may be no mask for the rows that read nothing, which the model says
-                with pytest.raises((nv.InterventionError, AttributeError)):
-                    nv.verify(model, prompt, change)
+            caught(model, prompt, change, "layer")
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
@@ -185,8 +180,9 @@ def test_states_that_are_not_what_was_to_be_written_are_caught(plant, name, dtyp
 @pytest.mark.parametrize("name", ["llava", "llava_next", "blip-2-opt", "blip-2-t5", "gemma3", "kosmos-2", "florence2"])
 def test_features_of_another_image_or_token_are_caught(monkeypatch, name):
     """The plan and the proof of states would agree: both take the rows from the same lowering."""
-    model, prompt = loaded(name, attention=zoo.ZOO[name].implementations[0]), asked(
-        name, attention=zoo.ZOO[name].implementations[0]
+    model, prompt = (
+        loaded(name, attention=zoo.ZOO[name].implementations[0]),
+        asked(name, attention=zoo.ZOO[name].implementations[0]),
     )
     change = nv.Ablate(prompt["image"][:3], site="features")
     assert nv.verify(model, prompt, change).writes == 1
@@ -195,7 +191,7 @@ def test_features_of_another_image_or_token_are_caught(monkeypatch, name):
     caught(model, prompt, change, "is not among the tokens named|features that were written are those of no token")
 
 
-def test_a_word_that_is_never_said_hides_no_fault(plant):
+def test_a_word_that_is_never_said_hides_no_fault():
     """Chameleon's logits of image words are the least number of their type, next to which every gap is small."""
     for dtype in PRECISIONS:
         model, prompt = loaded("chameleon", dtype), asked("chameleon", dtype)
@@ -206,7 +202,7 @@ def test_a_word_that_is_never_said_hides_no_fault(plant):
         assert float(rounding.gap(torch.tensor([[1.0, -2.0, 0.0]]), expected)) == float("inf")
         assert rounding.moved(expected, torch.tensor([[1.5, -2.0, least]])) == 0.5
         with pytest.MonkeyPatch.context() as planted:
-            kernel = idle(lambda window, call, writes, width=prompt.width: window[0] >= width)
+            kernel = idle(lambda place, _, width=prompt.width: place >= width)
             site = sites.SITES["mask"]
             planted.setitem(sites.SITES, "mask", dataclasses.replace(site, kernel=kernel(site.kernel)))
             caught(model, prompt, nv.Knockout("image", "generated"), "not the same in cached generation")
@@ -217,18 +213,17 @@ def test_a_word_that_is_never_said_hides_no_fault(plant):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "mllama", "blip-2-t5", "florence2", "idefics2"])
+@pytest.mark.parametrize("name", [*MODELS, "idefics2"])
 def test_what_works_is_proven_in_every_precision(name, attention, dtype):
     model, prompt = loaded(name, dtype, attention), asked(name, dtype, attention)
-    both = [prompt] if dtype == "float64" and attention == "eager" else [prompt, batch(name, dtype, attention)]
+    both = [prompt] if attention == "eager" else [prompt, batch(name, dtype, attention)]
     for each in both:
-        assert nv.verify(model, each, None).moved == 0
         cut = nv.Knockout("image", ("last", "generated"), layers="attention")
         assert nv.verify(model, each, cut).tokens == 4 * len(each)
         assert nv.verify(model, each, nv.Ablate(("last", "generated"), layers=[0])).tokens == 4 * len(each)
         assert nv.verify(model, each, nv.Ablate("last", site="mlp", layers=[0], how="mean")).writes == 1
     ablated = nv.Ablate("image", site="features")
-    assert nv.verify(model, prompt, ablated, pixels=name not in ("mllama",)).writes == 1
+    assert nv.verify(model, prompt, ablated, pixels=name != "mllama").writes == 1
 
 
 @pytest.mark.parametrize("name", ["blip-2-t5", "instructblip-t5", "florence2", "llava"])
@@ -289,9 +284,9 @@ def test_a_bound_excludes_something_in_every_precision(dtype):
     rounding = proof_rounding.rounding_of(loaded("llava", dtype))
     assert rounding.unit == max(torch.finfo(TYPES[dtype]).eps, torch.finfo(torch.float32).eps)
     assert rounding.allowed([0.0], "off by {}") <= (0.07 if rounding.unit > 1e-6 else 1e-4)
-    with pytest.raises(nv.InterventionError, match="row 1: even without an intervention .* nothing can be proved"):
+    with pytest.raises(nv.InterventionError, match=r"row 1: even without an intervention .* nothing can be proved"):
         rounding.allowed([0.0, 0.2], "the logits are off by {}")
-    with pytest.raises(nv.InterventionError, match="row 1: .* no numbers"):
+    with pytest.raises(nv.InterventionError, match=r"row 1: .* no numbers"):
         rounding.allowed([0.1 * rounding.unit, float("nan")], "the logits are off by {}")
 
 

@@ -1,8 +1,13 @@
 """Proof that an intervention did what it says, from what the model really used.
 
-What a cut names is taken from the lowered intervention; the kernels that carry it out, and the runner, have no part in
-the proof. Attention is proved in `proof_attention`, hidden states in `proof_states`, and cached generation here: its
-logits are those of one forward over the whole sequence.
+The kernels that carry an intervention out, and the runner, have no part in the proof. Attention is proved in
+`proof_attention`, hidden states in `proof_states`, and cached generation here: its logits are those of one forward over
+the whole sequence. How much of a difference is rounding is measured in the clean run, see `proof_rounding`.
+
+What the proof takes from the lowered intervention, as the plan does: which layers and heads are meant, and in a prompt
+of one row which positions a group has. What it does not: in which row, behind how much padding and in which sequence
+of its own a row of a batch lies, because each row is also run alone (`proof_rows`); and which image feature becomes
+which token, because the model itself says where they arrive (`proof_features`).
 """
 
 from __future__ import annotations
@@ -108,9 +113,13 @@ def verify(
 
     Every planned edge must have probability exactly 0; no other edge, row or layer may differ from the clean run's
     mask; the recomputed rows must be what the attention returned; every patched or ablated state must equal the
-    planned value, and its neighbours be untouched; every row of a batch must give the logits that it gives alone. If
-    the intervention also acts on generated tokens, a few are decoded with the cache, and their logits compared with one
-    forward.
+    planned value, and its neighbours be untouched; image features that are written must arrive at the tokens named;
+    every row of a batch must give the logits that it gives alone. If the intervention also acts on generated tokens, a
+    few are decoded with the cache, and their logits compared with one forward.
+
+    What must be equal is equal up to a few roundings of the type that the model computes in, as many as the clean run
+    shows. So in half precision a fault in cached generation that moves logits by less than some 6 % of the largest is
+    not seen; in float32 and float64 one of a ten-thousandth is.
 
     With `pixels=True`, the prompt is run a second time with other pixels of the same shape (uniform noise): under the
     intervention, the logits at every text token must be those of the prompt's own pixels, and so must those of a few
@@ -126,7 +135,8 @@ def verify(
         remote, blocking, path: see `nv.run`.
 
     Raises:
-        InterventionError: naming layer, head and positions; or how far other pixels move which logit.
+        InterventionError: naming layer, head and positions; or how far other pixels move which logit; or that nothing
+            can be proved, because the clean run's logits are no numbers, or differ too much by themselves.
         SpecError: see `nv.run`; with `pixels=True` also a prompt without pixels, and an intervention that has nothing
             to do with the image.
 

@@ -7,6 +7,7 @@ computing lie in the *clean* run, and allows a small multiple of that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ class Rounding(NamedTuple):
         """
         most = min(64 * self.units * self.unit, MOST / 2)
         for row, gap in enumerate(clean_gaps):
-            if gap != gap:
+            if math.isnan(gap):
                 raise no_numbers(row)
             if gap > most:
                 raise InterventionError(

@@ -21,7 +21,6 @@ from ..remote.model_call import Remote
 from .proof_rounding import SINGLE, Rounding
 from .requests import LogitRead, run_forward
 
-
 AT_THE_END = (float("inf"),)
 """Behind every site, see `_StateSite.when`."""
 
