@@ -177,13 +177,24 @@ def decode(
 
 
 def decode_logits(
-    model: Model, prompt: Prompt, plan: Plan, steps: int, remote: Remote, cache: Any = None
+    model: Model,
+    prompt: Prompt,
+    plan: Plan,
+    steps: int,
+    remote: Remote,
+    cache: Any = None,
+    *,
+    unsaid: Sequence[int] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What cached greedy decoding chooses, `[row, step]`, and its logits, float32 `[row, step, vocab]`.
 
-    A `cache` holds the tokens of all rows that were run already.
+    A `cache` holds the tokens of all rows that were run already. The tokens `unsaid` are never chosen; their logits are
+    the model's own.
     """
-    length = {"max_new_tokens": steps, "min_new_tokens": steps}
+    length: dict[str, Any] = {"max_new_tokens": steps, "min_new_tokens": steps}
+    if unsaid:
+        also = view_of(model).generating_config.suppress_tokens or ()
+        length["suppress_tokens"] = sorted({*unsaid, *also})
     returned = {"output_logits": True, "return_dict_in_generate": True}
     options = {**greedy_options(model, prompt, length), **returned}
     inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}

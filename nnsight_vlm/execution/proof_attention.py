@@ -24,6 +24,7 @@ from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
+from .proof_rounding import Rounding, no_numbers
 from .requests import LogitRead, run_forward
 
 UNREACHED = (AttributeError, OutOfOrderError)
@@ -87,7 +88,7 @@ def prove_attention(
     writes: Sequence[PlannedWrite],
     remote: Remote,
     *,
-    rounding: float,
+    rounding: Rounding,
     logits: LogitRead,
 ) -> AttentionProof:
     """Compare every attention with the clean run, and take logits of both runs.
@@ -101,20 +102,19 @@ def prove_attention(
     read = partial(_read_calls, model, layout, sites, queries, logits)
     clean, cut = together([partial(read, plan, remote) for plan in plans], remote)
     edges, [clean_calls, clean_logits], [cut_calls, cut_logits] = 0, clean, cut
+    for row, logits_of_row in enumerate(clean_logits):
+        if bool(logits_of_row.isnan().any()):
+            raise no_numbers(row)
+    allowed = _allowed_share(sites, clean_calls, rounding)
     for site, before, after in zip(sites, clean_calls, cut_calls, strict=True):
         for number, placement in enumerate(_placements(layout, site.stage)):
             named = [_cut(each) for each in cuts if _site_of(each) == site and each.write.row == placement.row]
             rows, given = queries[site.kind][number], after.given[number]
             _expect_module(model, site, given)
             edges += _compare(model, site, placement, rows, named, before.given[number], given)
-            _expect_output(site, given, after.returned[number], rounding)
-    changes = [_change(*pair) for pair in zip(clean_logits, cut_logits, strict=True)]
+            _expect_output(site, given, after.returned[number], allowed)
+    changes = [rounding.moved(*pair) for pair in zip(clean_logits, cut_logits, strict=True)]
     return AttentionProof(edges, max(changes))
-
-
-def _change(clean: torch.Tensor, cut: torch.Tensor) -> float:
-    """The largest change of a logit; NaN where one is no number any more."""
-    return float((cut - clean).abs().max())
 
 
 def _site_of(planned: PlannedWrite) -> AttentionSite:
@@ -263,11 +263,27 @@ def _expect_counts(
         )
 
 
-def _expect_output(site: AttentionSite, given: dict[str, Any], returned: torch.Tensor, rounding: float) -> None:
-    """The tolerance: rounding errors grow with the size of the scores and of the values."""
-    gap = float((given["mixed"].double() - returned.double()).abs().max())
-    if not gap <= rounding * max(1.0, given["score"]) * given["value"]:
+def _expect_output(site: AttentionSite, given: dict[str, Any], returned: torch.Tensor, allowed: float) -> None:
+    """The attention must have returned what it mixes, up to a share of the size of its scores and values."""
+    share = _share(given, returned)
+    if not share <= allowed:
         raise InterventionError(
-            f"{site.label}: the attention returned what its own query, key, value and mask do not give "
-            f"(off by {gap:.3g})"
+            f"{site.label}: the attention returned what its own query, key, value and mask do not give (off by "
+            f"{share:.3g} of the size of its scores and values; at most {allowed:.3g} is rounding)"
         )
+
+
+def _share(given: dict[str, Any], returned: torch.Tensor) -> float:
+    """How far off it is: rounding errors grow with the size of the scores and of the values."""
+    gap = (given["mixed"].double() - returned.double()).abs().max()
+    return float(gap / max(1.0, given["score"]) / max(given["value"], torch.finfo(torch.float32).tiny))
+
+
+def _allowed_share(sites: Sequence[AttentionSite], clean: Sequence[_Call], rounding: Rounding) -> float:
+    """What the intervention may round, from what the clean run rounds in any layer."""
+    shares = [0.0]
+    for site, call in zip(sites, clean, strict=True):
+        for given, returned in zip(call.given, call.returned, strict=True):
+            _expect_output(site, given, returned, rounding.attention)
+            shares.append(_share(given, returned))
+    return min(rounding.attention, rounding.unit + rounding.growth * max(shares))

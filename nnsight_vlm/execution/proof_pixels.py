@@ -28,6 +28,7 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from .decoding import decode_logits
+from .proof_rounding import SINGLE, Rounding
 from .requests import LogitRead, logit_columns, run_forward
 
 DECODED = 4
@@ -90,7 +91,7 @@ def _complete_cut(model: Model) -> str:
 
 
 def prove_pixels(
-    model: Model, prompt: Prompt, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: float
+    model: Model, prompt: Prompt, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: Rounding
 ) -> int:
     """Run the prompt with other pixels, with the writes and without.
 
@@ -110,8 +111,8 @@ def prove_pixels(
         partial(_text_logits, model, each, plan, remote) for plan in (cut, clean) for each in (prompt, other)
     ]
     own, changed, clean_own, clean_changed = together(computations, remote)
-    least = torch.finfo(view_of(model).dtype).min
-    by_rounding = [rounding * _scale(logits, least) for logits in clean_own]
+    least = rounding.least
+    by_rounding = [rounding.attention * _scale(logits, least) for logits in clean_own]
     allowed = [
         _allowed(row, float(gap_of(one, two, least).max()), most) if prompt.rows[row].images else most
         for row, (one, two, most) in enumerate(zip(clean_own, clean_changed, by_rounding, strict=True))
@@ -138,8 +139,7 @@ def _prove_decoding(
         parted = (tokens[row] != other_tokens[row]).nonzero().flatten().tolist()
         steps = min(parted, default=DECODED - 1) + 1
         gaps = gap_of(logits[row, :steps], other_logits[row, :steps], least)
-        # transformers' generation hands out logits in float32
-        single = 16 * torch.finfo(torch.float32).eps * _scale(logits[row], least)
+        single = 16 * SINGLE * _scale(logits[row], least)  # generation hands out logits in float32
         _expect_equal(model, gaps, max(limit, single), [f"decoded token {step}" for step in range(steps)], row)
         compared += steps
     return compared

@@ -7,7 +7,7 @@ the intervention is lowered again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,26 +16,23 @@ import torch
 
 from ..device import readouts
 from ..errors import InterventionError
-from ..families import Model, view_of
+from ..families import Model
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan, compile_plan
 from ..lowering.read_requests import LogitRequest
 from ..lowering.resolve import StateValues
 from ..lowering.writes import PlannedWrite
 from ..prompts.token_map import TokenMap
-from ..prompts.where import Where
+from ..prompts.where import MaskedPositions, Where
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Composed, Intervention
 from .preparing import prepare
+from .proof_rounding import Rounding, worst
 from .requests import LogitRead, logit_columns, run_forward
 
 COMPARED = 32
 """At most so many positions of a row have their logits compared; they are spread evenly, the last one among them."""
-ROUNDING = 64
-"""How far a row may lie from itself alone, in units of the dtype's precision, for as many layers as models have."""
-GROWTH = 64
-"""How many times more an intervention may round than the clean run, which makes the same additions of other values."""
 
 
 def prove_rows(
@@ -45,6 +42,7 @@ def prove_rows(
     intervention: Intervention,
     values: StateValues,
     remote: Remote,
+    rounding: Rounding,
 ) -> int:
     """Compare the logits of every row of a batch with those of the same row alone, both under the intervention.
 
@@ -57,6 +55,7 @@ def prove_rows(
         intervention: what it was made from.
         values: the states that its patches take from other runs.
         remote: see `nv.run`.
+        rounding: what it may do.
 
     Returns:
         How many rows were compared: none where the prompt is one row without padding.
@@ -76,17 +75,9 @@ def prove_rows(
         runs += [partial(_logits, model, own, plan, remote) for plan in plans]
     clean, changed, *rest = together(runs, remote)
     clean_alone, changed_alone = ([one for [one] in rest[start::2]] for start in (0, 1))
-    clean_gaps = [_gap(*pair) for pair in zip(clean, clean_alone, strict=True)]
-    precision = max(torch.finfo(view_of(model).dtype).eps, torch.finfo(torch.float32).eps)
-    if not max(clean_gaps) <= GROWTH * ROUNDING * precision:
-        row = clean_gaps.index(max(clean_gaps))
-        raise InterventionError(
-            f"row {row}: even without an intervention its logits in the batch are off by {clean_gaps[row]:.3g} of "
-            "their size from those of the same row alone, so nothing can be proved of this batch; run its rows alone"
-        )
-    allowed = ROUNDING * precision + GROWTH * max(clean_gaps)
-    for row, pair in enumerate(zip(changed, changed_alone, strict=True)):
-        gap = _gap(*pair)
+    clean_gaps = worst(rounding.gap(*pair) for pair in zip(clean, clean_alone, strict=True))
+    allowed = rounding.allowed(clean_gaps, "its logits in the batch are off by {} from those of the same row alone")
+    for row, gap in enumerate(worst(rounding.gap(*pair) for pair in zip(changed, changed_alone, strict=True))):
         if not gap <= allowed:
             raise InterventionError(
                 f"row {row}: under the intervention, its logits in the batch are off by {gap:.3g} of their size from "
@@ -111,15 +102,6 @@ def _compared(tokens: TokenMap) -> list[int]:
     return sorted(range(tokens.stop - 1, tokens.start - 1, -step))
 
 
-def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The greatest difference as a share of the greatest logit; words that a model never says are as unsaid."""
-    said = expected > torch.finfo(torch.float32).min
-    if not torch.equal(said, found > torch.finfo(torch.float32).min):
-        return float("inf")
-    here, there = (value.double().where(said, 0.0) for value in (found, expected))
-    return float((here - there).abs().max() / there.abs().max().clamp(min=1e-3))
-
-
 # an intervention on a row alone -------------------------------------------------------------------
 
 
@@ -129,7 +111,7 @@ def in_lone_row(
     """The intervention as one writes it for a row alone, and the states that its patches take from other runs.
 
     Names of groups stay. Positions of the decoder count the padding of the batch, which a row alone has not got; those
-    of the stages before it are the same.
+    of the stages before it are the same. A mask becomes the positions that it says, because a row alone is shorter.
     """
     parts = [_moved(part, tokens, lone) for part in intervention.parts]
     pairs = zip(parts, intervention.parts, strict=True)
@@ -137,18 +119,16 @@ def in_lone_row(
 
 
 def _moved(part: Intervention, tokens: TokenMap, lone: TokenMap) -> Any:
-    """A single intervention with its positions in the decoder as they are in the row alone."""
-    if part.stage != "decoder":
-        return part
-    named: Mapping[str, Any] = {name: getattr(part, name, None) for name in ("source", "target", "where")}
-    return replace(
-        part,  # type: ignore[type-var]
-        **{name: _alone(where, tokens, lone) for name, where in named.items() if isinstance(where, (str, int, tuple))},
-    )
+    """A single intervention with its positions as they are in the row alone."""
+    start, outside = (tokens.start, tokens.outside - lone.outside) if part.stage == "decoder" else (0, 0)
+    moved = {name: _alone(where, start, outside) for name, where in part.named().items()}
+    return replace(part, **moved) if moved != part.named() else part  # type: ignore[type-var]
 
 
-def _alone(where: Where, tokens: TokenMap, lone: TokenMap) -> Where:
-    """Positions as they are in the row alone."""
+def _alone(where: Where, start: int, outside: int) -> Where:
+    """Positions in a row that begins `start` tokens earlier, with so many fewer keys outside the sequence."""
     if isinstance(where, int):
-        return where - tokens.start if where >= 0 else where + tokens.outside - lone.outside
-    return where if isinstance(where, str) else tuple(_alone(each, tokens, lone) for each in where)  # type: ignore[misc]
+        return where - start if where >= 0 else where + outside
+    if isinstance(where, MaskedPositions):
+        return tuple(position - start for position in where.positions)
+    return where if isinstance(where, str) else tuple(_alone(each, start, outside) for each in where)  # type: ignore[misc]

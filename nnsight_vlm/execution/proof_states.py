@@ -13,12 +13,16 @@ from ..families import Model, view_of
 from ..lowering.layouts import Layout
 from ..lowering.plan import ReadStep, compile_plan, read_step
 from ..lowering.read_requests import StateRequest
-from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, order_of
+from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, locate, order_of
 from ..lowering.writes import PlannedWrite, StateWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
+from .proof_rounding import SINGLE, Rounding
 from .requests import LogitRead, run_forward
+
+AT_THE_END = (float("inf"),)
+"""Behind every site, see `_StateSite.when`."""
 
 
 class _StateSite(NamedTuple):
@@ -50,24 +54,36 @@ class _StateSite(NamedTuple):
 
 
 def prove_states(
-    model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: float
+    model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: Rounding
 ) -> int:
     """Compare every written site with a run in which only what comes before it is written; returns how many sites.
 
     Raises:
         InterventionError: naming site, row and position.
     """
-    order = order_of(view_of(model).family)
-    by_write = [_StateSite.of(planned, order) for planned in writes]
+    family = view_of(model).family
+    by_write = [_StateSite.of(planned, order_of(family)) for planned in writes]
     sites = sorted({site for site in by_write if site.name in STATES})
-    asked = [partial(_states_everywhere, model, layout, writes, sites, remote)]
-    for site in sites:
-        earlier = [planned for planned, at in zip(writes, by_write, strict=True) if at.when < site.when]
-        asked.append(partial(_states_everywhere, model, layout, earlier, [site], remote))
-    after, *befores = together(asked, remote)
-    for site, states, [before] in zip(sites, after, befores, strict=True):
+    places = [locate(family, site.stage, site.name, site.layer) for site in sites]
+
+    def read(some: Sequence[_StateSite], until: tuple[float, ...], *, through: bool) -> partial[list[torch.Tensor]]:
+        """Sites in a run in which only the writes before a moment act, or also those at it."""
+        pairs = zip(writes, by_write, strict=True)
+        acting = [planned for planned, at in pairs if at.when < until or (through and at.when == until)]
+        return partial(_states_everywhere, model, layout, acting, some, remote)
+
+    asked = [read(sites, AT_THE_END, through=True)]
+    for site, place in zip(sites, places, strict=True):
+        asked.append(read([site], site.when, through=False))
+        if places.count(place) > 1:  # one module's output is two sites: what one wrote is changed at the other
+            asked.append(read([site], site.when, through=True))
+    after, *single = together(asked, remote)
+    rest = iter(single)
+    for site, place, states in zip(sites, places, after, strict=True):
+        [before] = next(rest)
+        [written] = next(rest) if places.count(place) > 1 else [states]
         here = [planned.write for planned, at in zip(writes, by_write, strict=True) if at == site]
-        _compare(site, before, states, here, rounding)
+        _compare(site, before, written, here, rounding)
     return len(sites)
 
 
@@ -82,6 +98,15 @@ def _states_everywhere(
     return [torch.stack(rows) for [rows] in result.readouts]
 
 
+def states_everywhere(
+    model: Model, layout: Layout, writes: Sequence[PlannedWrite], sites: Sequence[tuple[str, str]], remote: Remote
+) -> list[torch.Tensor]:
+    """What sites before the layers, `(stage, name)`, hold under some writes, one `[row, place, width]` each."""
+    order = order_of(view_of(model).family)
+    named = [_StateSite(order.index(stage), BEFORE_LAYERS, SITES[name].rank, stage, name) for stage, name in sites]
+    return _states_everywhere(model, layout, writes, named, remote)
+
+
 def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadStep:
     rows = 1 if site.name == "features" else len(layout.placements)
     if site.stage in dict(view_of(model).family.stages) and site.stage != "decoder":
@@ -91,9 +116,12 @@ def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadSte
 
 
 def _compare(
-    site: _StateSite, before: torch.Tensor, after: torch.Tensor, writes: Sequence[Any], rounding: float
+    site: _StateSite, before: torch.Tensor, after: torch.Tensor, writes: Sequence[Any], rounding: Rounding
 ) -> None:
-    """Written values must be there to the bit; means and neighbours up to the rounding of their own size."""
+    """Written values must be there to the bit, means and neighbours up to the last digit of every number.
+
+    Neighbours come from a run of the same shape that does the same up to this site.
+    """
     expected, exact = before.clone(), torch.zeros(before.shape[:2], dtype=torch.bool)
     for write in writes:
         assert isinstance(write, StateWrite)
@@ -104,12 +132,12 @@ def _compare(
         else:
             expected[write.row, places] = 0 if write.how == "zero" else write.values.to(expected)
         exact[write.row, places] = write.how != "mean"
-    gap = (expected.double() - after.double()).abs().amax(-1)
-    allowed = torch.where(exact, 0.0, rounding * expected.double().abs().amax(-1))
-    wrong = (~(gap <= allowed)).nonzero()
+    gap, size = (expected.double() - after.double()).abs(), expected.double().abs()
+    allowed = rounding.unit * size + 16 * SINGLE * size.amax(-1, keepdim=True)
+    wrong = (~(gap <= allowed.masked_fill(exact[..., None], 0.0))).nonzero()
     if len(wrong):
-        row, place = (int(n) for n in wrong[0])
+        row, place, _ = (int(n) for n in wrong[0])
         raise InterventionError(
             f"{site.label}, row {row}: position {place} does not hold what was to be written "
-            f"(off by {float(gap[row, place]):.3g})"
+            f"(off by {float(gap[row, place].max()):.3g})"
         )

@@ -5,6 +5,7 @@ No other module of the package touches nnsight's private attributes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,6 +30,10 @@ else:
     Model = Any
 
 nnsight.register("nnsight_vlm")  # send this package's functions to NDIF as source: the server has no copy of it
+
+
+PLACEHOLDER = re.compile(r"(image|video|visual|vision|audio)\w*_token_(id|ids|index)")
+"""Fields of a config that name tokens in whose place other states than their own embedding can be put."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -83,6 +88,13 @@ class ModelView:
     def vocab_size(self) -> int:
         """How many logits the model gives per position."""
         return int(self.text_config.vocab_size)
+
+    @property
+    def placeholders(self) -> tuple[int, ...]:
+        """The tokens that stand for pixels: in a forward that is given some, they are no words."""
+        named = ((name, value) for name, value in vars(self.config).items() if PLACEHOLDER.fullmatch(name))
+        listed = (number for _, value in named for number in (value if isinstance(value, (list, tuple)) else [value]))
+        return tuple(sorted({n for n in listed if isinstance(n, int) and 0 <= n < self.vocab_size}))
 
     @property
     def processor(self) -> Any | None:
