@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import plots, recipes, remote, report, shapes, statistics
-    from .errors import InterventionError, PassesDifferWarning, RemoteError, SpecError
+    from .errors import InterventionError, NonFiniteWarning, PassesDifferWarning, RemoteError, SpecError
     from .execution.decoding import BatchGeneration, Generation, generate
     from .execution.editing import install
     from .execution.forward import BatchRun, Run, run
@@ -52,6 +52,7 @@ __all__ = [
     "Intervention",
     "InterventionError",
     "Knockout",
+    "NonFiniteWarning",
     "PassesDifferWarning",
     "Patch",
     "Prompt",
@@ -83,7 +84,7 @@ __all__ = [
 ]
 
 _NAMES_OF = {
-    "errors": ("InterventionError", "PassesDifferWarning", "RemoteError", "SpecError"),
+    "errors": ("InterventionError", "NonFiniteWarning", "PassesDifferWarning", "RemoteError", "SpecError"),
     "execution.decoding": ("BatchGeneration", "Generation", "generate"),
     "execution.editing": ("install",),
     "execution.forward": ("BatchRun", "Run", "run"),

@@ -19,3 +19,7 @@ class RemoteError(ServerError):  # type: ignore[misc]
 
 class PassesDifferWarning(UserWarning):
     """A shared pass does not give the numbers of single runs in this model; the cases are run one by one."""
+
+
+class NonFiniteWarning(UserWarning):
+    """Logits are infinite or not a number: a variant has no score, or an answer's words mean nothing."""

@@ -261,3 +261,15 @@ def test_options_reach_transformers(model, prompt):
         drawn = {nv.generate(model, prompt, max_new_tokens=3, do_sample=True, temperature=3.0).tokens for _ in range(4)}
     assert len(drawn) > 1
     assert len(nv.generate(model, prompt, max_new_tokens=2).tokens) == 2
+
+
+@pytest.mark.parametrize("ends", [[20], 20, (20,), torch.tensor([20]), torch.tensor(20)], ids=repr)
+def test_tokens_that_end_an_answer_may_be_given_as_generate_takes_them(ends):
+    model = tiny.load("sdpa")
+    prompt = tiny.several(model)
+    free = nv.generate(model, prompt, max_new_tokens=6).tokens
+    said = [tokens[: tokens.index(20) + 1] if 20 in tokens else tokens for tokens in free]
+    assert list(nv.generate(model, prompt, max_new_tokens=6, eos_token_id=ends).tokens) == said
+    second = free[0][1]
+    cut = nv.generate(model, prompt, max_new_tokens=6, eos_token_id=torch.tensor([second])).tokens
+    assert cut[0] == free[0][:2] and all(second not in tokens[:-1] for tokens in cut)

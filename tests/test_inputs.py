@@ -13,6 +13,7 @@ import torch
 import zoo
 from float64 import LIMIT
 from transformers import DynamicCache, LlavaForConditionalGeneration
+from zoo.parts import picture
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
@@ -465,3 +466,32 @@ def test_several_batches_do_not_share_a_cache():
     prompt = zoo.prompt("llava")
     with pytest.raises(nv.SpecError, match="past_key_values"):
         list(nv.generations(prompt.model, [(prompt, None)] * 3, past_key_values=DynamicCache()))
+
+
+# names that no model reads ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, close", [("attention_maks", "attention_mask"), ("position_idz", "position_ids")])
+def test_a_misspelt_input_is_refused_by_name(name, close):
+    model = tiny.load("sdpa")
+    prompt = nv.encode(model, "what is red ?", tiny.picture(0))
+    with pytest.raises(nv.SpecError, match=f"{name}.*did you mean '{close}'"):
+        nv.encode(model, inputs={**prompt.inputs, name: torch.ones_like(prompt.inputs["input_ids"])})
+
+
+@pytest.mark.parametrize("name", list(zoo.ZOO))
+def test_what_a_processor_gives_is_known_by_name(name):
+    member = zoo.ZOO[name]
+    model = zoo.load(name, member.implementations[0])
+    prompt = nv.encode(model, member.text, picture(1, (18, 12)))
+    assert nv.encode(model, inputs=dict(prompt.inputs))["all"] == prompt["all"]
+
+
+def test_a_patch_keeps_the_values_that_it_was_given():
+    model = tiny.load("sdpa")
+    prompt = nv.encode(model, "what is red ?", tiny.picture(0))
+    values = torch.ones(1, view_of(model).stage().width)
+    patch = nv.Patch("last", source=values, layers=1)
+    before = nv.run(model, prompt, patch).logits
+    values.fill_(5)
+    assert torch.equal(nv.run(model, prompt, patch).logits, before)

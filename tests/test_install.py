@@ -127,3 +127,18 @@ def test_no_gradient_comes_back_along_a_cut_route(model, prompt):
     (gradient,) = torch.autograd.grad(logits[0, -1, 20], values)
     assert (gradient[0, list(prompt["image"])] == 0).all()
     assert (gradient[0, list(prompt["text"])].abs().sum(-1) > 0).all()
+
+
+def test_a_copy_is_not_run_with_a_prompt_whose_groups_lie_elsewhere():
+    model = tiny.load("sdpa")
+    prompt = nv.encode(model, "what is the red square ?", tiny.picture(0))
+    other = nv.encode(model, "what is red ?", tiny.picture(0))
+    alike = nv.encode(model, "what is the red square ?", tiny.picture(1))
+    edited = nv.install(model, prompt, nv.Knockout("image", "last"))
+    for call in (nv.run, nv.generate):
+        with pytest.raises(nv.SpecError, match="at the positions of another prompt"):
+            call(edited, other)
+    expected = nv.run(model, alike, nv.Knockout("image", "last")).logits
+    torch.testing.assert_close(nv.run(edited, alike).logits, expected)
+    answer = nv.generate(edited, prompt, max_new_tokens=2)
+    assert nv.run(edited, answer.prompt).logits.isfinite().all()

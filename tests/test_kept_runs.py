@@ -232,3 +232,17 @@ def forwards_of(model):
 def test_the_guide_says_where_reuse_ends():
     guide = (Path(nv.__file__).parent.parent / "docs" / "guide.md").read_text()
     assert "nv.reuse(model)" in guide
+
+
+def test_a_setting_of_the_model_that_every_forward_reads_is_seen(model, prompt):
+    case, config = nv.Knockout("image", "last", layers=1), model._module.config
+    kept = config.vision_feature_layer
+    with nv.reuse(model):
+        before = nv.sweep(model, prompt, [case], answer=7)
+        config.vision_feature_layer = -1 if kept != -1 else -2
+        try:
+            after = nv.sweep(model, prompt, [case], answer=7)
+            assert after.logit[0] == pytest.approx(float(nv.run(model, prompt, case).logits[7]))
+            assert after.clean_logit[0] != before.clean_logit[0]
+        finally:
+            config.vision_feature_layer = kept

@@ -10,8 +10,9 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
+from nnsight_vlm import NonFiniteWarning
 from nnsight_vlm.device.readouts import answer_scores
-from nnsight_vlm.sweeping.non_finite import NonFiniteWarning, apart
+from nnsight_vlm.sweeping.non_finite import apart
 
 ANSWER = 20
 EXECUTIONS = ("packed", "rows", "single", "auto")
@@ -121,3 +122,14 @@ def test_parties_are_halved_until_each_case_has_run_with_nobody_who_spoils_it():
     assert [number for number, score in scores.items() if math.isnan(score.logprob)] == [5]
     assert asked[-1] == (5,) or (5,) in asked
     assert len(asked) <= 6
+
+
+def test_answers_that_are_chosen_among_what_is_no_number_are_named(model, prompt):
+    lost = nv.Patch("last", source=states(math.nan), layers=1)
+    with pytest.warns(NonFiniteWarning, match="row 0"):
+        nv.generate(model, prompt, lost, max_new_tokens=2)
+    with pytest.warns(NonFiniteWarning, match="case 1"):
+        list(nv.generations(model, [(prompt, None), (prompt, lost)], max_new_tokens=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nv.generate(model, prompt, max_new_tokens=2)

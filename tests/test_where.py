@@ -188,3 +188,19 @@ def test_sets_are_taken_in_order():
 def test_a_long_list_is_named_by_its_ends():
     assert shown("image") == "'image'" and shown((1, 2)) == "(1, 2)"
     assert shown(tuple(range(40))) == "(0, 1, 2, ... 39; 40 positions)"
+
+
+# an order of one's own ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [[2, 1], [1, 1], (3, 0)], ids=str)
+def test_layers_and_heads_in_an_order_of_their_own_are_refused_where_values_go_with_them(layers):
+    for make in (
+        lambda: nv.Patch("last", source=torch.zeros(2, 1, 8), layers=layers),
+        lambda: nv.Residual("last", layers=layers),
+        lambda: nv.Attention("last", "image", layers=layers),
+        lambda: nv.Attention("last", "image", heads=layers),
+    ):
+        with pytest.raises(nv.SpecError, match="must ascend"):
+            make()
+    assert nv.Knockout("image", "last", layers=layers) and nv.Attention("last", "image", layers=[1, 2], heads=[0, 1])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -116,8 +117,24 @@ def _refuse_blind_queries(model: Model, here: Resolver, writes: Sequence[Planned
         refuse_empty_rows(some, here.placement.tokens.stage(stage), reach, to_come if stage == "decoder" else 0)
 
 
+_INSTALLED: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
+"""The layouts of the prompts that an intervention was installed for, by the edited copy of the model."""
+
+
+def remember_installed(edited: Model, model: Model, prompt: Prompt) -> None:
+    """Note for which prompt an edited copy of a model was made: its edits name that prompt's positions."""
+    _INSTALLED[edited] = (*_INSTALLED.get(model, ()), _shape_of(prompt))
+
+
+def _shape_of(prompt: Prompt) -> tuple[Any, ...]:
+    """Where a prompt's groups lie, answers left out."""
+    return tuple((tokens.start, tokens.answer, tokens.images, tokens.outside) for tokens in prompt.rows)
+
+
 def require_model(model: Model, prompt: Prompt) -> None:
     """Refuse a prompt that was encoded for another model than the one given, see `identity.same_model`.
+
+    And one whose groups lie elsewhere than in the prompt that an intervention was installed for.
 
     Raises:
         SpecError: naming what to write.
@@ -126,6 +143,11 @@ def require_model(model: Model, prompt: Prompt) -> None:
         raise SpecError(
             "the prompt was encoded for another model than the one given: its tokens and image positions are that "
             "model's. Encode it again, nv.encode(model, ...), with the model that runs it"
+        )
+    if any(shape != _shape_of(prompt) for shape in _INSTALLED.get(model, ())):
+        raise SpecError(
+            "this model is a copy in which nv.install put an intervention at the positions of another prompt, and they "
+            "are not those of this prompt; install it for this one, nv.install(model, prompt, intervention)"
         )
 
 

@@ -18,6 +18,7 @@ from ..prompts.carried import check_growing
 from ..prompts.position_ids import passed_whole
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.token_text import spell_answer
+from ..prompts.where import as_tuples, numbers_in
 from ..remote.background import Job, can_run_in_background
 from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote
@@ -25,6 +26,7 @@ from ..specs.interventions import Intervention
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
 from .emptiness import Empty, generating
+from .finite import FiniteWatch
 from .generation_options import check_options, check_rows, greedy_options, without_padding_to_see
 from .preparing import prepare
 
@@ -123,6 +125,9 @@ def generate(
 
     Raises:
         SpecError: anything wrong with the intervention or the options, before the model runs.
+
+    Warns:
+        NonFiniteWarning: on this machine, logits were infinite or not a number, so that the words mean nothing.
     """
     check_decoding(prompt)
     options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
@@ -144,7 +149,7 @@ def generate(
 def end_tokens(model: Model, options: dict[str, Any]) -> set[int]:
     """The token ids that end an answer."""
     ends = options.get("eos_token_id", view_of(model).generating_config.eos_token_id)
-    return {ends} if isinstance(ends, int) else set(ends or ())
+    return set(numbers_in(as_tuples(ends)))
 
 
 def as_generation(model: Model, prompt: Prompt, tokens: Sequence[int], ends: set[int]) -> Generation:
@@ -155,7 +160,14 @@ def as_generation(model: Model, prompt: Prompt, tokens: Sequence[int], ends: set
 
 
 def decode(
-    model: Model, prompt: Prompt, plan: Plan, options: dict[str, Any], remote: Remote, cache: Any = None
+    model: Model,
+    prompt: Prompt,
+    plan: Plan,
+    options: dict[str, Any],
+    remote: Remote,
+    cache: Any = None,
+    *,
+    names: Sequence[str] = (),
 ) -> torch.Tensor:
     """The token ids that one cached generation adds, `[row, token]`; greedy unless `options` say otherwise.
 
@@ -166,13 +178,20 @@ def decode(
         options: of the call, checked by `check_options`.
         remote: see `nv.run`.
         cache: holds the tokens of all rows that were run already.
+        names: what a warning calls the rows.
+
+    Warns:
+        NonFiniteWarning: on this machine, logits were infinite or not a number.
     """
     options = greedy_options(model, prompt, options)
     if cache is None and remote is False and _can_use_growing_cache(model, options):
         config = view_of(model).config.get_text_config(decoder=True)
         cache = growing_cache(config, min(ROOM, options["max_new_tokens"]))
     inputs = {**without_padding_to_see(model, prompt, options), **({} if cache is None else {"past_key_values": cache})}
-    tokens: torch.Tensor = _decoded(model, runner.decode, prompt, inputs, plan, options, remote)
+    watch = FiniteWatch()
+    watched = {**options, **watch.options()} if remote is False else options
+    tokens: torch.Tensor = _decoded(model, runner.decode, prompt, inputs, plan, watched, remote)
+    watch.warn(names)
     return tokens
 
 

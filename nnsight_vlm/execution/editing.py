@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ..device.runner import installed
@@ -11,10 +12,11 @@ from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from .capturing import checked_cases
+from .checking import remember_installed
 from .emptiness import Call, Empty
 from .preparing import prepare
 
-ANY_NUMBER = 1
+ANY_NUMBER = sys.maxsize
 """Of generated tokens that are run: how many the user will ask for is not known."""
 
 
@@ -29,7 +31,9 @@ def install(
     """An edited copy of the model: every trace and generation of it runs under the intervention.
 
     The original stays as it is. In a trace of the copy, layers may be read in any order that nnsight allows. The copy
-    runs encodings with as many rows as `prompt` has, and raises ValueError for others. `remote` is used for patches
+    runs encodings with as many rows as `prompt` has, and raises ValueError for others. What it changes lies at the
+    positions of `prompt`: this package's functions refuse the copy prompts with other image positions or lengths, and
+    your own traces of it should give it such prompts only. `remote` is used for patches
     whose values come from another run. `empty` is that of `nv.run`; tokens to come count as there, because the copy can
     generate, and what may not be done to a generated token is refused for answers of any length.
 
@@ -42,4 +46,6 @@ def install(
     """
     call = Call(decoded=ANY_NUMBER, empty=empty)
     cases, values = checked_cases(model, prompt, intervention, remote, call, stay_remote=False)
-    return installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)
+    edited = installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)
+    remember_installed(edited, model, prompt)
+    return edited

@@ -118,10 +118,11 @@ def check_state_spec(spec: Any) -> None:
     """Make `where` and `layers` of a frozen spec of hidden states hashable, and check them and `site`.
 
     Raises:
-        SpecError: positions that do not ascend, or no such site.
+        SpecError: positions or layers that do not ascend, or no such site.
     """
     for name in ("where", "layers"):
         object.__setattr__(spec, name, as_tuples(getattr(spec, name)))
     require_ascending(spec.where)
+    require_ascending(spec.layers, "layers", "of the model")
     if spec.site not in STATES:
         raise SpecError(f"no site {spec.site!r}; the sites are {', '.join(STATES)}")

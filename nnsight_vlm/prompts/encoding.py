@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import SpecError
 from ..families import Model, view_of
+from .known_inputs import refuse_unknown
 from .pictures import as_rgb, per_row
 from .prompt import Prompt, PromptBatch, make_prompt
 from .stacking import stack
@@ -181,6 +182,7 @@ def _checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     left_out = ("labels",)
     given = {name: value for name, value in inputs.items() if value is not None and name not in left_out}
     _refuse_options(given)
+    refuse_unknown(model, given)
     given = _in_model_dtype(model, given)
     ids = given.get("input_ids")
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2:

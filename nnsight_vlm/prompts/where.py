@@ -104,15 +104,20 @@ def require_number(where: Any) -> int:
     return where
 
 
-def require_ascending(where: Where | None) -> None:
-    """Refuse positions in an order of their own where values go with them: values follow the sequence.
+def require_ascending(given: Any, called: str = "positions", order: str = "of the sequence") -> None:
+    """Refuse positions, layers or heads in an order of their own where values go with them, which follow the model's.
+
+    Args:
+        given: what the user gave.
+        called: what it is.
+        order: which order its values have.
 
     Raises:
-        SpecError: positions that are not in ascending order.
+        SpecError: numbers that are not in ascending order.
     """
-    positions = tuple(numbers_in(as_tuples(where)))
-    if any(after <= before for before, after in pairwise(positions)):
-        raise SpecError(f"positions {positions} must ascend: values go with them in the order of the sequence")
+    numbers = tuple(numbers_in(as_tuples(given)))
+    if any(after <= before for before, after in pairwise(numbers)):
+        raise SpecError(f"{called} {numbers} must ascend: values go with them in the order {order}")
 
 
 def shown(where: Any) -> str:

@@ -110,6 +110,8 @@ class Attention(Readout):
         object.__setattr__(self, "heads", listed_heads(self.heads))
         require_ascending(self.queries)
         require_ascending(self.keys)
+        require_ascending(self.layers, "layers", "of the model")
+        require_ascending(self.heads, "heads", "of the model")
         if self.heads == ():
             raise SpecError("heads=() names no head to read; leave heads out for all of them")
         if any(isinstance(head, tuple) for head in listed_heads(self.heads) or ()):

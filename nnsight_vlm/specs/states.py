@@ -142,6 +142,8 @@ class Patch(StateIntervention):
         super().__post_init__()
         object.__setattr__(self, "source_where", as_tuples(self.source_where))
         require_ascending(self.source_where)
+        if isinstance(self.source, torch.Tensor):  # a value of its own: the caller may write into the tensor later
+            object.__setattr__(self, "source", self.source.detach().clone())
         if not isinstance(self.source, (Prompt, torch.Tensor)):
             raise SpecError(
                 f"a patch takes its values from a Prompt or a tensor; {type(self.source).__name__} was given"

@@ -64,6 +64,7 @@ def generations(
         SpecError: anything wrong with any case or option, before the model runs.
 
     Warns:
+        NonFiniteWarning: see `nv.generate`.
         PassesDifferWarning: batches do not give the numbers of single runs in this model, so the cases run one by one.
     """
     options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
@@ -121,7 +122,9 @@ def _answer(work: _Answering, batch: Batch) -> list[Generation]:
     values, cases = _values(work, batch), [work.schedule.divergences[number].case for number in batch.numbers]
     layout, cache = _layout(work, batch, prompts)
     plan = prepare(model, layout, cases, values)
-    lines, ends = decode(model, layout.prompt, plan, options, work.remote, cache).tolist(), end_tokens(model, options)
+    names = [f"case {number}" for number in batch.numbers]
+    lines = decode(model, layout.prompt, plan, options, work.remote, cache, names=names).tolist()
+    ends = end_tokens(model, options)
     return [as_generation(model, prompt, line, ends) for prompt, line in zip(prompts, lines, strict=True)]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
+from transformers import PreTrainedConfig
 
 from ..families import Model, ModelView, view_of
 from ..identity import global_hooks, tensor_version, weight_versions
@@ -76,10 +77,11 @@ def reuse(model: Model) -> Iterator[None]:
     """Keep clean runs between calls inside the block: the next sweep of a prompt then costs its variants alone.
 
     Before a kept run is used again, these are compared: identity and version of all parameters, buffers and inputs of
-    the prompt, train mode, replaced `forward`s, hooks (global ones too), edits, the attention implementation, autocast
-    and inference mode. **You vouch for what cannot be seen**: writes through `.data` or numpy and fused optimizers,
-    numbers that modules hold (`scaling`, an epsilon, an activation function), the state inside a hook, adapters that
-    are switched on or off, random numbers, and the settings of torch's backends. Call `forget` after such a change.
+    the prompt, train mode, replaced `forward`s, hooks (global ones too), edits, the attention implementation, the
+    model's config, autocast and inference mode. **You vouch for what cannot be seen**: writes through `.data` or numpy
+    and fused optimizers, numbers that modules hold (`scaling`, an epsilon, an activation function), the state inside a
+    hook, adapters that are switched on or off, random numbers, and the settings of torch's backends. Call `forget`
+    after such a change.
 
     Args:
         model: an nnsight model from `load`; calls with other models keep nothing.
@@ -142,6 +144,7 @@ def visible_state(model: Model, prompt: Prompt) -> tuple[Any, ...]:
         tuple(id(edit) for edit in view.edits),
         view.attention_implementation,
         _modes(view),
+        _settings(view.config),
     )
 
 
@@ -154,6 +157,13 @@ def _inputs(prompt: Prompt) -> tuple[Any, ...]:
 def _modules(module: torch.nn.Module) -> int:
     """Train mode of every module, and `forward`s that were replaced on the module itself."""
     return hash(tuple((part.training, id(vars(part).get("forward"))) for part in module.modules()))
+
+
+def _settings(config: Any) -> tuple[Any, ...]:
+    """The settings of a model and its parts, some of which every forward reads."""
+    values = sorted(vars(config).items())
+    parts = tuple(_settings(value) for _, value in values if isinstance(value, PreTrainedConfig))
+    return *parts, repr([(name, value) for name, value in values if not isinstance(value, PreTrainedConfig)])
 
 
 def _modes(view: ModelView) -> tuple[Any, ...]:

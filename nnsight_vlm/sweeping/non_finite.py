@@ -12,11 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..errors import InterventionError
-
-
-class NonFiniteWarning(UserWarning):
-    """Some variants have no score, because their logits are infinite or not a number."""
+from ..errors import InterventionError, NonFiniteWarning
 
 
 class Scored(Protocol):

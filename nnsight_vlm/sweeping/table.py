@@ -156,6 +156,8 @@ def answer_token(model: Model, answer: str | int) -> int:
     Raises:
         SpecError: the text is several tokens, or none that the tokenizer knows; no such id.
     """
+    if isinstance(answer, bool) or (not hasattr(answer, "__index__") and not isinstance(answer, str)):
+        raise SpecError(f"{answer!r} of type {type(answer).__name__} is no answer; write its text, or its token id")
     if not isinstance(answer, str):
         words = view_of(model).vocab_size
         token = operator.index(answer)
