@@ -744,15 +744,16 @@ def test_the_adapter_that_is_active_is_part_of_the_model(fresh):
 def test_a_prompt_is_its_family_tokens_inputs_and_pictures(fresh, asked):
     text, name = "what is the red square ?", prompt_digest(asked)
     inputs = dict(asked.inputs)
+    places = torch.arange(asked.width)[None]
     assert prompt_digest(nv.encode(fresh, text, tiny.picture(0))) == name
     others = [
         nv.encode(fresh, "what is the red circle ?", tiny.picture(0)),
         nv.encode(fresh, text, tiny.picture(1)),
         nv.encode(fresh, inputs=inputs),  # without its picture: no grid
         nv.encode(fresh, inputs=inputs, images=tiny.picture(0, (40, 20))),
-        nv.encode(fresh, inputs={**inputs, "pixel_values": inputs["pixel_values"].double()}, images=tiny.picture(0)),
-        nv.encode(fresh, inputs={**inputs, "use_cache": True}, images=tiny.picture(0)),
-        nv.encode(fresh, inputs={**inputs, "use_cache": False}, images=tiny.picture(0)),
+        nv.encode(fresh, inputs={**inputs, "pixel_values": 2 * inputs["pixel_values"]}, images=tiny.picture(0)),
+        nv.encode(fresh, inputs={**inputs, "position_ids": places}, images=tiny.picture(0)),
+        nv.encode(fresh, inputs={**inputs, "position_ids": 1 + places}, images=tiny.picture(0)),
         asked.grown((20,)),
     ]
     assert len({name, *map(prompt_digest, others)}) == 1 + len(others)
@@ -881,7 +882,7 @@ def test_a_function_without_identity_is_refused_where_a_journal_is_asked_for_and
     kind, fresh, asked, tmp_path
 ):
     options = {"objects": NO_IDENTITY[kind] if kind != "partial" else functools.partial(str.split, maxsplit=2)}
-    options |= {"max_new_tokens": 1, "parts": {"system": "system"}}
+    options |= {"max_new_tokens": 2, "parts": {"system": "system"}}
     with pytest.raises(nv.SpecError, match=r"objects= cannot be kept in a journal: .*Work\(journal=None\)"):
         nv.recipes.prompt_ablation(fresh, [asked], work=Work(journal=tmp_path, progress=False), **options)
     assert not list(tmp_path.iterdir())
@@ -982,4 +983,11 @@ def test_hooks_on_all_modules_of_the_process_count_and_those_of_accelerate_do_no
     hook.remove()
     name = name_of_journal(fresh, asked)
     cpu_offload(fresh._module)
+    assert name_of_journal(fresh, asked) == name
+
+
+def test_a_journal_is_that_of_the_precision_that_autocast_makes(fresh, asked):
+    name = name_of_journal(fresh, asked)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert name_of_journal(fresh, asked) != name
     assert name_of_journal(fresh, asked) == name

@@ -246,3 +246,20 @@ def test_a_setting_of_the_model_that_every_forward_reads_is_seen(model, prompt):
             assert after.clean_logit[0] != before.clean_logit[0]
         finally:
             config.vision_feature_layer = kept
+
+
+def test_a_forward_that_lies_where_another_has_lain_is_seen(model, prompt):
+    case, part = nv.Knockout("image", "last", layers=1), model._module.model.language_model.layers[1].mlp
+    plain = type(part).forward
+    with nv.reuse(model):
+        for scale in (0.5, 2.0, 3.0, -1.0):
+            part.forward = scaled(plain, part, scale)
+            try:
+                found = nv.sweep(model, prompt, [case], answer=7).clean_logit[0]
+                assert found == pytest.approx(float(nv.run(model, prompt).logits[7]))
+            finally:
+                del part.forward
+
+
+def scaled(forward, part, scale):
+    return lambda hidden: forward(part, hidden) * scale

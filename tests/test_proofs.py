@@ -219,7 +219,8 @@ def test_what_works_is_proven_in_every_precision(name, attention, dtype):
     both = [prompt] if attention == "eager" else [prompt, batch(name, dtype, attention)]
     for each in both:
         cut = nv.Knockout("image", ("last", "generated"), layers="attention")
-        assert nv.verify(model, each, cut).tokens == 4 * len(each)
+        # in a longer row of the batch, the image may lie beyond a window
+        assert nv.verify(model, each, cut, empty="ignore").tokens == 4 * len(each)
         assert nv.verify(model, each, nv.Ablate(("last", "generated"), layers=[0])).tokens == 4 * len(each)
         assert nv.verify(model, each, nv.Ablate("last", site="mlp", layers=[0], how="mean")).writes == 1
     ablated = nv.Ablate("image", site="features")

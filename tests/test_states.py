@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import reference
 import tiny
@@ -181,3 +183,17 @@ def test_a_patch_in_half_precision_keeps_the_models_own_dtype(prompt, twin):
     seen = nv.run(model, prompt, nv.Patch("all", source=twin, layers=3), reads=reads)
     assert seen.reads[0].dtype == torch.bfloat16 and seen.reads[1].dtype == seen.logits.dtype == torch.float32
     assert torch.equal(seen.logits, nv.run(model, twin).logits)
+
+
+def test_the_prompt_of_a_model_with_other_weights_is_no_source():
+    models = [nv.load(tiny.load("sdpa")._module, processor=tiny.build_processor()) for _ in range(2)]
+    other = nv.load(copy.deepcopy(models[0]._module), processor=tiny.build_processor())
+    prompt, source = (nv.encode(model, "what is red ?", tiny.picture(n)) for n, model in enumerate([models[0], other]))
+    patch = nv.Patch("query", source=source, layers=1)
+    assert nv.run(models[0], prompt, patch).logits.isfinite().all()  # equal weights
+    with torch.no_grad():
+        next(other._module.model.language_model.parameters()).mul_(2)
+    with pytest.raises(nv.SpecError, match="another model of the same kind"):
+        nv.run(models[0], prompt, patch)
+    states = nv.run(other, source, reads=nv.Residual("query", layers=1)).reads[0]
+    assert nv.run(models[0], prompt, nv.Patch("query", source=states, layers=1)).logits.isfinite().all()

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..identity import same_model
+from ..identity import model_digest, same_model
 from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
 from ..lowering.layouts import Placement, one_case_per_row
@@ -74,10 +74,24 @@ def _check_source(model: Model, part: Intervention, call: Call) -> None:
     if capture is None:
         return
     require_model(model, capture.prompt)
+    _require_weights(model, capture.prompt)
     if len(capture.prompt) > 1:
         raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")
     if capture.under is not None:
         check(model, capture.prompt, as_intervention(capture.under), Call(f"{call.name}under=: ", empty=call.empty))
+
+
+def _require_weights(model: Model, source: Prompt) -> None:
+    """Refuse the prompt of a model with other weights as a source: its states would be those of the model that runs."""
+    views = [view_of(source.model), view_of(model)]
+    if views[0].module is views[1].module or any(weight.is_meta for v in views for weight in v.module.parameters()):
+        return
+    if model_digest(source.model) != model_digest(model):
+        raise SpecError(
+            "the source prompt was encoded for another model of the same kind, and its states would be computed by the "
+            "model that is given. Encode it with that one; or give the other model's states as a tensor, "
+            "source=nv.run(other, prompt, reads=nv.Residual(...)).reads[0]"
+        )
 
 
 def _check_case(model: Model, prompt: Prompt, placement: Placement, case: Intervention, call: Call) -> None:

@@ -173,7 +173,7 @@ def journal_digest(version: int, name: str, model: Any, prompts: Sequence[Prompt
             model without weights and name.
     """
     _require_plain(view_of(model))
-    parts = [str(version), name, model_digest(model), *map(prompt_digest, prompts)]
+    parts = [str(version), name, model_digest(model), *_precision(view_of(model)), *map(prompt_digest, prompts)]
     for setting, value in settings.items():
         try:
             parts += [setting, setting_digest(value)]
@@ -182,6 +182,14 @@ def journal_digest(version: int, name: str, model: Any, prompts: Sequence[Prompt
                 f"{setting}= cannot be kept in a journal: {error}; or keep no journal, Work(journal=None)"
             ) from error
     return setting_digest(parts)[:16]
+
+
+def _precision(view: ModelView) -> list[str]:
+    """What autocast makes of the model's numbers here and now; nothing where it is off."""
+    device = view.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return []
+    return [f"autocast {torch.get_autocast_dtype(device)}"]
 
 
 def _require_plain(view: ModelView) -> None:

@@ -114,6 +114,8 @@ def knockout_windows(
     max_new_tokens = 64 if max_new_tokens is None else max_new_tokens
     rows = 64 if rows is None else rows
     prompts, forms = tuple(prompts), tuple(forms)
+    if isinstance(answers, str):
+        raise SpecError(f"answers={answers!r} is one text; give one for each prompt, answers=[{answers!r}]")
     answers = None if answers is None else tuple(answers)
     truths = None if truths is None else [tuple(truth) for truth in truths]
     routes = default_routes(prompts) if routes is None else tuple(routes)

@@ -141,7 +141,7 @@ def visible_state(model: Model, prompt: Prompt) -> tuple[Any, ...]:
         _inputs(prompt),
         _modules(view.module),
         (*view.hooks, *global_hooks()),
-        tuple(id(edit) for edit in view.edits),
+        view.edits,
         view.attention_implementation,
         _modes(view),
         _settings(view.config),
@@ -154,9 +154,13 @@ def _inputs(prompt: Prompt) -> tuple[Any, ...]:
     return tuple((name, id(value), value.data_ptr(), tensor_version(value)) for name, value in tensors)
 
 
-def _modules(module: torch.nn.Module) -> int:
-    """Train mode of every module, and `forward`s that were replaced on the module itself."""
-    return hash(tuple((part.training, id(vars(part).get("forward"))) for part in module.modules()))
+def _modules(module: torch.nn.Module) -> tuple[Any, ...]:
+    """Train mode of every module, and `forward`s that were replaced on the module itself.
+
+    The functions themselves, because another one may come to lie where one that is gone has lain.
+    """
+    parts = list(module.modules())
+    return hash(tuple(part.training for part in parts)), tuple(vars(part).get("forward") for part in parts)
 
 
 def _settings(config: Any) -> tuple[Any, ...]:
