@@ -15,7 +15,7 @@ from float64 import LIMIT
 import nnsight_vlm as nv
 from nnsight_vlm.families import unsupported, view_of
 from nnsight_vlm.families.lookup import family_of
-from nnsight_vlm.sweeping import execute
+from nnsight_vlm.sweeping import arrangement
 
 ANSWER = 20
 LATE = [nv.Knockout("image", "last", layers=layer) for layer in range(4)]
@@ -77,7 +77,7 @@ def test_a_longer_prefix_is_cut_and_a_shorter_one_serves_where_that_is_cheaper(m
 @pytest.mark.float64
 @pytest.mark.parametrize("execution", ["packed", "rows"])
 def test_late_variants_are_not_made_to_run_the_layers_before(model, fresh, twin, monkeypatch, execution):
-    monkeypatch.setattr(execute, "FORWARD", 0)
+    monkeypatch.setattr(arrangement, "FORWARD", 0)
     ran, decoder = [], model._module.model.language_model.layers
     hooks = [layer.self_attn.register_forward_pre_hook(lambda *_: ran.append(1)) for layer in decoder]
     variants = [*EARLY, nv.Ablate("query", layers=2), nv.Patch("last", source=twin, layers=3)]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import nnsight_vlm as nv
-from nnsight_vlm.sweeping import execute
+from nnsight_vlm.sweeping import arrangement
 from nnsight_vlm.sweeping.schedule import EXECUTIONS
 
 ANSWER = 20
@@ -171,7 +171,7 @@ def test_more_variants_than_a_forward_holds_are_split_over_several(
     model, prompt, twin, forwards, monkeypatch, execution
 ):
     variants = late(prompt, twin)
-    monkeypatch.setattr(execute, "TOKENS_BEHIND_PREFIX", 2 * prompt.width)
+    monkeypatch.setattr(arrangement, "TOKENS_BEHIND_PREFIX", 2 * prompt.width)
     captures = 1  # every patch takes its values from one and the same run
     frame = nv.sweep(model, prompt, variants, answer=ANSWER, empty="ignore", execution=execution)
     ran = len(forwards) - captures
