@@ -217,8 +217,8 @@ def cuts_of(model, prompt):
 @pytest.mark.parametrize("name", sorted(zoo.ZOO))
 def test_what_is_refused_in_a_family_is_what_its_clean_run_pays_no_attention_to(name):
     """In every stage, for every pair of groups: a cut is refused exactly where all probabilities are 0 without it."""
-    attention = zoo.ZOO[name].implementations[0]
-    model, prompt = zoo.load(name, attention), zoo.prompt(name, attention)
+    prompt = zoo.prompt(name, zoo.ZOO[name].implementations[0])
+    model = prompt.model
     cuts = list(cuts_of(model, prompt))
     reads = [nv.Attention(cut.target, cut.source, layers=cut.layers, stage=cut.stage, reduce="mass") for cut in cuts]
     seen = [bool((mass > 0).any()) for mass in nv.run(model, prompt, reads=reads).reads]

@@ -360,12 +360,6 @@ def test_a_batch_is_proved_and_a_plan_that_names_another_rows_places_is_not(name
 # prompts without a picture, and layers that only read one --------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["blip-2-opt", "blip-2-t5", "kosmos-2"])
-def test_text_alone_is_refused_where_the_model_cannot_run_it(name):
-    with pytest.raises(nv.SpecError, match="cannot run a prompt without an image"):
-        nv.encode(model_of(name), "user : what is red ?", chat=False)
-
-
 def test_layers_that_only_read_an_image_are_refused_in_a_prompt_without_one():
     model = model_of("mllama")
     prompts = [nv.encode(model, f"<s>user : what is {words} ?", chat=False) for words in ("red", "a big red dog")]

@@ -319,7 +319,7 @@ def test_the_other_prompt_of_a_pair_is_part_of_a_journal(tmp_path):
     pixels = other.inputs["pixel_values"]
     others = [
         other,
-        nv.encode(model, inputs={**other.inputs, "pixel_values": pixels.double()}, images=tiny.picture(1)),
+        nv.encode(model, inputs={**other.inputs, "pixel_values": 2 * pixels}, images=tiny.picture(1)),
         dataclasses.replace(other, images=()),
     ]
     options = {"groups": ["last"], "layers": [1], "work": Work(journal=tmp_path, progress=False)}

@@ -126,8 +126,10 @@ def test_the_blind_baseline_is_always_measured(sdpa, prompts):
         ({"forms": ["deny"]}, "no form 'deny'"),
         ({"answers": ["dog"]}, "1 answers for 3 prompts"),
         ({"answers": ["dog", "dog", "dog dog"]}, "not one token"),
+        ({"answers": "dog"}, "is one text"),
     ],
 )
 def test_wrong_routes_forms_and_answers_are_refused(sdpa, prompts, wrong, message, monkeypatch):
+    options = {} if "answers" in wrong else {"max_new_tokens": 3}
     with pytest.raises(nv.SpecError, match=message):
-        knockout_windows(sdpa, prompts, windows=2, max_new_tokens=3, work=QUIET, **wrong)
+        knockout_windows(sdpa, prompts, windows=2, work=QUIET, **options, **wrong)
