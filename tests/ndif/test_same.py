@@ -270,7 +270,7 @@ def analyses(side, facts):
         "run": partial(nv.run, model, prompts[0], cases["everything"], reads=sides.READS, remote=remote),
         "generate": partial(nv.generate, model, prompts[0], cases["everything"], **few),
         "generations": lambda: list(nv.generations(model, many, **few)),
-        "sweep": partial(nv.sweep, model, prompts[0], every, answer=facts.answers[0], remote=remote),
+        "sweep": partial(nv.sweep, model, prompts[0], every, answer=facts.answers[0], empty="ignore", remote=remote),
         "verify": partial(nv.verify, model, prompts[0], cases["knockout"], remote=remote),
         "install": partial(traced, side),
         **sides.every_recipe(side, facts, count=4, windows=4),
