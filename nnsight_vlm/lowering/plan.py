@@ -247,7 +247,7 @@ def sites_written(model: Model, stage: str, site: str, layer: int) -> tuple[str,
     """Where a model is written for one site: there, and at the places that go with it."""
     if site == "cross mask":
         return site, "empty rows"
-    gate = view_of(model).stage(stage).gate(site, layer) if stage != "features" else None
+    gate = view_of(model).stage(stage).gate(site, layer) if site in ("cross", "mlp") else None
     if gate is None:
         return (site,)
     return (*(("row factors",) if gate.rows else ()), site, f"{site} gate")
