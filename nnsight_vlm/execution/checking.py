@@ -12,7 +12,7 @@ import torch
 
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..identity import model_digest, same_model
+from ..identity import same_model, weights_digest
 from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
 from ..lowering.layouts import Placement, one_case_per_row
@@ -82,11 +82,16 @@ def _check_source(model: Model, part: Intervention, call: Call) -> None:
 
 
 def _require_weights(model: Model, source: Prompt) -> None:
-    """Refuse the prompt of a model with other weights as a source: its states would be those of the model that runs."""
-    views = [view_of(source.model), view_of(model)]
-    if views[0].module is views[1].module or any(weight.is_meta for v in views for weight in v.module.parameters()):
+    """Refuse the prompt of a model with other weights as a source: its states would be those of the model that runs.
+
+    Weights of another precision, or that are not loaded, are not compared.
+    """
+    theirs, ours = view_of(source.model), view_of(model)
+    if theirs.module is ours.module or theirs.dtype != ours.dtype:
         return
-    if model_digest(source.model) != model_digest(model):
+    if any(weight.is_meta for view in (theirs, ours) for weight in view.module.parameters()):
+        return
+    if weights_digest(theirs.module) != weights_digest(ours.module):
         raise SpecError(
             "the source prompt was encoded for another model of the same kind, and its states would be computed by the "
             "model that is given. Encode it with that one; or give the other model's states as a tensor, "

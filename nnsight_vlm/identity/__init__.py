@@ -16,7 +16,7 @@ from .models import (
     same_model,
 )
 from .values import bytes_of, digest, setting_digest
-from .weights import tensor_version, weight_versions
+from .weights import tensor_version, weight_versions, weights_digest
 
 __all__ = [
     "bytes_of",
@@ -32,4 +32,5 @@ __all__ = [
     "setting_digest",
     "tensor_version",
     "weight_versions",
+    "weights_digest",
 ]
