@@ -76,17 +76,13 @@ def refused(call, *parts):
 
 
 @pytest.fixture
-def short(sdpa):
-    return nv.encode(sdpa, "what is red ?", tiny.picture(0))
+def model(sdpa):
+    return sdpa
 
 
 @pytest.fixture
-def forwards(sdpa):
-    """A list that gets one entry for every forward that the model runs."""
-    calls = []
-    hook = view_of(sdpa).module.register_forward_pre_hook(lambda module, _: calls.append(module))
-    yield calls
-    hook.remove()
+def short(sdpa):
+    return nv.encode(sdpa, "what is red ?", tiny.picture(0))
 
 
 @pytest.mark.parametrize("name", EMPTY)

@@ -11,7 +11,6 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import view_of
 from nnsight_vlm.prompts.where import as_tuples, shown
 
 FORMS = {
@@ -37,17 +36,13 @@ FORMS = {
 
 
 @pytest.fixture
-def short(sdpa):
-    return nv.encode(sdpa, "what is red ?", tiny.picture(0))
+def model(sdpa):
+    return sdpa
 
 
 @pytest.fixture
-def forwards(sdpa):
-    """A list that gets one entry for every forward that the model runs."""
-    calls = []
-    hook = view_of(sdpa).module.register_forward_pre_hook(lambda module, _: calls.append(module))
-    yield calls
-    hook.remove()
+def short(sdpa):
+    return nv.encode(sdpa, "what is red ?", tiny.picture(0))
 
 
 @pytest.mark.parametrize("form", FORMS)

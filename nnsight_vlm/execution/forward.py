@@ -10,11 +10,9 @@ from typing import Any, Literal, overload
 
 import torch
 
-from ..device import readouts
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..lowering.layouts import Placement, one_case_per_row
-from ..lowering.read_requests import LogitRequest
 from ..lowering.resolve import resolver
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.where import Where, as_tuples, require_ascending
@@ -25,7 +23,7 @@ from ..specs.measurements import Readout
 from .capturing import checked_cases
 from .emptiness import Call, Empty, refuse_empty_read
 from .preparing import prepare
-from .requests import LogitRead, logit_columns, read_steps, run_forward
+from .requests import LogitRead, read_steps, run_forward
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,14 +144,10 @@ def run(
     for read, placement in product(listed if empty != "ignore" else (), layout.placements):
         refuse_empty_read(resolver(model, placement), read)
     cases, values = checked_cases(model, prompt, intervention, remote, Call(empty=empty))
-    kept = sorted({place for wanted in places for place in wanted})
-    columns = logit_columns(layout, kept)
-    picks = tuple(LogitRequest(row, tuple(columns[place] for place in wanted)) for row, wanted in enumerate(places))
     plan = prepare(model, layout, cases, values)
     numbers = sum(map(len, places)) * view_of(model).vocab_size
     numbers += sum(read.numbers(resolver(model, placement)) for read in listed for placement in layout.placements)
-    logit_read = LogitRead(readouts.logit_rows, picks, kept)
-    result = run_forward(model, layout, plan, steps, logit_read, remote, numbers=numbers)
+    result = run_forward(model, layout, plan, steps, LogitRead.at(layout, places), remote, numbers=numbers)
     logits = [rows[0] if positions is None else rows for rows in result.logits]
     assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(listed, result.readouts, strict=True)]
     if len(prompt) == 1:

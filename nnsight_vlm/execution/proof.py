@@ -20,12 +20,10 @@ from typing import Any, Literal, overload
 
 import torch
 
-from ..device import readouts
 from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan, compile_plan
-from ..lowering.read_requests import LogitRequest
 from ..lowering.writes import PlannedWrite
 from ..prompts.prompt import Prompt
 from ..remote.background import Job, can_run_in_background
@@ -44,7 +42,7 @@ from .proof_pixels import can_decode, check_pixels, prove_pixels
 from .proof_rounding import Rounding, rounding_of, worst
 from .proof_rows import prove_rows
 from .proof_states import prove_states
-from .requests import LogitRead, logit_columns, run_forward
+from .requests import LogitRead, run_forward
 
 DECODED = 4
 """How many tokens are decoded to prove cached generation."""
@@ -176,10 +174,7 @@ def _compared_logits(layout: Layout, prompt: Prompt) -> LogitRead:
     places = [
         range(tokens.stop - 1, grown.tokens.stop) for tokens, grown in zip(prompt.rows, layout.placements, strict=True)
     ]
-    kept = sorted({place for some in places for place in some})
-    columns = logit_columns(layout, kept)
-    picks = (LogitRequest(row, tuple(columns[place] for place in some)) for row, some in enumerate(places))
-    return LogitRead(readouts.logit_rows, tuple(picks), kept)
+    return LogitRead.at(layout, places)
 
 
 def _with_answers(
@@ -214,7 +209,5 @@ def _decoded(model: Model, prompt: Prompt, plan: Plan, remote: Remote) -> tuple[
 def _replayed(model: Model, grown: Layout, plan: Plan, remote: Remote) -> list[torch.Tensor]:
     """For each row the logits that its decoded tokens were chosen from, in one forward over the whole sequence."""
     first = grown.prompt.width - DECODED - 1
-    kept = list(range(first, first + DECODED))
-    columns = logit_columns(grown, kept)
-    picks = tuple(LogitRequest(row, tuple(columns[place] for place in kept)) for row in range(len(grown.prompt)))
-    return run_forward(model, grown, plan, [], LogitRead(readouts.logit_rows, picks, kept), remote).logits
+    places = [range(first, first + DECODED)] * len(grown.prompt)
+    return run_forward(model, grown, plan, [], LogitRead.at(grown, places), remote).logits

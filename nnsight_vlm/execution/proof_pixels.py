@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..device import readouts
 from ..errors import InterventionError, SpecError
 from ..families import Model, view_of
 from ..families.support import unsupported
 from ..lowering.layouts import one_case_per_row
 from ..lowering.plan import Plan, compile_plan
-from ..lowering.read_requests import LogitRequest
 from ..lowering.resolve import resolver
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.prompt import Prompt
@@ -29,7 +27,7 @@ from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from .decoding import decode_logits
 from .proof_rounding import SINGLE, Rounding
-from .requests import LogitRead, logit_columns, run_forward
+from .requests import LogitRead, run_forward
 
 DECODED = 4
 """How many tokens are decoded with each of the two pictures."""
@@ -178,12 +176,8 @@ def _text_logits(model: Model, prompt: Prompt, plan: Plan, remote: Remote) -> li
     """For each row the logits at its text tokens, `[position, vocab]`."""
     layout = one_case_per_row(prompt)
     places = [text_places(prompt, row) for row in range(len(prompt))]
-    kept = sorted({place for some in places for place in some})
-    columns = logit_columns(layout, kept)
-    picks = tuple(LogitRequest(row, tuple(columns[place] for place in some)) for row, some in enumerate(places))
     numbers = sum(map(len, places)) * view_of(model).vocab_size
-    read = LogitRead(readouts.logit_rows, picks, kept)
-    return run_forward(model, layout, plan, [], read, remote, numbers=numbers).logits
+    return run_forward(model, layout, plan, [], LogitRead.at(layout, places), remote, numbers=numbers).logits
 
 
 # comparisons ------------------------------------------------------------------------------------------

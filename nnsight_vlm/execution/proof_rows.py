@@ -14,12 +14,10 @@ from typing import Any
 
 import torch
 
-from ..device import readouts
 from ..errors import InterventionError
 from ..families import Model
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan, compile_plan
-from ..lowering.read_requests import LogitRequest
 from ..lowering.resolve import StateValues
 from ..lowering.writes import PlannedWrite
 from ..prompts.token_map import TokenMap
@@ -29,7 +27,7 @@ from ..remote.model_call import Remote
 from ..specs.interventions import Composed, Intervention
 from .preparing import prepare
 from .proof_rounding import Rounding, worst
-from .requests import LogitRead, logit_columns, run_forward
+from .requests import LogitRead, run_forward
 
 COMPARED = 32
 """At most so many positions of a row have their logits compared; they are spread evenly, the last one among them."""
@@ -89,11 +87,8 @@ def prove_rows(
 
 def _logits(model: Model, layout: Layout, plan: Plan, remote: Remote) -> list[torch.Tensor]:
     """Logits `[position, word]` of each row, at some of its positions."""
-    places = [_compared(tokens) for tokens in layout.prompt.rows]
-    kept = sorted(set().union(*places))
-    columns = logit_columns(layout, kept)
-    picks = tuple(LogitRequest(row, tuple(columns[place] for place in some)) for row, some in enumerate(places))
-    return run_forward(model, layout, plan, [], LogitRead(readouts.logit_rows, picks, kept), remote).logits
+    read = LogitRead.at(layout, [_compared(tokens) for tokens in layout.prompt.rows])
+    return run_forward(model, layout, plan, [], read, remote).logits
 
 
 def _compared(tokens: TokenMap) -> list[int]:

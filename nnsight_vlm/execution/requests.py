@@ -46,6 +46,14 @@ class LogitRead(NamedTuple):
         """For a forward whose logits are not needed: the smallest piece that a model can be asked for."""
         return cls(readouts.logit_rows, (LogitRequest(0, (0,)),), [layout.prompt.width - 1])
 
+    @classmethod
+    def at(cls, layout: Layout, places: Sequence[Sequence[int]]) -> LogitRead:
+        """The logits at some places of each row, `[place, word]` a row."""
+        kept = sorted(set().union(*places))
+        columns = logit_columns(layout, kept)
+        picks = (LogitRequest(row, tuple(columns[place] for place in some)) for row, some in enumerate(places))
+        return cls(readouts.logit_rows, tuple(picks), kept)
+
     def plain(self) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it: the last of its reads, of no stage or layer."""
         return None, None, "", "logits", self.readout, tuple(request.plain() for request in self.requests), None, None
