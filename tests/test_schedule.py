@@ -58,7 +58,7 @@ def test_answers_come_in_order_as_soon_as_they_are_there(model, prompts, monkeyp
     from nnsight_vlm.sweeping import answers
 
     ran, right = [], answers.decode
-    monkeypatch.setattr(answers, "decode", lambda *given: ran.append(len(given[1])) or right(*given))
+    monkeypatch.setattr(answers, "decode", lambda *given, **named: ran.append(len(given[1])) or right(*given, **named))
     told = nv.generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=2, rows=4)
     next(told)
     assert ran == [4]

@@ -17,21 +17,29 @@ ZOO: dict[str, Member] = {
 }
 
 
-@functools.cache
 def load(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Any:
     """A member as `nv.load` gives it, the same for every test that asks; nobody may change it.
 
     Weights are the same in every `dtype`; what computes with those of float64 must run within `float64.float64`.
     """
+    return _load(name, attention, dtype)
+
+
+@functools.cache
+def _load(name: str, attention: str, dtype: torch.dtype) -> Any:
     member = ZOO[name]
     module = in_dtype(member.module(attention), dtype)
     return nv.load(module, processor=member.processor())
 
 
-@functools.cache
 def prompt(
     name: str, attention: str = "sdpa", seed: int = 1, size: int = 0, dtype: torch.dtype = torch.float32
 ) -> nv.Prompt:
     """The member's text about a picture of one of its sizes."""
+    return _prompt(name, attention, seed, size, dtype)
+
+
+@functools.cache
+def _prompt(name: str, attention: str, seed: int, size: int, dtype: torch.dtype) -> nv.Prompt:
     member = ZOO[name]
     return nv.encode(load(name, attention, dtype), member.text, picture(seed, member.sizes[size]))
