@@ -12,6 +12,7 @@ import torch
 from nnsight import TransformersModel
 from torch.overrides import TorchFunctionMode
 
+from .arguments import flag, refuse
 from .errors import SpecError
 from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
@@ -41,6 +42,8 @@ def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool 
     >>> load("shapes").config.model_type
     'llava'
     """
+    _check_given(model, processor)
+    dispatch = flag("dispatch", dispatch)
     attention = options.get("attn_implementation") or "sdpa"
     if isinstance(attention, str):  # otherwise one for each part of the model; `view_of` checks the decoder's
         check_attention(attention)
@@ -54,6 +57,18 @@ def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool 
             loaded = _from_name(model, processor, dispatch, options)
     view_of(loaded)
     return loaded
+
+
+def _check_given(model: Any, processor: Any) -> None:
+    """Refuse what is neither a name, a folder nor a transformers model, and a processor that is none."""
+    if not isinstance(model, (str, Path, torch.nn.Module)) or not str(model):
+        refuse("model", model, "model", 'a name, a folder, or a transformers model in memory: nv.load("shapes")')
+    if isinstance(model, torch.nn.Module) and not hasattr(model, "config"):
+        refuse("model", model, "transformers model", "nv.load(AutoModelForImageTextToText.from_pretrained(...))")
+    if isinstance(model, Path) and not model.is_dir():
+        refuse("model", str(model), "folder with a model", 'nv.load("a/folder"), or a name on the hub')
+    if processor is not None and (not callable(processor) or isinstance(processor, type)):
+        refuse("processor", processor, "processor", "processor=AutoProcessor.from_pretrained(...)")
 
 
 def _refuse_for_memory(options: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from .arguments import frame_given, function, instance, listed, number, numbers, refuse, text, whole_number
+
 RESAMPLES = 2000
 """How many times the images are drawn again for an interval."""
 
@@ -57,7 +59,9 @@ def bootstrap(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95,
     >>> bootstrap([2.0, 2.0, 2.0])
     Estimate(value=2.0, low=2.0, high=2.0)
     """
-    present = np.asarray(values, dtype=float)
+    confidence = number("confidence", confidence, above=0, below=1, kind="share")
+    seed = whole_number("seed", seed, least=0, kind="seed")
+    present = numbers("values", values)
     present = present[~np.isnan(present)]
     if len(present) == 0:
         return UNKNOWN
@@ -83,8 +87,13 @@ def interval(rows: pd.DataFrame, statistic: Callable[[Means], np.ndarray], seed:
     >>> interval(pd.DataFrame({"hit": [1.0, 1.0], "size": [2.0, 2.0]}), lambda means: means["hit"] / means["size"])
     Estimate(value=0.5, low=0.5, high=0.5)
     """
+    frame_given("rows", rows)
+    function("statistic", statistic, 'statistic=lambda means: means["hit"]')
+    seed = whole_number("seed", seed, least=0, kind="seed")
     if rows.empty:
         return UNKNOWN
+    if not all(kind.kind in "biuf" for kind in rows.dtypes):
+        refuse("rows", rows, "frame of numbers", "rows[[...]] with columns of numbers only, one row an image")
     values = rows.to_numpy(dtype=float)
     draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
 
@@ -104,6 +113,9 @@ def verdict(estimate: Estimate, threshold: float, images: int) -> Verdict:
     >>> verdict(Estimate(0.7, 0.6, 0.8), threshold=0.5, images=20)
     'holds'
     """
+    instance("estimate", estimate, Estimate, "estimate=Estimate(0.7, 0.6, 0.8)")
+    threshold = number("threshold", threshold)
+    images = whole_number("images", images, least=0, kind="number of images")
     if images >= FEWEST and estimate.low > threshold:
         return HOLDS
     if images >= FEWEST and estimate.high < threshold:
@@ -128,6 +140,15 @@ def summarise(
     Returns:
         The columns of `by`, then `measure, mean, low, high, images`; `images` counts those that have the measure.
     """
+    by, measures = (
+        listed(name, each, f"{name}=[...]", kind=str) for name, each in (("by", by), ("measures", measures))
+    )
+    frame_given("frame", frame, [*by, text("unit", unit, 'unit="image"'), *measures])
+    if not by or not measures:
+        refuse("by" if measures else "measures", by and measures, "list of columns", "names of columns of the frame")
+    for measure in measures:
+        if frame[measure].dtype.kind not in "biuf":
+            refuse("measures", [measure], "column of numbers", "names of columns that hold numbers")
     per_unit = frame.groupby([*by, unit], dropna=False, sort=False)[list(measures)].mean()
     rows = []
     for key, group in per_unit.groupby(level=list(by), dropna=False, sort=False):

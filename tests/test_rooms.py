@@ -13,6 +13,7 @@ PACKAGE = Path(nv.__file__).parent
 DESIGN = PACKAGE.parent / "docs" / "design.md"
 WINGS = {
     "errors": "what is raised",
+    "arguments": "what a user hands over, checked where it comes in",
     "storage": "files that are there as a whole or not at all",
     "statistics": "means, bootstrap intervals, verdicts",
     "device": "the code that travels to the model by source",

@@ -8,8 +8,9 @@ from typing import Any
 from ..device.runner import installed
 from ..families import Model
 from ..lowering.layouts import one_case_per_row
+from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt
-from ..remote.model_call import Remote
+from ..remote.model_call import Remote, check_remote
 from ..specs.interventions import Intervention
 from .capturing import checked_cases
 from .checking import remember_installed
@@ -44,6 +45,8 @@ def install(
     Raises:
         SpecError: see `nv.run`.
     """
+    prompt_given(prompt)
+    check_remote(remote)
     call = Call(decoded=ANY_NUMBER, empty=empty)
     cases, values = checked_cases(model, prompt, intervention, remote, call, stay_remote=False)
     edited = installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)

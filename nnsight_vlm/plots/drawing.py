@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..arguments import frame_given, one_of
+from ..errors import SpecError
 from ..recipes.labels import Form
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#222222"
@@ -43,6 +45,27 @@ STYLES: Mapping[Form, Style] = {
     "allow": Style(ORANGE, "s", "route open only here"),
 }
 ARROW = " → "
+
+
+MEANS = ("measure", "control", "mean", "low", "high")
+"""Columns that the means of every recipe have."""
+
+
+ANY = object()
+"""In place of a measure: the frame may have any."""
+
+
+def frame_of(maker: str, frame: Any, *columns: str, measure: Any = ANY) -> None:
+    """Refuse to draw what is not the means of a recipe, or a measure that they do not have.
+
+    Raises:
+        SpecError: naming the recipe.
+    """
+    frame_given("frame", frame, columns, maker)
+    if frame.empty:
+        raise SpecError(f"frame= has no rows, so there is nothing to draw; write the frame of {maker}")
+    if measure is not ANY:
+        one_of("measure", measure, list(dict.fromkeys(frame["measure"])))
 
 
 def spell_route(route: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..arguments import text
 from ..recipes.labels import (
     ANOTHER_IMAGE,
     NONE,
@@ -30,10 +31,12 @@ from .drawing import (
     BLUE,
     COLORS,
     GREY,
+    MEANS,
     ORANGE,
     STYLES,
     Style,
     across,
+    frame_of,
     legend,
     level,
     line,
@@ -48,6 +51,7 @@ F1_AXIS = "object F1 against the un-cut description"
 
 def claims(frame: pd.DataFrame) -> Figure:
     """Every claim's number with interval and threshold; its control in grey beneath it."""
+    frame_of("nv.report.judge", frame, "claim", "value", "threshold", "statement")
     keys = list(dict.fromkeys(frame["claim"]))
     figure, axes = panels(1, len(keys), width=7.4, height=1.15)
     for axis, key in zip(axes[:, 0], keys, strict=True):
@@ -69,6 +73,7 @@ def claims(frame: pd.DataFrame) -> Figure:
 
 def knockout_routes(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Figure:
     """What is left of a description when a route is cut in all layers, beside its controls."""
+    frame_of("knockout_windows", frame, *MEANS, "route", "form", "window", measure=measure)
     scores = frame[(frame["measure"] == measure) & (frame["window"].isin(["all", ""]))]
     routes = [route for route in dict.fromkeys(scores["route"]) if route and route != "image->text"]
     figure, axes = panels(1, width=6.4, height=0.55 * len(routes) + 1.5)
@@ -98,7 +103,8 @@ def knockout_windows(
     frame: pd.DataFrame, measure: AgreementMeasure = "f1", label: str = "object F1 against\nthe un-cut description"
 ) -> Figure:
     """A description under cuts in windows of layers: one panel for each route, with block and allow forms."""
-    figure = _windows(frame[frame["measure"] == measure], label)
+    frame_of("knockout_windows", frame, *MEANS, "route", "form", "window", measure=measure)
+    figure = _windows(frame[frame["measure"] == measure], text("label", label))
     for axis in figure.axes:
         axis.set_ylim(-0.03, 1.05)
     return figure
@@ -106,6 +112,7 @@ def knockout_windows(
 
 def answer_windows(frame: pd.DataFrame) -> Figure:
     """An answer's log-probability under cuts in windows of layers: one panel for each route."""
+    frame_of("knockout_windows with answers", frame, *MEANS, "route", "form", "window", measure="logprob_change")
     return _windows(frame[frame["measure"] == "logprob_change"], "change of the answer's\nlog-probability (nats)")
 
 
@@ -140,6 +147,7 @@ def _window_panel(axis: Any, rows: pd.DataFrame, windows: Sequence[str]) -> None
 
 def attention_share(frame: pd.DataFrame) -> Figure:
     """Attention mass by token group and layer (dashed: as many random tokens), and entropy over the image."""
+    frame_of("attention_share", frame, *MEANS, "target", "source", "layer", "token")
     figure, axes = panels(3, width=3.0)
     for axis, target in zip(axes[0], ("query", "generated"), strict=False):
         rows = frame[(frame["target"] == target) & (frame["measure"] == "mass")]
@@ -175,6 +183,7 @@ def _entropy(axis: Any, frame: pd.DataFrame) -> None:
 
 def query_patching(frame: pd.DataFrame) -> Figure:
     """How much of the other picture's answer each token group carries, layer by layer."""
+    frame_of("query_patching", frame, *MEANS, "group", "layer")
     rows = frame[frame["measure"] == "restoration"]
     groups = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
     titles = {"last": "last token"}
@@ -196,6 +205,7 @@ def patch_grounding(frame: pd.DataFrame) -> Figure:
 
     Without object masks there are neither, and the figure shows the attention on the best patches.
     """
+    frame_of("patch_grounding", frame, *MEANS, "read_at", "layer")
     if "hit" not in set(frame["measure"]):
         return _top_mass(frame)
     cuts = frame[frame["measure"] == "logprob_change"]
@@ -255,6 +265,7 @@ def _top_mass(frame: pd.DataFrame) -> Figure:
 
 def prompt_ablation(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Figure:
     """A description with parts of the prompt dropped, with and without direct access to the image."""
+    frame_of("prompt_ablation", frame, *MEANS, "part", "access", measure=measure)
     scores = frame[frame["measure"] == measure]
     parts = list(dict.fromkeys(scores["part"]))
     figure, axes = panels(1, width=6.4, height=0.32 * len(parts) + 1.3)

@@ -7,8 +7,9 @@ controls beside what it measures: the column `control` is `"none"` for the measu
 
 from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
+from .pairs import Pair
 from .prompt_parts import prompt_ablation
-from .query_states import Pair, query_patching
+from .query_states import query_patching
 from .token_groups import attention_share
 from .word_patches import patch_grounding
 from .words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary

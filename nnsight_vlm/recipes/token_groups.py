@@ -19,6 +19,7 @@ import pandas as pd
 from ..execution.forward import run
 from ..families import Model, Reach, view_of
 from ..lowering.empty_attention import seen_keys
+from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
@@ -27,6 +28,7 @@ from ..specs.measurements import Attention
 from ..statistics import summarise
 from ..sweeping.answers import generations
 from .controls import rng_of
+from .given import lengths_given, usual_given
 from .journal import measured
 from .labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, UNIFORM
 from .layer_sets import layers_reading
@@ -98,7 +100,11 @@ def attention_share(
     Raises:
         SpecError: a prompt without an image or with several rows, or no prompts.
     """
-    prompts = tuple(prompts)
+    prompts = prompts_given(prompts)
+    seed, per_image, work = usual_given(seed, per_image, work)
+    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
+    for prompt in prompts:
+        require(prompt, "image")
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]

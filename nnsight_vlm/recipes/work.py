@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import flag, folder, whole_number
 from ..errors import SpecError
 from ..prompts.prompt import Prompt
 from ..specs.interventions import Intervention
@@ -33,10 +34,14 @@ class Work:
     ahead: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.chunk, self.ahead) < 1:
-            raise SpecError(
-                f"chunk={self.chunk} and ahead={self.ahead} must be 1 or more; write Work(chunk=4, ahead=1)"
-            )
+        kinds = {"chunk": "number of images", "ahead": "number of chunks"}
+        plain: dict[str, Any] = {
+            name: whole_number(name, getattr(self, name), least=1, kind=kind) for name, kind in kinds.items()
+        }
+        plain |= {"progress": flag("progress", self.progress)}
+        plain |= {} if self.journal is None else {"journal": folder("journal", self.journal)}
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
 
 PLAIN = Work()

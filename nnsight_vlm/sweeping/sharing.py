@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import SpecError
+from ..arguments import whole_number
 from ..execution.caches import keeps_every_key
 from ..families import Model, unsupported, view_of
 from ..prompts.carried import why_alone, why_uncached
@@ -61,8 +61,7 @@ def answers_per_batch(model: Model, rows: int) -> int:
     Raises:
         SpecError: `rows` is no number of rows.
     """
-    if rows < 1:
-        raise SpecError(f"rows={rows} is no number of cases that share a batch; write rows=1 or more")
+    rows = whole_number("rows", rows, least=1, kind="number of cases that share a batch")
     unpadded = "padded generation" in view_of(model).family.limitations
     return 1 if batching_obstacle(model) or unpadded else rows
 
