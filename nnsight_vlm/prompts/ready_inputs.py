@@ -104,8 +104,8 @@ def _check_position_ids(model: Model, given: Mapping[str, Any]) -> None:
     wrong = not isinstance(value, torch.Tensor) or value.dim() not in (2, 3) or value.shape[-2:] != ids.shape
     if wrong or value.is_floating_point():
         raise SpecError(
-            f"position_ids have shape {tuple(np.shape(value))} and input_ids {tuple(ids.shape)}; give whole numbers, one "
-            "for each row and token, [row, token], or [3, row, token] where the model has three numbers for each"
+            f"position_ids have shape {tuple(np.shape(value))} and input_ids {tuple(ids.shape)}; give whole numbers, "
+            "one for each row and token, [row, token], or [3, row, token] where the model has three numbers for each"
         )
 
 
@@ -120,8 +120,8 @@ def _check_per_token(model: Model, given: Mapping[str, Any]) -> None:
         value = given.get(name)
         if value is not None and name not in family.inputs and np.shape(value)[:2] != tuple(ids.shape):
             raise SpecError(
-                f"{name} has shape {tuple(np.shape(value))} and input_ids {tuple(ids.shape)}; it needs an entry for each "
-                "row and token, padding included, as the processor returns it"
+                f"{name} has shape {tuple(np.shape(value))} and input_ids {tuple(ids.shape)}; it needs an entry for "
+                "each row and token, padding included, as the processor returns it"
             )
 
 

@@ -77,7 +77,8 @@ def query_patching(
         Measures, with y the other picture's answer: `restoration`,
         `(P(y|patched) - P(y|prompt)) / (P(y|other) - P(y|prompt))`, which is 0 for no effect and 1 where the patch
         makes y as probable as in the other run; `flipped`, 1 where y becomes the most probable token. Pairs of which
-        the model does not answer both questions right are left out (NaN; see `images`).
+        the model does not answer both questions right are left out (NaN; see `images`). Where that is so of all of
+        them, every mean is NaN, of 0 images.
 
         Controls: `another image`, the same tokens from a third picture whose answers are different; `random
         positions`, as many tokens outside the group, from the other picture's run. There is no such row where too few
@@ -111,9 +112,10 @@ def query_patching(
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over pairs with bootstrap intervals, from the rows of every pair."""
+    """Means over pairs with bootstrap intervals, from the rows of every pair; where no pair counts, means of none."""
     tidy = summarise(frame, BY, ["restoration", "flipped"])
-    return tidy[tidy["images"] > 0].reset_index(drop=True)
+    counted = tidy[tidy["images"] > 0]
+    return (counted if len(counted) else tidy).reset_index(drop=True)
 
 
 def default_groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
