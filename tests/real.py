@@ -18,6 +18,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,8 @@ def main() -> None:
         halves = [nv.load(folder, dtype=dtype) for dtype in (torch.bfloat16, torch.float16)]
         for size in sizes:
             image, start = picture(size), time.time()
-            cells = [attempt(lambda check=check, image=image: check(model, image)) for check in CHECKS.values()]
-            proofs = [attempt(lambda each=each, image=image: _proof(each, image)) for each in (model, *halves)]
+            cells = [attempt(partial(check, model, image)) for check in CHECKS.values()]
+            proofs = [attempt(partial(_proof, each, image)) for each in (model, *halves)]
             print(f"| {folder.name} | {size[0]}x{size[1]} | {' | '.join((*cells, ', '.join(proofs)))} |", flush=True)
             print(f"{time.time() - start:.0f} s", file=sys.stderr)
 
