@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
-PLAIN = (str, bytes, int, float, complex, type(None))
+PLAIN = (str, bytes, int, float, complex, type(None), range, slice)
 """Types whose values a message spells."""
 LONGEST = 60
 """Most letters of a value in a message."""
@@ -44,25 +44,24 @@ def refuse(name: str, given: Any, kind: str, write: str) -> NoReturn:
 
 
 def spelled(given: Any) -> str:
-    """A value as a message shows it: short ones as they are written, others by their type and shape.
+    """A value as a message shows it: short ones as they are written, others by their type, size and shape.
 
-    >>> spelled("4GB"), spelled([1, None]), spelled(object())
-    ("'4GB'", '[1, None]', 'a value of type object')
+    >>> spelled("4GB"), spelled([1, None]), spelled([object()]), spelled(object())
+    ("'4GB'", '[1, None]', 'a list of object', 'a value of type object')
     """
-    if isinstance(given, PLAIN) or type(given) in (list, tuple, set, frozenset, dict, range, slice):
-        inside = [*given, *given.values()] if isinstance(given, dict) else given
-        parts = inside if isinstance(inside, (list, tuple, set, frozenset)) else ()
-        if all(isinstance(part, PLAIN) for part in list(parts)[:LONGEST]):
-            text = repr(given)
-            return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-        return f"a {type(given).__name__} of {len(parts)} ({', '.join(dict.fromkeys(type(p).__name__ for p in parts))})"
+    if isinstance(given, PLAIN) or getattr(given, "shape", None) == ():
+        return _shortened(repr(given))
+    if isinstance(given, (list, tuple, set, frozenset, dict)):
+        parts = [*given, *given.values()] if isinstance(given, dict) else list(given)
+        if all(isinstance(part, PLAIN) for part in parts):
+            return _shortened(repr(given))
+        return f"a {type(given).__name__} of {', '.join(dict.fromkeys(type(part).__name__ for part in parts))}"
     shape = getattr(given, "shape", None)
-    of_shape = f" and shape {tuple(shape)}" if isinstance(shape, tuple) else ""
-    return (
-        f"{given!r} of type {type(given).__name__}"
-        if shape == ()
-        else f"a value of type {type(given).__name__}{of_shape}"
-    )
+    return f"a value of type {type(given).__name__}{f' and shape {tuple(shape)}' if isinstance(shape, tuple) else ''}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 # numbers and words ------------------------------------------------------------------------------------
@@ -210,13 +209,13 @@ def listed(name: str, given: Any, write: str, *, kind: type | tuple[type, ...] |
     return members
 
 
-def words_given(name: str, given: Any, words: Sequence[W]) -> tuple[W, ...]:
-    """Some of some words, at least one."""
+def words_given(name: str, given: Any, words: Sequence[W], kind: str) -> tuple[W, ...]:
+    """Some of some words, at least one; `kind` is what one of them is called."""
     write = f"{name}=[{', '.join(map(repr, words))}], or some of them"
     chosen = listed(name, given, write)
     if not chosen:
         refuse(name, given, "list of one word or more", write)
-    return tuple(one_of(name, word, words) for word in chosen)
+    return tuple(one_of(name, word, words, kind) for word in chosen)
 
 
 def instance(name: str, given: T, kind: type | tuple[type, ...], write: str) -> T:

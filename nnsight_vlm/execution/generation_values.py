@@ -27,12 +27,17 @@ def _ids(name: str, given: Any, words: int) -> list[int]:
     return [_id(name, token, words) for token in listed(name, as_tuples(given), f"{name}=[5, 7]")]
 
 
-def _some_ids(name: str, given: Any, words: int) -> int | list[int]:
-    """A token id or several."""
+def _any_id(name: str, given: Any, _: int) -> int:
+    """A token id, perhaps of no token: one that ends no answer."""
+    return whole_number(name, given, least=0, kind="token id")
+
+
+def _ends(name: str, given: Any, words: int) -> int | list[int]:
+    """A token id or several, perhaps of no token."""
     ids = as_tuples(given)
     if ids == ():
         refuse(name, given, "token id", f"{name}=None where there is none")
-    return _ids(name, ids, words) if isinstance(ids, tuple) else _id(name, ids, words)
+    return [_any_id(name, token, words) for token in ids] if isinstance(ids, tuple) else _any_id(name, ids, words)
 
 
 def _words(name: str, given: Any, words: int) -> list[list[int]]:
@@ -91,8 +96,9 @@ def _watermark(name: str, given: Any, _: int) -> Any:
 
 
 VALUES: Mapping[str, Check] = {
-    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), _some_ids),
-    **dict.fromkeys(("pad_token_id", "bos_token_id", "forced_bos_token_id"), _id),
+    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), _ends),
+    **dict.fromkeys(("pad_token_id", "bos_token_id"), _any_id),
+    "forced_bos_token_id": _id,
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), _ids),
     "bad_words_ids": _words,
     "sequence_bias": _bias,

@@ -119,7 +119,7 @@ def knockout_windows(
     answers = None if answers is None else answers_given(model, prompts, answers)
     truths, objects = truths_given(prompts, truths), objects_given(model, objects)
     windows = whole_number("windows", windows, least=0, kind="number of windows")
-    forms = words_given("forms", forms, FORMS)
+    forms = words_given("forms", forms, FORMS, "form")
     routes = default_routes(prompts) if routes is None else listed("routes", routes, '["image->last"]', kind=str)
     settings = {"answers": answers, "truths": truths, "objects": objects, "routes": routes, "windows": windows}
     settings |= {"forms": forms, "max_new_tokens": max_new_tokens, "seed": seed}

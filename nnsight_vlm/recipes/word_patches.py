@@ -108,7 +108,7 @@ def patch_grounding(
     seed, per_image, work = usual_given(seed, per_image, work)
     max_new_tokens, rows = lengths_given(max_new_tokens, rows)
     truths, objects, cut = truths_given(prompts, truths), objects_given(model, objects), flag("cut", cut)
-    read_at = words_given("read_at", read_at, READ_AT)
+    read_at = words_given("read_at", read_at, READ_AT, "read_at")
     top = whole_number("top", top, least=1, kind="number of patches")
     _check(prompts, truths, top)
     settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}

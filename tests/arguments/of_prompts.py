@@ -105,6 +105,7 @@ def entries() -> dict[str, Entry]:
                 "dispatch": [None, 0, 1, "yes", [], THING],
                 "options": [{"dtype": "bfloat16"}, {"revision": "main"}, {"attn_implementation": "fast"}],
             },
+            ["none.txt"],
         ),
         "load by name": Entry(
             nv.load,

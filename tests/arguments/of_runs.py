@@ -15,7 +15,7 @@ from .values import ANSWERS, COUNTS, DATASET, FLAGS, NAN, NO_LIST, PATHS, REMOTE
 
 PLACED = {"remote": REMOTES, "blocking": FLAGS, "path": [*PATHS, "a folder, where nothing is kept"]}
 """What is refused as the place where a call runs."""
-IDS = [1.5, True, "</s>", -1, 10**6, [1.5], [True], ["</s>"], THING, np.array([0.5]), torch.tensor(1.5), {}, [[1]], NAN]
+IDS = [1.5, True, "</s>", -1, [1.5], [True], ["</s>"], THING, np.array([0.5]), torch.tensor(1.5), {}, [[1]], NAN]
 LISTS = [3, True, "ab", [1.5], ["a"], [True], [-1], [10**6], THING, {"a": 1}, NAN, torch.tensor([0.5])]
 FACTORS = [True, "1.1", 0, -1.0, NAN, [1.1], THING, {}]
 WHOLE = [True, "2", -1, 1.5, [2], THING, {}, NAN]
