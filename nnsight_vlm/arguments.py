@@ -114,6 +114,7 @@ def number(
     below: float | None = None,
     kind: str = "number",
     finite: bool = True,
+    write: str = "",
 ) -> float:
     """A number within its limits, never NaN.
 
@@ -124,6 +125,7 @@ def number(
         above, below: limits that it does not reach.
         kind: what the number is.
         finite: whether infinity is refused.
+        write: what to write instead; by default follows from the limits.
     """
     value = _as_float(given)
     bounds = ((least, "from", operator.ge), (most, "up to", operator.le), (above, "above", operator.gt))
@@ -134,7 +136,7 @@ def number(
         or not all(limit is None or holds(value, limit) for limit, _, holds in limits)
     ):
         said = " and ".join(f"{word} {limit:g}" for limit, word, _ in limits if limit is not None)
-        refuse(name, given, kind, f"a number {said}".rstrip())
+        refuse(name, given, kind, write or f"a number {said}".rstrip())
     return value
 
 

@@ -101,12 +101,13 @@ def _check_position_ids(model: Model, given: Mapping[str, Any]) -> None:
             f"models of type {family.name!r} compute position ids themselves and do not read the inputs' position_ids; "
             "leave them out"
         )
-    wrong = not isinstance(value, torch.Tensor) or value.dim() not in (2, 3) or value.shape[-2:] != ids.shape
-    if wrong or value.is_floating_point():
+    if not isinstance(value, torch.Tensor) or value.dim() not in (2, 3) or value.shape[-2:] != ids.shape:
         raise SpecError(
-            f"position_ids have shape {tuple(np.shape(value))} and input_ids {tuple(ids.shape)}; give whole numbers, "
-            "one for each row and token, [row, token], or [3, row, token] where the model has three numbers for each"
+            f"position_ids have shape {tuple(np.shape(value))} and input_ids {tuple(ids.shape)}; give one for each row "
+            "and token, [row, token], or [3, row, token] where the model has three numbers for each"
         )
+    if value.is_floating_point():
+        raise SpecError(f"position_ids are of {value.dtype}; give whole numbers, position_ids.long()")
 
 
 def _check_per_token(model: Model, given: Mapping[str, Any]) -> None:

@@ -34,12 +34,13 @@ class Work:
     ahead: int = 1
 
     def __post_init__(self) -> None:
-        kinds = {"chunk": "number of images", "ahead": "number of chunks"}
-        plain: dict[str, Any] = {
-            name: whole_number(name, getattr(self, name), least=1, kind=kind) for name, kind in kinds.items()
-        }
-        plain |= {"progress": flag("progress", self.progress)}
-        plain |= {} if self.journal is None else {"journal": folder("journal", self.journal)}
+        plain: dict[str, Any] = {name: whole_number(name, getattr(self, name)) for name in ("chunk", "ahead")}
+        if min(plain.values()) < 1:
+            raise SpecError(
+                f"chunk={self.chunk} and ahead={self.ahead} must be 1 or more; write Work(chunk=4, ahead=1)"
+            )
+        plain["progress"] = flag("progress", self.progress)
+        plain["journal"] = None if self.journal is None else folder("journal", self.journal)
         for name, value in plain.items():
             object.__setattr__(self, name, value)
 

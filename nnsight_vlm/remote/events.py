@@ -89,7 +89,8 @@ def patience(seconds: float) -> Iterator[None]:
     >>> with patience(6 * 3600):
     ...     pass  # nv.sweep(model, prompt, variants, answer="a", remote=True)
     """
-    wait = number("seconds", seconds, above=0, kind="time to wait", finite=False)
+    write = "seconds, such as nv.remote.patience(3600)"
+    wait = number("seconds", seconds, above=0, kind="time to wait", finite=False, write=write)
     _BLOCKS.patience.append(wait)
     try:
         yield
