@@ -150,14 +150,14 @@ def _as_float(given: Any) -> float:
         return math.nan
 
 
-def numbers(name: str, given: Any) -> np.ndarray:
-    """One number after the other, as an array `[number]` of float64; NaN is one of them."""
+def numbers(name: str, given: Any, *, least: int = 1) -> np.ndarray:
+    """So many numbers at least, as an array `[number]` of float64; NaN is one of them."""
     plain = given.tolist() if hasattr(given, "tolist") else given
     try:
-        array = np.asarray(plain if isinstance(plain, (list, tuple)) else ())
+        array = np.asarray(plain if isinstance(plain, (list, tuple)) else "none")
     except ValueError:  # lists of different length
-        array = np.asarray(())
-    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iuf":
+        array = np.asarray("none")
+    if array.ndim != 1 or len(array) < least or array.dtype.kind not in "iuf":
         refuse(name, given, "list of numbers", f"{name}=[0.1, 0.5, ...]")
     return array.astype(float)
 

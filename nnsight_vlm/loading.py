@@ -69,8 +69,6 @@ def _check_given(model: Any, processor: Any) -> None:
     """Refuse what is neither a name, a folder nor a transformers model, and a processor that is none."""
     if not isinstance(model, (str, Path, torch.nn.Module)):
         refuse("model", model, "model", 'a name, a folder, or a transformers model in memory: nv.load("shapes")')
-    if isinstance(model, torch.nn.Module) and not hasattr(model, "config"):
-        refuse("model", model, "transformers model", "nv.load(AutoModelForImageTextToText.from_pretrained(...))")
     if processor is not None and (not callable(processor) or isinstance(processor, type)):
         refuse("processor", processor, "processor", "processor=AutoProcessor.from_pretrained(...)")
 
@@ -87,6 +85,8 @@ def _refuse_for_memory(options: dict[str, Any]) -> None:
 
 def _in_memory(given: Any, processor: Any) -> Model:
     module = unwrapped(given)
+    if not hasattr(module, "config"):
+        refuse("model", module, "transformers model", "nv.load(AutoModelForImageTextToText.from_pretrained(...))")
     run_uncompiled(module)
     family_of(module.config)
     # nnsight looks for a processor on the hub if there is none, so it is given an empty object while it loads

@@ -61,7 +61,7 @@ def bootstrap(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95,
     """
     confidence = number("confidence", confidence, above=0, below=1, kind="share")
     seed = whole_number("seed", seed, least=0, kind="seed")
-    present = numbers("values", values)
+    present = numbers("values", values, least=0)
     present = present[~np.isnan(present)]
     if len(present) == 0:
         return UNKNOWN
