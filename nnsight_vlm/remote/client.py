@@ -12,6 +12,7 @@ from nnsight.schema.response import ResponseModel, Status
 
 from ..errors import SpecError
 from ..families import view_of
+from ..showing import visible
 from .events import has_listener
 from .model_call import Remote
 
@@ -68,7 +69,8 @@ class _StatusListener:
         description = response.description.strip().splitlines()
         status = f"{response.status.value.lower()}{': ' + description[0] if description else ''}"
         if status != self._client.last_status and not has_listener():
-            self._display.update(response)
+            shown = {"id": visible(response.id), "description": visible(response.description)}
+            self._display.update(response.model_copy(update=shown))
         self._client.last_status = status
 
 

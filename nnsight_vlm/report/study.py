@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import SpecError
 from ..families import Model
 from ..prompts.encoding import encode
 from ..prompts.pictures import open_picture
@@ -25,7 +26,7 @@ from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabula
 from ..recipes.work import Work
 from ..shapes import pair, scene
 from ..statistics import FEWEST
-from .config import ReportConfig, find_pictures
+from .config import ReportConfig
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->text")
 """Routes that are cut while the model writes descriptions.
@@ -58,8 +59,7 @@ def gather(model: Model, config: ReportConfig) -> Study:
     """Encode a report's pictures: those of a folder, or synthetic scenes with their truths and pairs."""
     names = vocabulary(config.objects) if config.objects else None
     if config.images is not None:
-        pictures = [open_picture(path) for path in find_pictures(Path(config.images))]
-        prompts = tuple(encode(model, config.query, picture) for picture in pictures)
+        prompts = tuple(_encoded(model, config.query, Path(config.images) / name) for name in config.pictures)
         return Study(prompts=prompts, truths=None, pairs=(), objects=names)
     scenes = [scene(config.first_scene + number) for number in range(config.scenes)]
     return Study(
@@ -68,6 +68,18 @@ def gather(model: Model, config: ReportConfig) -> Study:
         pairs=color_pairs(model, config.first_scene, config.scenes),
         objects=names or shape_objects,
     )
+
+
+def _encoded(model: Model, query: str, picture: Path) -> Prompt:
+    """The query about a picture of a file.
+
+    Raises:
+        SpecError: naming the picture.
+    """
+    try:
+        return encode(model, query, open_picture(picture))
+    except SpecError as error:
+        raise SpecError(f"{str(picture)!r}: {error}") from error
 
 
 def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
