@@ -34,7 +34,7 @@ ANSWER_TOKENS = 64
 
 NAMELESS = "no description names an object"
 COMPARED = f"{NAMELESS}, so there is nothing by which descriptions could be compared"
-PAIRS = "it takes questions about two pictures that have one right answer each, which are known for synthetic scenes"
+PAIRS = "it takes questions about two pictures with one right answer of one token each, known for synthetic scenes alone"
 
 
 class FrameFigure(NamedTuple):
@@ -71,7 +71,7 @@ FRAME_FIGURES = {
         plots.patch_grounding,
         "patch_grounding",
         "top_mass",
-        NAMELESS,
+        f"{NAMELESS} of its picture",
         "nothing tells which patches the image tokens of this model show",
     ),
     "ablation": FrameFigure(plots.prompt_ablation, "prompt_ablation", "f1", COMPARED),

@@ -26,6 +26,7 @@ from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabula
 from ..recipes.work import Work
 from ..shapes import pair, scene
 from ..statistics import FEWEST
+from ..sweeping.table import answer_token
 from .config import ReportConfig
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->text")
@@ -85,6 +86,8 @@ def _encoded(model: Model, query: str, picture: Path) -> Prompt:
 def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
     """Up to `count` pairs of scenes that differ in the colour of one object, each with the question for this colour.
 
+    Colours that the model's tokenizer spells with several tokens are left out, because answers of one token are scored.
+
     Args:
         model: encodes the questions.
         first: the seed of the first pair that is tried.
@@ -96,11 +99,20 @@ def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
             break
         one, other = pair(seed, "color")
         before, after = next((a, b) for a, b in zip(one.objects, other.objects, strict=True) if a.color != b.color)
-        if sum(shape.shape == before.shape for shape in one.objects) == 1:  # else the question has several answers
+        has_one_answer = sum(shape.shape == before.shape for shape in one.objects) == 1
+        if has_one_answer and all(_is_one_token(model, shape.color) for shape in (before, after)):
             question = f"what color is the {before.shape}?"
             prompt, other_prompt = (encode(model, question, drawn.image) for drawn in (one, other))
             pairs.append(Pair(prompt, other_prompt, before.color, after.color))
     return tuple(pairs)
+
+
+def _is_one_token(model: Model, answer: str) -> bool:
+    try:
+        answer_token(model, answer)
+    except SpecError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -125,8 +125,16 @@ def test_a_report_on_one_scene_of_which_no_object_is_named_is_written(tmp_path):
     done = write_report(tmp_path, scenes=1, max_new_tokens=2, progress=False)  # "a large"
     assert done.claims["value"].isna().all() and done.claims["verdict"].str.startswith("needs ").all()
     text = complete(tmp_path)
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"claims", "attention", "answers", "patching"}
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}  # maps are of longer descriptions
+    assert drawn == {"claims", "attention", "answers", "patching", "overlays"}
     assert text.count("no description names an object") == 4
+
+
+def test_questions_are_asked_whose_answers_are_one_token(folders):
+    """The tiny model's tokenizer has no `purple` and no `cyan`, and a report on it would end there after all the work."""
+    pairs = study.color_pairs(nv.load(str(folders / "model")), 0, 6)
+    assert len(pairs) == 6
+    assert {pair.answer for pair in pairs} | {pair.other_answer for pair in pairs} <= {"red", "green", "blue", "yellow"}
 
 
 def test_the_one_picture_that_can_be_opened_is_measured_and_the_others_are_named(options, report, folders, tmp_path):
