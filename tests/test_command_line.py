@@ -179,10 +179,10 @@ def code_in_lines(markdown):
 
 def test_a_report_shows_what_a_user_and_files_call_things(place, wide, tmp_path):
     query, objects = "describe [/INST] `the` <script> image . | ![x](y) \x1b[31m", ["`a`", "<b>", "[x](y)"]
-    out = tmp_path / "[/INST]`x`"
+    out = tmp_path / "[/INST]`x`\udcff"
     options = ["--query", query, "--objects", ",".join(objects), "--max-new-tokens", "3", "--out", out]
     printed = ask("report", "--model", place / "model", "--images", place / "mixed", *options)
-    assert printed.endswith(f"Written to {out}: report.md, frames, figures.\n")
+    assert printed.endswith(f"Written to {hostile.seen(str(out))}: report.md, frames, figures.\n")
     left_out = hostile.seen("[red]\n<b>.png")
     assert f"Left out: {left_out} (" in printed
     lines = code_in_lines((out / "report.md").read_text())
@@ -219,6 +219,7 @@ REPORT = [
     (["--images", "PLACE/empty"], "holds no pictures"),
     (["--images", "PLACE/bad"], "no picture of the folder"),
     (["--query", " "], "query is empty"),
+    (["--query", "a\udcff"], "no letters in UTF-8"),
     (["--objects", " , "], "holds no name"),
     (["--host", ""], "no address"),
     (["--host", "nowhere"], "no address"),
@@ -238,12 +239,14 @@ MODELS = [
     ("x" * 5000, "no config.json"),
     ("~nobody-at-all/model", "no config.json"),
     ("./[/INST]\x1b[31m", r"./[/INST]\x1b[31m"),
-    ("PLACE/no json", "cannot load the model"),
-    ("PLACE/no type", r"cannot load the model"),
+    ("PLACE/no json", "/no json"),
+    ("PLACE/no type", "/no type"),
     ("PLACE/other type", "gpt2"),
-    ("PLACE/no weights", "cannot load the model"),
-    ("PLACE/half weights", "cannot load the model"),
-    ("PLACE/no processor", "cannot load the model"),
+]
+UNFINISHED = [
+    ("PLACE/no weights", "/no weights"),
+    ("PLACE/half weights", "/half weights"),
+    ("PLACE/no processor", "/no processor"),
 ]
 GROUND = [
     (["PLACE/nowhere.png", QUERY], "no file"),
@@ -254,6 +257,7 @@ GROUND = [
     (["PLACE/half.png", QUERY], "not a picture"),
     (["PLACE/picture.png", ""], "question is empty"),
     (["PLACE/picture.png"], "QUESTION"),
+    (["PLACE/picture.png", "a\udcff"], "no letters in UTF-8"),
     (["PLACE/picture.png", QUERY, "--out", "PLACE/folder.png"], "no PNG file"),
     (["PLACE/picture.png", QUERY, "--out", "PLACE/a.jpg"], "no PNG file"),
     (["PLACE/picture.png", QUERY, "--out", "PLACE/text.txt/a.png"], "cannot write"),
@@ -271,7 +275,8 @@ LOADED = [
     (["knockout", "--target", ""], "group"),
     (["knockout", "--source", "image.7"], "image.7"),
     (["knockout", "--source", "last", "--target", "image"], "last"),
-    (["knockout", "--answer", ""], "answer"),
+    (["knockout", "--answer", ""], "the answer is empty"),
+    (["knockout", "--answer", "a\udcff"], "no letters in UTF-8"),
     (["knockout", "--answer", "[/INST] \x1b[31m and more"], "answer"),
     (["knockout", "--target", "generated", "--answer", "a"], "never depends"),
     (["knockout", "--layers", "99"], "out of range"),
@@ -306,12 +311,14 @@ def test_what_ground_cannot_do_is_said_before_a_model_is_loaded(place, nothing_l
     assert message in refused(["ground", *out, *arguments], place)
 
 
+@pytest.mark.parametrize(("model", "message"), [*MODELS, *UNFINISHED])
+def test_models_that_cannot_be_loaded_are_refused_in_words(place, model, message):
+    assert message in refused(["ground", "PLACE/picture.png", QUERY, "--out", "PLACE/new.png", "--model", model], place)
+
+
 @pytest.mark.parametrize(("model", "message"), MODELS)
-def test_models_that_cannot_be_loaded_are_refused_in_words(place, model, message, tmp_path):
-    common = ["PLACE/picture.png", QUERY, "--out", str(tmp_path / "out.png"), "--model", model]
-    assert message in refused(["ground", *common], place)
-    if "weights" not in model and "processor" not in model:
-        assert message.replace("cannot load the model", "no model") in refused(["draft", model], place)
+def test_models_that_have_no_row_to_draft_are_refused_in_words(place, model, message):
+    assert message in refused(["draft", model], place)
 
 
 @pytest.mark.parametrize(("arguments", "message"), LOADED)

@@ -165,10 +165,11 @@ def test_the_reason_of_an_error_is_one_line_always():
     assert reason_of(KeyError()) == "KeyError"
 
 
-def test_a_servers_words_are_shown_and_kept_as_they_came():
+def test_a_servers_words_are_shown_and_not_obeyed():
     shown, client = [], SimpleNamespace(last_status="")
     listener = _StatusListener(client, SimpleNamespace(update=shown.append))
     response = ResponseModel(id="\x1b[1m", status=Status.QUEUED, description="\x1b]0;title\x07 <b>")
     listener.update(response)
     assert [(each.id, each.description) for each in shown] == [(r"\x1b[1m", r"\x1b]0;title\x07 <b>")]
+    assert client.last_status == r"queued: \x1b]0;title\x07 <b>"
     assert response.description == "\x1b]0;title\x07 <b>"

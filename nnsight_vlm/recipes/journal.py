@@ -81,7 +81,7 @@ def measured(
     frames = list[pd.DataFrame]()
     # answers of a server are kept until the recipe is done, so that an interrupted one does not ask for them again
     stored = storing_jobs(journal.jobs if journal else None)
-    with bar, listening(lambda status: bar.set_postfix_str(visible(status))), stored, reuse_in_one_call(model):
+    with bar, listening(bar.set_postfix_str), stored, reuse_in_one_call(model):
         for first in range(0, len(chunks), work.ahead):
             sent_together = [partial(finish, chunk) for chunk in chunks[first : first + work.ahead]]
             frames += together(sent_together, remote, apart=True)

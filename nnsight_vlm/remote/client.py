@@ -22,7 +22,7 @@ class JobClient(RemoteBackend):  # type: ignore[misc]
 
     Attributes:
         job_id: the server's name for the job; None while it is not sent.
-        last_status: the last status that the server reported, as text.
+        last_status: the last status that the server reported, as text that can be shown.
     """
 
     display: Any
@@ -67,7 +67,7 @@ class _StatusListener:
     def update(self, response: ResponseModel) -> None:
         """Take note of a status."""
         description = response.description.strip().splitlines()
-        status = f"{response.status.value.lower()}{': ' + description[0] if description else ''}"
+        status = visible(f"{response.status.value.lower()}{': ' + description[0] if description else ''}")
         if status != self._client.last_status and not has_listener():
             shown = {"id": visible(response.id), "description": visible(response.description)}
             self._display.update(response.model_copy(update=shown))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ..errors import SpecError
 from ..lowering.layers import Layers, depth, window
 from ..prompts.pictures import open_picture
-from .config import check_model_name
+from .config import check_model_name, check_text
 from .folder import check_writable
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ def check_request(image: Path, question: str, model: str, out: Path) -> Image.Im
         SpecError: not a picture, an empty question, no such model, a file that cannot be written.
     """
     picture = open_picture(image)
-    if not question.strip():
-        raise SpecError('the question is empty; write for example "what color is the ring?"')
+    check_text("question", question, '"what color is the ring?"')
     check_model_name(model)
     check_writable(out.parent)
     if out.suffix.lower() != ".png" or _is_folder(out):

@@ -66,8 +66,7 @@ class ReportConfig:
         """
         if min(self.scenes, self.max_new_tokens, self.rows, self.chunk) < 1 or self.seed < 0:
             raise SpecError("--scenes, --max-new-tokens, --rows and --chunk must be 1 or more, and --seed 0 or more")
-        if not self.query.strip():
-            raise SpecError('the query is empty; write for example --query "describe the image."')
+        check_text("query", self.query, '--query "describe the image."')
         if self.images is None:
             return self
         folder, pictures, left_out = Path(self.images), list[str](), list[LeftOut]()
@@ -80,6 +79,25 @@ class ReportConfig:
         if not pictures:
             raise SpecError(f"no picture of the folder {self.images!r} can be opened: {left_out[0].why}")
         return replace(self, images=str(folder.resolve()), pictures=tuple(pictures), left_out=tuple(left_out))
+
+
+def check_text(name: str, text: str, example: str) -> None:
+    """Refuse what a model cannot be asked: nothing, or bytes of a command line that are no letters.
+
+    Args:
+        name: what the text is.
+        text: as it was given.
+        example: what to write.
+
+    Raises:
+        SpecError: saying which of them.
+    """
+    if not text.strip():
+        raise SpecError(f"the {name} is empty; write for example {example}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SpecError(f"the {name} {text!r} holds bytes that are no letters in UTF-8; write {example}") from None
 
 
 def find_pictures(folder: Path) -> tuple[Path, ...]:

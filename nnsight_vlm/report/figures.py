@@ -34,7 +34,9 @@ ANSWER_TOKENS = 64
 
 NAMELESS = "no description names an object"
 COMPARED = f"{NAMELESS}, so there is nothing by which descriptions could be compared"
-PAIRS = "it takes questions about two pictures with one right answer of one token each, known for synthetic scenes alone"
+PAIRS = (
+    "it takes questions about two pictures with one right answer of one token each, known for synthetic scenes alone"
+)
 
 
 class FrameFigure(NamedTuple):

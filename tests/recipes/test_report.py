@@ -131,7 +131,7 @@ def test_a_report_on_one_scene_of_which_no_object_is_named_is_written(tmp_path):
 
 
 def test_questions_are_asked_whose_answers_are_one_token(folders):
-    """The tiny model's tokenizer has no `purple` and no `cyan`, and a report on it would end there after all the work."""
+    """The tiny model's tokenizer has no `purple` and no `cyan`; a report on it would end there after all the work."""
     pairs = study.color_pairs(nv.load(str(folders / "model")), 0, 6)
     assert len(pairs) == 6
     assert {pair.answer for pair in pairs} | {pair.other_answer for pair in pairs} <= {"red", "green", "blue", "yellow"}
