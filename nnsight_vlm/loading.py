@@ -30,17 +30,19 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
     """Load a vision-language model as a plain `nnsight.TransformersModel`.
 
     Args:
-        model: a name on the Hugging Face hub, a local folder, a transformers model in memory, or `"shapes"` or
-            `"shapes-gist"`, the small trained models inside the package.
+        model: a name on the Hugging Face hub, a local folder (of a model, or of an adapter that names its base), a
+            transformers model in memory (plain, or wrapped by PEFT or `torch.compile`; it runs uncompiled), or
+            `"shapes"` or `"shapes-gist"`, the small trained models inside the package.
         processor: the model's processor; where a name or folder is given, it is loaded from there by default. With a
             model in memory it may be left out if prompts come from ready encodings only.
         dispatch: load the weights now. `False` builds the model without weights, for remote runs.
-        options: passed to transformers (`device_map`, `dtype`, `attn_implementation`, ...), for a model that is loaded
-            from files.
+        options: for a model that is loaded from files: those of transformers (`device_map`, `dtype`,
+            `attn_implementation`, ...), and the settings that its processor has for pictures (`min_pixels`, ...).
 
     Raises:
-        SpecError: the model's family is not in the table, or its attention implementation takes no mask; options that
-            say how files are loaded, beside a model in memory.
+        SpecError: the model's family is not in the table, or its attention implementation takes no mask; files that are
+            missing, or that transformers cannot open here, each with what to write or install; an option that nobody
+            knows, and any beside a model in memory.
 
     >>> load("shapes").config.model_type
     'llava'
