@@ -22,6 +22,7 @@ from rich.console import Console
 import nnsight_vlm as nv
 from nnsight_vlm.errors import NonFiniteWarning, reason_of
 from nnsight_vlm.plots import Overlay, answer_map, draw_overlays, knockout_windows, prompt_ablation
+from nnsight_vlm.recipes.journal import Journal, _as_part
 from nnsight_vlm.remote.client import _StatusListener
 from nnsight_vlm.report.terminal import as_table
 from nnsight_vlm.showing import for_figure, for_markdown, for_terminal, visible
@@ -173,3 +174,11 @@ def test_a_servers_words_are_shown_and_not_obeyed():
     assert [(each.id, each.description) for each in shown] == [(r"\x1b[1m", r"\x1b]0;title\x07 <b>")]
     assert client.last_status == r"queued: \x1b]0;title\x07 <b>"
     assert response.description == "\x1b]0;title\x07 <b>"
+
+
+def test_a_part_of_another_journal_is_quoted_and_not_obeyed(tmp_path):
+    journal = Journal(folder=tmp_path, recipe="mine", digest="d")
+    about = {"recipe": "\x1b[31mtheirs", "digest": "d", "images": [0, 1]}
+    journal.part(range(1)).write_bytes(_as_part(pd.DataFrame({"a": [2.0]}), about))
+    with pytest.warns(UserWarning, match=r"it says recipe \\x1b\[31mtheirs where mine belongs"):
+        assert journal.rows(range(1), lambda _: [{"a": 1.0}])["a"].tolist() == [1.0]
