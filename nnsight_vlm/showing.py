@@ -42,11 +42,11 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
     )
 
 
-def for_terminal(text: str, *, keep_lines: bool = False) -> Text:
-    """A text as rich shows it: no markup, no emoji codes, no highlighting, no control of the terminal."""
+def for_terminal(text: str) -> Text:
+    """A text in one line, as rich shows it: no markup, no emoji codes, no highlighting, no control of the terminal."""
     from rich.text import Text
 
-    return Text(visible(text, keep_lines=keep_lines))
+    return Text(visible(text))
 
 
 def for_markdown(text: str) -> str:
