@@ -148,7 +148,8 @@ class Patch(StateIntervention):
         is_tensor = isinstance(self.source, torch.Tensor) and not self.source.is_complex()
         if not is_tensor and not isinstance(self.source, Prompt):
             raise SpecError(
-                f"a patch takes its values from a Prompt or a tensor of numbers; source={spelled(self.source)} is none"
+                f"a patch takes its values from a Prompt or a tensor of numbers; source={spelled(self.source)} of type "
+                f"{type(self.source).__name__} was given"
             )
         if self.under is not None:
             instance("under", self.under, Intervention, 'an intervention, under=nv.Knockout("image", "last")')
