@@ -51,11 +51,13 @@ def spelled_tokens(decode: Decode, tokens: Sequence[int]) -> SpelledTokens:
     >>> spelled_tokens(lambda some: "".join(words[token] for token in some), [0, 1, 2]).spans
     [(0, 3), (3, 7), (7, 11)]
     """
+    if not tokens:
+        return SpelledTokens("", [])
     text = decode(tokens)
+    end = _Border(len(text), is_cut=False)
     borders = list(_borders_from_neighbours(decode, tokens, text))
-    if len(borders) < len(tokens):  # what a token adds follows from more than the tokens just before it
-        borders = [_border(decode(tokens[: stop + 1]), text, 0) for stop in range(len(tokens))]
-    borders[-1:] = [_Border(len(text), is_cut=False)] * bool(borders)
+    if len(borders) < len(tokens) or borders[-1] != end:  # what a token adds follows from more than its neighbours
+        borders = [*(_border(decode(tokens[:stop]), text, 0) for stop in range(1, len(tokens))), end]
     spans = [
         (before.complete, max(before.complete, after.complete) + after.is_cut)
         for before, after in pairwise([_Border(0, is_cut=False), *borders])
