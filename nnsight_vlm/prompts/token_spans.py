@@ -8,7 +8,7 @@ agree, the characters are complete.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
@@ -51,13 +51,8 @@ def spelled_tokens(decode: Decode, tokens: Sequence[int]) -> SpelledTokens:
     >>> spelled_tokens(lambda some: "".join(words[token] for token in some), [0, 1, 2]).spans
     [(0, 3), (3, 7), (7, 11)]
     """
-    if not tokens:
-        return SpelledTokens("", [])
     text = decode(tokens)
-    end = _Border(len(text), is_cut=False)
-    borders = list(_borders_from_neighbours(decode, tokens, text))
-    if len(borders) < len(tokens) or borders[-1] != end:  # what a token adds follows from more than its neighbours
-        borders = [*(_border(decode(tokens[:stop]), text, 0) for stop in range(1, len(tokens))), end]
+    borders = _borders(decode, tokens, text)
     spans = [
         (before.complete, max(before.complete, after.complete) + after.is_cut)
         for before, after in pairwise([_Border(0, is_cut=False), *borders])
@@ -65,23 +60,28 @@ def spelled_tokens(decode: Decode, tokens: Sequence[int]) -> SpelledTokens:
     return SpelledTokens(text, spans)
 
 
-def _borders_from_neighbours(decode: Decode, tokens: Sequence[int], text: str) -> Iterator[_Border]:
-    """The end of each token, from decoding it with its neighbours; fewer than all where these do not tell.
+def _borders(decode: Decode, tokens: Sequence[int], text: str) -> list[_Border]:
+    """The end of each token.
 
     `whole` tokens spell `written` characters and no part of another one. What follows is decoded behind the last of
-    them that have a text, which begin at `context` and are `before` by themselves.
+    them that have a text, which begin at `context` and are `before` by themselves. Where that does not tell, it is
+    decoded behind all of them: bytes that are no text spoil what stands around them, and so may unusual decoders.
     """
-    context, whole, written, before = 0, 0, 0, ""
+    borders, context, whole, written, before, behind_all = list[_Border](), 0, 0, 0, "", False
     for stop in range(1, len(tokens) + 1):
-        now = decode(tokens[context:stop])
-        border = _border(now[len(before) :], text, written) if now.startswith(before) else _Border(written, is_cut=True)
+        if not behind_all:
+            now = decode(tokens[context:stop])
+            border = _border(now[len(before) :], text, written) if now.startswith(before) else _Border(written, True)
+            behind_all = border.is_cut and (stop - whole > LONGEST or stop == len(tokens))
+            if behind_all:
+                borders[whole:] = [_border(decode(tokens[:end]), text, 0) for end in range(whole + 1, stop)]
+        if behind_all:
+            border = _border(decode(tokens[:stop]), text, 0)
+        borders.append(border)
         if not border.is_cut:
             context = whole if border.complete > written else context
-            whole, written = stop, border.complete
-            before = decode(tokens[context:whole])
-        elif stop - whole > LONGEST:
-            return
-        yield border
+            whole, written, before, behind_all = stop, border.complete, decode(tokens[context:stop]), False
+    return borders
 
 
 def _border(new: str, text: str, written: int) -> _Border:
