@@ -176,10 +176,11 @@ def test_nothing_is_found_inside_special_tokens(kind):
     names = tokenizer.convert_ids_to_tokens(prompt.rows[0].tokens)
     markers = {place for place, name in enumerate(names) if name in {*MARKERS, "<think>"} - {"<unk>"}}
     assert len(markers) == 5
+    assert [word.text for word in prompt.words()].count("think") == 2
+    assert not any(markers.intersection(word.positions) for word in prompt.words())
     for words, times in {"image": 2, "think": 2, "s": 1, "im": 0, "token": 0, "start": 0}.items():
         found = prompt.find_all(words)
         assert len(found) == times and not any(markers.intersection(word.positions) for word in found)
-        assert all(word.text not in ("fake", "start", "im") for word in prompt.words())
 
 
 @pytest.mark.parametrize("tokenizer", [byte_level, sentencepiece])
@@ -191,6 +192,15 @@ def test_a_special_token_is_found_by_its_whole_text_and_words_beside_it_are_whol
     assert prompt.find("<fake_token_around_image>image")[0] == place["<fake_token_around_image>"]
     assert prompt.find_all("<fake_token") == prompt.find_all("around_image>", whole_words=False) == []
     assert [word.text for word in prompt.words()][:4] == ["user", "an", "image", "image"]
+
+
+def test_a_special_token_that_looks_like_a_word_is_none():
+    ids = [byte_level().convert_tokens_to_ids(name) for name in ("re", "d", "END", "dog")]
+    assert byte_level().all_special_ids.count(ids[2]) == 1
+    prompt = prompt_of(byte_level(), [*ids[:3], *byte_level().encode("dog")])
+    assert prompt.text == "redENDdog" and texts(prompt.words()) == ["red", "dog"]
+    assert prompt.find("red") == (0, 1) and prompt.find("END") == (2,) and prompt.find_all("EN") == []
+    assert len(prompt.find_all("dog")) == 1
 
 
 # what a tokenizer changes -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 import nnsight_vlm as nv
 from nnsight_vlm.prompts.token_map import TokenMap
 
-MARKERS = ("<s>", "</s>", "<unk>", "<fake_token_around_image>", "<|im_start|>", "<|im_end|>")
+MARKERS = ("<s>", "</s>", "<unk>", "<fake_token_around_image>", "<|im_start|>", "<|im_end|>", "END")
 TEXTS = (
     "what is the dog near the red square , where is a small dog ?",
     "图中的狗是什么颜色? 红色的圆在哪里",
