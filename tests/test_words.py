@@ -258,6 +258,26 @@ def test_an_image_divides_words_and_is_none_itself():
     assert prompt.find_all("red\nred") == prompt.find_all("\n") == []
 
 
+def test_what_stands_within_an_image_is_no_word():
+    ids = [byte_level().convert_tokens_to_ids(name) for name in ("Ġdog", "<s>", "what", "<s>", "what", "Ġdog")]
+    prompt = prompt_of(byte_level(), ids, images=[(1, 3)])
+    assert prompt.text == " dog\nwhat\nwhat dog" and prompt["markup"] == (2,)
+    assert [(word.text, word.positions) for word in prompt.words()] == [("dog", (0,)), ("what", (4,)), ("dog", (5,))]
+    assert prompt.find_all("hat", whole_words=False)[0].positions == (4,)
+    assert prompt.find("what", within="markup") == (2,)
+
+
+def test_padding_of_an_encoder_is_no_text():
+    model, text = zoo.load("florence2", zoo.ZOO["florence2"].implementations[0]), zoo.ZOO["florence2"].text
+    batch = nv.encode(model, [text, f"{text} see the big red dog"], [picture(1, zoo.ZOO["florence2"].sizes[0])] * 2)
+    padded = nv.encode(model, inputs={name: value[:1] for name, value in batch.inputs.items()})
+    alone = batch.row(0)
+    assert padded.rows[0].outside > alone.rows[0].outside
+    assert padded.text == alone.text and "<pad>" not in alone.text
+    from_left = [[p + prompt.rows[0].outside for p in prompt.find("red")] for prompt in (padded, alone)]
+    assert from_left[0] == from_left[1] and len(from_left[0]) == 1
+
+
 def test_a_tokenizer_that_is_exchanged_spells_the_prompt_anew():
     prompt = prompt_of(byte_level(), ENGLISH)
     assert prompt.text == ENGLISH

@@ -132,7 +132,7 @@ def prompt_text(model: Model, tokens: TokenMap) -> PromptText:
         SpecError: the model was loaded without a tokenizer.
     """
     tokenizer = tokenizer_of(model)
-    added = _added_tokens(tokenizer)
+    added, within = _added_tokens(tokenizer), {p for image in tokens.images for p in range(image[0], image[-1] + 1)}
     texts, positions, atoms, length = list[str](), list[tuple[int, ...]](), list[Atom](), 0
     for pieces in _stretches(tokens):
         if pieces is None:
@@ -140,7 +140,9 @@ def prompt_text(model: Model, tokens: TokenMap) -> PromptText:
         else:
             spelled = spelled_tokens(partial(_decoded, tokenizer), [piece.token for piece in pieces])
             own = _positions_of(spelled, pieces)
-            atoms += _atoms(spelled, pieces, length, added)
+            markers = {piece.position: added[piece.token] for piece in pieces if piece.token in added}
+            markers |= {piece.position: True for piece in pieces if piece.position in within}
+            atoms += _atoms(spelled, pieces, length, markers)
         texts.append(spelled.text)
         positions += own
         length += len(spelled.text)
@@ -156,14 +158,19 @@ def _positions_of(spelled: SpelledTokens, pieces: Sequence[_Piece]) -> list[tupl
     return positions
 
 
-def _atoms(spelled: SpelledTokens, pieces: Sequence[_Piece], offset: int, added: Mapping[int, bool]) -> Iterator[Atom]:
-    """The added tokens among some tokens whose text begins at `offset`, without the spaces that a decoder writes."""
+def _atoms(
+    spelled: SpelledTokens, pieces: Sequence[_Piece], offset: int, markers: Mapping[int, bool]
+) -> Iterator[Atom]:
+    """The tokens at some positions, in a text that begins at `offset`, without the spaces that a decoder writes.
+
+    These are added tokens, and all within an image, such as the ends of its lines: they belong to no word.
+    """
     for piece, (start, stop) in zip(pieces, spelled.spans, strict=True):
         token = spelled.text[start:stop]
-        if piece.token in added and token:
+        if piece.position in markers and token:
             inner = token.strip() or token
             first = offset + start + token.index(inner)
-            yield Atom(first, first + len(inner), is_marker=added[piece.token])
+            yield Atom(first, first + len(inner), is_marker=markers[piece.position])
 
 
 def _stretches(tokens: TokenMap) -> Iterator[list[_Piece] | None]:

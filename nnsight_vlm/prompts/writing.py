@@ -48,12 +48,12 @@ class Span(NamedTuple):
 
 
 class Atom(NamedTuple):
-    """Characters that are one token that the tokenizer never splits or makes of others.
+    """The characters of a token that is found as a whole or not at all.
 
     Attributes:
         start: the first character.
         stop: one past the last.
-        is_marker: whether it is a special token, which belongs to no word.
+        is_marker: whether it belongs to no word, as special tokens do.
     """
 
     start: int
