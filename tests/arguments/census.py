@@ -127,8 +127,9 @@ def public_callables() -> dict[str, Callable[..., Any]]:
 
 
 def methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The public methods that a class defines itself, and its operators."""
-    for name, value in vars(kind).items():
+    """The public methods of a class, those of this package, and its operators."""
+    ours = [owner for owner in reversed(kind.__mro__) if owner.__module__.startswith("nnsight_vlm")]
+    for name, value in {name: value for owner in ours for name, value in vars(owner).items()}.items():
         function = value.__func__ if isinstance(value, classmethod) else value
         if inspect.isfunction(function) and (not name.startswith("_") or name in ("__getitem__", "__or__")):
             yield name, function

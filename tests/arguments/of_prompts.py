@@ -91,7 +91,6 @@ def entries() -> dict[str, Entry]:
     model, prompt, picture = here.model, here.prompt, tiny.picture(0)
     module, processor = tiny.load("sdpa")._module, model.processor
     grid, given = prompt.grid(), {"inputs": here.prompt.inputs, "images": [picture]}
-    words = TEXTS
     no_model = [*models(), model, "", Path("none.txt"), ["shapes"], b"shapes"]
     two = [QUESTION, QUESTION]
     return {
@@ -186,11 +185,20 @@ def entries() -> dict[str, Entry]:
             prompt.find,
             {"words": "red square"},
             {
-                "words": [*words, "", " ", "sky", "square red"],
+                "words": [*TEXTS, "", " ", "sky", "square red"],
                 "within": [*WHERE, None, "image"],
                 "occurrence": [each for each in NUMBERS if each is not None],
+                "whole_words": FLAGS,
+                "ignore_case": FLAGS,
             },
         ),
+        "Prompt.find_all": Entry(
+            nv.Prompt.find_all,
+            prompt.find_all,
+            {"words": "red square"},
+            {"words": TEXTS, "within": [*WHERE, None], "whole_words": FLAGS, "ignore_case": FLAGS},
+        ),
+        "Prompt.words": Entry(nv.Prompt.words, prompt.words, {"within": "query"}, {"within": [*WHERE, None]}),
         "Prompt.image": Entry(nv.Prompt.image, prompt.image, {"number": 0}, {"number": NUMBERS}, ["picture"]),
         "Prompt.grid": Entry(
             nv.Prompt.grid, prompt.grid, {"number": 0}, {"number": NUMBERS, "stage": [*WORDS, "qformer"]}, ["picture"]

@@ -13,7 +13,7 @@ MADE_HERE = {
     *("nnsight_vlm.RemoteError", "nnsight_vlm.SpecError", "nnsight_vlm.remote.RemoteError"),
     *("nnsight_vlm.Intervention", "nnsight_vlm.recipes.Pair", "nnsight_vlm.remote.Job", "nnsight_vlm.remote.Traffic"),
     *("nnsight_vlm.shapes.Mention", "nnsight_vlm.shapes.Object", "nnsight_vlm.shapes.Question"),
-    *("nnsight_vlm.shapes.Scene", "nnsight_vlm.shapes.Score"),
+    *("nnsight_vlm.shapes.Scene", "nnsight_vlm.shapes.Score", "nnsight_vlm.Word"),
 }
 """Classes whose values this package makes, or checks where they are used; their methods are asked all the same."""
 INSIDE = {"lower", "first_position", "first_layer", "why_without_writes", "capture", "named", "fields", "cut_layers"}
