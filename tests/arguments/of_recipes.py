@@ -22,12 +22,9 @@ from .values import (
     NAN,
     NO_LIST,
     NO_WHOLE,
-    PATHS,
     SEEDS,
-    TEXTS,
     THING,
     WHERE,
-    WORDS,
 )
 
 MASK = np.ones((tiny.SIDE, tiny.SIDE), bool)
@@ -279,34 +276,5 @@ def entries() -> dict[str, Entry]:
                 **PLACED,
             },
             ["pair", "prompt"],
-        ),
-        "Thing": Entry(
-            recipes.Thing,
-            lambda **given: recipes.shape_objects("red square") and recipes.Thing(**given),
-            {"name": "dog"},
-            {
-                "name": [*TEXTS, ""],
-                "mask": [3, "mask", True, THING, {}, np.ones(3), np.ones((2, 2, 3)), [[True]], np.full((2, 2), 7)],
-            },
-        ),
-        "Work": Entry(
-            recipes.Work,
-            recipes.Work,
-            {"chunk": 2},
-            {"journal": PATHS, "progress": FLAGS, "chunk": COUNTS, "ahead": COUNTS},
-        ),
-        "content_words": Entry(recipes.content_words, recipes.content_words, {"text": "a dog"}, {"text": TEXTS}),
-        "shape_objects": Entry(recipes.shape_objects, recipes.shape_objects, {"text": "a red ring"}, {"text": TEXTS}),
-        "shape_truth": Entry(
-            recipes.shape_truth,
-            recipes.shape_truth,
-            {"scene": nv.shapes.scene(3)},
-            {"scene": [*TEXTS, {}, [nv.shapes.scene(3)]]},
-        ),
-        "vocabulary": Entry(
-            recipes.vocabulary,
-            recipes.vocabulary,
-            {"names": ["dog", "cat"]},
-            {"names": [*NO_LIST, [], [3], [None], [""], ["dog", 3], [["dog"]], WORDS[:0]]},
         ),
     }
