@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..notebook import Html, element, joined, panel, picture_uri, shown_size
+from ..notebook import SMALL, Html, element, joined, panel, picture_uri, shown_size
 
 if TYPE_CHECKING:
     from .grid import Grid
@@ -57,7 +57,7 @@ def _tile_html(grid: Grid, tile: int) -> Html:
     """The picture with the cells of one tile; it says which positions they have."""
     numbers = np.flatnonzero((np.asarray(grid.tiles) == tile) & (grid.areas > 0))
     positions, shape = tuple(grid.positions[number] for number in numbers), grid.shapes[tile]
-    (width, height), (across, down) = grid.size, shown_size(grid.size, SIDE)
+    (width, height), (across, down) = grid.size, shown_size(grid.size, SIDE, SIDE)
     outline = " ".join(
         f"M{x0:.4g} {y0:.4g}H{x1:.4g}V{y1:.4g}H{x0:.4g}Z" for x0, y0, x1, y1 in grid.boxes[numbers].tolist()
     )
@@ -77,7 +77,7 @@ def _tile_html(grid: Grid, tile: int) -> Html:
         role="img",
         aria_label=caption,
     )
-    label = element("figcaption", caption, style="font-size:11px;opacity:.8")
+    label = element("figcaption", caption, style=SMALL)
     return element("figure", drawing, label, style="display:inline-block;margin:6px 14px 6px 2px;vertical-align:top")
 
 

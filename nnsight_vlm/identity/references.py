@@ -3,7 +3,8 @@
 Whoever reads the pickle has the model loaded already, or loads it anew. It is found among the models of the process
 when it is first needed: the very model object where it is still there, or another one of the same architecture and
 weights. Weights are compared by a few values of each (`weights_sample`), because a digest of all would cost more than
-the rest of the pickle; weights of another precision, or that are not loaded, by the model's name, as `same_model` does.
+the rest of the pickle; weights of another precision, or that are not loaded, by the name that they were loaded from.
+From then on the prompt is one of that model like any other.
 """
 
 from __future__ import annotations
@@ -68,11 +69,10 @@ class ModelReference:
         view = view_of(model)
         if architecture_digest(view) != self.architecture:
             return False
-        if self.weights and str(view.dtype) == self.dtype:
-            sample = weights_sample(view.module)
-            if sample:
-                return sample == self.weights
-        return len({self.name, config_name(view)} - {""}) < 2
+        sample = weights_sample(view.module) if str(view.dtype) == self.dtype else ""
+        if sample and self.weights:
+            return sample == self.weights
+        return bool(self.name) and self.name == config_name(view)
 
 
 class ModelHandle:

@@ -24,6 +24,7 @@ STRENGTH = 0.3
 LETTERS = "#1a1a1a"
 PAGE = "font:13px/1.7 system-ui,sans-serif;color:inherit;background:transparent;max-width:100%;margin:4px 0"
 SMALL = "font-size:11px;opacity:.8"
+"""The letters of captions."""
 
 
 def _rgb(hue: tuple[int, int, int], strength: float = 1) -> str:
@@ -42,13 +43,13 @@ def chip(group: str, text: str, title: str = "", *, marked: bool = False) -> Htm
     return element("span", text, style=style, **({"title": title} if title else {}))
 
 
-def legend(groups: Mapping[str, str]) -> Html:
-    """One chip for each group, and what is said of it."""
+def legend(groups: Mapping[str, str], note: str = "") -> Html:
+    """One chip for each group, and what is said of it; at the end a note about all of them."""
     entries = (
-        element("span", chip(name, name), " ", said, style="margin-right:14px;white-space:nowrap")
+        element("span", chip(name, name), " ", element("span", said, style=SMALL), style="margin-right:14px")
         for name, said in groups.items()
     )
-    return element("div", *entries, style=f"margin-top:6px;{SMALL}")
+    return element("div", *entries, element("span", note, style=SMALL), style="margin-top:6px")
 
 
 def panel(title: str, said: str, *content: str) -> Html:

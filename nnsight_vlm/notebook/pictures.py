@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .elements import Html, element
+from .groups import SMALL
 
 SIDE = 240
 """The longest side of a picture in a notebook, in pixels."""
@@ -16,10 +17,10 @@ SMALL_SIDE = 96
 """A picture whose longest side is at most this is drawn larger than it is, up to this."""
 
 
-def shown_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
-    """The size at which a picture of `(width, height)` is drawn."""
+def shown_size(size: tuple[int, int], side: int = SIDE, least: int = SMALL_SIDE) -> tuple[int, int]:
+    """The size at which a picture of `(width, height)` is drawn; its longest side lies between `least` and `side`."""
     longest = max(1, *size)
-    scale = min(side, max(longest, SMALL_SIDE)) / longest
+    scale = min(side, max(longest, least)) / longest
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
@@ -41,7 +42,7 @@ def _in_colours(picture: Image.Image) -> Image.Image:
     """A picture to look at: what is transparent is white, and so is the largest of numbers that are no bytes."""
     if picture.mode.startswith(("I", "F")):
         values = np.nan_to_num(np.asarray(picture, dtype=float)).clip(0)
-        picture = Image.fromarray((values * (255 / max(values.max(), 1e-9))).astype(np.uint8))
+        picture = Image.fromarray((values * (255 / max(values.max(), 1e-9))).round().astype(np.uint8))
     with_alpha = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), with_alpha).convert("RGB")
 
@@ -56,5 +57,5 @@ def shown_picture(picture: Image.Image, caption: str, side: int = SIDE) -> Html:
         )
     except (OSError, ValueError) as error:
         drawn = element("div", f"cannot be shown: {error}", style="border:1px solid currentColor;padding:8px")
-    label = element("figcaption", caption, style="font-size:11px;opacity:.8")
+    label = element("figcaption", caption, style=SMALL)
     return element("figure", drawn, label, style="display:inline-block;margin:4px 12px 4px 0;vertical-align:top")

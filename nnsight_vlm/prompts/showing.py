@@ -20,7 +20,7 @@ PICTURES = 6
 """How many pictures of a row are shown."""
 LETTERS = 60
 """How many letters of a text a line shows."""
-FIRST, LAST = 240, 60
+FIRST, LAST = 120, 40
 """How many tokens of a long stretch of text are shown at its beginning and at its end."""
 
 
@@ -67,8 +67,10 @@ def _continues(places: Sequence[int], parts: dict[int, str], ends: dict[int, Any
 
 
 def _places(positions: Sequence[int]) -> str:
-    """`14..113`; of positions that do not follow each other the first and the last all the same."""
-    return str(positions[0]) if len(positions) == 1 else f"{positions[0]}..{positions[-1]}"
+    """`14..113`; `among 14..113` where others lie between them."""
+    first, last = positions[0], positions[-1]
+    between = "" if last - first == len(positions) - 1 else "among "
+    return str(first) if first == last else f"{between}{first}..{last}"
 
 
 def counted(number: int, thing: str) -> str:
@@ -154,7 +156,8 @@ def prompt_html(prompt: Prompt) -> Html:
     shown = [row_html(prompt, number) for number in range(min(len(prompt), ROWS))]
     if len(prompt) == 1:
         tokens = prompt.rows[0]
-        said = f"{_family(prompt)} · {counted(tokens.stop - tokens.start, 'token')}"
+        keys = f", {counted(tokens.outside, 'key')} outside the sequence" if tokens.outside else ""
+        said = f"{_family(prompt)} · {counted(tokens.stop - tokens.start, 'token')}{keys}"
     else:
         said = f"{_family(prompt)} · {counted(len(prompt), 'row')} of {prompt.width:,} tokens"
         shown = [
@@ -180,7 +183,8 @@ def row_html(prompt: Prompt, number: int) -> Html:
         part: f"{counted(size, 'token')}, {_places(tokens.group(part).positions(tokens.stop))}"
         for part, size in tokens.part_sizes.items()
     }
-    return element("div", element("div", *drawn), shown, legend(meanings))
+    note = "outlined: the prompt's last token, which predicts the answer"
+    return element("div", element("div", *drawn), shown, legend(meanings, note))
 
 
 def _stretch_html(tokens: TokenMap, stretch: Stretch, read: Callable[[Sequence[int]], str]) -> Html:
@@ -201,7 +205,6 @@ def _stretch_html(tokens: TokenMap, stretch: Stretch, read: Callable[[Sequence[i
 
 
 def _token_html(tokens: TokenMap, group: str, place: int, read: Callable[[Sequence[int]], str]) -> Html:
-    [token] = _ids(tokens, [place])
-    is_last = place == tokens.answer - 1
-    said = f"position {place}, {group}, token id {token}" + (", the prompt's last token" if is_last else "")
-    return chip(group, visible(read([token])), said, marked=is_last)
+    ids, is_last = _ids(tokens, [place]), place == tokens.answer - 1
+    said = f"position {place}, {group}, token id {ids[0] if ids else 'none'}"
+    return chip(group, visible(read(ids)), said + (", the prompt's last token" if is_last else ""), marked=is_last)
