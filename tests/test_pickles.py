@@ -135,7 +135,7 @@ def test_a_prompt_finds_its_model_when_that_is_loaded_again_and_takes_no_other()
     for ask in (lambda: prompt.text, lambda: nv.run(other, prompt), lambda: nv.generate(other, prompt), prompt.grid):
         with pytest.raises(nv.SpecError, match=r"comes out of a pickle.*'llava'.*Load that model first"):
             ask()
-    again = nv.encode(other, inputs=dict(prompt.inputs))  # what the message says to write
+    again = nv.encode(other, inputs=dict(prompt.inputs), images=prompt.images)  # what the message says to write
     assert torch.isfinite(nv.run(other, again).logits).all()
     same = made(101)
     assert torch.equal(nv.run(same, prompt).logits, nv.run(same, nv.encode(same, inputs=dict(prompt.inputs))).logits)

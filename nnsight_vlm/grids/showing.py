@@ -11,11 +11,11 @@ from ..notebook import SMALL, Html, element, joined, panel, picture_uri, shown_s
 if TYPE_CHECKING:
     from .grid import Grid
 
-SIDE = 320
-"""The longest side of a tile's drawing, in pixels."""
+SIDE, LARGEST, CELL = 320, 640, 12
+"""The longest side of a tile's drawing, in pixels; up to the second where cells would be smaller than the third."""
 TILES = 12
 """How many tiles are drawn."""
-LINES = (("rgb(0,0,0)", 2.2), ("rgb(255,255,255)", 0.9))
+LINES = (("rgb(0,0,0)", 1.8), ("rgb(255,255,255)", 0.7))
 """Colour and width of the two lines around each cell: white on black is seen on any picture."""
 PAPER = "rgb(200,200,200)"
 """Where there is no picture to draw on."""
@@ -57,7 +57,8 @@ def _tile_html(grid: Grid, tile: int) -> Html:
     """The picture with the cells of one tile; it says which positions they have."""
     numbers = np.flatnonzero((np.asarray(grid.tiles) == tile) & (grid.areas > 0))
     positions, shape = tuple(grid.positions[number] for number in numbers), grid.shapes[tile]
-    (width, height), (across, down) = grid.size, shown_size(grid.size, SIDE, SIDE)
+    side = min(LARGEST, max(SIDE, CELL * max(shape)))
+    (width, height), (across, down) = grid.size, shown_size(grid.size, side, side)
     outline = " ".join(
         f"M{x0:.4g} {y0:.4g}H{x1:.4g}V{y1:.4g}H{x0:.4g}Z" for x0, y0, x1, y1 in grid.boxes[numbers].tolist()
     )
@@ -69,7 +70,7 @@ def _tile_html(grid: Grid, tile: int) -> Html:
     caption = f"{name}{shape.rows} rows of {shape.columns} cells{_ends(positions)}" + ("" if positions else ", unseen")
     drawing = element(
         "svg",
-        joined([_picture_html(grid), *lines]),
+        joined([_picture_html(grid, side), *lines]),
         viewBox=f"0 0 {width} {height}",
         width=across,
         height=down,
@@ -81,15 +82,15 @@ def _tile_html(grid: Grid, tile: int) -> Html:
     return element("figure", drawing, label, style="display:inline-block;margin:6px 14px 6px 2px;vertical-align:top")
 
 
-def _picture_html(grid: Grid) -> Html:
+def _picture_html(grid: Grid, side: int) -> Html:
     width, height = grid.size
     try:
         if grid.picture is not None:
-            small = max(grid.size) < SIDE
+            small = max(grid.size) < side
             style = "image-rendering:pixelated" if small else ""
             return element(
                 "image",
-                href=picture_uri(grid.picture, SIDE),
+                href=picture_uri(grid.picture, side),
                 width=width,
                 height=height,
                 preserveAspectRatio="none",

@@ -60,7 +60,8 @@ class ModelReference:
             raise SpecError(
                 f"this prompt comes out of a pickle, and no model that is loaded here is the one that it was encoded "
                 f"for: {self.family!r}{named}, with the same configuration and weights. Load that model first, "
-                "nv.load(...); or encode it for another one, nv.encode(model, inputs=dict(prompt.inputs))"
+                "nv.load(...); or encode it for another one, nv.encode(model, inputs=dict(prompt.inputs), "
+                "images=prompt.images)"
             )
         return found
 
