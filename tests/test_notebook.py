@@ -16,9 +16,10 @@ import zoo
 from PIL import Image
 
 import nnsight_vlm as nv
-from nnsight_vlm.notebook import element, picture_uri, shown_picture, visible
+from nnsight_vlm.notebook import element, picture_uri, shown_picture
 from nnsight_vlm.notebook.groups import HUES
-from nnsight_vlm.prompts.showing import FIRST, LAST, stretches
+from nnsight_vlm.prompts.display import FIRST, LAST, stretches
+from nnsight_vlm.showing import visible
 
 
 class Reader(HTMLParser):
@@ -129,7 +130,7 @@ def test_every_prompt_is_short_in_a_terminal_and_whole_in_a_notebook(name):
     images = {place for image in tokens.images for place in range(image[0], image[-1] + 1)}
     for place in set(parts) - images:
         text, title = words[str(place)]
-        assert text == visible(tokenizer.decode([ids[place]])) and f"token id {ids[place]}" in title
+        assert text == visible(tokenizer.decode([ids[place]]).replace("\n", "⏎")) and f"token id {ids[place]}" in title
         [group] = [part for part in ("system", "markup", "query") if place in prompt[part]]
         assert f", {group}," in title
     counts = {f"image.{number} x {len(image)}" for number, image in enumerate(tokens.images)}

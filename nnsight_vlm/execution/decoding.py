@@ -26,11 +26,11 @@ from ..remote.model_call import ModelCall, Remote
 from ..specs.interventions import Intervention
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
+from .display import batch_lines, generation_line, generations_html
 from .emptiness import Empty, generating
 from .finite import FiniteWatch
 from .generation_options import check_options, check_rows, greedy_options, without_padding_to_see
 from .preparing import prepare
-from .showing import batch_lines, generation_line, generations_html
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

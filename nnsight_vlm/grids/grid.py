@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import SpecError
 from .cells import GridShape
-from .showing import grid_html, grid_line
+from .display import grid_html, grid_line
 
 Box = tuple[float, float, float, float]
 """`(x0, y0, x1, y1)` in pixels."""

@@ -1,6 +1,6 @@
 """How values look in a notebook: pieces of HTML that are whole by themselves, and safe whatever text is in them."""
 
-from .elements import Html, element, joined, visible
+from .elements import Html, element, joined
 from .groups import SMALL, chip, legend, panel
 from .pictures import SIDE, picture_uri, shown_picture, shown_size
 
@@ -16,5 +16,4 @@ __all__ = [
     "picture_uri",
     "shown_picture",
     "shown_size",
-    "visible",
 ]

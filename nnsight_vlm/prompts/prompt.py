@@ -16,10 +16,10 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..grids import Box, Grid, grid_of
 from .carried import check_growing, check_rows
+from .display import prompt_html, prompt_line
 from .inputs import Inputs
 from .pickling import KnowsItsModel
 from .row_inputs import grown_inputs, row_input
-from .showing import prompt_html, prompt_line
 from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..notebook import Html, chip, element, joined, legend, panel, shown_picture, visible
+from ..notebook import Html, chip, element, joined, legend, panel, shown_picture
 from .token_map import PARTS, TokenMap
 from .token_text import known_tokenizer
 
@@ -207,4 +207,4 @@ def _stretch_html(tokens: TokenMap, stretch: Stretch, read: Callable[[Sequence[i
 def _token_html(tokens: TokenMap, group: str, place: int, read: Callable[[Sequence[int]], str]) -> Html:
     ids, is_last = _ids(tokens, [place]), place == tokens.answer - 1
     said = f"position {place}, {group}, token id {ids[0] if ids else 'none'}"
-    return chip(group, visible(read(ids)), said + (", the prompt's last token" if is_last else ""), marked=is_last)
+    return chip(group, read(ids), said + (", the prompt's last token" if is_last else ""), marked=is_last)

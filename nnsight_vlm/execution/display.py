@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..notebook import Html, element, panel, visible
+from ..notebook import Html, element, panel
+from ..prompts.display import ROWS, counted, prompt_html, shortened
 from ..prompts.prompt import Prompt
-from ..prompts.showing import ROWS, counted, prompt_html, shortened
 
 
 def generation_line(text: str, tokens: Sequence[int]) -> str:
@@ -24,7 +24,7 @@ def batch_lines(name: str, lines: Sequence[str]) -> str:
 def generations_html(name: str, texts: Sequence[str], prompts: Sequence[Prompt]) -> Html:
     """What a notebook shows of answers: the text of each, and the prompt that it makes."""
     shown = [
-        element("div", element("div", visible(text), style="font-size:15px;margin:4px 0"), prompt_html(prompt))
+        element("div", element("div", text, style="font-size:15px;margin:4px 0"), prompt_html(prompt))
         for text, prompt in list(zip(texts, prompts, strict=True))[:ROWS]
     ]
     if len(texts) > ROWS:
