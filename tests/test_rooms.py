@@ -16,6 +16,7 @@ WINGS = {
     "errors": "what is raised",
     "storage": "files that are there as a whole or not at all",
     "statistics": "means, bootstrap intervals, verdicts",
+    "notebook": "how values look in a notebook",
     "device": "the code that travels to the model by source",
     "shapes": "the trained models inside the package, and their world",
     "families": "one row a family: where each part lives; the one view of a model",
