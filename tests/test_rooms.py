@@ -14,7 +14,7 @@ DESIGN = PACKAGE.parent / "docs" / "design.md"
 WINGS = {
     "errors": "what is raised",
     "storage": "files that are there as a whole or not at all",
-    "statistics": "means, bootstrap intervals, verdicts",
+    "statistics": "means over images, their intervals, verdicts",
     "device": "the code that travels to the model by source",
     "shapes": "the trained models inside the package, and their world",
     "families": "one row a family: where each part lives; the one view of a model",

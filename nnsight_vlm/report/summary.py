@@ -59,17 +59,32 @@ class QualityRow(NamedTuple):
     suffix: str
 
 
-def number(value: float) -> str:
+def number(value: float, digits: int = 2) -> str:
     """A number of the table, empty where there is none."""
-    return "" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
+    if math.isnan(value):
+        return ""
+    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else f"{value:+.0f}".replace("inf", "∞")
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """A number with its interval, `0.62 [0.55, 0.70]`: to the digits in which the ends differ, two at least.
+
+    >>> with_interval(0.00016, -0.00024, 0.00219)
+    '0.0002 [-0.0002, 0.0022]'
+    >>> with_interval(3.5, 3.25, float("inf"))
+    '3.50 [3.25, +∞]'
+    """
+    width = high - low
+    digits = max(2, 1 - math.floor(math.log10(width))) if 0 < width < 0.01 else 2
+    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
 def spread(row: pd.Series) -> str:
-    """A claim's value with its interval: `0.62 [0.55, 0.70]`."""
+    """A claim's value with its interval and unit."""
     if math.isnan(row["value"]):
         return ""
     unit = f" {row['unit']}" if row["unit"] else ""
-    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]{unit}"
+    return with_interval(row["value"], row["low"], row["high"]) + unit
 
 
 def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
@@ -107,14 +122,16 @@ def markdown(
 
 
 def _head(config: ReportConfig, per_image: Mapping[str, pd.DataFrame]) -> str:
-    images = int(per_image["knockout_windows"]["image"].nunique())
+    rows = per_image["knockout_windows"]
+    images, prompts = int(rows["cluster"].nunique()), int(rows["image"].nunique())
+    copies = f" ({prompts} files; those with equal pixels are one image)" if prompts > images else ""
     source = f"the pictures in `{config.images}`" if config.images else f"synthetic scenes (seed {config.seed})"
     return (
         f"# What's in the image? Model `{config.model}`\n\n"
-        f"{images} images: {source}. Query: *{config.query}* "
+        f"{images} images{copies}: {source}. Query: *{config.query}* "
         f"Greedy answers of at most {config.max_new_tokens} tokens.\n\n"
         "The claims are those of Kaduri, Bagon and Dekel, "
-        '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % bootstrap intervals over images.'
+        '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % intervals over images.'
     )
 
 
@@ -137,7 +154,8 @@ def _definitions(claims: pd.DataFrame) -> str:
         "A claim *holds* where the whole interval lies above the criterion, *does not hold* where the whole interval "
         f"lies below it, and is *not decided at this sample size* otherwise, always with fewer than {FEWEST} images. "
         "The criteria and their reasons are fixed in `nnsight_vlm/report/claims.py`. In a control, what the claim is "
-        "about was taken out: there it should not hold.\n\n"
+        "about was taken out: there it should not hold; where it is *not decided*, its interval lies on both sides of "
+        "the criterion.\n\n"
         "A knockout shows what the model *can* do without a route, interchange patching what it *does*; attention is "
         "not causation. In the frames, `control` is `none` for the measurement and names the control otherwise."
     )
@@ -168,7 +186,7 @@ def _cell(measures: pd.DataFrame, measure: str) -> str:
     if measure not in measures.index:
         return ""
     row = measures.loc[measure]
-    return f"{row['mean']:.2f} [{number(row['low'])}, {number(row['high'])}]"
+    return with_interval(row["mean"], row["low"], row["high"])
 
 
 def _figures(figures: Sequence[str]) -> str:
