@@ -133,7 +133,7 @@ def rates(law: Law, images: int, samples: int, *, seed: int = 0, before: bool = 
 def ratio_rates(name: str, images: int, samples: int, *, seed: int = 0) -> Rates:
     """The same for a claim that is a ratio of means."""
     criterion, columns = RATIOS[name]
-    many = descriptions(np.random.default_rng(1), 2_000_000)[columns].mean()
+    many = descriptions(np.random.default_rng(1), 500_000)[columns].mean()
     true = float(criterion.statistic({column: np.array([many[column]]) for column in columns})[0])
     rng = np.random.default_rng((seed, images))
     covers = false = 0
@@ -168,7 +168,7 @@ def _line(name: str, cells: list[str]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=20_000, help="of each law and number of images")
+    parser.add_argument("--samples", type=int, default=8000, help="of each law and number of images")
     parser.add_argument("--markdown", action="store_true", help="print the tables of docs/intervals.md")
     options = parser.parse_args()
     print(tables(options.samples))
