@@ -21,7 +21,7 @@ from nnsight_vlm.statistics import (
     summarise,
     verdict,
 )
-from nnsight_vlm.statistics.intervals import CAUTION, RESAMPLES
+from nnsight_vlm.statistics.resampling import CAUTION, RESAMPLES
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,16 @@ def test_nothing_is_known_of_the_spread_of_one_value_or_of_none():
     assert alone.value == 3.0 and np.isnan([alone.low, alone.high]).all()
     assert np.isnan(bootstrap([])).all() and np.isnan(bootstrap([float("nan")])).all()
     assert bootstrap([1.0, float("nan"), 3.0]).value == 2.0
+
+
+def test_infinite_numbers_have_no_interval_and_a_confidence_is_between_0_and_1():
+    infinite = bootstrap([1.0, float("-inf"), 3.0])
+    assert infinite.value == float("-inf") and np.isnan(infinite[1:]).all()
+    found = interval(pd.DataFrame({"a": [1.0, float("inf")] * 5}), lambda means: means["a"])
+    assert found.value == float("inf") and np.isnan(found[1:]).all()
+    for wrong in (0, 1, 95, True, "0.95"):
+        with pytest.raises(nv.SpecError, match="between 0 and 1"):
+            bootstrap([1.0, 2.0], confidence=wrong)
 
 
 def test_a_summary_averages_over_images_and_not_over_rows():

@@ -65,7 +65,7 @@ def knockout_windows(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         answers: one single-token answer for each prompt. With answers, their log-probability is measured and nothing
             is generated; without, the model describes each picture and its descriptions are scored. What is said of
             descriptions (`truths`, `objects`, `max_new_tokens`, `rows`) goes with the second only.

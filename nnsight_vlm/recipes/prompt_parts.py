@@ -64,7 +64,7 @@ def prompt_ablation(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         parts: names of parts and what they stand for: a group, positions, or words that the prompt contains.
             Default: `system` without the prompt's first token, `question` (the query without the prompt's last token,
             which must predict the answer) and, where the question is short, each of its tokens.

@@ -76,7 +76,7 @@ def attention_share(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         max_new_tokens, rows: length of the answers in tokens, and how many are generated in one batch.
         seed: of the random control.
         cluster: a key for each prompt, equal where prompts are about one image; see `knockout_windows`.

@@ -71,7 +71,7 @@ def patch_grounding(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         truths: the objects of every picture, with masks; without them there are no hits and no cuts.
         objects: see `knockout_windows`; not beside truths, which name the objects.
         read_at: where a word's attention is read: `predicting`, at the position that predicts the word; `word`, at

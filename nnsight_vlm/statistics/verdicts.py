@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from .intervals import Estimate
-
-FEWEST = 8
-"""Fewest images on which a verdict is given; with fewer, an interval says little about its own ends."""
+from .resampling import FEWEST
 
 Verdict = Literal["holds", "does not hold", "not decided at this sample size"]
 """What an interval says about "the value lies above the threshold".
