@@ -1,8 +1,8 @@
 """How often intervals hold the true value, and how often a verdict is false, over laws that measurements may follow.
 
 `python tests/coverage_table.py` writes the tables of docs/intervals.md, with `--alternatives` the last of them. For
-each law and number of images many samples are drawn and given an interval; the true value is known. A verdict is asked for at the hardest threshold:
-the true value itself, which lies neither above nor below, so that every verdict is false.
+each law and number of images many samples are drawn and given an interval; the true value is known. A verdict is asked
+for at the hardest threshold: the true value itself, which lies neither above nor below, so that every verdict is false.
 """
 
 from __future__ import annotations
