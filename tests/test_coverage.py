@@ -5,6 +5,8 @@ The laws, and the table of many more samples, are those of docs/intervals.md (`t
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import coverage_table as table
 import pytest
 
@@ -28,6 +30,13 @@ def test_the_same_holds_of_claims_that_are_ratios(name):
     found = table.ratio_rates(name, 24, 150)
     assert found.false <= 0.05 + NOISE * (SAMPLES / 150) ** 0.5
     assert found.covers >= 0.93
+
+
+def test_the_tables_in_the_docs_have_a_row_for_every_law():
+    text = (Path(__file__).parent.parent / "docs" / "intervals.md").read_text()
+    covers, false, *_ = text.split("| images' numbers | 8 images | 24 images | 100 images |")[1:]
+    for name in (*table.LAWS, *table.BEYOND, *table.RATIOS):
+        assert name in covers and name in false
 
 
 def test_the_simulation_finds_intervals_that_are_too_narrow():
