@@ -128,6 +128,9 @@ def test_infinite_numbers_have_no_interval_and_a_confidence_is_between_0_and_1()
     for wrong in (0, 1, 95, True, "0.95"):
         with pytest.raises(nv.SpecError, match="between 0 and 1"):
             bootstrap([1.0, 2.0], confidence=wrong)
+    for wrong in ([[1.0, 2.0], [3.0, 4.0]], "dog", ["a", "b"], 3.0, None):
+        with pytest.raises(nv.SpecError, match="one number for each image"):
+            bootstrap(wrong)
 
 
 def test_a_summary_averages_over_images_and_not_over_rows():

@@ -74,6 +74,8 @@ def with_interval(value: float, low: float, high: float) -> str:
     >>> with_interval(3.5, 3.25, float("inf"))
     '3.50 [3.25, +∞]'
     """
+    if math.isnan(low) and math.isnan(high):
+        return f"{number(value)} (no interval)"
     width = high - low
     digits = max(2, 1 - math.floor(math.log10(width))) if 0 < width < 0.01 else 2
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"

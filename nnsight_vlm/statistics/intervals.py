@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..errors import SpecError
 from .resampling import STILL, Ends, Spread, checked_confidence, counts_of, error_of_mean, hull
 
 EQUAL = 1e-9
@@ -66,7 +67,7 @@ def bootstrap(
         share: whether the numbers mean shares, between 0 and 1; default, where all of them are 0 or 1.
 
     Raises:
-        SpecError: a confidence that is no number between 0 and 1.
+        SpecError: values that are not one number each, or a confidence that is no number between 0 and 1.
 
     >>> bootstrap([2.0, 2.0, 2.0])
     Estimate(value=2.0, low=2.0, high=2.0)
@@ -74,7 +75,7 @@ def bootstrap(
     >>> mean, round(low, 3), high
     (1.0, 0.631, 1.0)
     """
-    present = np.asarray(values, dtype=float)
+    present = _numbers(values)
     present = present[~np.isnan(present)]
     if len(present) == 0:
         return UNKNOWN
@@ -82,6 +83,16 @@ def bootstrap(
         return Estimate(float(present.mean()), float("nan"), float("nan"))
     ends = mean_ends(present[None], confidence=confidence, seed=seed, share=share)
     return Estimate(float(present.mean()), float(ends.low[0]), float(ends.high[0]))
+
+
+def _numbers(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    try:
+        numbers = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        numbers = np.empty((0, 0))
+    if numbers.ndim != 1:
+        raise SpecError(f"{values!r:.80} is no list of numbers; give one number for each image, as in [0.5, 1.0, 0.25]")
+    return numbers
 
 
 def mean_ends(samples: np.ndarray, *, confidence: float = 0.95, seed: int = 0, share: bool | None = None) -> Ends:
