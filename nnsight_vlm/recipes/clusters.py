@@ -110,7 +110,7 @@ def numbered(*keys: Sequence[Hashable]) -> list[int]:
 
 def with_clusters(frame: pd.DataFrame, clusters: Sequence[int]) -> pd.DataFrame:
     """The rows of every image with the column `cluster` behind `image`."""
-    if frame.empty:
+    if "image" not in frame:  # nothing was measured
         return frame
     given = frame["image"].map(dict(enumerate(clusters)))
     rest = [name for name in frame.columns if name != "image"]

@@ -36,6 +36,8 @@ from .work import PLAIN, Work, one_for_each, refuse_beside
 
 BY = ["read_at", "layer", "control"]
 MEASURES = ("hit", "iou", "top_mass", "logprob_change")
+OF_A_WORD = ["image", "thing", "word", *BY, "top", "top_mass"]
+"""The columns that the rows of every word have."""
 
 
 @can_run_in_background
@@ -126,8 +128,9 @@ def patch_grounding(
                 computations += hide_patches(model, prompts[image], answer.tokens, source, words, image, rng, remote)
         return chain.from_iterable(together(computations, remote))
 
-    rows_of_images = measured("patch_grounding", model, prompts, settings, measure, work, remote)
-    frame = with_clusters(rows_of_images, clusters)
+    measured_rows = measured("patch_grounding", model, prompts, settings, measure, work, remote)
+    named = measured_rows if len(measured_rows) else pd.DataFrame(columns=OF_A_WORD)  # no answer names an object
+    frame = with_clusters(named, clusters)
     return frame if per_image else summary(frame)
 
 
