@@ -67,8 +67,7 @@ def claims(frame: pd.DataFrame) -> Figure:
         unit = rows["unit"][0]
         axis.set_xlabel(for_figure(rows["measured"][0] + (f" ({unit})" if unit else ""), longest=100), fontsize=7.5)
         if not unit:
-            low, high = ends(rows)
-            axis.set_xlim(min(-0.05, np.nanmin([0, *low])), max(1.05, np.nanmax([1, *high])))
+            axis.set_xlim(np.nanmin([-0.05, *ends(rows)[0]]), np.nanmax([1.05, *ends(rows)[1]]))
     return figure
 
 
