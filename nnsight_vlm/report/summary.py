@@ -67,8 +67,22 @@ def number(value: float, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else f"{value:+.0f}".replace("inf", "∞")
 
 
-def with_interval(value: float, low: float, high: float) -> str:
-    """A number with its interval, `0.62 [0.55, 0.70]`: to the digits in which the ends differ, two at least.
+def digits_of(low: float, high: float, threshold: float = math.nan) -> int:
+    """How many digits after the point tell the ends of an interval from each other and from a threshold; 2 to 6.
+
+    >>> digits_of(0.55, 0.70), digits_of(-0.00024, 0.00219), digits_of(0.672, 0.866, threshold=2 / 3)
+    (2, 4, 3)
+    """
+    width = high - low
+    digits = min(max(2, 1 - math.floor(math.log10(width))), 6) if 0 < width < 0.01 else 2
+    apart = [end for end in (low, high) if math.isfinite(end) and end != threshold]
+    while digits < 6 and any(round(end, digits) == round(threshold, digits) for end in apart):
+        digits += 1
+    return digits
+
+
+def with_interval(value: float, low: float, high: float, threshold: float = math.nan) -> str:
+    """A number with its interval, `0.62 [0.55, 0.70]`, to as many digits as `digits_of` says.
 
     >>> with_interval(0.00016, -0.00024, 0.00219)
     '0.0002 [-0.0002, 0.0022]'
@@ -77,8 +91,7 @@ def with_interval(value: float, low: float, high: float) -> str:
     """
     if math.isnan(low) and math.isnan(high):
         return f"{number(value)} (no interval)"
-    width = high - low
-    digits = max(2, 1 - math.floor(math.log10(width))) if 0 < width < 0.01 else 2
+    digits = digits_of(low, high, threshold)
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
@@ -87,7 +100,7 @@ def spread(row: pd.Series) -> str:
     if math.isnan(row["value"]):
         return ""
     unit = f" {row['unit']}" if row["unit"] else ""
-    return with_interval(row["value"], row["low"], row["high"]) + unit
+    return with_interval(row["value"], row["low"], row["high"], row["threshold"]) + unit
 
 
 def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
@@ -97,7 +110,7 @@ def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
             key="" if row["control"] else str(row["claim"]),
             statement=f"control: {row['statement']}" if row["control"] else str(row["statement"]),
             measured=spread(row),
-            criterion=f"> {row['threshold']:.2g}",
+            criterion=f"> {round(row['threshold'], digits_of(row['low'], row['high'], row['threshold'])):g}",
             verdict=str(row["verdict"]),
             control=bool(row["control"]),
         )

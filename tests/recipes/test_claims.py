@@ -105,6 +105,7 @@ def test_numbers_are_shown_to_the_digits_of_their_interval_and_ends_that_are_not
     assert shown["Object words need their object's patches", False].endswith(", +∞] nats")
     assert with_interval(0.00016, -0.00026, 0.0027) == "0.0002 [-0.0003, 0.0027]"
     assert with_interval(0.5, float("nan"), float("nan")) == "0.50 (no interval)"
+    assert with_interval(0.772, 0.6722, 0.866, threshold=2 / 3) == "0.772 [0.672, 0.866]"
     assert np.isfinite(ends(claims.rename(columns={"value": "mean"}).dropna())).all()
     nv.plots.claims(claims).canvas.draw()
 
