@@ -15,7 +15,7 @@ WINGS = {
     "showing": "text of others, as exactly its characters",
     "errors": "what is raised",
     "storage": "files that are there as a whole or not at all",
-    "statistics": "means, bootstrap intervals, verdicts",
+    "statistics": "means over images, their intervals, verdicts",
     "notebook": "how values look in a notebook",
     "device": "the code that travels to the model by source",
     "shapes": "the trained models inside the package, and their world",
