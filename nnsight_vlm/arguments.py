@@ -150,7 +150,7 @@ def _as_float(given: Any) -> float:
         return math.nan
 
 
-def numbers(name: str, given: Any, *, least: int = 1) -> np.ndarray:
+def numbers(name: str, given: Any, *, least: int = 1, write: str = "") -> np.ndarray:
     """So many numbers at least, as an array `[number]` of float64; NaN is one of them."""
     plain = given.tolist() if hasattr(given, "tolist") else given
     try:
@@ -158,7 +158,7 @@ def numbers(name: str, given: Any, *, least: int = 1) -> np.ndarray:
     except ValueError:  # lists of different length
         array = np.asarray("none")
     if array.ndim != 1 or len(array) < least or array.dtype.kind not in "iuf":
-        refuse(name, given, "list of numbers", f"{name}=[0.1, 0.5, ...]")
+        refuse(name, given, "list of numbers", write or f"{name}=[0.1, 0.5, ...]")
     return array.astype(float)
 
 

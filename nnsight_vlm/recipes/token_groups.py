@@ -7,7 +7,7 @@ matter, and one with much may not. Read this beside `knockout_windows`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,10 +27,11 @@ from ..remote.model_call import Remote
 from ..specs.measurements import Attention
 from ..statistics import summarise
 from ..sweeping.answers import generations
+from .clusters import clusters_of, with_clusters
 from .controls import rng_of
 from .given import lengths_given, usual_given
 from .journal import measured
-from .labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, UNIFORM
+from .labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, SHARES, UNIFORM
 from .layer_sets import layers_reading
 from .token_sets import require, spell_token
 from .work import PLAIN, Work
@@ -62,6 +63,7 @@ def attention_share(
     max_new_tokens: int = 64,
     rows: int = 32,
     seed: int = 0,
+    cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
@@ -76,9 +78,10 @@ def attention_share(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         max_new_tokens, rows: length of the answers in tokens, and how many are generated in one batch.
         seed: of the random control.
+        cluster: a key for each prompt, equal where prompts are about one image; see `knockout_windows`.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
         work: journal, progress bar and size of chunks.
@@ -105,6 +108,7 @@ def attention_share(
     max_new_tokens, rows = lengths_given(max_new_tokens, rows)
     for prompt in prompts:
         require(prompt, "image")
+    clusters = clusters_of(prompts, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
@@ -116,13 +120,14 @@ def attention_share(
         return chain.from_iterable(together(computations, remote))
 
     settings = {"max_new_tokens": max_new_tokens, "seed": seed}
-    frame = measured("attention_share", model, prompts, settings, measure, work, remote)
+    rows_of_images = measured("attention_share", model, prompts, settings, measure, work, remote)
+    frame = with_clusters(rows_of_images, clusters)
     return frame if per_image else summary(frame)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with bootstrap intervals, from the rows of every image."""
-    tidy = summarise(frame, BY, ["mass", "entropy"])
+    """Means over images with intervals, from the rows of every image."""
+    tidy = summarise(frame, BY, ["mass", "entropy"], shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 

@@ -118,7 +118,7 @@ def public_callables() -> dict[str, Callable[..., Any]]:
             if inspect.isfunction(value) or inspect.isclass(value):
                 found[f"{space.__name__}.{name}"] = value
     for name, value in vars(nv.statistics).items():
-        if inspect.isfunction(value) and value.__module__ == nv.statistics.__name__:
+        if inspect.isfunction(value) and value.__module__.startswith(nv.statistics.__name__):
             found[f"nnsight_vlm.statistics.{name}"] = value
     for name, value in list(found.items()):
         if inspect.isclass(value):

@@ -30,6 +30,7 @@ from .values import (
 MASK = np.ones((tiny.SIDE, tiny.SIDE), bool)
 TRUTHS = [[Thing(name="red square", mask=MASK)]]
 WORKS = [None, 4, True, "fast", {}, {"chunk": 2}, THING, Work, [Work(progress=False)]]
+CLUSTERS = [3, True, "a", b"a", {}, {"a": 1}, THING, [], ["a", "b"], [None], [["a"]], [NAN], NAN]
 FUNCTIONS = [3, True, "dog", ["dog"], {}, THING, {"dog"}]
 NO_TRUTHS = [
     3,
@@ -114,6 +115,7 @@ def entries() -> dict[str, Entry]:
         "prompts": [*prompt_lists(), [here.foreign]],
         "seed": SEEDS,
         "per_image": FLAGS,
+        "cluster": CLUSTERS,
         "work": WORKS,
         **PLACED,
     }
@@ -272,7 +274,7 @@ def entries() -> dict[str, Entry]:
                     NAN,
                 ],
                 "layers": [*without(LAYERS, None, "all"), []],
-                **{name: common[name] for name in ("seed", "per_image", "work")},
+                **{name: common[name] for name in ("seed", "per_image", "work", "cluster")},
                 **PLACED,
             },
             ["pair", "prompt"],

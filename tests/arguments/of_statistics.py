@@ -8,7 +8,7 @@ import pandas as pd
 from nnsight_vlm import statistics
 
 from .calls import Entry
-from .values import ARRAYS, DATASET, FRAMES, NAN, NUMBERS, SEEDS, THING
+from .values import ARRAYS, DATASET, FLAGS, FRAMES, NAN, NUMBERS, SEEDS, THING
 
 FUNCTIONS = [None, 3, "mean", ["a"], {}, THING, float]
 SHARES = [*NUMBERS, 0, 1, -0.1, 95]
@@ -25,7 +25,12 @@ def entries() -> dict[str, Entry]:
             statistics.bootstrap,
             statistics.bootstrap,
             {"values": [1.0, 2.0]},
-            {"values": [*ARRAYS[:4], *ARRAYS[5:], [True, "a"]], "confidence": SHARES, "seed": SEEDS},
+            {
+                "values": [*ARRAYS[:4], *ARRAYS[5:], [True, "a"]],
+                "confidence": SHARES,
+                "seed": SEEDS,
+                "share": [*FLAGS[1:]],
+            },
         ),
         "interval": Entry(
             statistics.interval,
@@ -35,6 +40,8 @@ def entries() -> dict[str, Entry]:
                 "rows": [None, 3, "rows", {}, [1.0], THING, rows, DATASET, np.ones((2, 2))],
                 "statistic": FUNCTIONS,
                 "seed": SEEDS,
+                "confidence": SHARES,
+                "shares": FLAGS,
             },
         ),
         "verdict": Entry(
@@ -57,6 +64,18 @@ def entries() -> dict[str, Entry]:
                 "measures": [*COLUMNS, ["group"]],
                 "unit": [None, 3, True, "missing", ["image"], THING, {}],
                 "confidence": SHARES,
+                "shares": [3, True, THING, "hit", b"a", [3], [None], NAN],
+            },
+        ),
+        "image_means": Entry(
+            statistics.image_means,
+            statistics.image_means,
+            {"frame": rows, "by": ["group"], "measures": ["hit"]},
+            {
+                "frame": FRAMES,
+                "by": COLUMNS[:-1],
+                "measures": [*COLUMNS, ["group"]],
+                "unit": [None, 3, True, "missing", ["image"], THING, {}],
             },
         ),
     }

@@ -41,6 +41,6 @@ def entries() -> dict[str, Entry]:
             recipes.vocabulary,
             recipes.vocabulary,
             {"names": ["dog", "cat"]},
-            {"names": [*NO_LIST, [], [3], [None], [""], ["dog", 3], [["dog"]], WORDS[:0]]},
+            {"names": [*NO_LIST, [], [3], [None], [""], ["dog", 3], [["dog"]]]},
         ),
     }
