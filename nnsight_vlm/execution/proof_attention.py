@@ -117,6 +117,19 @@ def prove_attention(
     return AttentionProof(edges, max(changes))
 
 
+def probabilities_read(
+    model: Model, layout: Layout, sites: Sequence[AttentionSite], writes: Sequence[PlannedWrite]
+) -> int:
+    """How many probabilities a run brings back as evidence: those of every key, head by head, at the queries read."""
+    cuts, count = [planned for planned in writes if planned.site in ATTENTION_OF], 0
+    for site in sites:
+        for placement in _placements(layout, site.stage):
+            tokens = placement.tokens
+            keys = tokens.outside if site.site == "cross mask" else len(tokens.tokens)
+            count += view_of(model).stage(site.stage).head_count * len(_queries(placement, cuts, site)) * keys
+    return count
+
+
 def _site_of(planned: PlannedWrite) -> AttentionSite:
     return AttentionSite(planned.stage, planned.site, planned.layer)
 

@@ -1,0 +1,297 @@
+"""What one forward takes beside the weights: an estimate in bytes, from the model's sizes and what it is given.
+
+The numbers of copies that layers hold at once were measured (`tests/benchmarks/memory.py`). What a forward holds one
+after the other is added up all the same, so that the estimate lies above the truth: by half at most in the models that
+were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from math import prod
+from operator import add
+from typing import Any, NamedTuple
+
+import torch
+
+from ..device.kernels import MASKS_IN_MEMORY
+from ..families import Model, ModelView, StageSpec, view_of
+from ..prompts.prompt import Prompt
+
+STATES = 12
+"""Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their rotations."""
+INNER = 3
+"""Copies of its widest state, inside the feed-forward part."""
+SCORES = 12
+"""Bytes of a score of eager attention: the product, the scaled and masked one, and its softmax in float32."""
+LOGITS = 3
+"""Copies of a logit: as the model gives it, as it is taken, and as float32."""
+PIXELS = 3
+"""Copies of the pixels: stacked, in the model's dtype, cut into patches."""
+PLAIN_PIXEL = 64
+"""Numbers that a tower without patches (convolutions) holds at once for a pixel."""
+ONE_SEQUENCE = ("sized",)
+"""Layouts of families whose tower runs all pictures as one sequence, under a mask."""
+
+
+class Footprint(NamedTuple):
+    """Bytes, by what takes them."""
+
+    states: int = 0
+    keys: int = 0
+    scores: int = 0
+    masks: int = 0
+    logits: int = 0
+    pictures: int = 0
+    kept: int = 0
+    answers: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+    def beside(self, other: Footprint) -> Footprint:
+        """Both at once."""
+        return Footprint(*map(add, self, other))
+
+    def times(self, number: int) -> Footprint:
+        """So many of it at once."""
+        return Footprint(*(number * size for size in self))
+
+    def largest(self) -> tuple[str, int]:
+        """What takes most, in words, and its bytes."""
+        name = max(self._fields, key=lambda field: getattr(self, field))
+        return WORDS[name], getattr(self, name)
+
+
+WORDS = {
+    "states": "the hidden states of its tokens",
+    "keys": "keys and values",
+    "scores": "eager attention, which holds the scores of every head",
+    "masks": "attention masks",
+    "logits": "logits",
+    "pictures": "the vision tower",
+    "kept": "clean runs that cases share, and states that patches take",
+    "answers": "what is read",
+}
+
+
+class Passing(NamedTuple):
+    """What passes the decoder in one forward.
+
+    Attributes:
+        rows: of the batch.
+        tokens: of each row.
+        keys: that each row's queries look at, its own tokens among them.
+        stored: keys for which each row has memory of its own; None for `keys`.
+        logits: how many places have logits, of all rows.
+        masks: how many masks exist at once, `[row, query, key]` each.
+        heads: whether every head has a mask of its own.
+    """
+
+    rows: int
+    tokens: int
+    keys: int
+    stored: int | None = None
+    logits: int = 1
+    masks: int = 0
+    heads: bool = False
+
+
+def footprint(model: Model, passing: Passing, inputs: Mapping[str, Any] | None = None) -> Footprint:
+    """What one forward takes.
+
+    Args:
+        model: an nnsight model.
+        passing: what passes its decoder.
+        inputs: of a prompt whose pictures are run too; None where they are in the cache, or embedded already.
+    """
+    view = view_of(model)
+    decoder = _decoder(view, passing)
+    return decoder if inputs is None else decoder._replace(pictures=_pictures(view, inputs))
+
+
+def footprint_of(
+    model: Model,
+    prompt: Prompt,
+    *,
+    room: int = 0,
+    logits: int | None = None,
+    numbers: int = 0,
+    masks: int = 0,
+    heads: bool = False,
+) -> Footprint:
+    """What one forward of a prompt takes, of all its rows, pictures and earlier stages.
+
+    Args:
+        model: an nnsight model.
+        prompt: of any number of rows.
+        room: keys that are written behind the prompt.
+        logits: places whose logits are taken; default one a row.
+        numbers: how many are read beside them.
+        masks, heads: see `Passing`.
+    """
+    passing = Passing(
+        rows=len(prompt),
+        tokens=prompt.width,
+        keys=prompt.width,
+        stored=prompt.width + room,
+        logits=len(prompt) if logits is None else logits,
+        masks=max(masks, int(any(tokens.start for tokens in prompt.rows))),
+        heads=heads,
+    )
+    run = footprint(model, passing, prompt.inputs)._replace(answers=2 * 4 * numbers)  # as they are read, and stacked
+    return reduce(Footprint.beside, _earlier(view_of(model), prompt), run)
+
+
+def cached_bytes(model: Model, tokens: int) -> int:
+    """What the keys and values of so many tokens take, of all layers."""
+    view = view_of(model)
+    return int(tokens * _cached(view, view.stage(), len(view.stage().attention)))
+
+
+def number_bytes(model: Model, numbers: int) -> int:
+    """What so many numbers take in the model's dtype."""
+    return numbers * _item(view_of(model))
+
+
+# the decoder and the stages before it -------------------------------------------------------------
+
+
+def _decoder(view: ModelView, passing: Passing) -> Footprint:
+    spec, item = view.stage(), _item(view)
+    tokens, eager = passing.rows * passing.tokens, view.attention_implementation == "eager"
+    edges, stored = tokens * passing.keys, passing.keys if passing.stored is None else passing.stored
+    places = passing.logits if view.family.logits_to_keep else tokens
+    return Footprint(
+        states=tokens * _state(view, spec),
+        keys=int(passing.rows * stored * _cached(view, spec, len(spec.attention))),
+        scores=edges * SCORES * spec.head_count * eager,
+        masks=edges * min(passing.masks, MASKS_IN_MEMORY) * item * (spec.head_count if passing.heads else 1),
+        logits=places * view.vocab_size * (LOGITS - 1) * max(item, 4),
+    )
+
+
+def _earlier(view: ModelView, prompt: Prompt) -> Iterator[Footprint]:
+    """The stages that run before the decoder, and the decoder's keys outside its sequence."""
+    eager, decoder = view.attention_implementation == "eager", view.stage()
+    outside = sum(tokens.outside for tokens in prompt.rows)
+    if outside and decoder.cross:
+        edges = prompt.width * outside
+        yield Footprint(
+            keys=int(outside * _cached(view, decoder, len(decoder.cross))),
+            scores=edges * SCORES * decoder.head_count * eager,
+        )
+    for name in view.family.stages:
+        maps = [tokens.stage(name) for tokens in prompt.rows if name != "decoder" and name in dict(tokens.stages)]
+        if maps:
+            spec = view.stage(name)
+            queries, keys = len(maps) * len(maps[0].tokens), len(maps[0].tokens) + maps[0].outside
+            scores = queries * keys * SCORES * spec.head_count * eager
+            yield Footprint(states=queries * _state(view, spec), scores=scores)
+
+
+def _item(view: ModelView) -> int:
+    """Bytes of a number in the model's dtype."""
+    return torch.finfo(view.dtype).bits // 8
+
+
+def _state(view: ModelView, spec: StageSpec) -> int:
+    """Bytes that a token takes while a layer runs."""
+    config = view.config_of(spec.stage)
+    inner = getattr(config, "intermediate_size", None) or 4 * spec.width
+    widest = max(inner) if isinstance(inner, list) else inner  # some configurations name one for every layer
+    experts = getattr(config, "num_experts_per_tok", None) or 0
+    widest = max(widest, experts * (getattr(config, "moe_intermediate_size", None) or 0))
+    return int((STATES * spec.width * spec.streams + INNER * widest) * _item(view))
+
+
+def _cached(view: ModelView, spec: StageSpec, layers: int) -> float:
+    """Bytes of a token's keys and values in so many layers."""
+    config = view.config_of(spec.stage)
+    key_heads = getattr(config, "num_key_value_heads", None) or spec.head_count
+    head_width = getattr(config, "head_dim", None) or spec.width / spec.head_count
+    return float(2 * head_width * key_heads * layers * _item(view))
+
+
+# the vision tower ---------------------------------------------------------------------------------
+
+
+class _Tower(NamedTuple):
+    """Sizes of a tower of attention layers.
+
+    Attributes:
+        width, inner: of a patch's hidden state, and of its widest one.
+        heads, layers: how many.
+        patch: pixels along a side of a patch.
+        eager: whether it holds scores.
+    """
+
+    width: int
+    inner: int
+    heads: int
+    layers: int
+    patch: int
+    eager: bool
+
+
+def _pictures(view: ModelView, inputs: Mapping[str, Any]) -> int:
+    """What the tower takes for all pictures of an encoding, their pixels included."""
+    pixels = list(_tensors(inputs.get(view.family.pixels)))
+    item, tower = _item(view), _tower_of(view)
+    values = sum(each.numel() for each in pixels) * PIXELS * item
+    if tower is None:
+        return values + sum(each.numel() // 3 for each in pixels if each.dim() > 3) * PLAIN_PIXEL * item
+    lengths = [length for each in pixels for length in _lengths(each, inputs, tower)]
+    kept = tower.layers if getattr(view.config, "vision_feature_layer", None) is not None else 0
+    states = sum(lengths) * ((STATES + kept) * tower.width + INNER * tower.inner) * item
+    one = view.family.grid in ONE_SEQUENCE
+    flat = any(each.dim() == 2 for each in pixels)  # one sequence after the other
+    edges = sum(lengths) ** 2 if one else max(map(_square, lengths), default=0) if flat else sum(map(_square, lengths))
+    return values + states + edges * (SCORES * tower.heads * tower.eager + MASKS_IN_MEMORY * item * one)
+
+
+def _square(length: int) -> int:
+    return length * length
+
+
+def _tensors(pixels: Any) -> Iterator[torch.Tensor]:
+    if isinstance(pixels, torch.Tensor):
+        yield pixels
+    elif isinstance(pixels, (list, tuple)):
+        for each in pixels:
+            yield from _tensors(each)
+
+
+def _tower_of(view: ModelView) -> _Tower | None:
+    """The sizes of the tower; None where it is none of attention layers over square patches of one size."""
+    config = getattr(view.config, "vision_config", None)
+    width = _number(config, "embed_dim") or _number(config, "hidden_size")
+    heads = _number(config, "num_attention_heads") or _number(config, "num_heads") or _number(config, "attention_heads")
+    patch = getattr(config, "patch_size", None)
+    patch = max(patch) if isinstance(patch, (list, tuple)) and len(set(patch)) == 1 else patch
+    if not width or not heads or not isinstance(patch, int):
+        return None
+    ratio = getattr(config, "mlp_ratio", None)
+    inner = _number(config, "intermediate_size") or int((ratio if isinstance(ratio, (int, float)) else 4) * width)
+    layers = _number(config, "num_hidden_layers") or _number(config, "depth")
+    return _Tower(width, inner, heads, layers, patch, getattr(config, "_attn_implementation", "sdpa") == "eager")
+
+
+def _number(config: Any, name: str) -> int:
+    value = getattr(config, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def _lengths(pixels: torch.Tensor, inputs: Mapping[str, Any], tower: _Tower) -> list[int]:
+    """How many patches each sequence of the tower has."""
+    if pixels.dim() > 3:
+        return [(pixels.shape[-2] // tower.patch) * (pixels.shape[-1] // tower.patch)] * prod(pixels.shape[:-3])
+    if pixels.dim() == 3:
+        return [pixels.shape[1]] * pixels.shape[0]
+    grid = inputs.get("image_grid_thw")
+    if grid is None:
+        return [len(pixels)]
+    return [rows * columns for times, rows, columns in grid.tolist() for _ in range(times)]

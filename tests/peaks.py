@@ -1,0 +1,144 @@
+"""What work really takes: each case runs in a fresh process, which prints its peak and what was expected of it.
+
+The models are tiny and their prompts long, so that what is measured are the prompt's tokens and not the libraries.
+`tests/test_peaks.py` runs some of the cases, `tests/benchmarks/budgets.py` all of them.
+
+python tests/peaks.py CASE [BYTES]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+
+import torch
+from measure import in_child, peak_extra
+from models import SYSTEM, ModelSize, build_module, inputs_of
+
+import nnsight_vlm as nv
+
+LLAVA = ModelSize(layers=4, width=256, heads=8, side=44)
+"""1,976 tokens: 44 x 44 of a picture, and 40 of text."""
+PHOTO = ModelSize(kind="qwen2_5_vl", layers=2, width=64, heads=2, side=44)
+"""A picture of 88 x 88 patches, whose tower is wider than the decoder."""
+CUTS = [nv.Knockout("image", "query", layers=layer) for layer in range(LLAVA.layers)]
+HEADS = [nv.Knockout("image", "query", layers=layer, heads=[0]) for layer in range(LLAVA.layers)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Some work.
+
+    Attributes:
+        words: what is done.
+        work: does it, given the model, its prompts and a budget.
+        size: of the model and its prompts.
+        attention: how it attends.
+        prompts: how many; they differ in their pictures.
+    """
+
+    words: str
+    work: Callable[[Any, list[nv.Prompt], int | None], Any]
+    size: ModelSize = LLAVA
+    attention: str = "sdpa"
+    prompts: int = 1
+
+
+def _sweep(variants: list[nv.Intervention], execution: str = "auto") -> Callable[..., Any]:
+    return lambda model, prompts, memory: nv.sweep(
+        model, prompts[0], variants, answer=77, execution=execution, memory=memory
+    )
+
+
+def _answers(conditions: list[nv.Intervention | None]) -> Callable[..., Any]:
+    def work(model: Any, prompts: list[nv.Prompt], memory: int | None) -> Any:
+        cases = [(prompt, condition) for prompt in prompts for condition in conditions]
+        return list(nv.generations(model, cases, max_new_tokens=4, memory=memory))
+
+    return work
+
+
+def _windows(model: Any, prompts: list[nv.Prompt], memory: int | None) -> Any:
+    work = nv.recipes.Work(progress=False, memory=memory)
+    return nv.recipes.knockout_windows(
+        model, prompts, routes=["image->query"], max_new_tokens=4, objects=nv.recipes.content_words, work=work
+    )
+
+
+def _run(intervention: nv.Intervention | None = None, **how: Any) -> Callable[..., Any]:
+    return lambda model, prompts, memory: nv.run(model, prompts[0], intervention, **how)
+
+
+CASES: Mapping[str, Case] = {
+    "run": Case(words="a clean run", work=_run()),
+    "run-eager": Case(words="a clean run", work=_run(), attention="eager"),
+    "run-cut": Case(words="a knockout", work=_run(CUTS[0])),
+    "run-logits": Case(words="a clean run, logits of all places", work=_run(positions="all")),
+    "photo": Case(words="a clean run of a large picture", work=_run(), size=PHOTO),
+    "photo-eager": Case(words="a clean run of a large picture", work=_run(), size=PHOTO, attention="eager"),
+    "packed": Case(words="64 variants, packed", work=_sweep(CUTS * 16)),
+    "packed-eager": Case(words="64 variants, packed", work=_sweep(CUTS * 16), attention="eager"),
+    "packed-heads": Case(words="64 variants of some heads, packed", work=_sweep(HEADS * 16)),
+    "rows": Case(words="16 variants, as rows", work=_sweep(CUTS * 4, "rows")),
+    "images": Case(
+        words="16 variants that change the image",
+        work=_sweep([nv.Ablate("image", layers=layer) for layer in range(LLAVA.layers)] * 4),
+    ),
+    "answers": Case(words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8)),
+    "answers-eager": Case(
+        words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8), attention="eager"
+    ),
+    "pictures": Case(words="answers to 8 pictures", work=_answers([None]), prompts=8),
+    "pictures-eager": Case(words="answers to 8 pictures", work=_answers([None]), prompts=8, attention="eager"),
+    "photos": Case(words="answers to 4 large pictures", work=_answers([None]), prompts=4, size=PHOTO),
+    "windows": Case(words="knockout_windows of 2 pictures", work=_windows, prompts=2),
+    "windows-eager": Case(words="knockout_windows of 2 pictures", work=_windows, prompts=2, attention="eager"),
+}
+
+
+def loaded(case: Case) -> tuple[Any, list[nv.Prompt]]:
+    """The model and its prompts."""
+    module = build_module(case.size)
+    module.set_attn_implementation(case.attention)
+    model = nv.load(module)
+    return model, [nv.encode(model, inputs=inputs_of(case.size, seed)) for seed in range(case.prompts)]
+
+
+def measured(name: str, memory: int | None) -> dict[str, Any]:
+    """The peak of a case beyond what was there before, and what one run of its prompt is expected to take."""
+    from nnsight_vlm.execution.footprint import footprint_of
+
+    torch.set_num_threads(1)
+    case = CASES[name]
+    model, prompts = loaded(case)
+    ids = inputs_of(case.size)["input_ids"][:, :SYSTEM]
+    short = nv.encode(model, inputs={"input_ids": ids})
+    nv.sweep(model, short, [nv.Knockout([1], "last", layers=0)], answer=77)  # what a process allocates only once
+    nv.generate(model, short, max_new_tokens=2)
+    expected = footprint_of(model, prompts[0])
+    answer: dict[str, Any] = {"run": expected.total, "parts": expected._asdict(), "tokens": prompts[0].width}
+    refused = []
+
+    def work() -> None:
+        try:
+            case.work(model, prompts, memory)
+        except nv.SpecError as error:
+            refused.append(str(error))
+
+    peak = peak_extra(work)
+    return {**answer, "peak": peak, "refused": refused[0] if refused else ""}
+
+
+def in_process(name: str, memory: int | None = None) -> dict[str, Any]:
+    """The same, in a fresh process."""
+    return dict(in_child(Path(__file__), [name] if memory is None else [name, str(memory)]))
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None)))
