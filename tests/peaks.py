@@ -3,7 +3,7 @@
 The models are tiny and their prompts long, so that what is measured are the prompt's tokens and not the libraries.
 `tests/test_peaks.py` runs some of the cases, `tests/benchmarks/budgets.py` all of them.
 
-python tests/peaks.py CASE [BYTES]
+python tests/peaks.py CASE[=BYTES] ...
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LLAVA = ModelSize(layers=4, width=256, heads=8, side=44)
 """1,976 tokens: 44 x 44 of a picture, and 40 of text."""
 PHOTO = ModelSize(kind="qwen2_5_vl", layers=2, width=64, heads=2, side=44)
 """A picture of 88 x 88 patches, whose tower is wider than the decoder."""
+PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 CUTS = [nv.Knockout("image", "query", layers=layer) for layer in range(LLAVA.layers)]
 HEADS = [nv.Knockout("image", "query", layers=layer, heads=[0]) for layer in range(LLAVA.layers)]
 
@@ -72,7 +73,7 @@ def _windows(model: Any, prompts: list[nv.Prompt], memory: int | None) -> Any:
 
 
 def _run(intervention: nv.Intervention | None = None, **how: Any) -> Callable[..., Any]:
-    return lambda model, prompts, memory: nv.run(model, prompts[0], intervention, **how)
+    return lambda model, prompts, _: nv.run(model, prompts[0], intervention, **how)
 
 
 CASES: Mapping[str, Case] = {
@@ -91,9 +92,7 @@ CASES: Mapping[str, Case] = {
         work=_sweep([nv.Ablate("image", layers=layer) for layer in range(LLAVA.layers)] * 4),
     ),
     "answers": Case(words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8)),
-    "answers-eager": Case(
-        words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8), attention="eager"
-    ),
+    "answers-eager": Case(words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8), attention="eager"),
     "pictures": Case(words="answers to 8 pictures", work=_answers([None]), prompts=8),
     "pictures-eager": Case(words="answers to 8 pictures", work=_answers([None]), prompts=8, attention="eager"),
     "photos": Case(words="answers to 4 large pictures", work=_answers([None]), prompts=4, size=PHOTO),
@@ -117,8 +116,8 @@ def measured(name: str, memory: int | None) -> dict[str, Any]:
     torch.set_num_threads(1)
     case = CASES[name]
     model, prompts = loaded(case)
-    ids = inputs_of(case.size)["input_ids"][:, :SYSTEM]
-    short = nv.encode(model, inputs={"input_ids": ids})
+    text = {name: value[:, :SYSTEM] for name, value in inputs_of(case.size).items() if name in PER_TOKEN}
+    short = nv.encode(model, inputs=text)
     nv.sweep(model, short, [nv.Knockout([1], "last", layers=0)], answer=77)  # what a process allocates only once
     nv.generate(model, short, max_new_tokens=2)
     expected = footprint_of(model, prompts[0])
@@ -135,10 +134,15 @@ def measured(name: str, memory: int | None) -> dict[str, Any]:
     return {**answer, "peak": peak, "refused": refused[0] if refused else ""}
 
 
-def in_process(name: str, memory: int | None = None) -> dict[str, Any]:
-    """The same, in a fresh process."""
-    return dict(in_child(Path(__file__), [name] if memory is None else [name, str(memory)]))
+def in_process(*asked: tuple[str, int | None]) -> list[dict[str, Any]]:
+    """The same for several cases, each with its budget, one after the other in a fresh process."""
+    return list(in_child(Path(__file__), [f"{name}={memory or ''}" for name, memory in asked]))
+
+
+def _asked(argument: str) -> dict[str, Any]:
+    name, _, memory = argument.partition("=")
+    return measured(name, int(memory) if memory else None)
 
 
 if __name__ == "__main__":
-    print(json.dumps(measured(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None)))
+    print(json.dumps([_asked(argument) for argument in sys.argv[1:]]))

@@ -1,8 +1,6 @@
 """What one forward takes beside the weights: an estimate in bytes, from the model's sizes and what it is given.
 
-The numbers of copies that layers hold at once were measured (`tests/benchmarks/memory.py`). What a forward holds one
-after the other is added up all the same, so that the estimate lies above the truth: by half at most in the models that
-were measured.
+How many copies layers hold at once was measured (`tests/benchmarks/budgets.py`).
 """
 
 from __future__ import annotations
@@ -23,12 +21,10 @@ STATES = 12
 """Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their rotations."""
 INNER = 3
 """Copies of its widest state, inside the feed-forward part."""
-SCORES = 12
-"""Bytes of a score of eager attention: the product, the scaled and masked one, and its softmax in float32."""
 LOGITS = 3
 """Copies of a logit: as the model gives it, as it is taken, and as float32."""
-PIXELS = 3
-"""Copies of the pixels: stacked, in the model's dtype, cut into patches."""
+PIXELS = 1
+"""Copies of the pixels beside those that the prompt holds: stacked, or on the device."""
 PLAIN_PIXEL = 64
 """Numbers that a tower without patches (convolutions) holds at once for a pixel."""
 ONE_SEQUENCE = ("sized",)
@@ -49,8 +45,9 @@ class Footprint(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return sum(self)
+        """What is there at one time: the vision tower is done before the decoder begins."""
+        decoder = self.states + self.keys + self.scores + self.masks + self.logits
+        return max(self.pictures, decoder) + self.kept + self.answers
 
     def beside(self, other: Footprint) -> Footprint:
         """Both at once."""
@@ -168,7 +165,7 @@ def _decoder(view: ModelView, passing: Passing) -> Footprint:
     return Footprint(
         states=tokens * _state(view, spec),
         keys=int(passing.rows * stored * _cached(view, spec, len(spec.attention))),
-        scores=edges * SCORES * spec.head_count * eager,
+        scores=edges * _score(item) * spec.head_count * eager,
         masks=edges * min(passing.masks, MASKS_IN_MEMORY) * item * (spec.head_count if passing.heads else 1),
         logits=places * view.vocab_size * (LOGITS - 1) * max(item, 4),
     )
@@ -182,20 +179,25 @@ def _earlier(view: ModelView, prompt: Prompt) -> Iterator[Footprint]:
         edges = prompt.width * outside
         yield Footprint(
             keys=int(outside * _cached(view, decoder, len(decoder.cross))),
-            scores=edges * SCORES * decoder.head_count * eager,
+            scores=edges * _score(_item(view)) * decoder.head_count * eager,
         )
     for name in view.family.stages:
         maps = [tokens.stage(name) for tokens in prompt.rows if name != "decoder" and name in dict(tokens.stages)]
         if maps:
             spec = view.stage(name)
             queries, keys = len(maps) * len(maps[0].tokens), len(maps[0].tokens) + maps[0].outside
-            scores = queries * keys * SCORES * spec.head_count * eager
+            scores = queries * keys * _score(_item(view)) * spec.head_count * eager
             yield Footprint(states=queries * _state(view, spec), scores=scores)
 
 
 def _item(view: ModelView) -> int:
     """Bytes of a number in the model's dtype."""
     return torch.finfo(view.dtype).bits // 8
+
+
+def _score(item: int) -> int:
+    """Bytes of a score of eager attention: the product and the scaled one, or the scaled one and its softmax."""
+    return 2 * item if item >= 4 else 2 * 4 + item  # softmax computes in float32
 
 
 def _state(view: ModelView, spec: StageSpec) -> int:
@@ -250,7 +252,7 @@ def _pictures(view: ModelView, inputs: Mapping[str, Any]) -> int:
     one = view.family.grid in ONE_SEQUENCE
     flat = any(each.dim() == 2 for each in pixels)  # one sequence after the other
     edges = sum(lengths) ** 2 if one else max(map(_square, lengths), default=0) if flat else sum(map(_square, lengths))
-    return values + states + edges * (SCORES * tower.heads * tower.eager + MASKS_IN_MEMORY * item * one)
+    return values + states + edges * (_score(item) * tower.heads * tower.eager + MASKS_IN_MEMORY * item * one)
 
 
 def _square(length: int) -> int:

@@ -42,8 +42,8 @@ def check_memory(memory: Any) -> int | None:
         size = 0
     if size < 1:
         raise SpecError(
-            f"memory={memory!r} is no number of bytes; write memory=4 * 2**30 for 4 GiB, or leave it out for a share of "
-            "what is free"
+            f"memory={memory!r} is no number of bytes; write memory=4 * 2**30 for 4 GiB, or leave it out for a share "
+            "of what is free"
         )
     return size
 
@@ -59,11 +59,7 @@ def free_bytes(model: Model) -> int:
 
 def _group_rooms() -> Iterator[int]:
     """What the control groups that this process is in (a container, a batch job) let it take still."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in own_groups():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
@@ -72,6 +68,12 @@ def _group_rooms() -> Iterator[int]:
             yield from _room_of(group, *names)
             if group == top:
                 break
+
+
+def own_groups() -> list[str]:
+    """The control groups of this process, as Linux lists them; none elsewhere."""
+    listed = Path("/proc/self/cgroup")
+    return listed.read_text().splitlines() if listed.exists() else []
 
 
 _NAMES = ("memory.max", "memory.current", "inactive_file")
@@ -115,8 +117,8 @@ def refuse_what_cannot_fit(model: Model, needed: Footprint, remote: Remote, memo
     eager = needed.scores and 'load the model with attn_implementation="sdpa", '
     write = f"write memory={needed.total} or more" if memory is not None else "free some memory"
     raise SpecError(
-        f"{whose} would take about {spell(needed.total)} beside the weights, {spell(size)} of it for {what}, and {room}; "
-        f"give it smaller or fewer pictures or a shorter text, {eager or ''}or {write}"
+        f"{whose} would take about {spell(needed.total)} beside the weights, {spell(size)} of it for {what}, and "
+        f"{room}; give it smaller or fewer pictures or a shorter text, {eager or ''}or {write}"
     )
 
 

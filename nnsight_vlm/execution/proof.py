@@ -37,8 +37,9 @@ from .determinism import refuse_chance
 from .emptiness import Empty, generating
 from .memory import refuse_large_prompt
 from .preparing import lower
-from .proof_attention import attentions_to_read, probabilities_read, prove_attention
+from .proof_attention import attentions_to_read, prove_attention
 from .proof_features import prove_features
+from .proof_memory import refuse_large_proof
 from .proof_pixels import can_decode, check_pixels, prove_pixels
 from .proof_rounding import Rounding, rounding_of, worst
 from .proof_rows import prove_rows
@@ -155,8 +156,7 @@ def verify(
     values, rounding = capture(model, [intervention], remote), rounding_of(model)
     layout = one_case_per_row(prompt)
     writes = lower(model, layout, [intervention] * len(prompt), values)
-    evidence = probabilities_read(model, layout, attentions_to_read(model, layout, writes), writes)
-    refuse_large_prompt(model, prompt, remote, whose="this proof", numbers=evidence, masks=2)
+    refuse_large_proof(model, layout, writes, remote)
     tokens = 0
     if can_decode(prompt) and any(planned.write.targets.is_open for planned in writes):
         layout, tokens = _with_answers(model, layout, writes, remote, rounding)

@@ -137,7 +137,9 @@ def knockout_windows(
 
     def describe(chunk: range) -> Iterator[dict[str, Any]]:
         wanted = [(prompts[image], case.intervention) for image in chunk for case in cases[image]]
-        generated = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, empty="ignore", remote=remote)
+        generated = generations(
+            model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, empty="ignore", remote=remote
+        )
         for image in chunk:
             texts = [next(generated).text for _ in cases[image]]
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)

@@ -103,7 +103,9 @@ def attention_share(
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
-        answers = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote)
+        answers = generations(
+            model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
+        )
         computations = [
             partial(_rows, model, answer.prompt, image, seed, remote)
             for image, answer in zip(chunk, answers, strict=True)

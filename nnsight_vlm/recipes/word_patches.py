@@ -110,7 +110,9 @@ def patch_grounding(
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
-        answers = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote)
+        answers = generations(
+            model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
+        )
         computations = list[Callable[[], list[dict[str, Any]]]]()
         for image, answer in zip(chunk, answers, strict=True):
             source = patch_source(answer.prompt)

@@ -23,7 +23,7 @@ from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from .divergence import Divergence
 from .kept_runs import KeptRuns
-from .memory import captured_bytes, forward_of_variants, kept_bytes, most_that_fit, needs_heads
+from .memory import Cuts, captured_bytes, forward_of_variants, kept_bytes, most_that_fit
 from .prefixes import Prefix, PrefixRun, cache_for
 from .schedule import FORWARD, Batch, cheapest
 
@@ -81,13 +81,13 @@ def cases_per_forward(context: SweepContext, batch: Batch, prefix: Prefix | None
     if context.remote is not False and context.memory is None:  # what is free on a server is not known
         return most
     cases, model = [context.divergences[number].case for number in batch.numbers], context.model
-    heads, kept = needs_heads(cases), 0
+    cuts, kept = Cuts.of(cases), 0
     if context.memory is not None:  # else what is free tells, because what is kept is there already
         kept = captured_bytes(model, cases)
         kept += kept_bytes(model, context.prompt, context.divergences) if prefix is not None else 0
 
     def needed(cases: int) -> Footprint:
-        return forward_of_variants(model, context.prompt, batch, cases, heads=heads).beside(Footprint(kept=kept))
+        return forward_of_variants(model, context.prompt, batch, cases, cuts=cuts).beside(Footprint(kept=kept))
 
     return most_that_fit(most, needed, model, context.memory)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from ..device.kernels import MASKS_IN_MEMORY
 from ..execution.caches import ROOM
@@ -22,6 +23,7 @@ from .divergence import Divergence
 from .prefixes import end_of_images
 from .schedule import Batch, Schedule
 
+
 def most_that_fit(most: int, needed: Callable[[int], Footprint], model: Model, memory: int | None) -> int:
     """How many cases, `most` at most and one at least, take no more than `memory`, or than a share of what is free.
 
@@ -37,9 +39,27 @@ def most_that_fit(most: int, needed: Callable[[int], Footprint], model: Model, m
     return cases
 
 
-def needs_heads(cases: Iterable[Intervention]) -> bool:
-    """Whether some heads are cut and others are not, so that every head has its own mask."""
-    return any(isinstance(part, Knockout) and part.heads is not None for case in cases for part in case.parts)
+class Cuts(NamedTuple):
+    """What cases cut, as far as it decides how large their masks are.
+
+    Attributes:
+        parts: the most cuts of any case; layers with the same cuts share a mask.
+        heads: whether some heads are cut and others are not, so that every head has a mask of its own.
+    """
+
+    parts: int
+    heads: bool
+
+    @classmethod
+    def of(cls, cases: Iterable[Intervention]) -> Cuts:
+        """The cuts of some cases."""
+        by_case = [[part for part in case.parts if isinstance(part, Knockout)] for case in cases]
+        heads = any(cut.heads is not None for cuts in by_case for cut in cuts)
+        return cls(max(map(len, by_case), default=0), heads)
+
+    def masks(self, cases: int) -> int:
+        """How many masks exist at once while so many of the cases run: the one that is cut, and what comes of it."""
+        return 0 if not self.parts else min(MASKS_IN_MEMORY, 1 + cases * self.parts)
 
 
 # what is kept beside a forward --------------------------------------------------------------------
@@ -67,10 +87,20 @@ def captured_bytes(model: Model, cases: Iterable[Intervention]) -> int:
     return 2 * number_bytes(model, sum(shape.numel() for shape in shapes))
 
 
+def _prefix_run(model: Model, prompt: Prompt, kept: int) -> Footprint:
+    """What the run takes that is kept, beside all that will be: it fills some of that itself."""
+    own = cached_bytes(model, prompt.width + ROOM)
+    return footprint_of(model, prompt).beside(Footprint(kept=kept - own))
+
+
+def _largest(pieces: Iterable[Footprint]) -> Footprint:
+    return max(pieces, key=lambda piece: piece.total)
+
+
 # sweeps -------------------------------------------------------------------------------------------
 
 
-def forward_of_variants(model: Model, prompt: Prompt, batch: Batch, cases: int, *, heads: bool) -> Footprint:
+def forward_of_variants(model: Model, prompt: Prompt, batch: Batch, cases: int, *, cuts: Cuts) -> Footprint:
     """What one forward of so many variants of a batch takes."""
     own = prompt.rows[0].stop - batch.position
     if batch.way == "packed":
@@ -78,18 +108,22 @@ def forward_of_variants(model: Model, prompt: Prompt, batch: Batch, cases: int, 
         stored = cases * own if batch.shares_prefix else None
         keys = batch.position + cases * own
         passing = Passing(
-            rows=1, tokens=tokens, keys=keys, stored=stored, logits=cases, masks=MASKS_IN_MEMORY, heads=heads
+            rows=1,
+            tokens=tokens,
+            keys=keys,
+            stored=stored,
+            logits=cases,
+            masks=max(1, cuts.masks(cases)),
+            heads=cuts.heads,
         )
         return footprint(model, passing, None if batch.shares_prefix else prompt.inputs)
     if batch.shares_prefix:
-        return _rows_behind_prefix(model, prompt, batch.position, cases, min(ROOM, own), heads=heads)
-    whole = footprint_of(model, prompt, masks=MASKS_IN_MEMORY, heads=heads).times(cases)
+        return _rows_behind_prefix(model, prompt, batch.position, cases, min(ROOM, own), cuts=cuts)
+    whole = footprint_of(model, prompt, masks=cuts.masks(cases), heads=cuts.heads).times(cases)
     return whole._replace(pictures=0) if batch.shares_image else whole
 
 
-def _rows_behind_prefix(
-    model: Model, prompt: Prompt, position: int, rows: int, room: int, *, heads: bool
-) -> Footprint:
+def _rows_behind_prefix(model: Model, prompt: Prompt, position: int, rows: int, room: int, *, cuts: Cuts) -> Footprint:
     """What rows take that all begin with a copy of the keys before a position."""
     stop = prompt.rows[0].stop
     return footprint(
@@ -100,15 +134,13 @@ def _rows_behind_prefix(
             keys=stop,
             stored=position + room,
             logits=rows,
-            masks=MASKS_IN_MEMORY,
-            heads=heads,
+            masks=cuts.masks(rows),
+            heads=cuts.heads,
         ),
     )
 
 
-def refuse_large_sweep(
-    model: Model, prompt: Prompt, schedule: Schedule, remote: Remote, memory: int | None
-) -> None:
+def refuse_large_sweep(model: Model, prompt: Prompt, schedule: Schedule, remote: Remote, memory: int | None) -> None:
     """Refuse a sweep of which the prompt's own run, or one variant at a time, would not fit.
 
     Raises:
@@ -118,15 +150,12 @@ def refuse_large_sweep(
     kept = captured_bytes(model, (each.case for each in divergences))
     pieces = []
     if any(batch.shares_prefix for batch in schedule.batches):
-        runs = kept_bytes(model, prompt, divergences)
-        kept += runs
-        own = cached_bytes(model, prompt.width + ROOM)  # which the run that makes them fills
-        pieces.append(footprint_of(model, prompt).beside(Footprint(kept=kept - own)))
+        kept += kept_bytes(model, prompt, divergences)
+        pieces.append(_prefix_run(model, prompt, kept))
     for batch in schedule.batches:
-        heads = needs_heads(divergences[number].case for number in batch.numbers)
-        pieces.append(forward_of_variants(model, prompt, batch, 1, heads=heads).beside(Footprint(kept=kept)))
-    largest = max(pieces, key=lambda piece: piece.total)
-    refuse_what_cannot_fit(model, largest, remote, memory, "this sweep, one variant at a time,")
+        cuts = Cuts.of(divergences[number].case for number in batch.numbers)
+        pieces.append(forward_of_variants(model, prompt, batch, 1, cuts=cuts).beside(Footprint(kept=kept)))
+    refuse_what_cannot_fit(model, _largest(pieces), remote, memory, "this sweep, one variant at a time,")
 
 
 # answers ------------------------------------------------------------------------------------------
@@ -144,15 +173,15 @@ def batch_of_answers(
         rows: how many are.
         new_tokens: most tokens of an answer.
     """
-    heads, prompts = needs_heads(case for _, case in cases), {id(prompt): prompt for prompt, _ in cases}
+    cuts, prompts = Cuts.of(case for _, case in cases), {id(prompt): prompt for prompt, _ in cases}
     if position is not None:
         (prompt,) = prompts.values()
         room = _room(prompt.width - position + new_tokens)
-        return _rows_behind_prefix(model, prompt, position, rows, room, heads=heads)
-    masks, room = MASKS_IN_MEMORY if any(case.parts for _, case in cases) else 0, _room(new_tokens)
+        return _rows_behind_prefix(model, prompt, position, rows, room, cuts=cuts)
+    masks, room = cuts.masks(rows), _room(new_tokens)
     widest = max(prompts.values(), key=lambda prompt: prompt.width)
-    each = [footprint_of(model, prompt, room=room, masks=masks, heads=heads) for prompt in prompts.values()]
-    padded = footprint_of(model, widest, room=room, masks=max(masks, int(len(prompts) > 1)), heads=heads)
+    each = [footprint_of(model, prompt, room=room) for prompt in prompts.values()]
+    padded = footprint_of(model, widest, room=room, masks=max(masks, int(len(prompts) > 1)), heads=cuts.heads)
     return padded._replace(pictures=max(every.pictures for every in each)).times(rows)
 
 
@@ -193,14 +222,16 @@ class AnswersPerBatch:
             return self.most
         some = [self.cases[number] for number in numbers]
         kept = captured_bytes(self.model, (case for _, case in some))
-        position = min((each.position for each in divergences), default=None)
+        widest = max(numbers, key=lambda number: self.cases[number][0].width)
+        position, pieces = min((each.position for each in divergences), default=None), []
         if position is not None:
             kept += kept_bytes(self.model, some[0][0], divergences)
+            pieces.append(_prefix_run(self.model, some[0][0], kept))
 
         def needed(rows: int) -> Footprint:
             batch = batch_of_answers(self.model, some, position, rows, self.new_tokens)
             return batch.beside(Footprint(kept=kept))
 
-        widest = max(numbers, key=lambda number: self.cases[number][0].width)
-        refuse_what_cannot_fit(self.model, needed(1), self.remote, self.memory, f"case {widest} by itself")
+        largest = _largest([*pieces, needed(1)])
+        refuse_what_cannot_fit(self.model, largest, self.remote, self.memory, f"case {widest} by itself")
         return most_that_fit(min(self.most, len(numbers)), needed, self.model, self.memory)

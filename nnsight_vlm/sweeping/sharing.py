@@ -71,8 +71,8 @@ def answers_per_batch(model: Model, rows: int | None, remote: Remote) -> int:
         rows = MOST_ROWS if remote is False else MOST_ROWS_THERE
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise SpecError(
-            f"rows={rows!r} is no number of cases that share a batch; write rows=1 or more, or leave it out for as many "
-            "as memory has room for"
+            f"rows={rows!r} is no number of cases that share a batch; write rows=1 or more, or leave it out for as "
+            "many as memory has room for"
         )
     unpadded = "padded generation" in view_of(model).family.limitations
     return 1 if batching_obstacle(model) or unpadded else rows
