@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,13 @@ from models import SYSTEM, ModelSize, build_module, inputs_of
 
 import nnsight_vlm as nv
 
-LLAVA = ModelSize(layers=4, width=256, heads=8, side=44)
-"""1,976 tokens: 44 x 44 of a picture, and 40 of text."""
-PHOTO = ModelSize(kind="qwen2_5_vl", layers=2, width=64, heads=2, side=44)
-"""A picture of 88 x 88 patches, whose tower is wider than the decoder."""
+LLAVA = ModelSize(layers=4, width=256, heads=8, side=32)
+"""1,064 tokens: 32 x 32 of a picture, and 40 of text."""
+PHOTO = ModelSize(kind="qwen2_5_vl", layers=2, width=64, heads=2, side=32)
+"""A picture of 64 x 64 patches, whose tower is wider than the decoder."""
 PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 CUTS = [nv.Knockout("image", "query", layers=layer) for layer in range(LLAVA.layers)]
+IMAGES = [nv.Ablate("image", layers=layer) for layer in range(LLAVA.layers)]
 HEADS = [nv.Knockout("image", "query", layers=layer, heads=[0]) for layer in range(LLAVA.layers)]
 
 
@@ -42,6 +44,7 @@ class Case:
         size: of the model and its prompts.
         attention: how it attends.
         prompts: how many; they differ in their pictures.
+        budget: in MiB; 0 for work without one.
     """
 
     words: str
@@ -49,6 +52,7 @@ class Case:
     size: ModelSize = LLAVA
     attention: str = "sdpa"
     prompts: int = 1
+    budget: int = 0
 
 
 def _sweep(variants: list[nv.Intervention], execution: str = "auto") -> Callable[..., Any]:
@@ -79,25 +83,27 @@ def _run(intervention: nv.Intervention | None = None, **how: Any) -> Callable[..
 CASES: Mapping[str, Case] = {
     "run": Case(words="a clean run", work=_run()),
     "run-eager": Case(words="a clean run", work=_run(), attention="eager"),
-    "run-cut": Case(words="a knockout", work=_run(CUTS[0])),
     "run-logits": Case(words="a clean run, logits of all places", work=_run(positions="all")),
     "photo": Case(words="a clean run of a large picture", work=_run(), size=PHOTO),
     "photo-eager": Case(words="a clean run of a large picture", work=_run(), size=PHOTO, attention="eager"),
-    "packed": Case(words="64 variants, packed", work=_sweep(CUTS * 16)),
-    "packed-eager": Case(words="64 variants, packed", work=_sweep(CUTS * 16), attention="eager"),
-    "packed-heads": Case(words="64 variants of some heads, packed", work=_sweep(HEADS * 16)),
-    "rows": Case(words="16 variants, as rows", work=_sweep(CUTS * 4, "rows")),
-    "images": Case(
-        words="16 variants that change the image",
-        work=_sweep([nv.Ablate("image", layers=layer) for layer in range(LLAVA.layers)] * 4),
+    "packed": Case(words="64 variants, packed", work=_sweep(CUTS * 16), budget=40),
+    "packed-eager": Case(words="64 variants, packed", work=_sweep(CUTS * 16), attention="eager", budget=120),
+    "packed-heads": Case(words="64 variants of some heads, packed", work=_sweep(HEADS * 16), budget=40),
+    "rows": Case(words="16 variants, as rows", work=_sweep(CUTS * 4, "rows"), budget=40),
+    "images": Case(words="16 variants that change the image", work=_sweep(IMAGES * 4), budget=70),
+    "answers": Case(words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8), budget=50),
+    "answers-eager": Case(
+        words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8), attention="eager", budget=150
     ),
-    "answers": Case(words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8)),
-    "answers-eager": Case(words="answers to a prompt under 32 conditions", work=_answers(CUTS * 8), attention="eager"),
-    "pictures": Case(words="answers to 8 pictures", work=_answers([None]), prompts=8),
-    "pictures-eager": Case(words="answers to 8 pictures", work=_answers([None]), prompts=8, attention="eager"),
-    "photos": Case(words="answers to 4 large pictures", work=_answers([None]), prompts=4, size=PHOTO),
-    "windows": Case(words="knockout_windows of 2 pictures", work=_windows, prompts=2),
-    "windows-eager": Case(words="knockout_windows of 2 pictures", work=_windows, prompts=2, attention="eager"),
+    "pictures": Case(words="answers to 8 pictures", work=_answers([None]), prompts=8, budget=70),
+    "pictures-eager": Case(
+        words="answers to 8 pictures", work=_answers([None]), prompts=8, attention="eager", budget=210
+    ),
+    "photos": Case(words="answers to 4 large pictures", work=_answers([None]), prompts=4, size=PHOTO, budget=80),
+    "windows": Case(words="`knockout_windows` of 2 pictures", work=_windows, prompts=2, budget=60),
+    "windows-eager": Case(
+        words="`knockout_windows` of 2 pictures", work=_windows, prompts=2, attention="eager", budget=300
+    ),
 }
 
 
@@ -130,8 +136,9 @@ def measured(name: str, memory: int | None) -> dict[str, Any]:
         except nv.SpecError as error:
             refused.append(str(error))
 
+    start = time.process_time()
     peak = peak_extra(work)
-    return {**answer, "peak": peak, "refused": refused[0] if refused else ""}
+    return {**answer, "peak": peak, "seconds": time.process_time() - start, "refused": refused[0] if refused else ""}
 
 
 def in_process(*asked: tuple[str, int | None]) -> list[dict[str, Any]]:
