@@ -78,7 +78,7 @@ def test_what_a_forward_takes_is_what_one_counts_by_hand(model, fresh):
     assert run.logits == words * 2 * 4 and run.masks == 0
     pixels, patches = 3 * tiny.SIDE**2, tiny.IMAGE_TOKENS
     kept = 2  # a LLaVA keeps what every layer of its tower gives
-    tower = pixels * 4 + patches * ((12 + kept) * 24 + 3 * 48) * 4
+    tower = pixels * 4 + patches * ((8 + kept) * 24 + 3 * 48) * 4
     assert run.pictures == tower + (2 * patches**2 * 8 if eager else 0)
     cut = footprint_of(model, fresh, masks=2, numbers=10)
     assert cut.masks == 2 * tokens**2 * 4 and cut.answers == 80
@@ -188,7 +188,7 @@ def test_eager_attention_is_named_where_it_takes_most(little):
 
 def test_a_proof_of_many_queries_takes_more_than_one_of_few(sdpa, fresh_of, monkeypatch):
     prompt, asked = fresh_of(sdpa), []
-    monkeypatch.setattr(memory, "refuse_what_cannot_fit", lambda _, needed, *__: asked.append(needed.answers))
+    monkeypatch.setattr(memory, "refuse_what_cannot_fit", lambda _, needed, *__, **___: asked.append(needed.answers))
     nv.verify(sdpa, prompt, nv.Knockout("image", "last"))
     few = max(asked)
     nv.verify(sdpa, prompt, nv.Knockout("image", "query"))

@@ -19,6 +19,8 @@ from ..prompts.prompt import Prompt
 
 STATES = 12
 """Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their rotations."""
+TOWER_STATES = 8
+"""The same in a vision tower, which has no cache and keeps no rotations."""
 INNER = 3
 """Copies of its widest state, inside the feed-forward part."""
 LOGITS = 3
@@ -203,19 +205,27 @@ def _score(item: int) -> int:
 def _state(view: ModelView, spec: StageSpec) -> int:
     """Bytes that a token takes while a layer runs."""
     config = view.config_of(spec.stage)
-    inner = getattr(config, "intermediate_size", None) or 4 * spec.width
+    inner = _setting(config, "intermediate_size") or 4 * spec.width
     widest = max(inner) if isinstance(inner, list) else inner  # some configurations name one for every layer
-    experts = getattr(config, "num_experts_per_tok", None) or 0
-    widest = max(widest, experts * (getattr(config, "moe_intermediate_size", None) or 0))
+    experts = _setting(config, "num_experts_per_tok") or 0
+    widest = max(widest, experts * (_setting(config, "moe_intermediate_size") or 0))
     return int((STATES * spec.width * spec.streams + INNER * widest) * _item(view))
 
 
 def _cached(view: ModelView, spec: StageSpec, layers: int) -> float:
     """Bytes of a token's keys and values in so many layers."""
     config = view.config_of(spec.stage)
-    key_heads = getattr(config, "num_key_value_heads", None) or spec.head_count
-    head_width = getattr(config, "head_dim", None) or spec.width / spec.head_count
+    key_heads = _setting(config, "num_key_value_heads") or spec.head_count
+    head_width = _setting(config, "head_dim") or spec.width / spec.head_count
     return float(2 * head_width * key_heads * layers * _item(view))
+
+
+def _setting(config: Any, name: str) -> Any:
+    """A setting of a model; of one that differs from layer to layer the common value; None where there is none."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # by which transformers says that it differs
+        return vars(config).get(name)
 
 
 # the vision tower ---------------------------------------------------------------------------------
@@ -248,7 +258,7 @@ def _pictures(view: ModelView, inputs: Mapping[str, Any]) -> int:
         return values + sum(each.numel() // 3 for each in pixels if each.dim() > 3) * PLAIN_PIXEL * item
     lengths = [length for each in pixels for length in _lengths(each, inputs, tower)]
     kept = tower.layers if getattr(view.config, "vision_feature_layer", None) is not None else 0
-    states = sum(lengths) * ((STATES + kept) * tower.width + INNER * tower.inner) * item
+    states = sum(lengths) * ((TOWER_STATES + kept) * tower.width + INNER * tower.inner) * item
     one = view.family.grid in ONE_SEQUENCE
     flat = any(each.dim() == 2 for each in pixels)  # one sequence after the other
     edges = sum(lengths) ** 2 if one else max(map(_square, lengths), default=0) if flat else sum(map(_square, lengths))

@@ -18,6 +18,8 @@ from .footprint import Footprint, footprint_of
 
 SHARE = 0.25
 """The share of the free memory that a forward of several cases may take, unless told otherwise."""
+CERTAIN = 0.75
+"""The share of an estimate that a run takes in any case: what decides where a call has no `memory=` to overrule it."""
 LITTLE = 2**26
 """A run that takes no more than this is not held against what is free, which takes a while to find out."""
 GROUPS = Path("/sys/fs/cgroup")
@@ -94,7 +96,9 @@ def _room_of(group: Path, limit: str, usage: str, given_back: str) -> Iterator[i
 # what is refused ----------------------------------------------------------------------------------
 
 
-def refuse_what_cannot_fit(model: Model, needed: Footprint, remote: Remote, memory: int | None, whose: str) -> None:
+def refuse_what_cannot_fit(
+    model: Model, needed: Footprint, remote: Remote, memory: int | None, whose: str, *, plain: bool = False
+) -> None:
     """Refuse a run that does not fit into its budget, or into what is free, before it begins.
 
     Args:
@@ -103,6 +107,7 @@ def refuse_what_cannot_fit(model: Model, needed: Footprint, remote: Remote, memo
         remote: see `nv.run`; what is free on a server is not known.
         memory: the budget, which counts in place of what is free; None where there is none.
         whose: what does not fit, in words.
+        plain: whether the call has no `memory=`, so that an estimate which is too high must not stop it.
 
     Raises:
         SpecError: saying what takes the memory, and what to write.
@@ -110,12 +115,13 @@ def refuse_what_cannot_fit(model: Model, needed: Footprint, remote: Remote, memo
     if memory is None and (needed.total <= LITTLE or remote is not False or view_of(model).device.type == "meta"):
         return
     there = free_bytes(model) if memory is None else memory
-    if needed.total <= there:
+    if (CERTAIN if plain else 1) * needed.total <= there:
         return
     what, size = needed.largest()
     room = f"{spell(there)} are free" if memory is None else f"memory={memory} permits {spell(there)}"
     eager = needed.scores and 'load the model with attn_implementation="sdpa", '
-    write = f"write memory={needed.total} or more" if memory is not None else "free some memory"
+    option = f"write memory={needed.total} or more"
+    write = option if memory is not None else "free some memory" if plain else f"{option} to try all the same"
     raise SpecError(
         f"{whose} would take about {spell(needed.total)} beside the weights, {spell(size)} of it for {what}, and "
         f"{room}; give it smaller or fewer pictures or a shorter text, {eager or ''}or {write}"
@@ -125,12 +131,12 @@ def refuse_what_cannot_fit(model: Model, needed: Footprint, remote: Remote, memo
 def refuse_large_prompt(
     model: Model, prompt: Prompt, remote: Remote, *, memory: int | None = None, whose: str = "this run", **more: Any
 ) -> None:
-    """Refuse a prompt of which one run would not fit; `more` is that of `footprint_of`.
+    """Refuse a prompt of which one run cannot fit; `more` is that of `footprint_of`.
 
     Raises:
         SpecError: see `refuse_what_cannot_fit`.
     """
-    refuse_what_cannot_fit(model, footprint_of(model, prompt, **more), remote, memory, whose)
+    refuse_what_cannot_fit(model, footprint_of(model, prompt, **more), remote, memory, whose, plain=memory is None)
 
 
 def spell(size: int) -> str:

@@ -11,7 +11,7 @@ from ..device.kernels import MASKS_IN_MEMORY
 from ..execution.caches import ROOM
 from ..execution.checking import captured_shape
 from ..execution.footprint import Footprint, Passing, cached_bytes, footprint, footprint_of, number_bytes
-from ..execution.memory import SHARE, free_bytes, refuse_what_cannot_fit
+from ..execution.memory import LITTLE, SHARE, free_bytes, refuse_what_cannot_fit
 from ..families import Model, view_of
 from ..lowering.layouts import one_case_per_row
 from ..lowering.resolve import resolver
@@ -33,6 +33,8 @@ def most_that_fit(most: int, needed: Callable[[int], Footprint], model: Model, m
         model: an nnsight model.
         memory: bytes; None for a share of what is free.
     """
+    if memory is None and needed(most).total <= LITTLE:
+        return most
     cases, budget = most, int(SHARE * free_bytes(model)) if memory is None else memory
     while cases > 1 and needed(cases).total > budget:
         cases = max(1, cases * 3 // 4)
