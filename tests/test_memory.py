@@ -72,7 +72,7 @@ def test_what_a_forward_takes_is_what_one_counts_by_hand(model, fresh):
     """A decoder of 4 layers, 32 wide, 64 inside, 4 heads, 2 of keys, and a tower of 26 patches, 24 wide, 48 inside."""
     eager, tokens, words = view_of(model).attention_implementation == "eager", fresh.width, view_of(model).vocab_size
     run = footprint_of(model, fresh)
-    assert run.states == tokens * (12 * 32 + 3 * 64) * 4
+    assert run.states == tokens * (9 * 32 + 3 * 64) * 4
     assert run.keys == tokens * 2 * 4 * 2 * 8 * 4
     assert run.scores == (4 * tokens**2 * 8 if eager else 0)
     assert run.logits == words * 2 * 4 and run.masks == 0

@@ -17,8 +17,9 @@ from ..device.kernels import MASKS_IN_MEMORY
 from ..families import Model, ModelView, StageSpec, view_of
 from ..prompts.prompt import Prompt
 
-STATES = 12
-"""Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their rotations."""
+STATES = 9
+"""Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their
+rotations, what they mix."""
 TOWER_STATES = 8
 """The same in a vision tower, which has no cache and keeps no rotations."""
 INNER = 3
