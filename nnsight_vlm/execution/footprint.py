@@ -24,8 +24,8 @@ TOWER_STATES = 8
 """The same in a vision tower, which has no cache and keeps no rotations."""
 INNER = 3
 """Copies of its widest state, inside the feed-forward part."""
-LOGITS = 3
-"""Copies of a logit: as the model gives it, as it is taken, and as float32."""
+LOGITS = 2
+"""Copies of a logit: as the model gives it, and as it is taken, in float32 or wider."""
 PIXELS = 1
 """Copies of the pixels beside those that the prompt holds: stacked, or on the device."""
 PLAIN_PIXEL = 64
@@ -170,7 +170,7 @@ def _decoder(view: ModelView, passing: Passing) -> Footprint:
         keys=int(passing.rows * stored * _cached(view, spec, len(spec.attention))),
         scores=edges * _score(item) * spec.head_count * eager,
         masks=edges * min(passing.masks, MASKS_IN_MEMORY) * item * (spec.head_count if passing.heads else 1),
-        logits=places * view.vocab_size * (LOGITS - 1) * max(item, 4),
+        logits=places * view.vocab_size * LOGITS * max(item, 4),
     )
 
 
