@@ -10,10 +10,11 @@ import re
 import pytest
 import tiny
 import torch
+import zoo
 from float64 import LIMIT
 
 import nnsight_vlm as nv
-from nnsight_vlm.execution import memory
+from nnsight_vlm.execution import footprint_tower, memory
 from nnsight_vlm.execution.footprint import Footprint, Passing, footprint, footprint_of
 from nnsight_vlm.execution.memory import free_bytes, out_of_memory
 from nnsight_vlm.families import view_of
@@ -85,6 +86,28 @@ def test_what_a_forward_takes_is_what_one_counts_by_hand(model, fresh):
     assert run.total == max(run.pictures, run.states + run.keys + run.scores + run.logits)
     assert footprint(model, Passing(rows=3, tokens=5, keys=40, stored=50)).keys == 3 * 50 * 2 * 4 * 2 * 8 * 4
     assert Footprint(states=2, pictures=3, kept=1).times(2).beside(Footprint(keys=4)).total == 2 + 8
+
+
+def test_the_patches_of_a_tower_follow_from_the_pixels_of_each_kind():
+    tall = zoo.prompt("qwen2_vl")
+    grids = tall.inputs["image_grid_thw"].prod(-1).tolist()
+    assert lengths_of(tall) == grids and sum(grids) == len(tall.inputs["pixel_values"])
+    tiles = zoo.prompt("llava_next").inputs["pixel_values"]
+    config = view_of(zoo.load("llava_next")).config.vision_config
+    assert (
+        lengths_of(zoo.prompt("llava_next")) == [(tiles.shape[-1] // config.patch_size) ** 2] * tiles.shape[:2].numel()
+    )
+
+
+def lengths_of(prompt):
+    view = view_of(prompt.model)
+    return footprint_tower._lengths(prompt.inputs["pixel_values"], prompt.inputs, footprint_tower._tower_of(view))
+
+
+def test_a_tower_that_runs_all_pictures_as_one_sequence_takes_the_square_of_them():
+    view, prompt = view_of(zoo.load("mistral3", "eager")), zoo.prompt("mistral3", "eager")
+    one, two, four = (footprint_tower.pictures_bytes(view, prompt.inputs, copies) for copies in (1, 2, 4))
+    assert four - 2 * two == 4 * (two - 2 * one) > 0
 
 
 @pytest.mark.float64

@@ -7,31 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import reduce
-from math import prod
 from operator import add
 from typing import Any, NamedTuple
-
-import torch
 
 from ..device.kernels import MASKS_IN_MEMORY
 from ..families import Model, ModelView, StageSpec, view_of
 from ..prompts.prompt import Prompt
+from .footprint_tower import INNER, item_bytes, pictures_bytes, score_bytes
 
 STATES = 9
 """Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their
 rotations, what they mix."""
-TOWER_STATES = 8
-"""The same in a vision tower, which has no cache and keeps no rotations."""
-INNER = 3
-"""Copies of its widest state, inside the feed-forward part."""
 LOGITS = 2
 """Copies of a logit: as the model gives it, and as it is taken, in float32 or wider."""
-PIXELS = 1
-"""Copies of the pixels beside those that the prompt holds: stacked, or on the device."""
-PLAIN_PIXEL = 64
-"""Numbers that a tower without patches (convolutions) holds at once for a pixel."""
-ONE_SEQUENCE = ("sized",)
-"""Layouts of families whose tower runs all pictures as one sequence, under a mask."""
 
 
 class Footprint(NamedTuple):
@@ -110,7 +98,7 @@ def footprint(model: Model, passing: Passing, inputs: Mapping[str, Any] | None =
     """
     view = view_of(model)
     decoder = _decoder(view, passing)
-    return decoder if inputs is None else decoder._replace(pictures=_pictures(view, inputs))
+    return decoder if inputs is None else decoder._replace(pictures=pictures_bytes(view, inputs))
 
 
 def footprint_of(
@@ -152,23 +140,28 @@ def cached_bytes(model: Model, tokens: int) -> int:
     return int(tokens * _cached(view, view.stage(), len(view.stage().attention)))
 
 
+def pictures_of(model: Model, prompt: Prompt, copies: int) -> int:
+    """What the vision tower takes for so many prompts with such pictures."""
+    return pictures_bytes(view_of(model), prompt.inputs, copies)
+
+
 def number_bytes(model: Model, numbers: int) -> int:
     """What so many numbers take in the model's dtype."""
-    return numbers * _item(view_of(model))
+    return numbers * item_bytes(view_of(model))
 
 
 # the decoder and the stages before it -------------------------------------------------------------
 
 
 def _decoder(view: ModelView, passing: Passing) -> Footprint:
-    spec, item = view.stage(), _item(view)
+    spec, item = view.stage(), item_bytes(view)
     tokens, eager = passing.rows * passing.tokens, view.attention_implementation == "eager"
     edges, stored = tokens * passing.keys, passing.keys if passing.stored is None else passing.stored
     places = passing.logits if view.family.logits_to_keep else tokens
     return Footprint(
         states=tokens * _state(view, spec),
         keys=int(passing.rows * stored * _cached(view, spec, len(spec.attention))),
-        scores=edges * _score(item) * spec.head_count * eager,
+        scores=edges * score_bytes(item) * spec.head_count * eager,
         masks=edges * min(passing.masks, MASKS_IN_MEMORY) * item * (spec.head_count if passing.heads else 1),
         logits=places * view.vocab_size * LOGITS * max(item, 4),
     )
@@ -182,25 +175,15 @@ def _earlier(view: ModelView, prompt: Prompt) -> Iterator[Footprint]:
         edges = prompt.width * outside
         yield Footprint(
             keys=int(outside * _cached(view, decoder, len(decoder.cross))),
-            scores=edges * _score(_item(view)) * decoder.head_count * eager,
+            scores=edges * score_bytes(item_bytes(view)) * decoder.head_count * eager,
         )
     for name in view.family.stages:
         maps = [tokens.stage(name) for tokens in prompt.rows if name != "decoder" and name in dict(tokens.stages)]
         if maps:
             spec = view.stage(name)
             queries, keys = len(maps) * len(maps[0].tokens), len(maps[0].tokens) + maps[0].outside
-            scores = queries * keys * _score(_item(view)) * spec.head_count * eager
+            scores = queries * keys * score_bytes(item_bytes(view)) * spec.head_count * eager
             yield Footprint(states=queries * _state(view, spec), scores=scores)
-
-
-def _item(view: ModelView) -> int:
-    """Bytes of a number in the model's dtype."""
-    return torch.finfo(view.dtype).bits // 8
-
-
-def _score(item: int) -> int:
-    """Bytes of a score of eager attention: the product and the scaled one, or the scaled one and its softmax."""
-    return 2 * item if item >= 4 else 2 * 4 + item  # softmax computes in float32
 
 
 def _state(view: ModelView, spec: StageSpec) -> int:
@@ -210,7 +193,7 @@ def _state(view: ModelView, spec: StageSpec) -> int:
     widest = max(inner) if isinstance(inner, list) else inner  # some configurations name one for every layer
     experts = _setting(config, "num_experts_per_tok") or 0
     widest = max(widest, experts * (_setting(config, "moe_intermediate_size") or 0))
-    return int((STATES * spec.width * spec.streams + INNER * widest) * _item(view))
+    return int((STATES * spec.width * spec.streams + INNER * widest) * item_bytes(view))
 
 
 def _cached(view: ModelView, spec: StageSpec, layers: int) -> float:
@@ -218,7 +201,7 @@ def _cached(view: ModelView, spec: StageSpec, layers: int) -> float:
     config = view.config_of(spec.stage)
     key_heads = _setting(config, "num_key_value_heads") or spec.head_count
     head_width = _setting(config, "head_dim") or spec.width / spec.head_count
-    return float(2 * head_width * key_heads * layers * _item(view))
+    return float(2 * head_width * key_heads * layers * item_bytes(view))
 
 
 def _setting(config: Any, name: str) -> Any:
@@ -227,84 +210,3 @@ def _setting(config: Any, name: str) -> Any:
         return getattr(config, name, None)
     except RuntimeError:  # by which transformers says that it differs
         return vars(config).get(name)
-
-
-# the vision tower ---------------------------------------------------------------------------------
-
-
-class _Tower(NamedTuple):
-    """Sizes of a tower of attention layers.
-
-    Attributes:
-        width, inner: of a patch's hidden state, and of its widest one.
-        heads, layers: how many.
-        patch: pixels along a side of a patch.
-        eager: whether it holds scores.
-    """
-
-    width: int
-    inner: int
-    heads: int
-    layers: int
-    patch: int
-    eager: bool
-
-
-def _pictures(view: ModelView, inputs: Mapping[str, Any]) -> int:
-    """What the tower takes for all pictures of an encoding, their pixels included."""
-    pixels = list(_tensors(inputs.get(view.family.pixels)))
-    item, tower = _item(view), _tower_of(view)
-    values = sum(each.numel() for each in pixels) * PIXELS * item
-    if tower is None:
-        return values + sum(each.numel() // 3 for each in pixels if each.dim() > 3) * PLAIN_PIXEL * item
-    lengths = [length for each in pixels for length in _lengths(each, inputs, tower)]
-    kept = tower.layers if getattr(view.config, "vision_feature_layer", None) is not None else 0
-    states = sum(lengths) * ((TOWER_STATES + kept) * tower.width + INNER * tower.inner) * item
-    one = view.family.grid in ONE_SEQUENCE
-    flat = any(each.dim() == 2 for each in pixels)  # one sequence after the other
-    edges = sum(lengths) ** 2 if one else max(map(_square, lengths), default=0) if flat else sum(map(_square, lengths))
-    return values + states + edges * (_score(item) * tower.heads * tower.eager + MASKS_IN_MEMORY * item * one)
-
-
-def _square(length: int) -> int:
-    return length * length
-
-
-def _tensors(pixels: Any) -> Iterator[torch.Tensor]:
-    if isinstance(pixels, torch.Tensor):
-        yield pixels
-    elif isinstance(pixels, (list, tuple)):
-        for each in pixels:
-            yield from _tensors(each)
-
-
-def _tower_of(view: ModelView) -> _Tower | None:
-    """The sizes of the tower; None where it is none of attention layers over square patches of one size."""
-    config = getattr(view.config, "vision_config", None)
-    width = _number(config, "embed_dim") or _number(config, "hidden_size")
-    heads = _number(config, "num_attention_heads") or _number(config, "num_heads") or _number(config, "attention_heads")
-    patch = getattr(config, "patch_size", None)
-    patch = max(patch) if isinstance(patch, (list, tuple)) and len(set(patch)) == 1 else patch
-    if not width or not heads or not isinstance(patch, int):
-        return None
-    ratio = getattr(config, "mlp_ratio", None)
-    inner = _number(config, "intermediate_size") or int((ratio if isinstance(ratio, (int, float)) else 4) * width)
-    layers = _number(config, "num_hidden_layers") or _number(config, "depth")
-    return _Tower(width, inner, heads, layers, patch, getattr(config, "_attn_implementation", "sdpa") == "eager")
-
-
-def _number(config: Any, name: str) -> int:
-    value = getattr(config, name, None)
-    return value if isinstance(value, int) else 0
-
-
-def _lengths(pixels: torch.Tensor, inputs: Mapping[str, Any], tower: _Tower) -> list[int]:
-    """How many patches each sequence of the tower has."""
-    if pixels.dim() > 3:
-        return [(pixels.shape[-2] // tower.patch) * (pixels.shape[-1] // tower.patch)] * prod(pixels.shape[:-3])
-    if pixels.dim() == 3:
-        return [pixels.shape[1]] * pixels.shape[0]
-    grid = inputs.get("image_grid_thw")
-    if grid is None:
-        return [len(pixels)]
-    return [rows * columns for times, rows, columns in grid.tolist() for _ in range(times)]

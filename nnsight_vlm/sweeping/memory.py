@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..device.kernels import MASKS_IN_MEMORY
 from ..execution.caches import ROOM
 from ..execution.checking import captured_shape
-from ..execution.footprint import Footprint, Passing, cached_bytes, footprint, footprint_of, number_bytes
+from ..execution.footprint import Footprint, Passing, cached_bytes, footprint, footprint_of, number_bytes, pictures_of
 from ..execution.memory import LITTLE, SHARE, free_bytes, refuse_what_cannot_fit
 from ..families import Model, view_of
 from ..lowering.layouts import one_case_per_row
@@ -122,7 +122,7 @@ def forward_of_variants(model: Model, prompt: Prompt, batch: Batch, cases: int, 
     if batch.shares_prefix:
         return _rows_behind_prefix(model, prompt, batch.position, cases, min(ROOM, own), cuts=cuts)
     whole = footprint_of(model, prompt, masks=cuts.masks(cases), heads=cuts.heads).times(cases)
-    return whole._replace(pictures=0) if batch.shares_image else whole
+    return whole._replace(pictures=0 if batch.shares_image else pictures_of(model, prompt, cases))
 
 
 def _rows_behind_prefix(model: Model, prompt: Prompt, position: int, rows: int, room: int, *, cuts: Cuts) -> Footprint:
@@ -182,9 +182,9 @@ def batch_of_answers(
         return _rows_behind_prefix(model, prompt, position, rows, room, cuts=cuts)
     masks, room = cuts.masks(rows), _room(new_tokens)
     widest = max(prompts.values(), key=lambda prompt: prompt.width)
-    each = [footprint_of(model, prompt, room=room) for prompt in prompts.values()]
+    pictures = max(pictures_of(model, prompt, rows) for prompt in prompts.values())
     padded = footprint_of(model, widest, room=room, masks=max(masks, int(len(prompts) > 1)), heads=cuts.heads)
-    return padded._replace(pictures=max(every.pictures for every in each)).times(rows)
+    return padded.times(rows)._replace(pictures=pictures)
 
 
 def _room(tokens: int) -> int:
