@@ -164,10 +164,10 @@ def test_a_thread_that_holds_a_model_may_take_it_again_and_others_wait(sdpa):
     assert lock_of(module) is lock_of(module)
 
 
-def test_a_job_is_asked_in_its_own_thread_only(sdpa, folder, tmp_path):
+def test_a_job_is_asked_in_its_own_thread_only(folder, tmp_path):
     model = nv.load(str(folder))
     prompt = question(model, 0)
-    job = nv.remote.submit(nv.run, model, prompt, CUT, remote="local")
+    job = nv.run(model, prompt, CUT, remote="local", blocking=False, path=tmp_path / "job")
     assert torch.equal(job.result().logits, nv.run(model, prompt, CUT).logits)
     other = nv.remote.resume(job.path, model=model)
     with pytest.raises(nv.SpecError, match=r"made in another thread.*nv\.remote\.resume"):
