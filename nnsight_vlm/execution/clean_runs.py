@@ -13,6 +13,7 @@ from nnsight import save
 
 from ..device.positions import sequence
 from ..families import Model, view_of
+from ..families.locks import one_thread
 from ..lowering.plan import layer_paths
 from ..lowering.sites import BEFORE_LAYERS, locate
 from ..prompts.carried import counts_tokens
@@ -47,7 +48,7 @@ def prefill(model: Model, prompt: Prompt, length: int, first: int, cache: Any = 
     last = {"logits_to_keep": torch.tensor([length - 1])} if view_of(model).family.logits_to_keep else {}
     empty = {} if cache is None else {"past_key_values": cache}
     paths = layer_paths(model, view_of(model).stage().layer_count) if _all_layers_run(prompt) else ()
-    with torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
+    with one_thread(model), torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
         kept = save(_left_behind(model, paths, first))
     return Prefill(*kept)
 
@@ -72,7 +73,7 @@ def _from_position(output: Any, first: int) -> Any:
 def embed(model: Model, prompt: Prompt) -> torch.Tensor:
     """What enters the decoder, `[row, position, width]`; the model is stopped there."""
     path, _ = locate(view_of(model).family, "decoder", "embedding", BEFORE_LAYERS)
-    with torch.no_grad(), model.trace(**prompt.inputs) as tracer:
+    with one_thread(model), torch.no_grad(), model.trace(**prompt.inputs) as tracer:
         entering = save(sequence(model.get(path).inputs))
         tracer.stop()
     return torch.as_tensor(entering)

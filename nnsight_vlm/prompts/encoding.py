@@ -10,6 +10,7 @@ from PIL import Image
 from ..arguments import flag, listed
 from ..errors import SpecError
 from ..families import Model, view_of
+from ..families.locks import lock_of
 from .pictures import as_rgb, per_row
 from .prompt import Prompt, PromptBatch, make_prompt
 from .ready_inputs import check_entries, checked_inputs
@@ -106,7 +107,8 @@ def _encode_one(model: Model, text: str, pictures: Sequence[Image.Image], chat: 
     options: dict[str, Any] = {"images": [as_rgb(picture) for picture in pictures]} if pictures else {}
     options |= _without_second_bos(model.processor, full_text)
     try:
-        encoding = model.processor(text=[full_text], return_tensors="pt", **options)
+        with lock_of(view_of(model).module):  # a tokenizer serves one thread at a time
+            encoding = model.processor(text=[full_text], return_tensors="pt", **options)
     except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
         sizes = " and ".join(f"{picture.width} x {picture.height}" for picture in pictures) or "none"
         raise SpecError(

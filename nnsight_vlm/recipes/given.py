@@ -26,13 +26,15 @@ def usual_given(seed: Any, per_image: Any, work: Any) -> tuple[int, bool, Work]:
     return whole_number("seed", seed, least=0, kind="seed"), flag("per_image", per_image), work
 
 
-def lengths_given(max_new_tokens: Any, rows: Any) -> tuple[int, int]:
-    """How long descriptions are, and how many are generated in one batch.
+def lengths_given(max_new_tokens: Any, rows: Any) -> tuple[int, int | None]:
+    """How long descriptions are, and how many are generated in one batch; None for as many as fit.
 
     Raises:
         SpecError: no numbers from 1 on.
     """
     length = whole_number("max_new_tokens", max_new_tokens, least=1, kind="length")
+    if rows is None:
+        return length, None
     return length, whole_number("rows", rows, least=1, kind="number of cases that share a batch")
 
 

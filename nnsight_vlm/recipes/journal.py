@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from ..errors import reason_of
 from ..execution.checking import require_model
+from ..execution.memory import refuse_large_prompt
 from ..identity import journal_digest, setting_digest
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
@@ -65,11 +66,12 @@ def measured(
         remote: see `nv.run`.
 
     Raises:
-        SpecError: a prompt of another model; or, where there is a journal, something
-            without an identity that a later process would know, see `identity.journal_digest`.
+        SpecError: a prompt of another model, or one that does not fit into memory; or, where there is a journal,
+            something without an identity that a later process would know, see `identity.journal_digest`.
     """
-    for prompt in prompts:
+    for number, prompt in enumerate(prompts):
         require_model(model, prompt)
+        refuse_large_prompt(model, prompt, remote, memory=work.memory, whose=f"prompt {number}")
     chunks = [range(first, min(first + work.chunk, len(prompts))) for first in range(0, len(prompts), work.chunk)]
     journal = None if work.journal is None else Journal.open(work.journal, name, model, prompts, settings, remote)
     bar = tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress)

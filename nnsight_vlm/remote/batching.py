@@ -15,6 +15,7 @@ from greenlet import getcurrent, greenlet
 
 from ..arguments import flag, function, listed
 from ..errors import SpecError
+from ..families.locks import one_thread
 from . import unpacking
 from .job import ServerJob
 from .model_call import ModelCall, PendingCall, Remote, check_remote
@@ -43,7 +44,8 @@ class JobContent(NamedTuple):
 def ask(model: Any, call: ModelCall, remote: Remote) -> Any:
     """The answer to a model call."""
     if remote is False:
-        return call.task(model, call.inputs, *call.rest)
+        with one_thread(model):
+            return call.task(model, call.inputs, *call.rest)
     return answers([PendingCall(model, call, remote)])[0]
 
 

@@ -55,12 +55,20 @@ def sweeping_obstacle(model: Model, prompt: Prompt) -> str:
     return batching_obstacle(model) or (f'{alone}; write execution="single"' if alone else "")
 
 
-def answers_per_batch(model: Model, rows: int) -> int:
+MOST_ROWS = 64
+"""The most answers that share a batch, unless told otherwise; more gain no time."""
+MOST_ROWS_THERE = 32
+"""The same on a server, where what is free is not known."""
+
+
+def answers_per_batch(model: Model, rows: int | None, remote: Remote) -> int:
     """How many answers may be rows of one batch: `rows`, or one where prompts of different length cannot be padded.
 
     Raises:
         SpecError: `rows` is no number of rows.
     """
+    if rows is None:
+        rows = MOST_ROWS if remote is False else MOST_ROWS_THERE
     rows = whole_number("rows", rows, least=1, kind="number of cases that share a batch")
     unpadded = "padded generation" in view_of(model).family.limitations
     return 1 if batching_obstacle(model) or unpadded else rows

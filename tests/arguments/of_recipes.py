@@ -15,6 +15,7 @@ from .calls import Entry, models, prompt_lists, prompts, world
 from .of_runs import PLACED
 from .values import (
     ANSWERS,
+    BYTES,
     COUNTS,
     DATASET,
     FLAGS,
@@ -119,7 +120,7 @@ def entries() -> dict[str, Entry]:
         "work": WORKS,
         **PLACED,
     }
-    written = {"max_new_tokens": COUNTS, "rows": COUNTS}
+    written = {"max_new_tokens": COUNTS, "rows": without(COUNTS, None)}
     optional = {name: without(values, None) for name, values in written.items()}
     answer_lists = [
         3,
@@ -216,6 +217,7 @@ def entries() -> dict[str, Entry]:
                 "layers": [*LAYERS, []],
                 "size": [*COUNTS, 2, 4],
                 "image": [*NO_WHOLE, -1, 1],
+                "memory": BYTES,
                 **PLACED,
             },
         ),

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 import nnsight_vlm as nv
 
 from .calls import QUESTION, Entry, interventions, models, prompts, reads, world
-from .values import ANSWERS, COUNTS, DATASET, FLAGS, NAN, NO_LIST, PATHS, REMOTES, THING, WHERE, WORDS
+from .values import ANSWERS, BYTES, COUNTS, DATASET, FLAGS, NAN, NO_LIST, PATHS, REMOTES, THING, WHERE, WORDS
 
 PLACED = {"remote": REMOTES, "blocking": FLAGS, "path": [*PATHS, "a folder, where nothing is kept"]}
 """What is refused as the place where a call runs."""
@@ -113,7 +113,8 @@ def entries() -> dict[str, Entry]:
                 "model": models(),
                 "cases": cases(),
                 "max_new_tokens": COUNTS,
-                "rows": COUNTS,
+                "rows": [each for each in COUNTS if each is not None],
+                "memory": BYTES,
                 "empty": WORDS,
                 "options": options()[:40],
                 **PLACED,
@@ -130,7 +131,7 @@ def entries() -> dict[str, Entry]:
                 "variants": variants(),
                 "answer": ANSWERS,
                 "execution": [*WORDS, "row"],
-                "memory": [each for each in [*COUNTS, "4GB", 4e9] if each is not None],
+                "memory": BYTES,
                 "empty": WORDS,
                 **PLACED,
             },

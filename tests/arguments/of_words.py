@@ -8,7 +8,7 @@ import nnsight_vlm as nv
 from nnsight_vlm import recipes
 
 from .calls import Entry
-from .values import COUNTS, FLAGS, NO_LIST, PATHS, TEXTS, THING
+from .values import BYTES, COUNTS, FLAGS, NO_LIST, PATHS, TEXTS, THING
 
 
 def entries() -> dict[str, Entry]:
@@ -27,7 +27,7 @@ def entries() -> dict[str, Entry]:
             recipes.Work,
             recipes.Work,
             {"chunk": 2},
-            {"journal": PATHS, "progress": FLAGS, "chunk": COUNTS, "ahead": COUNTS},
+            {"journal": PATHS, "progress": FLAGS, "chunk": COUNTS, "ahead": COUNTS, "memory": BYTES},
         ),
         "content_words": Entry(recipes.content_words, recipes.content_words, {"text": "a dog"}, {"text": TEXTS}),
         "shape_objects": Entry(recipes.shape_objects, recipes.shape_objects, {"text": "a red ring"}, {"text": TEXTS}),

@@ -35,6 +35,7 @@ NO_NUMBER = [None, True, "3", b"3", [3], (3,), {}, {3}, THING, NAN, np.array([1,
 NO_WHOLE = [*NO_NUMBER, 1.5, 2.0, np.float64(2.0), torch.tensor(2.0), torch.tensor(True), np.bool_(True), INF, -INF]
 SEEDS = [*NO_WHOLE, -1]
 COUNTS = [*NO_WHOLE, 0, -1, np.int64(0)]
+BYTES = [each for each in [*COUNTS, "4GB", 4e9] if each is not None]
 NUMBERS = [*NO_NUMBER, INF, -INF]
 FLAGS = [None, 0, 1, "yes", "False", 1.0, [], {}, THING, np.array([True, False]), torch.tensor([True, False])]
 WORDS = ["unknown", "", 3, True, 1.5, None, b"rows", ["rows"], {"rows": 1}, THING, np.array(["rows", "mean"]), NAN]
