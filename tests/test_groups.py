@@ -70,7 +70,11 @@ def test_five_groups_part_the_sequence_and_the_others_are_views_of_it(name, kind
         assert all(position == sorted(position) for position in map(list, groups.values()))
         assert set(groups["text"]) == set(listed) - set(groups["image"])
         assert groups["last"] == (tokens.answer - 1,)
-        assert set(groups["question"]) == set(groups["query"]) - set(groups["last"])
+        special = set(prompt.model.processor.tokenizer.all_special_ids)
+        assert set(groups["markers"]) == {
+            place for place in groups["system"] + groups["query"] if place_has(tokens, place, special)
+        }
+        assert set(groups["question"]) == set(groups["query"]) - set(groups["last"]) - set(groups["markers"])
         assert groups["all"] == tuple(range(tokens.start, tokens.stop))
         assert groups["generated"] == tuple(range(tokens.answer, tokens.stop))
         by_image = [groups[name] for name in groups if name.startswith("image.")]
@@ -78,6 +82,11 @@ def test_five_groups_part_the_sequence_and_the_others_are_views_of_it(name, kind
         assert len(by_image) == len(tokens.images)
         assert all(set(groups[view]) <= set(listed) for view in VIEWS)
         assert not groups["image"] or not groups["system"] or groups["system"][-1] < max(groups["query"])
+
+
+def place_has(tokens, place: int, ids: set[int]) -> bool:
+    """Whether the token in some place, of the sequence or outside it, is one of some ids."""
+    return (tokens.tokens[place] if place >= 0 else tokens.outside_tokens[place]) in ids
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)

@@ -84,6 +84,7 @@ PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
     "blocks": "prompt",
     "writes_image": True,
+    "wants_placeholders": True,
     "needs": ("token_type_ids",),
     "new_token_values": {"token_type_ids": 1},
     "assumes": {"text_config.use_bidirectional_attention": (True,)},

@@ -22,6 +22,7 @@ from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
 from .token_text import prompt_text
+from .turns import speaking, spoken
 from .where import Where, as_tuples
 
 
@@ -243,6 +244,7 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
     }
     unpadded = replace(tokens, tokens=tokens.tokens[: tokens.stop]).shifted(-tokens.start)
     if tokens.outside:  # how many keys lie outside the sequence depends on the longest row of a batch
-        unpadded = replace(token_maps(prompt.model, inputs)[0], answer=unpadded.answer)
+        said = spoken(tokens).mapped(lambda ranges: ranges.shifted(-tokens.start))
+        unpadded = speaking(replace(token_maps(prompt.model, inputs)[0], answer=unpadded.answer), said)
     [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
     return Prompt(inputs=inputs, rows=(unpadded,), images=prompt.images[number : number + 1], model=prompt.model)
