@@ -110,7 +110,8 @@ def test_the_token_with_which_a_decoder_begins_is_markup():
     for name in ("blip-2-t5", "instructblip-t5", "florence2"):
         prompt = encoded(name, "one tile")
         assert prompt["markup"] == prompt["last"] == (0,)
-        assert prompt["question"] == prompt["query"] and max(prompt["query"]) < 0
+        assert prompt["question"] == tuple(place for place in prompt["query"] if place not in prompt["markers"])
+        assert max(prompt["query"]) < 0 and len(prompt["question"]) >= 3
 
 
 def test_line_breaks_and_tile_numbers_are_markup():
@@ -125,7 +126,8 @@ def test_line_breaks_and_tile_numbers_are_markup():
 
 def test_all_groups_can_be_listed(sdpa):
     prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
-    assert tuple(prompt.groups) == ("system", "image", "image.0", "markup", "query", "generated", *VIEWS)
+    by_role = ("markers", "system_message", "user", "assistant", "turn.0")
+    assert tuple(prompt.groups) == ("system", "image", "image.0", "markup", "query", "generated", *VIEWS, *by_role)
     assert all(prompt[name] == positions for name, positions in prompt.groups.items())
     assert prompt.groups["markup"] == prompt["markup"] == prompt["generated"] == ()
 
@@ -134,7 +136,7 @@ def test_a_prompt_without_a_picture_has_empty_groups_and_all_its_text_is_query(s
     groups = nv.encode(sdpa, inputs={"input_ids": torch.tensor([[7, 8, 9]])}).groups
     whole = dict.fromkeys(("query", "text", "all"), (0, 1, 2))
     assert groups == {
-        **dict.fromkeys(("system", "image", "markup", "generated", "bos"), ()),
+        **dict.fromkeys(("system", "image", "markup", "generated", "bos", "markers"), ()),
         **whole,
         "question": (0, 1),
         "first": (0,),

@@ -399,7 +399,13 @@ _TABLE = (
         projector=None,
         limitations={"features": CODEBOOK_TOKENS},
     ),
-    Family(model_type="got_ocr2", grid="tiles by run", inputs={"pixel_values": "piece"}, assumes=TESTED_DECODERS),
+    Family(
+        model_type="got_ocr2",
+        grid="tiles by run",
+        inputs={"pixel_values": "piece"},
+        flat_pictures=True,
+        assumes=TESTED_DECODERS,
+    ),
     Family(
         model_type="ovis2",
         projector="model.visual_embeddings_table",

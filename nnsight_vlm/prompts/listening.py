@@ -28,9 +28,14 @@ class Heard(NamedTuple):
 
 
 class ListeningProcessor:
-    """A copy of a processor that remembers what it handed to its tokenizer, and what it made of pictures."""
+    """A copy of a processor that remembers what it handed to its tokenizer, and what it made of pictures.
 
-    def __init__(self, processor: Any) -> None:
+    Attributes:
+        flat: whether it takes the pictures of a text as one list, not as a list for each text.
+    """
+
+    def __init__(self, processor: Any, *, flat: bool) -> None:
+        self.flat = flat
         self._processor = copy.copy(processor)
         self._tokenizer = self._processor.tokenizer = _Tokenizer(processor.tokenizer)
         if getattr(processor, "image_processor", None) is not None:
@@ -42,7 +47,7 @@ class ListeningProcessor:
         images = getattr(self._processor, "image_processor", None)
         if isinstance(images, _ImageProcessor):
             images.begin()
-        shown = {"images": list(pictures)} if pictures else {}
+        shown = {"images": list(pictures) if self.flat else [list(pictures)]} if pictures else {}
         return self._processor(text=[text], return_tensors="pt", **shown, **options)
 
     @property

@@ -103,9 +103,9 @@ def _kind(given: Any) -> str:
 # what is in them ----------------------------------------------------------------------------------
 
 
-def is_image(entry: Any) -> bool:
+def is_image(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a content is an image."""
-    return isinstance(entry, Mapping) and _type_of(entry) == "image"
+    return _type_of(entry) == "image"
 
 
 def image_entries(chat: Chat, placeholder: str) -> Iterator[ImageEntry]:
@@ -113,7 +113,7 @@ def image_entries(chat: Chat, placeholder: str) -> Iterator[ImageEntry]:
     for number, message in enumerate(chat):
         content = message.get("content") or ()
         for entry in [content] if isinstance(content, str) else content:
-            if is_image(entry):
+            if isinstance(entry, Mapping) and is_image(entry):
                 yield ImageEntry(number, _picture_of(entry))
             else:
                 text = entry if isinstance(entry, str) else entry["text"]

@@ -104,7 +104,7 @@ class RowEncoder:
             )
         if self._family.wants_placeholders and there == 0:
             text = self._placeholder * len(pictures) + text
-        prompt = self._processed(ListeningProcessor(self.model.processor), text, pictures)
+        prompt = self._processed(self._listener(), text, pictures)
         return self._with(prompt, self._unspoken(prompt, COMPLETE))
 
     # chats ----------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class RowEncoder:
         entries = list(image_entries(chat, self._placeholder))
         pictures = pictures_of(entries, apart)
         known = rendered(template, chat, self._placeholder, None if self._family.writes_image else len(pictures))
-        listener = ListeningProcessor(self.model.processor)
+        listener = self._listener()
         prompt = self._processed(listener, known.text, pictures)
         shown = [as_rgb(picture) for picture in pictures]
         asked = Asked(chat, [entry.message for entry in entries], known, shown, self._options(known.text))
@@ -136,6 +136,9 @@ class RowEncoder:
             return self._with(prompt, self._unspoken(prompt, str(reason)))
 
     # both -----------------------------------------------------------------------------------------
+
+    def _listener(self) -> ListeningProcessor:
+        return ListeningProcessor(self.model.processor, flat=self._family.flat_pictures)
 
     def _processed(self, listener: ListeningProcessor, text: str, pictures: Sequence[Image.Image]) -> Prompt:
         """A text as the processor encodes it."""

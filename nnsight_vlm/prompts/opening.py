@@ -33,7 +33,8 @@ def as_picture(given: Any) -> Image.Image:
     Args:
         given: a PIL image; the path of a file; a URL (`https:`, `http:`, `file:`, `data:`); the bytes of a file, as
             they are or in base64; an array or a tensor `[row, column]`, `[row, column, channel]` or `[channel, row,
-            column]` of bytes, of 16 bits or of fractions from 0 to 1.
+            column]` of bytes, of 16 bits or of fractions from 0 to 1. Where either end could be the channels, they are
+            last in an array and first in a tensor.
 
     Raises:
         SpecError: something else, or a picture that cannot be opened.
@@ -141,14 +142,18 @@ def _short(text: str) -> str:
 
 def _of_tensor(values: torch.Tensor) -> Image.Image:
     values = values.detach().cpu()
-    return _of_array((values.float() if values.is_floating_point() else values).numpy())
+    return _of_array((values.float() if values.is_floating_point() else values).numpy(), channels_at=0)
 
 
-def _of_array(values: np.ndarray) -> Image.Image:
+def _of_array(values: np.ndarray, channels_at: int = -1) -> Image.Image:
     """A picture of numbers; what is white follows from their type, or from what values there are.
 
+    Args:
+        values: the numbers.
+        channels_at: the axis of the channels where either end could be.
+
     Raises:
-        SpecError: no picture's shape, or one that may be read in two ways; numbers that do not say what is white.
+        SpecError: no picture's shape, or numbers that do not say what is white.
     """
     shape = list(values.shape)
     if values.dtype.kind not in "buif" or values.ndim not in (2, 3) or 0 in shape:
@@ -157,11 +162,13 @@ def _of_array(values: np.ndarray) -> Image.Image:
             "channel] or [channel, row, column], and several pictures as a list"
         )
     if values.ndim == 3:
-        first, last = (shape[axis] in CHANNELS for axis in (0, -1))
-        if first == last:
-            what = "either its first or its last number may count channels" if first else "nor 1, 3 or 4 channels"
-            raise SpecError(f"an array of shape {shape} is not clearly a picture: {what}; give a PIL image")
-        values = np.moveaxis(values, 0, -1) if first else values
+        axis = next((axis for axis in (channels_at, 0, -1) if shape[axis] in CHANNELS), None)
+        if axis is None:
+            raise SpecError(
+                f"an array of shape {shape} is not a picture: neither its first nor its last number is that of "
+                "channels, 1, 3 or 4; give several pictures as a list"
+            )
+        values = np.moveaxis(values, axis, -1)
         values = values[..., 0] if values.shape[-1] == 1 else values
     return Image.fromarray(np.ascontiguousarray(of_numbers(values)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
@@ -150,6 +151,7 @@ def rendered(template: ChatTemplate, chat: Chat, placeholder: str, images: int |
     Raises:
         SpecError: the template does not take the chat in any form.
     """
+    _check_tools(template, chat)
     refusals = list[Unfit]()
     for form in forms_of(chat, placeholder):
         try:
@@ -157,6 +159,17 @@ def rendered(template: ChatTemplate, chat: Chat, placeholder: str, images: int |
         except Unfit as refusal:
             refusals.append(refusal)
     raise SpecError(str(refusals[0])) from refusals[0]
+
+
+def _check_tools(template: ChatTemplate, chat: Chat) -> None:
+    """Refuse tools that a template does not write."""
+    if template.tools is None:
+        return
+    for form in forms_of(chat, ""):
+        with suppress(Unfit):
+            if template(form) == replace(template, tools=None)(form):
+                raise SpecError("tools= change nothing: its chat template takes no tools; leave them out")
+            return
 
 
 def _in_form(template: ChatTemplate, form: Chat, placeholder: str, images: int | None) -> Rendered:
