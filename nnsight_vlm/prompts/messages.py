@@ -147,6 +147,8 @@ def with_words(chat: Chat, change: Change) -> list[dict[str, Any]]:
 
 def _message_with(message: Message, number: int, change: Change) -> dict[str, Any]:
     changed = dict(message)
+    if message.get("tool_calls") is not None:
+        changed["tool_calls"] = _with_texts(message["tool_calls"], lambda text: change(number, "tool_calls", text))
     for key in (*THOUGHTS, "content"):
         value = message.get(key)
         if isinstance(value, str):
@@ -157,6 +159,15 @@ def _message_with(message: Message, number: int, change: Change) -> dict[str, An
                 for entry in value
             ]
     return changed
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Nested data with all texts changed but those that say what an entry is."""
+    if isinstance(value, Mapping):
+        return {key: part if key in ("type", "id") else _with_texts(part, change) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_texts(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value
 
 
 # forms that templates take ------------------------------------------------------------------------

@@ -8,66 +8,19 @@ itself, so words that look like the template's own mislead nobody; and the two r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import SpecError
+from .marks import Marked, Marks, Piece
 from .messages import Chat, forms_of, with_words
 
 PRESET = -1
 """The number of the message that the template writes where no system message is given."""
 UNUSED = range(0xE000, 0xF8FF)
 """Characters that Unicode leaves to private use: candidates for marks."""
-
-
-class Piece(NamedTuple):
-    """Words of a message: its number, the key that they were under, and the words as the text has them."""
-
-    message: int
-    key: str
-    words: str
-
-
-@dataclass(frozen=True)
-class Marked:
-    """A text in which marks stand for pieces.
-
-    Attributes:
-        literals: what stands before, between and behind the marks.
-        numbers: the numbers of the pieces in their order; between two literals each.
-    """
-
-    literals: tuple[str, ...]
-    numbers: tuple[int, ...]
-
-    def filled(self, words: Callable[[int], str]) -> str:
-        """The text with words in the place of each mark."""
-        return "".join(chain.from_iterable(zip_longest(self.literals, map(words, self.numbers), fillvalue="")))
-
-    def around(self, number: int, words: Callable[[int], str]) -> tuple[str, str]:
-        """The text before and behind one mark, with words in the place of each other."""
-        at = self.numbers.index(number)
-        before, behind = Marked(self.literals[: at + 1], self.numbers[:at]), self.numbers[at + 1 :]
-        return before.filled(words), Marked(self.literals[at + 1 :], behind).filled(words)
-
-
-@dataclass(frozen=True)
-class Marks:
-    """How the mark of each piece is written."""
-
-    opening: str
-    closing: str
-
-    def __call__(self, number: int) -> str:
-        return f"{self.opening}{number}{self.closing}"
-
-    def split(self, text: str) -> Marked:
-        """A text that was written with these marks."""
-        parts = re.split(f"{self.opening}([0-9]+){self.closing}", text)
-        return Marked(tuple(parts[::2]), tuple(map(int, parts[1::2])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +43,16 @@ class Rendered:
 
 
 class Unfit(Exception):
-    """A template does not take a chat in some form; the message says why."""
+    """A template does not take a chat in some form.
+
+    Args:
+        why: as the user reads it.
+        near: how much of it the template takes; of several forms, the one is told of that it takes best.
+    """
+
+    def __init__(self, why: str, near: int = 0) -> None:
+        super().__init__(why)
+        self.near = near
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,7 +120,8 @@ def rendered(template: ChatTemplate, chat: Chat, placeholder: str, images: int |
             return _in_form(template, form, placeholder, images)
         except Unfit as refusal:
             refusals.append(refusal)
-    raise SpecError(str(refusals[0])) from refusals[0]
+    nearest = max(refusals, key=lambda refusal: refusal.near)
+    raise SpecError(str(nearest)) from nearest
 
 
 def _check_tools(template: ChatTemplate, chat: Chat) -> None:
@@ -179,19 +142,13 @@ def _in_form(template: ChatTemplate, form: Chat, placeholder: str, images: int |
         Unfit: the template refuses it, or leaves something out.
     """
     text = template(form)
-    draft = _Draft(template, form, placeholder, _unused_marks(text + template.source + repr(form)))
+    draft = _Draft(template, form, placeholder, text)
     marked = draft.marked()
     _check_nothing_is_lost(draft, marked, placeholder, images)
     known = Rendered(text=text, marks=draft.marks, marked=marked, pieces=tuple(draft.pieces))
     if len(set(marked.numbers)) < len(marked.numbers):
         return replace(known, unknown="its chat template writes some words of a message twice")
     return _with_preset(draft, _with_words_as_rendered(draft, known))
-
-
-def _unused_marks(text: str) -> Marks:
-    """Marks of two characters that a text does not have."""
-    free = (chr(code) for code in UNUSED if chr(code) not in text)
-    return Marks(next(free), next(free))
 
 
 def sign_of_template(template: ChatTemplate, text: str) -> str:
@@ -210,10 +167,13 @@ def sign_of_template(template: ChatTemplate, text: str) -> str:
 
 
 class _Draft:
-    """One form of a chat, and the pieces in it: the texts of its messages, without the image placeholders in them."""
+    """One form of a chat, and the pieces in it: the texts of its messages, without the image placeholders in them.
 
-    def __init__(self, template: ChatTemplate, form: Chat, placeholder: str, marks: Marks) -> None:
-        self.template, self.form, self.placeholder, self.marks = template, form, placeholder, marks
+    Its marks are of two characters that neither the chat, as it was given and as text, nor the template has.
+    """
+
+    def __init__(self, template: ChatTemplate, form: Chat, placeholder: str, text: str) -> None:
+        self.template, self.form, self.placeholder = template, form, placeholder
         self.pieces: list[Piece] = []
 
         def take(message: int, key: str, text: str) -> str:
@@ -221,6 +181,9 @@ class _Draft:
             return text
 
         with_words(form, take)
+        met = {*text, *template.source, *(letter for piece in self.pieces for letter in piece.words)}
+        free = (chr(code) for code in UNUSED if chr(code) not in met)
+        self.marks = Marks(next(free), next(free))
 
     def _parts(self, text: str) -> list[str]:
         """A text cut at its placeholders, which stand at the odd places."""
@@ -245,15 +208,15 @@ class _Draft:
 
 
 def _check_nothing_is_lost(draft: _Draft, marked: Marked, placeholder: str, images: int | None) -> None:
-    """Refuse a form in which the template drops words or images, or writes a list as Python does."""
+    """Refuse a form in which the template drops words or images, or writes a list as data."""
     for number, piece in enumerate(draft.pieces):
         if number not in marked.numbers and piece.key == "content":
-            raise Unfit(f"the chat template leaves out words of message {piece.message}: {piece.words[:60]!r}")
-    if any(re.search(r"""['"]text['"]: ['"]$""", literal) for literal in marked.literals):
-        raise Unfit("the chat template takes texts as content, and writes a list as Python does")
+            raise Unfit(f"the chat template leaves out words of message {piece.message}: {piece.words[:60]!r}", near=1)
+    if any(literal.endswith('"text": "') for literal in marked.literals):
+        raise Unfit("the chat template takes texts as content, and writes lists as JSON")
     there = sum(literal.count(placeholder) for literal in marked.literals) if placeholder else images
     if images is not None and there != images:
-        raise Unfit(f"the chat template writes {there} image(s) ({placeholder!r}) where the chat has {images}")
+        raise Unfit(f"the chat template writes {there} image(s) ({placeholder!r}) where the chat has {images}", near=2)
 
 
 def _with_words_as_rendered(draft: _Draft, known: Rendered) -> Rendered:

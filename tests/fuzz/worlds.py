@@ -62,6 +62,7 @@ class World:
     reference: Reference
     processor: Any
     separator: int
+    special: frozenset[int]
     memory: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -124,7 +125,9 @@ class World:
     def places(self, question: Question) -> dict[str, Places]:
         return self.kept(
             ("places", question),
-            lambda: places_of(self.reference, self.inputs(question), self.separator, len(question.answer)),
+            lambda: places_of(
+                self.reference, self.inputs(question), self.separator, self.special, len(question.answer)
+            ),
         )
 
     # the reference --------------------------------------------------------------------------------------
@@ -182,6 +185,7 @@ def world(name: str, attention: str) -> World:
         reference=Reference(name, for_reference),
         processor=processor,
         separator=processor.tokenizer.convert_tokens_to_ids(SEPARATOR),
+        special=frozenset(processor.tokenizer.all_special_ids),
     )
 
 
