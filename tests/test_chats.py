@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -454,3 +455,40 @@ def test_every_processor_encodes_a_chat_as_transformers_does_and_lets_it_be_told
     assert [token for token in marked if token in ("user", "assistant", ":")] == roles
     special = {model.tokenizer.convert_ids_to_tokens(number) for number in model.tokenizer.all_special_ids}
     assert {token for token in marked if token not in (*roles, "\n", *PROCESSORS_OWN.get(name, ()))} <= special
+
+
+# models without a template ------------------------------------------------------------------------------
+
+
+class Records(logging.Handler):
+    """What transformers logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.mark.parametrize(("name", "question"), [("paligemma", "what is red ?"), ("florence2", "what is red ?")])
+def test_a_model_without_a_template_is_asked_with_a_text_and_transformers_does_not_warn(name, question):
+    model = zoo.load(name, zoo.ZOO[name].implementations[0])
+    shown = picture(1, zoo.ZOO[name].sizes[0])
+    expected = model.processor(text=[question], images=[shown], return_tensors="pt")["input_ids"]
+    logger, records = logging.getLogger("transformers"), Records()
+    logger.addHandler(records)
+    try:
+        prompts = [nv.encode(model, question, shown), nv.encode(model, question, shown, chat=False)]
+    finally:
+        logger.removeHandler(records)
+    assert records.messages == [] and all(torch.equal(p.inputs["input_ids"], expected) for p in prompts)
+    with pytest.raises(nv.SpecError, match="no chat template"):
+        nv.encode(model, [said("user", {"type": "image"}, text(question))], shown)
+
+
+def test_several_pictures_of_paligemma_stand_before_its_text():
+    model = zoo.load("paligemma")
+    shown = [picture(number, zoo.ZOO["paligemma"].sizes[0]) for number in range(2)]
+    expected = model.processor(text=["<image><image>what is red ?"], images=[shown], return_tensors="pt")["input_ids"]
+    assert torch.equal(nv.encode(model, "what is red ?", shown).inputs["input_ids"], expected)

@@ -161,7 +161,7 @@ _TABLE = (
     Family(
         model_type="llava_onevision",
         grid="anyres",
-        inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "image"},
+        inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "group"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",)},
         limitations={
             "features": "where a picture is shrunk, each token is interpolated from several image features; "

@@ -77,7 +77,7 @@ class Prompt:
         >>> import nnsight_vlm as nv
         >>> prompt = nv.encode(nv.load("shapes"), "what is red ?", nv.shapes.scene(3).image)
         >>> prompt.groups["query"], prompt.groups["question"], prompt.groups["markup"]
-        ((114, 115, 116, 117, 118, 119), (114, 115, 116, 117, 118), ())
+        ((114, 115, 116, 117, 118, 119), (115, 116, 117, 118), ())
         """
         by_row = [
             {name: tokens.group(name).positions(tokens.stop) for name in tokens.group_names} for tokens in self.rows
