@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 import nnsight_vlm as nv
-from nnsight_vlm.prompts import opening
-from nnsight_vlm.prompts.opening import as_picture
+from nnsight_vlm.prompts import picture_sources
+from nnsight_vlm.prompts.picture_sources import as_picture
 
 QUESTION = "what is red ?"
 SHAPE = (tiny.SIDE + 2, tiny.SIDE + 5)
@@ -105,7 +105,7 @@ def test_a_file_is_opened_from_wherever_it_lies(name, tmp_path):
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
 def test_bytes_of_any_mode_and_orientation_are_the_picture_of_their_file(mode, tmp_path):
     exif = Image.Exif()
-    exif[opening.ORIENTATION] = 6
+    exif[picture_sources.ORIENTATION] = 6
     made = Image.fromarray(GREY.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(COLOURS).convert(mode)
     assert made.mode == mode
     content = file_of(made, "TIFF" if mode in ("CMYK", "I;16") else "PNG", exif=exif)
@@ -176,7 +176,7 @@ def test_a_picture_is_fetched_from_a_server(address, page):
     ],
 )
 def test_what_cannot_be_fetched_is_refused_with_what_the_server_said(address, url, message, monkeypatch):
-    monkeypatch.setattr(opening, "TIMEOUT", 0.3)
+    monkeypatch.setattr(picture_sources, "TIMEOUT", 0.3)
     with pytest.raises(nv.SpecError, match=message):
         nv.encode(tiny.load(), QUESTION, url.format(address))
 

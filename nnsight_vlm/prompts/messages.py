@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from ..errors import SpecError
-from .opening import as_picture, of_base64
+from .picture_sources import as_picture, of_base64
 
 Message = Mapping[str, Any]
 Chat = Sequence[Message]

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import SpecError
-from .opening import as_picture, upright
+from .picture_sources import as_picture, upright
 from .shades import of_numbers
 
 __all__ = ["Pictures", "as_rgb", "open_picture", "per_row", "upright"]
