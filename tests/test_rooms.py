@@ -19,6 +19,7 @@ WINGS = {
     "shapes": "the trained models inside the package, and their world",
     "families": "one row a family: where each part lives; the one view of a model",
     "identity": "what makes models, prompts and settings the same",
+    "opening": "what lies in a folder or on the hub, and the processor made of it",
     "loading": "`load`",
     "grids": "which image token saw which pixels",
     "prompts": "which token is what",
