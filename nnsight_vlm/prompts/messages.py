@@ -100,6 +100,17 @@ def _kind(given: Any) -> str:
     return "None" if given is None else f"of type {type(given).__name__}"
 
 
+def with_types(chat: Chat) -> list[dict[str, Any]]:
+    """Checked messages whose entries all say their type, an image's `image`: templates look at it."""
+    return [{**message, **_typed(message.get("content"))} for message in chat]
+
+
+def _typed(content: Any) -> dict[str, Any]:
+    if content is None or isinstance(content, str):
+        return {}
+    return {"content": [{**entry, "type": "image" if is_image(entry) else "text"} for entry in content]}
+
+
 # what is in them ----------------------------------------------------------------------------------
 
 

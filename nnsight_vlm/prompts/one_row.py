@@ -12,7 +12,7 @@ from ..errors import SpecError
 from ..families import Family, Model, view_of
 from .conversation import COMPLETE, Conversation
 from .listening import ListeningProcessor
-from .messages import Chat, check_chat, image_entries, pictures_of
+from .messages import Chat, check_chat, image_entries, pictures_of, with_types
 from .pictures import as_rgb
 from .prompt import Prompt
 from .ready_inputs import from_inputs
@@ -114,7 +114,7 @@ class RowEncoder:
         if self.chat is False:
             raise SpecError("chat=False takes a text as it is, and messages go into the chat template; leave it out")
         check_chat(chat)
-        return self._in_template(chat, apart)
+        return self._in_template(with_types(chat), apart)
 
     def _in_template(self, chat: Chat, apart: Sequence[Image.Image]) -> Prompt:
         template = self._template()

@@ -84,7 +84,7 @@ class Prompt:
         ]
         differing = [name for name in by_row[0] if any(row.get(name) != by_row[0][name] for row in by_row)]
         if differing or len({len(row) for row in by_row}) > 1:
-            what = f"the group {differing[0]!r} is" if differing else "images are"
+            what = f"the group {differing[0]!r} is" if differing else "images or turns are"
             raise SpecError(f"{what} at different positions in the {len(self)} rows; write prompt.row(0).groups")
         return by_row[0]
 
