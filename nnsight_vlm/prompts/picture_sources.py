@@ -83,7 +83,11 @@ def _of_path(given: str | os.PathLike[str]) -> Image.Image:
         if isinstance(given, str) and _is_base64(given):
             return of_base64(given)
         raise SpecError(f"no file {_short(str(given))}; give the path of a picture")
-    return _of_bytes(path.read_bytes(), _short(str(given)))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"{_short(str(given))} cannot be read: {error.strerror or error}") from error
+    return _of_bytes(content, _short(str(given)))
 
 
 def _is_base64(text: str) -> bool:
@@ -128,7 +132,9 @@ def _of_bytes(content: bytes, called: str = "what these bytes hold") -> Image.Im
         with Image.open(io.BytesIO(content)) as picture:
             picture.load()
             return picture
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a broken file makes a reader raise
         raise SpecError(f"{called} is not a picture that can be opened; give a PNG or JPEG file") from error
 
 
