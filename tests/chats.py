@@ -93,7 +93,24 @@ THOUGHTS = (
 )
 """Thoughts are dropped from earlier answers, and the next one begins with the tag of a thought."""
 
-TEMPLATES = {"lists": LISTS, "strings": STRINGS, "captions": CAPTIONS, "inst": INST, "thoughts": THOUGHTS}
+TOOLS = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool['function']['name'] }}\n{% endfor %}<|im_end|>\n"
+    "{% endif %}{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% for call in m['tool_calls'] or [] %}"
+    "<think>{{ call['function']['name'] }}:{{ call['function']['arguments'] | tojson }}</think>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Tools are described in a system message, and calls stand between tags."""
+
+TEMPLATES = {
+    "tools": TOOLS,
+    "lists": LISTS,
+    "strings": STRINGS,
+    "captions": CAPTIONS,
+    "inst": INST,
+    "thoughts": THOUGHTS,
+}
 
 
 @functools.cache

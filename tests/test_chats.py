@@ -304,6 +304,38 @@ def test_thoughts_that_the_template_drops_are_nobodys_and_those_it_keeps_are_the
     )
 
 
+def test_tools_are_the_templates_words_and_calls_are_the_assistants():
+    model = chats.load("tools")
+    tool = {"type": "function", "function": {"name": "look", "description": "", "parameters": {}}}
+    call = {"type": "function", "function": {"name": "look", "arguments": {"here": "the ring"}}}
+    chat = [
+        said("user", shown(0), text("what is red?")),
+        {**said("assistant"), "tool_calls": [call]},
+        said("tool", text("a ring")),
+    ]
+    prompt = nv.encode(model, chat, tools=[tool])
+    options = {"tools": [tool], "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    expected = model.processor.apply_chat_template(chat, add_generation_prompt=True, **options)
+    assert torch.equal(prompt.inputs["input_ids"], expected["input_ids"])
+    assert speakers(prompt) == [
+        (who, token)
+        for who, tokens in (
+            (MARKS, [START, "system", "\n", "look", "\n", END, "\n", START, "user", "\n"]),
+            ("turn.0", [*IMAGE, "what", " is", " red", "?"]),
+            (MARKS, [END, "\n", START, "assistant", "\n", "<think>"]),
+            ("turn.1", ["look"]),
+            (MARKS, [":", "{", '"', "here", '"', ":", ' "']),
+            ("turn.1", ["the", " ring"]),
+            (MARKS, ['"', "}", "</think>", END, "\n", START, "<unk>", "\n"]),
+            ("turn.2", ["a", " ring"]),
+            (MARKS, [END, "\n", START, "assistant", "\n"]),
+        )
+        for token in tokens
+    ]
+    assert prompt["tool"] == prompt["turn.2"] and prompt["assistant"] == prompt["turn.1"]
+    assert nv.encode(model, chat)["markers"] != prompt["markers"]
+
+
 def test_words_are_trimmed_where_the_template_trims_them():
     prompt = nv.encode(chats.load("strings"), [{"role": "user", "content": "\n what is </s>red? \n"}])
     assert [token for who, token in speakers(prompt) if who == "turn.0"] == ["what", " is", " red", "?"]
