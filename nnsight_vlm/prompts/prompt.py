@@ -17,17 +17,17 @@ from ..families import Model, view_of
 from ..grids import Box, Grid, grid_of
 from .carried import check_growing, check_rows
 from .inputs import Inputs
+from .prompt_words import PromptWords
 from .row_inputs import grown_inputs, row_input
 from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
-from .token_text import prompt_text
 from .turns import speaking, spoken
 from .where import Where, as_tuples
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Prompt:
+class Prompt(PromptWords):
     """An encoding, and which token is what. It has one row; a `PromptBatch`, which is a `Prompt` too, has several.
 
     Attributes:
@@ -104,42 +104,6 @@ class Prompt:
     def width(self) -> int:
         """Length of the sequence, padding included."""
         return len(self.rows[0].tokens)
-
-    @property
-    def text(self) -> str:
-        """The prompt's text, every image a line break (one row only)."""
-        return prompt_text(self.model, self._only_row("text")).text
-
-    def _only_row(self, asked: str) -> TokenMap:
-        """The token map of a prompt of one row; `asked` names what the user asked for."""
-        if len(self) > 1:
-            raise SpecError(f"{asked} is for one row, and the prompt has {len(self)}; write prompt.row(0).{asked}")
-        return self.rows[0]
-
-    def find(self, words: str, *, within: Where = "all", occurrence: int | None = None) -> tuple[int, ...]:
-        """Positions of the tokens that spell `words`, wherever they occur (one row only).
-
-        Args:
-            words: text as the prompt has it; not the middle of a longer word.
-            within: the group or positions in which they must be.
-            occurrence: take only this occurrence, counted from 0.
-
-        Raises:
-            SpecError: the words are not in the prompt, or not that often.
-        """
-        tokens, within = self._only_row("find(...)"), as_tuples(within)
-        written = prompt_text(self.model, tokens)
-        if within == "all":  # also what is outside the sequence
-            allowed = {position for positions in written.positions for position in positions}
-        else:
-            allowed = set(tokens.ranges(within).positions(self.width))
-        matches = [positions for positions in written.occurrences(words) if allowed.issuperset(positions)]
-        if not words.strip() or not matches:
-            raise SpecError(f"{words!r} is not in the prompt ({within!r}), which reads {written.text.strip()!r}")
-        if occurrence is not None and not 0 <= occurrence < len(matches):
-            raise SpecError(f"{words!r} occurs {len(matches)} time(s); occurrence={occurrence} counts from 0")
-        chosen = matches if occurrence is None else [matches[occurrence]]
-        return tuple(sorted(set().union(*chosen)))
 
     def image(self, number: int = 0) -> Image.Image:
         """A picture as the user gave it (one row only).

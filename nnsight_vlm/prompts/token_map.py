@@ -37,7 +37,7 @@ class TokenMap:
         stop: one past the last real token.
         answer: where the model's own words begin; equal to `stop` until the prompt has grown.
         images: positions of each image's tokens.
-        bos: position of the token that opens the text, if there is one.
+        bos: position of the token that opens the text, wherever it stands, if there is one.
         outside: how many keys lie outside the sequence; their positions are `-outside .. -1`.
         outside_tokens: their token ids, where they are tokens.
         marks: positions of the tokens by which text begins to read images outside the sequence: the token that stands
@@ -97,7 +97,7 @@ class TokenMap:
         - `generated`: what follows the prompt.
         - `question`: `query` without the prompt's last token and without `markers`.
         - `text`: all that is no image token.
-        - `last`, `first`, `bos`: single tokens of the prompt.
+        - `last`, `first`, `bos`: single tokens of the prompt; `bos` opens its text, which may begin behind an image.
         - `all`: the whole sequence, without what lies outside it.
         - `system_message`, `user`, `assistant`: the words and images of these messages of a chat, wherever they stand;
           `turn.0`, `turn.1`: those of one message.
@@ -183,7 +183,9 @@ class TokenMap:
             "text": lambda: Ranges.union(self.group(part) for part in PARTS if part != "image"),
             "last": lambda: Ranges(((self.answer - 1, self.answer),)),
             "first": lambda: Ranges(((self.start, self.start + 1),)),
-            "bos": lambda: NOWHERE if self.bos is None else Ranges(((self.bos, self.bos + 1),)),
+            "bos": lambda: (
+                NOWHERE if self.bos is None or self.bos >= self.answer else Ranges(((self.bos, self.bos + 1),))
+            ),
             "all": lambda: self._from(self.start),
         }
         if name in dict(self.named):

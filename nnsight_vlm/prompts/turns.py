@@ -13,6 +13,7 @@ from .listening import ListeningProcessor
 from .ranges import NOWHERE, Ranges
 from .templates import PRESET, Rendered
 from .token_map import TokenMap
+from .token_text import added_tokens
 
 TEMPLATE = -2
 """Whose words those of the template are, beside `PRESET` and the numbers of messages."""
@@ -73,9 +74,9 @@ def unspoken(tokens: TokenMap, tokenizer: Any, why: str) -> Conversation:
     """
     if tokenizer is None:
         return Conversation(unknown=why)
-    special, row = set(tokenizer.all_special_ids), _encoded(tokens)
+    is_special, row = added_tokens(tokenizer), _encoded(tokens)
     return Conversation(
-        markers=Ranges.of(place for place in _text_tokens(tokens) if row.tokens[place] in special), unknown=why
+        markers=Ranges.of(place for place in _text_tokens(tokens) if is_special.get(row.tokens[place])), unknown=why
     )
 
 
