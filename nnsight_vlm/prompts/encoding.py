@@ -96,6 +96,7 @@ def encode(
             image=image, chat=chat, tools=tools, continue_final_message=continue_final_message or None
         )
         return from_inputs(model, inputs, images)
+    _check_options(chat, tools, continue_final_message)
     if image is not None and images is not None:
         raise SpecError("the pictures were given twice, as the third argument and as images=; leave out one of them")
     if model.processor is None:
@@ -118,6 +119,19 @@ def _refuse_beside_inputs(**given: Any) -> None:
         if value is not None:
             what = instead.get(name, instead["chat"])
             raise SpecError(f"{name}= says how a text is encoded, and inputs= are encoded already; {what}")
+
+
+def _check_options(chat: Any, tools: Any, continues: Any) -> None:
+    """Refuse values that are none of these arguments'."""
+    if not (chat is None or isinstance(chat, bool)):
+        raise SpecError(f"chat={chat!r} was given; write True, False or None")
+    if not isinstance(continues, bool):
+        raise SpecError(f"continue_final_message={continues!r} was given; write True or False")
+    if not (tools is None or (isinstance(tools, (list, tuple)) and tools)):
+        given = "none of them" if tools in ([], ()) else f"a {type(tools).__name__}"
+        raise SpecError(
+            f"tools= are a list of descriptions or functions, and {given} was given; leave tools= out for none"
+        )
 
 
 def _rows(given: Any) -> list[str | Chat]:

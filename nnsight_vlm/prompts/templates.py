@@ -80,9 +80,7 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         ending = "continue_final_message" if self.continues else "add_generation_prompt"
-        options: dict[str, Any] = {ending: True}
-        if self.tools is not None:
-            options["tools"] = list(self.tools)
+        options: dict[str, Any] = {ending: True} | ({} if self.tools is None else {"tools": [*self.tools]})
         try:
             return str(self.processor.apply_chat_template([*chat], chat_template=self.source, **options))
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
