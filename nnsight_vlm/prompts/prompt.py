@@ -7,7 +7,7 @@ A `Prompt` has one or several rows (the batch of one encoding). Groups of tokens
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from PIL import Image
@@ -16,7 +16,9 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..grids import Box, Grid, grid_of
 from .carried import check_growing, check_rows
+from .display import prompt_html, prompt_line
 from .inputs import Inputs
+from .pickling import KnowsItsModel
 from .prompt_words import PromptWords
 from .row_inputs import grown_inputs, row_input
 from .stage_maps import with_query_stages
@@ -26,9 +28,11 @@ from .turns import speaking, spoken
 from .where import Where, as_tuples
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prompt(PromptWords):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Prompt(KnowsItsModel, PromptWords):
     """An encoding, and which token is what. It has one row; a `PromptBatch`, which is a `Prompt` too, has several.
+
+    It is copied and pickled without its model, which is found again where it is loaded.
 
     Attributes:
         inputs: keyword arguments for `model.trace(**prompt.inputs)` and `model.generate(...)`, a mapping that cannot be
@@ -41,11 +45,18 @@ class Prompt(PromptWords):
     inputs: Mapping[str, Any]
     rows: tuple[TokenMap, ...]
     images: tuple[tuple[Image.Image, ...], ...] = ()
-    model: Model = field(repr=False)
+    model: Model
 
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, Inputs):
             object.__setattr__(self, "inputs", Inputs(dict(self.inputs)))
+
+    def __repr__(self) -> str:
+        return prompt_line(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return prompt_html(self)
 
     def __len__(self) -> int:
         """How many rows the encoding has."""
@@ -136,7 +147,7 @@ class Prompt(PromptWords):
                 f"{view.family.limitations['grid']}"
             )
         layout = view.family.stages[stage].keys or view.family.grid
-        return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture.size)
+        return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture)
 
     def region(self, box: Box, image: int = 0, stage: str = "decoder") -> tuple[int, ...]:
         """Image tokens whose patch touches the pixel box `(x0, y0, x1, y1)` of a picture (one row only).
@@ -177,7 +188,7 @@ class Prompt(PromptWords):
         return replace(self, inputs=inputs, rows=rows)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PromptBatch(Prompt):
     """A prompt of several rows: what `encode` gives for several texts, and `stack` for several prompts.
 
@@ -209,6 +220,7 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
     unpadded = replace(tokens, tokens=tokens.tokens[: tokens.stop]).shifted(-tokens.start)
     if tokens.outside:  # how many keys lie outside the sequence depends on the longest row of a batch
         said = spoken(tokens).mapped(lambda ranges: ranges.shifted(-tokens.start))
-        unpadded = speaking(replace(token_maps(prompt.model, inputs)[0], answer=unpadded.answer), said)
+        made = token_maps(prompt.model, inputs, [unpadded.answer])[0]
+        unpadded = speaking(replace(made, answer=unpadded.answer), said)
     [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
     return Prompt(inputs=inputs, rows=(unpadded,), images=prompt.images[number : number + 1], model=prompt.model)

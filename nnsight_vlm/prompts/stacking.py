@@ -13,6 +13,7 @@ from ..errors import SpecError
 from ..families import view_of
 from ..identity import same_model
 from .carried import counts_tokens, foreign, length, pictures, settings, uncounted
+from .pixel_tokens import refuse_said_pixel_tokens
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
 from .ranges import Ranges
@@ -57,7 +58,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
         ]
         rows = tuple(
             speaking(replace(tokens, answer=answer), conversation)
-            for tokens, answer, conversation in zip(token_maps(model, inputs), answers, said, strict=True)
+            for tokens, answer, conversation in zip(token_maps(model, inputs, answers), answers, said, strict=True)
         )
     else:
         rows = tuple(
@@ -80,6 +81,7 @@ def _check_stackable(prompts: Sequence[Prompt]) -> None:
             f"prompt {strangers[0]} was encoded for another model than prompt 0, and one batch runs on one model; "
             "encode all of them with the model that runs them, nv.encode(model, ...)"
         )
+    refuse_said_pixel_tokens(*prompts)
     _check_company(prompts)
     family = view_of(prompts[0].model).family
     if len(set(map(length, prompts))) > 1:

@@ -27,7 +27,7 @@ def is_group(name: str) -> bool:
     return name in (*PARTS, *VIEWS) or name.startswith("image.") or is_role_group(name)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TokenMap:
     """Which token of one row is what.
 
@@ -81,6 +81,10 @@ class TokenMap:
     key_grid: tuple[int, int] | None = None
     padding: tuple[int, ...] = ()
     conversation: Conversation = field(default=Conversation(unknown=READY), compare=False)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part} {size:,}" for part, size in self.part_sizes.items())
+        return f"TokenMap({self.start}..{self.stop - 1}: {sizes})"
 
     # groups ---------------------------------------------------------------------------------------
 
@@ -146,6 +150,12 @@ class TokenMap:
         """The names of all groups, those of single images included, and of groups without tokens."""
         images = (f"image.{number}" for number in range(len(self.images)))
         return (*PARTS[:2], *images, *PARTS[2:], *VIEWS, *self.conversation.names)
+
+    @property
+    def part_sizes(self) -> dict[str, int]:
+        """How many tokens each of the groups has that part the row; groups without tokens are left out."""
+        sizes = {part: self.group(part).positions(self.stop) for part in PARTS}
+        return {part: len(positions) for part, positions in sizes.items() if positions}
 
     def _checked(self, position: int) -> Ranges:
         inside = self.start <= position < self.stop and position not in self.padding

@@ -30,14 +30,21 @@ BLOCKS: dict[Bidirectional, Callable[[int, int, Sequence[Sequence[int]]], Ranges
 """The ranges of these tokens in a row: from its first position, one past its last, and the positions of its images."""
 
 
-def token_maps(model: Model, inputs: Inputs) -> tuple[TokenMap, ...]:
+def token_maps(model: Model, inputs: Inputs, answers: Sequence[int] = ()) -> tuple[TokenMap, ...]:
     """A `TokenMap` for each row of the encoding.
+
+    Args:
+        model: an nnsight model.
+        inputs: the encoding.
+        answers: for each row where its answer begins, if it has any: what is in there is no image.
 
     Raises:
         SpecError: padding in the middle of a row, image tokens without pixels, or pixels without image tokens.
     """
     view = view_of(model)
     is_image = _image_mask(view, inputs)
+    if answers and view.family.tokens == "input_ids":
+        is_image = is_image & (torch.arange(is_image.shape[1]) < torch.tensor(answers)[:, None])
     images = iter(_cells(view, inputs, int(is_image.sum())))
     build = BUILDERS[view.family.image_at]
     rows = tuple(
