@@ -70,7 +70,11 @@ def test_five_groups_part_the_sequence_and_the_others_are_views_of_it(name, kind
         assert all(position == sorted(position) for position in map(list, groups.values()))
         assert set(groups["text"]) == set(listed) - set(groups["image"])
         assert groups["last"] == (tokens.answer - 1,)
-        assert set(groups["question"]) == set(groups["query"]) - set(groups["last"])
+        special = set(prompt.model.processor.tokenizer.all_special_ids)
+        assert set(groups["markers"]) == {
+            place for place in groups["system"] + groups["query"] if place_has(tokens, place, special)
+        }
+        assert set(groups["question"]) == set(groups["query"]) - set(groups["last"]) - set(groups["markers"])
         assert groups["all"] == tuple(range(tokens.start, tokens.stop))
         assert groups["generated"] == tuple(range(tokens.answer, tokens.stop))
         by_image = [groups[name] for name in groups if name.startswith("image.")]
@@ -78,6 +82,11 @@ def test_five_groups_part_the_sequence_and_the_others_are_views_of_it(name, kind
         assert len(by_image) == len(tokens.images)
         assert all(set(groups[view]) <= set(listed) for view in VIEWS)
         assert not groups["image"] or not groups["system"] or groups["system"][-1] < max(groups["query"])
+
+
+def place_has(tokens, place: int, ids: set[int]) -> bool:
+    """Whether the token in some place, of the sequence or outside it, is one of some ids."""
+    return (tokens.tokens[place] if place >= 0 else tokens.outside_tokens[place]) in ids
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
@@ -101,7 +110,8 @@ def test_the_token_with_which_a_decoder_begins_is_markup():
     for name in ("blip-2-t5", "instructblip-t5", "florence2"):
         prompt = encoded(name, "one tile")
         assert prompt["markup"] == prompt["last"] == (0,)
-        assert prompt["question"] == prompt["query"] and max(prompt["query"]) < 0
+        assert prompt["question"] == tuple(place for place in prompt["query"] if place not in prompt["markers"])
+        assert max(prompt["query"]) < 0 and len(prompt["question"]) >= 3
 
 
 def test_line_breaks_and_tile_numbers_are_markup():
@@ -116,7 +126,8 @@ def test_line_breaks_and_tile_numbers_are_markup():
 
 def test_all_groups_can_be_listed(sdpa):
     prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
-    assert tuple(prompt.groups) == ("system", "image", "image.0", "markup", "query", "generated", *VIEWS)
+    by_role = ("markers", "system_message", "user", "assistant", "turn.0")
+    assert tuple(prompt.groups) == ("system", "image", "image.0", "markup", "query", "generated", *VIEWS, *by_role)
     assert all(prompt[name] == positions for name, positions in prompt.groups.items())
     assert prompt.groups["markup"] == prompt["markup"] == prompt["generated"] == ()
 
@@ -125,7 +136,7 @@ def test_a_prompt_without_a_picture_has_empty_groups_and_all_its_text_is_query(s
     groups = nv.encode(sdpa, inputs={"input_ids": torch.tensor([[7, 8, 9]])}).groups
     whole = dict.fromkeys(("query", "text", "all"), (0, 1, 2))
     assert groups == {
-        **dict.fromkeys(("system", "image", "markup", "generated", "bos"), ()),
+        **dict.fromkeys(("system", "image", "markup", "generated", "bos", "markers"), ()),
         **whole,
         "question": (0, 1),
         "first": (0,),

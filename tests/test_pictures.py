@@ -146,9 +146,11 @@ def test_a_picture_that_a_processor_refuses_is_an_error(size):
 
 def test_what_is_not_a_picture_is_refused(family_name):
     model, text = load(family_name), zoo.ZOO[family_name].text
-    for given in (np.zeros((4, 4, 3), dtype=np.uint8), "photo.png", [zoo.picture(), None]):
+    for given in (7, {"image": zoo.picture()}, [zoo.picture(), None], [[zoo.picture(), 1.5]]):
         with pytest.raises(nv.SpecError, match=r"is not a picture; open it with PIL\.Image\.open\(path\)"):
             nv.encode(model, text, given)
+    with pytest.raises(nv.SpecError, match=r"no file 'photo\.png'; give the path of a picture"):
+        nv.encode(model, text, "photo.png")
     with pytest.raises(nv.SpecError, match=r"pictures for 1 row\(s\) were given, and there are 2"):
         nv.encode(model, [text, text], zoo.picture())
 

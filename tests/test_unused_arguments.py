@@ -14,6 +14,8 @@ from nnsight_vlm.cli import app
 from nnsight_vlm.report import config, write_report
 
 QUESTION = "what is red ?"
+CHAT = [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
+TOOL = {"type": "function", "function": {"name": "look", "description": "looks", "parameters": {}}}
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +31,22 @@ def prompt(model) -> nv.Prompt:
 def test_arguments_of_encode_that_do_not_go_together(model, prompt):
     picture, inputs = tiny.picture(), prompt.inputs
     for given, message in (
-        ({"text": QUESTION, "images": [picture]}, r"pictures of a text are the third argument, nv\.encode\(model, "),
-        ({"text": QUESTION, "images": []}, "third argument"),
-        ({"text": [QUESTION, QUESTION], "image": None, "images": [picture, picture]}, "third argument"),
-        ({"text": QUESTION, "image": picture, "images": [picture]}, "third argument"),
+        (
+            {"text": QUESTION, "image": picture, "images": [picture]},
+            "given twice, as the third argument and as",
+        ),
+        ({"text": QUESTION, "image": picture, "images": []}, "given twice"),
+        ({"text": QUESTION, "continue_final_message": True}, "last message of a chat, and a text was given"),
+        ({"text": QUESTION, "tools": [TOOL]}, "its chat template takes no tools"),
+        ({"text": "red <image>", "image": picture, "tools": [TOOL]}, "the text is complete"),
+        ({"text": QUESTION, "chat": "no"}, "chat='no' is no choice; write chat=True or chat=False"),
+        ({"text": CHAT, "continue_final_message": "content"}, "continue_final_message='content' was given"),
+        ({"text": CHAT, "tools": TOOL}, "a list of descriptions or functions, and a dict was given"),
+        ({"text": CHAT, "tools": []}, "a list of descriptions or functions, and none of them was given"),
+        ({"text": CHAT, "chat": False}, "messages go into the chat template"),
+        ({"text": CHAT, "image": picture}, r"0 image entries .* 1 picture\(s\) were given"),
+        ({"inputs": inputs, "tools": [TOOL]}, "tools= says how a text is encoded"),
+        ({"inputs": inputs, "continue_final_message": True}, "continue_final_message= says how a text is encoded"),
         ({"inputs": inputs, "image": picture}, "image= says how a text is encoded, .* are images="),
         ({"inputs": inputs, "chat": False}, "chat= says how a text is encoded"),
         ({"inputs": inputs, "chat": True}, "chat= says how a text is encoded"),

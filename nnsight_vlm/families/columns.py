@@ -114,6 +114,8 @@ class Family:
         blocks: which tokens attend to each other in both directions.
         block_layers: the layer types in which they do; empty for all.
         writes_image: whether the processor adds the image to a text without a placeholder.
+        flat_pictures: whether the processor takes the pictures of one text as one list, not as a list for each text.
+        wants_placeholders: whether it does so with a warning, and takes placeholders before the text instead.
         positions: how position ids are computed.
         inputs: what the first dimension of each input counts, the pixels first; inputs with an entry per token are left
             out.
@@ -141,6 +143,8 @@ class Family:
     blocks: Bidirectional = "none"
     block_layers: tuple[str, ...] = ()
     writes_image: bool = False
+    flat_pictures: bool = False
+    wants_placeholders: bool = False
     positions: PositionCounting = "sequence"
     inputs: Mapping[str, Counted] = field(default_factory=lambda: {"pixel_values": "image"})
     needs: tuple[str, ...] = ()

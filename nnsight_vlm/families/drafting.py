@@ -56,7 +56,7 @@ INPUTS: dict[str, Counted] = {
     "pixel_values": "image",
     "image_sizes": "image",
     "image_grid_thw": "image",
-    "batch_num_images": "image",
+    "batch_num_images": "group",
     "image_position_ids": "image",
     "pixel_attention_mask": "row",
 }

@@ -67,6 +67,7 @@ Counted = Literal[
     "row",  # one entry per row of the batch
     "image",  # one entry per image, images of all rows in order
     "piece",  # one entry per tile or patch, those of all images in order
+    "group",  # one entry per list of pictures that was processed at a time, which is how many there are in it
 ]
 """What the first dimension of an input counts."""
 

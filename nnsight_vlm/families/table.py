@@ -84,6 +84,7 @@ PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
     "blocks": "prompt",
     "writes_image": True,
+    "wants_placeholders": True,
     "needs": ("token_type_ids",),
     "new_token_values": {"token_type_ids": 1},
     "assumes": {"text_config.use_bidirectional_attention": (True,)},
@@ -160,7 +161,7 @@ _TABLE = (
     Family(
         model_type="llava_onevision",
         grid="anyres",
-        inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "image"},
+        inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "group"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",)},
         limitations={
             "features": "where a picture is shrunk, each token is interpolated from several image features; "
@@ -398,7 +399,13 @@ _TABLE = (
         projector=None,
         limitations={"features": CODEBOOK_TOKENS},
     ),
-    Family(model_type="got_ocr2", grid="tiles by run", inputs={"pixel_values": "piece"}, assumes=TESTED_DECODERS),
+    Family(
+        model_type="got_ocr2",
+        grid="tiles by run",
+        inputs={"pixel_values": "piece"},
+        flat_pictures=True,
+        assumes=TESTED_DECODERS,
+    ),
     Family(
         model_type="ovis2",
         projector="model.visual_embeddings_table",

@@ -1,56 +1,77 @@
-"""From a question and pictures, or a ready encoding, to a `Prompt`."""
+"""From a question or a chat and its pictures, or a ready encoding, to a `Prompt`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-from PIL import Image
-
-from ..arguments import flag, listed
+from ..arguments import flag
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..families.locks import lock_of
-from .pictures import as_rgb, per_row
-from .prompt import Prompt, PromptBatch, make_prompt
-from .ready_inputs import check_entries, checked_inputs
+from .from_inputs import from_inputs
+from .messages import WRITE_CHAT, Chat, is_chat
+from .one_row import RowEncoder
+from .pictures import per_row
+from .prompt import Prompt, PromptBatch
 from .stacking import stack
-from .token_roles import token_maps
-
-WRITE = 'nv.encode(model, "Describe the image.", image), or a list of texts'
 
 
-@overload
-def encode(model: Model, text: str, image: Any = None, *, chat: bool | None = None) -> Prompt: ...
 @overload
 def encode(
-    model: Model, text: list[str] | tuple[str, ...], image: Any = None, *, chat: bool | None = None
+    model: Model,
+    text: str | Sequence[Mapping[str, Any]],
+    image: Any = None,
+    *,
+    images: Any = None,
+    chat: bool | None = None,
+    tools: Sequence[Any] | None = None,
+    continue_final_message: bool = False,
+) -> Prompt: ...
+@overload
+def encode(
+    model: Model,
+    text: Sequence[str | Sequence[Mapping[str, Any]]],
+    image: Any = None,
+    *,
+    images: Any = None,
+    chat: bool | None = None,
+    tools: Sequence[Any] | None = None,
+    continue_final_message: bool = False,
 ) -> PromptBatch: ...
 @overload
 def encode(model: Model, *, inputs: Mapping[str, Any], images: Any = None) -> Prompt | PromptBatch: ...
 def encode(
     model: Model,
-    text: str | Sequence[str] | None = None,
+    text: Any = None,
     image: Any = None,
     *,
     inputs: Mapping[str, Any] | None = None,
     images: Any = None,
     chat: bool | None = None,
+    tools: Sequence[Any] | None = None,
+    continue_final_message: bool = False,
 ) -> Prompt | PromptBatch:
-    """Encode a question and its picture(s) as a `Prompt`, or several questions as a `PromptBatch`.
+    """Encode a question or a chat and its picture(s) as a `Prompt`, or several of them as a `PromptBatch`.
 
     Args:
         model: an nnsight model from `load`.
         text: the question, which is put into the processor's chat template; or the complete text, if it contains the
-            image placeholder. A list makes one row of each text; a list of only one text gives a `Prompt`.
-        image: one picture or several (several frames of a video, say), in the order in which the text refers to them;
-            for a list of texts a list with such an entry for each. Any size and mode will do; pictures of numbers
-            (`I`, `F`) must be fractions from 0 to 1, bytes or 16 bits, so that it is known what is white.
+            image placeholder; or a chat: a list of messages in transformers' form, of any number of turns, whose
+            images are entries `{"type": "image"}`, or hold their picture, `{"type": "image", "image": picture}` (also
+            under `url`, `path` and `base64`). A list of texts or of chats makes one row of each; a list of only one
+            gives a `Prompt`.
+        image: one picture or several (several frames of a video, say), in the order in which the text or the messages
+            refer to them; for several rows a list with such an entry for each. A picture is a PIL image, a path, a URL
+            (`https:`, `file:`, `data:`), the bytes of a file, or an array or tensor `[row, column]`, `[row, column,
+            channel]` or `[channel, row, column]`. Any size and mode will do; pictures of numbers (`I`, `F`, arrays of
+            fractions) must be fractions from 0 to 1, bytes or 16 bits, so that it is known what is white.
         inputs: a ready encoding, in place of `text` and `image`; it may have several rows and padding, and position ids
             of your own. Entries that are None are left out; labels are refused, because only a loss reads them, unless
             the model's own processor makes some every time (PaliGemma's).
-        images: the pictures that `inputs` were made of, which `grid` and `region` need.
+        images: the same as `image`; beside `inputs` the pictures that these were made of, for `grid` and `region`.
         chat: True applies the chat template, False does not, whatever the text contains.
+        tools: descriptions of tools, or functions, for a chat template that takes them.
+        continue_final_message: the last message of a chat is left open, and the model goes on with it.
 
     Pixels, and whatever else is a fraction, are converted to the dtype of the model's weights, in both forms.
 
@@ -59,35 +80,37 @@ def encode(
 
     Raises:
         SpecError: neither text nor inputs, or an argument that goes with the other one of them; no processor, no chat
-            template, or pictures that do not match the text's placeholders; an entry of `inputs` that is not part of
-            an encoding.
+            template, or one that leaves out what the messages say; pictures that do not match the image entries or
+            placeholders; a text that may be in the template already; an entry of `inputs` that is not part of an
+            encoding.
 
     >>> import nnsight_vlm as nv
     >>> scene = nv.shapes.scene(3)
     >>> prompt = nv.encode(nv.load("shapes"), "describe the image .", scene.image)
-    >>> len(prompt["image"])
-    100
+    >>> len(prompt["image"]), prompt["user"] == prompt["image"] + prompt["question"]
+    (100, True)
     """
     view_of(model)
     chat = None if chat is None else flag("chat", chat)
     if (inputs is None) == (text is None):
         raise SpecError('give either a text, nv.encode(model, "Describe the image.", image), or inputs={...}')
     if inputs is not None:
-        _refuse_beside_inputs(image=image, chat=chat)
-        return _from_inputs(model, inputs, images)
-    if images is not None:
-        raise SpecError(
-            "images= are the pictures that ready inputs= were made of; the pictures of a text are the third argument, "
-            'nv.encode(model, "Describe the image.", image), or [image, image]'
+        _refuse_beside_inputs(
+            image=image, chat=chat, tools=tools, continue_final_message=continue_final_message or None
         )
+        return from_inputs(model, inputs, images)
+    continues = flag("continue_final_message", continue_final_message)
+    _check_tools(tools)
+    if image is not None and images is not None:
+        raise SpecError("the pictures were given twice, as the third argument and as images=; leave out one of them")
     if model.processor is None:
         raise SpecError("encoding a text needs a processor; write nv.load(model, processor=...)")
-    texts = [text] if isinstance(text, str) else listed("text", text, WRITE, kind=str)
-    if not texts:
-        raise SpecError(f"no text to encode; write {WRITE}")
-    pictures = per_row(image, len(texts))
-    prompts = [_encode_one(model, line, shown, chat) for line, shown in zip(texts, pictures, strict=True)]
-    return prompts[0] if isinstance(text, str) else stack(prompts)
+    is_single = isinstance(text, str) or is_chat(text)
+    rows = [text] if is_single else _rows(text)
+    pictures = per_row(image if images is None else images, len(rows))
+    encoder = RowEncoder(model=model, chat=chat, tools=tools, continues=continues)
+    prompts = [encoder.encode(row, shown) for row, shown in zip(rows, pictures, strict=True)]
+    return prompts[0] if is_single else stack(prompts)
 
 
 def _refuse_beside_inputs(**given: Any) -> None:
@@ -98,73 +121,33 @@ def _refuse_beside_inputs(**given: Any) -> None:
     }
     for name, value in given.items():
         if value is not None:
-            raise SpecError(f"{name}= says how a text is encoded, and inputs= are encoded already; {instead[name]}")
+            what = instead.get(name, instead["chat"])
+            raise SpecError(f"{name}= says how a text is encoded, and inputs= are encoded already; {what}")
 
 
-def _encode_one(model: Model, text: str, pictures: Sequence[Image.Image], chat: bool | None) -> Prompt:
-    """A text as a prompt of one row."""
-    full_text = _full_text(model, text, len(pictures), chat)
-    options: dict[str, Any] = {"images": [as_rgb(picture) for picture in pictures]} if pictures else {}
-    options |= _without_second_bos(model.processor, full_text)
-    try:
-        with lock_of(view_of(model).module):  # a tokenizer serves one thread at a time
-            encoding = model.processor(text=[full_text], return_tensors="pt", **options)
-    except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
-        sizes = " and ".join(f"{picture.width} x {picture.height}" for picture in pictures) or "none"
+def _check_tools(tools: Any) -> None:
+    """Refuse what are no tools."""
+    if not (tools is None or (isinstance(tools, (list, tuple)) and tools)):
+        given = "none of them" if tools in ([], ()) else f"a {type(tools).__name__}"
         raise SpecError(
-            f"the processor of this model cannot encode this text with {len(pictures)} picture(s), {sizes} pixels: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}. Give pictures of "
-            "one size and shape, which it cuts into equally many tiles, or fewer of them"
-        ) from error
-    return _from_inputs(model, encoding, pictures)
-
-
-def _full_text(model: Model, text: str, pictures: int, chat: bool | None) -> str:
-    """The text that the processor takes: as it is, or in the chat template."""
-    processor, family = model.processor, view_of(model).family
-    placeholder = str(getattr(processor, "image_token", None) or "")  # in some processors it is an AddedToken
-    is_complete = (placeholder and placeholder in text) or (family.writes_image and not processor.chat_template)
-    if chat is not None:
-        is_complete = not chat
-    full_text = text if is_complete else _in_chat_template(processor, text, pictures)
-    placeholders = full_text.count(placeholder) if placeholder else pictures
-    if placeholders != pictures and not (family.writes_image and placeholders == 0):
-        raise SpecError(
-            f"the text has {placeholders} image placeholder(s) {placeholder!r} and {pictures} picture(s) were given; "
-            "write one placeholder per picture"
+            f"tools= are a list of descriptions or functions, and {given} was given; leave tools= out for none"
         )
-    return full_text
 
 
-def _without_second_bos(processor: Any, text: str) -> dict[str, bool]:
-    """The option that keeps the tokenizer from adding an opening token to a text that has one."""
-    bos = processor.tokenizer.bos_token
-    return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
+def _rows(given: Any) -> list[str | Chat]:
+    """Several texts or chats.
 
-
-def _in_chat_template(processor: Any, text: str, pictures: int) -> str:
-    if not getattr(processor, "chat_template", None):
-        raise SpecError(
-            "the processor has no chat template; write the complete text yourself, image placeholder "
-            f"{getattr(processor, 'image_token', '<image>')!r} included, with nv.encode(..., chat=False)"
-        )
-    content = [{"type": "image"}] * pictures + [{"type": "text", "text": text}]
-    return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
-
-
-# ready encodings ----------------------------------------------------------------------------------
-
-
-def _from_inputs(model: Model, inputs: Mapping[str, Any], images: Any) -> Prompt | PromptBatch:
-    """A prompt from an encoding and its pictures."""
-    inputs = checked_inputs(model, inputs)
-    rows = token_maps(model, inputs)
-    check_entries(model, inputs, rows)
-    pictures = per_row(images, len(rows))
-    image_counts, given_counts = [len(tokens.images) for tokens in rows], list(map(len, pictures))
-    if any(pictures) and given_counts != image_counts:
-        raise SpecError(
-            f"{given_counts} picture(s) were given for the {len(rows)} row(s), whose input_ids have tokens of "
-            f"{image_counts} image(s)"
-        )
-    return make_prompt(model, inputs, rows, pictures if any(pictures) else ())
+    Raises:
+        SpecError: something else, naming its type.
+    """
+    write = f'write nv.encode(model, "Describe the image.", image), or a chat, {WRITE_CHAT}'
+    if isinstance(given, Mapping):
+        raise SpecError(f"a {type(given).__name__} is one message, and a chat is a list of them; {write}")
+    if not isinstance(given, (list, tuple)):
+        raise SpecError(f"a {type(given).__name__} is no text and no chat; {write}, or a list of texts or chats")
+    if not given:
+        raise SpecError(f"no text to encode; {write}, or a list of texts or chats")
+    for number, row in enumerate(given):
+        if not (isinstance(row, str) or is_chat(row)):
+            raise SpecError(f"entry {number} is of type {type(row).__name__}, which is no text and no chat; {write}")
+    return list(given)

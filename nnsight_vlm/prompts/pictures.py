@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import SpecError
+from .picture_sources import as_picture, upright
+from .shades import of_numbers
+
+__all__ = ["Pictures", "as_rgb", "open_picture", "per_row", "upright"]
 
 Pictures = tuple[tuple[Image.Image, ...], ...]
 """The pictures of each row of an encoding."""
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 """Modes of 16 bits without a sign, in which 65,535 is white."""
-DEEP = (*SIXTEEN_BITS, "I", "F")
-"""Modes with more than 8 bits, of which `I` and `F` do not say what value is white: see `_white`."""
-NO_FRACTIONS = 2
-"""A largest value from 1 up to this can be that of a very dark picture, or of fractions that run over."""
-ORIENTATION = 0x0112
-"""The EXIF tag that says how a picture is turned; 1 is upright."""
+DEEP = {**dict.fromkeys(SIXTEEN_BITS, np.uint16), "I": np.int32, "F": np.float32}
+"""Modes with more than 8 bits and their numbers; those of `I` and `F` do not say what value is white."""
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -31,26 +31,11 @@ def open_picture(path: str | Path) -> Image.Image:
     Raises:
         SpecError: no such file, or not a picture.
     """
+    picture = as_picture(Path(path))
     try:
-        is_file = Path(path).is_file()
-    except OSError:  # the file system permits no such name
-        is_file = False
-    if not is_file:
-        raise SpecError(f"no file {str(path)!r}; give the path of a picture")
-    try:
-        with Image.open(path) as picture:
-            return as_rgb(upright(picture))
+        return as_rgb(picture)
     except SpecError as error:
         raise SpecError(f"{str(path)!r}: {error}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a broken file makes a reader raise
-        raise SpecError(f"{str(path)!r} is not a picture that can be opened; give a PNG or JPEG file") from error
-
-
-def upright(picture: Image.Image) -> Image.Image:
-    """A picture turned as its EXIF orientation says; the picture itself if it is upright."""
-    return ImageOps.exif_transpose(picture) if picture.getexif().get(ORIENTATION, 1) != 1 else picture
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:
@@ -60,41 +45,21 @@ def as_rgb(picture: Image.Image) -> Image.Image:
         SpecError: a picture of numbers that do not say what is black and what is white.
     """
     if picture.mode in DEEP:
-        return _of_numbers(picture)
+        return _of_deep_mode(picture)
     if picture.has_transparency_data:
         with_alpha = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha)
     return picture.convert("RGB")
 
 
-def _of_numbers(picture: Image.Image) -> Image.Image:
+def _of_deep_mode(picture: Image.Image) -> Image.Image:
     """A picture of a deep mode, where its file says one value is transparent that is white."""
-    values = np.asarray(picture).astype(np.float64)
-    shades = (values * (255 / _white(picture.mode, values))).round()
+    values = np.asarray(picture).astype(DEEP[picture.mode])
+    shades = of_numbers(values, f"a picture of mode {picture.mode!r}")
     transparent = picture.info.get("transparency")
     if isinstance(transparent, (int, float)):
         shades[values == transparent] = 255
-    return Image.fromarray(shades.astype(np.uint8)).convert("RGB")
-
-
-def _white(mode: str, values: np.ndarray) -> float:
-    """The value of white in a deep mode: of `I` and `F` by what values there are, fractions, bytes or 16 bits.
-
-    Raises:
-        SpecError: they are none of these.
-    """
-    if mode in SIXTEEN_BITS:
-        return 65_535
-    least, largest = float(values.min(initial=0)), float(values.max(initial=0))
-    if mode == "F" and least >= 0 and largest <= 1:
-        return 1
-    fits = 0 <= least <= largest <= 65_535  # false for NaN as well
-    if not fits or (mode == "F" and largest < NO_FRACTIONS):
-        raise SpecError(
-            f"a picture of mode {mode!r} with values from {least:g} to {largest:g} does not say what is black and what "
-            "is white; give fractions from 0 to 1, whole numbers up to 255 or 65535, or convert it to 8 bits yourself"
-        )
-    return 65_535 if largest > 255 else 255
+    return Image.fromarray(shades).convert("RGB")
 
 
 def per_row(given: Any, rows: int) -> Pictures:
@@ -102,7 +67,7 @@ def per_row(given: Any, rows: int) -> Pictures:
 
     Args:
         given: a picture or several for one row; for several rows a list with an entry for each row: None, a picture or
-            several.
+            several. What a picture can be: see `as_picture`.
         rows: how many rows there are.
 
     Raises:
@@ -111,12 +76,12 @@ def per_row(given: Any, rows: int) -> Pictures:
     if given is None:
         return ((),) * rows
     entries = list(_as_list(given))
-    is_nested = len(entries) == 1 and not isinstance(entries[0], Image.Image)
+    is_nested = len(entries) == 1 and (entries[0] is None or isinstance(entries[0], (list, tuple)))
     if rows == 1 and not is_nested:
         entries = [entries]
     if len(entries) != rows:
         raise SpecError(f"pictures for {len(entries)} row(s) were given, and there are {rows}; give one entry per row")
-    return tuple(tuple(map(_checked, _as_list(entry))) for entry in entries)
+    return tuple(tuple(map(as_picture, _as_list(entry))) for entry in entries)
 
 
 def _as_list(given: Any) -> Sequence[Any]:
@@ -124,13 +89,3 @@ def _as_list(given: Any) -> Sequence[Any]:
     if given is None:
         return ()
     return given if isinstance(given, (list, tuple)) else [given]
-
-
-def _checked(picture: Any) -> Image.Image:
-    if not isinstance(picture, Image.Image):
-        raise SpecError(f"{type(picture).__name__} is not a picture; open it with PIL.Image.open(path)")
-    if not picture.width * picture.height:
-        raise SpecError(
-            f"a picture of {picture.width} x {picture.height} pixels is empty; give one that shows something"
-        )
-    return upright(picture)

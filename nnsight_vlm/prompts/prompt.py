@@ -25,6 +25,7 @@ from .row_inputs import answer_ids, answers_given, grown_inputs, row_input
 from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
+from .turns import speaking, spoken
 from .where import Where, as_tuples
 
 
@@ -88,14 +89,14 @@ class Prompt(KnowsItsModel, PromptWords):
         >>> import nnsight_vlm as nv
         >>> prompt = nv.encode(nv.load("shapes"), "what is red ?", nv.shapes.scene(3).image)
         >>> prompt.groups["query"], prompt.groups["question"], prompt.groups["markup"]
-        ((114, 115, 116, 117, 118, 119), (114, 115, 116, 117, 118), ())
+        ((114, 115, 116, 117, 118, 119), (115, 116, 117, 118), ())
         """
         by_row = [
             {name: tokens.group(name).positions(tokens.stop) for name in tokens.group_names} for tokens in self.rows
         ]
         differing = [name for name in by_row[0] if any(row.get(name) != by_row[0][name] for row in by_row)]
         if differing or len({len(row) for row in by_row}) > 1:
-            what = f"the group {differing[0]!r} is" if differing else "images are"
+            what = f"the group {differing[0]!r} is" if differing else "images or turns are"
             raise SpecError(f"{what} at different positions in the {len(self)} rows; write prompt.row(0).groups")
         return by_row[0]
 
@@ -220,6 +221,8 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
     }
     unpadded = replace(tokens, tokens=tokens.tokens[: tokens.stop]).shifted(-tokens.start)
     if tokens.outside:  # how many keys lie outside the sequence depends on the longest row of a batch
-        unpadded = replace(token_maps(prompt.model, inputs, [unpadded.answer])[0], answer=unpadded.answer)
+        said = spoken(tokens).mapped(lambda ranges: ranges.shifted(-tokens.start))
+        made = token_maps(prompt.model, inputs, [unpadded.answer])[0]
+        unpadded = speaking(replace(made, answer=unpadded.answer), said)
     [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
     return Prompt(inputs=inputs, rows=(unpadded,), images=prompt.images[number : number + 1], model=prompt.model)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..families import Model
 from .token_map import TokenMap
 from .token_spans import SpelledTokens, spelled_tokens
-from .token_text import tokenizer_of
+from .token_text import added_tokens, tokenizer_of
 from .writing import Atom, Span, Writing
 
 _SHOWN = 2000
@@ -132,7 +132,7 @@ def prompt_text(model: Model, tokens: TokenMap) -> PromptText:
         SpecError: the model was loaded without a tokenizer.
     """
     tokenizer = tokenizer_of(model)
-    added, within = _added_tokens(tokenizer), {p for image in tokens.images for p in range(image[0], image[-1] + 1)}
+    added, within = added_tokens(tokenizer), {p for image in tokens.images for p in range(image[0], image[-1] + 1)}
     texts, positions, atoms, length = list[str](), list[tuple[int, ...]](), list[Atom](), 0
     for pieces in _stretches(tokens):
         if pieces is None:
@@ -193,13 +193,6 @@ def _in_order(tokens: TokenMap) -> Iterator[_Piece]:
         read = range(encoder.start, encoder.stop)
         yield from (_Piece(place - tokens.outside, tokens.outside_tokens[place]) for place in read)
     yield from map(_Piece, range(tokens.start, tokens.stop), tokens.tokens[tokens.start : tokens.stop])
-
-
-def _added_tokens(tokenizer: Any) -> dict[int, bool]:
-    """The tokens that the tokenizer never splits, and whether each of them is special."""
-    special = set(getattr(tokenizer, "all_special_ids", ()))
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return {number: token.special for number, token in added.items()} | dict.fromkeys(special, True)
 
 
 def _decoded(tokenizer: Any, tokens: Sequence[int]) -> str:

@@ -103,5 +103,21 @@ class Ranges:
         # an end lies behind a last position, and it is this position that moves
         return Ranges(tuple((moved(a, by), None if b is None else moved(b - 1, by) + 1) for a, b in self.pairs))
 
+    def without(self, other: Ranges) -> Ranges:
+        """The positions of closed ranges that are not in those of others.
+
+        >>> Ranges(((5, 9),)).without(Ranges(((6, 7),)))
+        Ranges(pairs=((5, 6), (7, 9)))
+        """
+        taken = set(other._closed())
+        return Ranges.of(p for p in self._closed() if p not in taken)
+
+    def _closed(self) -> Iterator[int]:
+        return (p for a, b in self.pairs for p in range(a, a if b is None else b))
+
+    def outside_of(self, length: int) -> Ranges:
+        """Positions in a sequence as positions outside another, which it precedes."""
+        return Ranges(tuple((a - length, None if b is None else b - length) for a, b in self.pairs))
+
 
 NOWHERE = Ranges()

@@ -134,8 +134,10 @@ def check_entries(model: Model, inputs: Mapping[str, Any], rows: Sequence[TokenM
         SpecError: with both numbers.
     """
     for name, counted in view_of(model).family.inputs.items():
-        expected = sum(map(ENTRIES[counted], rows))
-        if name in inputs and len(inputs[name]) != expected:
+        if name not in inputs or counted == "group":  # how many pictures go together is said by its own entries
+            continue
+        expected = sum(ENTRIES[counted](inputs[name], rows))
+        if len(inputs[name]) != expected:
             raise SpecError(
                 f"the input {name} has {len(inputs[name])} entries, and the rows have {expected} ({counted}s); both "
                 "must come from one call of the processor"

@@ -17,12 +17,25 @@ from .where import as_tuples
 if TYPE_CHECKING:
     from .prompt import Prompt
 
-ENTRIES: dict[Counted, Callable[[TokenMap], int]] = {
-    "row": lambda _tokens: 1,
-    "image": lambda tokens: len(tokens.images),
-    "piece": lambda tokens: sum(cells.pieces for cells in tokens.cells),
+
+def _groups_of(value: torch.Tensor, rows: Sequence[TokenMap]) -> list[int]:
+    """How many groups of pictures belong to each row, of which `value` says how many pictures each has."""
+    sizes, entries = iter(value.tolist()), list[int]()
+    for tokens in rows:
+        pictures = taken = 0
+        while pictures < len(tokens.images):
+            pictures, taken = pictures + int(next(sizes)), taken + 1
+        entries.append(taken)
+    return entries
+
+
+ENTRIES: dict[Counted, Callable[[torch.Tensor, Sequence[TokenMap]], list[int]]] = {
+    "row": lambda _value, rows: [1] * len(rows),
+    "image": lambda _value, rows: [len(tokens.images) for tokens in rows],
+    "piece": lambda _value, rows: [sum(cells.pieces for cells in tokens.cells) for tokens in rows],
+    "group": _groups_of,
 }
-"""How many entries of such an input belong to a row."""
+"""How many entries of such an input belong to each row."""
 
 
 def answer_ids(model: Model, name: str, given: Any) -> tuple[int, ...]:
@@ -84,7 +97,7 @@ def row_input(prompt: Prompt, name: str, number: int) -> Any:
     """The part of an input that belongs to a row, without padding."""
     value, tokens, family = prompt.inputs[name], prompt.rows[number], view_of(prompt.model).family
     if name in family.inputs:
-        entries = [ENTRIES[family.inputs[name]](row_tokens) for row_tokens in prompt.rows]
+        entries = ENTRIES[family.inputs[name]](value, prompt.rows)
         start = sum(entries[:number])
         return _without_padded_question(prompt, name, value[start : start + entries[number]], number)
     if name == "position_ids":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -16,8 +17,10 @@ from .given import prompts_given
 from .pixel_tokens import refuse_said_pixel_tokens
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
+from .ranges import Ranges
 from .stage_maps import with_query_stages
 from .token_roles import token_maps
+from .turns import speaking, spoken
 
 
 def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
@@ -51,9 +54,13 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
     if any(prompt.rows[0].outside for prompt in prompts):
         # how many keys lie outside the sequence depends on the other rows, so the token maps are made again
         answers = [prompt.rows[0].answer + padding for prompt, padding in zip(prompts, paddings, strict=True)]
+        said = [
+            spoken(prompt.rows[0]).mapped(partial(Ranges.shifted, by=padding))
+            for prompt, padding in zip(prompts, paddings, strict=True)
+        ]
         rows = tuple(
-            replace(tokens, answer=answer)
-            for tokens, answer in zip(token_maps(model, inputs, answers), answers, strict=True)
+            speaking(replace(tokens, answer=answer), conversation)
+            for tokens, answer, conversation in zip(token_maps(model, inputs, answers), answers, said, strict=True)
         )
     else:
         rows = tuple(

@@ -7,11 +7,12 @@ between the modules of the package as `Ranges`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..errors import SpecError
 from ..grids import Cells
+from .conversation import READY, Conversation, is_role_group
 from .ranges import NOWHERE, Ranges, moved
 from .where import MaskedPositions, Where, as_tuples, require_number
 
@@ -19,7 +20,11 @@ PARTS = ("system", "image", "markup", "query", "generated")
 """The groups that part a prompt: each of its tokens is in exactly one of them, and padding in none."""
 VIEWS = ("question", "text", "last", "first", "bos", "all")
 """Groups that are views of it: their tokens are in one of `PARTS` too."""
-GROUPS = (*PARTS, "image.N", *VIEWS)
+
+
+def is_group(name: str) -> bool:
+    """Whether some text is the name of a group that a prompt can have."""
+    return name in (*PARTS, *VIEWS) or name.startswith("image.") or is_role_group(name)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -51,6 +56,8 @@ class TokenMap:
             patches that it is padded to.
         padding: places before `stop` that are padding all the same; no query reads them.
         cells: how the tokens of each image lie on its tiles.
+        conversation: who says what. It follows from how the row was encoded, not from what the encoding holds, so rows
+            with equal encodings are equal.
     """
 
     tokens: tuple[int, ...]
@@ -73,6 +80,7 @@ class TokenMap:
     rows: int = 1
     key_grid: tuple[int, int] | None = None
     padding: tuple[int, ...] = ()
+    conversation: Conversation = field(default=Conversation(unknown=READY), compare=False)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{part} {size:,}" for part, size in self.part_sizes.items())
@@ -91,10 +99,14 @@ class TokenMap:
           an image that lies outside the sequence; also the token with which a decoder begins that reads an encoder.
         - `query`: all other text of the prompt. It contains the prompt's last token, which predicts the answer.
         - `generated`: what follows the prompt.
-        - `question`: `query` without the prompt's last token.
+        - `question`: `query` without the prompt's last token and without `markers`.
         - `text`: all that is no image token.
         - `last`, `first`, `bos`: single tokens of the prompt; `bos` opens its text, which may begin behind an image.
         - `all`: the whole sequence, without what lies outside it.
+        - `system_message`, `user`, `assistant`: the words and images of these messages of a chat, wherever they stand;
+          `turn.0`, `turn.1`: those of one message.
+        - `markers`: the tokens of the chat template, which are in no message; where none was applied, the special
+          tokens among the text.
 
         Raises:
             SpecError: no such group, no such image, or a position outside the row.
@@ -137,7 +149,7 @@ class TokenMap:
     def group_names(self) -> tuple[str, ...]:
         """The names of all groups, those of single images included, and of groups without tokens."""
         images = (f"image.{number}" for number in range(len(self.images)))
-        return (*PARTS[:2], *images, *PARTS[2:], *VIEWS)
+        return (*PARTS[:2], *images, *PARTS[2:], *VIEWS, *self.conversation.names)
 
     @property
     def part_sizes(self) -> dict[str, int]:
@@ -177,7 +189,7 @@ class TokenMap:
             "markup": lambda: Ranges.of(self._of_images - self._image_tokens),
             "query": lambda: Ranges.of(p for p in range(self._text_starts, self.answer) if p not in self._of_images),
             "generated": lambda: self._from(self.answer),
-            "question": lambda: Ranges.of(p for p in self.group("query").positions(self.stop) if p != self.answer - 1),
+            "question": lambda: self.group("query").without(self._no_question),
             "text": lambda: Ranges.union(self.group(part) for part in PARTS if part != "image"),
             "last": lambda: Ranges(((self.answer - 1, self.answer),)),
             "first": lambda: Ranges(((self.start, self.start + 1),)),
@@ -188,7 +200,21 @@ class TokenMap:
         }
         if name in dict(self.named):
             return dict(self.named)[name]
-        return groups[name]() if name in groups else self._one_image(name)
+        if name in groups:
+            return groups[name]()
+        is_by_role = is_role_group(name) or name in self.conversation.names
+        return self.conversation.group(name, self._stretch) if is_by_role else self._one_image(name)
+
+    @property
+    def _no_question(self) -> Ranges:
+        """The prompt's last token and the template's."""
+        return Ranges.union((self.group("last"), self.conversation.markers or NOWHERE))
+
+    def _stretch(self, number: int) -> Ranges:
+        """All that belongs to an image: from its first token to its last, and the mark that stands for it."""
+        image = self.images[number]
+        marks = () if self.outside_tokens else self.marks[number : number + 1]
+        return Ranges.of((*range(image[0], image[-1] + 1), *marks))
 
     def _one_image(self, name: str) -> Ranges:
         """The group of a single image, `image.0`."""
@@ -264,4 +290,5 @@ class TokenMap:
             marks=tuple(moved(mark, by) for mark in self.marks),
             blocks=self.blocks.shifted(by),
             named=tuple((name, ranges.shifted(by)) for name, ranges in self.named),
+            conversation=self.conversation.mapped(lambda ranges: ranges.shifted(by)),
         )

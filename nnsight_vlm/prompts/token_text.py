@@ -36,3 +36,10 @@ def spell_answer(model: Model, tokens: Sequence[int]) -> str:
     """An answer's text without special tokens; empty where there is no tokenizer."""
     tokenizer = known_tokenizer(model)
     return "" if tokenizer is None else str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
+
+def added_tokens(tokenizer: Any) -> dict[int, bool]:
+    """The tokens that the tokenizer never splits, and whether each of them is special."""
+    special = set(getattr(tokenizer, "all_special_ids", ()))
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {number: token.special for number, token in added.items()} | dict.fromkeys(special, True)

@@ -17,7 +17,7 @@ from ..errors import SpecError
 from ..families import Model
 from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
-from ..prompts.token_map import GROUPS
+from ..prompts.token_map import is_group
 from ..prompts.where import Where, as_tuples
 from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
@@ -170,7 +170,7 @@ def _positions_of_parts(prompt: Prompt, parts: Mapping[str, Where] | None) -> di
         return _default_parts(prompt)
     positions = {}
     for part, where in parts.items():
-        is_words = isinstance(where, str) and where not in GROUPS and not where.startswith("image.")
+        is_words = isinstance(where, str) and not is_group(where)
         positions[part] = prompt.find(str(where)) if is_words else prompt[where]
         if not positions[part] or prompt["last"][0] in positions[part]:
             raise SpecError(

@@ -37,10 +37,11 @@ def pictures() -> list[Any]:
             Path("photo.png"),
             "https://example.org/photo.png",
             b"\x89PNG",
-            seen,
-            torch.zeros(3, SMALL, SMALL),
+            seen[0, 0],
+            seen - 0.5,
+            torch.zeros(2, SMALL, SMALL),
         ),
-        *(3, True, THING, {}, {"image": tiny.picture()}, [seen], ["photo.png"], [None, None], [DATASET]),
+        *(3, True, THING, {}, {"image": tiny.picture()}, [seen[0, 0]], ["photo.png"], [None, None], [DATASET]),
         *(DATASET, Image, [tiny.picture(), "photo.png"], Image.new("RGB", (0, 0)), Image.new("RGB", (5, 0))),
     ]
 
@@ -142,8 +143,10 @@ def entries() -> dict[str, Entry]:
                 "inputs": [given["inputs"], 3, "a"],
                 "images": [picture, [picture], [], "photo.png"],
                 "chat": [each for each in [*FLAGS, "default", 2] if each is not None],
+                "tools": [[], "search", 3, {"name": "search"}, [len]],
+                "continue_final_message": [*FLAGS, True],
             },
-            ["picture"],
+            ["picture", "message", "template"],
         ),
         "encode inputs": Entry(
             nv.encode,

@@ -1,14 +1,14 @@
 """Which token is what, found in the token ids of one prompt alone.
 
 Groups by their definitions in the guide: `system` stands before the first image, `query` behind it, `markup` within
-images; without an image all text is `query`; `question` is `query` without the token that predicts the answer; `text`
-is all that is no image token. In the fuzz's prompts the word `SEPARATOR` stands between any two
-pictures and nowhere else, so that images can be told from each other without knowing how many tokens they have.
+images; without an image all text is `query`; `question` is `query` without the token that predicts the answer and
+without special tokens; `text` is all that is no image token. In the fuzz's prompts the word `SEPARATOR` stands between
+any two pictures and nowhere else, so that images can be told from each other without knowing how many tokens they have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +78,13 @@ def pictures_in(ids: list[int], image: list[bool], separator: int) -> list[list[
     return [some for some in found if some]
 
 
-def places_of(reference: Reference, inputs: Mapping[str, Any], separator: int, answer: int = 0) -> dict[str, Places]:
-    """The tokens of every stage; the last `answer` tokens of the decoder are `generated`."""
+def places_of(
+    reference: Reference, inputs: Mapping[str, Any], separator: int, special: Collection[int], answer: int = 0
+) -> dict[str, Places]:
+    """The tokens of every stage; the last `answer` tokens of the decoder are `generated`.
+
+    `special` are the ids of special tokens, which are in no `question`.
+    """
     ids, config = inputs["input_ids"][0].tolist(), reference.module.config
     text = config.get_text_config()
     image = pictures_in(ids, is_image(reference, inputs), separator)
@@ -88,12 +93,13 @@ def places_of(reference: Reference, inputs: Mapping[str, Any], separator: int, a
     if paths.encoder is not None:
         groups = groups_of(image, len(ids), bos)
         groups["question"] = groups["query"]  # no token of an encoder predicts the answer
-        found = {"encoder": plain(groups, len(ids))}
+        found = {"encoder": plain(asking(groups, ids, special), len(ids))}
         found["decoder"] = behind_encoder(found["encoder"], inputs["decoder_input_ids"].shape[1], answer)
     elif paths.decoder.cross is not None:
-        found = {"decoder": beside_pictures(config, ids, image, bos, inputs, answer)}
+        found = {"decoder": beside_pictures(config, ids, image, bos, inputs, special, answer)}
     else:
-        found = {"decoder": with_answer(groups_of(image, len(ids) - answer, bos), len(ids), answer)}
+        groups = asking(groups_of(image, len(ids) - answer, bos), ids, special)
+        found = {"decoder": with_answer(groups, len(ids), answer)}
     pixels = inputs.get("pixel_values")
     if paths.qformer is not None and pixels is not None:
         found["qformer"] = queries(reference, inputs, config.num_query_tokens)
@@ -102,6 +108,12 @@ def places_of(reference: Reference, inputs: Mapping[str, Any], separator: int, a
         if pixels.dim() == 4 or pixels.shape[1] == 1:
             found["resampler"] = queries(reference, inputs, latents, own_keys=latents)
     return found
+
+
+def asking(groups: Mapping[str, Sequence[int]], ids: list[int], special: Collection[int]) -> dict[str, Any]:
+    """Groups whose question has no special tokens, empty groups left out."""
+    question = tuple(place for place in groups.get("question", ()) if ids[place] not in special)
+    return {name: places for name, places in {**groups, "question": question}.items() if places}
 
 
 def plain(groups: dict[str, tuple[int, ...]], length: int) -> Places:
@@ -131,7 +143,13 @@ def behind_encoder(encoder: Places, length: int, answer: int) -> Places:
 
 
 def beside_pictures(
-    config: Any, ids: list[int], image: list[list[int]], bos: list[int], inputs: Mapping[str, Any], answer: int
+    config: Any,
+    ids: list[int],
+    image: list[list[int]],
+    bos: list[int],
+    inputs: Mapping[str, Any],
+    special: Collection[int],
+    answer: int,
 ) -> Places:
     """A text whose pictures are keys of cross-attention only, every one with room for all its tiles (Mllama)."""
     marks = [place for some in image for place in some]
@@ -150,7 +168,7 @@ def beside_pictures(
         }
         for number in range(len(marks)):
             groups[f"image.{number}"] = tuple(range(each * number - outside, each * (number + 1) - outside))
-    found = with_answer({name: places for name, places in groups.items() if places}, length, answer)
+    found = with_answer(asking(groups, ids, special), length, answer)
     return Places(length=length, outside=outside, groups=found.groups, readers=length)
 
 

@@ -40,6 +40,10 @@ NEED_PICTURE = (
 """Members whose processor or forward takes no text without a picture."""
 
 
+FLAT = ("got_ocr2", "got_ocr2-tiles")
+"""Members whose processor takes the pictures of a text as one list; to others a list of pictures is several texts'."""
+
+
 class Unusable(Exception):
     """What was drawn asks for nothing, or for what cannot be: draw again."""
 
@@ -62,6 +66,7 @@ class World:
     reference: Reference
     processor: Any
     separator: int
+    special: frozenset[int]
     memory: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -91,7 +96,7 @@ class World:
     def _inputs(self, question: Question) -> Mapping[str, torch.Tensor]:
         shown = [picture(seed, size) for seed, size in question.pictures]
         options: dict[str, Any] = {"add_special_tokens": False} if question.text.startswith("<s>") else {}
-        options |= {"images": shown} if shown else {}
+        options |= {"images": [shown] if self.name not in FLAT else shown} if shown else {}
         try:
             given = self.processor(text=[question.text], return_tensors="pt", **options)
         except ValueError as error:  # pictures of different numbers of tiles, in some processors
@@ -124,7 +129,9 @@ class World:
     def places(self, question: Question) -> dict[str, Places]:
         return self.kept(
             ("places", question),
-            lambda: places_of(self.reference, self.inputs(question), self.separator, len(question.answer)),
+            lambda: places_of(
+                self.reference, self.inputs(question), self.separator, self.special, len(question.answer)
+            ),
         )
 
     # the reference --------------------------------------------------------------------------------------
@@ -182,6 +189,7 @@ def world(name: str, attention: str) -> World:
         reference=Reference(name, for_reference),
         processor=processor,
         separator=processor.tokenizer.convert_tokens_to_ids(SEPARATOR),
+        special=frozenset(processor.tokenizer.all_special_ids),
     )
 
 

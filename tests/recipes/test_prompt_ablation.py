@@ -39,7 +39,7 @@ def test_random_parts_are_as_large_and_lie_elsewhere(prompts):
         for c in cases_of(prompts[0], None, 0, 1)
     }
     drop, control = (by_labels["question", "direct", control] for control in ("none", "random positions"))
-    assert len(drop.source) == len(control.source) == len(prompts[0]["query"]) - 1
+    assert len(drop.source) == len(control.source) == len(prompts[0]["question"]) == 4  # without "assistant :"
     assert not set(drop.source) & set(control.source)
 
 
