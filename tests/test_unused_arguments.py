@@ -40,7 +40,7 @@ def test_arguments_of_encode_that_do_not_go_together(model, prompt):
         ({"text": QUESTION, "tools": [TOOL]}, "its chat template takes no tools"),
         ({"text": "red <image>", "image": picture, "tools": [TOOL]}, "the text is complete"),
         ({"text": QUESTION, "chat": "no"}, "chat='no' is no choice; write chat=True or chat=False"),
-        ({"text": CHAT, "continue_final_message": "content"}, "continue_final_message='content' was given"),
+        ({"text": CHAT, "continue_final_message": "content"}, "continue_final_message='content' is no choice"),
         ({"text": CHAT, "tools": TOOL}, "a list of descriptions or functions, and a dict was given"),
         ({"text": CHAT, "tools": []}, "a list of descriptions or functions, and none of them was given"),
         ({"text": CHAT, "chat": False}, "messages go into the chat template"),
