@@ -12,10 +12,12 @@ import torch
 from nnsight import TransformersModel
 from torch.overrides import TorchFunctionMode
 
+from .checkpoints import matching_weights
 from .errors import SpecError
 from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
 from .shapes.model import CHECKPOINTS, checkpoint
+from .versions import complaint
 
 TASK = "image-text-to-text"
 HUB_OPTIONS = ("revision", "token", "trust_remote_code")
@@ -30,17 +32,21 @@ def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool 
             `"shapes-gist"`, the small trained models inside the package.
         processor: the model's processor; where a name or folder is given, it is loaded from there by default. With a
             model in memory it may be left out if prompts come from ready encodings only.
-        dispatch: load the weights now. `False` builds the model without weights, for remote runs.
+        dispatch: load the weights now. `False` builds the model without weights, for remote runs; the first run on this
+            machine loads them.
         options: passed to transformers (`device_map`, `dtype`, `attn_implementation`, ...), for a model that is loaded
             from files.
 
     Raises:
-        SpecError: the model's family is not in the table, or its attention implementation takes no mask; options that
-            say how files are loaded, beside a model in memory.
+        SpecError: the model's family is not in the table, or its attention implementation takes no mask; weights in the
+            files are not those of the model; options that say how files are loaded, beside a model in memory; a version
+            of transformers, torch, nnsight, pandas or numpy that was not tested.
 
     >>> load("shapes").config.model_type
     'llava'
     """
+    if wrong := complaint():
+        raise SpecError(wrong)
     attention = options.get("attn_implementation") or "sdpa"
     if isinstance(attention, str):  # otherwise one for each part of the model; `view_of` checks the decoder's
         check_attention(attention)
@@ -87,7 +93,8 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     if Path(name).is_dir():
         name_local_folder(name)
     if dispatch:
-        return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
+        with matching_weights(name):
+            return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
     with _RealLinspace():
         loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=False, **options)
     _set_generation_defaults(loaded, name, hub_options)

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from nnsight import save
 
+from ..checkpoints import load_weights
 from ..device.positions import sequence
 from ..families import Model, view_of
 from ..lowering.plan import layer_paths
 from ..lowering.sites import BEFORE_LAYERS, locate
 from ..prompts.carried import counts_tokens
 from ..prompts.prompt import Prompt
+from ..versions import cache_name
 
 
 class Prefill(NamedTuple):
@@ -45,7 +47,8 @@ def prefill(model: Model, prompt: Prompt, length: int, first: int, cache: Any = 
     if "position_ids" in inputs:
         inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
     last = {"logits_to_keep": torch.tensor([length - 1])} if view_of(model).family.logits_to_keep else {}
-    empty = {} if cache is None else {"past_key_values": cache}
+    load_weights(model)
+    empty = {} if cache is None else {cache_name(): cache}
     paths = layer_paths(model, view_of(model).stage().layer_count) if _all_layers_run(prompt) else ()
     with torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
         kept = save(_left_behind(model, paths, first))
@@ -60,7 +63,7 @@ def _all_layers_run(prompt: Prompt) -> bool:
 def _left_behind(model: Model, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
     states = [_from_position(model.get(path).output, first) for path in paths]
     all_states = None if not states or any(each is None for each in states) else states
-    return model.output.past_key_values, model.output.logits[0, -1], all_states
+    return model.output[cache_name()], model.output.logits[0, -1], all_states
 
 
 def _from_position(output: Any, first: int) -> Any:
@@ -71,6 +74,7 @@ def _from_position(output: Any, first: int) -> Any:
 
 def embed(model: Model, prompt: Prompt) -> torch.Tensor:
     """What enters the decoder, `[row, position, width]`; the model is stopped there."""
+    load_weights(model)
     path, _ = locate(view_of(model).family, "decoder", "embedding", BEFORE_LAYERS)
     with torch.no_grad(), model.trace(**prompt.inputs) as tracer:
         entering = save(sequence(model.get(path).inputs))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..device.positions import CACHE_NAMES
 from ..errors import SpecError
 from ..families import Model, view_of
 from .known_inputs import refuse_unknown
@@ -18,7 +19,7 @@ from .stacking import stack
 from .token_roles import token_maps
 
 NOT_OF_AN_ENCODING = (
-    *("past_key_values", "use_cache", "cache_position", "logits_to_keep", "inputs_embeds", "decoder_inputs_embeds"),
+    *(*CACHE_NAMES, "use_cache", "cache_position", "logits_to_keep", "inputs_embeds", "decoder_inputs_embeds"),
     *("encoder_outputs", "return_dict", "output_attentions", "output_hidden_states"),
     *("remote", "backend", "blocking", "job_id"),
 )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from ..checkpoints import load_weights
 from ..errors import SpecError
 from . import unpacking
 from .job import ServerJob
@@ -41,6 +42,7 @@ class JobContent(NamedTuple):
 def ask(model: Any, call: ModelCall, remote: Remote) -> Any:
     """The answer to a model call."""
     if remote is False:
+        load_weights(model)
         return call.task(model, call.inputs, *call.rest)
     return answers([PendingCall(model, call, remote)])[0]
 

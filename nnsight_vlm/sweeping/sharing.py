@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..device.positions import CACHE_NAMES
 from ..errors import SpecError
 from ..execution.caches import keeps_every_key
 from ..families import Model, unsupported, view_of
@@ -67,7 +68,7 @@ def answers_per_batch(model: Model, rows: int) -> int:
     return 1 if batching_obstacle(model) or unpadded else rows
 
 
-CACHE_OPTIONS = ("cache_config", "cache_implementation", "generation_config", "past_key_values", "use_cache")
+CACHE_OPTIONS = ("cache_config", "cache_implementation", "generation_config", "use_cache", *CACHE_NAMES)
 """Options of generation that may say which cache is used, or that none is."""
 
 
