@@ -12,35 +12,41 @@ import torch
 from nnsight import TransformersModel
 from torch.overrides import TorchFunctionMode
 
-from .checkpoints import matching_weights
 from .errors import SpecError
 from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
+from .opening.adapters import Adapter, adapter_of
+from .opening.files import Checkpoint
+from .opening.options import HUB_OPTIONS, part_options
+from .opening.processors import processor_of, with_settings
+from .opening.refusals import cause, config_of, refuse_folder, refuse_name
+from .opening.weights import matching_weights
+from .opening.wrapped import run_uncompiled, unwrapped
 from .shapes.model import CHECKPOINTS, checkpoint
 from .versions import complaint
 
 TASK = "image-text-to-text"
-HUB_OPTIONS = ("revision", "token", "trust_remote_code")
-"""The options that say which files of a repository are read, and how."""
 
 
-def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool = True, **options: Any) -> Model:
+def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch: bool = True, **options: Any) -> Model:
     """Load a vision-language model as a plain `nnsight.TransformersModel`.
 
     Args:
-        model: a name on the Hugging Face hub, a local folder, a transformers model in memory, or `"shapes"` or
-            `"shapes-gist"`, the small trained models inside the package.
+        model: a name on the Hugging Face hub, a local folder (of a model, or of an adapter that names its base), a
+            transformers model in memory (plain, or wrapped by PEFT or `torch.compile`; it runs uncompiled), or
+            `"shapes"` or `"shapes-gist"`, the small trained models inside the package.
         processor: the model's processor; where a name or folder is given, it is loaded from there by default. With a
             model in memory it may be left out if prompts come from ready encodings only.
         dispatch: load the weights now. `False` builds the model without weights, for remote runs; the first run on this
             machine loads them.
-        options: passed to transformers (`device_map`, `dtype`, `attn_implementation`, ...), for a model that is loaded
-            from files.
+        options: for a model that is loaded from files: those of transformers (`device_map`, `dtype`,
+            `attn_implementation`, ...), and the settings that its processor has for pictures (`min_pixels`, ...).
 
     Raises:
-        SpecError: the model's family is not in the table, or its attention implementation takes no mask; weights in the
-            files are not those of the model; options that say how files are loaded, beside a model in memory; a version
-            of transformers, torch, nnsight, pandas or numpy that was not tested.
+        SpecError: the model's family is not in the table, or its attention implementation takes no mask; files that are
+            missing, or that transformers cannot open here, each with what to write or install; weights in the files
+            that are not those of the model; an option that nobody knows, and any beside a model in memory; a version of
+            transformers, torch, nnsight, pandas or numpy that was not tested.
 
     >>> load("shapes").config.model_type
     'llava'
@@ -57,7 +63,7 @@ def load(model: str | torch.nn.Module, *, processor: Any = None, dispatch: bool 
             _refuse_for_memory({**options, **({} if dispatch else {"dispatch": dispatch})})
             loaded = _in_memory(model, processor)
         else:
-            loaded = _from_name(model, processor, dispatch, options)
+            loaded = _from_name(str(model), processor, dispatch, options)
     view_of(loaded)
     return loaded
 
@@ -72,7 +78,9 @@ def _refuse_for_memory(options: dict[str, Any]) -> None:
         )
 
 
-def _in_memory(module: Any, processor: Any) -> Model:
+def _in_memory(given: Any, processor: Any) -> Model:
+    module = unwrapped(given)
+    run_uncompiled(module)
     family_of(module.config)
     # nnsight looks for a processor on the hub if there is none, so it is given an empty object while it loads
     loaded = TransformersModel(module, task=TASK, processor=processor or SimpleNamespace())
@@ -81,24 +89,49 @@ def _in_memory(module: Any, processor: Any) -> Model:
 
 
 def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any]) -> Model:
-    from transformers import AutoConfig, AutoProcessor
-
     if name in CHECKPOINTS:
         if "revision" in options:
             raise SpecError(f"the model {name!r} is part of this package and has no revisions; leave revision= out")
         name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
-    hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
-    family_of(AutoConfig.from_pretrained(name, **hub_options))
-    processor = processor or AutoProcessor.from_pretrained(name, **hub_options)
-    if Path(name).is_dir():
+    refuse_name(name)
+    hub = {name: value for name, value in options.items() if name in HUB_OPTIONS}
+    source = Checkpoint(name=name, hub=hub)
+    adapter = adapter_of(source)
+    if adapter is not None:
+        return _with_adapter(adapter, processor, dispatch, options)
+    refuse_folder(source, weights=dispatch, processor=processor is None)
+    config = config_of(source)
+    family_of(config)
+    made = processor is None
+    processor = processor_of(source, config) if made else processor
+    settings, options = part_options(name, config, processor, options)
+    if settings and not made:
+        raise SpecError(f"{next(iter(settings))}= is not used beside processor=; make the processor so")
+    processor = with_settings(processor, source, settings)
+    if source.folder is not None:
         name_local_folder(name)
     if dispatch:
         with matching_weights(name):
-            return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
+            try:
+                return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
+            except (ValueError, OSError, ImportError) as error:
+                raise SpecError(f"{name!r} cannot be loaded: {cause(error)}") from error
     with _RealLinspace():
         loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=False, **options)
-    _set_generation_defaults(loaded, name, hub_options)
+    _set_generation_defaults(loaded, name, hub)
     return loaded
+
+
+def _with_adapter(adapter: Adapter, processor: Any, dispatch: bool, options: dict[str, Any]) -> Model:
+    """The model that an adapter was trained on, with the adapter."""
+    if not dispatch:
+        raise SpecError(
+            f"{adapter.name!r} holds an adapter, which is put into weights that are there; leave dispatch=False out"
+        )
+    loaded = _from_name(adapter.base, processor, dispatch, options)
+    module = view_of(loaded).module
+    adapter.add_to(module)
+    return _in_memory(module, loaded.processor)
 
 
 def _set_generation_defaults(model: Model, name: str, hub_options: dict[str, Any]) -> None:

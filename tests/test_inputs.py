@@ -81,6 +81,45 @@ def test_every_way_to_make_a_prompt_gives_inputs_that_cannot_be_written_to():
         assert type(prompt.inputs) is Inputs
 
 
+OVERWRITES = {
+    "ids": ("input_ids", lambda ids: ids.__setitem__((0, 2), 7)),
+    "ids through numpy": ("input_ids", lambda ids: ids.numpy().__setitem__((0, 2), 7)),
+    "ids through data": ("input_ids", lambda ids: ids.data.__setitem__((0, 2), 7)),
+    "mask": ("attention_mask", lambda mask: mask.__setitem__((0, 0), 0)),
+}
+
+
+@pytest.mark.parametrize("how", OVERWRITES)
+def test_tokens_that_were_written_to_are_not_taken_for_those_that_the_groups_name(how):
+    one, (name, write) = zoo.prompt("llava"), OVERWRITES[how]
+    inputs = {key: value.clone() for key, value in one.inputs.items()}
+    prompt, source = (nv.encode(one.model, inputs=inputs) for _ in range(2))
+    calls = [
+        lambda: nv.run(one.model, prompt),
+        lambda: nv.generate(one.model, prompt, nv.Knockout("image", "last"), max_new_tokens=2),
+        lambda: nv.sweep(one.model, prompt, [nv.Knockout("image", "last", layers=0)], answer=7),
+        lambda: nv.verify(one.model, prompt, nv.Knockout("image", "last")),
+        lambda: nv.install(one.model, prompt, nv.Knockout("image", "last")),
+        lambda: nv.run(one.model, one, nv.Patch("last", source=source)),
+        lambda: list(nv.generations(one.model, [(prompt, None)], max_new_tokens=2)),
+    ]
+    for call in calls:
+        call()
+    write(inputs[name])
+    for call in calls:
+        with pytest.raises(nv.SpecError, match=f"{name} was written to after the prompt was made"):
+            call()
+
+
+def test_pixels_that_are_written_to_are_read_anew():
+    one = zoo.prompt("llava")
+    prompt = nv.encode(one.model, inputs={key: value.clone() for key, value in one.inputs.items()})
+    prompt.inputs["pixel_values"].zero_()
+    again = nv.encode(one.model, inputs=dict(prompt.inputs))
+    assert torch.equal(nv.run(one.model, prompt).logits, nv.run(one.model, again).logits)
+    assert not torch.equal(nv.run(one.model, prompt).logits, nv.run(one.model, one).logits)
+
+
 # position ids of the caller's own --------------------------------------------------------------------
 
 PLAIN = ("llava", "llava-mistral", "blip-2-opt", "mllama", "idefics3", "qwen3_5", "gemma3", "lfm2_vl", "paligemma")

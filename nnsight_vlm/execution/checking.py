@@ -18,6 +18,7 @@ from ..lowering.empty_attention import refuse_empty_rows
 from ..lowering.layouts import Placement, one_case_per_row
 from ..lowering.resolve import Resolver, StateValues, resolver
 from ..lowering.writes import PlannedWrite
+from ..prompts.overwritten import refuse_overwritten
 from ..prompts.prompt import Prompt
 from ..specs.interventions import CLEAN, Capture, Intervention
 from .emptiness import Call, check_empty, refuse_empty_part
@@ -153,7 +154,8 @@ def _shape_of(prompt: Prompt) -> tuple[Any, ...]:
 def require_model(model: Model, prompt: Prompt) -> None:
     """Refuse a prompt that was encoded for another model than the one given, see `identity.same_model`.
 
-    And one whose groups lie elsewhere than in the prompt that an intervention was installed for.
+    And one whose groups lie elsewhere than in the prompt that an intervention was installed for, or than its own inputs
+    say by now.
 
     Raises:
         SpecError: naming what to write.
@@ -163,6 +165,7 @@ def require_model(model: Model, prompt: Prompt) -> None:
             "the prompt was encoded for another model than the one given: its tokens and image positions are that "
             "model's. Encode it again, nv.encode(model, ...), with the model that runs it"
         )
+    refuse_overwritten(prompt)
     if any(shape != _shape_of(prompt) for shape in _INSTALLED.get(model, ())):
         raise SpecError(
             "this model is a copy in which nv.install put an intervention at the positions of another prompt, and they "

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from nnsight import save
 
-from ..checkpoints import load_weights
 from ..device.positions import sequence
 from ..families import Model, view_of
 from ..lowering.plan import layer_paths
 from ..lowering.sites import BEFORE_LAYERS, locate
+from ..opening.weights import load_weights
 from ..prompts.carried import counts_tokens
 from ..prompts.prompt import Prompt
 from ..versions import cache_name

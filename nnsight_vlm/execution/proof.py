@@ -38,14 +38,11 @@ from .emptiness import Empty, generating
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
 from .proof_features import prove_features
-from .proof_pixels import can_decode, check_pixels, prove_pixels
+from .proof_pixels import DECODED, can_decode, check_pixels, prove_pixels
 from .proof_rounding import Rounding, rounding_of, worst
 from .proof_rows import prove_rows
 from .proof_states import prove_states
 from .requests import LogitRead, run_forward
-
-DECODED = 4
-"""How many tokens are decoded to prove cached generation."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from .proof_rounding import SINGLE, Rounding
 from .requests import LogitRead, run_forward
 
 DECODED = 4
-"""How many tokens are decoded with each of the two pictures."""
+"""How many tokens are decoded to prove cached generation."""
 LEAST_SHARE = 64
 """Under the intervention, pixels may move logits by this much less than without, where rounding lets them move."""
 

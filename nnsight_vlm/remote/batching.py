@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from ..checkpoints import load_weights
 from ..errors import SpecError
+from ..opening.weights import load_weights
 from . import unpacking
 from .job import ServerJob
 from .model_call import ModelCall, PendingCall, Remote

@@ -12,8 +12,8 @@ from threading import RLock, get_ident
 from typing import Any
 from unittest.mock import patch
 
-from .errors import SpecError
-from .families import Model
+from ..errors import SpecError
+from ..families import Model
 
 NAMES_SHOWN = 3
 """How many weights of each kind a refusal names."""

@@ -1,0 +1,66 @@
+"""Which options of `load` concern the model, and which its processor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import SpecError
+
+HUB_OPTIONS = ("revision", "token", "trust_remote_code")
+"""The options that say which files of a repository are read, and how."""
+MODEL_OPTIONS = (
+    *HUB_OPTIONS,
+    "attn_implementation",
+    "cache_dir",
+    "config",
+    "device_map",
+    "dtype",
+    "experts_implementation",
+    "force_download",
+    "key_mapping",
+    "local_files_only",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "offload_buffers",
+    "offload_folder",
+    "offload_state_dict",
+    "quantization_config",
+    "subfolder",
+    "torch_dtype",
+    "tp_plan",
+    "tp_size",
+    "use_kernels",
+    "use_safetensors",
+    "variant",
+    "weights_only",
+)
+"""The options that say how a model is loaded."""
+
+
+def part_options(
+    name: str, config: Any, processor: Any, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the processor (`min_pixels`, `do_pan_and_scan`, ...), and options of the model.
+
+    What the model's config has a value for is the model's, as transformers has it.
+
+    Raises:
+        SpecError: an option that neither knows, with the nearest that one of them does.
+    """
+    known = picture_settings(processor)
+    ours = {name: value for name, value in options.items() if name not in MODEL_OPTIONS and name in known}
+    rest = {name: value for name, value in options.items() if name not in ours}
+    for option in rest:
+        if option not in MODEL_OPTIONS and not hasattr(config, option):
+            close = get_close_matches(option, (*MODEL_OPTIONS, *known), n=1)
+            meant = f"; did you mean {close[0]}=?" if close else ""
+            raise SpecError(f"{option}= is no option of the model {name!r}, nor of its processor{meant}")
+    return ours, rest
+
+
+def picture_settings(processor: Any) -> frozenset[str]:
+    """The settings that a processor has for pictures; none of a processor that is not transformers' own."""
+    kwargs = getattr(getattr(processor, "image_processor", None), "valid_kwargs", None)
+    return frozenset(getattr(kwargs, "__annotations__", {}))

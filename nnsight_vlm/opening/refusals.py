@@ -1,0 +1,143 @@
+"""What cannot be opened, in words, before weights are read or downloaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..errors import SpecError
+from .files import PROCESSOR_FILES, WEIGHTS, Checkpoint, is_installed
+from .originals import refusal
+
+QUANTISED_WITH: dict[str, tuple[str, ...]] = {
+    "bitsandbytes": ("bitsandbytes",),
+    "gptq": ("gptqmodel",),
+    "awq": ("gptqmodel",),
+    "compressed-tensors": ("compressed_tensors",),
+    "hqq": ("hqq",),
+    "quanto": ("optimum.quanto",),
+    "torchao": ("torchao",),
+    "aqlm": ("aqlm",),
+    "vptq": ("vptq",),
+    "eetq": ("eetq",),
+    "fbgemm_fp8": ("fbgemm_gpu",),
+    "spqr": ("spqr_quant",),
+    "higgs": ("flute",),
+}
+"""The packages that transformers needs for each way to quantise, by `quant_method`."""
+
+
+def refuse_name(name: str) -> None:
+    """Refuse what is no folder and no name on the hub, without asking the hub.
+
+    Raises:
+        SpecError: saying what it is instead, or which folder is meant.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise SpecError(
+            f"{name!r} is a file; give the folder that save_pretrained wrote, with config.json, the weights and the "
+            "processor's files"
+        )
+    parts = name.split("/")
+    as_path = name.startswith((".", "/", "~")) or "\\" in name or len(parts) > 2 or not all(parts)
+    if not name or (not path.is_dir() and (as_path or len(parts) == 1)):
+        raise SpecError(f"there is no folder {name!r}, and names on the hub are written 'owner/name'{_meant(path)}")
+    said = refusal(name, {})
+    if said and not path.is_dir():
+        raise SpecError(said)
+
+
+def _meant(path: Path) -> str:
+    """A folder beside it with a similar name, for the message."""
+    parent = path.parent
+    beside = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
+    close = get_close_matches(path.name, beside, n=1)
+    return f"; did you mean {str(parent / close[0])!r}?" if close else ""
+
+
+def config_of(checkpoint: Checkpoint) -> Any:
+    """The config of a checkpoint, as transformers reads it.
+
+    Raises:
+        SpecError: there is none, or it says that transformers cannot open the checkpoint here.
+    """
+    from transformers import AutoConfig
+
+    refuse_config(checkpoint, checkpoint.read("config.json"))
+    try:
+        return AutoConfig.from_pretrained(checkpoint.name, **checkpoint.hub)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{checkpoint.name!r} cannot be opened: {cause(error)}") from error
+
+
+def cause(error: Exception) -> str:
+    """What an error says in its first line; of one that holds the text of others, what the last of these says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    inner = [line.partition(": ")[2] for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
+    return (inner[-1] if inner else lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def refuse_config(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose config says that transformers cannot open it here.
+
+    Raises:
+        SpecError: an original layout, code of its own, or weights for which a package is missing.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    said = refusal(checkpoint.name, config)
+    if said:
+        raise SpecError(said)
+    known = config.get("model_type") in CONFIG_MAPPING_NAMES
+    if config.get("auto_map") and not known:
+        raise SpecError(
+            f"{checkpoint.name!r} is a model of type {config.get('model_type')!r}, which transformers has no class "
+            "for: it needs code of its own repository, which this package does not run; load a model that transformers "
+            "has a class for"
+        )
+    method = str((config.get("quantization_config") or {}).get("quant_method", ""))
+    missing = [package for package in QUANTISED_WITH.get(method, ()) if not is_installed(package)]
+    if missing:
+        raise SpecError(
+            f"the weights of {checkpoint.name!r} are quantised with {method!r}, which needs the package "
+            f"{missing[0]!r}; pip install {missing[0].replace('_', '-')}, or load a version with weights in float16 or "
+            "bfloat16"
+        )
+
+
+def refuse_folder(checkpoint: Checkpoint, *, weights: bool, processor: bool) -> None:
+    """Refuse a local folder in which something is missing.
+
+    Args:
+        checkpoint: the folder.
+        weights: whether weights are read from it.
+        processor: whether a processor is.
+
+    Raises:
+        SpecError: naming what is missing, and what to write.
+    """
+    folder = checkpoint.folder
+    if folder is None:
+        return
+    checks: tuple[tuple[bool, Callable[[], bool], str], ...] = (
+        (True, lambda: checkpoint.has("config.json"), "no config.json; give the folder that save_pretrained wrote"),
+        (
+            weights,
+            lambda: checkpoint.has(*WEIGHTS),
+            f"no weights ({', '.join(WEIGHTS[::2])}); download them, or write dispatch=False for a model without "
+            "weights, which runs on a server",
+        ),
+        (
+            processor,
+            lambda: checkpoint.has(*PROCESSOR_FILES),
+            f"none of {', '.join(PROCESSOR_FILES)}; save the processor there too, "
+            "AutoProcessor.from_pretrained(...).save_pretrained(folder), or give one, nv.load(folder, processor=...)",
+        ),
+    )
+    for wanted, is_there, missing in checks:
+        if wanted and not is_there():
+            raise SpecError(f"the folder {str(folder)!r} has {missing}")

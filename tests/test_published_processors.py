@@ -1,0 +1,78 @@
+"""The processors of folders as they are published are made without torchvision, and give the pictures their pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import published
+import pytest
+import torch
+import zoo
+from transformers.utils import is_torchvision_available
+
+import nnsight_vlm as nv
+from nnsight_vlm.families import view_of
+from nnsight_vlm.opening.processors import NoVideos
+
+VIDEO = ("llava_onevision", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "smolvlm")
+"""Families whose processors have a video part."""
+PIXTRAL = ("mistral3", "llava-pixtral", "lighton_ocr")
+OTHERS = ("llava", "llava_next", "idefics3", "mllama", "instructblip-t5", "gemma3", "ovis2", "paligemma", "florence2")
+pytestmark = pytest.mark.skipif(is_torchvision_available(), reason="torchvision carries these processors")
+
+
+def opened(name, folder):
+    """A member of the zoo, and the same from a folder."""
+    made = published.write(name, folder)
+    return made, nv.load(folder, dtype=torch.float32, attn_implementation=zoo.ZOO[name].implementations[0])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", VIDEO + PIXTRAL + OTHERS)
+def test_a_folder_opens_with_its_own_processor(name, tmp_path):
+    made, model = opened(name, tmp_path)
+    for number, size in enumerate(zoo.ZOO[name].sizes):
+        picture = zoo.picture(number, size)
+        expected, prompt = (nv.encode(each, zoo.ZOO[name].text, picture) for each in (made, model))
+        assert set(prompt.inputs) == set(expected.inputs)
+        for key, value in expected.inputs.items():
+            assert torch.equal(prompt.inputs[key], value) if isinstance(value, torch.Tensor) else True, key
+        assert prompt.groups == expected.groups
+        for boxes, same in zip(_boxes(prompt), _boxes(expected), strict=True):
+            np.testing.assert_allclose(boxes, same, atol=1e-9)
+    torch.testing.assert_close(nv.run(model, prompt).logits, nv.run(made, expected).logits)
+
+
+def _boxes(prompt):
+    if "grid" in view_of(prompt.model).family.limitations:
+        return []
+    return [prompt.grid(number).boxes for number in range(len(prompt.rows[0].images))]
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm"])
+def test_a_video_is_refused_with_what_to_install(name, tmp_path):
+    _, model = opened(name, tmp_path)
+    assert type(model.processor.video_processor) is NoVideos
+    with pytest.raises(nv.SpecError, match=r"videos need torchvision.*pip install \"nnsight-vlm\[hub\]\""):
+        model.processor.video_processor([])
+
+
+def test_a_processor_without_its_video_part_is_saved_and_read_again(tmp_path):
+    _, model = opened("qwen2_vl", tmp_path)
+    model.processor.save_pretrained(tmp_path)
+    again = nv.load(tmp_path, dtype=torch.float32)
+    assert type(model.processor).__name__ == type(again.processor).__name__ == "Qwen2VLProcessor"
+
+
+def test_where_torchvision_carries_pictures_too_the_extra_is_named(tmp_path):
+    published.write("lfm2_vl", tmp_path)
+    with pytest.raises(nv.SpecError, match=r"needs the package 'torchvision'.*pip install \"nnsight-vlm\[hub\]\""):
+        nv.load(tmp_path)
+
+
+def test_pixels_of_a_checkpoint_are_counted_as_the_user_asks(tmp_path):
+    _, model = opened("qwen2_vl", tmp_path)
+    fewer = nv.load(tmp_path, dtype=torch.float32, min_pixels=256, max_pixels=16 * 16)
+    counts = [
+        len(nv.encode(each, zoo.ZOO["qwen2_vl"].text, zoo.picture(1, (48, 48)))["image"]) for each in (model, fewer)
+    ]
+    assert counts[1] < counts[0]
