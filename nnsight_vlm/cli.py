@@ -6,19 +6,18 @@ what it needs (torch, transformers, nnsight, pandas and the wings that use them)
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from .lowering.layers import Layers
+from .showing import for_terminal, visible
 
 QUERY = "describe the image."
 """What the model is asked about every picture; `report.config.QUERY`, which is too heavy to import for `--help`."""
@@ -34,24 +33,31 @@ Question = Annotated[
 Depths = Annotated[
     str,
     typer.Option(
-        help="The layers: attention (all that have it), all, a number, a window such as 3-6, or fractions of the depth "
-        "such as 0.25:0.75."
+        help="The layers: attention (all that have it), all, a number (-1 is the last), a window such as 3-6 or 3:7, "
+        "or fractions of the depth such as 0.25:0.75."
     ),
 ]
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Show an error of this package as one line, with exit code 2; any other error is a bug and keeps its traceback."""
+    """Show errors in words and end: with exit code 2 those of this package, with 1 those of files, folders and memory.
+
+    Any other error is a bug and keeps its traceback.
+    """
     try:
         yield
     except Exception as error:
-        from .errors import InterventionError, RemoteError, SpecError
+        from .errors import InterventionError, RemoteError, SpecError, reason_of
 
-        if not isinstance(error, (SpecError, InterventionError, RemoteError)):
+        if isinstance(error, (SpecError, InterventionError, RemoteError)):
+            words, code = str(error), 2
+        elif isinstance(error, (OSError, MemoryError)):
+            words, code = reason_of(error), 1
+        else:
             raise
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+        typer.echo(f"error: {visible(words, keep_lines=True)}", err=True)
+        raise typer.Exit(code) from None
 
 
 def show_version(wanted: bool) -> None:
@@ -63,11 +69,13 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True)
     ] = False,
 ) -> None:
     """See how vision-language models turn an image into words."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # letters that the terminal's encoding has not got become escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @app.command()
@@ -81,19 +89,19 @@ def report(
         "nnsight-vlm-report"
     ),
     scenes: Annotated[
-        int | None, typer.Option(help="How many synthetic scenes are drawn: 24 unless told otherwise.")
+        int | None, typer.Option(min=1, help="How many synthetic scenes are drawn: 24 unless told otherwise.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of the scenes and of the random controls.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the scenes and of the random controls.")] = 0,
     objects: Annotated[
         str, typer.Option(help="Names that count as objects, separated by commas; for your own pictures.")
     ] = "",
-    max_new_tokens: Annotated[int, typer.Option(help="The greatest length of a description, in tokens.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The greatest length of a description, in tokens.")] = 32,
     rows: Annotated[
-        int, typer.Option(help="How many descriptions are generated in one batch; fewer need less memory.")
+        int, typer.Option(min=1, help="How many descriptions are generated in one batch; fewer need less memory.")
     ] = 64,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier report left in the folder.")] = False,
     chunk: Annotated[
-        int, typer.Option(help="How many pictures are measured together; on a server, how many are in one job.")
+        int, typer.Option(min=1, help="How many pictures are measured together; on a server, how many are in one job.")
     ] = 4,
     remote: Annotated[
         bool, typer.Option("--remote", help="Run the model on NDIF, or the server that nnsight is set to.")
@@ -105,6 +113,7 @@ def report(
     """Measure the three claims of "What's in the Image?" on a model, and write tables and figures."""
     with plain_errors():
         from .report import write_report
+        from .report.arguments import check_host, split_names
         from .report.terminal import claims_table
 
         done = write_report(
@@ -114,14 +123,16 @@ def report(
             query=query,
             scenes=scenes,
             seed=seed,
-            objects=split_names(objects),
+            objects=split_names(objects, "--objects"),
             max_new_tokens=max_new_tokens,
             rows=rows,
             fresh=fresh,
             chunk=chunk,
-            remote=host or remote,
+            remote=check_host(host) or remote,
         )
     console.print(claims_table(done.claims))
+    for name, why in done.left_out:
+        print_line(f"Left out: {name} ({why})")
     print_line(f"Written to {done.folder}: report.md, frames, figures.")
 
 
@@ -135,23 +146,17 @@ def ground(
     ] = "",
     layers: Annotated[str | None, typer.Option(help="The layers to average; by default the middle half.")] = None,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("ground.png"),
-    max_new_tokens: Annotated[int, typer.Option(help="The greatest length of the answer, in tokens.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The greatest length of the answer, in tokens.")] = 64,
 ) -> None:
     """Answer a question and show which patches each object word of the answer attended to."""
     with plain_errors():
+        from .report.arguments import check_request, parse_layers, split_names
         from .report.single import ground_one
         from .report.terminal import as_table
 
         picture = check_request(image, question, model, out)
-        grounded = ground_one(
-            model,
-            picture,
-            question,
-            out,
-            words=split_names(words),
-            layers=None if layers is None else parse_layers(layers),
-            limit=max_new_tokens,
-        )
+        chosen, named = None if layers is None else parse_layers(layers), split_names(words, "--words")
+        grounded = ground_one(model, picture, question, out, words=named, layers=chosen, limit=max_new_tokens)
     print_line(f"answer: {grounded.answer}")
     console.print(as_table(grounded.peaks))
     print_line(f"Written to {out}.")
@@ -171,14 +176,15 @@ def knockout(
         str | None, typer.Option(help="The answer to score, one token; by default the model's own first one.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("knockout.png"),
-    max_new_tokens: Annotated[int, typer.Option(help="The greatest length of the answers, in tokens.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The greatest length of the answers, in tokens.")] = 64,
 ) -> None:
     """Cut a route of attention for one question, and show how the answer changes."""
     with plain_errors():
+        from .report.arguments import check_request, parse_layers
         from .report.single import knockout_one
         from .report.terminal import as_table
 
-        picture = check_request(image, question, model, out)
+        picture, chosen = check_request(image, question, model, out), parse_layers(layers)
         answers = knockout_one(
             model,
             picture,
@@ -186,7 +192,7 @@ def knockout(
             out,
             source=source,
             target=target,
-            layers=parse_layers(layers),
+            layers=chosen,
             answer=answer,
             limit=max_new_tokens,
         )
@@ -223,75 +229,19 @@ def draft(
     with plain_errors():
         from transformers import AutoConfig
 
-        from .errors import SpecError
+        from .errors import SpecError, reason_of
         from .families import drafting
 
         try:
             config = AutoConfig.from_pretrained(model)
-        except (OSError, ValueError) as error:
-            raise SpecError(f"no model {model!r} that transformers knows: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # whatever a folder of others makes transformers raise
+            raise SpecError(f"no model {model!r} that transformers knows: {reason_of(error)}") from error
         typer.echo(drafting.source(drafting.draft(config)))
 
 
-def check_request(image: Path, question: str, model: str, out: Path) -> Image.Image:
-    """Check all that can be checked before a model is loaded, and open the picture.
-
-    Raises:
-        SpecError: not a picture, an empty question, no such model, a file that cannot be written.
-    """
-    from .errors import SpecError
-    from .prompts.pictures import open_picture
-    from .report.config import check_model_name
-    from .report.folder import check_writable
-
-    picture = open_picture(image)
-    if not question.strip():
-        raise SpecError('the question is empty; write for example "what color is the ring?"')
-    check_model_name(model)
-    if out.suffix.lower() != ".png" or out.is_dir():
-        raise SpecError(f"--out {str(out)!r} is no PNG file; write for example --out overlay.png")
-    check_writable(out.parent)
-    return picture
-
-
-def parse_layers(text: str) -> Layers:
-    """Layers as the command line spells them: `attention`, `all`, `4`, `3-6`, `0.25:0.75`.
-
-    Raises:
-        SpecError: none of these.
-    """
-    from .errors import SpecError
-    from .lowering.layers import depth, window
-
-    try:
-        if text in ("attention", "all"):
-            return text
-        if ":" in text:
-            start, stop = text.split(":")
-            return depth(float(start), float(stop))
-        first, _, last = text.partition("-")
-        return window(int(first), int(last or first) + 1)
-    except SpecError:
-        raise
-    except ValueError as error:
-        raise SpecError(
-            f"no layers {text!r}; write attention, all, a number, a window such as 3-6, or fractions of the depth "
-            "such as 0.25:0.75"
-        ) from error
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """Names that are separated by commas.
-
-    >>> split_names("red circle, ring")
-    ('red circle', 'ring')
-    """
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def print_line(text: str) -> None:
-    """Print text as it is: no colours, no breaking of lines, no meaning of brackets."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print text as exactly its characters: no colours, no breaking of lines, no meaning of brackets."""
+    console.print(for_terminal(text), soft_wrap=True)
 
 
 def main() -> None:

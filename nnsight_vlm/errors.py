@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from nnsight.intervention.backends.remote import RemoteError as ServerError
 
+from .showing import visible
 
-class InterventionError(RuntimeError):
+
+class Worded(Exception):
+    """Quotes what others wrote (names of files, answers, a server's words) with its unseen characters as escapes.
+
+    Python itself shows errors and warnings, so this is the border at which their text is shown.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__(), keep_lines=True)
+
+
+class InterventionError(Worded, RuntimeError):
     """An intervention did not do what it says. Raised by `verify`, and by a run whose plan cannot hold."""
 
 
-class SpecError(ValueError):
+class SpecError(Worded, ValueError):
     """What the user wrote cannot be carried out; raised before the model runs."""
 
 
-class RemoteError(ServerError):  # type: ignore[misc]
+class RemoteError(Worded, ServerError):  # type: ignore[misc]
     """A server did not answer, or not as it should; says what to do. A kind of nnsight's error of that name."""
 
 
-class PassesDifferWarning(UserWarning):
+class PassesDifferWarning(Worded, UserWarning):
     """A shared pass does not give the numbers of single runs in this model; the cases are run one by one."""
 
 
-class NonFiniteWarning(UserWarning):
+class NonFiniteWarning(Worded, UserWarning):
     """Logits are infinite or not a number: a variant has no score, or an answer's words mean nothing."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error of another library says; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -63,4 +63,5 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
         if path.suffix == ".csv":
             frame.to_csv(temporary, index=False)
         else:
-            frame.to_parquet(temporary, index=False)
+            with temporary.open("wb") as file:  # pyarrow itself cannot open every name that a folder may have
+                frame.to_parquet(file, index=False)

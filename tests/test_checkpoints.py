@@ -90,9 +90,7 @@ def expect_weights(model, expected):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize(
-    "options", [{}, {"dtype": torch.bfloat16, "ignore_mismatched_sizes": True}], ids=["", "others"]
-)
+@pytest.mark.parametrize("options", [{}, {"dtype": torch.bfloat16}], ids=["float32", "bfloat16"])
 def test_weights_that_do_not_match_are_refused_by_name_and_read_once(saved, change, options, opened):
     rewrite(saved, CHANGES[change][0])
     with pytest.raises(nv.SpecError, match=CHANGES[change][1]) as error:

@@ -153,7 +153,7 @@ def test_every_way_to_a_model_sees_the_same_picture(file_and_colours, tmp_path, 
     with Image.open(path) as opened:
         by_hand = nv.encode(model, question, opened)
     assert torch.equal(by_hand.inputs["pixel_values"], expected)
-    [reported] = study.gather(model, ReportConfig(images=str(path.parent), query=question)).prompts
+    [reported] = study.gather(model, ReportConfig(images=str(path.parent), query=question).checked()).prompts
     assert torch.equal(reported.inputs["pixel_values"], expected)
     shown = []
     for command in ("ground", "knockout"):

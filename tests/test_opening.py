@@ -170,7 +170,7 @@ def test_a_package_that_a_processor_needs_is_named(monkeypatch):
     def missing(*_, **__):
         raise ImportError("Something requires the SentencePiece library but it was not found in your environment.")
 
-    monkeypatch.setattr("nnsight_vlm.opening.processors.AutoProcessor.from_pretrained", missing)
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", missing)
     monkeypatch.setattr("nnsight_vlm.opening.processors.is_installed", lambda _: False)
     with pytest.raises(nv.SpecError, match=r"needs the package 'sentencepiece'.*pip install \"nnsight-vlm\[hub\]\""):
         nv.load(str(FOLDER))

@@ -12,6 +12,7 @@ import nnsight_vlm as nv
 PACKAGE = Path(nv.__file__).parent
 DESIGN = PACKAGE.parent / "docs" / "design.md"
 WINGS = {
+    "showing": "text of others, as exactly its characters",
     "errors": "what is raised",
     "storage": "files that are there as a whole or not at all",
     "statistics": "means, bootstrap intervals, verdicts",

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
-from transformers import AutoImageProcessor, AutoProcessor
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
 from transformers.utils import PushToHubMixin, is_torchvision_available
 
 from ..errors import SpecError
@@ -80,6 +78,8 @@ def processor_of(checkpoint: Checkpoint, config: Any) -> Any:
     Raises:
         SpecError: the checkpoint has no processor, or a package is missing that this one needs; names what to install.
     """
+    from transformers import AutoProcessor
+
     try:
         if is_torchvision_available():
             return AutoProcessor.from_pretrained(checkpoint.name, **checkpoint.hub)
@@ -101,6 +101,8 @@ def with_settings(processor: Any, checkpoint: Checkpoint, settings: Mapping[str,
 
 def _class_of(checkpoint: Checkpoint, config: Any) -> Any:
     """The class of the processor, as the checkpoint says, else as transformers knows for the model; None for none."""
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
+
     named = (checkpoint.read(file).get("processor_class") for file in PROCESSOR_FILES)
     name = next(filter(None, named), None)
     if name in ON_PILLOW:
@@ -122,6 +124,8 @@ def _on_pillow(name: str) -> Any:
 
 def _from_parts(kind: Any, checkpoint: Checkpoint) -> Any:
     """A processor whose video part refuses videos."""
+    from transformers import AutoImageProcessor
+
     parts: list[Any] = []
     for name in kind.get_attributes():
         if name == "video_processor":

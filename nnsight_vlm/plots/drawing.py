@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..errors import SpecError
 from ..recipes.labels import Form
+from ..showing import for_figure
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#222222"
 GREY, PALE = "#8C8C8C", "#D9D9D9"
@@ -47,7 +49,22 @@ ARROW = " → "
 
 def spell_route(route: str) -> str:
     """A route as a figure shows it, with an arrow."""
-    return route.replace("->", ARROW)
+    return for_figure(route.replace("->", ARROW))
+
+
+def rows_of(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The rows of one measure.
+
+    Raises:
+        SpecError: there are none, so there is nothing to draw.
+    """
+    known = list(dict.fromkeys(frame["measure"])) if "measure" in frame else []
+    if measure not in known:
+        raise SpecError(
+            f"there is nothing to draw: the frame has no measure {measure!r} (it has {', '.join(known) or 'none'}). "
+            "Descriptions are compared only where one names an object"
+        )
+    return frame[frame["measure"] == measure]
 
 
 def panels(

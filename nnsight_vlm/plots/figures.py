@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..errors import SpecError
 from ..recipes.labels import (
     ANOTHER_IMAGE,
     NONE,
@@ -25,6 +26,7 @@ from ..recipes.labels import (
     UNIFORM,
     AgreementMeasure,
 )
+from ..showing import for_figure
 from .drawing import (
     BLACK,
     BLUE,
@@ -39,6 +41,7 @@ from .drawing import (
     line,
     panels,
     points,
+    rows_of,
     spell_route,
 )
 
@@ -58,10 +61,10 @@ def claims(frame: pd.DataFrame) -> Figure:
             axis.errorbar(row["value"], -int(str(place)), xerr=interval, color=color, marker="o", ms=5, elinewidth=1.5)
         axis.axvline(rows["threshold"][0], color=BLACK, lw=1, ls="--")
         names = [("control: " if row["control"] else f"{key}. ") + row["statement"] for _, row in rows.iterrows()]
-        axis.set_yticks(range(0, -len(rows), -1), names, fontsize=8)
+        axis.set_yticks(range(0, -len(rows), -1), [for_figure(name) for name in names], fontsize=8)
         axis.set_ylim(-len(rows) + 0.4, 0.6)
         unit = rows["unit"][0]
-        axis.set_xlabel(rows["measured"][0] + (f" ({unit})" if unit else ""), fontsize=7.5)
+        axis.set_xlabel(for_figure(rows["measured"][0] + (f" ({unit})" if unit else ""), longest=100), fontsize=7.5)
         if not unit:
             axis.set_xlim(min(-0.05, np.nanmin([0, *rows["low"]])), max(1.05, np.nanmax([1, *rows["high"]])))
     return figure
@@ -69,7 +72,8 @@ def claims(frame: pd.DataFrame) -> Figure:
 
 def knockout_routes(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Figure:
     """What is left of a description when a route is cut in all layers, beside its controls."""
-    scores = frame[(frame["measure"] == measure) & (frame["window"].isin(["all", ""]))]
+    of_measure = rows_of(frame, measure)
+    scores = of_measure[of_measure["window"].isin(["all", ""])]
     routes = [route for route in dict.fromkeys(scores["route"]) if route and route != "image->text"]
     figure, axes = panels(1, width=6.4, height=0.55 * len(routes) + 1.5)
     axis = axes[0, 0]
@@ -98,7 +102,7 @@ def knockout_windows(
     frame: pd.DataFrame, measure: AgreementMeasure = "f1", label: str = "object F1 against\nthe un-cut description"
 ) -> Figure:
     """A description under cuts in windows of layers: one panel for each route, with block and allow forms."""
-    figure = _windows(frame[frame["measure"] == measure], label)
+    figure = _windows(rows_of(frame, measure), label)
     for axis in figure.axes:
         axis.set_ylim(-0.03, 1.05)
     return figure
@@ -106,13 +110,19 @@ def knockout_windows(
 
 def answer_windows(frame: pd.DataFrame) -> Figure:
     """An answer's log-probability under cuts in windows of layers: one panel for each route."""
-    return _windows(frame[frame["measure"] == "logprob_change"], "change of the answer's\nlog-probability (nats)")
+    return _windows(rows_of(frame, "logprob_change"), "change of the answer's\nlog-probability (nats)")
 
 
 def _windows(chosen: pd.DataFrame, label: str) -> Figure:
-    """One measure by window of layers, with the blind baseline."""
+    """One measure by window of layers, with the blind baseline.
+
+    Raises:
+        SpecError: no route was cut in a window.
+    """
     in_windows = chosen[chosen["window"].str[:1].str.isdigit()]
     routes = list(dict.fromkeys(in_windows["route"]))
+    if not routes:
+        raise SpecError("there is nothing to draw: no route was cut in a window of layers; write windows=4, say")
     figure, axes = panels(len(routes), width=2.25, sharey=True)
     for axis, route in zip(axes[0], routes, strict=True):
         windows = list(dict.fromkeys(in_windows.loc[in_windows["route"] == route, "window"]))
@@ -140,9 +150,10 @@ def _window_panel(axis: Any, rows: pd.DataFrame, windows: Sequence[str]) -> None
 
 def attention_share(frame: pd.DataFrame) -> Figure:
     """Attention mass by token group and layer (dashed: as many random tokens), and entropy over the image."""
+    masses = rows_of(frame, "mass")
     figure, axes = panels(3, width=3.0)
     for axis, target in zip(axes[0], ("query", "generated"), strict=False):
-        rows = frame[(frame["target"] == target) & (frame["measure"] == "mass")]
+        rows = masses[masses["target"] == target]
         for source in dict.fromkeys(rows.loc[rows["mean"] > 0, "source"]):
             of_source = rows[rows["source"] == source]
             line(axis, of_source[of_source["control"] == NONE], "layer", COLORS[source], source)
@@ -175,7 +186,7 @@ def _entropy(axis: Any, frame: pd.DataFrame) -> None:
 
 def query_patching(frame: pd.DataFrame) -> Figure:
     """How much of the other picture's answer each token group carries, layer by layer."""
-    rows = frame[frame["measure"] == "restoration"]
+    rows = rows_of(frame, "restoration")
     groups = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
     titles = {"last": "last token"}
     figure, axes = panels(len(groups), width=2.7, sharey=True)
@@ -184,7 +195,7 @@ def query_patching(frame: pd.DataFrame) -> Figure:
         line(axis, of_group[of_group["control"] == NONE], "layer", BLUE, "from the other picture")
         line(axis, of_group[of_group["control"] == ANOTHER_IMAGE], "layer", GREY, "from a third picture", "--")
         line(axis, of_group[of_group["control"] == RANDOM_POSITIONS], "layer", GREY, "as many random tokens", ":")
-        axis.set_title(titles.get(group, f"{group} tokens"), fontsize=9)
+        axis.set_title(titles.get(group, for_figure(f"{group} tokens")), fontsize=9)
         axis.set_xlabel("layer whose output is patched", fontsize=8)
     axes[0, 0].set_ylabel("share of the other picture's\nanswer that comes with it", fontsize=8)
     legend(figure, axes[0, -1])
@@ -241,9 +252,10 @@ def _cut_bars(axis: Any, cuts: pd.DataFrame) -> None:
 
 
 def _top_mass(frame: pd.DataFrame) -> Figure:
+    masses = rows_of(frame, "top_mass")
     figure, axes = panels(1, width=4)
     axis = axes[0, 0]
-    rows = frame[(frame["measure"] == "top_mass") & frame["layer"].str.isdigit() & (frame["read_at"] == "predicting")]
+    rows = masses[masses["layer"].str.isdigit() & (masses["read_at"] == "predicting")]
     line(axis, rows[rows["control"] == NONE], "layer", BLUE, "words of the answer")
     line(axis, rows[rows["control"] != NONE], "layer", GREY, "equal attention", ":")
     axis.set_xlabel("layer", fontsize=8)
@@ -255,7 +267,7 @@ def _top_mass(frame: pd.DataFrame) -> Figure:
 
 def prompt_ablation(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Figure:
     """A description with parts of the prompt dropped, with and without direct access to the image."""
-    scores = frame[frame["measure"] == measure]
+    scores = rows_of(frame, measure)
     parts = list(dict.fromkeys(scores["part"]))
     figure, axes = panels(1, width=6.4, height=0.32 * len(parts) + 1.3)
     axis = axes[0, 0]
@@ -269,7 +281,7 @@ def prompt_ablation(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Fi
         for control, chosen_style in ((RANDOM_POSITIONS, control_style), (NONE, style)):
             rows = scores[(scores["access"] == access) & (scores["control"] == control)]
             across(axis, rows, [-parts.index(part) + shift for part in rows["part"]], chosen_style)
-    axis.set_yticks(range(0, -len(parts), -1), [_part_name(part) for part in parts])
+    axis.set_yticks(range(0, -len(parts), -1), [for_figure(_part_name(part)) for part in parts])
     axis.set_ylim(-len(parts) + 0.4, 0.6)
     axis.set_xlim(-0.03, 1.03)
     axis.set_xlabel(F1_AXIS, fontsize=9)

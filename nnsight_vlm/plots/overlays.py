@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..grids import Grid
 from ..prompts.pictures import as_rgb
+from ..showing import for_figure
 from .drawing import BLACK, PALE, STYLES, panels
 
 ASKED_FOR = "asked for"
@@ -27,7 +28,7 @@ class Overlay:
         image: the picture.
         heat: a value for each of its pixels, `[height, width]`; NaN where no patch covers the pixel.
         peak: pixel `(x, y)`, the centre of the patch with the largest value.
-        title: what the map shows.
+        title: what the map shows; drawn as its characters, not as a formula.
     """
 
     image: Image.Image
@@ -47,10 +48,10 @@ def draw_overlay(axis: Any, overlay: Overlay, *, label: str | None = None, figur
     axis.imshow(as_rgb(overlay.image).convert("L"), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     heat = axis.imshow(overlay.heat, cmap="inferno", alpha=0.55)
     axis.plot(*overlay.peak, marker="o", ms=9, mfc="none", mec="white", mew=1.8)
-    axis.set_title(overlay.title, fontsize=8)
+    axis.set_title(for_figure(overlay.title), fontsize=8)
     axis.axis("off")
     if label and figure is not None:
-        figure.colorbar(heat, ax=axis, shrink=0.8).set_label(label, fontsize=8)
+        figure.colorbar(heat, ax=axis, shrink=0.8).set_label(for_figure(label), fontsize=8)
 
 
 def draw_overlays(pictures: Sequence[Sequence[Overlay]]) -> Figure:
@@ -83,7 +84,7 @@ def answer_map(picture: Image.Image, overlay: Overlay | None, scores: pd.DataFra
         draw_overlay(axes[0, 1], overlay, label="log-probability lost (nats)", figure=figure)
     if scores is not None:
         _window_lines(axes[0, -1], scores)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(for_figure(title), fontsize=10)
     return figure
 
 
@@ -103,7 +104,7 @@ def _window_lines(axis: Any, scores: pd.DataFrame) -> None:
     for value in scores.loc[scores["layers"] == ASKED_FOR, "logprob_change"]:
         axis.axhline(value, color=BLACK, ls="--", lw=1, label="cut in the layers asked for")
     axis.axhline(0, color=PALE, lw=0.8, zorder=0)
-    axis.set_xticks(range(len(windows)), windows)
+    axis.set_xticks(range(len(windows)), [for_figure(window) for window in windows])
     axis.set_xlabel("layers", fontsize=8)
     axis.set_ylabel("change of log-probability (nats)", fontsize=8)
     axis.legend(frameon=False, fontsize=7)

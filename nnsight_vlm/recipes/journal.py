@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..errors import SpecError
+from ..errors import SpecError, reason_of
 from ..execution.checking import require_model
 from ..identity import journal_digest, setting_digest
 from ..prompts.prompt import Prompt
@@ -29,6 +29,7 @@ from ..remote.client import place_of
 from ..remote.events import listening
 from ..remote.job_store import storing_jobs
 from ..remote.model_call import Remote
+from ..showing import visible
 from ..storage import atomic_write
 from ..sweeping.kept_runs import reuse_in_one_call
 from .work import Work
@@ -154,12 +155,8 @@ class Journal:
             try:
                 return _from_part(path.read_bytes(), self._about(images))
             except Exception as error:  # whatever a broken file makes a reader raise
-                reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-                warnings.warn(
-                    f"{path} cannot be used ({reason[0]}); images {images.start} to {images.stop - 1} are measured "
-                    "again and the file is replaced",
-                    stacklevel=2,
-                )
+                words = f"{path} cannot be used ({reason_of(error)}); images {images.start} to {images.stop - 1} are "
+                warnings.warn(visible(f"{words}measured again and the file is replaced"), stacklevel=2)
         content = _as_part(pd.DataFrame(list(measure(images))), self._about(images))
         with atomic_write(path) as temporary:
             temporary.write_bytes(content)

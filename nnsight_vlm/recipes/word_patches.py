@@ -35,6 +35,8 @@ from .work import PLAIN, Work, one_for_each, refuse_beside
 
 BY = ["read_at", "layer", "control"]
 MEASURES = ("hit", "iou", "top_mass", "logprob_change")
+OF_A_WORD = ["image", "thing", "word", *BY, "top", "top_mass"]
+"""The columns that the rows of every word have."""
 
 
 @can_run_in_background
@@ -123,6 +125,7 @@ def patch_grounding(
         return chain.from_iterable(together(computations, remote))
 
     frame = measured("patch_grounding", model, prompts, settings, measure, work, remote)
+    frame = frame if len(frame) else pd.DataFrame(columns=OF_A_WORD)  # no answer names an object
     return frame if per_image else summary(frame)
 
 

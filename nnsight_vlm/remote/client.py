@@ -12,6 +12,7 @@ from nnsight.schema.response import ResponseModel, Status
 
 from ..errors import SpecError
 from ..families import view_of
+from ..showing import visible
 from .events import has_listener
 from .model_call import Remote
 
@@ -21,7 +22,7 @@ class JobClient(RemoteBackend):  # type: ignore[misc]
 
     Attributes:
         job_id: the server's name for the job; None while it is not sent.
-        last_status: the last status that the server reported, as text.
+        last_status: the last status that the server reported, as text that can be shown.
     """
 
     display: Any
@@ -66,9 +67,10 @@ class _StatusListener:
     def update(self, response: ResponseModel) -> None:
         """Take note of a status."""
         description = response.description.strip().splitlines()
-        status = f"{response.status.value.lower()}{': ' + description[0] if description else ''}"
+        status = visible(f"{response.status.value.lower()}{': ' + description[0] if description else ''}")
         if status != self._client.last_status and not has_listener():
-            self._display.update(response)
+            shown = {"id": visible(response.id), "description": visible(response.description)}
+            self._display.update(response.model_copy(update=shown))
         self._client.last_status = status
 
 

@@ -19,6 +19,7 @@ from nnsight.schema.response import Status
 
 from ..errors import RemoteError
 from ..identity import digest
+from ..showing import visible
 from .client import JobClient, place_of
 from .events import count, current_patience, emit
 from .job_store import JobStore, current_store
@@ -195,7 +196,7 @@ class ServerJob:
         if self._tries >= MAX_TRIES:
             raise RemoteError(self._worded(f"sent {self._tries} times; the last time: {reason}")) from None
         self._not_before = time.monotonic() + RETRY_PAUSE * 2 ** max(0, self._tries - 1)
-        self._set_status(f"sending again: {reason.splitlines()[0]}")
+        self._set_status(visible(f"sending again: {reason.splitlines()[0]}"))
 
     def _set_status(self, status: str) -> None:
         self.status = status

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from ..errors import SpecError
+from ..errors import SpecError, reason_of
 from ..families import Model
 from ..loading import load
 from ..prompts.pictures import open_picture
@@ -23,9 +24,21 @@ SCENES_PER_SEED = 100_000
 """Seeds of a report's scenes begin at this multiple of the report's seed, so that reports share no scene."""
 
 
+class LeftOut(NamedTuple):
+    """A file of the pictures' folder that is no picture, and why."""
+
+    name: str
+    why: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """The settings of a report; see `write_report`."""
+    """The settings of a report; see `write_report`.
+
+    Attributes:
+        pictures: the names of the files in `images` that are pictures, known once the settings are `checked`.
+        left_out: those that cannot be opened.
+    """
 
     model: str = "shapes"
     images: str | None = None
@@ -37,6 +50,8 @@ class ReportConfig:
     rows: int = 64
     chunk: int = 4
     remote: Remote = False
+    pictures: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def first_scene(self) -> int:
@@ -44,32 +59,59 @@ class ReportConfig:
         return self.seed * SCENES_PER_SEED
 
     def checked(self) -> ReportConfig:
-        """The same settings with the full path of the pictures' folder.
+        """The same settings with the full path of the pictures' folder, and which of its files are pictures.
 
         Raises:
-            SpecError: a number out of range, an empty query, no folder, a folder without pictures, a file that is no
-                picture.
+            SpecError: a number out of range, an empty query, no folder, a folder without a picture that can be opened.
         """
         if min(self.scenes, self.max_new_tokens, self.rows, self.chunk) < 1 or self.seed < 0:
             raise SpecError("--scenes, --max-new-tokens, --rows and --chunk must be 1 or more, and --seed 0 or more")
-        if not self.query.strip():
-            raise SpecError('the query is empty; write for example --query "describe the image."')
+        check_text("query", self.query, '--query "describe the image."')
         if self.images is None:
             return self
-        for path in find_pictures(Path(self.images)):
-            open_picture(path)
-        return replace(self, images=str(Path(self.images).resolve()))
+        folder, pictures, left_out = Path(self.images), list[str](), list[LeftOut]()
+        for path in find_pictures(folder):
+            try:
+                open_picture(path)
+                pictures.append(path.name)
+            except SpecError as error:
+                left_out.append(LeftOut(path.name, str(error)))
+        if not pictures:
+            raise SpecError(f"no picture of the folder {self.images!r} can be opened: {left_out[0].why}")
+        return replace(self, images=str(folder.resolve()), pictures=tuple(pictures), left_out=tuple(left_out))
+
+
+def check_text(name: str, text: str, example: str) -> None:
+    """Refuse what a model cannot be asked: nothing, or bytes of a command line that are no letters.
+
+    Args:
+        name: what the text is.
+        text: as it was given.
+        example: what to write.
+
+    Raises:
+        SpecError: saying which of them.
+    """
+    if not text.strip():
+        raise SpecError(f"the {name} is empty; write for example {example}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SpecError(f"the {name} {text!r} holds bytes that are no letters in UTF-8; write {example}") from None
 
 
 def find_pictures(folder: Path) -> tuple[Path, ...]:
-    """The pictures of a folder, sorted by name.
+    """The files of a folder whose names end as those of pictures do, sorted by name.
 
     Raises:
-        SpecError: no such folder, or no picture in it.
+        SpecError: no such folder, one that cannot be read, or no such file in it.
     """
-    if not folder.is_dir():
-        raise SpecError(f"no folder {str(folder)!r}; --images takes a folder of pictures")
-    pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS))
+    try:
+        if not folder.is_dir():
+            raise SpecError(f"no folder {str(folder)!r}; --images takes a folder of pictures")
+        pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS))
+    except OSError as error:
+        raise SpecError(f"cannot read the folder {str(folder)!r} ({error.strerror}) of --images") from error
     if not pictures:
         raise SpecError(f"the folder {str(folder)!r} holds no pictures ({', '.join(ENDINGS)})")
     return pictures
@@ -78,7 +120,7 @@ def find_pictures(folder: Path) -> tuple[Path, ...]:
 def picture_names(config: ReportConfig) -> Sequence[str]:
     """What each image number of the frames stands for: a file name, or a scene's seed."""
     if config.images is not None:
-        return [path.name for path in find_pictures(Path(config.images))]
+        return config.pictures
     return [f"scene {config.first_scene + number}" for number in range(config.scenes)]
 
 
@@ -92,8 +134,14 @@ def check_model_name(name: str) -> None:
         if not (checkpoint(name) / "config.json").is_file():
             raise SpecError(f"this installation has no model {name!r}; choose one by its name on the hub")
         return
-    is_path = name.startswith((".", "/", "~")) or Path(name).exists()
-    if is_path and not (Path(name).expanduser() / "config.json").is_file():
+    if not name.strip():
+        raise SpecError("the model's name is empty; give shapes, a name on the hub, or a local folder")
+    try:
+        is_path = name.startswith((".", "/", "~")) or Path(name).exists()
+        is_missing = is_path and not (Path(name).expanduser() / "config.json").is_file()
+    except (OSError, RuntimeError):  # a name too long for a file, or the home of somebody unknown
+        is_missing = True
+    if is_missing:
         raise SpecError(
             f"{name!r} is not a folder with a model (it has no config.json); give such a folder or a name on the hub"
         )
@@ -105,7 +153,10 @@ def load_by_name(name: str, remote: Remote = False) -> Model:
     Raises:
         SpecError: it cannot be loaded, from this machine or from the hub.
     """
+    path = str(Path(name).expanduser()) if name.startswith("~") else name
     try:
-        return load(name, dispatch=remote is False)
-    except OSError as error:
-        raise SpecError(f"cannot load the model {name!r}: {str(error).strip().splitlines()[0]}") from error
+        return load(path, dispatch=remote is False)
+    except (SpecError, MemoryError):
+        raise
+    except Exception as error:  # whatever files of others make transformers raise
+        raise SpecError(f"cannot load the model {name!r}: {reason_of(error)}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -32,21 +32,51 @@ ANSWER_TOKENS = 64
 """Length of the descriptions whose words are shown."""
 
 
+NAMELESS = "no description names an object"
+COMPARED = f"{NAMELESS}, so there is nothing by which descriptions could be compared"
+PAIRS = (
+    "it takes questions about two pictures with one right answer of one token each, known for synthetic scenes alone"
+)
+
+
 class FrameFigure(NamedTuple):
-    """A figure of one recipe's frame."""
+    """A figure of one recipe's frame.
+
+    Attributes:
+        plot: draws it.
+        frame: the recipe's name.
+        measure: what it shows.
+        needs: why there is no figure where the frame has no such measure.
+        if_not_run: why there is none where the recipe did not run.
+    """
 
     plot: Callable[[pd.DataFrame], Figure]
     frame: str
+    measure: str
+    needs: str
+    if_not_run: str = ""
+
+    def why_not(self, frames: Mapping[str, pd.DataFrame]) -> str:
+        """Why there is nothing to draw; empty where there is something."""
+        if self.frame not in frames:
+            return self.if_not_run
+        return "" if (frames[self.frame]["measure"] == self.measure).any() else self.needs
 
 
 FRAME_FIGURES = {
-    "routes": FrameFigure(plots.knockout_routes, "knockout_windows"),
-    "windows": FrameFigure(plots.knockout_windows, "knockout_windows"),
-    "answers": FrameFigure(plots.answer_windows, "knockout_answers"),
-    "attention": FrameFigure(plots.attention_share, "attention_share"),
-    "patching": FrameFigure(plots.query_patching, "query_patching"),
-    "grounding": FrameFigure(plots.patch_grounding, "patch_grounding"),
-    "ablation": FrameFigure(plots.prompt_ablation, "prompt_ablation"),
+    "routes": FrameFigure(plots.knockout_routes, "knockout_windows", "f1", COMPARED),
+    "windows": FrameFigure(plots.knockout_windows, "knockout_windows", "f1", COMPARED),
+    "answers": FrameFigure(plots.answer_windows, "knockout_answers", "logprob_change", PAIRS, PAIRS),
+    "attention": FrameFigure(plots.attention_share, "attention_share", "mass", "no attention was read"),
+    "patching": FrameFigure(plots.query_patching, "query_patching", "restoration", PAIRS, PAIRS),
+    "grounding": FrameFigure(
+        plots.patch_grounding,
+        "patch_grounding",
+        "top_mass",
+        f"{NAMELESS} of its picture",
+        "nothing tells which patches the image tokens of this model show",
+    ),
+    "ablation": FrameFigure(plots.prompt_ablation, "prompt_ablation", "f1", COMPARED),
 }
 """The figures of a report that show a recipe's means, by name."""
 
@@ -56,11 +86,20 @@ def draw(
 ) -> dict[str, Figure]:
     """Every figure for which there are measurements, by name."""
     figures = {"claims": plots.claims(claims)}
-    for name, (plot, frame) in FRAME_FIGURES.items():
-        if len(frames.get(frame, ())):
-            figures[name] = plot(frames[frame])
+    for name, figure in FRAME_FIGURES.items():
+        if not figure.why_not(frames):
+            figures[name] = figure.plot(frames[figure.frame])
     examples = overlays(model, study, remote)
     return figures | ({"overlays": draw_overlays(examples)} if examples else {})
+
+
+def missing(frames: Mapping[str, pd.DataFrame], figures: Collection[str]) -> dict[str, str]:
+    """Why each figure that a report may have is not among those that it has."""
+    reasons = {name: figure.why_not(frames) for name, figure in FRAME_FIGURES.items()}
+    grounding = FRAME_FIGURES["grounding"]
+    shown_words = f"no description of the first {EXAMPLES} pictures names an object"
+    reasons["overlays"] = shown_words if grounding.frame in frames else grounding.if_not_run
+    return {name: why for name, why in reasons.items() if name not in figures}
 
 
 def overlays(model: Model, study: Study, remote: Remote = False) -> list[list[Overlay]]:

@@ -27,7 +27,7 @@ from ..recipes.words import default_objects
 from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Allow, Knockout
 from ..sweeping.table import answer_token, sweep
-from .config import load_by_name
+from .config import check_text, load_by_name
 from .figures import word_maps
 from .folder import write_figure
 
@@ -126,6 +126,8 @@ def knockout_one(
             f"--answer {answer!r} is scored as the first token, which never depends on generated; leave it out, or cut "
             "another --target"
         )
+    if answer is not None:
+        check_text("answer", answer, "--answer red")
     model = load_by_name(name)
     prompt = encode(model, question, picture)
     for group in (source, target):

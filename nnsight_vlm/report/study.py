@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import SpecError
 from ..families import Model
 from ..prompts.encoding import encode
 from ..prompts.pictures import open_picture
@@ -25,7 +26,8 @@ from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabula
 from ..recipes.work import Work
 from ..shapes import pair, scene
 from ..statistics import FEWEST
-from .config import ReportConfig, find_pictures
+from ..sweeping.table import answer_token
+from .config import ReportConfig
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->text")
 """Routes that are cut while the model writes descriptions.
@@ -58,8 +60,7 @@ def gather(model: Model, config: ReportConfig) -> Study:
     """Encode a report's pictures: those of a folder, or synthetic scenes with their truths and pairs."""
     names = vocabulary(config.objects) if config.objects else None
     if config.images is not None:
-        pictures = [open_picture(path) for path in find_pictures(Path(config.images))]
-        prompts = tuple(encode(model, config.query, picture) for picture in pictures)
+        prompts = tuple(_encoded(model, config.query, Path(config.images) / name) for name in config.pictures)
         return Study(prompts=prompts, truths=None, pairs=(), objects=names)
     scenes = [scene(config.first_scene + number) for number in range(config.scenes)]
     return Study(
@@ -70,8 +71,22 @@ def gather(model: Model, config: ReportConfig) -> Study:
     )
 
 
+def _encoded(model: Model, query: str, picture: Path) -> Prompt:
+    """The query about a picture of a file.
+
+    Raises:
+        SpecError: naming the picture.
+    """
+    try:
+        return encode(model, query, open_picture(picture))
+    except SpecError as error:
+        raise SpecError(f"{str(picture)!r}: {error}") from error
+
+
 def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
     """Up to `count` pairs of scenes that differ in the colour of one object, each with the question for this colour.
+
+    Colours that the model's tokenizer spells with several tokens are left out, because answers of one token are scored.
 
     Args:
         model: encodes the questions.
@@ -84,11 +99,20 @@ def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
             break
         one, other = pair(seed, "color")
         before, after = next((a, b) for a, b in zip(one.objects, other.objects, strict=True) if a.color != b.color)
-        if sum(shape.shape == before.shape for shape in one.objects) == 1:  # else the question has several answers
+        has_one_answer = sum(shape.shape == before.shape for shape in one.objects) == 1
+        if has_one_answer and all(_is_one_token(model, shape.color) for shape in (before, after)):
             question = f"what color is the {before.shape}?"
             prompt, other_prompt = (encode(model, question, drawn.image) for drawn in (one, other))
             pairs.append(Pair(prompt, other_prompt, before.color, after.color))
     return tuple(pairs)
+
+
+def _is_one_token(model: Model, answer: str) -> bool:
+    try:
+        answer_token(model, answer)
+    except SpecError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ..recipes.labels import AGREEMENT, Condition
+from ..showing import for_markdown
 from ..statistics import FEWEST
 from .config import ReportConfig
 
@@ -93,26 +94,38 @@ def markdown(
     frames: Mapping[str, pd.DataFrame],
     per_image: Mapping[str, pd.DataFrame],
     figures: Sequence[str],
+    missing: Mapping[str, str],
 ) -> str:
-    """The text of `report.md`."""
+    """The text of `report.md`.
+
+    Args:
+        config: the settings.
+        claims: see `judge`.
+        frames, per_image: the means of every recipe, and the rows behind them.
+        figures: the names of those that there are.
+        missing: why there are no others, by name.
+    """
     sections = [
         _head(config, per_image),
         _table(claims),
         _definitions(claims),
         _quality(frames, config),
         _figures(figures),
+        _missing(missing, config),
         _files(frames),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _head(config: ReportConfig, per_image: Mapping[str, pd.DataFrame]) -> str:
     images = int(per_image["knockout_windows"]["image"].nunique())
-    source = f"the pictures in `{config.images}`" if config.images else f"synthetic scenes (seed {config.seed})"
+    folder, names = for_markdown(config.images or ""), ", ".join(map(for_markdown, config.objects))
+    source = f"the pictures in {folder}" if config.images else f"synthetic scenes (seed {config.seed})"
+    counted = f" What counts as an object: {names}." if names else ""
     return (
-        f"# What's in the image? Model `{config.model}`\n\n"
-        f"{images} images: {source}. Query: *{config.query}* "
-        f"Greedy answers of at most {config.max_new_tokens} tokens.\n\n"
+        f"# What's in the image? Model {for_markdown(config.model)}\n\n"
+        f"{images} image{'s' * (images != 1)}: {source}. Query: {for_markdown(config.query)}. "
+        f"Greedy answers of at most {config.max_new_tokens} tokens.{counted}\n\n"
         "The claims are those of Kaduri, Bagon and Dekel, "
         '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % bootstrap intervals over images.'
     )
@@ -175,6 +188,13 @@ def _figures(figures: Sequence[str]) -> str:
     return "## Figures\n\n" + "\n\n".join(
         f"{FIGURE_TITLES[name]}\n\n![{FIGURE_TITLES[name]}](figures/{name}.png)" for name in figures
     )
+
+
+def _missing(missing: Mapping[str, str], config: ReportConfig) -> str:
+    """What could not be measured, and why; empty where everything was."""
+    lines = [f"- {FIGURE_TITLES[name]}: {why}." for name, why in missing.items()]
+    lines += [f"- The file {for_markdown(name)} was left out: {for_markdown(why)}" for name, why in config.left_out]
+    return "## Not measured\n\n" + "\n".join(lines) if lines else ""
 
 
 def _files(frames: Mapping[str, pd.DataFrame]) -> str:

@@ -20,12 +20,12 @@ from ..remote.client import place_of
 from ..remote.model_call import Remote
 from . import folder as files
 from .claims import judge
-from .config import QUERY, SCENES, ReportConfig, check_model_name, load_by_name, picture_names
-from .figures import draw
+from .config import QUERY, SCENES, LeftOut, ReportConfig, check_model_name, load_by_name, picture_names
+from .figures import draw, missing
 from .study import Step, Study, gather, steps
 from .summary import markdown
 
-RESUMABLE = ("rows", "chunk")
+RESUMABLE = ("rows", "chunk", "left_out")
 """Settings on which no number depends: an interrupted report may continue with other values."""
 
 
@@ -37,11 +37,13 @@ class Report:
         folder: where it is.
         claims: the table of the claims, see `judge`.
         frames: the means of every recipe, by name.
+        left_out: the files of the pictures' folder that cannot be opened, and why.
     """
 
     folder: Path
     claims: pd.DataFrame
     frames: dict[str, pd.DataFrame]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def write_report(
@@ -65,7 +67,8 @@ def write_report(
     Args:
         out: the folder to write; an unfinished report with the same settings that is there is finished.
         model: the name of a model, as `nv.load` takes it.
-        images: a folder of pictures; default synthetic scenes, whose objects are known.
+        images: a folder of pictures; default synthetic scenes, whose objects are known. Files that cannot be opened are
+            left out, and report.md names them.
         query: what the model is asked about every picture.
         scenes: how many synthetic scenes, 24 unless told otherwise; not beside a folder of pictures.
         seed: of the scenes and of every random control.
@@ -127,8 +130,9 @@ def _write(
     figures = draw(model, study, frames, claims, config.remote)
     for name, figure in figures.items():
         files.write_figure(figure, folder / "figures" / f"{name}.png")
-    files.write_text(folder / "report.md", markdown(config, claims, frames, per_image, list(figures)))
-    return Report(folder=folder, claims=claims, frames=frames)
+    text = markdown(config, claims, frames, per_image, list(figures), missing(frames, figures))
+    files.write_text(folder / "report.md", text)
+    return Report(folder=folder, claims=claims, frames=frames, left_out=config.left_out)
 
 
 def _check_same_weights(folder: Path, model: Model) -> None:

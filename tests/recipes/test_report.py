@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.metadata import version
 
 import pandas as pd
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm.cli import QUERY, app
 from nnsight_vlm.recipes import layer_windows
-from nnsight_vlm.report import config, study, write_report, writing
+from nnsight_vlm.report import CLAIMS, config, study, write_report, writing
+from nnsight_vlm.report.summary import FIGURE_TITLES
 
 NAMES = ["knockout_windows", "patch_grounding", "attention_share", "prompt_ablation"]
 
@@ -96,6 +98,60 @@ def test_an_interrupted_report_keeps_finished_work_and_ends_with_the_same_frames
         pd.testing.assert_frame_equal(done.frames[name], report.frames[name])
 
 
+def complete(folder):
+    """The text of a report all of whose files are there and can be read."""
+    for path in (folder / "frames").glob("*.csv"):
+        pd.testing.assert_index_equal(pd.read_csv(path).columns, pd.read_parquet(path.with_suffix(".parquet")).columns)
+    assert len(pd.read_csv(folder / "claims.csv")) == len(CLAIMS)
+    text = (folder / "report.md").read_text()
+    drawn = {path.stem for path in (folder / "figures").iterdir()}
+    assert drawn == {name for name in FIGURE_TITLES if f"](figures/{name}.png)" in text}
+    missing = text.partition("## Not measured")[2].partition("\n## ")[0]
+    assert {name for name, title in FIGURE_TITLES.items() if f"- {title}: " in missing} == set(FIGURE_TITLES) - drawn
+    return text
+
+
+def test_a_report_in_which_no_description_names_an_object_is_written(options, tmp_path):
+    done = write_report(tmp_path, **options, objects=["zebra"])
+    assert done.claims["value"].isna().all() and done.claims["verdict"].str.startswith("needs ").all()
+    text = complete(tmp_path)
+    assert "no description names an object" in text
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"claims", "attention"}
+    again = write_report(tmp_path, **options, objects=["zebra"])  # from the journal
+    pd.testing.assert_frame_equal(again.claims, done.claims)
+
+
+def test_a_report_on_one_scene_of_which_no_object_is_named_is_written(tmp_path):
+    done = write_report(tmp_path, scenes=1, max_new_tokens=2, progress=False)  # "a large"
+    assert done.claims["value"].isna().all() and done.claims["verdict"].str.startswith("needs ").all()
+    text = complete(tmp_path)
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}  # maps are of longer descriptions
+    assert drawn == {"claims", "attention", "answers", "patching", "overlays"}
+    assert text.count("no description names an object") == 4
+
+
+def test_questions_are_asked_whose_answers_are_one_token(folders):
+    """The tiny model's tokenizer has no `purple` and no `cyan`; a report on it would end there after all the work."""
+    pairs = study.color_pairs(nv.load(str(folders / "model")), 0, 6)
+    assert len(pairs) == 6
+    assert {pair.answer for pair in pairs} | {pair.other_answer for pair in pairs} <= {"red", "green", "blue", "yellow"}
+
+
+def test_the_one_picture_that_can_be_opened_is_measured_and_the_others_are_named(options, report, folders, tmp_path):
+    shutil.copytree(folders / "pictures", tmp_path / "some")
+    (tmp_path / "some" / "1.png").write_text("no picture")
+    (tmp_path / "some" / "9.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    done = write_report(tmp_path / "out", **{**options, "images": str(tmp_path / "some")})
+    assert [name for name, _ in done.left_out] == ["1.png", "9.jpg"]
+    text = complete(tmp_path / "out")
+    assert "1 image:" in text and all(f"The file `{name}` was left out" in text for name, _ in done.left_out)
+    rows, expected = (
+        pd.read_parquet(folder / "frames" / "prompt_ablation_per_image.parquet")
+        for folder in (tmp_path / "out", report.folder)
+    )
+    pd.testing.assert_frame_equal(rows, expected[expected["image"] == 0])
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -132,7 +188,7 @@ def wrong_requests(place):
         ({"out": place / "file"}, "cannot write to the folder"),
         ({"images": str(place / "nowhere")}, "no folder"),
         ({"images": str(place / "empty")}, "holds no pictures"),
-        ({"images": str(place / "bad")}, "not a picture"),
+        ({"images": str(place / "bad")}, "no picture of the folder .* can be opened: .*not a picture"),
         ({"query": "  "}, "query is empty"),
         ({"scenes": 0}, "1 or more"),
         ({"model": str(place / "empty")}, "no config.json"),

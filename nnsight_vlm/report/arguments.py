@@ -1,0 +1,118 @@
+"""What the command line was given, checked before a model is loaded: pictures, questions, layers, names, addresses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..errors import SpecError
+from ..lowering.layers import Layers, depth, window
+from ..prompts.pictures import open_picture
+from .config import check_model_name, check_text
+from .folder import check_writable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NUMBER = re.compile(r"-?[0-9]{1,9}")
+WINDOW = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+
+
+def check_request(image: Path, question: str, model: str, out: Path) -> Image.Image:
+    """Check all that can be checked before a model is loaded, and open the picture.
+
+    Raises:
+        SpecError: not a picture, an empty question, no such model, a file that cannot be written.
+    """
+    picture = open_picture(image)
+    check_text("question", question, '"what color is the ring?"')
+    check_model_name(model)
+    check_writable(out.parent)
+    if out.suffix.lower() != ".png" or _is_folder(out):
+        raise SpecError(f"--out {str(out)!r} is no PNG file; write for example --out overlay.png")
+    return picture
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder.
+
+    Raises:
+        SpecError: the file system permits no such path.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise SpecError(f"cannot write to {str(path)!r} ({error.strerror}); choose another file with --out") from error
+
+
+def parse_layers(text: str) -> Layers:
+    """Layers as the command line spells them.
+
+    Whole numbers are layers: `4`, `-1` for the last, `3-6` with both ends, `3:7` without its end as in `nv.window`.
+    Fractions are of the depth: `0.25:0.75`. Otherwise `attention` or `all`.
+
+    Raises:
+        SpecError: none of these; or `0:1`, which may mean the first layer as well as all of them.
+
+    >>> parse_layers("3:7") == parse_layers("3-6") == window(3, 7)
+    True
+    """
+    if text in ("attention", "all"):
+        return text
+    if NUMBER.fullmatch(text):
+        return int(text)
+    if joined := WINDOW.fullmatch(text):
+        return window(int(joined[1]), int(joined[2]) + 1)
+    start, colon, stop = text.partition(":")
+    if text == "0:1":
+        raise SpecError("--layers 0:1 may mean the first layer or the whole depth; write 0 or all")
+    if NUMBER.fullmatch(start) and NUMBER.fullmatch(stop):
+        return window(int(start), int(stop))
+    try:
+        if colon:
+            return depth(float(start), float(stop))
+    except SpecError:
+        raise
+    except ValueError:
+        pass
+    raise SpecError(
+        f"no layers {text!r}; write attention, all, a number, a window such as 3-6 or 3:7, or fractions of the depth "
+        "such as 0.25:0.75"
+    )
+
+
+def split_names(text: str, option: str) -> tuple[str, ...]:
+    """Names that are separated by commas; none where nothing was given.
+
+    Args:
+        text: as it was given.
+        option: how messages call it.
+
+    Raises:
+        SpecError: commas or spaces and no name.
+
+    >>> split_names("red circle, ring", "--words")
+    ('red circle', 'ring')
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if text and not names:
+        raise SpecError(f'{option} {text!r} holds no name; write for example {option} "dog, red ball", or leave it out')
+    return names
+
+
+def check_host(host: str | None) -> str | None:
+    """The address of a server, or None where none was given.
+
+    Raises:
+        SpecError: it is no address.
+    """
+    try:
+        parts = None if host is None else urlsplit(host)
+        is_address = parts is None or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:  # no number as port, half a pair of brackets
+        is_address = False
+    if not is_address:
+        raise SpecError(f"--host {host!r} is no address of a server; write for example --host http://127.0.0.1:8001")
+    return host
