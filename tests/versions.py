@@ -69,9 +69,10 @@ class Corner:
 CORNERS = {
     "oldest": Corner(pins={"transformers": "5.14.0"}),
     "newest": Corner(pins={"transformers": "5.24.0"}),
-    "old frames": Corner(pins={"pandas": "2.2.0", "numpy": "1.26.0"}),
-    "old nnsight": Corner(pins={"nnsight": "0.8.0"}),
-    "all old": Corner(pins={"transformers": "5.14.0", "nnsight": "0.8.0", "pandas": "2.2.0", "numpy": "1.26.0"}),
+    "all old": Corner(
+        # pyarrow is the least that pyproject.toml takes: later ones refuse numpy 1.26
+        pins={"transformers": "5.14.0", "nnsight": "0.8.0", "pandas": "2.2.0", "numpy": "1.26.0", "pyarrow": "20.0.0"}
+    ),
     "old torch": Corner(pins={"torch": "2.6.0"}),
     "new torch": Corner(pins={"torch": "2.15.0"}),
     "Python 3.12": Corner(python="3.12"),
