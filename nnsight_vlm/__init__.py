@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .lowering.layers import depth, window
     from .prompts.encoding import encode
     from .prompts.prompt import Prompt, PromptBatch
+    from .prompts.prompt_text import Word
     from .prompts.stacking import stack
     from .specs.interventions import Intervention
     from .specs.knockouts import Allow, Knockout
@@ -68,6 +69,7 @@ __all__ = [
     "Residual",
     "Run",
     "SpecError",
+    "Word",
     "depth",
     "encode",
     "forget",
@@ -101,6 +103,7 @@ _NAMES_OF = {
     "lowering.layers": ("depth", "window"),
     "prompts.encoding": ("encode",),
     "prompts.prompt": ("Prompt", "PromptBatch"),
+    "prompts.prompt_text": ("Word",),
     "prompts.stacking": ("stack",),
     "specs.interventions": ("Intervention",),
     "specs.knockouts": ("Allow", "Knockout"),

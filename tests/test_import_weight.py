@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-HEAVY = ("PIL", "greenlet", "httpx", "matplotlib", "nnsight", "numpy", "pandas", "pyarrow", "torch", "transformers")
+HEAVY = {"PIL", "greenlet", "httpx", "matplotlib", "nnsight", "numpy", "pandas", "pyarrow", "scipy", "torch"}
+HEAVY |= {"transformers"}
 
 
 def modules_after(code):

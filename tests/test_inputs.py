@@ -538,3 +538,15 @@ def test_a_patch_keeps_the_values_that_it_was_given():
     before = nv.run(model, prompt, patch).logits
     values.fill_(5)
     assert torch.equal(nv.run(model, prompt, patch).logits, before)
+
+
+@pytest.mark.parametrize("name", ["paligemma", "paligemma2"])
+def test_a_text_alone_needs_the_types_that_say_which_tokens_see_each_other(name):
+    """Without them a whole forward lets an answer's tokens see later ones, and cached decoding does not."""
+    model, ids = zoo.prompt(name, zoo.ZOO[name].implementations[0]).model, torch.tensor([[2, 20, 21, 22]])
+    with pytest.raises(nv.SpecError, match="the inputs have no token_type_ids"):
+        nv.encode(model, inputs={"input_ids": ids})
+    prompt = nv.encode(model, inputs={"input_ids": ids, "token_type_ids": ids * 0})
+    grown = nv.generate(model, prompt, max_new_tokens=4)
+    logits = nv.run(model, grown.prompt, positions=range(prompt.width - 1, grown.prompt.width - 1)).logits
+    assert tuple(logits.argmax(-1).tolist()) == grown.tokens

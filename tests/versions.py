@@ -70,8 +70,10 @@ CORNERS = {
     "oldest": Corner(pins={"transformers": "5.14.0"}),
     "newest": Corner(pins={"transformers": "5.24.0"}),
     "all old": Corner(
-        # pyarrow is the least that pyproject.toml takes: later ones refuse numpy 1.26
-        pins={"transformers": "5.14.0", "nnsight": "0.8.0", "pandas": "2.2.0", "numpy": "1.26.0", "pyarrow": "20.0.0"}
+        pins={
+            **{"transformers": "5.14.0", "nnsight": "0.8.0", "pandas": "2.2.0", "numpy": "1.26.0"},
+            **{"pyarrow": "20.0.0", "scipy": "1.13.0"},  # later ones refuse this numpy
+        }
     ),
     "old torch": Corner(pins={"torch": "2.6.0"}),
     "new torch": Corner(pins={"torch": "2.15.0"}),

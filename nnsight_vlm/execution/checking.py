@@ -19,6 +19,7 @@ from ..lowering.layouts import Placement, one_case_per_row
 from ..lowering.resolve import Resolver, StateValues, resolver
 from ..lowering.writes import PlannedWrite
 from ..prompts.overwritten import refuse_overwritten
+from ..prompts.pixel_tokens import refuse_said_pixel_tokens
 from ..prompts.prompt import Prompt
 from ..specs.interventions import CLEAN, Capture, Intervention
 from .emptiness import Call, check_empty, refuse_empty_part
@@ -58,6 +59,7 @@ def check(model: Model, prompt: Prompt, given: Intervention | Sequence[Intervent
     call = Call() if call is None else call
     check_empty(call.empty)
     require_model(model, prompt)
+    refuse_said_pixel_tokens(prompt)
     cases = [given] * len(prompt) if isinstance(given, Intervention) else given
     for part in {id(part): part for case in cases for part in case.parts}.values():
         _check_source(model, part, call)
@@ -75,6 +77,7 @@ def _check_source(model: Model, part: Intervention, call: Call) -> None:
     if capture is None:
         return
     require_model(model, capture.prompt)
+    refuse_said_pixel_tokens(capture.prompt)
     _require_weights(model, capture.prompt)
     if len(capture.prompt) > 1:
         raise SpecError("the source of a patch must be a prompt of one row; write source=prompt.row(0)")

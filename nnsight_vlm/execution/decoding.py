@@ -15,6 +15,7 @@ from ..families import Model, view_of
 from ..lowering.layouts import one_case_per_row
 from ..lowering.plan import Plan, for_decoding
 from ..prompts.carried import check_growing
+from ..prompts.pixel_tokens import PixelTokenWatch, has_pixels
 from ..prompts.position_ids import passed_whole
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.token_text import spell_answer
@@ -26,13 +27,14 @@ from ..specs.interventions import Intervention
 from ..versions import cache_name
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
+from .display import batch_lines, generation_line, generations_html
 from .emptiness import Empty, generating
 from .finite import FiniteWatch
 from .generation_options import check_options, check_rows, greedy_options, without_padding_to_see
 from .preparing import prepare
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Generation:
     """What one generation gave of a prompt of one row.
 
@@ -46,14 +48,29 @@ class Generation:
     tokens: tuple[int, ...]
     prompt: Prompt
 
+    def __repr__(self) -> str:
+        return generation_line(self.text, self.tokens)
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return generations_html(type(self).__name__, [self.text], [self.prompt])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BatchGeneration:
     """What one generation gave of a prompt of several rows: every field of `Generation` once a row."""
 
     text: tuple[str, ...]
     tokens: tuple[tuple[int, ...], ...]
     prompt: tuple[Prompt, ...]
+
+    def __repr__(self) -> str:
+        lines = [generation_line(*answer) for answer in zip(self.text, self.tokens, strict=True)]
+        return batch_lines(type(self).__name__, lines)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return generations_html(type(self).__name__, self.text, self.prompt)
 
 
 @overload
@@ -189,8 +206,10 @@ def decode(
         config = view_of(model).config.get_text_config(decoder=True)
         cache = growing_cache(config, min(ROOM, options["max_new_tokens"]))
     inputs = {**without_padding_to_see(model, prompt, options), **({} if cache is None else {cache_name(): cache})}
-    watch = FiniteWatch()
+    watch, family = FiniteWatch(), view_of(model).family
     watched = {**options, **watch.options()} if remote is False else options
+    if remote is False and options["use_cache"] is False and has_pixels(prompt) and not family.generator:
+        watched["stopping_criteria"] = [PixelTokenWatch(prompt, prompt.width + options["max_new_tokens"])]
     tokens: torch.Tensor = _decoded(model, runner.decode, prompt, inputs, plan, watched, remote)
     watch.warn(names)
     return tokens

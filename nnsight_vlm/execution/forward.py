@@ -26,7 +26,14 @@ from .preparing import prepare
 from .requests import LogitRead, read_steps, run_forward
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+def _shapes(value: Any) -> str:
+    """Tensors by their shapes, as a result shows itself."""
+    if isinstance(value, torch.Tensor):
+        return str(list(value.shape))
+    return f"({', '.join(map(_shapes, value))}{',' * (len(value) == 1)})"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Run:
     """What one forward of a prompt of one row gave.
 
@@ -39,8 +46,11 @@ class Run:
     logits: torch.Tensor
     reads: tuple[torch.Tensor, ...]
 
+    def __repr__(self) -> str:
+        return f"Run(logits={_shapes(self.logits)}, reads={_shapes(self.reads)})"
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BatchRun:
     """What one forward of a prompt of several rows gave.
 
@@ -52,6 +62,9 @@ class BatchRun:
 
     logits: torch.Tensor | tuple[torch.Tensor, ...]
     reads: tuple[tuple[torch.Tensor, ...], ...]
+
+    def __repr__(self) -> str:
+        return f"BatchRun(logits={_shapes(self.logits)}, reads={_shapes(self.reads)})"
 
 
 @overload

@@ -144,6 +144,7 @@ ARGUMENTS: dict[str, str] = {
     "tokenizer": "is needed only for options that are refused here",
     "negative_prompt_ids": SECOND_PROMPT,
     "negative_prompt_attention_mask": SECOND_PROMPT,
+    "generation_mode": "chooses between writing words and drawing a picture (Janus), and an intervention follows words",
     "synced_gpus": "goes on with rows that have ended",
     **dict.fromkeys(CACHE_NAMES, "holds what another run left, in which nothing was changed"),
     "inputs": "is the prompt itself",

@@ -2,7 +2,7 @@
 
 from .columns import AttentionSpec, Family, Stage
 from .lookup import check_attention, family_of
-from .model_view import Model, ModelView, view_of
+from .model_view import Model, ModelView, models_here, view_of
 from .reach import Reach
 from .stage_spec import StageSpec
 from .support import unsupported
@@ -19,6 +19,7 @@ __all__ = [
     "StageSpec",
     "check_attention",
     "family_of",
+    "models_here",
     "unsupported",
     "view_of",
 ]

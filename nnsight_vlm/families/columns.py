@@ -109,6 +109,8 @@ class Family:
         tokens: name of the input that holds the decoder's token ids.
         image_at: where the image tokens are.
         image_mask: name of the input that marks image tokens, where they have no token id of their own.
+        indicators: name of the config's list of further tokens whose embeddings the vision tower computes where there
+            are pixels; empty if there are none.
         blocks: which tokens attend to each other in both directions.
         block_layers: the layer types in which they do; empty for all.
         writes_image: whether the processor adds the image to a text without a placeholder.
@@ -137,6 +139,7 @@ class Family:
     tokens: str = "input_ids"
     image_at: ImageLocation = "decoder"
     image_mask: str = ""
+    indicators: str = ""
     blocks: Bidirectional = "none"
     block_layers: tuple[str, ...] = ()
     writes_image: bool = False

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import nnsight
 import torch
@@ -38,12 +38,16 @@ PLACEHOLDER = re.compile(r"(image|video|visual|vision|audio)\w*_token_(id|ids|in
 
 @dataclass(kw_only=True, eq=False)
 class _Facts:
-    """What follows from a module's config. It does not refer to the module, so that the module can be freed."""
+    """What follows from a module's config. It does not keep the module, so that the module can be freed.
+
+    `model` is an nnsight model around it, where there is one still.
+    """
 
     config: Any
     text_config: Any
     family: Family
     stages: dict[str, StageSpec]
+    model: ReferenceType[Any]
 
 
 _FACTS: WeakKeyDictionary[torch.nn.Module, _Facts] = WeakKeyDictionary()
@@ -95,6 +99,18 @@ class ModelView:
         named = ((name, value) for name, value in vars(self.config).items() if PLACEHOLDER.fullmatch(name))
         listed = (number for _, value in named for number in (value if isinstance(value, (list, tuple)) else [value]))
         return tuple(sorted({n for n in listed if isinstance(n, int) and 0 <= n < self.vocab_size}))
+
+    @property
+    def pixel_tokens(self) -> tuple[int, ...]:
+        """The tokens in whose place a forward that is given pixels puts other states, wherever they stand.
+
+        There are none where another input says which tokens are an image's, or they are not in the decoder's sequence.
+        """
+        family = self.family
+        if family.image_at != "decoder" or family.image_mask:
+            return ()
+        further = config_value(self.config, family.indicators) if family.indicators else ()
+        return tuple(sorted({int(self.config.image_token_id), *map(int, further)}))
 
     @property
     def processor(self) -> Any | None:
@@ -194,6 +210,16 @@ def view_of(model: Model) -> ModelView:
     config, facts = module.config, _FACTS.get(module)
     if facts is None or facts.config is not config:
         family, text_config = family_of(config), config.get_text_config()
-        facts = _FACTS[module] = _Facts(config=config, text_config=text_config, family=family, stages={})
+        facts = _FACTS[module] = _Facts(
+            config=config, text_config=text_config, family=family, stages={}, model=ref(model)
+        )
+    elif facts.model() is None:
+        facts.model = ref(model)
     check_attention(facts.text_config._attn_implementation)
     return ModelView(model, module, facts)
+
+
+def models_here() -> Iterator[Model]:
+    """A model around each module of this process that has been viewed and is still in use."""
+    models = [facts.model() for facts in list(_FACTS.values())]
+    yield from (model for model in models if model is not None)

@@ -422,6 +422,7 @@ _TABLE = (
         transformers=">=5.18",
         projector="model.visual_embeddings_table",
         grid="tiles by mark",
+        indicators="visual_indicator_token_ids",
         inputs={"pixel_values": "piece"},
         assumes={**TESTED_DECODERS, "vision_config.tokenize_function": ("softmax",)},
         limitations={"prefix": "the vision tower also computes the embedding of the token after each image"},

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..errors import SpecError
 from .cells import GridShape
+from .display import grid_html, grid_line
 
 Box = tuple[float, float, float, float]
 """`(x0, y0, x1, y1)` in pixels."""
@@ -30,7 +32,7 @@ class TileDrawing(NamedTuple):
     values: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Grid:
     """The image tokens of one image, and the pixels that each of them saw.
 
@@ -44,6 +46,7 @@ class Grid:
         boxes: `[token, 4]` pixels `(x0, y0, x1, y1)` of the image as the user gave it; NaN for a token without a box.
         size: `(width, height)` of that image in pixels.
         shapes: `(rows, columns)` of each tile.
+        picture: that image, where it is known; it is shown in a notebook.
     """
 
     positions: tuple[int, ...]
@@ -52,6 +55,14 @@ class Grid:
     boxes: np.ndarray
     size: tuple[int, int]
     shapes: tuple[GridShape, ...]
+    picture: Image.Image | None = None
+
+    def __repr__(self) -> str:
+        return grid_line(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return grid_html(self)
 
     @property
     def shape(self) -> GridShape:

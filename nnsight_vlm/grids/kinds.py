@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from PIL import Image
 
 from ..errors import SpecError
 from ..families import ModelView
@@ -82,7 +83,7 @@ def _coordinate_tiles(
 
 
 def grid_of(
-    view: ModelView, layout: GridLayout, cells: Cells, positions: tuple[int, ...], size: tuple[int, int]
+    view: ModelView, layout: GridLayout, cells: Cells, positions: tuple[int, ...], picture: Image.Image
 ) -> Grid:
     """The grid of one picture.
 
@@ -91,12 +92,12 @@ def grid_of(
         layout: how its image tokens are laid out.
         cells: where the image's tokens lie on its tiles.
         positions: the tokens' positions in the prompt, `[token]`.
-        size: `(width, height)` of the picture in pixels.
+        picture: the picture.
 
     Raises:
         SpecError: the image processor makes another number of tiles of such a picture than the encoding has.
     """
-    kind = GRIDS[layout]
+    kind, size = GRIDS[layout], picture.size
     ways = (partial(_coordinate_tiles, view, kind, size, processing) for processing in kind.processings)
     tiles_of = next((way for way in ways if len(way(full_picture(size))) == len(cells.shapes)), None)
     if tiles_of is None:
@@ -111,4 +112,5 @@ def grid_of(
         boxes=boxes(cells, size, tiles_of),
         size=size,
         shapes=cells.shapes,
+        picture=picture,
     )

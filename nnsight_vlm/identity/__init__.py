@@ -2,7 +2,7 @@
 
 Files: `values` digests plain values, pictures and frames; `functions` code; `weights` the weights of a module, and
 keeps the result; `modules` what modules compute beside them; `models` puts these together for models, prompts and
-journals.
+journals; `references` is what a pickle says of a model.
 """
 
 from .models import (
@@ -15,10 +15,13 @@ from .models import (
     resolved,
     same_model,
 )
+from .references import ModelHandle, ModelReference
 from .values import bytes_of, digest, setting_digest
 from .weights import tensor_version, weight_versions, weights_digest
 
 __all__ = [
+    "ModelHandle",
+    "ModelReference",
     "bytes_of",
     "configuration_digest",
     "differences",

@@ -37,11 +37,11 @@ def same_model(one: Any, other: Any) -> bool:
     first, second = view_of(one), view_of(other)
     if first.module is second.module:
         return True
-    names = {name for name in (_config_name(first), _config_name(second)) if name}
+    names = {name for name in (config_name(first), config_name(second)) if name}
     return len(names) < 2 and _architecture(first) == _architecture(second)
 
 
-def _config_name(view: ModelView) -> str:
+def config_name(view: ModelView) -> str:
     """The repository or absolute path that a model was loaded from; empty for one built in memory."""
     return resolved(str(getattr(view.config, "_name_or_path", "") or ""))
 
@@ -49,6 +49,11 @@ def _config_name(view: ModelView) -> str:
 def resolved(name: str) -> str:
     """The name of a model, with the absolute path of a folder in its place."""
     return str(Path(name).resolve()) if name and Path(name).is_dir() else name
+
+
+def architecture_digest(view: ModelView) -> str:
+    """A short name for a model's configuration, whatever its dtype and attention and wherever it was loaded from."""
+    return setting_digest(_architecture(view))
 
 
 def _architecture(view: ModelView) -> str:
@@ -121,7 +126,7 @@ def model_digest(model: Any) -> str:
 def _source(view: ModelView) -> tuple[str, list[str]]:
     """The repository or absolute path of a model, and its revision: as asked for, and the commit that this was."""
     repository = getattr(view.model, "repo_id", None)
-    name = repository if isinstance(repository, str) and repository else _config_name(view)
+    name = repository if isinstance(repository, str) and repository else config_name(view)
     revisions = [getattr(view.model, "revision", None), getattr(view.config, "_commit_hash", None)]
     return resolved(name), [revision if isinstance(revision, str) else "" for revision in revisions]
 

@@ -1,6 +1,6 @@
 """How every figure of the package looks: colours, panels, points with intervals.
 
-Points are means over images; bars and bands are 95 % bootstrap intervals; controls are grey. The colours are those of
+Points are means over images; bars and bands are 95 % intervals; controls are grey. The colours are those of
 Okabe and Ito, which people with colour-blindness can tell apart.
 """
 
@@ -79,10 +79,17 @@ def panels(
     return figure, axes
 
 
+def ends(frame: pd.DataFrame) -> np.ndarray:
+    """Both ends of the intervals, `[2, row]`; an infinite one is drawn as far as anything else in the frame reaches."""
+    numbers = frame[["mean", "low", "high"]].to_numpy(dtype=float)
+    finite = numbers[np.isfinite(numbers)]
+    return np.asarray(numbers[:, 1:].T if not len(finite) else np.clip(numbers[:, 1:].T, finite.min(), finite.max()))
+
+
 def errors(frame: pd.DataFrame) -> np.ndarray:
     """Distances from the mean to both ends of the interval, `[2, row]`; 0 where there is no interval."""
-    low, high = frame["mean"] - frame["low"], frame["high"] - frame["mean"]
-    return np.asarray(np.nan_to_num(np.clip(np.stack([low, high]), 0, None)))
+    low, high = ends(frame)
+    return np.asarray(np.nan_to_num(np.clip(np.stack([frame["mean"] - low, high - frame["mean"]]), 0, None)))
 
 
 def points(axis: Any, x: Sequence[float], frame: pd.DataFrame, style: Style, *, line: str = "none") -> None:
@@ -120,14 +127,14 @@ def line(axis: Any, frame: pd.DataFrame, x: str, color: str, label: str | None =
     """A line through means, its interval as a band; `x` is a column of whole numbers."""
     ordered = frame.assign(**{x: frame[x].astype(int)}).sort_values(x)
     axis.plot(ordered[x], ordered["mean"], style, color=color, lw=1.6, label=label)
-    axis.fill_between(ordered[x], ordered["low"], ordered["high"], color=color, alpha=0.18, lw=0)
+    axis.fill_between(ordered[x], *ends(ordered), color=color, alpha=0.18, lw=0)
 
 
 def level(axis: Any, frame: pd.DataFrame, color: str, label: str, style: str = "--") -> None:
     """A horizontal line at a mean, its interval as a band."""
-    for _, row in frame.iterrows():
-        axis.axhline(row["mean"], color=color, ls=style, lw=1, label=label, zorder=0)
-        axis.axhspan(row["low"], row["high"], color=color, alpha=0.12, lw=0, zorder=0)
+    for mean, low, high in zip(frame["mean"], *ends(frame), strict=True):
+        axis.axhline(mean, color=color, ls=style, lw=1, label=label, zorder=0)
+        axis.axhspan(low, high, color=color, alpha=0.12, lw=0, zorder=0)
 
 
 def legend(figure: Figure, axis: Any, columns: int = 4) -> None:

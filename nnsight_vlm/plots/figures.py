@@ -36,6 +36,8 @@ from .drawing import (
     STYLES,
     Style,
     across,
+    ends,
+    errors,
     legend,
     level,
     line,
@@ -54,11 +56,10 @@ def claims(frame: pd.DataFrame) -> Figure:
     keys = list(dict.fromkeys(frame["claim"]))
     figure, axes = panels(1, len(keys), width=7.4, height=1.15)
     for axis, key in zip(axes[:, 0], keys, strict=True):
-        rows = frame[frame["claim"] == key].reset_index(drop=True)
+        rows = frame[frame["claim"] == key].rename(columns={"value": "mean"}).reset_index(drop=True)
         for place, row in rows.iterrows():
-            color = GREY if row["control"] else BLUE
-            interval = np.nan_to_num(np.clip([[row["value"] - row["low"]], [row["high"] - row["value"]]], 0, None))
-            axis.errorbar(row["value"], -int(str(place)), xerr=interval, color=color, marker="o", ms=5, elinewidth=1.5)
+            bar, color = errors(rows)[:, [int(str(place))]], GREY if row["control"] else BLUE
+            axis.errorbar(row["mean"], -int(str(place)), xerr=bar, color=color, marker="o", ms=5, elinewidth=1.5)
         axis.axvline(rows["threshold"][0], color=BLACK, lw=1, ls="--")
         names = [("control: " if row["control"] else f"{key}. ") + row["statement"] for _, row in rows.iterrows()]
         axis.set_yticks(range(0, -len(rows), -1), [for_figure(name) for name in names], fontsize=8)
@@ -66,7 +67,7 @@ def claims(frame: pd.DataFrame) -> Figure:
         unit = rows["unit"][0]
         axis.set_xlabel(for_figure(rows["measured"][0] + (f" ({unit})" if unit else ""), longest=100), fontsize=7.5)
         if not unit:
-            axis.set_xlim(min(-0.05, np.nanmin([0, *rows["low"]])), max(1.05, np.nanmax([1, *rows["high"]])))
+            axis.set_xlim(np.nanmin([-0.05, *ends(rows)[0]]), np.nanmax([1.05, *ends(rows)[1]]))
     return figure
 
 

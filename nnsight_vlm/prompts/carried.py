@@ -19,6 +19,7 @@ import torch
 
 from ..errors import SpecError
 from ..families import view_of
+from .pixel_tokens import said_pixel_tokens
 
 if TYPE_CHECKING:
     from .prompt import Prompt
@@ -80,7 +81,7 @@ def _has_usual_types(prompt: Prompt, name: str) -> bool:
 
 def company(prompt: Prompt) -> Hashable | None:
     """Prompts of equal company may be rows of one batch; None for a prompt that runs by itself."""
-    if uncounted(prompt):
+    if uncounted(prompt) or any(said_pixel_tokens(prompt)):  # beside another's pixels they are no words
         return None
     return frozenset(foreign(prompt)), tuple(sorted(settings(prompt).items())), pictures(prompt), length(prompt)
 

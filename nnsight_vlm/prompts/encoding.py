@@ -199,7 +199,8 @@ def _checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
         )
     _check_position_ids(model, given)
     missing = [name for name in family.needs if name not in given]
-    if missing and any(name in given for name in family.inputs):
+    decides_attention = family.blocks == "prompt"  # which tokens see each other, with pixels or without
+    if missing and (decides_attention or any(name in given for name in family.inputs)):
         raise SpecError(
             f"the inputs have no {missing[0]}, without which models of type {family.name!r} silently compute something "
             "else; the processor returns it"

@@ -7,7 +7,7 @@ A `Prompt` has one or several rows (the batch of one encoding). Groups of tokens
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from PIL import Image
@@ -16,18 +16,22 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..grids import Box, Grid, grid_of
 from .carried import check_growing, check_rows
+from .display import prompt_html, prompt_line
 from .inputs import Inputs
+from .pickling import KnowsItsModel
+from .prompt_words import PromptWords
 from .row_inputs import grown_inputs, row_input
 from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
-from .token_text import prompt_text
 from .where import Where, as_tuples
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prompt:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Prompt(KnowsItsModel, PromptWords):
     """An encoding, and which token is what. It has one row; a `PromptBatch`, which is a `Prompt` too, has several.
+
+    It is copied and pickled without its model, which is found again where it is loaded.
 
     Attributes:
         inputs: keyword arguments for `model.trace(**prompt.inputs)` and `model.generate(...)`, a mapping that cannot be
@@ -40,11 +44,18 @@ class Prompt:
     inputs: Mapping[str, Any]
     rows: tuple[TokenMap, ...]
     images: tuple[tuple[Image.Image, ...], ...] = ()
-    model: Model = field(repr=False)
+    model: Model
 
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, Inputs):
             object.__setattr__(self, "inputs", Inputs(dict(self.inputs)))
+
+    def __repr__(self) -> str:
+        return prompt_line(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return prompt_html(self)
 
     def __len__(self) -> int:
         """How many rows the encoding has."""
@@ -104,42 +115,6 @@ class Prompt:
         """Length of the sequence, padding included."""
         return len(self.rows[0].tokens)
 
-    @property
-    def text(self) -> str:
-        """The prompt's text, every image a line break (one row only)."""
-        return prompt_text(self.model, self._only_row("text")).text
-
-    def _only_row(self, asked: str) -> TokenMap:
-        """The token map of a prompt of one row; `asked` names what the user asked for."""
-        if len(self) > 1:
-            raise SpecError(f"{asked} is for one row, and the prompt has {len(self)}; write prompt.row(0).{asked}")
-        return self.rows[0]
-
-    def find(self, words: str, *, within: Where = "all", occurrence: int | None = None) -> tuple[int, ...]:
-        """Positions of the tokens that spell `words`, wherever they occur (one row only).
-
-        Args:
-            words: text as the prompt has it; not the middle of a longer word.
-            within: the group or positions in which they must be.
-            occurrence: take only this occurrence, counted from 0.
-
-        Raises:
-            SpecError: the words are not in the prompt, or not that often.
-        """
-        tokens, within = self._only_row("find(...)"), as_tuples(within)
-        written = prompt_text(self.model, tokens)
-        if within == "all":  # also what is outside the sequence
-            allowed = {position for positions in written.positions for position in positions}
-        else:
-            allowed = set(tokens.ranges(within).positions(self.width))
-        matches = [positions for positions in written.occurrences(words) if allowed.issuperset(positions)]
-        if not words.strip() or not matches:
-            raise SpecError(f"{words!r} is not in the prompt ({within!r}), which reads {written.text.strip()!r}")
-        if occurrence is not None and not 0 <= occurrence < len(matches):
-            raise SpecError(f"{words!r} occurs {len(matches)} time(s); occurrence={occurrence} counts from 0")
-        chosen = matches if occurrence is None else [matches[occurrence]]
-        return tuple(sorted(set().union(*chosen)))
-
     def image(self, number: int = 0) -> Image.Image:
         """A picture as the user gave it (one row only).
 
@@ -171,7 +146,7 @@ class Prompt:
                 f"{view.family.limitations['grid']}"
             )
         layout = view.family.stages[stage].keys or view.family.grid
-        return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture.size)
+        return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture)
 
     def region(self, box: Box, image: int = 0, stage: str = "decoder") -> tuple[int, ...]:
         """Image tokens whose patch touches the pixel box `(x0, y0, x1, y1)` of a picture (one row only).
@@ -212,7 +187,7 @@ class Prompt:
         return replace(self, inputs=inputs, rows=rows)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PromptBatch(Prompt):
     """A prompt of several rows: what `encode` gives for several texts, and `stack` for several prompts.
 
@@ -243,6 +218,6 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
     }
     unpadded = replace(tokens, tokens=tokens.tokens[: tokens.stop]).shifted(-tokens.start)
     if tokens.outside:  # how many keys lie outside the sequence depends on the longest row of a batch
-        unpadded = replace(token_maps(prompt.model, inputs)[0], answer=unpadded.answer)
+        unpadded = replace(token_maps(prompt.model, inputs, [unpadded.answer])[0], answer=unpadded.answer)
     [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
     return Prompt(inputs=inputs, rows=(unpadded,), images=prompt.images[number : number + 1], model=prompt.model)

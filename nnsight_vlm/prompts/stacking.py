@@ -12,6 +12,7 @@ from ..errors import SpecError
 from ..families import view_of
 from ..identity import same_model
 from .carried import counts_tokens, foreign, length, pictures, settings, uncounted
+from .pixel_tokens import refuse_said_pixel_tokens
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
 from .stage_maps import with_query_stages
@@ -49,7 +50,8 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
         # how many keys lie outside the sequence depends on the other rows, so the token maps are made again
         answers = [prompt.rows[0].answer + padding for prompt, padding in zip(prompts, paddings, strict=True)]
         rows = tuple(
-            replace(tokens, answer=answer) for tokens, answer in zip(token_maps(model, inputs), answers, strict=True)
+            replace(tokens, answer=answer)
+            for tokens, answer in zip(token_maps(model, inputs, answers), answers, strict=True)
         )
     else:
         rows = tuple(
@@ -72,6 +74,7 @@ def _check_stackable(prompts: Sequence[Prompt]) -> None:
             f"prompt {strangers[0]} was encoded for another model than prompt 0, and one batch runs on one model; "
             "encode all of them with the model that runs them, nv.encode(model, ...)"
         )
+    refuse_said_pixel_tokens(*prompts)
     _check_company(prompts)
     family = view_of(prompts[0].model).family
     if len(set(map(length, prompts))) > 1:

@@ -22,7 +22,7 @@ VIEWS = ("question", "text", "last", "first", "bos", "all")
 GROUPS = (*PARTS, "image.N", *VIEWS)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TokenMap:
     """Which token of one row is what.
 
@@ -32,7 +32,7 @@ class TokenMap:
         stop: one past the last real token.
         answer: where the model's own words begin; equal to `stop` until the prompt has grown.
         images: positions of each image's tokens.
-        bos: position of the token that opens the text, if there is one.
+        bos: position of the token that opens the text, wherever it stands, if there is one.
         outside: how many keys lie outside the sequence; their positions are `-outside .. -1`.
         outside_tokens: their token ids, where they are tokens.
         marks: positions of the tokens by which text begins to read images outside the sequence: the token that stands
@@ -74,6 +74,10 @@ class TokenMap:
     key_grid: tuple[int, int] | None = None
     padding: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part} {size:,}" for part, size in self.part_sizes.items())
+        return f"TokenMap({self.start}..{self.stop - 1}: {sizes})"
+
     # groups ---------------------------------------------------------------------------------------
 
     def ranges(self, where: Where) -> Ranges:
@@ -89,7 +93,7 @@ class TokenMap:
         - `generated`: what follows the prompt.
         - `question`: `query` without the prompt's last token.
         - `text`: all that is no image token.
-        - `last`, `first`, `bos`: single tokens of the prompt.
+        - `last`, `first`, `bos`: single tokens of the prompt; `bos` opens its text, which may begin behind an image.
         - `all`: the whole sequence, without what lies outside it.
 
         Raises:
@@ -135,6 +139,12 @@ class TokenMap:
         images = (f"image.{number}" for number in range(len(self.images)))
         return (*PARTS[:2], *images, *PARTS[2:], *VIEWS)
 
+    @property
+    def part_sizes(self) -> dict[str, int]:
+        """How many tokens each of the groups has that part the row; groups without tokens are left out."""
+        sizes = {part: self.group(part).positions(self.stop) for part in PARTS}
+        return {part: len(positions) for part, positions in sizes.items() if positions}
+
     def _checked(self, position: int) -> Ranges:
         inside = self.start <= position < self.stop and position not in self.padding
         if not (inside or -self.outside <= position < 0):
@@ -171,7 +181,9 @@ class TokenMap:
             "text": lambda: Ranges.union(self.group(part) for part in PARTS if part != "image"),
             "last": lambda: Ranges(((self.answer - 1, self.answer),)),
             "first": lambda: Ranges(((self.start, self.start + 1),)),
-            "bos": lambda: NOWHERE if self.bos is None else Ranges(((self.bos, self.bos + 1),)),
+            "bos": lambda: (
+                NOWHERE if self.bos is None or self.bos >= self.answer else Ranges(((self.bos, self.bos + 1),))
+            ),
             "all": lambda: self._from(self.start),
         }
         if name in dict(self.named):

@@ -30,14 +30,21 @@ BLOCKS: dict[Bidirectional, Callable[[int, int, Sequence[Sequence[int]]], Ranges
 """The ranges of these tokens in a row: from its first position, one past its last, and the positions of its images."""
 
 
-def token_maps(model: Model, inputs: Inputs) -> tuple[TokenMap, ...]:
+def token_maps(model: Model, inputs: Inputs, answers: Sequence[int] = ()) -> tuple[TokenMap, ...]:
     """A `TokenMap` for each row of the encoding.
+
+    Args:
+        model: an nnsight model.
+        inputs: the encoding.
+        answers: for each row where its answer begins, if it has any: what is in there is no image.
 
     Raises:
         SpecError: padding in the middle of a row, image tokens without pixels, or pixels without image tokens.
     """
     view = view_of(model)
     is_image = _image_mask(view, inputs)
+    if answers and view.family.tokens == "input_ids":
+        is_image = is_image & (torch.arange(is_image.shape[1]) < torch.tensor(answers)[:, None])
     images = iter(_cells(view, inputs, int(is_image.sum())))
     build = BUILDERS[view.family.image_at]
     rows = tuple(
@@ -132,7 +139,7 @@ def _token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
         raise SpecError(
             "a row of attention_mask must be ones in one piece, with zeros for padding only on its left or right"
         )
-    ids, bos = row.of("input_ids"), row.view.text_config.bos_token_id
+    ids = row.of("input_ids")
     start, stop = real[0], real[-1] + 1
     own = _take_images(row.is_image.nonzero().flatten().tolist(), images)
     features = _feature_rows(own.cells) if row.family.projector else _Features()
@@ -143,11 +150,24 @@ def _token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
         answer=stop,
         images=own.positions,
         cells=own.cells,
-        bos=start if bos is not None and int(ids[start]) == bos else None,
+        bos=_opening_token(row, ids[:stop].tolist(), start, own.positions),
         blocks=BLOCKS[row.family.blocks](start, stop, own.positions),
         features=features.rows,
         feature_rows=features.total,
     )
+
+
+def _opening_token(row: _Row, ids: Sequence[int], start: int, images: Sequence[Sequence[int]]) -> int | None:
+    """Where the token stands that opens the text: behind padding, and in some families behind the image.
+
+    Where texts end with the same token (OPT, Qwen), it opens one only if no text stands before it.
+    """
+    config = row.view.text_config
+    place = next((place for place in range(start, len(ids)) if ids[place] == config.bos_token_id), None)
+    if place is None or config.bos_token_id not in np.ravel(config.eos_token_id):
+        return place
+    pictures = {before for image in images for before in range(image[0], image[-1] + 1)}
+    return place if pictures.issuperset(range(start, place)) else None
 
 
 def _take_images(positions: Sequence[int], images: Iterator[Cells]) -> _Images:
@@ -196,7 +216,7 @@ def _encoder_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
     outside, tokens = len(encoder.tokens), tuple(row.of(row.family.tokens).tolist())
     groups = {
         name: Ranges(tuple((start - outside, (stop or outside) - outside) for start, stop in encoder.group(name)))
-        for name in ("system", "query", "question")
+        for name in ("system", "query", "question", "bos")
     }
     return TokenMap(
         tokens=tokens,

@@ -1,8 +1,10 @@
 """Analyses of published papers, each a function `(model, prompts, ...)` that returns one tidy DataFrame.
 
-Every recipe takes many images (one prompt each), reports bootstrap intervals over images, and puts matched random
-controls beside what it measures: the column `control` is `"none"` for the measurement and names the control otherwise
-(`recipes.labels`). With `per_image=True` it returns the rows behind the means.
+Every recipe takes many prompts, reports means over images with intervals, and puts matched random controls beside what
+it measures: the column `control` is `"none"` for the measurement and names the control otherwise (`recipes.labels`).
+Prompts about one picture are one image; `cluster=` says otherwise which prompts belong together (`recipes.clusters`).
+With `per_image=True` a recipe returns the rows behind the means, with the columns `image` (the prompt's number) and
+`cluster` (the number of the first prompt about this image).
 """
 
 from .layer_windows import knockout_windows

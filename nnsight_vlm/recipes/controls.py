@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import torch
 
 from ..families import view_of
 from ..prompts.prompt import Prompt
@@ -67,14 +69,32 @@ def matched_positions(
     return random_positions(outside_group if len(outside_group) >= count else candidates, count, rng)
 
 
-def other_image(image: int, count: int, seed: int) -> int | None:
-    """Which of `count` images stands in for this one: always another, by a fixed shift; None where there is no other.
+def other_image(prompts: Sequence[Prompt], image: int, seed: int) -> int | None:
+    """Which prompt's picture stands in for this one's: always another picture; None where there is no other.
 
-    The shift depends on the seed.
+    It is found by a fixed shift, which depends on the seed, and is the next one whose picture is another.
     """
-    if count < 2:
-        return None
-    return (image + int(np.random.default_rng((seed, count)).integers(1, count))) % count
+    count = len(prompts)
+    shift = int(np.random.default_rng((seed, count)).integers(1, count)) if count > 1 else 0
+    candidates = [(image + shift + step) % count for step in range(count)]
+    return next((number for number in candidates if not same_pictures(prompts[number], prompts[image])), None)
+
+
+def visual_inputs(prompt: Prompt) -> dict[str, Any]:
+    """What a prompt gives to the model of its pictures: pixels, and how they are laid out; empty without pictures."""
+    family = view_of(prompt.model).family
+    of_text = {name for stage in family.stages.values() for name in (stage.text, stage.text_mask)}
+    return {name: prompt.inputs[name] for name in family.inputs if name in prompt.inputs and name not in of_text}
+
+
+def same_pictures(one: Prompt, other: Prompt) -> bool:
+    """Whether two prompts give the same pixels to the model."""
+    first, second = visual_inputs(one), visual_inputs(other)
+    return one is other or (
+        bool(first)
+        and first.keys() == second.keys()
+        and all(torch.equal(torch.as_tensor(first[name]), torch.as_tensor(second[name])) for name in first)
+    )
 
 
 def with_picture_of(prompt: Prompt, other: Prompt) -> Prompt | None:
@@ -83,12 +103,10 @@ def with_picture_of(prompt: Prompt, other: Prompt) -> Prompt | None:
     Returns:
         The new prompt; None where the pictures' tokens are laid out differently (other tiles or another size).
     """
-    own_tokens, other_tokens, family = prompt.rows[0], other.rows[0], view_of(prompt.model).family
+    own_tokens, other_tokens = prompt.rows[0], other.rows[0]
     if (own_tokens.tokens, own_tokens.outside_tokens) == (other_tokens.tokens, other_tokens.outside_tokens):
         return replace(other, rows=(replace(other_tokens, answer=own_tokens.answer),))
     if own_tokens.cells != other_tokens.cells:
         return None
-    text_inputs = {name for stage in family.stages.values() for name in (stage.text, stage.text_mask)}
-    names = [name for name in family.inputs if name in prompt.inputs and name not in text_inputs]
-    moved = {name: other.inputs[name] for name in names}
+    moved = {name: other.inputs[name] for name in visual_inputs(prompt)}
     return replace(prompt, inputs={**prompt.inputs, **moved}, images=other.images)

@@ -10,7 +10,7 @@ baseline), and beside cuts of as many random edges and of as many random layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,8 +27,9 @@ from ..remote.model_call import Remote
 from ..statistics import summarise
 from ..sweeping.answers import generations
 from ..sweeping.table import answer_token, sweep
+from .clusters import clusters_of, with_clusters
 from .journal import measured
-from .labels import AGREEMENT, FORMS, TRUE_AGREEMENT, Form
+from .labels import AGREEMENT, FORMS, SHARES, TRUE_AGREEMENT, Form
 from .routes import Route, cases_of, check_routes, default_routes
 from .words import Objects, Thing, agreement, default_objects
 from .work import PLAIN, Case, Work, one_for_each, refuse_beside
@@ -50,6 +51,7 @@ def knockout_windows(
     max_new_tokens: int | None = None,
     rows: int | None = None,
     seed: int = 0,
+    cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
@@ -63,7 +65,7 @@ def knockout_windows(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         answers: one single-token answer for each prompt. With answers, their log-probability is measured and nothing
             is generated; without, the model describes each picture and its descriptions are scored. What is said of
             descriptions (`truths`, `objects`, `max_new_tokens`, `rows`) goes with the second only.
@@ -80,6 +82,9 @@ def knockout_windows(
         max_new_tokens, rows: length of the descriptions in tokens, and how many are generated in one batch; 64 each
             unless told otherwise.
         seed: of every random control.
+        cluster: a key for each prompt, equal where prompts are about one image; default, pictures of equal pixels are
+            one image. Rows of one prompt are averaged, then prompts of one image, then images: every image counts
+            once, however many questions are asked about it, and intervals are over images.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
         work: journal, progress bar and size of chunks.
@@ -120,6 +125,7 @@ def knockout_windows(
     truths = None if truths is None else [tuple(truth) for truth in truths]
     routes = default_routes(prompts) if routes is None else tuple(routes)
     _check(prompts, routes, forms, answers=answers, truths=truths)
+    clusters = clusters_of(prompts, cluster)
     objects = objects or default_objects(model)
     settings = {"answers": answers, "truths": truths, "objects": objects, "routes": routes, "windows": windows}
     settings |= {"forms": forms, "max_new_tokens": max_new_tokens, "seed": seed}
@@ -143,14 +149,15 @@ def knockout_windows(
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)
 
     measure = describe if answers is None else score
-    frame = measured("knockout_windows", model, prompts, settings, measure, work, remote)
+    rows_of_images = measured("knockout_windows", model, prompts, settings, measure, work, remote)
+    frame = with_clusters(rows_of_images, clusters)
     return frame if per_image else summary(frame)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with bootstrap intervals, from the rows of every image."""
+    """Means over images with intervals, from the rows of every image."""
     measures = (*AGREEMENT, *TRUE_AGREEMENT, "objects", "logprob_change", "kept", "overlap")
-    tidy = summarise(frame, BY, [name for name in measures if name in frame])
+    tidy = summarise(frame, BY, [name for name in measures if name in frame], shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 

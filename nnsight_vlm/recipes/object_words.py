@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import SpecError
 from ..grids import Grid
 from ..prompts.prompt import Prompt
+from ..prompts.prompt_text import Word
 from .token_sets import spell_token
-from .words import Objects, Thing
+from .words import PLURALS, Objects, Thing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,18 +49,23 @@ def find_object_words(
     patches = dict.fromkeys(objects(answer)) if truth is None else _patches_by_name(grid, truth)
     words = []
     for name, own in patches.items():
-        try:
-            positions = prompt.find(name, within="generated", occurrence=0)
-        except SpecError:  # the answer does not name it
+        mention = first_mention(prompt, name)
+        if mention is None:
             continue
         others = tuple(mask for other, mask in patches.items() if other != name and mask is not None)
         words += [
             ObjectWord(
                 thing=name, text=spell_token(prompt, position), position=position, patches=own, other_patches=others
             )
-            for position in positions
+            for position in mention.positions
         ]
     return words
+
+
+def first_mention(prompt: Prompt, name: str) -> Word | None:
+    """Where an answer first names an object, in capitals or not, else its plural in -s; None where it has neither."""
+    forms = (prompt.find_all(name + end, within="generated", ignore_case=True) for end in PLURALS)
+    return next((mentions[0] for mentions in forms if mentions), None)
 
 
 def _patches_by_name(grid: Grid, truth: Sequence[Thing]) -> dict[str, np.ndarray | None]:

@@ -6,7 +6,7 @@ direct access to the image needs these tokens; one that is generated with access
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Knockout
 from ..statistics import summarise
 from ..sweeping.answers import generations
+from .clusters import clusters_of, with_clusters
 from .controls import blind_cut, random_positions, rng_of
 from .journal import measured
-from .labels import AGREEMENT, NONE, RANDOM_POSITIONS, TRUE_AGREEMENT, Access, Control
+from .labels import AGREEMENT, NONE, RANDOM_POSITIONS, SHARES, TRUE_AGREEMENT, Access, Control
 from .layer_windows import score_texts
 from .token_sets import require, same_axis_positions, spell_token
 from .words import Objects, Thing, default_objects
@@ -47,6 +48,7 @@ def prompt_ablation(
     max_new_tokens: int = 64,
     rows: int = 64,
     seed: int = 0,
+    cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
@@ -62,11 +64,12 @@ def prompt_ablation(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         parts: names of parts and what they stand for: a group, positions, or words that the prompt contains.
             Default: `system` without the prompt's first token, `question` (the query without the prompt's last token,
             which must predict the answer) and, where the question is short, each of its tokens.
         truths, objects, max_new_tokens, rows, seed: see `knockout_windows`.
+        cluster: a key for each prompt, equal where prompts are about one image; see `knockout_windows`.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
         work: journal, progress bar and size of chunks.
@@ -87,6 +90,7 @@ def prompt_ablation(
     truths = None if truths is None else [tuple(truth) for truth in truths]
     parts = None if parts is None else {part: as_tuples(where) for part, where in parts.items()}
     one_for_each(prompts, truths=truths)
+    clusters = clusters_of(prompts, cluster)
     settings = {"parts": parts, "truths": truths, "objects": objects, "max_new_tokens": max_new_tokens, "seed": seed}
     cases = [cases_of(prompt, parts, seed, image) for image, prompt in enumerate(prompts)]
 
@@ -97,13 +101,15 @@ def prompt_ablation(
             texts = [next(generated).text for _ in cases[image]]
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)
 
-    frame = measured("prompt_ablation", model, prompts, settings, measure, work, remote)
+    rows_of_images = measured("prompt_ablation", model, prompts, settings, measure, work, remote)
+    frame = with_clusters(rows_of_images, clusters)
     return frame if per_image else summary(frame)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with bootstrap intervals, from the rows of every image."""
-    tidy = summarise(frame, BY, [name for name in (*AGREEMENT, *TRUE_AGREEMENT, "objects") if name in frame])
+    """Means over images with intervals, from the rows of every image."""
+    measures = [name for name in (*AGREEMENT, *TRUE_AGREEMENT, "objects") if name in frame]
+    tidy = summarise(frame, BY, measures, shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 

@@ -9,7 +9,7 @@ every route open and shows what the model does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -29,9 +29,10 @@ from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
 from ..sweeping.table import answer_token, sweep
-from .controls import random_positions, rng_of, with_picture_of
+from .clusters import clusters_of_pairs, with_clusters
+from .controls import random_positions, rng_of, same_pictures, with_picture_of
 from .journal import measured
-from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, Control
+from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, SHARES, Control
 from .token_sets import owning_stage, same_axis_positions
 from .work import PLAIN, Work
 
@@ -63,6 +64,7 @@ def query_patching(
     groups: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
+    cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
@@ -79,7 +81,9 @@ def query_patching(
             no hidden states at all (the image of Mllama, or a question of no tokens).
         layers: the layers whose output is patched, of the encoder for groups that lie there; default all.
         seed: of the random controls.
-        per_image: return the rows of every pair instead of means with intervals.
+        cluster: a key for each pair, equal where pairs are about one image, see `knockout_windows`; default, pairs in
+            which the same picture is patched, or the same two pictures are patched into each other, are one.
+        per_image: return the rows of every pair instead of means with intervals; `image` is the pair's number.
         remote, blocking, path: see `nv.run`.
         work: journal, progress bar and size of chunks.
 
@@ -99,30 +103,32 @@ def query_patching(
         SpecError: prompts whose text differs, equal answers, no pairs, a group without hidden states.
     """
     all_pairs = [Pair(*pair) for pair in pairs]
+    prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
     for number, pair in enumerate(all_pairs):
         _check(number, pair)
         require_model(model, pair.other)
-    chosen = default_groups([pair.prompt for pair in all_pairs]) if groups is None else tuple(groups)
+    chosen = default_groups(prompts) if groups is None else tuple(groups)
     layers = None if layers is None else tuple(layers)
     for pair in all_pairs:
         for group in chosen:
             owning_stage(pair.prompt, group)
+    clusters = clusters_of_pairs(prompts, others, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         computations = [partial(_rows, model, all_pairs, image, chosen, layers, seed, remote) for image in chunk]
         return chain.from_iterable(together(computations, remote))
 
-    prompts = [pair.prompt for pair in all_pairs]
     answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
-    others = [prompt_digest(pair.other) for pair in all_pairs]
-    settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": others}
-    frame = measured("query_patching", model, prompts, settings, measure, work, remote)
+    digests = [prompt_digest(other) for other in others]
+    settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": digests}
+    rows_of_images = measured("query_patching", model, prompts, settings, measure, work, remote)
+    frame = with_clusters(rows_of_images, clusters)
     return frame if per_image else summary(frame)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over pairs with bootstrap intervals, from the rows of every pair."""
-    tidy = summarise(frame, BY, ["restoration", "flipped"])
+    """Means over images with intervals, from the rows of every pair."""
+    tidy = summarise(frame, BY, ["restoration", "flipped"], shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 
@@ -261,10 +267,11 @@ def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: i
 
 
 def _third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:
-    """The pair's text about the picture of the next pair that shares no answer with it."""
+    """The pair's text about the picture of the next pair that shares no answer, and not this picture, with it."""
     pair = pairs[image]
     for step in range(1, len(pairs)):
         candidate = pairs[(image + step) % len(pairs)]
-        if not {candidate.answer, candidate.other_answer} & {pair.answer, pair.other_answer}:
+        shares_answer = {candidate.answer, candidate.other_answer} & {pair.answer, pair.other_answer}
+        if not shares_answer and not any(same_pictures(candidate.prompt, own) for own in (pair.prompt, pair.other)):
             return with_picture_of(pair.prompt, candidate.prompt)
     return None

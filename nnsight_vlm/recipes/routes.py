@@ -221,7 +221,7 @@ class _Study:
 
     def _query_of_another_image(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
         """The direct route is cut, and the query tokens carry another picture."""
-        prompt, other = self.prompts[image], other_image(image, len(self.prompts), self.seed)
+        prompt, other = self.prompts[image], other_image(self.prompts, image, self.seed)
         donor = None if other is None else with_picture_of(prompt, self.prompts[other])
         if donor is None:
             return

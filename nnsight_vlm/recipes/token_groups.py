@@ -7,7 +7,7 @@ matter, and one with much may not. Read this beside `knockout_windows`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,9 +26,10 @@ from ..remote.model_call import Remote
 from ..specs.measurements import Attention
 from ..statistics import summarise
 from ..sweeping.answers import generations
+from .clusters import clusters_of, with_clusters
 from .controls import rng_of
 from .journal import measured
-from .labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, UNIFORM
+from .labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, SHARES, UNIFORM
 from .layer_sets import layers_reading
 from .token_sets import require, spell_token
 from .work import PLAIN, Work
@@ -60,6 +61,7 @@ def attention_share(
     max_new_tokens: int = 64,
     rows: int = 32,
     seed: int = 0,
+    cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
@@ -74,9 +76,10 @@ def attention_share(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         max_new_tokens, rows: length of the answers in tokens, and how many are generated in one batch.
         seed: of the random control.
+        cluster: a key for each prompt, equal where prompts are about one image; see `knockout_windows`.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
         work: journal, progress bar and size of chunks.
@@ -99,6 +102,7 @@ def attention_share(
         SpecError: a prompt without an image or with several rows, or no prompts.
     """
     prompts = tuple(prompts)
+    clusters = clusters_of(prompts, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
@@ -110,13 +114,14 @@ def attention_share(
         return chain.from_iterable(together(computations, remote))
 
     settings = {"max_new_tokens": max_new_tokens, "seed": seed}
-    frame = measured("attention_share", model, prompts, settings, measure, work, remote)
+    rows_of_images = measured("attention_share", model, prompts, settings, measure, work, remote)
+    frame = with_clusters(rows_of_images, clusters)
     return frame if per_image else summary(frame)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with bootstrap intervals, from the rows of every image."""
-    tidy = summarise(frame, BY, ["mass", "entropy"])
+    """Means over images with intervals, from the rows of every image."""
+    tidy = summarise(frame, BY, ["mass", "entropy"], shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 

@@ -6,7 +6,7 @@ the peak lies on the object. Attention is not causation, so the cut of the objec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,10 +22,11 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
 from ..sweeping.answers import generations
+from .clusters import clusters_of, with_clusters
 from .controls import rng_of
 from .image_patches import PatchSource, patch_maps, patch_source
 from .journal import measured
-from .labels import MIDDLE_HALF, READ_AT, ReadAt
+from .labels import MIDDLE_HALF, READ_AT, SHARES, ReadAt
 from .layer_sets import layers_reading, middle_half
 from .map_scores import map_rows
 from .object_words import ObjectWord, find_object_words
@@ -52,6 +53,7 @@ def patch_grounding(
     max_new_tokens: int = 64,
     rows: int = 32,
     seed: int = 0,
+    cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
@@ -71,7 +73,7 @@ def patch_grounding(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt an image.
+        prompts: of one row each; several may be about one picture, see `cluster`.
         truths: the objects of every picture, with masks; without them there are no hits and no cuts.
         objects: see `knockout_windows`; not beside truths, which name the objects.
         read_at: where a word's attention is read: `predicting`, at the position that predicts the word; `word`, at
@@ -79,6 +81,7 @@ def patch_grounding(
         top: how many of the best patches are listed and make up `top_mass`.
         cut: also hide the object's patches, word by word.
         max_new_tokens, rows, seed: see `knockout_windows`.
+        cluster: a key for each prompt, equal where prompts are about one image; see `knockout_windows`.
         per_image: return the rows of every word instead of means with intervals. They also have `image, thing, word`
             and `top`, the best patches as `row,column` (`tile:row,column` where there are several tiles).
         remote, blocking, path: see `nv.run`.
@@ -106,6 +109,7 @@ def patch_grounding(
     prompts, read_at = tuple(prompts), tuple(read_at)
     truths = None if truths is None else [tuple(truth) for truth in truths]
     _check(prompts, truths, read_at)
+    clusters = clusters_of(prompts, cluster)
     objects = objects or default_objects(model)
     settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}
     settings |= {"read_at": read_at, "top": top, "cut": cut, "max_new_tokens": max_new_tokens, "seed": seed}
@@ -124,16 +128,17 @@ def patch_grounding(
                 computations += hide_patches(model, prompts[image], answer.tokens, source, words, image, rng, remote)
         return chain.from_iterable(together(computations, remote))
 
-    frame = measured("patch_grounding", model, prompts, settings, measure, work, remote)
-    frame = frame if len(frame) else pd.DataFrame(columns=OF_A_WORD)  # no answer names an object
+    measured_rows = measured("patch_grounding", model, prompts, settings, measure, work, remote)
+    named = measured_rows if len(measured_rows) else pd.DataFrame(columns=OF_A_WORD)  # no answer names an object
+    frame = with_clusters(named, clusters)
     return frame if per_image else summary(frame)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with bootstrap intervals, from the rows of every word."""
+    """Means over images with intervals, from the rows of every word."""
     if frame.empty:
         return pd.DataFrame(columns=[*BY, "measure", "mean", "low", "high", "images"])
-    tidy = summarise(frame, BY, [name for name in MEASURES if name in frame])
+    tidy = summarise(frame, BY, [name for name in MEASURES if name in frame], shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 

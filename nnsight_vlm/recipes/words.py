@@ -7,16 +7,17 @@ known about the pictures, every content word.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import regex
 
 from ..errors import SpecError
 from ..families import Model, view_of
+from ..prompts.writing import Writing
 from ..shapes.model import checkpoint
 from ..shapes.scoring import parse
 from ..shapes.world import Scene
@@ -32,6 +33,8 @@ their his her he she they them i you we our your my not no yes can could may mig
 image picture photo shows show features feature scene user assistant
 """
 """Words that are never objects: function words, and words about the picture as such."""
+PLURALS = ("", "s", "es")
+"""What a text may write at the end of an object's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +67,29 @@ def shape_objects(text: str) -> tuple[str, ...]:
 def content_words(text: str) -> tuple[str, ...]:
     """Every word once, without function words: a stand-in for the objects of a free text.
 
+    Where a script has no spaces between words (Han, Kana, Thai), all between two punctuation marks is taken for one
+    word, because only a dictionary could divide it; `vocabulary` finds names in any script.
+
     >>> content_words("A dog is on the sofa, a red sofa.")
     ('dog', 'sofa', 'red')
     """
     ignored = set(_FUNCTION_WORDS.split())
-    words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", text.lower())
+    words = regex.findall(r"[\p{L}\p{M}]+(?:-[\p{L}\p{M}]+)*", text.lower())
     return tuple(dict.fromkeys(word for word in words if len(word) > 1 and word not in ignored))
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names of a fixed list that occur in a text, each once, plurals in -s included; made by `vocabulary`."""
+    """The names of a fixed list that occur in a text, each once, plurals in -s included; made by `vocabulary`.
+
+    Where names begin and end is what `Prompt.find_all` says, in any script.
+    """
 
     names: tuple[str, ...]
 
     def __call__(self, text: str) -> tuple[str, ...]:
-        return tuple(name for name in self.names if re.search(rf"\b{re.escape(name)}(?:s|es)?\b", text.lower()))
+        writing = Writing(text)
+        return tuple(name for name in self.names if any(writing.find(name + end, ignore_case=True) for end in PLURALS))
 
 
 def vocabulary(names: Sequence[str]) -> Vocabulary:

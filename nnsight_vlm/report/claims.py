@@ -1,7 +1,8 @@
 """The three claims of "What's in the Image?" as numbers, each with a criterion that is fixed in advance.
 
 Kaduri, Bagon and Dekel 2024 (arXiv 2411.17491). A claim is a statistic of per-image measurements and a threshold. The
-statistic gets a bootstrap interval over images, and the interval a verdict (`statistics.Verdict`).
+statistic gets an interval over images (`statistics.intervals`), and the interval a verdict (`statistics.Verdict`).
+Several prompts about one picture are one image: each image counts once.
 
 The thresholds follow from the claims' own words ("the greater part", "at least twice", "most of the words", "more
 than") and from nobody's results. They are written down here so that they cannot be adapted to what a model gives.
@@ -31,27 +32,15 @@ same picture without a cut, whose own F1 is therefore 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ..recipes.labels import (
-    MIDDLE_HALF,
-    NONE,
-    OTHER_OBJECT,
-    OUTER_HALF,
-    QUERY_OF_ANOTHER_IMAGE,
-    RANDOM_LAYERS,
-    RANDOM_PATCHES,
-    RANDOM_PATCHES_AGAIN,
-    Control,
-)
-from ..statistics import Means, interval, verdict
-
-Frames = Mapping[str, pd.DataFrame]
-"""Recipes' per-image frames by recipe name."""
+from ..recipes.labels import NONE, OTHER_OBJECT, QUERY_OF_ANOTHER_IMAGE, RANDOM_LAYERS, RANDOM_PATCHES_AGAIN
+from ..statistics import Estimate, Means, interval, verdict
+from .measurements import Frames, hidden_patches, peak_hits, without_a_half, without_direct_access
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +52,7 @@ class Criterion:
         unit: of the number; empty for a share.
         threshold: the claim holds above it.
         statistic: the number, from the columns' means over images (one entry a resample).
+        shares: whether the columns lie between 0 and 1.
         needs: what is missing where the measurements cannot be had.
     """
 
@@ -70,6 +60,7 @@ class Criterion:
     unit: str = ""
     threshold: float
     statistic: Callable[[Means], np.ndarray]
+    shares: bool = True
     needs: str = "a description that names objects"
 
 
@@ -91,61 +82,6 @@ class Claim:
     criterion: Criterion
     measurements: Callable[[Frames], pd.DataFrame]
     control: bool = False
-
-
-# measurements: one row an image ---------------------------------------------------------------------
-
-
-def condition(frame: pd.DataFrame | None, measure: str, **labels: str) -> pd.Series:
-    """A measure in the rows with these labels, averaged within each image; empty where it was not measured."""
-    if frame is None or frame.empty or measure not in frame:
-        return pd.Series(dtype=float)
-    chosen = np.logical_and.reduce([frame[column] == value for column, value in labels.items()])
-    means: pd.Series = frame[chosen].groupby("image")[measure].mean()
-    return means
-
-
-def _columns(**columns: pd.Series) -> pd.DataFrame:
-    """The images that have all columns."""
-    return pd.DataFrame(columns).astype(float).dropna()
-
-
-def _f1(frames: Frames, **labels: str) -> pd.Series:
-    return condition(frames.get("knockout_windows"), "f1", **labels)
-
-
-def _without_direct_access(control: Control) -> Callable[[Frames], pd.DataFrame]:
-    def measurements(frames: Frames) -> pd.DataFrame:
-        cut = _f1(frames, route="image->generated", form="block", window="all", control=control)
-        return _columns(cut=cut, blind=_f1(frames, form="blind"))
-
-    return measurements
-
-
-def _without_a_half(control: Control) -> Callable[[Frames], pd.DataFrame]:
-    def measurements(frames: Frames) -> pd.DataFrame:
-        labels = {"route": "image->text", "form": "block", "control": control}
-        middle, outer = (_f1(frames, window=half, **labels) for half in (MIDDLE_HALF, OUTER_HALF))
-        return _columns(middle=middle, outer=outer)
-
-    return measurements
-
-
-def _peak_hits(control: Control) -> Callable[[Frames], pd.DataFrame]:
-    def measurements(frames: Frames) -> pd.DataFrame:
-        labels = {"read_at": "predicting", "layer": MIDDLE_HALF, "control": control}
-        return _columns(hit=condition(frames.get("patch_grounding"), "hit", **labels))
-
-    return measurements
-
-
-def _hidden_patches(control: Control) -> Callable[[Frames], pd.DataFrame]:
-    def measurements(frames: Frames) -> pd.DataFrame:
-        frame = frames.get("patch_grounding")
-        hidden, random = (condition(frame, "logprob_change", control=name) for name in (control, RANDOM_PATCHES))
-        return _columns(hidden=hidden, random=random)
-
-    return measurements
 
 
 # statistics: one number from the means over images ----------------------------------------------------
@@ -195,6 +131,7 @@ HIDDEN = Criterion(
     unit="nats",
     threshold=0.0,
     statistic=_extra_loss,
+    shares=False,
     needs="object masks",
 )
 
@@ -203,52 +140,52 @@ CLAIMS: tuple[Claim, ...] = (
         key="1",
         statement="The query tokens hold a global summary of the image",
         criterion=SUMMARY,
-        measurements=_without_direct_access(NONE),
+        measurements=without_direct_access(NONE),
     ),
     Claim(
         key="1",
         statement="query tokens of another image",
         criterion=SUMMARY,
-        measurements=_without_direct_access(QUERY_OF_ANOTHER_IMAGE),
+        measurements=without_direct_access(QUERY_OF_ANOTHER_IMAGE),
         control=True,
     ),
     Claim(
         key="2",
         statement="Image-to-text flow happens in the middle layers",
         criterion=DEPTH,
-        measurements=_without_a_half(NONE),
+        measurements=without_a_half(NONE),
     ),
     Claim(
         key="2",
         statement="a random half of the layers",
         criterion=DEPTH,
-        measurements=_without_a_half(RANDOM_LAYERS),
+        measurements=without_a_half(RANDOM_LAYERS),
         control=True,
     ),
     Claim(
         key="3a",
         statement="Object words look at their object's patches",
         criterion=HIT,
-        measurements=_peak_hits(NONE),
+        measurements=peak_hits(NONE),
     ),
     Claim(
         key="3a",
         statement="the peak held against another object",
         criterion=HIT,
-        measurements=_peak_hits(OTHER_OBJECT),
+        measurements=peak_hits(OTHER_OBJECT),
         control=True,
     ),
     Claim(
         key="3b",
         statement="Object words need their object's patches",
         criterion=HIDDEN,
-        measurements=_hidden_patches(NONE),
+        measurements=hidden_patches(NONE),
     ),
     Claim(
         key="3b",
         statement="other patches, drawn again",
         criterion=HIDDEN,
-        measurements=_hidden_patches(RANDOM_PATCHES_AGAIN),
+        measurements=hidden_patches(RANDOM_PATCHES_AGAIN),
         control=True,
     ),
 )
@@ -264,15 +201,14 @@ def judge(frames: Frames, claims: Sequence[Claim] = CLAIMS, *, seed: int = 0) ->
 
     Returns:
         `claim, control, statement, measured, unit, value, low, high, threshold, images, verdict`. Where a claim's
-        measurements cannot be had, `verdict` says what they need.
+        measurements cannot be had, `verdict` says what they need; where every image gave 0, that they did.
     """
     return pd.DataFrame([_decided(claim, claim.measurements(frames), seed) for claim in claims])
 
 
 def _decided(claim: Claim, rows: pd.DataFrame, seed: int) -> dict[str, object]:
     criterion = claim.criterion
-    estimate = interval(rows, criterion.statistic, seed)
-    decision = verdict(estimate, criterion.threshold, len(rows)) if len(rows) else f"needs {criterion.needs}"
+    estimate = interval(rows, criterion.statistic, seed, shares=criterion.shares)
     return {
         "claim": claim.key,
         "control": claim.control,
@@ -282,5 +218,14 @@ def _decided(claim: Claim, rows: pd.DataFrame, seed: int) -> dict[str, object]:
         **estimate._asdict(),
         "threshold": criterion.threshold,
         "images": len(rows),
-        "verdict": decision,
+        "verdict": _in_words(claim, estimate, len(rows)),
     }
+
+
+def _in_words(claim: Claim, estimate: Estimate, images: int) -> str:
+    """The verdict; or why there is none, where there are no measurements or every image gave 0."""
+    if not images:
+        return f"needs {claim.criterion.needs}"
+    if not estimate.low == estimate.high == 0:
+        return verdict(estimate, claim.criterion.threshold, images)
+    return f"{'the control' if claim.control else 'it'} changed nothing in any of the {images} images"

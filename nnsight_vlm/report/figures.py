@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..errors import SpecError
 from ..execution.decoding import Generation
 from ..families import Model
 from ..lowering.layers import Layers
@@ -18,6 +17,7 @@ from ..plots import Overlay, draw_overlays
 from ..prompts.prompt import Prompt
 from ..recipes.image_patches import has_patches, patch_maps, patch_source
 from ..recipes.layer_sets import layers_reading, middle_half
+from ..recipes.object_words import first_mention
 from ..recipes.words import Objects, default_objects
 from ..remote.batching import together
 from ..remote.model_call import Remote
@@ -153,7 +153,5 @@ def word_maps(
 
 def _last_token(prompt: Prompt, name: str) -> int | None:
     """Position of the last token of a name in the answer (in English the noun); None where the answer lacks it."""
-    try:
-        return int(prompt.find(name, within="generated", occurrence=0)[-1])
-    except SpecError:
-        return None
+    mention = first_mention(prompt, name)
+    return None if mention is None else mention.positions[-1]

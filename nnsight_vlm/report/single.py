@@ -22,6 +22,7 @@ from ..recipes.image_patches import has_patches, patch_source
 from ..recipes.labels import Form
 from ..recipes.layer_sets import equal_windows, layers_reading, spell_layers
 from ..recipes.object_patches import patch_knockout
+from ..recipes.object_words import first_mention
 from ..recipes.token_sets import require
 from ..recipes.words import default_objects
 from ..specs.interventions import CLEAN, Intervention
@@ -82,7 +83,8 @@ def ground_one(
     prompt = encode(model, question, picture)
     answer = generate(model, prompt, max_new_tokens=limit)
     for word in words:
-        answer.prompt.find(word, within="generated")
+        if first_mention(answer.prompt, word) is None:
+            answer.prompt.find(word, within="generated")  # says what the answer reads
     objects = (lambda _: words) if words else default_objects(model)
     maps = word_maps(model, prompt, answer, objects, layers=layers, limit=MOST_WORDS)
     if not maps:

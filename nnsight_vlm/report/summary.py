@@ -60,17 +60,47 @@ class QualityRow(NamedTuple):
     suffix: str
 
 
-def number(value: float) -> str:
+def number(value: float, digits: int = 2) -> str:
     """A number of the table, empty where there is none."""
-    return "" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
+    if math.isnan(value):
+        return ""
+    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else f"{value:+.0f}".replace("inf", "∞")
+
+
+def digits_of(low: float, high: float, threshold: float = math.nan) -> int:
+    """How many digits after the point tell the ends of an interval from each other and from a threshold; 2 to 6.
+
+    >>> digits_of(0.55, 0.70), digits_of(-0.00024, 0.00219), digits_of(0.672, 0.866, threshold=2 / 3)
+    (2, 4, 3)
+    """
+    width = high - low
+    digits = min(max(2, 1 - math.floor(math.log10(width))), 6) if 0 < width < 0.01 else 2
+    apart = [end for end in (low, high) if math.isfinite(end) and end != threshold]
+    while digits < 6 and any(round(end, digits) == round(threshold, digits) for end in apart):
+        digits += 1
+    return digits
+
+
+def with_interval(value: float, low: float, high: float, threshold: float = math.nan) -> str:
+    """A number with its interval, `0.62 [0.55, 0.70]`, to as many digits as `digits_of` says.
+
+    >>> with_interval(0.00016, -0.00024, 0.00219)
+    '0.0002 [-0.0002, 0.0022]'
+    >>> with_interval(3.5, 3.25, float("inf"))
+    '3.50 [3.25, +∞]'
+    """
+    if math.isnan(low) and math.isnan(high):
+        return f"{number(value)} (no interval)"
+    digits = digits_of(low, high, threshold)
+    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
 def spread(row: pd.Series) -> str:
-    """A claim's value with its interval: `0.62 [0.55, 0.70]`."""
+    """A claim's value with its interval and unit."""
     if math.isnan(row["value"]):
         return ""
     unit = f" {row['unit']}" if row["unit"] else ""
-    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]{unit}"
+    return with_interval(row["value"], row["low"], row["high"], row["threshold"]) + unit
 
 
 def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
@@ -80,7 +110,7 @@ def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
             key="" if row["control"] else str(row["claim"]),
             statement=f"control: {row['statement']}" if row["control"] else str(row["statement"]),
             measured=spread(row),
-            criterion=f"> {row['threshold']:.2g}",
+            criterion=f"> {round(row['threshold'], digits_of(row['low'], row['high'], row['threshold'])):g}",
             verdict=str(row["verdict"]),
             control=bool(row["control"]),
         )
@@ -118,16 +148,18 @@ def markdown(
 
 
 def _head(config: ReportConfig, per_image: Mapping[str, pd.DataFrame]) -> str:
-    images = int(per_image["knockout_windows"]["image"].nunique())
+    rows = per_image["knockout_windows"]
+    images, prompts = int(rows["cluster"].nunique()), int(rows["image"].nunique())
+    copies = f" ({prompts} files; those with equal pixels are one image)" if prompts > images else ""
     folder, names = for_markdown(config.images or ""), ", ".join(map(for_markdown, config.objects))
     source = f"the pictures in {folder}" if config.images else f"synthetic scenes (seed {config.seed})"
     counted = f" What counts as an object: {names}." if names else ""
     return (
         f"# What's in the image? Model {for_markdown(config.model)}\n\n"
-        f"{images} image{'s' * (images != 1)}: {source}. Query: {for_markdown(config.query)}. "
+        f"{images} image{'s' * (images != 1)}{copies}: {source}. Query: {for_markdown(config.query)}. "
         f"Greedy answers of at most {config.max_new_tokens} tokens.{counted}\n\n"
         "The claims are those of Kaduri, Bagon and Dekel, "
-        '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % bootstrap intervals over images.'
+        '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % intervals over images.'
     )
 
 
@@ -150,7 +182,8 @@ def _definitions(claims: pd.DataFrame) -> str:
         "A claim *holds* where the whole interval lies above the criterion, *does not hold* where the whole interval "
         f"lies below it, and is *not decided at this sample size* otherwise, always with fewer than {FEWEST} images. "
         "The criteria and their reasons are fixed in `nnsight_vlm/report/claims.py`. In a control, what the claim is "
-        "about was taken out: there it should not hold.\n\n"
+        "about was taken out: there it should not hold; where it is *not decided*, its interval lies on both sides of "
+        "the criterion.\n\n"
         "A knockout shows what the model *can* do without a route, interchange patching what it *does*; attention is "
         "not causation. In the frames, `control` is `none` for the measurement and names the control otherwise."
     )
@@ -181,7 +214,7 @@ def _cell(measures: pd.DataFrame, measure: str) -> str:
     if measure not in measures.index:
         return ""
     row = measures.loc[measure]
-    return f"{row['mean']:.2f} [{number(row['low'])}, {number(row['high'])}]"
+    return with_interval(row["mean"], row["low"], row["high"])
 
 
 def _figures(figures: Sequence[str]) -> str:

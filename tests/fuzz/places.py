@@ -40,12 +40,12 @@ class Places:
         return position + self.outside if position < 0 else position
 
 
-def groups_of(image: list[list[int]], length: int, bos: bool) -> dict[str, tuple[int, ...]]:
+def groups_of(image: list[list[int]], length: int, bos: list[int]) -> dict[str, tuple[int, ...]]:
     """The groups of a sequence with these images."""
     tokens = {place for some in image for place in some}
     within = {place for some in image for place in range(some[0], some[-1] + 1)}
     text = [place for place in range(length) if place not in tokens]
-    groups = {"all": list(range(length)), "text": text, "last": [length - 1], "first": [0], "bos": [0] if bos else []}
+    groups = {"all": list(range(length)), "text": text, "last": [length - 1], "first": [0], "bos": bos}
     groups |= {"query": text, "question": text[:-1] if text[-1] == length - 1 else text}
     if image:
         query = [place for place in range(image[0][-1] + 1, length) if place not in within]
@@ -83,7 +83,7 @@ def places_of(reference: Reference, inputs: Mapping[str, Any], separator: int, a
     ids, config = inputs["input_ids"][0].tolist(), reference.module.config
     text = config.get_text_config()
     image = pictures_in(ids, is_image(reference, inputs), separator)
-    bos = text.bos_token_id is not None and ids[0] == text.bos_token_id
+    bos = [place for place, token in enumerate(ids) if token == text.bos_token_id and place < len(ids) - answer][:1]
     paths = reference.paths
     if paths.encoder is not None:
         groups = groups_of(image, len(ids), bos)
@@ -121,7 +121,7 @@ def behind_encoder(encoder: Places, length: int, answer: int) -> Places:
     """
     outside, prompt, groups = encoder.length, length - answer, dict[str, tuple[int, ...]]()
     for name, places in encoder.groups.items():
-        if name in ("system", "markup", "query", "question", "text") or name.startswith("image"):
+        if name in ("system", "markup", "query", "question", "text", "bos") or name.startswith("image"):
             groups[name] = tuple(place - outside for place in places)
     generated = tuple(range(prompt, length))
     groups["markup"] = groups.get("markup", ()) + tuple(range(prompt))
@@ -131,7 +131,7 @@ def behind_encoder(encoder: Places, length: int, answer: int) -> Places:
 
 
 def beside_pictures(
-    config: Any, ids: list[int], image: list[list[int]], bos: bool, inputs: Mapping[str, Any], answer: int
+    config: Any, ids: list[int], image: list[list[int]], bos: list[int], inputs: Mapping[str, Any], answer: int
 ) -> Places:
     """A text whose pictures are keys of cross-attention only, every one with room for all its tiles (Mllama)."""
     marks = [place for some in image for place in some]

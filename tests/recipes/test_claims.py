@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+import nnsight_vlm as nv
+from nnsight_vlm.plots.drawing import ends
 from nnsight_vlm.report import judge
+from nnsight_vlm.report.summary import claim_lines, with_interval
 from nnsight_vlm.statistics import FAILS, HOLDS, OPEN
 
 IMAGES = 16
@@ -79,6 +82,32 @@ def grounding(hit, other, lost):
         ):
             rows.append({**labels, "layer": "all", "control": control, "logprob_change": value + image / 1000})
     return pd.DataFrame(rows)
+
+
+def test_a_control_that_changes_nothing_says_so():
+    """Exactly 0 nats in every image are no statement about other images, and not "undecided" either."""
+    frame = grounding(hit=0.9, other=0.0, lost=2.0)
+    unchanged = frame["control"] == "random patches, again"
+    frame.loc[unchanged, "logprob_change"] = frame.loc[frame["control"] == "random patches", "logprob_change"].tolist()
+    claims = judge({"patch_grounding": frame})
+    assert claims.set_index(["claim", "control"]).loc[("3b", True), "verdict"] == (
+        f"the control changed nothing in any of the {IMAGES} images"
+    )
+
+
+def test_numbers_are_shown_to_the_digits_of_their_interval_and_ends_that_are_not_known_as_infinite():
+    """A change of 8 nats in one image of 16, and none in the others: nothing tells how far the mean may lie."""
+    frame = grounding(hit=0.9, other=0.0, lost=0.0)
+    own = (frame["control"] == "none") & frame["logprob_change"].notna()
+    frame.loc[own & (frame["image"] == 3), "logprob_change"] -= 8.0
+    claims = judge({"patch_grounding": frame})
+    shown = {(line.statement, line.control): line.measured for line in claim_lines(claims)}
+    assert shown["Object words need their object's patches", False].endswith(", +∞] nats")
+    assert with_interval(0.00016, -0.00026, 0.0027) == "0.0002 [-0.0003, 0.0027]"
+    assert with_interval(0.5, float("nan"), float("nan")) == "0.50 (no interval)"
+    assert with_interval(0.772, 0.6722, 0.866, threshold=2 / 3) == "0.772 [0.672, 0.866]"
+    assert np.isfinite(ends(claims.rename(columns={"value": "mean"}).dropna())).all()
+    nv.plots.claims(claims).canvas.draw()
 
 
 def test_claim_3_needs_attention_on_the_object_and_a_loss_when_the_object_is_hidden():

@@ -1,0 +1,36 @@
+"""What an interval says about a threshold."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from .intervals import Estimate
+from .resampling import FEWEST
+
+Verdict = Literal["holds", "does not hold", "not decided at this sample size"]
+"""What an interval says about "the value lies above the threshold".
+
+- `holds`: the whole interval lies above the threshold.
+- `does not hold`: the whole interval lies below it.
+- `not decided at this sample size`: anything else; always with fewer than `FEWEST` images, and where every image gave
+  exactly 0: what changes nothing in a few images may change much in a rare one.
+"""
+HOLDS: Final = "holds"
+FAILS: Final = "does not hold"
+OPEN: Final = "not decided at this sample size"
+
+
+def verdict(estimate: Estimate, threshold: float, images: int) -> Verdict:
+    """Whether an interval over so many images lies above a threshold, below it, or neither.
+
+    In simulations at 8, 24 and 100 images, with the true value at the threshold, fewer than 5.5 % of samples gave a
+    verdict, whatever the data: normal, skewed, heavy-tailed, shares (docs/intervals.md).
+
+    >>> verdict(Estimate(0.7, 0.6, 0.8), threshold=0.5, images=20)
+    'holds'
+    """
+    if images < FEWEST or estimate.low == estimate.high == 0:
+        return OPEN
+    if estimate.low > threshold:
+        return HOLDS
+    return FAILS if estimate.high < threshold else OPEN
