@@ -15,12 +15,12 @@ from torch.overrides import TorchFunctionMode
 from .errors import SpecError
 from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
+from .families.weights import matching_weights
 from .opening.adapters import Adapter, adapter_of
 from .opening.files import Checkpoint
 from .opening.options import HUB_OPTIONS, part_options
 from .opening.processors import processor_of, with_settings
 from .opening.refusals import cause, config_of, refuse_folder, refuse_name
-from .opening.weights import matching_weights
 from .opening.wrapped import run_uncompiled, unwrapped
 from .shapes.model import CHECKPOINTS, checkpoint
 from .versions import complaint

@@ -9,6 +9,17 @@ import torch
 from PIL import Image
 
 import nnsight_vlm as nv
+from nnsight_vlm.grids.calibration import (
+    BLUE,
+    DARKEST,
+    SHADES,
+    SLANT,
+    STRIP,
+    Span,
+    Window,
+    coordinate_picture,
+    full_picture,
+)
 
 SIZES = [(20, 20), (40, 20), (20, 60), (33, 47), (100, 64), (16, 12)]
 """`(width, height)` of pictures."""
@@ -143,3 +154,20 @@ def test_boxes_masks_and_values_that_do_not_fit_the_image_are_refused(sdpa):
         grid.tokens_in(np.zeros((10, 20), dtype=bool))
     with pytest.raises(nv.SpecError, match="24 values for 25"):
         grid.heatmap(torch.zeros(24))
+
+
+def test_coordinate_pictures_are_computed_in_strips_of_rows():
+    """Each colour as one would write it for the whole picture at once."""
+    for size, window in (
+        ((33, 150), full_picture((33, 150))),
+        ((150, STRIP), full_picture((150, STRIP))),
+        ((70, STRIP + 1), Window(Span(3, 20), Span(10.5, 40))),
+    ):
+        shares = [
+            ((np.arange(length) + 0.5 - span.start) / (span.stop - span.start)).clip(0, 1)
+            for length, span in zip(size, window, strict=True)
+        ]
+        x, y = np.meshgrid(*shares)
+        red, green = (DARKEST + SHADES * (own + SLANT * (other - own)) for own, other in ((x, y), (y, x)))
+        expected = np.stack([red, green, np.full_like(x, BLUE)], axis=-1).round()
+        assert (np.asarray(coordinate_picture(size, window)) == expected).all()

@@ -13,9 +13,9 @@ from nnsight import save
 
 from ..device.positions import sequence
 from ..families import Model, view_of
+from ..families.locks import one_thread
 from ..lowering.plan import layer_paths
 from ..lowering.sites import BEFORE_LAYERS, locate
-from ..opening.weights import load_weights
 from ..prompts.carried import counts_tokens
 from ..prompts.prompt import Prompt
 from ..versions import cache_name
@@ -47,10 +47,9 @@ def prefill(model: Model, prompt: Prompt, length: int, first: int, cache: Any = 
     if "position_ids" in inputs:
         inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
     last = {"logits_to_keep": torch.tensor([length - 1])} if view_of(model).family.logits_to_keep else {}
-    load_weights(model)
     empty = {} if cache is None else {cache_name(): cache}
     paths = layer_paths(model, view_of(model).stage().layer_count) if _all_layers_run(prompt) else ()
-    with torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
+    with one_thread(model), torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
         kept = save(_left_behind(model, paths, first))
     return Prefill(*kept)
 
@@ -74,9 +73,8 @@ def _from_position(output: Any, first: int) -> Any:
 
 def embed(model: Model, prompt: Prompt) -> torch.Tensor:
     """What enters the decoder, `[row, position, width]`; the model is stopped there."""
-    load_weights(model)
     path, _ = locate(view_of(model).family, "decoder", "embedding", BEFORE_LAYERS)
-    with torch.no_grad(), model.trace(**prompt.inputs) as tracer:
+    with one_thread(model), torch.no_grad(), model.trace(**prompt.inputs) as tracer:
         entering = save(sequence(model.get(path).inputs))
         tracer.stop()
     return torch.as_tensor(entering)

@@ -31,6 +31,7 @@ from .display import batch_lines, generation_line, generations_html
 from .emptiness import Empty, generating
 from .finite import FiniteWatch
 from .generation_options import check_options, check_rows, greedy_options, without_padding_to_see
+from .memory import refuse_large_prompt
 from .preparing import prepare
 
 
@@ -142,7 +143,8 @@ def generate(
         A `Generation` for a prompt of one row, a `BatchGeneration` for one of several.
 
     Raises:
-        SpecError: anything wrong with the intervention or the options, before the model runs.
+        SpecError: anything wrong with the intervention or the options, before the model runs; a prompt that does not
+            fit into what is free.
 
     Warns:
         NonFiniteWarning: on this machine, logits were infinite or not a number, so that the words mean nothing.
@@ -151,6 +153,7 @@ def generate(
     options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
     check_rows(model, prompt.rows, options)
     call = generating(options["max_new_tokens"], empty)
+    refuse_large_prompt(model, prompt, remote, room=min(ROOM, options["max_new_tokens"]))
     cases, values = checked_cases(model, prompt, intervention, remote, call)
     lines = decode(model, prompt, prepare(model, one_case_per_row(prompt), cases, values), options, remote).tolist()
     ends = end_tokens(model, options)

@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 from ..device.runner import installed
-from ..families import Model
+from ..families import Model, view_of
+from ..families.locks import lock_of
 from ..lowering.layouts import one_case_per_row
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
@@ -46,6 +47,7 @@ def install(
     """
     call = Call(decoded=ANY_NUMBER, empty=empty)
     cases, values = checked_cases(model, prompt, intervention, remote, call, stay_remote=False)
-    edited = installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)
+    with lock_of(view_of(model).module):
+        edited = installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)
     remember_installed(edited, model, prompt)
     return edited

@@ -22,6 +22,7 @@ from ..specs.interventions import Intervention
 from ..specs.measurements import Readout
 from .capturing import checked_cases
 from .emptiness import Call, Empty, refuse_empty_read
+from .memory import refuse_large_prompt
 from .preparing import prepare
 from .requests import LogitRead, read_steps, run_forward
 
@@ -140,7 +141,8 @@ def run(
         A `Run` for a prompt of one row, a `BatchRun` for one of several.
 
     Raises:
-        SpecError: anything wrong with the intervention or the reads, before the model runs; see also `empty`.
+        SpecError: anything wrong with the intervention or the reads, before the model runs; see also `empty`. A prompt
+            of which one forward does not fit into what is free.
         RemoteError: a server that does not answer, or not as it should.
 
     >>> import nnsight_vlm as nv
@@ -156,10 +158,11 @@ def run(
     steps = [list(read_steps(model, layout, read)) for read in listed]
     for read, placement in product(listed if empty != "ignore" else (), layout.placements):
         refuse_empty_read(resolver(model, placement), read)
+    read_numbers = sum(read.numbers(resolver(model, placement)) for read in listed for placement in layout.placements)
+    refuse_large_prompt(model, prompt, remote, logits=sum(map(len, places)), numbers=read_numbers)
     cases, values = checked_cases(model, prompt, intervention, remote, Call(empty=empty))
     plan = prepare(model, layout, cases, values)
-    numbers = sum(map(len, places)) * view_of(model).vocab_size
-    numbers += sum(read.numbers(resolver(model, placement)) for read in listed for placement in layout.placements)
+    numbers = sum(map(len, places)) * view_of(model).vocab_size + read_numbers
     result = run_forward(model, layout, plan, steps, LogitRead.at(layout, places), remote, numbers=numbers)
     logits = [rows[0] if positions is None else rows for rows in result.logits]
     assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(listed, result.readouts, strict=True)]

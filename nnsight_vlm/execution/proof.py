@@ -35,9 +35,11 @@ from .checking import as_intervention, check
 from .decoding import decode_logits
 from .determinism import refuse_chance
 from .emptiness import Empty, generating
+from .memory import refuse_large_prompt
 from .preparing import lower
 from .proof_attention import attentions_to_read, prove_attention
 from .proof_features import prove_features
+from .proof_memory import refuse_large_proof
 from .proof_pixels import DECODED, can_decode, check_pixels, prove_pixels
 from .proof_rounding import Rounding, rounding_of, worst
 from .proof_rows import prove_rows
@@ -147,9 +149,11 @@ def verify(
     check(model, prompt, intervention, generating(DECODED, empty))
     if pixels:
         check_pixels(model, prompt, intervention)
+    refuse_large_prompt(model, prompt, remote, whose="this proof", masks=2)
     values, rounding = capture(model, [intervention], remote), rounding_of(model)
     layout = one_case_per_row(prompt)
     writes = lower(model, layout, [intervention] * len(prompt), values)
+    refuse_large_proof(model, layout, writes, remote)
     tokens = 0
     if can_decode(prompt) and any(planned.write.targets.is_open for planned in writes):
         layout, tokens = _with_answers(model, layout, writes, remote, rounding)

@@ -97,7 +97,9 @@ def prove_attention(
         InterventionError: naming layer, head and positions.
     """
     cuts = [planned for planned in writes if planned.site in ATTENTION_OF]
-    queries = {site.kind: [_queries(each, cuts, site) for each in _placements(layout, site.stage)] for site in sites}
+    queries = {
+        site.kind: [queries_read(each, cuts, site) for each in placements_in(layout, site.stage)] for site in sites
+    }
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
     read = partial(_read_calls, model, layout, sites, queries, logits)
     clean, cut = together([partial(read, plan, remote) for plan in plans], remote)
@@ -107,7 +109,7 @@ def prove_attention(
             raise no_numbers(row)
     allowed = _allowed_share(sites, clean_calls, rounding)
     for site, before, after in zip(sites, clean_calls, cut_calls, strict=True):
-        for number, placement in enumerate(_placements(layout, site.stage)):
+        for number, placement in enumerate(placements_in(layout, site.stage)):
             named = [_cut(each) for each in cuts if _site_of(each) == site and each.write.row == placement.row]
             rows, given = queries[site.kind][number], after.given[number]
             _expect_module(model, site, given)
@@ -126,14 +128,14 @@ def _cut(planned: PlannedWrite) -> EdgeCut:
     return planned.write
 
 
-def _placements(layout: Layout, stage: str) -> list[Placement]:
+def placements_in(layout: Layout, stage: str) -> list[Placement]:
     """The cases in a stage, without those of rows that have no such stage."""
     if stage == "decoder":
         return list(layout.placements)
     return [placement.at(stage) for placement in layout.placements if stage in dict(placement.tokens.stages)]
 
 
-def _queries(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:
+def queries_read(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:
     """The queries that anything is cut for in a stage; the last one where nothing is."""
     here = [cut.write.targets for cut in cuts if cut.stage == site.stage and cut.write.row == placement.row]
     readers = placement.tokens.readers if site.site == "cross mask" else None
@@ -173,7 +175,7 @@ def _read_steps(
     outside = read_outside(layout, site.stage, site.site)
     requests = tuple(
         AttentionRequest(placement.row, Ranges(tuple((p, p + 1) for p in wanted)), Ranges(), None, "rows", 0)
-        for placement, wanted in zip(_placements(layout, site.stage), queries, strict=True)
+        for placement, wanted in zip(placements_in(layout, site.stage), queries, strict=True)
     )
     rank = SITES[site.site].rank
     for place, readout in ((call, readouts.edges_used), (f"{call}.output", readouts.mixed_rows)):

@@ -12,6 +12,7 @@ from PIL import Image
 from ..device.positions import CACHE_NAMES
 from ..errors import SpecError
 from ..families import Model, view_of
+from ..families.locks import lock_of
 from .known_inputs import refuse_unknown
 from .pictures import as_rgb, per_row
 from .prompt import Prompt, PromptBatch, make_prompt
@@ -110,7 +111,8 @@ def _encode_one(model: Model, text: str, pictures: Sequence[Image.Image], chat: 
     full_text = _full_text(model, text, len(pictures), chat)
     options: dict[str, Any] = {"images": [as_rgb(picture) for picture in pictures]} if pictures else {}
     options |= _without_second_bos(model.processor, full_text)
-    encoding = model.processor(text=[full_text], return_tensors="pt", **options)
+    with lock_of(view_of(model).module):  # a tokenizer serves one thread at a time
+        encoding = model.processor(text=[full_text], return_tensors="pt", **options)
     return _from_inputs(model, encoding, pictures)
 
 

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from ..errors import SpecError, reason_of
 from ..execution.checking import require_model
+from ..execution.memory import refuse_large_prompt
 from ..identity import journal_digest, setting_digest
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
@@ -65,10 +66,11 @@ def measured(
         remote: see `nv.run`.
 
     Raises:
-        SpecError: no prompts, a prompt of several rows or of another model; or, where there is a journal, something
-            without an identity that a later process would know, see `identity.journal_digest`.
+        SpecError: no prompts, a prompt of several rows or of another model, or one that does not fit into memory; or,
+            where there is a journal, something without an identity that a later process would know, see
+            `identity.journal_digest`.
     """
-    _check_prompts(name, model, prompts)
+    _check_prompts(name, model, prompts, work.memory, remote)
     chunks = [range(first, min(first + work.chunk, len(prompts))) for first in range(0, len(prompts), work.chunk)]
     journal = None if work.journal is None else Journal.open(work.journal, name, model, prompts, settings, remote)
     bar = tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress)
@@ -91,7 +93,7 @@ def measured(
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
 
 
-def _check_prompts(name: str, model: Any, prompts: Sequence[Prompt]) -> None:
+def _check_prompts(name: str, model: Any, prompts: Sequence[Prompt], memory: int | None, remote: Remote) -> None:
     if not prompts:
         raise SpecError(f"{name} was given no prompts; give a list of prompts from nv.encode, one an image")
     for number, prompt in enumerate(prompts):
@@ -100,6 +102,7 @@ def _check_prompts(name: str, model: Any, prompts: Sequence[Prompt]) -> None:
             raise SpecError(
                 f"prompt {number} has {len(prompt)} rows and a recipe takes one image a prompt; write prompt.row(0)"
             )
+        refuse_large_prompt(model, prompt, remote, memory=memory, whose=f"prompt {number}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,15 +79,15 @@ def knockout_windows(
             cross-attention layers where the source lies outside the decoder's sequence, else self-attention layers.
             With 0, routes are cut in all layers only.
         forms: `block` closes the route in a window; `allow` closes it in all other layers.
-        max_new_tokens, rows: length of the descriptions in tokens, and how many are generated in one batch; 64 each
-            unless told otherwise.
+        max_new_tokens, rows: length of the descriptions in tokens, 64 unless told otherwise, and how many are generated
+            in one batch at most, see `nv.generations`.
         seed: of every random control.
         cluster: a key for each prompt, equal where prompts are about one image; default, pictures of equal pixels are
             one image. Rows of one prompt are averaged, then prompts of one image, then images: every image counts
             once, however many questions are asked about it, and intervals are over images.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
-        work: journal, progress bar and size of chunks.
+        work: journal, progress bar, size of chunks and memory.
 
     Returns:
         `route, form, window, layers, control, measure, mean, low, high, images`.
@@ -117,7 +117,6 @@ def knockout_windows(
     if answers is not None:
         refuse_beside("answers", truths=truths, objects=objects, max_new_tokens=max_new_tokens, rows=rows)
     max_new_tokens = 64 if max_new_tokens is None else max_new_tokens
-    rows = 64 if rows is None else rows
     prompts, forms = tuple(prompts), tuple(forms)
     if isinstance(answers, str):
         raise SpecError(f"answers={answers!r} is one text; give one for each prompt, answers=[{answers!r}]")
@@ -137,13 +136,16 @@ def knockout_windows(
 
     def score(chunk: range) -> Iterable[dict[str, Any]]:
         scores = [
-            partial(_score_answer, model, prompts[image], cases[image], tokens[image], image, remote) for image in chunk
+            partial(_score_answer, model, prompts[image], cases[image], tokens[image], image, work, remote)
+            for image in chunk
         ]
         return chain.from_iterable(together(scores, remote))
 
     def describe(chunk: range) -> Iterator[dict[str, Any]]:
         wanted = [(prompts[image], case.intervention) for image in chunk for case in cases[image]]
-        generated = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, empty="ignore", remote=remote)
+        generated = generations(
+            model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, empty="ignore", remote=remote
+        )
         for image in chunk:
             texts = [next(generated).text for _ in cases[image]]
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)
@@ -173,7 +175,7 @@ def _check(
 
 
 def _score_answer(
-    model: Model, prompt: Prompt, cases: Sequence[Case], answer: int, image: int, remote: Remote
+    model: Model, prompt: Prompt, cases: Sequence[Case], answer: int, image: int, work: Work, remote: Remote
 ) -> list[dict[str, Any]]:
     """Rows of one question. Routes to generated tokens are left out: they cannot change the answer's first token."""
     cuts = {
@@ -181,7 +183,8 @@ def _score_answer(
         for number, case in enumerate(cases)
         if case.intervention is not None and not case.labels["route"].endswith("generated")
     }
-    scores = sweep(model, prompt, list(cuts.values()), answer=answer, empty="ignore", remote=remote)
+    variants = list(cuts.values())
+    scores = sweep(model, prompt, variants, answer=answer, memory=work.memory, empty="ignore", remote=remote)
     return [
         {
             "image": image,

@@ -34,6 +34,7 @@ def patch_knockout(
     layers: Layers = "attention",
     size: int = 3,
     image: int = 0,
+    memory: int | None = None,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
@@ -51,6 +52,7 @@ def patch_knockout(
             `last` token, or all queries of a Q-Former, in all layers that read patches.
         size: side of the square of patches that is hidden around each patch, odd.
         image: which picture of the prompt.
+        memory: see `nv.sweep`.
         remote, blocking, path: see `nv.run`.
 
     Returns:
@@ -75,7 +77,7 @@ def patch_knockout(
     ]
     cuts = [Knockout(hidden, target, layers=layers, stage=stage) for hidden in neighbourhoods]
     check(model, prompt, Knockout(tuple(sorted(positions.tolist())), target, layers=layers, stage=stage))
-    scores = sweep(model, prompt, cuts, answer=answer, empty="ignore", remote=remote)
+    scores = sweep(model, prompt, cuts, answer=answer, memory=memory, empty="ignore", remote=remote)
     columns = {"token": positions, "tile": tiles, "row": cells[:, 0], "column": cells[:, 1]}
     columns |= dict(zip(("x0", "y0", "x1", "y1"), grid.boxes.T, strict=True))
     return pd.DataFrame(columns).assign(

@@ -46,7 +46,7 @@ def prompt_ablation(
     truths: Sequence[Sequence[Thing]] | None = None,
     objects: Objects | None = None,
     max_new_tokens: int = 64,
-    rows: int = 64,
+    rows: int | None = None,
     seed: int = 0,
     cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
@@ -72,7 +72,7 @@ def prompt_ablation(
         cluster: a key for each prompt, equal where prompts are about one image; see `knockout_windows`.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
-        work: journal, progress bar and size of chunks.
+        work: journal, progress bar, size of chunks and memory.
 
     Returns:
         `part, access, control, measure, mean, low, high, images`; measures as in `knockout_windows`. `access` is
@@ -96,7 +96,9 @@ def prompt_ablation(
 
     def measure(chunk: range) -> Iterator[dict[str, Any]]:
         wanted = [(prompts[image], case.intervention) for image in chunk for case in cases[image]]
-        generated = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote)
+        generated = generations(
+            model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
+        )
         for image in chunk:
             texts = [next(generated).text for _ in cases[image]]
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)

@@ -85,7 +85,7 @@ def query_patching(
             which the same picture is patched, or the same two pictures are patched into each other, are one.
         per_image: return the rows of every pair instead of means with intervals; `image` is the pair's number.
         remote, blocking, path: see `nv.run`.
-        work: journal, progress bar and size of chunks.
+        work: journal, progress bar, size of chunks and memory.
 
     Returns:
         `group, layer, control, measure, mean, low, high, images`.
@@ -115,7 +115,7 @@ def query_patching(
     clusters = clusters_of_pairs(prompts, others, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
-        computations = [partial(_rows, model, all_pairs, image, chosen, layers, seed, remote) for image in chunk]
+        computations = [partial(_rows, model, all_pairs, image, chosen, layers, seed, work, remote) for image in chunk]
         return chain.from_iterable(together(computations, remote))
 
     answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
@@ -195,6 +195,7 @@ def _rows(
     groups: Sequence[str],
     layers: Sequence[int] | None,
     seed: int,
+    work: Work,
     remote: Remote,
 ) -> list[dict[str, Any]]:
     """Rows of one pair, from its two clean runs and one sweep for each batch of patches."""
@@ -204,7 +205,7 @@ def _rows(
         partial(run, model, prompt, remote=remote) for prompt in (pair.prompt, pair.other)
     ]
     for batch in _patches(model, pairs, image, groups, layers, seed):
-        computations.append(partial(_scores, model, pair.prompt, batch, other_answer, remote))
+        computations.append(partial(_scores, model, pair.prompt, batch, other_answer, work, remote))
     own_run, other_run, *by_batch = together(computations, remote)
     logits, other_logits = own_run.logits.double(), other_run.logits.double()
     before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
@@ -221,11 +222,11 @@ def _rows(
 
 
 def _scores(
-    model: Model, prompt: Prompt, batch: Sequence[_LabelledPatch], answer: int, remote: Remote
+    model: Model, prompt: Prompt, batch: Sequence[_LabelledPatch], answer: int, work: Work, remote: Remote
 ) -> list[_PatchedScore]:
     if not batch:
         return []
-    frame = sweep(model, prompt, [patch for _, patch in batch], answer=answer, remote=remote)
+    frame = sweep(model, prompt, [patch for _, patch in batch], answer=answer, memory=work.memory, remote=remote)
     scores = zip(batch, frame.itertuples(), strict=True)
     return [_PatchedScore(labelled.labels, score.logprob, score.rank) for labelled, score in scores]
 

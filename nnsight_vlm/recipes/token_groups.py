@@ -59,7 +59,7 @@ def attention_share(
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 64,
-    rows: int = 32,
+    rows: int | None = None,
     seed: int = 0,
     cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
@@ -77,12 +77,13 @@ def attention_share(
     Args:
         model: an nnsight model from `load`.
         prompts: of one row each; several may be about one picture, see `cluster`.
-        max_new_tokens, rows: length of the answers in tokens, and how many are generated in one batch.
+        max_new_tokens, rows: length of the answers in tokens, and how many are generated in one batch at most, see
+            `nv.generations`.
         seed: of the random control.
         cluster: a key for each prompt, equal where prompts are about one image; see `knockout_windows`.
         per_image: return the rows of every image instead of means with intervals.
         remote, blocking, path: see `nv.run`.
-        work: journal, progress bar and size of chunks.
+        work: journal, progress bar, size of chunks and memory.
 
     Returns:
         `target, source, layer, token, control, measure, mean, low, high, images`. Measures:
@@ -106,7 +107,9 @@ def attention_share(
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
-        answers = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote)
+        answers = generations(
+            model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
+        )
         computations = [
             partial(_rows, model, answer.prompt, image, seed, remote)
             for image, answer in zip(chunk, answers, strict=True)

@@ -27,6 +27,7 @@ def hide_patches(
     words: Sequence[ObjectWord],
     image: int,
     rng: np.random.Generator,
+    memory: int | None,
     remote: Remote,
 ) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """For each word, a computation of its rows: the object's patches hidden, and as many others, twice.
@@ -42,6 +43,7 @@ def hide_patches(
         words: the answer's object words.
         image: the image's number.
         rng: draws the random patches.
+        memory: see `nv.sweep`.
         remote: see `nv.run`.
     """
     positions = np.asarray(source.grid.positions)
@@ -60,7 +62,7 @@ def hide_patches(
         index = word.position - prompt.rows[0].answer  # of the word in the answer
         labels = {"image": image, "thing": word.thing, "word": word.text, "read_at": "predicting", "layer": "all"}
         before = prompt.grown(answer[:index])
-        yield partial(_changes, model, before, cuts, int(answer[index]), {**labels, "top": ""}, remote)
+        yield partial(_changes, model, before, cuts, int(answer[index]), {**labels, "top": ""}, memory, remote)
 
 
 def _changes(
@@ -69,10 +71,11 @@ def _changes(
     cuts: Mapping[str, Intervention],
     token: int,
     labels: Mapping[str, Any],
+    memory: int | None,
     remote: Remote,
 ) -> list[dict[str, Any]]:
     """Change of one token's log-probability in nats, one row a cut; 0 where no layer sees back to the patches."""
-    scores = sweep(model, prompt, cuts, answer=token, empty="ignore", remote=remote)
+    scores = sweep(model, prompt, cuts, answer=token, memory=memory, empty="ignore", remote=remote)
     return [
         {**labels, "control": score.variant, "logprob_change": float(score.logprob - score.clean_logprob)}
         for score in scores.itertuples()

@@ -51,7 +51,7 @@ def patch_grounding(
     top: int = 5,
     cut: bool = True,
     max_new_tokens: int = 64,
-    rows: int = 32,
+    rows: int | None = None,
     seed: int = 0,
     cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
@@ -85,7 +85,7 @@ def patch_grounding(
         per_image: return the rows of every word instead of means with intervals. They also have `image, thing, word`
             and `top`, the best patches as `row,column` (`tile:row,column` where there are several tiles).
         remote, blocking, path: see `nv.run`.
-        work: journal, progress bar and size of chunks.
+        work: journal, progress bar, size of chunks and memory.
 
     Returns:
         `read_at, layer, control, measure, mean, low, high, images`; the words of an image are averaged first. `layer`
@@ -116,7 +116,9 @@ def patch_grounding(
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
-        answers = generations(model, wanted, max_new_tokens=max_new_tokens, rows=rows, remote=remote)
+        answers = generations(
+            model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
+        )
         computations = list[Callable[[], list[dict[str, Any]]]]()
         for image, answer in zip(chunk, answers, strict=True):
             source = patch_source(answer.prompt)
@@ -125,7 +127,9 @@ def patch_grounding(
             computations.append(partial(_map_rows, model, answer.prompt, source, words, image, read_at, top, remote))
             if cut and truths is not None:
                 rng = rng_of(seed, image)
-                computations += hide_patches(model, prompts[image], answer.tokens, source, words, image, rng, remote)
+                computations += hide_patches(
+                    model, prompts[image], answer.tokens, source, words, image, rng, work.memory, remote
+                )
         return chain.from_iterable(together(computations, remote))
 
     measured_rows = measured("patch_grounding", model, prompts, settings, measure, work, remote)

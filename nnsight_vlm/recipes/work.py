@@ -1,4 +1,4 @@
-"""How recipes go about their work (journal, progress bar, chunks), and one condition that they measure."""
+"""How recipes go about their work (journal, progress bar, chunks, memory), and one condition that they measure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpecError
+from ..execution.memory import check_memory
 from ..prompts.prompt import Prompt
 from ..specs.interventions import Intervention
 
@@ -25,14 +26,18 @@ class Work:
         progress: show a progress bar.
         chunk: how many images are measured and kept together; on a server, in one job.
         ahead: how many chunks a server is sent at a time, so that they wait in its queue together.
+        memory: bytes that each sweep and each batch of answers may take beside the weights, see `nv.sweep` and
+            `nv.generations`; default a quarter of what is free.
     """
 
     journal: Path | None = None
     progress: bool = True
     chunk: int = 4
     ahead: int = 1
+    memory: int | None = None
 
     def __post_init__(self) -> None:
+        check_memory(self.memory)
         if min(self.chunk, self.ahead) < 1:
             raise SpecError(
                 f"chunk={self.chunk} and ahead={self.ahead} must be 1 or more; write Work(chunk=4, ahead=1)"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ class Job(Generic[T]):
         self.path = path
         self._compute = compute
         self._result: list[T] = []
+        self._thread = threading.get_ident()
         self._restart()
 
     def _restart(self) -> None:
@@ -68,6 +70,7 @@ class Job(Generic[T]):
         Raises:
             RemoteError: the job failed. Answers received so far are kept, and another call of `done` or `result` tries
                 again.
+            SpecError: the job was made in another thread.
         """
         if not self._result:
             self._advance()
@@ -109,6 +112,10 @@ class Job(Generic[T]):
         return True
 
     def _advance(self) -> None:
+        if threading.get_ident() != self._thread:  # which its computation cannot leave
+            raise SpecError(
+                f"the job in {self.path} was made in another thread; ask it there, or write nv.remote.resume(path) here"
+            )
         if (self.path / CANCELLED).exists():
             raise RemoteError(f"the job in {self.path} was cancelled; make the call again")
         try:

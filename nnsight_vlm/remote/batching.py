@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from greenlet import getcurrent, greenlet
 
 from ..errors import SpecError
-from ..opening.weights import load_weights
+from ..families.locks import one_thread
 from . import unpacking
 from .job import ServerJob
 from .model_call import ModelCall, PendingCall, Remote
@@ -42,8 +42,8 @@ class JobContent(NamedTuple):
 def ask(model: Any, call: ModelCall, remote: Remote) -> Any:
     """The answer to a model call."""
     if remote is False:
-        load_weights(model)
-        return call.task(model, call.inputs, *call.rest)
+        with one_thread(model):
+            return call.task(model, call.inputs, *call.rest)
     return answers([PendingCall(model, call, remote)])[0]
 
 

@@ -17,6 +17,8 @@ from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 
 from ..device.runner import carry_out
+from ..families import view_of
+from ..families.locks import lock_of
 from ..identity import bytes_of
 from .model_call import ModelCall, in_order
 
@@ -125,6 +127,7 @@ class Payload:
         """The job as a server takes it."""
         if not self._bytes:
             serializer = _Serializer(compress)
-            run_session(self._model, self._digest, self._packed, serializer)
+            with lock_of(view_of(self._model).module):
+                run_session(self._model, self._digest, self._packed, serializer)
             self._bytes = serializer.payload
         return self._bytes

@@ -70,7 +70,8 @@ TROUBLES = (
     Trouble(
         r"out of memory|OutOfMemoryError|can't allocate memory|not enough memory",
         False,
-        "the server ran out of memory. Run less at once: a smaller memory= of nv.sweep, fewer rows= of descriptions",
+        "the server ran out of memory. Run less at once: a smaller memory= of nv.sweep, nv.generations or "
+        "nv.recipes.Work, or fewer rows= of descriptions",
     ),
     Trouble(
         r"payload too large|(request entity|content) too large",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..families import view_of
+from ..families.locks import one_thread
 from .model_call import ModelCall, Remote, in_order
 from .packing import pack, run_session
 from .unpacking import select_answers
@@ -24,7 +25,8 @@ class SimulatedJob:
         """The answers, one for each call."""
         if self._answers is None:
             backend = view_of(self._model).remote_backend(self._remote)
-            _, answers = run_session(self._model, "", pack(self._calls), backend)
+            with one_thread(self._model):
+                _, answers = run_session(self._model, "", pack(self._calls), backend)
             self._answers = select_answers(answers, in_order(self._calls), self._calls)
         return self._answers
 

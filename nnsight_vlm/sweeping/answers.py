@@ -16,8 +16,10 @@ from ..execution.checking import as_intervention, check
 from ..execution.decoding import Generation, as_generation, check_decoding, decode, decode_logits, end_tokens
 from ..execution.emptiness import Empty, generating
 from ..execution.generation_options import check_options, check_rows
+from ..execution.memory import check_memory, in_portions
 from ..execution.preparing import prepare
 from ..families import Model
+from ..families.locks import one_thread
 from ..lowering.layouts import Layout, padded_batch, repeated_rows
 from ..lowering.resolve import StateValues
 from ..prompts.prompt import Prompt
@@ -28,6 +30,7 @@ from ..specs.interventions import CLEAN, Intervention
 from .agreement import Comparison, must_run_alone
 from .divergence import unshared_divergence
 from .kept_runs import KeptRuns, runs_of_call
+from .memory import AnswersPerBatch
 from .prefixes import PrefixRun, cache_for, prefix_of, states_from_kept_run
 from .schedule import Batch, Case, Schedule, schedule_answers
 from .sharing import answers_per_batch, answers_share_prefix
@@ -39,7 +42,8 @@ def generations(
     cases: Sequence[tuple[Prompt, Intervention | None]],
     *,
     max_new_tokens: int = 64,
-    rows: int = 32,
+    rows: int | None = None,
+    memory: int | None = None,
     empty: Empty = "error",
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
@@ -53,7 +57,10 @@ def generations(
         cases: `(prompt of one row, intervention or None)`; prompts of different length are padded.
         max_new_tokens, options: see `nv.generate`. Conditions on one prompt begin in the cache of its first tokens,
             unless `options` or the checkpoint say what cache is used (`use_cache`, `cache_implementation`).
-        rows: cases that share a batch.
+        rows: how many cases share a batch at most; by default as many as memory has room for, 64 at most (32 on a
+            server, where what is free is not known).
+        memory: bytes that a batch may take beside the weights, what its cases share included; default a quarter of
+            what is free on the model's device. Where memory runs out all the same, fewer cases share a batch.
         empty: see `nv.run`; tokens that are generated and then run count as there, which are all but the last.
         remote, blocking, path: see `nv.run`.
 
@@ -61,7 +68,8 @@ def generations(
         An iterator of one `Generation` a case, in order, each as soon as its batch is done.
 
     Raises:
-        SpecError: anything wrong with any case or option, before the model runs.
+        SpecError: anything wrong with any case or option, before the model runs; a case that does not fit into
+            `memory`, or into what is free, by itself.
 
     Warns:
         NonFiniteWarning: see `nv.generate`.
@@ -76,7 +84,15 @@ def generations(
         check(model, prompt, case, generating(options["max_new_tokens"], empty, f"case {number}: "))
     check_rows(model, [prompt.rows[0] for prompt, _ in ready], options)
     cached = answers_share_prefix(model, options)
-    schedule = schedule_answers(model, ready, answers_per_batch(model, rows), remote, cached=cached)
+    rows_of = AnswersPerBatch(
+        model=model,
+        cases=ready,
+        most=answers_per_batch(model, rows, remote),
+        new_tokens=options["max_new_tokens"],
+        remote=remote,
+        memory=check_memory(memory),
+    )
+    schedule = schedule_answers(model, ready, rows_of, remote, cached=cached)
     work = _Answering(
         model=model, cases=ready, schedule=schedule, options=options, remote=remote, runs=runs_of_call(model)
     )
@@ -103,8 +119,11 @@ class _Answering:
 
 def _in_order(work: _Answering) -> Iterator[Generation]:
     """The answers of all batches, yielded in order."""
-    if must_run_alone(work.model, work.runs, work.remote, partial(_comparisons, work)):
-        work = replace(work, schedule=schedule_answers(work.model, work.cases, 1, work.remote, cached=False), values={})
+    with one_thread(work.model, here=work.remote is False):
+        alone = must_run_alone(work.model, work.runs, work.remote, partial(_comparisons, work))
+    if alone:
+        one_by_one = schedule_answers(work.model, work.cases, lambda *_: 1, work.remote, cached=False)
+        work = replace(work, schedule=one_by_one, values={})
     batches, ready, due = work.schedule.batches, dict[int, Generation](), 0
     run = [partial(_answer, work, batch) for batch in batches]
     answered = (answer() for answer in run) if work.remote is False else iter(together(run, work.remote))
@@ -116,6 +135,17 @@ def _in_order(work: _Answering) -> Iterator[Generation]:
 
 
 def _answer(work: _Answering, batch: Batch) -> list[Generation]:
+    """The answers of one batch; half as many at a time where memory runs out."""
+    if work.remote is not False:
+        return _answer_at_once(work, batch)
+    with one_thread(work.model):
+        portions = in_portions(
+            batch.numbers, len(batch.numbers), lambda some: _answer_at_once(work, replace(batch, numbers=tuple(some)))
+        )
+        return [answer for _, answers in portions for answer in answers]
+
+
+def _answer_at_once(work: _Answering, batch: Batch) -> list[Generation]:
     """The answers of one batch."""
     model, options = work.model, work.options
     prompts = [work.cases[number][0] for number in batch.numbers]

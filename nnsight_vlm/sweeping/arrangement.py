@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..execution.footprint import Footprint
 from ..families import Model, view_of
 from ..lowering.layouts import (
     Layout,
@@ -20,10 +21,9 @@ from ..lowering.layouts import (
 from ..lowering.resolve import StateValues
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
-from ..specs.knockouts import Knockout
 from .divergence import Divergence
 from .kept_runs import KeptRuns
-from .memory import cases_that_fit
+from .memory import Cuts, captured_bytes, forward_of_variants, kept_bytes, most_that_fit
 from .prefixes import Prefix, PrefixRun, cache_for
 from .schedule import FORWARD, Batch, cheapest
 
@@ -77,12 +77,19 @@ def cases_per_forward(context: SweepContext, batch: Batch, prefix: Prefix | None
     alone = rows and prefix is None
     each = context.prompt.width if alone else context.prompt.rows[0].stop - batch.position
     room = TOKENS_BEHIND_PREFIX if prefix is not None else TOKENS_WITH_PREFIX - (0 if rows else batch.position)
-    parts = [part for number in batch.numbers for part in context.divergences[number].case.parts]
-    heads = any(isinstance(part, Knockout) and part.heads is not None for part in parts)
-    most, before = max(1, room // each), 0 if alone else batch.position
+    most = max(1, min(room // each, len(batch.numbers)))
     if context.remote is not False and context.memory is None:  # what is free on a server is not known
         return most
-    return cases_that_fit(context.model, most, each, before, context.memory, rows=rows, heads=heads)
+    cases, model = [context.divergences[number].case for number in batch.numbers], context.model
+    cuts, kept = Cuts.of(cases), 0
+    if context.memory is not None:  # else what is free tells, because what is kept is there already
+        kept = captured_bytes(model, cases)
+        kept += kept_bytes(model, context.prompt, context.divergences) if prefix is not None else 0
+
+    def needed(cases: int) -> Footprint:
+        return forward_of_variants(model, context.prompt, batch, cases, cuts=cuts).beside(Footprint(kept=kept))
+
+    return most_that_fit(most, needed, model, context.memory)
 
 
 def layout_of(

@@ -14,6 +14,7 @@ import torch
 from ..device.readouts import answer_scores, logit_rows
 from ..execution.capturing import capture
 from ..execution.clean_runs import embed
+from ..execution.memory import in_portions
 from ..execution.preparing import prepare
 from ..execution.requests import LogitRead, logit_columns, run_forward
 from ..families import Model
@@ -28,7 +29,7 @@ from .agreement import Comparison, must_run_alone
 from .arrangement import SweepContext, by_layer, cases_per_forward, is_clean, layout_of
 from .divergence import unshared_divergence
 from .kept_runs import KeptRuns, runs_of_call
-from .memory import out_of_memory
+from .memory import refuse_large_sweep
 from .non_finite import apart
 from .prefixes import Prefix, PrefixRun, prefix_of, states_from_kept_run
 from .schedule import WAYS, Batch, Execution, schedule_sweep
@@ -63,12 +64,13 @@ def score(
     """A score for each case, and what was done: `{"execution": the way, "passes": forwards by way}`.
 
     Raises:
-        SpecError: see `schedule_sweep`.
+        SpecError: see `schedule_sweep` and `refuse_large_sweep`.
 
     Warns:
         PassesDifferWarning: a shared pass does not give the numbers of single runs, so all cases ran one by one.
     """
     schedule = schedule_sweep(model, prompt, cases, execution, remote)
+    refuse_large_sweep(model, prompt, schedule, remote, memory)
     divergences, batches = schedule.divergences, schedule.batches
     runs: KeptRuns[PrefixRun] = runs_of_call(model)
     shortcut = None if execution == "single" else partial(states_from_kept_run, runs)
@@ -117,26 +119,20 @@ def _score_batch(context: SweepContext, batch: Batch) -> tuple[dict[int, Score],
 def _run(context: SweepContext, batch: Batch, prefix: Prefix | None) -> Iterator[tuple[Sequence[int], list[Score]]]:
     """A batch, forward by forward; half as many cases a forward where memory runs out."""
     embedded = embed(context.model, context.prompt) if batch.shares_image and len(batch.numbers) > 1 else None
-    size, left = cases_per_forward(context, batch, prefix), batch.numbers
+    size = cases_per_forward(context, batch, prefix)
     if context.remote is not False:
-        each = [left[first : first + size] for first in range(0, len(left), size)]
+        each = [batch.numbers[first : first + size] for first in range(0, len(batch.numbers), size)]
         layouts = [layout_of(context, batch, some, prefix, embedded) for some in each]
         scored = together(
             [partial(_forward, context, *pair) for pair in zip(each, layouts, strict=True)], context.remote
         )
         yield from zip(each, scored, strict=True)
         return
-    while left:
-        some = left[:size]
-        try:
-            scores = _forward(context, some, layout_of(context, batch, some, prefix, embedded))
-        except RuntimeError as error:
-            if len(some) == 1 or not out_of_memory(error):
-                raise
-            size = len(some) // 2
-            continue
-        yield some, scores
-        left = left[len(some) :]
+    yield from in_portions(
+        batch.numbers,
+        size,
+        lambda some: _forward(context, some, layout_of(context, batch, some, prefix, embedded)),
+    )
 
 
 def _comparisons(

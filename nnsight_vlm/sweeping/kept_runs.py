@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..families import Model, ModelView, view_of
+from ..families.locks import lock_of
 from ..identity import global_hooks, tensor_version, weight_versions
 from ..prompts.prompt import Prompt
 
@@ -65,8 +66,9 @@ class KeptRuns(Generic[R]):
 
     def clear(self) -> None:
         """Drop all runs, and with them the memory that they take."""
-        self._entries.clear()
-        self.agreements.clear()
+        with lock_of(self.module):  # another thread may be in a call that was begun inside the block
+            self._entries.clear()
+            self.agreements.clear()
 
 
 _REUSED: ContextVar[KeptRuns[Any] | None] = ContextVar("reused", default=None)

@@ -1,69 +1,239 @@
-"""How many cases fit into a forward: an estimate from the model's sizes, and what is free on its device."""
+"""How many cases fit into one forward: an estimate of what they take, held against a budget."""
 
 from __future__ import annotations
 
-import psutil
-import torch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
 
 from ..device.kernels import MASKS_IN_MEMORY
+from ..execution.caches import ROOM
+from ..execution.checking import captured_shape
+from ..execution.footprint import Footprint, Passing, cached_bytes, footprint, footprint_of, number_bytes, pictures_of
+from ..execution.memory import LITTLE, SHARE, free_bytes, refuse_what_cannot_fit
 from ..families import Model, view_of
-
-SHARE = 0.25
-"""The share of the free memory that a forward may take, unless told otherwise."""
-STATES = 12
-"""Copies of a token's hidden state that a layer holds at once: residual, norm, query, key, value, their rotations."""
-EAGER_COPIES = 3
-"""Matrices of float32 scores that eager attention holds at once, for every head."""
-
-
-def free_bytes(model: Model) -> int:
-    """What is free on the device that the model is on."""
-    device = view_of(model).device
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+from ..lowering.layouts import one_case_per_row
+from ..lowering.resolve import resolver
+from ..prompts.prompt import Prompt
+from ..remote.model_call import Remote
+from ..specs.interventions import Intervention
+from ..specs.knockouts import Knockout
+from .divergence import Divergence
+from .prefixes import end_of_images
+from .schedule import Batch, Schedule
 
 
-def needed_bytes(model: Model, cases: int, tokens_each: int, shared: int, *, rows: bool, heads: bool = False) -> int:
-    """What a forward takes beside the weights.
+def most_that_fit(most: int, needed: Callable[[int], Footprint], model: Model, memory: int | None) -> int:
+    """How many cases, `most` at most and one at least, take no more than `memory`, or than a share of what is free.
 
     Args:
+        most: how many pay.
+        needed: what so many cases take.
         model: an nnsight model.
-        cases: how many cases run in it.
-        tokens_each: tokens of each case.
-        shared: tokens before them that all cases share.
-        rows: whether cases are rows of a batch, each with a copy of the keys that they share; packed, they have one
-            copy and look at one mask.
-        heads: whether some heads are cut and others are not, so that every head has its own mask.
+        memory: bytes; None for a share of what is free.
     """
-    view = view_of(model)
-    spec = view.stage()
-    config = view.config_of(spec.stage)
-    item = torch.finfo(view.dtype).bits // 8
-    key_heads = getattr(config, "num_key_value_heads", None) or spec.head_count
-    cached_token = 2 * spec.width * key_heads / spec.head_count * spec.layer_count * item
-    inner = getattr(config, "intermediate_size", None) or 4 * spec.width
-    widest = max(inner) if isinstance(inner, list) else inner  # some configurations name one for every layer
-    state = (STATES * spec.width + 3 * widest) * item
-    tokens, keys = cases * tokens_each, shared + (tokens_each if rows else cases * tokens_each)
-    masks = MASKS_IN_MEMORY * item * (spec.head_count if heads else 1)
-    scores = EAGER_COPIES * 4 * spec.head_count if view.attention_implementation == "eager" else 0
-    copies = cases if rows else 1
-    return int(tokens * (cached_token + state) + tokens * keys * (masks + scores) + copies * shared * cached_token)
-
-
-def cases_that_fit(
-    model: Model, most: int, tokens_each: int, shared: int, memory: int | None, *, rows: bool, heads: bool = False
-) -> int:
-    """How many cases, `most` at most and one at least, a forward has room for in `memory` bytes; see `needed_bytes`."""
-    budget = SHARE * free_bytes(model) if memory is None else memory
-    cases = most
-    while cases > 1 and needed_bytes(model, cases, tokens_each, shared, rows=rows, heads=heads) > budget:
+    if memory is None and needed(most).total <= LITTLE:
+        return most
+    cases, budget = most, int(SHARE * free_bytes(model)) if memory is None else memory
+    while cases > 1 and needed(cases).total > budget:
         cases = max(1, cases * 3 // 4)
     return cases
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that there was no memory, on a GPU or on the CPU."""
-    message = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in message or "allocate memory" in message
+class Cuts(NamedTuple):
+    """What cases cut, as far as it decides how large their masks are.
+
+    Attributes:
+        parts: the most cuts of any case; layers with the same cuts share a mask.
+        heads: whether some heads are cut and others are not, so that every head has a mask of its own.
+    """
+
+    parts: int
+    heads: bool
+
+    @classmethod
+    def of(cls, cases: Iterable[Intervention]) -> Cuts:
+        """The cuts of some cases."""
+        by_case = [[part for part in case.parts if isinstance(part, Knockout)] for case in cases]
+        heads = any(cut.heads is not None for cuts in by_case for cut in cuts)
+        return cls(max(map(len, by_case), default=0), heads)
+
+    def masks(self, cases: int) -> int:
+        """How many masks exist at once while so many of the cases run: the one that is cut, and what comes of it."""
+        return 0 if not self.parts else min(MASKS_IN_MEMORY, 1 + cases * self.parts)
+
+
+# what is kept beside a forward --------------------------------------------------------------------
+
+
+def kept_bytes(model: Model, prompt: Prompt, divergences: Sequence[Divergence]) -> int:
+    """What the clean runs take that cases begin with: the prompt's and its donors'; see `prefixes`."""
+    donors = {id(each.donor): each.donor for each in divergences if each.donor is not None}
+    return sum(_kept_run(model, each) for each in (prompt, *donors.values()))
+
+
+def _kept_run(model: Model, prompt: Prompt) -> int:
+    """Keys and values with room behind them, those of the text twice, and what every layer gave at the text."""
+    spec, text = view_of(model).stage(), prompt.width - end_of_images(prompt)
+    states = text * spec.layer_count * spec.width * spec.streams
+    return cached_bytes(model, prompt.width + ROOM + text) + number_bytes(model, states)
+
+
+def captured_bytes(model: Model, cases: Iterable[Intervention]) -> int:
+    """What the states take that patches were given by other runs: as they are read, and stacked."""
+    wanted = {id(part): want for case in cases for part in case.parts if (want := part.capture()) is not None}
+    shapes = (
+        captured_shape(resolver(model, one_case_per_row(want.prompt).placements[0]), want) for want in wanted.values()
+    )
+    return 2 * number_bytes(model, sum(shape.numel() for shape in shapes))
+
+
+def _prefix_run(model: Model, prompt: Prompt, kept: int) -> Footprint:
+    """What the run takes that is kept, beside all that will be: it fills some of that itself."""
+    own = cached_bytes(model, prompt.width + ROOM)
+    return footprint_of(model, prompt).beside(Footprint(kept=kept - own))
+
+
+def _largest(pieces: Iterable[Footprint]) -> Footprint:
+    return max(pieces, key=lambda piece: piece.total)
+
+
+# sweeps -------------------------------------------------------------------------------------------
+
+
+def forward_of_variants(model: Model, prompt: Prompt, batch: Batch, cases: int, *, cuts: Cuts) -> Footprint:
+    """What one forward of so many variants of a batch takes."""
+    own = prompt.rows[0].stop - batch.position
+    if batch.way == "packed":
+        tokens = cases * own if batch.shares_prefix else cases * own + batch.position
+        stored = cases * own if batch.shares_prefix else None
+        keys = batch.position + cases * own
+        passing = Passing(
+            rows=1,
+            tokens=tokens,
+            keys=keys,
+            stored=stored,
+            logits=cases,
+            masks=max(1, cuts.masks(cases)),
+            heads=cuts.heads,
+        )
+        return footprint(model, passing, None if batch.shares_prefix else prompt.inputs)
+    if batch.shares_prefix:
+        return _rows_behind_prefix(model, prompt, batch.position, cases, min(ROOM, own), cuts=cuts)
+    whole = footprint_of(model, prompt, masks=cuts.masks(cases), heads=cuts.heads).times(cases)
+    return whole._replace(pictures=0 if batch.shares_image else pictures_of(model, prompt, cases))
+
+
+def _rows_behind_prefix(model: Model, prompt: Prompt, position: int, rows: int, room: int, *, cuts: Cuts) -> Footprint:
+    """What rows take that all begin with a copy of the keys before a position."""
+    stop = prompt.rows[0].stop
+    return footprint(
+        model,
+        Passing(
+            rows=rows,
+            tokens=stop - position,
+            keys=stop,
+            stored=position + room,
+            logits=rows,
+            masks=cuts.masks(rows),
+            heads=cuts.heads,
+        ),
+    )
+
+
+def refuse_large_sweep(model: Model, prompt: Prompt, schedule: Schedule, remote: Remote, memory: int | None) -> None:
+    """Refuse a sweep of which the prompt's own run, or one variant at a time, would not fit.
+
+    Raises:
+        SpecError: see `execution.memory`.
+    """
+    divergences = schedule.divergences
+    kept = captured_bytes(model, (each.case for each in divergences))
+    pieces = []
+    if any(batch.shares_prefix for batch in schedule.batches):
+        kept += kept_bytes(model, prompt, divergences)
+        pieces.append(_prefix_run(model, prompt, kept))
+    for batch in schedule.batches:
+        cuts = Cuts.of(divergences[number].case for number in batch.numbers)
+        pieces.append(forward_of_variants(model, prompt, batch, 1, cuts=cuts).beside(Footprint(kept=kept)))
+    refuse_what_cannot_fit(model, _largest(pieces), remote, memory, "this sweep, one variant at a time,")
+
+
+# answers ------------------------------------------------------------------------------------------
+
+
+def batch_of_answers(
+    model: Model, cases: Sequence[tuple[Prompt, Intervention]], position: int | None, rows: int, new_tokens: int
+) -> Footprint:
+    """What one batch of answers takes.
+
+    Args:
+        model: an nnsight model.
+        cases: that may be in it.
+        position: where the prefix ends that all of them share; None where each runs its whole prompt.
+        rows: how many are.
+        new_tokens: most tokens of an answer.
+    """
+    cuts, prompts = Cuts.of(case for _, case in cases), {id(prompt): prompt for prompt, _ in cases}
+    if position is not None:
+        (prompt,) = prompts.values()
+        room = _room(prompt.width - position + new_tokens)
+        return _rows_behind_prefix(model, prompt, position, rows, room, cuts=cuts)
+    masks, room = cuts.masks(rows), _room(new_tokens)
+    widest = max(prompts.values(), key=lambda prompt: prompt.width)
+    pictures = max(pictures_of(model, prompt, rows) for prompt in prompts.values())
+    padded = footprint_of(model, widest, room=room, masks=max(masks, int(len(prompts) > 1)), heads=cuts.heads)
+    return padded.times(rows)._replace(pictures=pictures)
+
+
+def _room(tokens: int) -> int:
+    """How many keys a cache has memory for that grows by so many tokens; see `caches.GrowingLayer`."""
+    return ceil(tokens / ROOM) * ROOM if tokens > ROOM else tokens
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnswersPerBatch:
+    """Says of a group of cases how many of them share a batch.
+
+    Attributes:
+        cases: of the call.
+        most: how many at most.
+        new_tokens: most tokens of an answer.
+        memory: bytes that a batch may take; None for a share of what is free.
+    """
+
+    model: Model
+    cases: Sequence[tuple[Prompt, Intervention]]
+    most: int
+    new_tokens: int
+    remote: Remote
+    memory: int | None
+
+    def __call__(self, numbers: Sequence[int], divergences: Sequence[Divergence] = ()) -> int:
+        """How many of these cases share a batch.
+
+        Args:
+            numbers: of the cases.
+            divergences: of cases that share the prefix of one prompt, where it ends; empty where they run all of it.
+
+        Raises:
+            SpecError: not even one fits.
+        """
+        if self.remote is not False and self.memory is None:
+            return self.most
+        some = [self.cases[number] for number in numbers]
+        kept = captured_bytes(self.model, (case for _, case in some))
+        widest = max(numbers, key=lambda number: self.cases[number][0].width)
+        position, pieces = min((each.position for each in divergences), default=None), []
+        if position is not None:
+            kept += kept_bytes(self.model, some[0][0], divergences)
+            pieces.append(_prefix_run(self.model, some[0][0], kept))
+
+        def needed(rows: int) -> Footprint:
+            batch = batch_of_answers(self.model, some, position, rows, self.new_tokens)
+            return batch.beside(Footprint(kept=kept))
+
+        largest = _largest([*pieces, needed(1)])
+        refuse_what_cannot_fit(self.model, largest, self.remote, self.memory, f"case {widest} by itself")
+        return most_that_fit(min(self.most, len(numbers)), needed, self.model, self.memory)

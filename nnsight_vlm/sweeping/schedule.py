@@ -6,7 +6,7 @@ fill batches with whatever else is there.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, get_args
@@ -127,17 +127,24 @@ def _by_position(
 
 # answers to many prompts --------------------------------------------------------------------------
 
+RowsOf = Callable[[Sequence[int], Sequence[Divergence]], int]
+"""How many of some cases share a batch, given their numbers, and where they diverge if they share a prefix."""
 OWN_BATCH = 3
 """With at least this many conditions a prompt gets batches of its own; fewer share them with other prompts."""
 
 
 def schedule_answers(
-    model: Model, cases: Sequence[Case], rows: int, remote: Remote, *, cached: bool = True
+    model: Model, cases: Sequence[Case], rows_of: RowsOf, remote: Remote, *, cached: bool = True
 ) -> Schedule:
-    """The schedule of answers: cases of one prompt behind its prefix, all others in full batches of `rows`.
+    """The schedule of answers: cases of one prompt behind its prefix, all others in full batches.
 
-    Without `cached`, all tokens of a batch run together: its cache is not this package's to fill, or a shared prefix
-    does not give the numbers of single runs.
+    Args:
+        model: an nnsight model.
+        cases: of the call.
+        rows_of: how many of some cases share a batch.
+        remote: see `nv.run`.
+        cached: False where all tokens of a batch run together: its cache is not this package's to fill, or a shared
+            prefix does not give the numbers of single runs.
 
     Raises:
         SpecError: see `refuse_chance`.
@@ -155,10 +162,10 @@ def schedule_answers(
         divergences |= together
         alone += [number for number in numbers if number not in together]
         first = min((divergence.position for divergence in together.values()), default=0)
-        for some in _of_size(list(together), rows):
+        for some in _of_size(list(together), rows_of(list(together), list(together.values()))) if together else ():
             batches.append(Batch(numbers=tuple(some), way="rows", position=first, shares_prefix=True))
     for numbers in _that_stack(cases, sorted(alone)):
-        batches += [Batch(numbers=tuple(some), way="rows") for some in _of_size(numbers, rows)]
+        batches += [Batch(numbers=tuple(some), way="rows") for some in _of_size(numbers, rows_of(numbers, ()))]
     divergences |= {number: unshared_divergence(model, *cases[number]) for number in alone}
     in_order = [divergences[number] for number in range(len(cases))]
     return Schedule(divergences=in_order, batches=sorted(batches, key=lambda batch: batch.numbers))

@@ -56,14 +56,25 @@ def sweeping_obstacle(model: Model, prompt: Prompt) -> str:
     return batching_obstacle(model) or (f'{alone}; write execution="single"' if alone else "")
 
 
-def answers_per_batch(model: Model, rows: int) -> int:
+MOST_ROWS = 64
+"""The most answers that share a batch, unless told otherwise; more gain no time."""
+MOST_ROWS_THERE = 32
+"""The same on a server, where what is free is not known."""
+
+
+def answers_per_batch(model: Model, rows: int | None, remote: Remote) -> int:
     """How many answers may be rows of one batch: `rows`, or one where prompts of different length cannot be padded.
 
     Raises:
         SpecError: `rows` is no number of rows.
     """
-    if rows < 1:
-        raise SpecError(f"rows={rows} is no number of cases that share a batch; write rows=1 or more")
+    if rows is None:
+        rows = MOST_ROWS if remote is False else MOST_ROWS_THERE
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise SpecError(
+            f"rows={rows!r} is no number of cases that share a batch; write rows=1 or more, or leave it out for as "
+            "many as memory has room for"
+        )
     unpadded = "padded generation" in view_of(model).family.limitations
     return 1 if batching_obstacle(model) or unpadded else rows
 

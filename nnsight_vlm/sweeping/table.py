@@ -12,7 +12,9 @@ import pandas as pd
 from ..errors import SpecError
 from ..execution.checking import as_intervention, check
 from ..execution.emptiness import Call, Empty
+from ..execution.memory import check_memory
 from ..families import Model, view_of
+from ..families.locks import lock_of, one_thread
 from ..lowering.layers import label
 from ..prompts.prompt import Prompt
 from ..prompts.token_text import spell, tokenizer_of
@@ -78,9 +80,9 @@ def sweep(
             All give the same numbers. To check that, compare with `single`: `rows` share a pass as well. Where a
             model has parts that may depend on what else is in the pass (quantised layers, hooks), that is compared
             first; if it is so, the variants run one by one, with a warning, whatever was asked for.
-        memory: bytes that a forward may take beside the weights; default a quarter of what is free on the
-            model's device. Where memory runs out all the same, fewer variants are run at once. Not with `single`,
-            which runs one at a time.
+        memory: bytes that a forward may take beside the weights, the prompt's own run that variants share included;
+            default a quarter of what is free on the model's device. Where memory runs out all the same, fewer variants
+            are run at once. Not with `single`, which runs one at a time.
         empty: see `nv.run`. The prompt's own tokens alone are there: a variant at `"generated"` is empty.
         remote, blocking, path: see `nv.run`.
 
@@ -92,7 +94,8 @@ def sweep(
     Raises:
         InterventionError: the clean run's logits are infinite or not a number.
         SpecError: anything wrong with a variant or the answer; packing asked for where it is not exact; a model in
-            train mode with an active dropout.
+            train mode with an active dropout; a prompt of which not even one variant fits into `memory`, or into what
+            is free.
 
     Warns:
         NonFiniteWarning: naming such variants.
@@ -105,10 +108,11 @@ def sweep(
         raise SpecError(
             'memory= says how many variants run at once, and execution="single" runs one; leave one of them out'
         )
-    token = answer_token(model, answer)
+    token, memory = answer_token(model, answer), check_memory(memory)
     for name, case in zip(names, cases, strict=True):
         check(model, prompt, case, Call(f"variant {name!r}: ", empty=empty))
-    scores, done = score(model, prompt, [CLEAN, *cases], token, execution=execution, remote=remote, memory=memory)
+    with one_thread(model, here=remote is False):
+        scores, done = score(model, prompt, [CLEAN, *cases], token, execution=execution, remote=remote, memory=memory)
     clean, *by_variant = scores
     require_finite(clean)
     name_non_finite(names, by_variant)
@@ -165,7 +169,8 @@ def answer_token(model: Model, answer: str | int) -> int:
             raise SpecError(f"the answer {token} is no token id; the model has 0..{words - 1}")
         return token
     tokenizer = tokenizer_of(model)
-    spellings = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answer, answer.strip())]
+    with lock_of(view_of(model).module):  # a tokenizer serves one thread at a time
+        spellings = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answer, answer.strip())]
     for ids in spellings:
         if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
             return int(ids[0])

@@ -26,13 +26,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from cases import TOLERANCE, Bench, model_of
 from measure import Spread, Task, in_child, interleaved, peak_extra, ratios
-from models import ANSWER, SYSTEM, TEXT, ModelSize
+from models import ANSWER, SYSTEM, TEXT, ModelSize, prompt_of
 from run import largest_difference, machine
 from tables import markdown_table
 
 import nnsight_vlm as nv
 from nnsight_vlm.sweeping.arrangement import TOKENS_BEHIND_PREFIX
-from nnsight_vlm.sweeping.memory import needed_bytes
+from nnsight_vlm.sweeping.memory import Cuts, forward_of_variants, kept_bytes
+from nnsight_vlm.sweeping.schedule import Batch
 
 THIS_FILE = Path(__file__)
 RESULTS = THIS_FILE.with_name("growth.json")
@@ -176,8 +177,11 @@ def tokens_times_layers(point: Point) -> dict[str, float]:
 
 def estimate(point: Point, model: Any, way: Sharing) -> int:
     """Bytes that `nnsight_vlm.sweeping.memory` expects of the largest forward and of the prefix that is kept."""
-    kept = needed_bytes(model, 0, 0, point.prefix, rows=False)
-    return kept + needed_bytes(model, max(point.forwards), QUESTION, point.prefix, rows=way == "rows")
+    prompt, cases = prompt_of(model, point.size), point.cases()
+    position = prompt.width - QUESTION
+    batch = Batch(numbers=tuple(range(len(cases))), way=way, position=position, shares_prefix=True)
+    forward = forward_of_variants(model, prompt, batch, max(point.forwards), cuts=Cuts.of(cases))
+    return kept_bytes(model, prompt, ()) + forward.total
 
 
 # measured -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from ..errors import SpecError
-from ..families import Model
+from .model_view import Model
 
 NAMES_SHOWN = 3
 """How many weights of each kind a refusal names."""

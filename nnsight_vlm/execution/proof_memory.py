@@ -1,0 +1,28 @@
+"""What a proof takes: the evidence of every attention, from two runs, is there at one time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..families import Model, view_of
+from ..lowering.layouts import Layout
+from ..lowering.sites import ATTENTION_OF
+from ..lowering.writes import PlannedWrite
+from ..remote.model_call import Remote
+from .memory import refuse_large_prompt
+from .proof_attention import attentions_to_read, placements_in, queries_read
+
+
+def refuse_large_proof(model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote) -> None:
+    """Refuse a proof that does not fit into what is free: of a cut for many queries, whose rows are all compared.
+
+    Raises:
+        SpecError: see `execution.memory`.
+    """
+    cuts, evidence = [planned for planned in writes if planned.site in ATTENTION_OF], 0
+    for site in attentions_to_read(model, layout, writes):
+        for placement in placements_in(layout, site.stage):
+            keys = placement.tokens.outside if site.site == "cross mask" else len(placement.tokens.tokens)
+            heads = view_of(model).stage(site.stage).head_count
+            evidence += heads * len(queries_read(placement, cuts, site)) * keys
+    refuse_large_prompt(model, layout.prompt, remote, whose="this proof", numbers=evidence, masks=2)

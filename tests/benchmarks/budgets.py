@@ -1,0 +1,49 @@
+"""What work takes with a budget of memory and without, and what is expected of one run: peaks in a fresh process.
+
+Run: python tests/benchmarks/budgets.py [CASE ...]
+
+The cases are those of `tests/peaks.py`. "One run" is the estimate for one run of a prompt, which decides what is
+refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from peaks import CASES, in_process
+from tables import markdown_table
+
+MIB = 2**20
+HEADS = (
+    "work",
+    "attention",
+    "tokens",
+    "one run: expected, MiB",
+    "peak without a budget, MiB",
+    "budget, MiB",
+    "peak, MiB",
+)
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(CASES)
+    asked = [(name, budget) for name in names for budget in dict.fromkeys([None, CASES[name].budget * MIB or None])]
+    first, *_ = asked  # also allocates what a process allocates only once
+    _, *measured = in_process(first, *asked)
+    found = dict(zip(asked, measured, strict=True))
+    rows: list[list[str]] = []
+    for name in names:
+        case, free = CASES[name], found[name, None]
+        kept = found.get((name, case.budget * MIB))
+        within = (f"{case.budget}", f"{kept['peak'] / MIB:.0f}") if kept else ("", "")
+        peak, run = free["peak"] / MIB, free["run"] / MIB
+        rows.append([case.words, case.attention, f"{free['tokens']:,}", f"{run:.0f}", f"{peak:.0f}", *within])
+    print(markdown_table([HEADS, *rows]))
+
+
+if __name__ == "__main__":
+    main()
