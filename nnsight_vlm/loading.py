@@ -12,6 +12,7 @@ import torch
 from nnsight import TransformersModel
 from torch.overrides import TorchFunctionMode
 
+from .arguments import flag, refuse
 from .errors import SpecError
 from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
@@ -53,6 +54,8 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
     """
     if wrong := complaint():
         raise SpecError(wrong)
+    _check_given(model, processor)
+    dispatch = flag("dispatch", dispatch)
     attention = options.get("attn_implementation") or "sdpa"
     if isinstance(attention, str):  # otherwise one for each part of the model; `view_of` checks the decoder's
         check_attention(attention)
@@ -68,6 +71,14 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
     return loaded
 
 
+def _check_given(model: Any, processor: Any) -> None:
+    """Refuse what is neither a name, a folder nor a transformers model, and a processor that is none."""
+    if not isinstance(model, (str, Path, torch.nn.Module)):
+        refuse("model", model, "model", 'a name, a folder, or a transformers model in memory: nv.load("shapes")')
+    if processor is not None and (not callable(processor) or isinstance(processor, type)):
+        refuse("processor", processor, "processor", "processor=AutoProcessor.from_pretrained(...)")
+
+
 def _refuse_for_memory(options: dict[str, Any]) -> None:
     """Refuse options beside a model in memory, which would have no effect."""
     if options:
@@ -80,6 +91,8 @@ def _refuse_for_memory(options: dict[str, Any]) -> None:
 
 def _in_memory(given: Any, processor: Any) -> Model:
     module = unwrapped(given)
+    if not hasattr(module, "config"):
+        refuse("model", module, "transformers model", "nv.load(AutoModelForImageTextToText.from_pretrained(...))")
     run_uncompiled(module)
     family_of(module.config)
     # nnsight looks for a processor on the hub if there is none, so it is given an empty object while it loads

@@ -30,7 +30,7 @@ BAD = {
     "a group with a number that has none": (nv.Ablate("query.1"), ["'query.1'", "image.N"]),
     "an unknown layer word": (nv.Knockout("image", "last", layers="some"), ["'some'", '"all"', "nv.window(8, 16)"]),
     "a layer too high": (nv.Knockout("image", "last", layers=4), ["layer 4", "0..3"]),
-    "a layer below zero": (nv.Ablate("last", layers=[-1, 2]), ["layer -1", "0..3"]),
+    "a layer before the first": (nv.Ablate("last", layers=[-5, 2]), ["layer -5", "0..3", "-4..-1"]),
     "a depth that holds no layer": (
         nv.Knockout("image", "last", layers=nv.depth(0.3, 0.35)),
         ["depth(0.3, 0.35)", "4 layers"],

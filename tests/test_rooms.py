@@ -14,6 +14,7 @@ DESIGN = PACKAGE.parent / "docs" / "design.md"
 WINGS = {
     "showing": "text of others, as exactly its characters",
     "errors": "what is raised",
+    "arguments": "what a user hands over, checked where it comes in",
     "storage": "files that are there as a whole or not at all",
     "statistics": "means over images, their intervals, verdicts",
     "notebook": "how values look in a notebook",

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from ..arguments import spelled
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..identity import same_model, weights_digest
@@ -35,7 +36,7 @@ def as_intervention(given: Any) -> Intervention:
         return CLEAN
     if not isinstance(given, Intervention):
         raise SpecError(
-            f"{given!r} is no intervention; write a Knockout, Allow, Patch or Ablate, and compose them with |"
+            f"{spelled(given)} is no intervention; write a Knockout, Allow, Patch or Ablate, and compose them with |"
         )
     return given
 

@@ -15,6 +15,7 @@ from ..families import Model, view_of
 from ..lowering.layouts import one_case_per_row
 from ..lowering.plan import Plan, for_decoding
 from ..prompts.carried import check_growing
+from ..prompts.given import prompt_given
 from ..prompts.pixel_tokens import PixelTokenWatch, has_pixels
 from ..prompts.position_ids import passed_whole
 from ..prompts.prompt import Prompt, PromptBatch
@@ -28,7 +29,7 @@ from ..versions import cache_name
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
 from .display import batch_lines, generation_line, generations_html
-from .emptiness import Empty, generating
+from .emptiness import Empty, check_empty, generating
 from .finite import FiniteWatch
 from .generation_options import check_options, check_rows, greedy_options, without_padding_to_see
 from .memory import refuse_large_prompt
@@ -149,7 +150,8 @@ def generate(
     Warns:
         NonFiniteWarning: on this machine, logits were infinite or not a number, so that the words mean nothing.
     """
-    check_decoding(prompt)
+    check_decoding(prompt_given(prompt))
+    check_empty(empty)
     options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
     check_rows(model, prompt.rows, options)
     call = generating(options["max_new_tokens"], empty)

@@ -9,8 +9,9 @@ from ..device.runner import installed
 from ..families import Model, view_of
 from ..families.locks import lock_of
 from ..lowering.layouts import one_case_per_row
+from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt
-from ..remote.model_call import Remote
+from ..remote.model_call import Remote, check_remote
 from ..specs.interventions import Intervention
 from .capturing import checked_cases
 from .checking import remember_installed
@@ -45,6 +46,8 @@ def install(
     Raises:
         SpecError: see `nv.run`.
     """
+    prompt_given(prompt)
+    check_remote(remote)
     call = Call(decoded=ANY_NUMBER, empty=empty)
     cases, values = checked_cases(model, prompt, intervention, remote, call, stay_remote=False)
     with lock_of(view_of(model).module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
+from ..arguments import spelled
 from ..errors import SpecError
 from ..lowering.emptiness import Reachable
 from ..lowering.layers import label
@@ -29,8 +30,8 @@ def check_empty(empty: str) -> None:
     Raises:
         SpecError: naming them.
     """
-    if empty not in EMPTY:
-        raise SpecError(f'no empty={empty!r}; write empty="error", which is the default, or empty="ignore"')
+    if not isinstance(empty, str) or empty not in EMPTY:
+        raise SpecError(f'no empty={spelled(empty)}; write empty="error", which is the default, or empty="ignore"')
 
 
 class Call(NamedTuple):

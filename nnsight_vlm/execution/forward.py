@@ -10,10 +10,12 @@ from typing import Any, Literal, overload
 
 import torch
 
+from ..arguments import listed
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..lowering.layouts import Placement, one_case_per_row
 from ..lowering.resolve import resolver
+from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.where import Where, as_tuples, require_ascending
 from ..remote.background import Job, can_run_in_background
@@ -21,7 +23,7 @@ from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.measurements import Readout
 from .capturing import checked_cases
-from .emptiness import Call, Empty, refuse_empty_read
+from .emptiness import Call, Empty, check_empty, refuse_empty_read
 from .memory import refuse_large_prompt
 from .preparing import prepare
 from .requests import LogitRead, read_steps, run_forward
@@ -152,24 +154,32 @@ def run(
     >>> float(seen.reads[0].sum())
     0.0
     """
-    layout, listed = one_case_per_row(prompt), [reads] if isinstance(reads, Readout) else list(reads)
+    layout, readouts = one_case_per_row(prompt_given(prompt)), _reads_given(reads)
+    check_empty(empty)
     positions = as_tuples(positions)
     places = [_logit_places(model, placement, positions) for placement in layout.placements]
-    steps = [list(read_steps(model, layout, read)) for read in listed]
-    for read, placement in product(listed if empty != "ignore" else (), layout.placements):
+    steps = [list(read_steps(model, layout, read)) for read in readouts]
+    for read, placement in product(readouts if empty != "ignore" else (), layout.placements):
         refuse_empty_read(resolver(model, placement), read)
-    read_numbers = sum(read.numbers(resolver(model, placement)) for read in listed for placement in layout.placements)
+    read_numbers = sum(read.numbers(resolver(model, placement)) for read in readouts for placement in layout.placements)
     refuse_large_prompt(model, prompt, remote, logits=sum(map(len, places)), numbers=read_numbers)
     cases, values = checked_cases(model, prompt, intervention, remote, Call(empty=empty))
     plan = prepare(model, layout, cases, values)
     numbers = sum(map(len, places)) * view_of(model).vocab_size + read_numbers
     result = run_forward(model, layout, plan, steps, LogitRead.at(layout, places), remote, numbers=numbers)
     logits = [rows[0] if positions is None else rows for rows in result.logits]
-    assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(listed, result.readouts, strict=True)]
+    assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(readouts, result.readouts, strict=True)]
     if len(prompt) == 1:
         return Run(logits=logits[0], reads=tuple(rows[0] for rows in assembled))
     same_shape = len({row.shape for row in logits}) == 1
     return BatchRun(logits=torch.stack(logits) if same_shape else tuple(logits), reads=tuple(assembled))
+
+
+def _reads_given(reads: Any) -> tuple[Readout, ...]:
+    """One readout or several, as a user gives them."""
+    if isinstance(reads, Readout):
+        return (reads,)
+    return listed("reads", reads, '[nv.Attention("last", "image"), nv.Residual("last")]', kind=Readout)
 
 
 def _logit_places(model: Model, placement: Placement, positions: Where | None) -> tuple[int, ...]:

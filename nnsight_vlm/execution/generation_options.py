@@ -6,7 +6,6 @@ generates is then said explicitly, because its own defaults may be others, here 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from ..arguments import as_index, is_bool, whole_number
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..prompts.prompt import Prompt
@@ -30,6 +30,7 @@ from .generation_table import (
     SAMPLING,
     WITHOUT_EFFECT,
 )
+from .generation_values import plain_options
 
 
 def greedy_options(model: Model, prompt: Prompt, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,9 +67,9 @@ def check_options(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         _check_object(name, value, said)
     said = {**{name: value for name, value in given.items() if name != "max_new_tokens"}, **said}
-    _check_length(said)
+    said["max_new_tokens"] = whole_number("max_new_tokens", said["max_new_tokens"], least=1, kind="length")
     _check_checkpoint(model, said)
-    return said
+    return plain_options(said, view_of(model).embedded_words)
 
 
 def later_fields() -> tuple[str, ...]:
@@ -132,7 +133,7 @@ def _check_said(name: str, value: Any, said: Mapping[str, Any]) -> None:
                 f"{name}={value!r} matters only where tokens are drawn, and greedy search takes the most probable one; "
                 f"write do_sample=True, or leave {name} out"
             )
-    elif name == "cache_implementation" and value == "paged":
+    elif name == "cache_implementation" and isinstance(value, str) and value == "paged":
         raise SpecError(
             'cache_implementation="paged" is for a server that answers many requests at a time; leave it out'
         )
@@ -174,7 +175,7 @@ def _fields_of(given: Any) -> Iterator[tuple[str, Any]]:
 def _check_object(name: str, value: Any, said: Mapping[str, Any]) -> None:
     """Refuse an option that a `generation_config=` object says."""
     if name == "max_new_tokens":
-        if value != said.get(name, value):
+        if as_index(value) != as_index(said.get(name, value)):
             raise SpecError(
                 f"generation_config says max_new_tokens={value} and the call {said[name]}; write "
                 f"max_new_tokens={value} in the call"
@@ -186,15 +187,6 @@ def _check_object(name: str, value: Any, said: Mapping[str, Any]) -> None:
         _check_said(name, value, said)
     except SpecError as error:
         raise SpecError(f"generation_config says {error}") from None
-
-
-def _check_length(said: Mapping[str, Any]) -> None:
-    try:
-        length = operator.index(said["max_new_tokens"])
-    except (KeyError, TypeError):
-        length = 0
-    if length < 1 or isinstance(said["max_new_tokens"], bool):
-        raise SpecError(f"max_new_tokens={said.get('max_new_tokens')!r} is no length; write a whole number from 1 on")
 
 
 # the checkpoint ---------------------------------------------------------------------------------------
@@ -231,4 +223,10 @@ def _same(value: Any, plain: Any) -> bool:
     """Whether a value says no more than plain greedy search does; None says nothing, and False nothing beside None."""
     if value is None or (value is False and plain is None):
         return True
-    return bool(value == plain) and isinstance(value, bool) == isinstance(plain, bool)
+    same = value == plain
+    return (
+        is_bool(same)
+        and getattr(same, "shape", ()) == ()
+        and bool(same)
+        and isinstance(value, bool) == isinstance(plain, bool)
+    )

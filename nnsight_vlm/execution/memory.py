@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
+from ..arguments import as_index, spelled
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..prompts.prompt import Prompt
@@ -38,14 +38,11 @@ def check_memory(memory: Any) -> int | None:
     """
     if memory is None:
         return None
-    try:
-        size = 0 if isinstance(memory, bool) else operator.index(memory)
-    except TypeError:
-        size = 0
-    if size < 1:
+    size = as_index(memory)
+    if size is None or size < 1:
         raise SpecError(
-            f"memory={memory!r} is no number of bytes; write memory=4 * 2**30 for 4 GiB, or leave it out for a share "
-            "of what is free"
+            f"memory={spelled(memory)} is no number of bytes; write memory=4 * 2**30 for 4 GiB, or leave it out for a "
+            "share of what is free"
         )
     return size
 

@@ -20,11 +20,13 @@ from typing import Any, Literal, overload
 
 import torch
 
+from ..arguments import flag
 from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan, compile_plan
 from ..lowering.writes import PlannedWrite
+from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt
 from ..remote.background import Job, can_run_in_background
 from ..remote.batching import together
@@ -144,9 +146,10 @@ def verify(
     >>> proof.edges, proof.moved > 0
     (200, True)
     """
+    pixels = flag("pixels", pixels)
     refuse_chance(model, remote)
     intervention = as_intervention(intervention)
-    check(model, prompt, intervention, generating(DECODED, empty))
+    check(model, prompt_given(prompt), intervention, generating(DECODED, empty))
     if pixels:
         check_pixels(model, prompt, intervention)
     refuse_large_prompt(model, prompt, remote, whose="this proof", masks=2)

@@ -16,6 +16,7 @@ import torch
 from nnsight.modeling.huggingface import _ID_CACHE
 from transformers import GenerationMixin
 
+from ..arguments import refuse
 from .columns import Family, Stage, config_value
 from .lookup import check_attention, family_of
 from .reach import Reach, reach
@@ -92,6 +93,12 @@ class ModelView:
     def vocab_size(self) -> int:
         """How many logits the model gives per position."""
         return int(self.text_config.vocab_size)
+
+    @property
+    def embedded_words(self) -> int:
+        """How many tokens the model has embeddings of; some have none of a logit's."""
+        embedding: Any = self.module.get_input_embeddings()  # type: ignore[operator]
+        return int(getattr(embedding, "num_embeddings", None) or embedding.weight.shape[0])
 
     @property
     def placeholders(self) -> tuple[int, ...]:
@@ -203,11 +210,14 @@ def view_of(model: Model) -> ModelView:
     """The view of a model; what it holds is looked up once and kept until the module gets another config.
 
     Raises:
-        SpecError: the model has no family, its attention implementation does not take a mask, or its config has a value
-            that the family was never tested with.
+        SpecError: what was given is no nnsight model, the model has no family, its attention implementation does not
+            take a mask, or its config has a value that the family was never tested with.
     """
-    module = model._module
-    config, facts = module.config, _FACTS.get(module)
+    try:
+        module = model._module
+        config, facts = module.config, _FACTS.get(module)
+    except (AttributeError, TypeError):
+        refuse("model", model, "nnsight model", "model = nv.load(...) of a name, a folder or a transformers model")
     if facts is None or facts.config is not config:
         family, text_config = family_of(config), config.get_text_config()
         facts = _FACTS[module] = _Facts(

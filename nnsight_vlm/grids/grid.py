@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ..arguments import number, numbers, refuse
 from ..errors import SpecError
 from .cells import GridShape
 from .display import grid_html, grid_line
@@ -104,11 +105,9 @@ class Grid:
         Raises:
             SpecError: the box is empty or the mask has another size than the image.
         """
-        if isinstance(where, np.ndarray) and where.ndim == 2:
-            return self._mask_coverage(where)
-        x0, y0, x1, y1 = where
-        if x1 <= x0 or y1 <= y0:
-            raise SpecError(f"the box {tuple(where)} is empty; a box is (x0, y0, x1, y1) in pixels")
+        if not isinstance(where, (list, tuple)) and len(np.shape(where)) == 2:
+            return self._mask_coverage(np.asarray(where))
+        x0, y0, x1, y1 = box_given(where, self.size)
         left, top, right, bottom = self.boxes.T
         width = np.minimum(right, x1) - np.maximum(left, x0)
         height = np.minimum(bottom, y1) - np.maximum(top, y0)
@@ -126,9 +125,11 @@ class Grid:
         width, height = self.size
         if mask.shape != (height, width):
             raise SpecError(f"the mask has shape {mask.shape}; it must be (height, width) = {(height, width)}")
+        if mask.dtype.kind not in "biuf" or not ((mask >= 0) & (mask <= 1)).all():
+            raise SpecError("a mask says of every pixel whether it counts, True or False; write mask > 0")
         coverage = np.zeros(len(self.boxes))
-        for number in np.flatnonzero(self.areas > 0):
-            coverage[number] = mask[box_slices(self.boxes[number], self.size)].mean()
+        for token in np.flatnonzero(self.areas > 0):
+            coverage[token] = mask[box_slices(self.boxes[token], self.size)].mean()
         return coverage
 
     def heatmap(self, values: Sequence[float] | torch.Tensor | np.ndarray) -> np.ndarray:
@@ -139,9 +140,11 @@ class Grid:
         Raises:
             SpecError: another number of values than image tokens.
         """
-        if len(values) != len(self.positions):
-            raise SpecError(f"{len(values)} values for {len(self.positions)} image tokens; give one value per token")
-        token_values = np.asarray([float(value) for value in values])
+        token_values = numbers("values", values)
+        if len(token_values) != len(self.positions):
+            raise SpecError(
+                f"{len(token_values)} values for {len(self.positions)} image tokens; give one value per token"
+            )
         total, tile_count = np.zeros(self.size[::-1]), np.zeros(self.size[::-1])
         for tile in range(len(self.shapes)):
             tokens = np.flatnonzero((np.asarray(self.tiles) == tile) & (self.areas > 0))
@@ -161,6 +164,27 @@ class Grid:
         by_row = _blend(np.arange(where.rows.start, where.rows.stop), rows, boxes[:, 1::2])
         by_column = _blend(np.arange(where.columns.start, where.columns.stop), columns, boxes[:, ::2])
         return TileDrawing(where, by_row @ cell_values @ by_column.T)
+
+
+def box_given(given: Any, size: tuple[int, int]) -> Box:
+    """A pixel box as a user gives it, of a picture of `(width, height)`.
+
+    Raises:
+        SpecError: not four finite numbers, an empty box, or fractions of the picture.
+    """
+    numbers_given = given.tolist() if isinstance(given, (np.ndarray, torch.Tensor)) else given
+    if not isinstance(numbers_given, (list, tuple)) or len(numbers_given) != 4:
+        refuse("box", given, "box", "(x0, y0, x1, y1) in pixels, or a mask [height, width]")
+    x0, y0, x1, y1 = box = tuple(number("box", edge, kind="edge of a box in pixels") for edge in numbers_given)
+    if x1 <= x0 or y1 <= y0:
+        raise SpecError(f"the box {tuple(given)} is empty; a box is (x0, y0, x1, y1) in pixels")
+    if all(0 <= edge <= 1 for edge in box) and not all(isinstance(edge, (int, np.integer)) for edge in numbers_given):
+        width, height = size
+        raise SpecError(
+            f"the box {tuple(given)} looks like fractions of the picture, and a box is in pixels; write "
+            f"{tuple(round(edge * side, 1) for edge, side in zip(box, (width, height) * 2, strict=True))}"
+        )
+    return x0, y0, x1, y1
 
 
 def _blend(pixels: np.ndarray, cells: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from ..arguments import number, whole_number
 from ..errors import SpecError
-from ..prompts.where import MaskedPositions, as_tuples, shown
+from ..prompts.where import MaskedPositions, as_tuples, numbers_in, shown
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ def window(start: int, stop: int) -> Window:
     Raises:
         SpecError: `stop` is not after `start`.
     """
-    if not 0 <= start < stop:
-        raise SpecError(f"window({start}, {stop}) holds no layer; write nv.window(8, 16) for layers 8 to 15")
-    return Window(start, stop)
+    first, end = whole_number("start", start, kind="layer"), whole_number("stop", stop, kind="layer")
+    if not 0 <= first < end:
+        raise SpecError(f"window({first}, {end}) holds no layer; write nv.window(8, 16) for layers 8 to 15")
+    return Window(first, end)
 
 
 def depth(start: float, stop: float) -> Depth:
@@ -46,13 +49,17 @@ def depth(start: float, stop: float) -> Depth:
     Raises:
         SpecError: the fractions are not 0 <= start < stop <= 1.
     """
-    if not 0 <= start < stop <= 1:
+    begin, end = (number(name, given, kind="fraction") for name, given in (("start", start), ("stop", stop)))
+    if not 0 <= begin < end <= 1:
         raise SpecError(f"depth({start}, {stop}) is no part of the depth; write nv.depth(0.25, 0.5)")
-    return Depth(start, stop)
+    return Depth(begin, end)
 
 
 def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
-    """What a layer choice means in a model of `count` layers, sorted.
+    """What a layer choice means in a model of `count` layers, sorted; negative numbers count from the end.
+
+    >>> layer_numbers([0, -1], 4)
+    (0, 3)
 
     Raises:
         SpecError: a layer that the model has not got, a depth that holds none, or a value that is no layer choice.
@@ -60,17 +67,40 @@ def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
     numbers = _numbers(layers, count)
     if not numbers and isinstance(layers, Depth):
         raise SpecError(f"depth({layers.start}, {layers.stop}) holds none of the model's {count} layers; make it wider")
-    outside = [layer for layer in numbers if not 0 <= layer < count]
+    outside = [layer for layer in numbers if not -count <= layer < count]
     if outside:
-        raise SpecError(f"layer {outside[0]} is out of range: the model has layers 0..{count - 1}")
-    return numbers
+        raise SpecError(
+            f"layer {outside[0]} is out of range: the model has layers 0..{count - 1}, from the end -{count}..-1"
+        )
+    return numbers if not numbers or numbers[0] >= 0 else tuple(sorted({layer % count for layer in numbers}))
+
+
+def require_ascending_layers(layers: Layers, count: int | None = None) -> None:
+    """Refuse layers in an order of their own where values go with them, which follow the model's.
+
+    Args:
+        layers: what the user gave.
+        count: how many layers there are; None where no model is known yet, and layers that are counted from the end
+            have no number.
+
+    Raises:
+        SpecError: layers that do not ascend.
+    """
+    given = tuple(numbers_in(as_tuples(layers)))
+    numbers = given if count is None else tuple(layer % count for layer in given)
+    if min(numbers, default=0) < 0:
+        return
+    if any(after <= before for before, after in pairwise(numbers)):
+        raise SpecError(
+            f"layers {given} must ascend: values go with them in the order of the model, where they are {numbers}"
+        )
 
 
 def _numbers(layers: Layers, count: int) -> tuple[int, ...]:
     if isinstance(layers, str) and layers in ("all", "attention"):
         return tuple(range(count))
     if isinstance(layers, Window):
-        return tuple(range(layers.start, layers.stop))
+        return tuple(range(layers.start, min(layers.stop, max(layers.start, count) + 1)))
     if isinstance(layers, Depth):
         return tuple(range(round(layers.start * count), round(layers.stop * count)))
     given: Any = as_tuples(layers)

@@ -15,7 +15,7 @@ from ..errors import SpecError
 from ..families import Family, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
 from ..prompts.where import Where, as_tuples, shown
-from .layers import Depth, Layers, Window, label, layer_numbers
+from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
 from .layouts import Placement
 from .sites import BEFORE_LAYERS, SITES
 from .writes import HeadChoice
@@ -242,6 +242,11 @@ class Resolver:
                 f"write layers={others}"
             )
 
+    def ordered_layers(self, site: str, layers: Layers) -> tuple[int, ...]:
+        """The same where values go with layers one by one, which must be in the order of the model."""
+        require_ascending_layers(layers, self.spec.layer_count)
+        return self.state_layers(site, layers)
+
     def state_layers(self, site: str, layers: Layers) -> tuple[int, ...]:
         """Layer numbers at a site of hidden states; `(BEFORE_LAYERS,)` for a site before the first layer.
 
@@ -277,11 +282,11 @@ class Resolver:
         if listed is None:
             return None
         pairs = [head if isinstance(head, tuple) else (layer, head) for head in listed]
-        count = self.spec.head_count
+        count, same = self.spec.head_count, (layer, layer - self.spec.layer_count)  # the second counted from the end
         beyond = [head for _, head in pairs if not 0 <= head < count]
         if beyond:
             raise SpecError(f"head {beyond[0]} is out of range: the model has heads 0..{count - 1}")
-        return HeadChoice(count, tuple(sorted({head for at, head in pairs if at == layer})))
+        return HeadChoice(count, tuple(sorted({head for at, head in pairs if at in same})))
 
 
 def resolver(model: Model, placement: Placement, captured: Mapping[int, Any] | None = None) -> Resolver:

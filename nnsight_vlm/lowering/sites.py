@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from ..arguments import one_of, text
 from ..device import kernels, readouts
-from ..errors import SpecError
 from ..families import Family
 from ..prompts.where import as_tuples, require_ascending
+from .layers import require_ascending_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,6 @@ def check_state_spec(spec: Any) -> None:
     for name in ("where", "layers"):
         object.__setattr__(spec, name, as_tuples(getattr(spec, name)))
     require_ascending(spec.where)
-    require_ascending(spec.layers, "layers", "of the model")
-    if spec.site not in STATES:
-        raise SpecError(f"no site {spec.site!r}; the sites are {', '.join(STATES)}")
+    require_ascending_layers(spec.layers)
+    one_of("site", spec.site, STATES)
+    text("stage", spec.stage, 'stage="decoder"')

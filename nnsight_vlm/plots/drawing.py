@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..arguments import frame_given, spelled
 from ..errors import SpecError
 from ..recipes.labels import Form
 from ..showing import for_figure
@@ -47,21 +48,55 @@ STYLES: Mapping[Form, Style] = {
 ARROW = " → "
 
 
+MEANS = ("measure", "control", "mean", "low", "high")
+COLUMNS = {
+    "knockout_windows": (*MEANS, "route", "form", "window"),
+    "attention_share": (*MEANS, "target", "source", "layer", "token"),
+    "query_patching": (*MEANS, "group", "layer"),
+    "patch_grounding": (*MEANS, "read_at", "layer"),
+    "prompt_ablation": (*MEANS, "part", "access"),
+    "nv.report.judge": ("claim", "control", "value", "low", "high", "threshold", "statement"),
+}
+"""The columns that are drawn, by what gives the frame."""
+
+
 def spell_route(route: str) -> str:
     """A route as a figure shows it, with an arrow."""
     return for_figure(route.replace("->", ARROW))
 
 
-def rows_of(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The rows of one measure.
+def spell_part(part: str) -> str:
+    """A part as the axis names it; the default parts of a short query are `"<number> <token>"`."""
+    if part == "nothing":
+        return "all words kept"
+    if part == "blind":
+        return "blind: no text sees the image"
+    index, _, token = part.partition(" ")
+    return f'without "{token}"' if index.isdigit() else f"without {part}"
+
+
+def frame_of(maker: str, frame: Any) -> None:
+    """Refuse to draw what is not the frame of a recipe.
 
     Raises:
-        SpecError: there are none, so there is nothing to draw.
+        SpecError: naming the recipe; or there are no rows, so there is nothing to draw.
     """
-    known = list(dict.fromkeys(frame["measure"])) if "measure" in frame else []
-    if measure not in known:
+    frame_given("frame", frame, () if isinstance(frame, pd.DataFrame) and frame.empty else COLUMNS[maker], maker)
+    if frame.empty:
+        raise SpecError(f"there is nothing to draw: frame= has no rows; write the frame of {maker}")
+
+
+def rows_of(frame: pd.DataFrame, measure: str, maker: str) -> pd.DataFrame:
+    """The rows of one measure, of the frame of a recipe.
+
+    Raises:
+        SpecError: there are none, so there is nothing to draw; or it is another frame.
+    """
+    frame_of(maker, frame)
+    known = list(dict.fromkeys(frame["measure"]))
+    if not isinstance(measure, str) or measure not in known:
         raise SpecError(
-            f"there is nothing to draw: the frame has no measure {measure!r} (it has {', '.join(known) or 'none'}). "
+            f"there is nothing to draw: the frame has no measure {spelled(measure)} (it has {', '.join(known)}). "
             "Descriptions are compared only where one names an object"
         )
     return frame[frame["measure"] == measure]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..arguments import text
 from ..errors import SpecError
 from ..recipes.labels import (
     ANOTHER_IMAGE,
@@ -38,12 +39,14 @@ from .drawing import (
     across,
     ends,
     errors,
+    frame_of,
     legend,
     level,
     line,
     panels,
     points,
     rows_of,
+    spell_part,
     spell_route,
 )
 
@@ -53,6 +56,7 @@ F1_AXIS = "object F1 against the un-cut description"
 
 def claims(frame: pd.DataFrame) -> Figure:
     """Every claim's number with interval and threshold; its control in grey beneath it."""
+    frame_of("nv.report.judge", frame)
     keys = list(dict.fromkeys(frame["claim"]))
     figure, axes = panels(1, len(keys), width=7.4, height=1.15)
     for axis, key in zip(axes[:, 0], keys, strict=True):
@@ -73,7 +77,7 @@ def claims(frame: pd.DataFrame) -> Figure:
 
 def knockout_routes(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Figure:
     """What is left of a description when a route is cut in all layers, beside its controls."""
-    of_measure = rows_of(frame, measure)
+    of_measure = rows_of(frame, measure, "knockout_windows")
     scores = of_measure[of_measure["window"].isin(["all", ""])]
     routes = [route for route in dict.fromkeys(scores["route"]) if route and route != "image->text"]
     figure, axes = panels(1, width=6.4, height=0.55 * len(routes) + 1.5)
@@ -103,7 +107,7 @@ def knockout_windows(
     frame: pd.DataFrame, measure: AgreementMeasure = "f1", label: str = "object F1 against\nthe un-cut description"
 ) -> Figure:
     """A description under cuts in windows of layers: one panel for each route, with block and allow forms."""
-    figure = _windows(rows_of(frame, measure), label)
+    figure = _windows(rows_of(frame, measure, "knockout_windows"), text("label", label))
     for axis in figure.axes:
         axis.set_ylim(-0.03, 1.05)
     return figure
@@ -111,7 +115,9 @@ def knockout_windows(
 
 def answer_windows(frame: pd.DataFrame) -> Figure:
     """An answer's log-probability under cuts in windows of layers: one panel for each route."""
-    return _windows(rows_of(frame, "logprob_change"), "change of the answer's\nlog-probability (nats)")
+    return _windows(
+        rows_of(frame, "logprob_change", "knockout_windows"), "change of the answer's\nlog-probability (nats)"
+    )
 
 
 def _windows(chosen: pd.DataFrame, label: str) -> Figure:
@@ -151,7 +157,7 @@ def _window_panel(axis: Any, rows: pd.DataFrame, windows: Sequence[str]) -> None
 
 def attention_share(frame: pd.DataFrame) -> Figure:
     """Attention mass by token group and layer (dashed: as many random tokens), and entropy over the image."""
-    masses = rows_of(frame, "mass")
+    masses = rows_of(frame, "mass", "attention_share")
     figure, axes = panels(3, width=3.0)
     for axis, target in zip(axes[0], ("query", "generated"), strict=False):
         rows = masses[masses["target"] == target]
@@ -187,7 +193,7 @@ def _entropy(axis: Any, frame: pd.DataFrame) -> None:
 
 def query_patching(frame: pd.DataFrame) -> Figure:
     """How much of the other picture's answer each token group carries, layer by layer."""
-    rows = rows_of(frame, "restoration")
+    rows = rows_of(frame, "restoration", "query_patching")
     groups = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
     titles = {"last": "last token"}
     figure, axes = panels(len(groups), width=2.7, sharey=True)
@@ -208,6 +214,7 @@ def patch_grounding(frame: pd.DataFrame) -> Figure:
 
     Without object masks there are neither, and the figure shows the attention on the best patches.
     """
+    frame_of("patch_grounding", frame)
     if "hit" not in set(frame["measure"]):
         return _top_mass(frame)
     cuts = frame[frame["measure"] == "logprob_change"]
@@ -253,7 +260,7 @@ def _cut_bars(axis: Any, cuts: pd.DataFrame) -> None:
 
 
 def _top_mass(frame: pd.DataFrame) -> Figure:
-    masses = rows_of(frame, "top_mass")
+    masses = rows_of(frame, "top_mass", "patch_grounding")
     figure, axes = panels(1, width=4)
     axis = axes[0, 0]
     rows = masses[masses["layer"].str.isdigit() & (masses["read_at"] == "predicting")]
@@ -268,7 +275,7 @@ def _top_mass(frame: pd.DataFrame) -> Figure:
 
 def prompt_ablation(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Figure:
     """A description with parts of the prompt dropped, with and without direct access to the image."""
-    scores = rows_of(frame, measure)
+    scores = rows_of(frame, measure, "prompt_ablation")
     parts = list(dict.fromkeys(scores["part"]))
     figure, axes = panels(1, width=6.4, height=0.32 * len(parts) + 1.3)
     axis = axes[0, 0]
@@ -282,19 +289,9 @@ def prompt_ablation(frame: pd.DataFrame, measure: AgreementMeasure = "f1") -> Fi
         for control, chosen_style in ((RANDOM_POSITIONS, control_style), (NONE, style)):
             rows = scores[(scores["access"] == access) & (scores["control"] == control)]
             across(axis, rows, [-parts.index(part) + shift for part in rows["part"]], chosen_style)
-    axis.set_yticks(range(0, -len(parts), -1), [for_figure(_part_name(part)) for part in parts])
+    axis.set_yticks(range(0, -len(parts), -1), [for_figure(spell_part(part)) for part in parts])
     axis.set_ylim(-len(parts) + 0.4, 0.6)
     axis.set_xlim(-0.03, 1.03)
     axis.set_xlabel(F1_AXIS, fontsize=9)
     legend(figure, axis, 3)
     return figure
-
-
-def _part_name(part: str) -> str:
-    """A part as the axis names it; the default parts of a short query are `"<number> <token>"`."""
-    if part == "nothing":
-        return "all words kept"
-    if part == "blind":
-        return "blind: no text sees the image"
-    index, _, token = part.partition(" ")
-    return f'without "{token}"' if index.isdigit() else f"without {part}"

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..arguments import frame_given, instance, listed, numbers, refuse, text
 from ..grids import Grid
 from ..prompts.pictures import as_rgb
 from ..showing import for_figure
@@ -36,15 +38,32 @@ class Overlay:
     peak: tuple[float, float]
     title: str
 
+    def __post_init__(self) -> None:
+        instance("image", self.image, Image.Image, "image=prompt.image()")
+        text("title", self.title)
+        if not isinstance(self.heat, np.ndarray) or self.heat.ndim != 2 or self.heat.dtype.kind not in "biuf":
+            refuse("heat", self.heat, "map", "heat=grid.heatmap(values), numbers [height, width]")
+        if len(numbers("peak", self.peak)) != 2:
+            refuse("peak", self.peak, "pixel", "peak=(x, y)")
+
     @classmethod
     def of(cls, image: Image.Image, grid: Grid, values: Sequence[float] | np.ndarray, *, title: str) -> Overlay:
         """A map from one value for each patch, `[patch]`."""
-        x0, y0, x1, y1 = grid.boxes[int(np.argmax(values))]
-        return cls(image=image, heat=grid.heatmap(values), peak=((x0 + x1) / 2, (y0 + y1) / 2), title=title)
+        instance("grid", grid, Grid, "grid=prompt.grid()")
+        heat = grid.heatmap(values)
+        if not np.isfinite(np.asarray(values, dtype=float)).any():
+            refuse("values", values, "map", "numbers, of which one at least is no NaN")
+        x0, y0, x1, y1 = grid.boxes[int(np.nanargmax(values))]
+        return cls(image=image, heat=heat, peak=((x0 + x1) / 2, (y0 + y1) / 2), title=title)
 
 
 def draw_overlay(axis: Any, overlay: Overlay, *, label: str | None = None, figure: Figure | None = None) -> None:
     """Draw a map over its picture, with a circle at the peak; with `label` and `figure` also a colour scale."""
+    instance("axis", axis, Axes, "axis=figure.subplots()")
+    instance("overlay", overlay, Overlay, "Overlay.of(image, grid, values, title=...)")
+    if label is not None or figure is not None:
+        text("label", label, "label= and figure= together")
+        instance("figure", figure, Figure, "label= and figure= together, figure=matplotlib.figure.Figure()")
     axis.imshow(as_rgb(overlay.image).convert("L"), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     heat = axis.imshow(overlay.heat, cmap="inferno", alpha=0.55)
     axis.plot(*overlay.peak, marker="o", ms=9, mfc="none", mec="white", mew=1.8)
@@ -56,6 +75,11 @@ def draw_overlay(axis: Any, overlay: Overlay, *, label: str | None = None, figur
 
 def draw_overlays(pictures: Sequence[Sequence[Overlay]]) -> Figure:
     """One line for each picture: as it is, then the maps of its words, each with a scale of its own."""
+    write = "pictures=[[overlay, ...], ...], a list of maps for each picture"
+    lines = listed("pictures", pictures, write)
+    pictures = [listed(f"pictures[{number}]", maps, write, kind=Overlay) for number, maps in enumerate(lines)]
+    if not pictures or not all(pictures):
+        refuse("pictures", lines, "list of lists with one map or more", write)
     columns = 1 + max(map(len, pictures))
     figure, axes = panels(columns, len(pictures), width=1.7, height=1.85)
     for axis in axes.flat:
@@ -76,6 +100,12 @@ def answer_map(picture: Image.Image, overlay: Overlay | None, scores: pd.DataFra
         scores: `layers, form, logprob_change`, one row a cut; None for no such panel.
         title: of the figure.
     """
+    instance("picture", picture, Image.Image, "picture=prompt.image()")
+    text("title", title)
+    if overlay is not None:
+        instance("overlay", overlay, Overlay, "Overlay.of(image, grid, values, title=...)")
+    if scores is not None:
+        frame_given("scores", scores, ("layers", "form", "logprob_change"))
     columns = 1 + (overlay is not None) + (scores is not None)
     figure, axes = panels(columns, width=3.2, height=2.9)
     axes[0, 0].imshow(as_rgb(picture), interpolation="nearest")

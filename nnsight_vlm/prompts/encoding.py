@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-import numpy as np
-import torch
 from PIL import Image
 
-from ..device.positions import CACHE_NAMES
+from ..arguments import flag, listed
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..families.locks import lock_of
-from .known_inputs import refuse_unknown
 from .pictures import as_rgb, per_row
 from .prompt import Prompt, PromptBatch, make_prompt
+from .ready_inputs import check_entries, checked_inputs
 from .stacking import stack
 from .token_roles import token_maps
 
-NOT_OF_AN_ENCODING = (
-    *(*CACHE_NAMES, "use_cache", "cache_position", "logits_to_keep", "inputs_embeds", "decoder_inputs_embeds"),
-    *("encoder_outputs", "return_dict", "output_attentions", "output_hidden_states"),
-    *("remote", "backend", "blocking", "job_id"),
-)
-"""Arguments of a model's forward, or of an nnsight trace, that are no part of a prompt."""
+WRITE = 'nv.encode(model, "Describe the image.", image), or a list of texts'
 
 
 @overload
@@ -54,7 +47,8 @@ def encode(
             for a list of texts a list with such an entry for each. Any size and mode will do; pictures of numbers
             (`I`, `F`) must be fractions from 0 to 1, bytes or 16 bits, so that it is known what is white.
         inputs: a ready encoding, in place of `text` and `image`; it may have several rows and padding, and position ids
-            of your own. Entries that are None, and labels, which only a loss reads, are left out.
+            of your own. Entries that are None are left out; labels are refused, because only a loss reads them, unless
+            the model's own processor makes some every time (PaliGemma's).
         images: the pictures that `inputs` were made of, which `grid` and `region` need.
         chat: True applies the chat template, False does not, whatever the text contains.
 
@@ -75,6 +69,7 @@ def encode(
     100
     """
     view_of(model)
+    chat = None if chat is None else flag("chat", chat)
     if (inputs is None) == (text is None):
         raise SpecError('give either a text, nv.encode(model, "Describe the image.", image), or inputs={...}')
     if inputs is not None:
@@ -87,9 +82,9 @@ def encode(
         )
     if model.processor is None:
         raise SpecError("encoding a text needs a processor; write nv.load(model, processor=...)")
-    texts = [text] if isinstance(text, str) else list(text or ())
+    texts = [text] if isinstance(text, str) else listed("text", text, WRITE, kind=str)
     if not texts:
-        raise SpecError('no text to encode; write nv.encode(model, "Describe the image.", image), or a list of texts')
+        raise SpecError(f"no text to encode; write {WRITE}")
     pictures = per_row(image, len(texts))
     prompts = [_encode_one(model, line, shown, chat) for line, shown in zip(texts, pictures, strict=True)]
     return prompts[0] if isinstance(text, str) else stack(prompts)
@@ -111,18 +106,17 @@ def _encode_one(model: Model, text: str, pictures: Sequence[Image.Image], chat: 
     full_text = _full_text(model, text, len(pictures), chat)
     options: dict[str, Any] = {"images": [as_rgb(picture) for picture in pictures]} if pictures else {}
     options |= _without_second_bos(model.processor, full_text)
-    with lock_of(view_of(model).module):  # a tokenizer serves one thread at a time
-        encoding = model.processor(text=[full_text], return_tensors="pt", **options)
+    try:
+        with lock_of(view_of(model).module):  # a tokenizer serves one thread at a time
+            encoding = model.processor(text=[full_text], return_tensors="pt", **options)
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        sizes = " and ".join(f"{picture.width} x {picture.height}" for picture in pictures) or "none"
+        raise SpecError(
+            f"the processor of this model cannot encode this text with {len(pictures)} picture(s), {sizes} pixels: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}. Give pictures of "
+            "one size and shape, which it cuts into equally many tiles, or fewer of them"
+        ) from error
     return _from_inputs(model, encoding, pictures)
-
-
-def _in_model_dtype(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs with pixels in the model's dtype; processors return another."""
-    dtype = view_of(model).dtype
-    return {
-        name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-        for name, value in inputs.items()
-    }
 
 
 def _full_text(model: Model, text: str, pictures: int, chat: bool | None) -> str:
@@ -163,8 +157,9 @@ def _in_chat_template(processor: Any, text: str, pictures: int) -> str:
 
 def _from_inputs(model: Model, inputs: Mapping[str, Any], images: Any) -> Prompt | PromptBatch:
     """A prompt from an encoding and its pictures."""
-    inputs = _checked_inputs(model, inputs)
+    inputs = checked_inputs(model, inputs)
     rows = token_maps(model, inputs)
+    check_entries(model, inputs, rows)
     pictures = per_row(images, len(rows))
     image_counts, given_counts = [len(tokens.images) for tokens in rows], list(map(len, pictures))
     if any(pictures) and given_counts != image_counts:
@@ -173,65 +168,3 @@ def _from_inputs(model: Model, inputs: Mapping[str, Any], images: Any) -> Prompt
             f"{image_counts} image(s)"
         )
     return make_prompt(model, inputs, rows, pictures if any(pictures) else ())
-
-
-def _checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs with an attention mask, and with the first token of a decoder that reads an encoder.
-
-    Raises:
-        SpecError: an input is missing, has the wrong shape, or is not part of an encoding.
-    """
-    family, text_config = view_of(model).family, view_of(model).text_config
-    left_out = ("labels",)
-    given = {name: value for name, value in inputs.items() if value is not None and name not in left_out}
-    _refuse_options(given)
-    refuse_unknown(model, given)
-    given = _in_model_dtype(model, given)
-    ids = given.get("input_ids")
-    if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
-        raise SpecError(
-            "inputs need input_ids as a tensor [row, token]; a processor gives one with return_tensors='pt'"
-        )
-    if family.tokens not in given:
-        given[family.tokens] = torch.full((len(ids), 1), int(text_config.decoder_start_token_id))
-    mask = given.setdefault("attention_mask", torch.ones_like(ids))
-    if not isinstance(mask, torch.Tensor) or mask.shape != ids.shape:
-        raise SpecError(
-            f"attention_mask has shape {tuple(np.shape(mask))} and input_ids {tuple(ids.shape)}; they must be equal"
-        )
-    _check_position_ids(model, given)
-    missing = [name for name in family.needs if name not in given]
-    decides_attention = family.blocks == "prompt"  # which tokens see each other, with pixels or without
-    if missing and (decides_attention or any(name in given for name in family.inputs)):
-        raise SpecError(
-            f"the inputs have no {missing[0]}, without which models of type {family.name!r} silently compute something "
-            "else; the processor returns it"
-        )
-    return given
-
-
-def _refuse_options(given: Mapping[str, Any]) -> None:
-    """Refuse entries that say how a model is run, which this package decides, or that stand in for what it checks."""
-    options = [name for name in given if name in NOT_OF_AN_ENCODING]
-    if options:
-        raise SpecError(
-            f"the inputs have {options[0]}, which is not part of an encoding: a prompt is its token ids, masks and "
-            "pixels, as a processor returns them. Leave it out; how a model generates is said to nv.generate"
-        )
-
-
-def _check_position_ids(model: Model, given: Mapping[str, Any]) -> None:
-    """Refuse position ids that the model does not read, or that are not one for each row and token."""
-    family, value, ids = view_of(model).family, given.get("position_ids"), given["input_ids"]
-    if value is None:
-        return
-    if family.positions == "own":
-        raise SpecError(
-            f"models of type {family.name!r} compute position ids themselves and do not read the inputs' position_ids; "
-            "leave them out"
-        )
-    if not isinstance(value, torch.Tensor) or value.dim() not in (2, 3) or value.shape[-2:] != ids.shape:
-        raise SpecError(
-            f"position_ids have shape {tuple(np.shape(value))} and input_ids {tuple(ids.shape)}; give one for each row "
-            "and token, [row, token], or [3, row, token] where the model has three numbers for each"
-        )

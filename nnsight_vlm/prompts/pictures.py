@@ -129,4 +129,8 @@ def _as_list(given: Any) -> Sequence[Any]:
 def _checked(picture: Any) -> Image.Image:
     if not isinstance(picture, Image.Image):
         raise SpecError(f"{type(picture).__name__} is not a picture; open it with PIL.Image.open(path)")
+    if not picture.width * picture.height:
+        raise SpecError(
+            f"a picture of {picture.width} x {picture.height} pixels is empty; give one that shows something"
+        )
     return upright(picture)

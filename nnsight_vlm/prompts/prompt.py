@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from PIL import Image
 
+from ..arguments import spelled, text, whole_number
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..grids import Box, Grid, grid_of
@@ -20,7 +21,7 @@ from .display import prompt_html, prompt_line
 from .inputs import Inputs
 from .pickling import KnowsItsModel
 from .prompt_words import PromptWords
-from .row_inputs import grown_inputs, row_input
+from .row_inputs import answer_ids, answers_given, grown_inputs, row_input
 from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
@@ -104,7 +105,7 @@ class Prompt(KnowsItsModel, PromptWords):
         Raises:
             SpecError: there is no such row, or an input of which nothing says what belongs to it.
         """
-        if not 0 <= number < len(self):
+        if not 0 <= (number := whole_number("number", number, kind="number of a row")) < len(self):
             raise SpecError(f"no row {number}: the prompt has {len(self)} row(s), counted from 0")
         tokens = self.rows[number]
         is_unpadded = tokens.start == 0 and tokens.stop == self.width
@@ -123,7 +124,7 @@ class Prompt(KnowsItsModel, PromptWords):
         """
         self._only_row("image(...)")
         pictures = self.images[0] if self.images else ()
-        if not 0 <= number < len(pictures):
+        if not 0 <= (number := whole_number("number", number, kind="number of a picture")) < len(pictures):
             raise SpecError(
                 f"no picture {number}: the prompt holds {len(pictures)}; "
                 "for a ready encoding write nv.encode(model, inputs=..., images=[...])"
@@ -138,7 +139,7 @@ class Prompt(KnowsItsModel, PromptWords):
         Raises:
             SpecError: there is no such picture or stage, or each of the tokens read the whole picture.
         """
-        picture, tokens = self.image(number), self._only_row("grid(...)").stage(stage)
+        picture, tokens = self.image(number), self._only_row("grid(...)").stage(text("stage", stage))
         view = view_of(self.model)
         if not tokens.cells[number].shapes:
             raise SpecError(
@@ -157,7 +158,7 @@ class Prompt(KnowsItsModel, PromptWords):
         positions = self.grid(image, stage).tokens_in(box)
         if not positions:
             raise SpecError(
-                f"the box {tuple(box)} touches no patch of the picture, whose size is {self.image(image).size}"
+                f"the box {spelled(box)} touches no patch of the picture, whose size is {self.image(image).size}"
             )
         return positions
 
@@ -168,7 +169,7 @@ class Prompt(KnowsItsModel, PromptWords):
             SpecError: there are several rows, or an input of which nothing says what it is at new tokens.
         """
         self._only_row("grown(...)")
-        return self.grown_rows([list(tokens)])
+        return self.grown_rows([answer_ids(self.model, "tokens", tokens)])
 
     def grown_rows(self, answers: Sequence[Sequence[int]]) -> Self:
         """The prompt with an answer after each row, `[row, token]`; all answers are equally long.
@@ -179,9 +180,10 @@ class Prompt(KnowsItsModel, PromptWords):
             SpecError: see `grown`.
         """
         check_growing(self)
+        answers = answers_given(self, answers)
         inputs = grown_inputs(self, answers)
         rows = tuple(
-            replace(tokens, tokens=tokens.tokens + tuple(answer), stop=tokens.stop + len(answer))
+            replace(tokens, tokens=tokens.tokens + answer, stop=tokens.stop + len(answer))
             for tokens, answer in zip(self.rows, answers, strict=True)
         )
         return replace(self, inputs=inputs, rows=rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
+from ..arguments import flag, spelled, whole_number
 from ..errors import SpecError
 from ..families import Model
 from .prompt_text import PromptText, Word, prompt_text
@@ -57,7 +58,7 @@ class PromptWords:
         if not matches:
             why = self._written("find(...)").why_not_found(words, self._positions_within(within))
             raise SpecError(f"{words!r} is not in the prompt ({shown(as_tuples(within))}), {why}")
-        if occurrence is not None and not 0 <= occurrence < len(matches):
+        if occurrence is not None and not 0 <= whole_number("occurrence", occurrence) < len(matches):
             raise SpecError(f"{words!r} occurs {len(matches)} time(s); occurrence={occurrence} counts from 0")
         chosen = matches if occurrence is None else [matches[occurrence]]
         return tuple(sorted({position for match in chosen for position in match.positions}))
@@ -79,7 +80,8 @@ class PromptWords:
         """
         written = self._written("find_all(...)")
         if not isinstance(words, str):
-            raise SpecError(f'words must be text, and {words!r} was given; write prompt.find("red square")')
+            raise SpecError(f'words must be text, and {spelled(words)} was given; write prompt.find("red square")')
+        whole_words, ignore_case = flag("whole_words", whole_words), flag("ignore_case", ignore_case)
         return written.find(words, self._positions_within(within), whole_words=whole_words, ignore_case=ignore_case)
 
     def words(self, within: Where = "all") -> list[Word]:

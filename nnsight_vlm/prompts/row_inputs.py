@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..families import view_of
+from ..arguments import refuse, whole_number
+from ..families import Model, view_of
 from ..families.options import Counted
 from .carried import counts_tokens, is_known
 from .token_map import TokenMap
+from .where import as_tuples
 
 if TYPE_CHECKING:
     from .prompt import Prompt
@@ -21,6 +23,33 @@ ENTRIES: dict[Counted, Callable[[TokenMap], int]] = {
     "piece": lambda tokens: sum(cells.pieces for cells in tokens.cells),
 }
 """How many entries of such an input belong to a row."""
+
+
+def answer_ids(model: Model, name: str, given: Any) -> tuple[int, ...]:
+    """The token ids of an answer, as a user gives them.
+
+    Raises:
+        SpecError: no list, or no token ids of the model.
+    """
+    ids, words = as_tuples(given), view_of(model).vocab_size
+    if not isinstance(ids, tuple):
+        refuse(name, given, "list of token ids", f"{name}=[5, 7]")
+    return tuple(whole_number(name, token, least=0, most=words - 1, kind="token id of this model") for token in ids)
+
+
+def answers_given(prompt: Prompt, given: Any) -> list[tuple[int, ...]]:
+    """The token ids of an answer for each row, as a user gives them.
+
+    Raises:
+        SpecError: not an answer for each row, or answers of different length.
+    """
+    listed = as_tuples(given)
+    if not isinstance(listed, tuple) or len(listed) != len(prompt):
+        refuse("answers", given, f"list of {len(prompt)} answer(s), one a row", "answers=[[5, 7], ...]")
+    answers = [answer_ids(prompt.model, f"answers[{row}]", answer) for row, answer in enumerate(listed)]
+    if len(set(map(len, answers))) > 1:
+        refuse("answers", given, "list of answers of one length", "equally many token ids for every row")
+    return answers
 
 
 def grown_inputs(prompt: Prompt, answers: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ..errors import SpecError
 from ..families import view_of
 from ..identity import same_model
 from .carried import counts_tokens, foreign, length, pictures, settings, uncounted
+from .given import prompts_given
 from .pixel_tokens import refuse_said_pixel_tokens
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
@@ -29,6 +30,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
         SpecError: a prompt of several rows, prompts of two models, or prompts whose results would change in one batch;
             inputs of which nothing says how they are stacked.
     """
+    prompts = prompts_given(prompts, to="stack")
     _check_stackable(prompts)
     if len(prompts) == 1:
         return prompts[0]
@@ -64,10 +66,6 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
 
 def _check_stackable(prompts: Sequence[Prompt]) -> None:
     """Refuse prompts that cannot be the rows of one encoding."""
-    if not prompts:
-        raise SpecError("no prompts to stack; give one at least")
-    if any(len(prompt) > 1 for prompt in prompts):
-        raise SpecError("only prompts of one row can be stacked; take a row of a batch with prompt.row(0)")
     strangers = [number for number, prompt in enumerate(prompts) if not same_model(prompt.model, prompts[0].model)]
     if strangers:
         raise SpecError(

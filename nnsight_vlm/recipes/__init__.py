@@ -9,8 +9,9 @@ With `per_image=True` a recipe returns the rows behind the means, with the colum
 
 from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
+from .pairs import Pair
 from .prompt_parts import prompt_ablation
-from .query_states import Pair, query_patching
+from .query_states import query_patching
 from .token_groups import attention_share
 from .word_patches import patch_grounding
 from .words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary

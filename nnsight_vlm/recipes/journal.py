@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..errors import SpecError, reason_of
+from ..errors import reason_of
 from ..execution.checking import require_model
 from ..execution.memory import refuse_large_prompt
 from ..identity import journal_digest, setting_digest
@@ -66,11 +66,12 @@ def measured(
         remote: see `nv.run`.
 
     Raises:
-        SpecError: no prompts, a prompt of several rows or of another model, or one that does not fit into memory; or,
-            where there is a journal, something without an identity that a later process would know, see
-            `identity.journal_digest`.
+        SpecError: a prompt of another model, or one that does not fit into memory; or, where there is a journal,
+            something without an identity that a later process would know, see `identity.journal_digest`.
     """
-    _check_prompts(name, model, prompts, work.memory, remote)
+    for number, prompt in enumerate(prompts):
+        require_model(model, prompt)
+        refuse_large_prompt(model, prompt, remote, memory=work.memory, whose=f"prompt {number}")
     chunks = [range(first, min(first + work.chunk, len(prompts))) for first in range(0, len(prompts), work.chunk)]
     journal = None if work.journal is None else Journal.open(work.journal, name, model, prompts, settings, remote)
     bar = tqdm(total=len(prompts), desc=name, unit="image", disable=not work.progress)
@@ -91,18 +92,6 @@ def measured(
         shutil.rmtree(journal.jobs, ignore_errors=True)
     filled = [frame for frame in frames if len(frame)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
-
-
-def _check_prompts(name: str, model: Any, prompts: Sequence[Prompt], memory: int | None, remote: Remote) -> None:
-    if not prompts:
-        raise SpecError(f"{name} was given no prompts; give a list of prompts from nv.encode, one an image")
-    for number, prompt in enumerate(prompts):
-        require_model(model, prompt)
-        if len(prompt) > 1:
-            raise SpecError(
-                f"prompt {number} has {len(prompt)} rows and a recipe takes one image a prompt; write prompt.row(0)"
-            )
-        refuse_large_prompt(model, prompt, remote, memory=memory, whose=f"prompt {number}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import SpecError
+from ..arguments import listed, whole_number, words_given
 from ..families import Model
+from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
@@ -28,11 +29,12 @@ from ..statistics import summarise
 from ..sweeping.answers import generations
 from ..sweeping.table import answer_token, sweep
 from .clusters import clusters_of, with_clusters
+from .given import answers_given, lengths_given, objects_given, truths_given, usual_given
 from .journal import measured
 from .labels import AGREEMENT, FORMS, SHARES, TRUE_AGREEMENT, Form
-from .routes import Route, cases_of, check_routes, default_routes
-from .words import Objects, Thing, agreement, default_objects
-from .work import PLAIN, Case, Work, one_for_each, refuse_beside
+from .routes import cases_of, check_routes, default_routes
+from .words import Objects, Thing, agreement
+from .work import PLAIN, Case, Work, refuse_beside
 
 BY = ["route", "form", "window", "layers", "control"]
 
@@ -116,16 +118,15 @@ def knockout_windows(
     """
     if answers is not None:
         refuse_beside("answers", truths=truths, objects=objects, max_new_tokens=max_new_tokens, rows=rows)
-    max_new_tokens = 64 if max_new_tokens is None else max_new_tokens
-    prompts, forms = tuple(prompts), tuple(forms)
-    if isinstance(answers, str):
-        raise SpecError(f"answers={answers!r} is one text; give one for each prompt, answers=[{answers!r}]")
-    answers = None if answers is None else tuple(answers)
-    truths = None if truths is None else [tuple(truth) for truth in truths]
-    routes = default_routes(prompts) if routes is None else tuple(routes)
-    _check(prompts, routes, forms, answers=answers, truths=truths)
+    prompts = prompts_given(prompts)
+    seed, per_image, work = usual_given(seed, per_image, work)
+    max_new_tokens, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
+    answers = None if answers is None else answers_given(model, prompts, answers)
+    truths, objects = truths_given(prompts, truths), objects_given(model, objects)
+    windows = whole_number("windows", windows, least=0, kind="number of windows")
+    forms = words_given("forms", forms, FORMS, "form")
+    routes = default_routes(prompts) if routes is None else listed("routes", routes, '["image->last"]', kind=str)
     clusters = clusters_of(prompts, cluster)
-    objects = objects or default_objects(model)
     settings = {"answers": answers, "truths": truths, "objects": objects, "routes": routes, "windows": windows}
     settings |= {"forms": forms, "max_new_tokens": max_new_tokens, "seed": seed}
     tokens = [answer_token(model, answer) for answer in answers or ()]
@@ -161,17 +162,6 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     measures = (*AGREEMENT, *TRUE_AGREEMENT, "objects", "logprob_change", "kept", "overlap")
     tidy = summarise(frame, BY, [name for name in measures if name in frame], shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
-
-
-def _check(
-    prompts: Sequence[Prompt], routes: Sequence[str], forms: Sequence[Form], **lists: Sequence[Any] | None
-) -> None:
-    for route in routes:
-        Route.parse(route)
-    for form in forms:
-        if form not in FORMS:
-            raise SpecError(f"no form {form!r}; there are {', '.join(FORMS)}")
-    one_for_each(prompts, **lists)
 
 
 def _score_answer(

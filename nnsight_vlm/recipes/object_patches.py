@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..arguments import whole_number
 from ..errors import SpecError
 from ..execution.checking import check
 from ..families import Model
 from ..lowering.layers import Layers
+from ..prompts.given import single_prompt
 from ..prompts.prompt import Prompt
 from ..prompts.where import Where, as_tuples
 from ..remote.background import can_run_in_background
@@ -64,9 +66,10 @@ def patch_knockout(
         SpecError: an even or negative size, a target that sees no patch at all (single patches may be out of its reach,
             with a change of 0), image tokens whose patches are not known, and whatever `nv.sweep` raises.
     """
-    if size < 1 or size % 2 == 0:
+    size = whole_number("size", size, least=1, kind="number of patches")
+    if size % 2 == 0:
         raise SpecError(f"size={size} is no odd number of patches; write size=1 or size=3")
-    stage, grid = patch_source(prompt, image)
+    stage, grid = patch_source(single_prompt(prompt), whole_number("image", image, kind="number of a picture"))
     target, layers = as_tuples(target), as_tuples(layers)
     if target is None:
         target = "last" if stage == "decoder" else "query"

@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from ..arguments import refuse, text
 from ..errors import SpecError
 from ..families import Model
+from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import GROUPS
 from ..prompts.where import Where, as_tuples
@@ -25,12 +27,13 @@ from ..statistics import summarise
 from ..sweeping.answers import generations
 from .clusters import clusters_of, with_clusters
 from .controls import blind_cut, random_positions, rng_of
+from .given import lengths_given, objects_given, truths_given, usual_given
 from .journal import measured
 from .labels import AGREEMENT, NONE, RANDOM_POSITIONS, SHARES, TRUE_AGREEMENT, Access, Control
 from .layer_windows import score_texts
 from .token_sets import require, same_axis_positions, spell_token
-from .words import Objects, Thing, default_objects
-from .work import PLAIN, Case, Work, one_for_each
+from .words import Objects, Thing
+from .work import PLAIN, Case, Work
 
 BY = ["part", "access", "control"]
 LONGEST = 12
@@ -85,11 +88,11 @@ def prompt_ablation(
         SpecError: a part that is not in the prompt or that holds its last token; no prompts; truths of another number
             than the prompts.
     """
-    objects = objects or default_objects(model)
-    prompts = tuple(prompts)
-    truths = None if truths is None else [tuple(truth) for truth in truths]
-    parts = None if parts is None else {part: as_tuples(where) for part, where in parts.items()}
-    one_for_each(prompts, truths=truths)
+    prompts = prompts_given(prompts)
+    seed, per_image, work = usual_given(seed, per_image, work)
+    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
+    truths, objects = truths_given(prompts, truths), objects_given(model, objects)
+    parts = None if parts is None else _parts_given(parts)
     clusters = clusters_of(prompts, cluster)
     settings = {"parts": parts, "truths": truths, "objects": objects, "max_new_tokens": max_new_tokens, "seed": seed}
     cases = [cases_of(prompt, parts, seed, image) for image, prompt in enumerate(prompts)]
@@ -113,6 +116,14 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     measures = [name for name in (*AGREEMENT, *TRUE_AGREEMENT, "objects") if name in frame]
     tidy = summarise(frame, BY, measures, shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
+
+
+def _parts_given(given: Any) -> dict[str, Where]:
+    """Names of parts and what they stand for, as a user gives them."""
+    write = 'parts={"question": "question", "the noun": "dog"}'
+    if not isinstance(given, Mapping) or not given:
+        refuse("parts", given, "mapping from names to parts of the prompt", write)
+    return {text("a name in parts", part, write): as_tuples(where) for part, where in given.items()}
 
 
 def cases_of(prompt: Prompt, parts: Mapping[str, Where] | None, seed: int, image: int) -> list[Case]:

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..arguments import listed
 from ..errors import SpecError
-from ..execution.checking import require_model
 from ..execution.forward import run
 from ..families import Model, view_of
 from ..identity import prompt_digest
+from ..lowering.layers import Layers, layer_numbers
 from ..prompts.prompt import Prompt
+from ..prompts.where import as_tuples
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
@@ -31,29 +33,15 @@ from ..statistics import summarise
 from ..sweeping.table import answer_token, sweep
 from .clusters import clusters_of_pairs, with_clusters
 from .controls import random_positions, rng_of, same_pictures, with_picture_of
+from .given import usual_given
 from .journal import measured
 from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, SHARES, Control
+from .pairs import Pair, pairs_given
 from .token_sets import owning_stage, same_axis_positions
 from .work import PLAIN, Work
 
 GROUPS = ("image", "question", "last")
 BY = ["group", "layer", "control"]
-
-
-class Pair(NamedTuple):
-    """One question about two pictures with different answers.
-
-    Attributes:
-        prompt: the run that is patched.
-        other: the run whose hidden states are written into it.
-        answer: the right answer to `prompt`, one token.
-        other_answer: the right answer to `other`, one token.
-    """
-
-    prompt: Prompt
-    other: Prompt
-    answer: str | int
-    other_answer: str | int
 
 
 @can_run_in_background
@@ -62,7 +50,7 @@ def query_patching(
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
     *,
     groups: Sequence[str] | None = None,
-    layers: Sequence[int] | None = None,
+    layers: Layers | None = None,
     seed: int = 0,
     cluster: Sequence[Hashable] | None = None,
     per_image: bool = False,
@@ -93,7 +81,8 @@ def query_patching(
         Measures, with y the other picture's answer: `restoration`,
         `(P(y|patched) - P(y|prompt)) / (P(y|other) - P(y|prompt))`, which is 0 for no effect and 1 where the patch
         makes y as probable as in the other run; `flipped`, 1 where y becomes the most probable token. Pairs of which
-        the model does not answer both questions right are left out (NaN; see `images`).
+        the model does not answer both questions right are left out (NaN; see `images`). Where that is so of all of
+        them, every mean is NaN, of 0 images.
 
         Controls: `another image`, the same tokens from a third picture whose answers are different; `random
         positions`, as many tokens outside the group, from the other picture's run. There is no such row where too few
@@ -102,16 +91,18 @@ def query_patching(
     Raises:
         SpecError: prompts whose text differs, equal answers, no pairs, a group without hidden states.
     """
-    all_pairs = [Pair(*pair) for pair in pairs]
+    seed, per_image, work = usual_given(seed, per_image, work)
+    all_pairs = pairs_given(model, pairs)
     prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
-    for number, pair in enumerate(all_pairs):
-        _check(number, pair)
-        require_model(model, pair.other)
-    chosen = default_groups(prompts) if groups is None else tuple(groups)
-    layers = None if layers is None else tuple(layers)
+    chosen, layers = default_groups(prompts), as_tuples(layers)
+    if groups is not None:
+        chosen = listed("groups", groups, 'groups=["image", "last"]', kind=str)
+    if not chosen:
+        raise SpecError('groups= names no group to patch; write groups=["image", "last"]')
     for pair in all_pairs:
         for group in chosen:
-            owning_stage(pair.prompt, group)
+            pair.prompt.rows[0].required(group)
+            patched_layers(model, owning_stage(pair.prompt, group).stage, layers)
     clusters = clusters_of_pairs(prompts, others, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
@@ -127,9 +118,10 @@ def query_patching(
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with intervals, from the rows of every pair."""
+    """Means over pairs with intervals, from the rows of every pair; where no pair counts, means of none."""
     tidy = summarise(frame, BY, ["restoration", "flipped"], shares=SHARES)
-    return tidy[tidy["images"] > 0].reset_index(drop=True)
+    counted = tidy[tidy["images"] > 0]
+    return (counted if len(counted) else tidy).reset_index(drop=True)
 
 
 def default_groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
@@ -144,14 +136,16 @@ def default_groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
     return tuple(group for group in GROUPS if has_states(group))
 
 
-def _check(number: int, pair: Pair) -> None:
-    tokens, other_tokens = pair.prompt.rows[0], pair.other.rows[0]
-    if (tokens.tokens, tokens.outside_tokens) != (other_tokens.tokens, other_tokens.outside_tokens):
-        raise SpecError(
-            f"pair {number}: the two prompts differ in their words; a pair is one question about two pictures"
-        )
-    if pair.answer == pair.other_answer:
-        raise SpecError(f"pair {number}: both answers are {pair.answer!r}; nothing could be restored")
+def patched_layers(model: Model, stage: str, layers: Layers | None) -> tuple[int, ...]:
+    """The layers of a stage whose output is patched; all where none are named.
+
+    Raises:
+        SpecError: the stage has not got them, or none are named.
+    """
+    numbers = layer_numbers("all" if layers is None else layers, view_of(model).stage(stage).layer_count)
+    if not numbers:
+        raise SpecError("layers=() names no layer to patch; write a number or a list of numbers, or leave layers out")
+    return numbers
 
 
 # one pair -----------------------------------------------------------------------------------------
@@ -193,7 +187,7 @@ def _rows(
     pairs: Sequence[Pair],
     image: int,
     groups: Sequence[str],
-    layers: Sequence[int] | None,
+    layers: Layers | None,
     seed: int,
     work: Work,
     remote: Remote,
@@ -232,7 +226,7 @@ def _scores(
 
 
 def _patches(
-    model: Model, pairs: Sequence[Pair], image: int, groups: Sequence[str], layers: Sequence[int] | None, seed: int
+    model: Model, pairs: Sequence[Pair], image: int, groups: Sequence[str], layers: Layers | None, seed: int
 ) -> Iterator[list[_LabelledPatch]]:
     """Two batches: patches of text tokens, which can share one packed forward, and patches of earlier tokens."""
     prompt = pairs[image].prompt
@@ -244,7 +238,7 @@ def _patches(
             if (min(source.positions) < first_text) != early:
                 continue
             stage, positions = owning_stage(prompt, source.positions)
-            for layer in range(view_of(model).stage(stage).layer_count) if layers is None else layers:
+            for layer in patched_layers(model, stage, layers):
                 labels = {"group": source.group, "layer": layer, "control": source.control}
                 patch = Patch(positions, source=source.donor, layers=layer, stage=stage)
                 batch.append(_LabelledPatch(labels, patch))

@@ -19,6 +19,7 @@ import pandas as pd
 from ..execution.forward import run
 from ..families import Model, Reach, view_of
 from ..lowering.empty_attention import seen_keys
+from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
@@ -28,6 +29,7 @@ from ..statistics import summarise
 from ..sweeping.answers import generations
 from .clusters import clusters_of, with_clusters
 from .controls import rng_of
+from .given import lengths_given, usual_given
 from .journal import measured
 from .labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, SHARES, UNIFORM
 from .layer_sets import layers_reading
@@ -102,7 +104,11 @@ def attention_share(
     Raises:
         SpecError: a prompt without an image or with several rows, or no prompts.
     """
-    prompts = tuple(prompts)
+    prompts = prompts_given(prompts)
+    seed, per_image, work = usual_given(seed, per_image, work)
+    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
+    for prompt in prompts:
+        require(prompt, "image")
     clusters = clusters_of(prompts, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:

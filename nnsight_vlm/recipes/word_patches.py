@@ -14,8 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from ..arguments import flag, whole_number, words_given
 from ..errors import SpecError
 from ..families import Model
+from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
@@ -24,6 +26,7 @@ from ..statistics import summarise
 from ..sweeping.answers import generations
 from .clusters import clusters_of, with_clusters
 from .controls import rng_of
+from .given import lengths_given, objects_given, truths_given, usual_given
 from .image_patches import PatchSource, patch_maps, patch_source
 from .journal import measured
 from .labels import MIDDLE_HALF, READ_AT, SHARES, ReadAt
@@ -31,8 +34,8 @@ from .layer_sets import layers_reading, middle_half
 from .map_scores import map_rows
 from .object_words import ObjectWord, find_object_words
 from .word_cuts import hide_patches
-from .words import Objects, Thing, default_objects
-from .work import PLAIN, Work, one_for_each, refuse_beside
+from .words import Objects, Thing
+from .work import PLAIN, Work, refuse_beside
 
 BY = ["read_at", "layer", "control"]
 MEASURES = ("hit", "iou", "top_mass", "logprob_change")
@@ -106,11 +109,14 @@ def patch_grounding(
     """
     if truths is not None:
         refuse_beside("truths", objects=objects)
-    prompts, read_at = tuple(prompts), tuple(read_at)
-    truths = None if truths is None else [tuple(truth) for truth in truths]
-    _check(prompts, truths, read_at)
+    prompts = prompts_given(prompts)
+    seed, per_image, work = usual_given(seed, per_image, work)
+    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
+    truths, objects, cut = truths_given(prompts, truths), objects_given(model, objects), flag("cut", cut)
+    read_at = words_given("read_at", read_at, READ_AT, "read_at")
+    top = whole_number("top", top, least=1, kind="number of patches")
+    _check(prompts, truths, top)
     clusters = clusters_of(prompts, cluster)
-    objects = objects or default_objects(model)
     settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}
     settings |= {"read_at": read_at, "top": top, "cut": cut, "max_new_tokens": max_new_tokens, "seed": seed}
 
@@ -146,14 +152,12 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 
-def _check(prompts: Sequence[Prompt], truths: Sequence[Sequence[Thing]] | None, read_at: Sequence[ReadAt]) -> None:
-    one_for_each(prompts, truths=truths)
-    for name in read_at:
-        if name not in READ_AT:
-            raise SpecError(f"no read_at {name!r}; there are {', '.join(READ_AT)}")
+def _check(prompts: Sequence[Prompt], truths: Sequence[Sequence[Thing]] | None, top: int) -> None:
+    """Refuse more patches than there are, and masks of another size than their picture."""
+    patches = len(patch_source(prompts[0]).grid.positions)
+    if top > patches:
+        raise SpecError(f"top={top} of {patches} patches; write a number from 1 to {patches}")
     if truths is None:
-        for prompt in prompts[:1]:
-            patch_source(prompt)
         return
     for prompt, truth in zip(prompts, truths, strict=True):
         grid = patch_source(prompt).grid

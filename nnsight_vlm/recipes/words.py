@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import regex
 
-from ..errors import SpecError
+from ..arguments import instance, listed, refuse
+from ..arguments import text as text_given
 from ..families import Model, view_of
 from ..prompts.writing import Writing
 from ..shapes.model import checkpoint
@@ -49,9 +51,31 @@ class Thing:
     name: str
     mask: np.ndarray | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if not text_given("name", self.name, 'Thing(name="dog")').strip():
+            refuse("name", self.name, "name of an object", 'Thing(name="dog")')
+        if self.mask is not None:
+            object.__setattr__(self, "mask", _mask_given(self.mask))
+
+
+def _mask_given(given: Any) -> np.ndarray:
+    """A mask as a user gives it, of numpy or torch."""
+    write = "mask=values > 0, an array [height, width] that is True at the object's pixels"
+    if isinstance(given, (list, tuple)) or np.ndim(given) != 2:
+        refuse("mask", given, "mask", write)
+    mask = np.asarray(given)
+    if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
+        refuse("mask", given, "mask of 0 and 1", write)
+    return mask
+
 
 def shape_truth(scene: Scene) -> tuple[Thing, ...]:
-    """The objects of a synthetic scene, named by colour and shape."""
+    """The objects of a synthetic scene, named by colour and shape.
+
+    Raises:
+        SpecError: no scene.
+    """
+    instance("scene", scene, Scene, "shape_truth(nv.shapes.scene(3))")
     return tuple(Thing(name=f"{shape.color} {shape.shape}", mask=shape.mask) for shape in scene.objects)
 
 
@@ -74,7 +98,7 @@ def content_words(text: str) -> tuple[str, ...]:
     ('dog', 'sofa', 'red')
     """
     ignored = set(_FUNCTION_WORDS.split())
-    words = regex.findall(r"[\p{L}\p{M}]+(?:-[\p{L}\p{M}]+)*", text.lower())
+    words = regex.findall(r"[\p{L}\p{M}]+(?:-[\p{L}\p{M}]+)*", text_given("text", text).lower())
     return tuple(dict.fromkeys(word for word in words if len(word) > 1 and word not in ignored))
 
 
@@ -101,9 +125,11 @@ def vocabulary(names: Sequence[str]) -> Vocabulary:
     Raises:
         SpecError: no names.
     """
-    unique = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
-    if isinstance(names, str) or not unique:
-        raise SpecError('a vocabulary is a list of names, such as vocabulary(["dog", "cat"])')
+    write = 'a list of names, such as vocabulary(["dog", "cat"])'
+    given = listed("names", names, write, kind=str)
+    unique = tuple(dict.fromkeys(name.strip().lower() for name in given if name.strip()))
+    if not unique:
+        refuse("names", names, "vocabulary", write)
     return Vocabulary(unique)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import flag, folder, whole_number
 from ..errors import SpecError
 from ..execution.memory import check_memory
 from ..prompts.prompt import Prompt
@@ -38,10 +39,15 @@ class Work:
 
     def __post_init__(self) -> None:
         check_memory(self.memory)
-        if min(self.chunk, self.ahead) < 1:
+        plain: dict[str, Any] = {name: whole_number(name, getattr(self, name)) for name in ("chunk", "ahead")}
+        if min(plain.values()) < 1:
             raise SpecError(
                 f"chunk={self.chunk} and ahead={self.ahead} must be 1 or more; write Work(chunk=4, ahead=1)"
             )
+        plain["progress"] = flag("progress", self.progress)
+        plain["journal"] = None if self.journal is None else folder("journal", self.journal)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
 
 PLAIN = Work()

@@ -19,11 +19,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+from ..arguments import flag, number, text
+from ..arguments import folder as folder_given
 from ..errors import RemoteError, SpecError
+from ..families import view_of
 from .batching import Computation, make_job, split_into_jobs
 from .job import ServerJob
 from .job_files import StoredCall, read_job, write_job
 from .job_store import storing_jobs
+from .model_call import check_remote
 from .simulate import SimulatedJob
 
 DEFAULT_FOLDER = Path("nnsight-vlm-jobs")
@@ -86,7 +90,11 @@ class Job(Generic[T]):
             RemoteError: see `done`.
             TimeoutError: the result is not there yet; ask again later.
         """
-        end = None if timeout is None else time.monotonic() + timeout
+        end = (
+            None
+            if timeout is None
+            else time.monotonic() + number("timeout", timeout, least=0, kind="time to wait", finite=False)
+        )
         pause = 0.02
         while not self.done():
             if end is not None and time.monotonic() >= end:
@@ -162,10 +170,12 @@ def _submit(
     function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], path: str | Path | None
 ) -> Job[T]:
     kwargs = {"remote": True, **kwargs}
+    check_remote(kwargs["remote"])
     if kwargs["remote"] is False:
         raise SpecError("blocking=False is for work on a server; write remote=True as well, or leave it out")
     name = getattr(function, "__name__", "job")
-    folder = Path(path) if path is not None else DEFAULT_FOLDER / f"{name}-{uuid.uuid4().hex[:8]}"
+    kept = None if path is None else folder_given("path", path)
+    folder = kept or DEFAULT_FOLDER / f"{name}-{uuid.uuid4().hex[:8]}"
     call = StoredCall(function, args, kwargs)
     write_job(folder, call)
     job: Job[T] = Job(folder, functools.partial(_compute, call))
@@ -196,7 +206,11 @@ def resume(path: str | Path, *, model: Any = None, host: str | None = None) -> J
         SpecError: there is no job in the folder, it cannot be read, its model cannot be loaded by name, or another
             model was given.
     """
-    folder = Path(path)
+    folder = folder_given("path", path)
+    if host is not None:
+        check_remote(text("host", host), "host")
+    if model is not None:
+        view_of(model)
     return Job(folder, functools.partial(_compute, read_job(folder, model=model, host=host)))
 
 
@@ -211,7 +225,9 @@ def can_run_in_background(function: F) -> F:
 
     @functools.wraps(function)
     def decorated(*args: Any, blocking: bool = True, path: str | Path | None = None, **kwargs: Any) -> Any:
-        if blocking:
+        if "remote" in kwargs:
+            check_remote(kwargs["remote"])
+        if flag("blocking", blocking):
             if path is not None:
                 raise SpecError("path= is where a job is kept; write blocking=False as well")
             return function(*args, **kwargs)

@@ -13,16 +13,18 @@ from typing import Any, NamedTuple, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from ..arguments import flag, function, listed
 from ..errors import SpecError
 from ..families.locks import one_thread
 from . import unpacking
 from .job import ServerJob
-from .model_call import ModelCall, PendingCall, Remote
+from .model_call import ModelCall, PendingCall, Remote, check_remote
 from .packing import RowPool
 from .simulate import SimulatedJob
 
 T = TypeVar("T")
 
+COMPUTATIONS = "functions without arguments, [lambda: nv.run(model, prompt), ...]"
 MAX_PAYLOAD_BYTES = 64 * 2**20
 """Bytes of input tensors in one job; further calls go into the next."""
 
@@ -58,6 +60,10 @@ def together(computations: Sequence[Callable[[], T]], remote: Remote, *, apart: 
         remote: where they run; the same as in the calls inside them.
         apart: send a job of its own for each computation. The jobs still wait on the server side by side.
     """
+    check_remote(remote)
+    apart = flag("apart", apart)
+    given = listed("computations", computations, COMPUTATIONS)
+    computations = [function("computations", each, COMPUTATIONS) for each in given]
     if remote is False:
         return [compute() for compute in computations]
     workers = [Computation(compute) for compute in computations]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..errors import SpecError
+from ..arguments import number
 
 
 class _Blocks(threading.local):
@@ -89,9 +89,9 @@ def patience(seconds: float) -> Iterator[None]:
     >>> with patience(6 * 3600):
     ...     pass  # nv.sweep(model, prompt, variants, answer="a", remote=True)
     """
-    if not seconds > 0:
-        raise SpecError(f"patience({seconds!r}) is no time to wait; write seconds, such as nv.remote.patience(3600)")
-    _BLOCKS.patience.append(float(seconds))
+    write = "seconds, such as nv.remote.patience(3600)"
+    wait = number("seconds", seconds, above=0, kind="time to wait", finite=False, write=write)
+    _BLOCKS.patience.append(wait)
     try:
         yield
     finally:

@@ -6,9 +6,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..arguments import refuse
+
 Remote = bool | str
 """Where a call runs, as in nnsight: False is here, True the configured server, `"local"` nnsight's simulation of a
 server, and any other string a server's address."""
+
+
+def check_remote(given: Any, name: str = "remote") -> None:
+    """Refuse a place where no call can run.
+
+    Raises:
+        SpecError: neither True, False, `"local"` nor an address.
+    """
+    is_place = isinstance(given, str) and (given == "local" or given.startswith(("http://", "https://")))
+    if not isinstance(given, bool) and not is_place:
+        refuse(name, given, "place to run", f'{name}=True, or the address of a server, {name}="http://127.0.0.1:8001"')
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from ..arguments import instance, one_of, refuse, whole_number
 
 if TYPE_CHECKING:
     from .world import Object, Scene
@@ -152,10 +154,11 @@ def ask(scene: Scene, family: TrainingFamily, rng: random.Random) -> Question | 
         The question, or None where the scene permits none: "above" needs two objects at different heights, for example.
 
     Raises:
-        ValueError: an unknown family.
+        SpecError: an unknown family, no scene, or no generator of Python's `random`.
     """
-    if family not in REQUESTS:
-        raise ValueError(f"There is no question family {family!r}: write one of {', '.join(REQUESTS)}.")
+    _check_scene(scene)
+    one_of("family", family, list(REQUESTS), "question family")
+    instance("rng", rng, random.Random, "rng=random.Random(0)")
     answer = _ANSWERS[family](scene.objects, rng)
     if answer is None:
         return None
@@ -169,9 +172,16 @@ def questions(scene: Scene, seed: int = 0) -> tuple[Question, ...]:
     >>> [question.answer for question in questions(scene(3)) if question.family == "count"]
     ['four']
     """
-    rng = random.Random(f"{scene.seed}/{seed}")
+    _check_scene(scene)
+    rng = random.Random(f"{scene.seed}/{whole_number('seed', seed, least=0, kind='seed')}")
     asked = (ask(scene, family, rng) for family in FAMILIES)
     return tuple(question for question in asked if question is not None)
+
+
+def _check_scene(given: Any) -> None:
+    """Refuse what has no objects and no seed; scenes are drawn in a room that knows this one."""
+    if not hasattr(given, "objects") or not hasattr(given, "seed"):
+        refuse("scene", given, "scene", "scene=nv.shapes.scene(3)")
 
 
 class _Answer(NamedTuple):

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from ..arguments import one_of
 from .language import SYSTEM, words
 from .world import PIXELS
 
@@ -47,13 +48,12 @@ def checkpoint(name: str = "shapes") -> Path:
     must carry the image.
 
     Raises:
-        ValueError: no checkpoint has this name.
+        SpecError: no checkpoint has this name.
 
     >>> checkpoint("shapes").name
     'shapes'
     """
-    if name not in CHECKPOINTS:
-        raise ValueError(f"There is no checkpoint {name!r} in the package: write one of {', '.join(CHECKPOINTS)}.")
+    one_of("name", name, CHECKPOINTS, "checkpoint")
     return Path(__file__).parent / "checkpoints" / name
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from ..arguments import listed, refuse
+from ..arguments import text as text_given
 from .language import ATTRIBUTES, COLORS, PLACES, SHAPES, SIZES, Attribute, Color, Place, Shape, Size
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def parse(description: str) -> tuple[Mention, ...]:
     >>> parse("a small red circle at top-left and a blue ring.")[1]
     Mention(color='blue', shape='ring', size=None, place=None)
     """
-    matches = _MENTION.finditer(description.lower())
+    matches = _MENTION.finditer(text_given("description", description).lower())
     return tuple(Mention(**cast(dict[str, Any], match.groupdict())) for match in matches)
 
 
@@ -61,14 +63,18 @@ def score(text: str, truth: Scene | str, by: Sequence[Attribute] = ("color", "sh
         by: which attributes have to agree.
 
     Raises:
-        ValueError: `by` is empty or names an unknown attribute.
+        SpecError: `by` is empty or names an unknown attribute; no text, or no scene.
 
     >>> score("a red circle and a blue ring.", "red circle, green cross.").f1
     0.5
     """
-    if not by or set(by) - set(ATTRIBUTES):
-        raise ValueError(f"by={tuple(by)!r} must name attributes of objects: write by={ATTRIBUTES!r} or fewer of them.")
+    write = f"by={ATTRIBUTES!r} or fewer of them"
+    by = listed("by", by, write)
+    if not by or not all(isinstance(name, str) and name in ATTRIBUTES for name in by):
+        refuse("by", by, "choice of attributes of objects", write)
     named = _counted(parse(text), by)
+    if not isinstance(truth, str) and not hasattr(truth, "objects"):
+        refuse("truth", truth, "scene or text", "score(text, nv.shapes.scene(3))")
     present = _counted(parse(truth) if isinstance(truth, str) else truth.objects, by)
     hits = (named & present).total()
     precision, recall = hits / max(named.total(), 1), hits / max(present.total(), 1)

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from ..arguments import one_of, whole_number
 from .language import ATTRIBUTES, COLORS, PLACES, SHAPES, SIZES, Attribute, Color, Place, Shape, Size, describe
 
 Background = Literal["plain", "gradient", "stripes", "checks"]
@@ -95,12 +96,12 @@ def scene(seed: int) -> Scene:
     """The scene of a seed: always the same image, objects and description.
 
     Raises:
-        ValueError: the seed is not an integer, or below 0.
+        SpecError: the seed is not a whole number, or below 0.
 
     >>> scene(3).description == scene(3).description
     True
     """
-    return _draw(_sketch(_checked(seed)))
+    return _draw(_sketch(whole_number("seed", seed, least=0, kind="seed")))
 
 
 def pair(seed: int, change: Attribute = "color") -> tuple[Scene, Scene]:
@@ -113,17 +114,14 @@ def pair(seed: int, change: Attribute = "color") -> tuple[Scene, Scene]:
         change: the attribute that differs.
 
     Raises:
-        ValueError: an unknown attribute, or a seed that `scene` does not take.
+        SpecError: an unknown attribute, or a seed that `scene` does not take.
 
     >>> original, changed = pair(3, change="color")
     >>> sum(a.color != b.color for a, b in zip(original.objects, changed.objects))
     1
     """
-    if change not in CHANGES:
-        raise ValueError(
-            f"change={change!r} is not an attribute of an object: write change= one of {', '.join(CHANGES)}."
-        )
-    sketch = _sketch(_checked(seed))
+    change, seed = one_of("change", change, CHANGES), whole_number("seed", seed, least=0, kind="seed")
+    sketch = _sketch(seed)
     rng = np.random.default_rng((seed, CHANGES.index(change), 1))
     index = int(rng.integers(len(sketch.objects)))
     others = sketch.objects[:index] + sketch.objects[index + 1 :]
@@ -164,12 +162,6 @@ class _SceneSketch:
     objects: tuple[_ObjectSketch, ...]
     background: Background
     seed: int
-
-
-def _checked(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed={seed!r} is not an integer from 0 on: write for example scene(7).")
-    return int(seed)
 
 
 def _sketch(seed: int) -> _SceneSketch:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..arguments import spelled
 from ..errors import SpecError
 from ..lowering.layers import Layers, label
 from ..lowering.resolve import Resolver
@@ -84,7 +85,7 @@ class Intervention(ABC):
     def __or__(self, other: Intervention) -> Intervention:
         """Both; at one site the left acts first."""
         if not isinstance(other, Intervention):
-            raise SpecError(f"{other!r} is no intervention; compose with | only Knockout, Allow, Patch, Ablate")
+            raise SpecError(f"{spelled(other)} is no intervention; compose with | only Knockout, Allow, Patch, Ablate")
         return Composed(parts=self.parts + other.parts)
 
 

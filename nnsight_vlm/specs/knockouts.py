@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..arguments import text
 from ..errors import SpecError
 from ..lowering.layers import Layers
 from ..lowering.resolve import Heads, Resolver, listed_heads
@@ -28,7 +29,8 @@ class Knockout(Intervention):
         source: group name(s) or positions of the keys.
         target: group name(s) or positions of the queries.
         layers: which layers; see `window` and `depth`.
-        heads: which heads, as numbers (in each of the layers) or `(layer, head)` pairs; default all.
+        heads: which heads, as numbers (in each of the layers) or `(layer, head)` pairs; default all. Layers count from
+            the end where they are negative.
         stage: the transformer whose tokens and layers are meant, where a model has several: `"qformer"`,
             `"encoder"`.
 
@@ -49,6 +51,7 @@ class Knockout(Intervention):
         for name in ("source", "target", "layers"):
             object.__setattr__(self, name, as_tuples(getattr(self, name)))
         object.__setattr__(self, "heads", listed_heads(self.heads))
+        text("stage", self.stage, 'stage="decoder"')
 
     def cut_layers(self, resolver: Resolver, needs: str) -> tuple[int, ...]:
         """The layers that are cut, of those with `"attention"` or `"cross"`."""
@@ -65,11 +68,11 @@ class Knockout(Intervention):
                 heads = here.heads(self.heads, layer)
                 if heads is None or heads.numbers:
                     yield PlannedWrite(self.stage, site, layer, EdgeCut(here.placement.row, targets, sources, heads))
-            self._check_heads(layers or None)
+            self._check_heads(layers, here.spec.layer_count)
 
-    def _check_heads(self, layers: tuple[int, ...] | None) -> None:
+    def _check_heads(self, layers: tuple[int, ...], count: int) -> None:
         for layer, _ in (head for head in listed_heads(self.heads) or () if isinstance(head, tuple)):
-            if layers is not None and layer not in layers:
+            if layers and layer not in layers and layer + count not in layers:
                 raise SpecError(f"heads names layer {layer}, which is not among layers={self.layers!r}")
 
     def first_position(self, resolver: Resolver) -> int:

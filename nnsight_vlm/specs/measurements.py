@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
+from ..arguments import one_of, text, whole_number
 from ..device import readouts
 from ..errors import SpecError
-from ..lowering.layers import Layers, layer_numbers
+from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
 from ..lowering.read_requests import AttentionRequest, StateRequest
 from ..lowering.resolve import Heads, Resolver, listed_heads
 from ..lowering.sites import SITES, StateSite, check_state_spec
@@ -110,7 +111,7 @@ class Attention(Readout):
         object.__setattr__(self, "heads", listed_heads(self.heads))
         require_ascending(self.queries)
         require_ascending(self.keys)
-        require_ascending(self.layers, "layers", "of the model")
+        require_ascending_layers(self.layers)
         require_ascending(self.heads, "heads", "of the model")
         if self.heads == ():
             raise SpecError("heads=() names no head to read; leave heads out for all of them")
@@ -118,9 +119,12 @@ class Attention(Readout):
             raise SpecError(
                 f"attention is read of the same heads in every layer; give head numbers, not {self.heads!r}"
             )
-        if self.reduce not in REDUCTIONS:
-            raise SpecError(f"no reduction {self.reduce!r}; there are {', '.join(REDUCTIONS)}")
-        if self.top is not None and self.reduce != "top":
+        one_of("reduce", self.reduce, REDUCTIONS, "reduction")
+        text("stage", self.stage, 'stage="decoder"')
+        if self.top is None:
+            return
+        object.__setattr__(self, "top", whole_number("top", self.top, kind="number of keys"))
+        if self.reduce != "top":
             raise SpecError(f'top={self.top} is for reduce="top", and reduce={self.reduce!r} was asked for; choose one')
 
     def named(self) -> dict[str, Where]:
@@ -142,7 +146,9 @@ class Attention(Readout):
         top = TOP if self.top is None else self.top
         if self.reduce == "top" and not 0 < top <= there:
             raise SpecError(f"no top={top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
-        for layer in _some(here.layers(self.layers, needs)):
+        layers = _some(here.layers(self.layers, needs))
+        require_ascending_layers(self.layers, here.spec.layer_count)
+        for layer in layers:
             heads = here.heads(self.heads, layer)
             numbers = None if heads is None else heads.numbers
             request = AttentionRequest(here.placement.row, queries, keys, numbers, self.reduce, top)
@@ -181,7 +187,7 @@ class Residual(Readout):
 
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
-        layers = _some(here.state_layers(self.site, self.layers))
+        layers = _some(here.ordered_layers(self.site, self.layers))
         row, places = here.state_places(self.site, self.where)
         stage = "features" if self.site == "features" else self.stage
         for layer in layers:

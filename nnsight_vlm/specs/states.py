@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from ..arguments import instance, one_of, spelled
 from ..errors import SpecError
 from ..lowering.layers import Layers
 from ..lowering.resolve import RemoteStates, Resolver
@@ -50,7 +51,7 @@ class StateIntervention(Intervention):
         here = resolver.at(self.stage)
         values = given.like if isinstance(given, RemoteStates) else given
         values = values[None] if values.dim() == 2 else values
-        layers = here.state_layers(self.site, self.layers)
+        layers = here.ordered_layers(self.site, self.layers)
         row, places, count = here.closed_places(self.site, self.where)
         if not count or not layers:
             return
@@ -144,10 +145,14 @@ class Patch(StateIntervention):
         require_ascending(self.source_where)
         if isinstance(self.source, torch.Tensor):  # a value of its own: the caller may write into the tensor later
             object.__setattr__(self, "source", self.source.detach().clone())
-        if not isinstance(self.source, (Prompt, torch.Tensor)):
+        is_tensor = isinstance(self.source, torch.Tensor) and not self.source.is_complex()
+        if not is_tensor and not isinstance(self.source, Prompt):
             raise SpecError(
-                f"a patch takes its values from a Prompt or a tensor; {type(self.source).__name__} was given"
+                f"a patch takes its values from a Prompt or a tensor of numbers; source={spelled(self.source)} of type "
+                f"{type(self.source).__name__} was given"
             )
+        if self.under is not None:
+            instance("under", self.under, Intervention, 'an intervention, under=nv.Knockout("image", "last")')
         if isinstance(self.source, torch.Tensor):
             for name in ("under", "source_where"):
                 if getattr(self, name) is not None:
@@ -188,8 +193,7 @@ class Ablate(StateIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.how not in ABLATIONS:
-            raise SpecError(f"no ablation how={self.how!r}; there are {', '.join(ABLATIONS)}")
+        one_of("how", self.how, ABLATIONS, "ablation how=")
         if (self.how == "resample") != isinstance(self.source, Prompt):
             raise SpecError(
                 'resampling needs the prompt to sample from: nv.Ablate("image", how="resample", source=other)'

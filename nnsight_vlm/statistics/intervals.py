@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..errors import SpecError
+from ..arguments import flag, frame_given, function, numbers, refuse, whole_number
 from .resampling import STILL, Ends, Spread, checked_confidence, counts_of, error_of_mean, hull
 
 EQUAL = 1e-9
@@ -75,7 +75,9 @@ def bootstrap(
     >>> mean, round(low, 3), high
     (1.0, 0.631, 1.0)
     """
-    present = _numbers(values)
+    write = "one number for each image, as in [0.5, 1.0, 0.25]"
+    present, seed = numbers("values", values, least=0, write=write), whole_number("seed", seed, least=0, kind="seed")
+    share = None if share is None else flag("share", share)
     present = present[~np.isnan(present)]
     if len(present) == 0:
         return UNKNOWN
@@ -83,16 +85,6 @@ def bootstrap(
         return Estimate(float(present.mean()), float("nan"), float("nan"))
     ends = mean_ends(present[None], confidence=confidence, seed=seed, share=share)
     return Estimate(float(present.mean()), float(ends.low[0]), float(ends.high[0]))
-
-
-def _numbers(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    try:
-        numbers = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        numbers = np.empty((0, 0))
-    if numbers.ndim != 1:
-        raise SpecError(f"{values!r:.80} is no list of numbers; give one number for each image, as in [0.5, 1.0, 0.25]")
-    return numbers
 
 
 def mean_ends(samples: np.ndarray, *, confidence: float = 0.95, seed: int = 0, share: bool | None = None) -> Ends:
@@ -156,8 +148,14 @@ def interval(
     >>> interval(pd.DataFrame({"hit": [1.0, 1.0], "size": [2.0, 2.0]}), lambda means: means["hit"] / means["size"])
     Estimate(value=0.5, low=0.5, high=0.5)
     """
+    frame_given("rows", rows)
+    function("statistic", statistic, 'statistic=lambda means: means["hit"]')
+    seed, shares = whole_number("seed", seed, least=0, kind="seed"), flag("shares", shares)
+    checked_confidence(confidence)
     if rows.empty:
         return UNKNOWN
+    if not all(kind.kind in "biuf" for kind in rows.dtypes):
+        refuse("rows", rows, "frame of numbers", "rows[[...]] with columns of numbers only, one row an image")
     values = rows.to_numpy(dtype=float)
 
     def of_means(means: np.ndarray) -> np.ndarray:

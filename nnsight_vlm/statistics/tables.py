@@ -6,10 +6,13 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from ..arguments import frame_given, listed, refuse, text
 from .intervals import bootstrap
+from .resampling import checked_confidence
 
 CLUSTER = "cluster"
 """The column that tells images apart where several prompts are about one; see `summarise`."""
+BY = 'names of columns, ["layer"]'
 
 
 def image_means(
@@ -26,6 +29,13 @@ def image_means(
     Returns:
         The measures, with the columns of `by` and then `cluster` (or `unit`, in a frame without clusters) as index.
     """
+    by, measures = listed("by", by, BY, kind=str), listed("measures", measures, BY, kind=str)
+    frame_given("frame", frame, [*by, text("unit", unit, 'unit="image"'), *measures])
+    if not measures:
+        refuse("measures", measures, "list of columns", BY)
+    for measure in measures:
+        if frame[measure].dtype.kind not in "biuf":
+            refuse("measures", [measure], "column of numbers", "names of columns that hold numbers")
     units = [CLUSTER, unit] if CLUSTER in frame else [unit]
     means = frame.groupby([*by, *units], dropna=False, sort=False)[list(measures)].mean()
     if len(units) == 1:
@@ -60,6 +70,11 @@ def summarise(
     Returns:
         The columns of `by`, then `measure, mean, low, high, images`; `images` counts those that have the measure.
     """
+    by, measures = listed("by", by, BY, kind=str), listed("measures", measures, BY, kind=str)
+    if not by:
+        refuse("by", by, "list of columns", BY)
+    shares = None if shares is None else listed("shares", shares, BY, kind=str)
+    checked_confidence(confidence)
     per_image = image_means(frame, measures, by, unit=unit)
     rows = []
     for key, group in per_image.groupby(level=list(by), dropna=False, sort=False):

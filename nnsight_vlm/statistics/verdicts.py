@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from ..arguments import instance, number, whole_number
 from .intervals import Estimate
 from .resampling import FEWEST
 
@@ -29,6 +30,9 @@ def verdict(estimate: Estimate, threshold: float, images: int) -> Verdict:
     >>> verdict(Estimate(0.7, 0.6, 0.8), threshold=0.5, images=20)
     'holds'
     """
+    instance("estimate", estimate, Estimate, "estimate=Estimate(0.7, 0.6, 0.8)")
+    threshold = number("threshold", threshold)
+    images = whole_number("images", images, least=0, kind="number of images")
     if images < FEWEST or estimate.low == estimate.high == 0:
         return OPEN
     if estimate.low > threshold:

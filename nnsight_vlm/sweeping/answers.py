@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from ..arguments import listed, refuse
 from ..errors import SpecError
 from ..execution.capturing import capture
 from ..execution.checking import as_intervention, check
 from ..execution.decoding import Generation, as_generation, check_decoding, decode, decode_logits, end_tokens
-from ..execution.emptiness import Empty, generating
+from ..execution.emptiness import Empty, check_empty, generating
 from ..execution.generation_options import check_options, check_rows
 from ..execution.memory import check_memory, in_portions
 from ..execution.preparing import prepare
@@ -22,6 +23,7 @@ from ..families import Model
 from ..families.locks import one_thread
 from ..lowering.layouts import Layout, padded_batch, repeated_rows
 from ..lowering.resolve import StateValues
+from ..prompts.given import single_prompt
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
@@ -76,10 +78,9 @@ def generations(
         PassesDifferWarning: batches do not give the numbers of single runs in this model, so the cases run one by one.
     """
     options = check_options(model, {"max_new_tokens": max_new_tokens, **options})
-    ready = [(prompt, as_intervention(case)) for prompt, case in cases]
+    check_empty(empty)
+    ready = _cases_given(cases)
     for number, (prompt, case) in enumerate(ready):
-        if len(prompt) > 1:
-            raise SpecError(f"a case takes a prompt of one row and one has {len(prompt)}; write prompt.row(0)")
         check_decoding(prompt)
         check(model, prompt, case, generating(options["max_new_tokens"], empty, f"case {number}: "))
     check_rows(model, [prompt.rows[0] for prompt, _ in ready], options)
@@ -97,6 +98,21 @@ def generations(
         model=model, cases=ready, schedule=schedule, options=options, remote=remote, runs=runs_of_call(model)
     )
     return _in_order(work)
+
+
+CASES = "pairs of a prompt and an intervention or None, [(prompt, None), (prompt, nv.Knockout(...))]"
+
+
+def _cases_given(given: Any) -> list[Case]:
+    """Prompts of one row, each with its intervention, as a user gives them."""
+    cases = listed("cases", given, CASES, kind=(tuple, list))
+    if not cases:
+        raise SpecError(f"no cases to answer; write cases= {CASES}")
+    for number, case in enumerate(cases):
+        if len(case) != 2:
+            refuse(f"cases[{number}]", case, "pair", CASES)
+    named = [(single_prompt(prompt, f"cases[{number}]"), case) for number, (prompt, case) in enumerate(cases)]
+    return [(prompt, as_intervention(case)) for prompt, case in named]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

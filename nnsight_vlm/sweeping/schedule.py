@@ -69,12 +69,10 @@ def schedule_sweep(
     """The schedule of variants of one prompt.
 
     Raises:
-        SpecError: no such execution; packing asked for where it would not be exact; a model with edits, or one whose
+        SpecError: packing asked for where it would not be exact; a model with edits, or one whose
             output depends on chance, see `refuse_chance`; a prompt with inputs that only a run of its own can carry.
     """
     refuse_chance(model, remote)
-    if execution not in EXECUTIONS:
-        raise SpecError(f"no execution {execution!r}; there are {', '.join(EXECUTIONS)}")
     numbers, obstacle = range(len(cases)), sweeping_obstacle(model, prompt)
     if obstacle and execution in ("packed", "rows"):
         raise SpecError(obstacle)

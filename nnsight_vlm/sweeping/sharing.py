@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..arguments import whole_number
 from ..device.positions import CACHE_NAMES
 from ..errors import SpecError
 from ..execution.caches import keeps_every_key
@@ -70,11 +71,7 @@ def answers_per_batch(model: Model, rows: int | None, remote: Remote) -> int:
     """
     if rows is None:
         rows = MOST_ROWS if remote is False else MOST_ROWS_THERE
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
-        raise SpecError(
-            f"rows={rows!r} is no number of cases that share a batch; write rows=1 or more, or leave it out for as "
-            "many as memory has room for"
-        )
+    rows = whole_number("rows", rows, least=1, kind="number of cases that share a batch")
     unpadded = "padded generation" in view_of(model).family.limitations
     return 1 if batching_obstacle(model) or unpadded else rows
 

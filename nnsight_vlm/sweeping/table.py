@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import pandas as pd
 
+from ..arguments import as_index, listed, one_of, spelled
 from ..errors import SpecError
 from ..execution.checking import as_intervention, check
-from ..execution.emptiness import Call, Empty
+from ..execution.emptiness import Call, Empty, check_empty
 from ..execution.memory import check_memory
 from ..families import Model, view_of
 from ..families.locks import lock_of, one_thread
 from ..lowering.layers import label
+from ..prompts.given import single_prompt
 from ..prompts.prompt import Prompt
 from ..prompts.token_text import spell, tokenizer_of
 from ..remote.background import Job, can_run_in_background
@@ -23,7 +24,7 @@ from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN, Intervention
 from .execute import Score, score
 from .non_finite import name_non_finite, require_finite
-from .schedule import Execution
+from .schedule import EXECUTIONS, Execution
 
 
 @overload
@@ -101,14 +102,16 @@ def sweep(
         NonFiniteWarning: naming such variants.
         PassesDifferWarning: the variants ran one by one, because shared passes give other numbers in this model.
     """
+    prompt = single_prompt(prompt)
     names, cases = _named(variants)
-    if len(prompt) > 1:
-        raise SpecError(f"a sweep takes a prompt of one row and this one has {len(prompt)}; write prompt.row(0)")
+    one_of("execution", execution, EXECUTIONS)
+    check_empty(empty)
+    memory = check_memory(memory)
     if memory is not None and execution == "single":
         raise SpecError(
             'memory= says how many variants run at once, and execution="single" runs one; leave one of them out'
         )
-    token, memory = answer_token(model, answer), check_memory(memory)
+    token = answer_token(model, answer)
     for name, case in zip(names, cases, strict=True):
         check(model, prompt, case, Call(f"variant {name!r}: ", empty=empty))
     with one_thread(model, here=remote is False):
@@ -126,13 +129,17 @@ def sweep(
     return frame
 
 
+VARIANTS = "a list, [nv.Knockout(...), ...], or names for them, {name: nv.Knockout(...)}"
+
+
 def _named(variants: Any) -> tuple[list[Any], list[Intervention]]:
     if isinstance(variants, Intervention):
-        raise SpecError("variants are several; write a list, [nv.Knockout(...), ...], or names for them, {name: ...}")
+        raise SpecError(f"variants are several; write {VARIANTS}")
     names = list(variants) if isinstance(variants, Mapping) else None
-    cases = [as_intervention(case) for case in (variants.values() if isinstance(variants, Mapping) else variants)]
+    given = list(variants.values()) if isinstance(variants, Mapping) else variants
+    cases = [as_intervention(case) for case in listed("variants", given, VARIANTS)]
     if not cases:
-        raise SpecError("no variants to sweep over")
+        raise SpecError(f"no variants to sweep over; write {VARIANTS}")
     return list(range(len(cases))) if names is None else names, cases
 
 
@@ -160,11 +167,11 @@ def answer_token(model: Model, answer: str | int) -> int:
     Raises:
         SpecError: the text is several tokens, or none that the tokenizer knows; no such id.
     """
-    if isinstance(answer, bool) or (not hasattr(answer, "__index__") and not isinstance(answer, str)):
-        raise SpecError(f"{answer!r} of type {type(answer).__name__} is no answer; write its text, or its token id")
+    words = view_of(model).vocab_size
     if not isinstance(answer, str):
-        words = view_of(model).vocab_size
-        token = operator.index(answer)
+        token = as_index(answer)
+        if token is None:
+            raise SpecError(f"answer={spelled(answer)} is no answer; write its text, or its token id")
         if not 0 <= token < words:
             raise SpecError(f"the answer {token} is no token id; the model has 0..{words - 1}")
         return token

@@ -1,0 +1,284 @@
+"""The recipes, and the values that they take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tiny
+
+import nnsight_vlm as nv
+from nnsight_vlm import recipes
+from nnsight_vlm.recipes import Pair, Thing, Work
+
+from .calls import Entry, models, prompt_lists, prompts, world
+from .of_runs import PLACED
+from .values import (
+    ANSWERS,
+    BYTES,
+    COUNTS,
+    DATASET,
+    FLAGS,
+    LAYERS,
+    NAN,
+    NO_LIST,
+    NO_WHOLE,
+    SEEDS,
+    THING,
+    WHERE,
+)
+
+MASK = np.ones((tiny.SIDE, tiny.SIDE), bool)
+TRUTHS = [[Thing(name="red square", mask=MASK)]]
+WORKS = [None, 4, True, "fast", {}, {"chunk": 2}, THING, Work, [Work(progress=False)]]
+CLUSTERS = [3, True, "a", b"a", {}, {"a": 1}, THING, [], ["a", "b"], [None], [["a"]], [NAN], NAN]
+FUNCTIONS = [3, True, "dog", ["dog"], {}, THING, {"dog"}]
+NO_TRUTHS = [
+    3,
+    True,
+    "dog",
+    b"a",
+    {},
+    {"a": 1},
+    THING,
+    [],
+    TRUTHS * 2,
+    [["dog"]],
+    ["dog"],
+    [[None]],
+    [3],
+    [{"name": "dog"}],
+    NAN,
+]
+
+
+def without(values: list[Any], *left_out: Any) -> list[Any]:
+    """Values without some of them, told apart by identity."""
+    return [value for value in values if not any(value is other for other in left_out)]
+
+
+def pairs() -> list[Any]:
+    """What is no list of pairs."""
+    here = world()
+    one, other = here.prompt, here.twin
+    longer = nv.encode(here.model, "where is the dog ?", tiny.picture(3))
+    wrong = [
+        *(
+            (one, other),
+            (one, other, "red"),
+            (one, other, "red", "blue", 3),
+            ("a", "b", "red", "blue"),
+            (one, other, 1.5, "red"),
+        ),
+        *(
+            (one, other, "red", "red"),
+            (one, other, "red", tiny.vocabulary()["red"]),
+            (one, longer, "red", "blue"),
+            (here.batch, other, "red", "blue"),
+        ),
+        *(
+            (one, here.foreign, "red", "blue"),
+            (here.foreign, other, "red", "blue"),
+            (one, None, "red", "blue"),
+            "four",
+            None,
+        ),
+        *(
+            (one, other, "zebra", "red"),
+            (one, other, "red", "red square"),
+            (here.batch, here.batch, "red", "blue"),
+            {},
+            5,
+        ),
+        *(
+            (here.text, here.text, "red", "blue", 1),
+            (one, other, -1, 3),
+            (one, other, None, "red"),
+            (one, other, ["red"], "blue"),
+        ),
+    ]
+    return [
+        *NO_LIST,
+        [],
+        (one, other, "red", "blue"),
+        Pair(one, other, "red", "blue"),
+        one,
+        *([each] for each in wrong),
+    ]
+
+
+def entries() -> dict[str, Entry]:
+    """The table."""
+    here, quiet = world(), Work(progress=False)
+    usual = {"model": here.model, "prompts": [here.prompt], "work": quiet}
+    common = {
+        "model": models(),
+        "prompts": [*prompt_lists(), [here.foreign]],
+        "seed": SEEDS,
+        "per_image": FLAGS,
+        "cluster": CLUSTERS,
+        "work": WORKS,
+        **PLACED,
+    }
+    written = {"max_new_tokens": COUNTS, "rows": without(COUNTS, None)}
+    optional = {name: without(values, None) for name, values in written.items()}
+    answer_lists = [
+        3,
+        True,
+        "red",
+        b"red",
+        THING,
+        {},
+        {"a": "red"},
+        [],
+        ["red", "blue"],
+        [None],
+        [1.5],
+        [["red"]],
+        ["zebra"],
+        [-1],
+        DATASET,
+    ]
+    routes = [
+        3,
+        True,
+        "image->last",
+        b"a",
+        THING,
+        {},
+        ["image"],
+        ["image->sky"],
+        ["sky->last"],
+        [3],
+        ["a->b->c"],
+        ["last->image"],
+        ["->"],
+        [None],
+        NAN,
+    ]
+    forms = [None, 3, True, "block", THING, {}, ["cut"], [3], [None], ["block", "cut"], NAN]
+    return {
+        "knockout_windows": Entry(
+            recipes.knockout_windows,
+            recipes.knockout_windows,
+            {**usual, "answers": ["red"], "windows": 2},
+            {
+                **common,
+                "answers": answer_lists,
+                "truths": [TRUTHS, 3],
+                "objects": [str.split, 3],
+                "routes": routes,
+                "windows": SEEDS,
+                "forms": forms,
+                "max_new_tokens": [5, 0],
+                "rows": [5, 0],
+            },
+            ["prompt", "group"],
+        ),
+        "knockout_windows of descriptions": Entry(
+            recipes.knockout_windows,
+            recipes.knockout_windows,
+            {**usual, "windows": 2, "max_new_tokens": 2},
+            {"truths": NO_TRUTHS, "objects": FUNCTIONS, "prompts": [[here.text]], **optional},
+            ["prompt"],
+        ),
+        "attention_share": Entry(
+            recipes.attention_share,
+            recipes.attention_share,
+            {**usual, "max_new_tokens": 2},
+            {**common, **written, "prompts": [*common["prompts"], [here.text]]},
+            ["prompt"],
+        ),
+        "patch_grounding": Entry(
+            recipes.patch_grounding,
+            recipes.patch_grounding,
+            {**usual, "max_new_tokens": 2},
+            {
+                **common,
+                **written,
+                "prompts": [*common["prompts"], [here.text]],
+                "truths": [*NO_TRUTHS, [[Thing(name="a", mask=np.ones((3, 3), bool))]]],
+                "objects": FUNCTIONS,
+                "read_at": [None, 3, True, "word", THING, {}, ["after"], [3], [None], [], NAN],
+                "top": [*COUNTS, 26],
+                "cut": FLAGS,
+            },
+            ["prompt", "mask"],
+        ),
+        "patch_knockout": Entry(
+            recipes.patch_knockout,
+            recipes.patch_knockout,
+            {"model": here.model, "prompt": here.prompt, "answer": "red", "size": 3},
+            {
+                "model": models(),
+                "prompt": [*prompts(), here.batch, here.text],
+                "answer": ANSWERS,
+                "target": [*WHERE, "first", []],
+                "layers": [*LAYERS, []],
+                "size": [*COUNTS, 2, 4],
+                "image": [*NO_WHOLE, -1, 1],
+                "memory": BYTES,
+                **PLACED,
+            },
+        ),
+        "prompt_ablation": Entry(
+            recipes.prompt_ablation,
+            recipes.prompt_ablation,
+            {**usual, "max_new_tokens": 2},
+            {
+                **common,
+                **written,
+                "prompts": [*common["prompts"], [here.text]],
+                "parts": [
+                    3,
+                    True,
+                    "question",
+                    ["question"],
+                    THING,
+                    {},
+                    {"a": "sky"},
+                    {"a": []},
+                    {"a": "last"},
+                    {"a": None},
+                    {"a": 1.5},
+                    {"a": True},
+                    {3: "question"},
+                    {"a": [10**6]},
+                    {"a": {"b": 1}},
+                    {"a": slice(0, 3)},
+                    NAN,
+                ],
+                "truths": NO_TRUTHS,
+                "objects": FUNCTIONS,
+            },
+            ["prompt"],
+        ),
+        "query_patching": Entry(
+            recipes.query_patching,
+            recipes.query_patching,
+            {"model": here.model, "pairs": [(here.prompt, here.twin, "red", "blue")], "layers": [1], "work": quiet},
+            {
+                "model": models(),
+                "pairs": pairs(),
+                "groups": [
+                    3,
+                    True,
+                    "image",
+                    b"a",
+                    THING,
+                    {},
+                    ["sky"],
+                    [3],
+                    [None],
+                    ["image.4"],
+                    [],
+                    ["generated"],
+                    NAN,
+                ],
+                "layers": [*without(LAYERS, None, "all"), []],
+                **{name: common[name] for name in ("seed", "per_image", "work", "cluster")},
+                **PLACED,
+            },
+            ["pair", "prompt"],
+        ),
+    }

@@ -1,0 +1,48 @@
+"""Every argument of every public function is looked at before the model runs: bad ones are refused in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from .census import REFUSED, arguments, outcomes, public_callables, tables
+
+MADE_HERE = {
+    *("nnsight_vlm.BatchGeneration", "nnsight_vlm.BatchRun", "nnsight_vlm.Family", "nnsight_vlm.Generation"),
+    *("nnsight_vlm.Grid", "nnsight_vlm.Prompt", "nnsight_vlm.PromptBatch", "nnsight_vlm.Proof", "nnsight_vlm.Run"),
+    *("nnsight_vlm.InterventionError", "nnsight_vlm.NonFiniteWarning", "nnsight_vlm.PassesDifferWarning"),
+    *("nnsight_vlm.RemoteError", "nnsight_vlm.SpecError", "nnsight_vlm.remote.RemoteError"),
+    *("nnsight_vlm.Intervention", "nnsight_vlm.recipes.Pair", "nnsight_vlm.remote.Job", "nnsight_vlm.remote.Traffic"),
+    *("nnsight_vlm.shapes.Mention", "nnsight_vlm.shapes.Object", "nnsight_vlm.shapes.Question"),
+    *("nnsight_vlm.shapes.Scene", "nnsight_vlm.shapes.Score", "nnsight_vlm.Word"),
+}
+"""Classes whose values this package makes, or checks where they are used; their methods are asked all the same."""
+INSIDE = {"lower", "first_position", "first_layer", "why_without_writes", "capture", "named", "fields", "cut_layers"}
+"""Methods of values that this package calls, with what it has checked."""
+INSIDE |= {"numbers", "assemble", "set_values", "captured_from", "limitation"}
+SKIPPED = {"call", "function", "_", "__"}
+TABLES = tables()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_bad_values_are_refused_before_the_model_runs(name):
+    wrong = [outcome for outcome in outcomes(name, TABLES[name]) if outcome.ended != REFUSED]
+    assert not wrong, "\n".join(f"{outcome.given}: {outcome.ended}" for outcome in wrong)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in TABLES.items() if entry.works])
+def test_good_values_are_taken(name):
+    TABLES[name].call(**TABLES[name].good)
+
+
+def test_every_argument_of_everything_public_has_bad_values():
+    listed: dict[object, set[str]] = {}
+    for entry in TABLES.values():
+        listed.setdefault(entry.public, set()).update(entry.bad)
+    missing = [
+        f"{name}({argument}=)"
+        for name, function in public_callables().items()
+        if name not in MADE_HERE and name.rpartition(".")[2] not in INSIDE
+        for argument in arguments(function)
+        if argument not in listed.get(function, set())
+    ]
+    assert not missing, f"without bad values in tests/arguments: {', '.join(missing)}"
