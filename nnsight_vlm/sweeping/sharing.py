@@ -12,7 +12,6 @@ from typing import Any
 
 from ..arguments import whole_number
 from ..device.positions import CACHE_NAMES
-from ..errors import SpecError
 from ..execution.caches import keeps_every_key
 from ..families import Model, unsupported, view_of
 from ..prompts.carried import why_alone, why_uncached
