@@ -9,13 +9,19 @@ Name *what to change* as a value, run it, and get a tidy table back:
 >>> nv.run(model, prompt, cut).logits.shape == nv.run(model, prompt).logits.shape
 True
 
-Importing this package costs next to nothing: every name is fetched from its module when it is first used.
+Importing this package costs next to nothing: every name is fetched from its module when it is first used. It raises
+ImportError beside versions of transformers, torch, nnsight, pandas or numpy that it was not tested with.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .versions import complaint
+
+if wrong := complaint():
+    raise ImportError(wrong)
 
 if TYPE_CHECKING:
     from . import plots, recipes, remote, report, shapes, statistics

@@ -16,6 +16,7 @@ from .arguments import flag, refuse
 from .errors import SpecError
 from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
+from .families.weights import matching_weights
 from .opening.adapters import Adapter, adapter_of
 from .opening.files import Checkpoint
 from .opening.options import HUB_OPTIONS, part_options
@@ -23,6 +24,7 @@ from .opening.processors import processor_of, with_settings
 from .opening.refusals import cause, config_of, refuse_folder, refuse_name
 from .opening.wrapped import run_uncompiled, unwrapped
 from .shapes.model import CHECKPOINTS, checkpoint
+from .versions import complaint
 
 TASK = "image-text-to-text"
 
@@ -36,18 +38,22 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
             `"shapes"` or `"shapes-gist"`, the small trained models inside the package.
         processor: the model's processor; where a name or folder is given, it is loaded from there by default. With a
             model in memory it may be left out if prompts come from ready encodings only.
-        dispatch: load the weights now. `False` builds the model without weights, for remote runs.
+        dispatch: load the weights now. `False` builds the model without weights, for remote runs; the first run on this
+            machine loads them.
         options: for a model that is loaded from files: those of transformers (`device_map`, `dtype`,
             `attn_implementation`, ...), and the settings that its processor has for pictures (`min_pixels`, ...).
 
     Raises:
         SpecError: the model's family is not in the table, or its attention implementation takes no mask; files that are
-            missing, or that transformers cannot open here, each with what to write or install; an option that nobody
-            knows, and any beside a model in memory.
+            missing, or that transformers cannot open here, each with what to write or install; weights in the files
+            that are not those of the model; an option that nobody knows, and any beside a model in memory; a version of
+            transformers, torch, nnsight, pandas or numpy that was not tested.
 
     >>> load("shapes").config.model_type
     'llava'
     """
+    if wrong := complaint():
+        raise SpecError(wrong)
     _check_given(model, processor)
     dispatch = flag("dispatch", dispatch)
     attention = options.get("attn_implementation") or "sdpa"
@@ -118,10 +124,11 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     if source.folder is not None:
         name_local_folder(name)
     if dispatch:
-        try:
-            return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
-        except (ValueError, OSError, ImportError) as error:
-            raise SpecError(f"{name!r} cannot be loaded: {cause(error)}") from error
+        with matching_weights(name):
+            try:
+                return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
+            except (ValueError, OSError, ImportError) as error:
+                raise SpecError(f"{name!r} cannot be loaded: {cause(error)}") from error
     with _RealLinspace():
         loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=False, **options)
     _set_generation_defaults(loaded, name, hub)

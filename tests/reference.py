@@ -65,7 +65,7 @@ def forward(
         hidden = hidden.clone()
         hidden[ids == module.config.image_token_id] = features
     hidden = reached("embedding", -1, hidden)
-    rotation = rotary(module.config.get_text_config(), positions_of(real), hidden.dtype)
+    rotation = rotary(decoder.rotary_emb.inv_freq, positions_of(real), hidden.dtype)
     weights = []
     for number, layer in enumerate(decoder.layers):
         normed = norm(hidden, layer.input_layernorm)
@@ -94,12 +94,12 @@ def norm(hidden: torch.Tensor, module: Any) -> torch.Tensor:
     return module.weight * hidden / (hidden.pow(2).mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
 
 
-def rotary(config: Any, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines `[batch, 1, position, width of a head]`; transformers has the frequencies in float32."""
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    steps = torch.arange(0, width, 2, dtype=torch.float32) / width
-    frequencies = (1.0 / config.rope_parameters["rope_theta"] ** steps).to(dtype)
-    angles = positions[:, None, :, None].to(dtype) * torch.cat([frequencies, frequencies])
+def rotary(frequencies: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines `[batch, 1, position, width of a head]`.
+
+    The frequencies are the model's own: versions of transformers round them differently.
+    """
+    angles = positions[:, None, :, None].to(dtype) * torch.cat([frequencies, frequencies]).to(dtype)
     return angles.cos(), angles.sin()
 
 

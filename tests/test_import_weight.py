@@ -39,7 +39,7 @@ def test_the_list_for_type_checkers_is_the_list_that_is_fetched():
     import nnsight_vlm as nv
 
     tree = ast.parse(inspect.getsource(nv))
-    [guarded] = [node for node in tree.body if isinstance(node, ast.If)]
+    [guarded] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imported = {(node.module, alias.name) for node in guarded.body for alias in node.names}
     fetched = {(module, name) for module, names in nv._NAMES_OF.items() for name in names}
     modules = {(None, name) for name in nv.__all__ if name not in nv._MODULE_OF}

@@ -19,6 +19,7 @@ WINGS = {
     "statistics": "means over images, their intervals, verdicts",
     "notebook": "how values look in a notebook",
     "device": "the code that travels to the model by source",
+    "versions": "which versions of other packages are known, and what is called otherwise in some",
     "shapes": "the trained models inside the package, and their world",
     "families": "one row a family: where each part lives; the one view of a model",
     "identity": "what makes models, prompts and settings the same",

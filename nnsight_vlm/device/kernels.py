@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from .positions import crossing, index, sequence, sequence_name
+from .positions import cache_of, crossing, index, sequence, sequence_name
 
 MASKS_IN_MEMORY = 4  # most masks that are kept for layers to share; the mask of a long packed sequence is large
 LEAST_OPEN = -9e3  # an additive mask closes an edge with less: -inf, the least number of a type, or -1e4 (rounded)
@@ -150,7 +150,7 @@ def drop_edges(inputs, cuts, window, mask_spec, memo):
     args, kwargs = close_edges(inputs, cuts, window, mask_spec, memo)
     keyword, outside, _ = mask_spec
     _, queries, *_ = window
-    cache, mask = kwargs.get("past_key_values"), kwargs[keyword]
+    cache, mask = cache_of(inputs), kwargs[keyword]
     if queries > 1 or outside is not None or cache is None or hasattr(cache, "self_attention_cache"):
         return args, kwargs
     _, kept = remembered(memo, id(mask), lambda: (mask, is_open(mask).any(0).any(0)[0].nonzero()[:, 0]))

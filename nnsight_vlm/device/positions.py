@@ -16,6 +16,9 @@ from __future__ import annotations
 
 import torch
 
+SEQUENCE_NAMES = ("inputs_embeds", "hidden_states", "latents", "input_ids")  # as modules are handed their sequence
+CACHE_NAMES = ("cache", "past_key_values")  # and their cache: since transformers 5.24, and before
+
 
 def clip(ranges, offset, length):
     """The parts of ranges that lie in ``offset .. offset + length``, as ``[(start, stop)]`` counted from the offset."""
@@ -38,10 +41,7 @@ def reaches(writes, window):
 def sequence_name(inputs):
     """The keyword by which a module is handed its sequence; None where that is its first positional argument."""
     _, kwargs = inputs
-    for name in ("inputs_embeds", "hidden_states", "latents", "input_ids"):
-        if kwargs.get(name) is not None:
-            return name
-    return None
+    return next((name for name in SEQUENCE_NAMES if kwargs.get(name) is not None), None)
 
 
 def sequence(inputs):
@@ -51,15 +51,20 @@ def sequence(inputs):
     return args[0] if name is None else kwargs[name]
 
 
+def cache_of(inputs):
+    """The cache that a module is handed; None where it runs without one."""
+    _, kwargs = inputs
+    return next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
+
+
 def windows(inputs, cache_layers, causal):
     """Where each layer's queries and keys lie in this forward: ``{layer: window}``.
 
     Must be computed from the transformer's own inputs, before a layer updates the cache. ``cache_layers`` are
     ``(layer, layer whose cache gives its offset)``.
     """
-    _, kwargs = inputs
     length = sequence(inputs).shape[1]
-    cache = kwargs.get("past_key_values")
+    cache = cache_of(inputs)
     cache = getattr(cache, "self_attention_cache", cache)
     by_layer = {}
     for layer, asked in cache_layers:

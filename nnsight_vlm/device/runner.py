@@ -27,7 +27,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
 from .kernels import write_gated
-from .positions import crossing, reaches, sequence, windows
+from .positions import cache_of, crossing, reaches, sequence, windows
 from .readouts import precise
 
 # tasks --------------------------------------------------------------------------------------------
@@ -161,8 +161,7 @@ def on_every_token(model, extent, steps, rows, skipped):
                 f"the intervention was made for {rows} row(s) and the model runs {batch}; "
                 "make it for a prompt of that many rows, and without beams or several sequences an answer"
             )
-        _, kwargs = inputs
-        if token == 1 and kwargs.get("past_key_values") is not None and loses_cache(model, steps):
+        if token == 1 and cache_of(inputs) is not None and loses_cache(model, steps):
             raise ValueError(
                 "in the sandbox of this server an attention that is cut loses its cache; generate with nv.generate, "
                 "which does without, or write use_cache=False"

@@ -18,6 +18,7 @@ from ..lowering.plan import layer_paths
 from ..lowering.sites import BEFORE_LAYERS, locate
 from ..prompts.carried import counts_tokens
 from ..prompts.prompt import Prompt
+from ..versions import cache_name
 
 
 class Prefill(NamedTuple):
@@ -46,7 +47,7 @@ def prefill(model: Model, prompt: Prompt, length: int, first: int, cache: Any = 
     if "position_ids" in inputs:
         inputs["position_ids"] = prompt.inputs["position_ids"][..., :length]
     last = {"logits_to_keep": torch.tensor([length - 1])} if view_of(model).family.logits_to_keep else {}
-    empty = {} if cache is None else {"past_key_values": cache}
+    empty = {} if cache is None else {cache_name(): cache}
     paths = layer_paths(model, view_of(model).stage().layer_count) if _all_layers_run(prompt) else ()
     with one_thread(model), torch.no_grad(), model.trace(**inputs, **last, **empty, use_cache=True):
         kept = save(_left_behind(model, paths, first))
@@ -61,7 +62,7 @@ def _all_layers_run(prompt: Prompt) -> bool:
 def _left_behind(model: Model, paths: Sequence[str], first: int) -> tuple[Any, torch.Tensor, list[torch.Tensor] | None]:
     states = [_from_position(model.get(path).output, first) for path in paths]
     all_states = None if not states or any(each is None for each in states) else states
-    return model.output.past_key_values, model.output.logits[0, -1], all_states
+    return model.output[cache_name()], model.output.logits[0, -1], all_states
 
 
 def _from_position(output: Any, first: int) -> Any:

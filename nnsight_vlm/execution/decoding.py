@@ -25,6 +25,7 @@ from ..remote.background import Job, can_run_in_background
 from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote
 from ..specs.interventions import Intervention
+from ..versions import cache_name
 from .caches import ROOM, growing_cache
 from .capturing import checked_cases
 from .display import batch_lines, generation_line, generations_html
@@ -209,7 +210,7 @@ def decode(
     if cache is None and remote is False and _can_use_growing_cache(model, options):
         config = view_of(model).config.get_text_config(decoder=True)
         cache = growing_cache(config, min(ROOM, options["max_new_tokens"]))
-    inputs = {**without_padding_to_see(model, prompt, options), **({} if cache is None else {"past_key_values": cache})}
+    inputs = {**without_padding_to_see(model, prompt, options), **({} if cache is None else {cache_name(): cache})}
     watch, family = FiniteWatch(), view_of(model).family
     watched = {**options, **watch.options()} if remote is False else options
     if remote is False and options["use_cache"] is False and has_pixels(prompt) and not family.generator:
@@ -240,7 +241,7 @@ def decode_logits(
         length["suppress_tokens"] = sorted({*unsaid, *also})
     returned = {"output_logits": True, "return_dict_in_generate": True}
     options = {**greedy_options(model, prompt, length), **returned}
-    inputs = {**prompt.inputs, **({} if cache is None else {"past_key_values": cache})}
+    inputs = {**prompt.inputs, **({} if cache is None else {cache_name(): cache})}
     tokens, logits = _decoded(model, runner.decode_logits, prompt, inputs, plan, options, remote)
     return tokens, logits
 

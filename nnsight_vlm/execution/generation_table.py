@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..device.positions import CACHE_NAMES
+
 OBEYED = (
     "min_new_tokens", "min_length", "eos_token_id", "pad_token_id", "bos_token_id",
     "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
@@ -144,7 +146,7 @@ ARGUMENTS: dict[str, str] = {
     "negative_prompt_attention_mask": SECOND_PROMPT,
     "generation_mode": "chooses between writing words and drawing a picture (Janus), and an intervention follows words",
     "synced_gpus": "goes on with rows that have ended",
-    "past_key_values": "holds what another run left, in which nothing was changed",
+    **dict.fromkeys(CACHE_NAMES, "holds what another run left, in which nothing was changed"),
     "inputs": "is the prompt itself",
 }
 """What `generate` takes that is no field of a generation config, and why it is refused."""

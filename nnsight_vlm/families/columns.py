@@ -125,6 +125,8 @@ class Family:
             empty where the model generates itself.
         generate_with: options without which transformers' `generate` skips positions of the prompt.
         logits_to_keep: whether the model can compute logits at chosen positions only.
+        transformers: the versions of transformers that the family runs with, `">=5.20,!=5.24.0"`; empty for all that
+            the package takes.
         assumes: config values, by dotted path, that the family was tested with; a model with another value is refused.
         limitations: what does not work, and why: `{"grid": "..."}`.
     """
@@ -152,6 +154,7 @@ class Family:
     generator: str = ""
     generate_with: Mapping[str, Any] = field(default_factory=dict)
     logits_to_keep: bool = True
+    transformers: str = ""
     assumes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     limitations: Mapping[Limitation, str] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from .model_view import Model, view_of
+from .weights import load_weights
 
 _LOCKS: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 _MAKING = threading.Lock()
@@ -43,6 +44,6 @@ def one_thread(model: Model, *, here: bool = True) -> Iterator[None]:
         return
     while not model.dispatched:
         with lock_of(view_of(model).module):
-            model.dispatch()  # which does nothing where another thread has loaded them meanwhile
+            load_weights(model)  # which does nothing where another thread has loaded them meanwhile
     with lock_of(view_of(model).module):
         yield

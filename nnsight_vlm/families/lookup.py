@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import versions
 from ..errors import SpecError
 from .columns import Family, config_value
 from .table import FAMILIES
@@ -18,7 +19,8 @@ def family_of(config: Any) -> Family:
     """The family of a model, from its config.
 
     Raises:
-        SpecError: no family fits, or the config has a value that the family was never tested with.
+        SpecError: no family fits, it does not run with this transformers, or the config has a value that it was never
+            tested with.
     """
     fitting = [
         family
@@ -31,6 +33,7 @@ def family_of(config: Any) -> Family:
             f"{_advice(config)}"
         )
     family = max(fitting, key=lambda family: len(family.when))
+    _check_version(family)
     _check_assumptions(family, config)
     return family
 
@@ -51,6 +54,16 @@ def _advice(config: Any) -> str:
 
 def _has_values(config: Any, values: Any) -> bool:
     return all(config_value(config, path) == value for path, value in values.items())
+
+
+def _check_version(family: Family) -> None:
+    """Refuse a version of transformers with which the family does not run."""
+    found = versions.installed("transformers") if family.transformers else None
+    if family.transformers and not versions.lies_in(found, family.transformers):
+        raise SpecError(
+            f"models of type {family.name!r} run with transformers{family.transformers}, and here is {found}; "
+            f'write pip install "transformers{versions.within(family.transformers)}"'
+        )
 
 
 def _check_assumptions(family: Family, config: Any) -> None:

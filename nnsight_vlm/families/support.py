@@ -93,7 +93,8 @@ def _line(family: Family, footnotes: list[str]) -> dict[str, Any]:
     """The line of one family; footnotes that are new are added to the list."""
     limits = unsupported(family)
     cells = {heading: _cell(heading, column, limits, footnotes) for heading, column in COLUMNS.items()}
-    return {"family": family.name, "model type": family.model_type, "stages": ", ".join(family.stages), **cells}
+    named = {"family": family.name, "model type": family.model_type, "transformers": family.transformers}
+    return {**named, "stages": ", ".join(family.stages), **cells}
 
 
 def _cell(heading: str, column: Column, limits: dict[Limitation, str], footnotes: list[str]) -> str:

@@ -92,6 +92,7 @@ PALIGEMMA: dict[str, Any] = {
 GEMMA4: dict[str, Any] = {
     "model_type": "gemma4",
     "stages": {"decoder": LAYER_INPUTS_DECODER},
+    "transformers": ">=5.23",
     "projector": "model.embed_vision",
     "grid": "pooled",
     "inputs": {"pixel_values": "image", "image_position_ids": "image"},
@@ -99,6 +100,7 @@ GEMMA4: dict[str, Any] = {
     "assumes": {"text_config.enable_moe_block": (False,)},
 }
 IDEFICS3: dict[str, Any] = {
+    "transformers": ">=5.18",
     "stages": {"decoder": IDEFICS_DECODER},
     "projector": "model.connector",
     "grid": "tile rows then whole picture",
@@ -171,6 +173,7 @@ _TABLE = (
     Family(model_type="vipllava", assumes=TESTED_DECODERS),
     Family(
         model_type="internvl",
+        transformers=">=5.18",
         grid="tiles by run",
         inputs={"pixel_values": "piece"},
         assumes={**TESTED_DECODERS, "downsample_ratio": (0.5,), "vision_feature_select_strategy": ("default",)},
@@ -220,6 +223,7 @@ _TABLE = (
     ),
     Family(
         model_type="gemma3",
+        transformers=">=5.18",
         stages={"decoder": GEMMA_DECODER},
         grid="pan and scan",
         blocks="images",
@@ -229,6 +233,7 @@ _TABLE = (
     ),
     Family(
         model_type="gemma3n",
+        transformers=">=5.20",
         stages={"decoder": replace(LAYER_INPUTS_DECODER, streams="altup_num_inputs")},
         projector="model.embed_vision",
         grid="soft tokens",
@@ -256,6 +261,7 @@ _TABLE = (
     Family(**IDEFICS3, model_type="smolvlm"),
     Family(
         model_type="idefics2",
+        transformers=">=5.18",
         stages={"resampler": IDEFICS2_RESAMPLER, "decoder": IDEFICS_DECODER},
         projector="model.connector",
         projector_after="resampler",
@@ -296,6 +302,7 @@ _TABLE = (
         **{**BLIP, **ENCODER_DECODER},
         model_type="blip-2",
         name="blip-2-t5",
+        transformers=">=5.16",
         when={"use_decoder_only_language_model": False},
         stages={"qformer": QFORMER, "encoder": T5_ENCODER, "decoder": T5_DECODER},
         logits_to_keep=False,
@@ -311,6 +318,7 @@ _TABLE = (
     Family(
         **{**INSTRUCTBLIP, **ENCODER_DECODER},
         name="instructblip-t5",
+        transformers=">=5.16",
         when={"use_decoder_only_language_model": False},
         stages={"qformer": INSTRUCTBLIP_QFORMER, "encoder": T5_ENCODER, "decoder": T5_DECODER},
         logits_to_keep=False,
@@ -318,6 +326,7 @@ _TABLE = (
     ),
     Family(
         model_type="mllama",
+        transformers=">=5.20",
         stages={"decoder": MLLAMA_DECODER},
         grid="cross-attention tiles",
         image_at="cross",
@@ -335,6 +344,7 @@ _TABLE = (
     ),
     Family(
         model_type="kosmos-2",
+        transformers=">=5.23",
         stages={"resampler": KOSMOS_RESAMPLER, "decoder": KOSMOS_DECODER},
         projector="image_to_text_projection",
         projector_after="resampler",
@@ -365,6 +375,7 @@ _TABLE = (
     ),
     Family(
         model_type="llama4",
+        transformers=">=5.20,!=5.24.0",  # whose own forward fails
         stages={"decoder": replace(CAUSAL_LM_DECODER, mlp="feed_forward")},
         projector="multi_modal_projector",
         grid="shuffled tiles",
@@ -374,6 +385,7 @@ _TABLE = (
     Family(model_type="janus", projector="model.aligner", assumes=TESTED_DECODERS),
     Family(
         model_type="fuyu",
+        transformers=">=5.20",
         projector="model.vision_embed_tokens",
         grid="rows with breaks",
         writes_image=True,
@@ -401,6 +413,7 @@ _TABLE = (
     ),
     Family(
         model_type="got_ocr2",
+        transformers=">=5.16",
         grid="tiles by run",
         inputs={"pixel_values": "piece"},
         flat_pictures=True,
@@ -408,6 +421,7 @@ _TABLE = (
     ),
     Family(
         model_type="ovis2",
+        transformers=">=5.18",
         projector="model.visual_embeddings_table",
         grid="tiles by mark",
         indicators="visual_indicator_token_ids",
@@ -417,6 +431,7 @@ _TABLE = (
     ),
     Family(
         model_type="lfm2_vl",
+        transformers=">=5.21",
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"), mlp="feed_forward")},
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},

@@ -20,6 +20,7 @@ from ..prompts.prompt import Prompt
 from ..prompts.ranges import Range, Ranges
 from ..prompts.stacking import stack
 from ..prompts.token_map import TokenMap
+from ..versions import cache_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +220,7 @@ def after_prefix(layout: Layout, prefix: int, cache: Any) -> Layout:
         if counts_tokens(prompt, name) and _behind_cache(prompt, name)
     }
     inputs["attention_mask"] = prompt.inputs["attention_mask"]
-    inputs |= {"position_ids": position_ids(prompt)[..., prefix:], "past_key_values": cache, "use_cache": True}
+    inputs |= {"position_ids": position_ids(prompt)[..., prefix:], cache_name(): cache, "use_cache": True}
     return replace(layout, prompt=replace(prompt, inputs=inputs), start=prefix)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..arguments import refuse, text
+from ..device.positions import CACHE_NAMES
 from ..errors import SpecError
 from ..families import Model, view_of
 from .known_inputs import refuse_unknown
@@ -16,7 +17,7 @@ from .row_inputs import ENTRIES
 from .token_map import TokenMap
 
 NOT_OF_AN_ENCODING = (
-    *("past_key_values", "use_cache", "cache_position", "logits_to_keep", "inputs_embeds", "decoder_inputs_embeds"),
+    *(*CACHE_NAMES, "use_cache", "cache_position", "logits_to_keep", "inputs_embeds", "decoder_inputs_embeds"),
     *("encoder_outputs", "return_dict", "output_attentions", "output_hidden_states"),
     *("remote", "backend", "blocking", "job_id"),
 )

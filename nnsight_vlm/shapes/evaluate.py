@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..versions import cache_name
 from .language import ATTRIBUTES, DESCRIPTIONS, FAMILIES, Attribute, Question, QuestionFamily, questions
 from .model import CHECKPOINTS, checkpoint
 from .scoring import score
@@ -148,12 +149,12 @@ def _generate_with_cut(
             pixel_values=None if generated else pixels,
             attention_mask=torch.where(visible, 0.0, torch.finfo(torch.float32).min)[:, None],
             position_ids=(is_token.cumsum(1) - 1).clamp(min=0)[:, -step.shape[1] :],
-            past_key_values=cache,
             use_cache=True,
+            **{cache_name(): cache},
         )
         token = torch.where(finished, pad, output.logits[:, -1].argmax(-1))
         generated.append(token)
-        finished, cache, step = finished | (token == end), output.past_key_values, token[:, None]
+        finished, cache, step = finished | (token == end), output[cache_name()], token[:, None]
         is_token, is_image = F.pad(is_token, (0, 1), value=True), F.pad(is_image, (0, 1), value=False)
     return torch.stack(generated, 1)
 

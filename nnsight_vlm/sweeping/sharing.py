@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..arguments import whole_number
+from ..device.positions import CACHE_NAMES
 from ..execution.caches import keeps_every_key
 from ..families import Model, unsupported, view_of
 from ..prompts.carried import why_alone, why_uncached
@@ -74,7 +75,7 @@ def answers_per_batch(model: Model, rows: int | None, remote: Remote) -> int:
     return 1 if batching_obstacle(model) or unpadded else rows
 
 
-CACHE_OPTIONS = ("cache_config", "cache_implementation", "generation_config", "past_key_values", "use_cache")
+CACHE_OPTIONS = ("cache_config", "cache_implementation", "generation_config", "use_cache", *CACHE_NAMES)
 """Options of generation that may say which cache is used, or that none is."""
 
 

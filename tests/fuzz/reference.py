@@ -128,7 +128,7 @@ def gated(number: int, layer: Any) -> Any:
         full_text_row_masked_out_mask: Any,
         **options: Any,
     ) -> torch.Tensor:
-        taken = {name: value for name, value in options.items() if name == "past_key_values"}
+        taken = {name: value for name, value in options.items() if name in ("cache", "past_key_values")}
         mixed, _ = layer.cross_attn(
             hidden_states=layer.input_layernorm(hidden_states),
             cross_attention_states=cross_attention_states,

@@ -8,13 +8,23 @@ from typing import Any
 import torch
 
 import nnsight_vlm as nv
+from nnsight_vlm import versions
+from nnsight_vlm.families import FAMILIES
 
 from . import added, blocks, flexible, plain, resampled, tiled
 from .parts import Member, in_dtype, picture
 
-ZOO: dict[str, Member] = {
-    member.name: member for room in (plain, tiled, flexible, blocks, resampled, added) for member in room.MEMBERS
-}
+EVERY = tuple(member for room in (plain, tiled, flexible, blocks, resampled, added) for member in room.MEMBERS)
+
+
+def runs_here(member: Member) -> bool:
+    """Whether the member's family, whose name its own begins with, runs with the transformers that is installed."""
+    family = FAMILIES[max((name for name in FAMILIES if member.name.startswith(name)), key=len)]
+    return not family.transformers or versions.lies_in(versions.installed("transformers"), family.transformers)
+
+
+ZOO: dict[str, Member] = {member.name: member for member in EVERY if runs_here(member)}
+REFUSED: dict[str, Member] = {member.name: member for member in EVERY if not runs_here(member)}
 
 
 def load(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Any:

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfig
 from transformers.models.smolvlm import processing_smolvlm
 
-from .parts import Member, draw, tokenizer
+from .parts import Member, draw, picture_settings, tokenizer
 
 WIDTH, HEADS, KEY_VALUE_HEADS, LAYERS = 32, 4, 2, 4
 WINDOW = 12
@@ -211,8 +211,7 @@ def gemma3_processor(crops: bool = False) -> Any:
     }
     images = tf.Gemma3ImageProcessorPil(size={"height": GEMMA_SIDE, "width": GEMMA_SIDE}, **cut)
     processor = tf.Gemma3Processor(image_processor=images, tokenizer=words("gemma3"), image_seq_length=GEMMA_TOKENS)
-    processor.images_kwargs = {**processor.images_kwargs, **cut}  # the class's own would switch the crops off
-    return processor
+    return picture_settings(processor, **cut)  # the class's own would switch the crops off
 
 
 # -- Gemma 3n: one square; layers that share keys and values, layer outputs stacked four deep ------------------------

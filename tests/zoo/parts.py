@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -86,6 +88,22 @@ def draw(module: Any, seed: int = 0, spread: float = 1.5) -> Any:
             part.generation_config.suppress_tokens = sorted(unsaid - {None}) or None  # and are made of words
     module.requires_grad_(False)
     return module.eval()
+
+
+def picture_settings(processor: Any, **settings: Any) -> Any:
+    """The processor, with other settings of pictures than its class has, which win over its image processor's."""
+    if hasattr(processor, "images_kwargs"):
+        processor.images_kwargs = {**processor.images_kwargs, **settings}
+        return processor
+    kind = type(processor)  # before transformers 5.23 the class alone has any
+    defaults = getattr(sys.modules[kind.__module__], f"{kind.__name__}Kwargs")._defaults["images_kwargs"]
+
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        with patch.dict(defaults, settings):
+            return kind.__call__(self, *args, **options)
+
+    processor.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+    return processor
 
 
 def in_dtype(module: Any, dtype: torch.dtype) -> Any:

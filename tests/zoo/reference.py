@@ -155,7 +155,6 @@ def gated_layer(
     attention_mask: Any,
     full_text_row_masked_out_mask: Any,
     position_ids: Any = None,
-    past_key_values: Any = None,
     use_cache: Any = None,
     position_embeddings: Any = None,
     **others: Any,
@@ -165,7 +164,6 @@ def gated_layer(
         hidden_states=layer.input_layernorm(hidden),
         attention_mask=cross_attention_mask,
         cross_attention_states=cross_attention_states,
-        past_key_values=past_key_values,
         **others,
     )
     hidden = hidden + settle((stage, "cross", number), torch.tanh(layer.cross_attn_attn_gate) * mixed)

@@ -115,6 +115,10 @@ def _tokens(image: str = "<image>", video: str | None = None, extra: Sequence[st
     return parts.tokenizer(named, extra)
 
 
+VIPLLAVA_LAYERS = next(name for name in vars(VipLlavaConfig()) if name.startswith("vision_feature_layer"))
+"""Which is called `vision_feature_layers` before transformers 5.23."""
+
+
 def _vipllava(attention: str) -> Any:
     tokenizer = _tokens()
     config = VipLlavaConfig(
@@ -122,7 +126,7 @@ def _vipllava(attention: str) -> Any:
         text_config=_decoder(LlamaConfig, tokenizer),
         image_token_index=tokenizer.image_token_id,
         image_seq_length=16,
-        vision_feature_layer=[-1, -2],
+        **{VIPLLAVA_LAYERS: [-1, -2]},
         **_special(tokenizer),
     )
     return _built(VipLlavaForConditionalGeneration, config, attention)
@@ -268,9 +272,8 @@ def _got_processor(tiles: bool = False) -> Any:
     images = GotOcr2ImageProcessorPil(size={"height": GOT_SIDE, "width": GOT_SIDE}, max_patches=6, **COLOURS)
     processor = GotOcr2Processor(image_processor=images, tokenizer=_got_tokens())
     processor.num_image_tokens = 16
-    if tiles:  # what the processor says wins over what its image processor says
-        processor.images_kwargs = {**processor.images_kwargs, "crop_to_patches": True, "max_patches": 6}
-    return processor
+    older = {} if hasattr(processor, "images_kwargs") else {"num_image_tokens": 16}
+    return parts.picture_settings(processor, **older, **({"crop_to_patches": True, "max_patches": 6} if tiles else {}))
 
 
 def _got_local(module: Any) -> None:
