@@ -127,6 +127,8 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
         with matching_weights(name):
             try:
                 return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
+            except SpecError:
+                raise
             except (ValueError, OSError, ImportError) as error:
                 raise SpecError(f"{name!r} cannot be loaded: {cause(error)}") from error
     with _RealLinspace():
