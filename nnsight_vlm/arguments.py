@@ -151,13 +151,13 @@ def _as_float(given: Any) -> float:
 
 
 def numbers(name: str, given: Any, *, least: int = 1, write: str = "") -> np.ndarray:
-    """So many numbers at least, as an array `[number]` of float64; NaN is one of them."""
+    """So many numbers at least, as an array `[number]` of float64; NaN is one of them, and True is 1."""
     plain = given.tolist() if hasattr(given, "tolist") else given
     try:
         array = np.asarray(plain if isinstance(plain, (list, tuple)) else "none")
     except ValueError:  # lists of different length
         array = np.asarray("none")
-    if array.ndim != 1 or len(array) < least or array.dtype.kind not in "iuf":
+    if array.ndim != 1 or len(array) < least or array.dtype.kind not in "biuf":
         refuse(name, given, "list of numbers", write or f"{name}=[0.1, 0.5, ...]")
     return array.astype(float)
 
