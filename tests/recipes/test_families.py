@@ -288,7 +288,8 @@ def test_a_restored_share_is_that_of_one_patch(case):
     )
     for name in groups:
         of_group = pair.prompt["query" if name == "question" else name]
-        places = [p for p in of_group if name != "question" or p not in pair.prompt["last"]]
+        others = (*pair.prompt["last"], *pair.prompt["markers"]) if name == "question" else ()
+        places = [p for p in of_group if p not in others]
         stage = "decoder" if places[0] >= 0 else "encoder"
         where = [place + (case.outside if stage == "encoder" else 0) for place in places]
         patch = nv.Patch(where, source=pair.other, layers=layer, stage=stage)
@@ -349,7 +350,7 @@ def test_the_same_words_about_another_picture(name):
 
 def test_descriptions_without_the_question_are_those_of_single_generations(case):
     frame = prompt_ablation(case.model, [case.prompt], max_new_tokens=STEPS, per_image=True, work=QUIET)
-    query = tuple(p for p in case.prompt["query"] if p not in case.prompt["last"])
+    query = tuple(p for p in case.prompt["query"] if p not in case.prompt["last"] + case.prompt["markers"])
     drop = closed(case, query)
     for access, cut in (
         ("direct", drop),
