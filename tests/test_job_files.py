@@ -212,7 +212,7 @@ def test_values_of_this_package_come_back_as_they_were(prompts, tmp_path):
     assert all(again[number] == values[number] for number in (0, 1, 6, 7, 8, 10, 11))
     assert {type(value).__name__ for value in values} > set(value_table.VALUES) - {
         *("Prompt", "PromptBatch", "TokenMap", "Ranges", "Cells", "GridShape", "Depth", "Window"),  # parts
-        *("Composed", "MaskedPositions"),
+        *("Composed", "Conversation", "MaskedPositions", "Turn"),
     }
 
 

@@ -73,8 +73,8 @@ def parse_layers(text: str) -> Layers:
     try:
         if colon:
             return depth(float(start), float(stop))
-    except SpecError:
-        raise
+    except SpecError as error:
+        raise SpecError(f"no layers {text!r}: {error}") from None
     except ValueError:
         pass
     raise SpecError(
