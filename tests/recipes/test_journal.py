@@ -93,10 +93,11 @@ def test_a_chunk_that_is_kept_is_not_measured_again_and_other_settings_never_mee
 
 
 def test_no_prompts_and_prompts_of_several_rows_are_refused(sdpa):
-    with pytest.raises(nv.SpecError, match="no prompts"):
-        measured("trial", sdpa, [], {}, list, Work(progress=False))
-    with pytest.raises(nv.SpecError, match=r"prompt.row\(0\)"):
-        measured("trial", sdpa, [tiny.several(sdpa)], {}, list, Work(progress=False))
+    for recipe in (nv.recipes.knockout_windows, nv.recipes.attention_share, nv.recipes.prompt_ablation):
+        with pytest.raises(nv.SpecError, match="prompts"):
+            recipe(sdpa, [], work=Work(progress=False))
+        with pytest.raises(nv.SpecError, match=r"prompt\.row"):
+            recipe(sdpa, [tiny.several(sdpa)], work=Work(progress=False))
 
 
 # parts ------------------------------------------------------------------------------------------
