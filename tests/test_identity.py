@@ -139,7 +139,7 @@ DIFFERENT = [
         nv.depth(0, 1),
         Thing(name="a"),
         Thing(name="a", mask=np.zeros((2, 2), bool)),
-        Thing(name="a", mask=np.zeros(4, bool)),
+        Thing(name="a", mask=np.zeros((4, 1), bool)),
     ),
     *(
         words,

@@ -180,11 +180,13 @@ def test_all_files_of_the_package_are_written_by_the_one_writer():
             if isinstance(block, ast.With) and any("atomic_write" in ast.unparse(item) for item in block.items)
             for node in ast.walk(block)
         }
+        buffers = {name for name in ("file", "buffer") if "BytesIO()" in ast.unparse(tree)}
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
             # a bare `save` is nnsight's, and `write_text` of a path and a text is the report's own
             plain = isinstance(call.func, ast.Name) or (name == "write_text" and len(call.args) == 2)
-            writes = name in WRITERS and call.args and not plain
+            in_memory = call.args and ast.unparse(call.args[0]) in buffers
+            writes = name in WRITERS and call.args and not plain and not in_memory
             opens = name == "open" and any(
                 isinstance(part, ast.Constant) and str(part.value)[:1] in tuple("wax")
                 for part in [*call.args[-1:], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
