@@ -168,6 +168,18 @@ def test_frames_are_written_by_their_ending(tmp_path, ending):
     assert names(tmp_path) == [path.name]
 
 
+def buffers_of(tree):
+    """The names to which a file of Python assigns a buffer in memory."""
+    found = set()
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Assign)):
+        target, value = node.targets[0], node.value
+        both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        for name, made in zip(target.elts, value.elts, strict=True) if both else [(target, value)]:
+            if ast.unparse(made) == "BytesIO()":
+                found.add(ast.unparse(name))
+    return found
+
+
 def test_all_files_of_the_package_are_written_by_the_one_writer():
     """Every call that writes a file stands in a `with atomic_write(...)`; `shapes` trains models outside of it."""
     for path in PACKAGE.rglob("*.py"):
@@ -180,7 +192,7 @@ def test_all_files_of_the_package_are_written_by_the_one_writer():
             if isinstance(block, ast.With) and any("atomic_write" in ast.unparse(item) for item in block.items)
             for node in ast.walk(block)
         }
-        buffers = {name for name in ("file", "buffer") if "BytesIO()" in ast.unparse(tree)}
+        buffers = buffers_of(tree)
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
             # a bare `save` is nnsight's, and `write_text` of a path and a text is the report's own
