@@ -143,7 +143,8 @@ def _with_adapter(adapter: Adapter, processor: Any, dispatch: bool, options: dic
         raise SpecError(
             f"{adapter.name!r} holds an adapter, which is put into weights that are there; leave dispatch=False out"
         )
-    loaded = _from_name(adapter.base, processor, dispatch, options)
+    of_base = {name: value for name, value in options.items() if name != "revision"}  # it is the adapter's
+    loaded = _from_name(adapter.base, processor, dispatch, of_base)
     module = view_of(loaded).module
     adapter.add_to(module)
     return _in_memory(module, loaded.processor)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
 
 import nnsight_vlm as nv
+from nnsight_vlm import loading
 from nnsight_vlm.opening import adapters
 from nnsight_vlm.shapes.model import checkpoint
 
@@ -103,7 +104,7 @@ def test_an_adapter_of_another_model_is_refused(folder):
 def test_an_adapter_without_the_package_or_without_weights_to_change_is_refused(folder, monkeypatch):
     with pytest.raises(nv.SpecError, match="leave dispatch=False out"):
         nv.load(folder, dispatch=False)
-    monkeypatch.setattr(adapters, "is_installed", lambda _: False)
+    monkeypatch.setattr(adapters, "can_import", lambda _: False)
     with pytest.raises(nv.SpecError, match=r"holds an adapter of the model .* pip install peft"):
         nv.load(folder)
 
@@ -120,3 +121,20 @@ def test_tuned_prompts_are_refused():
     tuned = get_peft_model(module, PromptTuningConfig(num_virtual_tokens=2, task_type="FEATURE_EXTRACTION", **sizes))
     with pytest.raises(nv.SpecError, match="puts tuned prompts in front of the text"):
         load(tuned)
+
+
+def test_a_revision_is_the_adapters_and_not_its_bases(folder, monkeypatch):
+    asked, right, read = {}, loading._from_name, PeftConfig.from_pretrained
+
+    def opened(name, processor, dispatch, options):
+        asked[name] = options.get("revision")
+        return right(name, processor, dispatch, options)
+
+    def read_config(name, **where):
+        asked["config"] = where.get("revision")
+        return read(name, **where)
+
+    monkeypatch.setattr(loading, "_from_name", opened)
+    monkeypatch.setattr(PeftConfig, "from_pretrained", read_config)
+    nv.load(folder, dtype=torch.float32, revision="v2")
+    assert asked == {str(folder): "v2", str(FOLDER): None, "config": "v2"}

@@ -126,7 +126,7 @@ LACKING = {
 @pytest.mark.parametrize("kind", LACKING)
 def test_what_a_folder_lacks_is_said_before_weights_are_read(kind, copy, monkeypatch):
     without, config, message = LACKING[kind]
-    monkeypatch.setattr(refusals, "is_installed", lambda _: False)
+    monkeypatch.setattr(refusals, "can_import", lambda _: False)
     monkeypatch.setattr("nnsight_vlm.loading.TransformersModel", lambda *_, **__: pytest.fail("read weights"))
     with pytest.raises(nv.SpecError, match=message):
         nv.load(str(copy(*without, **config)))
@@ -171,7 +171,7 @@ def test_a_package_that_a_processor_needs_is_named(monkeypatch):
         raise ImportError("Something requires the SentencePiece library but it was not found in your environment.")
 
     monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", missing)
-    monkeypatch.setattr("nnsight_vlm.opening.processors.is_installed", lambda _: False)
+    monkeypatch.setattr("nnsight_vlm.opening.processors.can_import", lambda _: False)
     with pytest.raises(nv.SpecError, match=r"needs the package 'sentencepiece'.*pip install \"nnsight-vlm\[hub\]\""):
         nv.load(str(FOLDER))
 

@@ -76,7 +76,7 @@ class Checkpoint:
         return self.folder is not None and any(any(self.folder.glob(pattern)) for pattern in patterns)
 
 
-def is_installed(module: str) -> bool:
+def can_import(module: str) -> bool:
     """Whether a module can be imported; it is not."""
     try:
         return find_spec(module) is not None

@@ -15,13 +15,11 @@ from typing import Any, NamedTuple, NoReturn
 from transformers.utils import PushToHubMixin, is_torchvision_available
 
 from ..errors import SpecError
-from .files import PROCESSOR_FILES, Checkpoint, is_installed
+from .files import PROCESSOR_FILES, Checkpoint, can_import
 
 INSTALL = 'pip install "nnsight-vlm[hub]"'
 """What brings everything that the families in the table need to open."""
-
-
-PACKAGES = {name: name for name in ("torchvision", "sentencepiece", "tiktoken", "num2words", "timm", "ftfy")}
+PACKAGES = {name: name for name in ("torchvision", "sentencepiece", "tiktoken", "num2words", "timm")}
 PACKAGES |= {"protobuf": "google.protobuf"}
 """Packages that processors of some families ask for, and the modules that they bring."""
 
@@ -144,7 +142,7 @@ def _cannot_be_made(checkpoint: Checkpoint, error: Exception) -> str:
     """One sentence on why there is no processor, and what to install or write."""
     first = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
     said = str(error).lower()
-    missing = [package for package, module in PACKAGES.items() if package in said and not is_installed(module)]
+    missing = [package for package, module in PACKAGES.items() if package in said and not can_import(module)]
     if missing:
         return (
             f"the processor of {checkpoint.name!r} needs the package {missing[0]!r}, which is not installed; {INSTALL}"

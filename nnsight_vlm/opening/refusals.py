@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpecError
-from .files import PROCESSOR_FILES, WEIGHTS, Checkpoint, is_installed
+from .files import PROCESSOR_FILES, WEIGHTS, Checkpoint, can_import
 from .originals import refusal
 
 QUANTISED_WITH: dict[str, tuple[str, ...]] = {
@@ -100,7 +100,7 @@ def refuse_config(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
             "has a class for"
         )
     method = str((config.get("quantization_config") or {}).get("quant_method", ""))
-    missing = [package for package in QUANTISED_WITH.get(method, ()) if not is_installed(package)]
+    missing = [package for package in QUANTISED_WITH.get(method, ()) if not can_import(package)]
     if missing:
         raise SpecError(
             f"the weights of {checkpoint.name!r} are quantised with {method!r}, which needs the package "
