@@ -113,7 +113,9 @@ MEMBERS: dict[str, Member] = {
     **dict.fromkeys(("paligemma2", "gemma3", "gemma3-crops"), Member(decoder=GEMMA)),
     **dict.fromkeys(("blip-2-t5", "instructblip-t5"), BLIP_T5),
     "gemma3n": Member(decoder=GEMMA, projector=None),  # it also runs on text
-    **dict.fromkeys(("llava_onevision", "qwen3_vl", "qwen3_vl_moe"), Member(projector=None)),  # tokens are not the projector's rows
+    **dict.fromkeys(  # tokens are not the projector's rows
+        ("llava_onevision", "qwen3_vl", "qwen3_vl_moe"), Member(projector=None)
+    ),
     "chameleon": Member(decoder=CHAMELEON, projector=None),
     "chameleon-swin": Member(decoder=SWIN, projector=None),
     "fuyu": Member(projector="model.vision_embed_tokens"),

@@ -30,9 +30,9 @@ from .flexible import (
     _glm_words,
     _local_visual,
     _marks,
+    _QuietGlm,
     _qwen_processor,
     _qwen_words,
-    _QuietGlm,
     _rope,
     _silence,
 )
