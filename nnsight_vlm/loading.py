@@ -94,7 +94,7 @@ def _in_memory(given: Any, processor: Any) -> Model:
     if not hasattr(module, "config"):
         refuse("model", module, "transformers model", "nv.load(AutoModelForImageTextToText.from_pretrained(...))")
     run_uncompiled(module)
-    family_of(module.config)
+    family_of(module.config, module)
     # nnsight looks for a processor on the hub if there is none, so it is given an empty object while it loads
     loaded = TransformersModel(module, task=TASK, processor=processor or SimpleNamespace())
     loaded.processor = processor

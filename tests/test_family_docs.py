@@ -201,7 +201,7 @@ def test_unknown_layer_types_are_refused_with_the_known_ones(members, monkeypatc
 
 def test_a_model_that_cannot_be_drafted_is_refused_with_the_reason():
     config = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=8)
-    with pytest.raises(nv.SpecError, match="no image-text-to-text model of type 'llama'"):
+    with pytest.raises(nv.SpecError, match="models of type 'llama' take no pixels"):
         nv.load(LlamaForCausalLM(config))
 
 

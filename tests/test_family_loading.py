@@ -45,6 +45,8 @@ NOT_READABLE = {
     **dict.fromkeys(
         ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "gemma4", "gemma4-shared"), NO_VIDEO_PROCESSOR
     ),
+    **dict.fromkeys(("qwen3_vl_moe", "qwen3_5_moe", "glm4v_moe", "glm46v", "glm46v-moe"), NO_VIDEO_PROCESSOR),
+    "ernie4_5_vl_moe": "has no attribute 'font'",
 }
 """Without torchvision: processors that cannot be saved to a folder and read again, and the error.
 

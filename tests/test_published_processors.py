@@ -14,6 +14,7 @@ from nnsight_vlm.families import view_of
 from nnsight_vlm.opening.processors import NoVideos
 
 VIDEO = ("llava_onevision", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "smolvlm")
+EXPERTS = ("qwen3_vl_moe", "glm4v_moe", "glm46v", "ernie4_5_vl_moe")
 """Families whose processors have a video part."""
 PIXTRAL = ("mistral3", "llava-pixtral", "lighton_ocr")
 OTHERS = ("llava", "llava_next", "idefics3", "mllama", "instructblip-t5", "gemma3", "ovis2", "paligemma", "florence2")
@@ -27,7 +28,7 @@ def opened(name, folder):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("name", VIDEO + PIXTRAL + OTHERS)
+@pytest.mark.parametrize("name", VIDEO + EXPERTS + PIXTRAL + OTHERS)
 def test_a_folder_opens_with_its_own_processor(name, tmp_path):
     made, model = opened(name, tmp_path)
     for number, size in enumerate(zoo.ZOO[name].sizes):
@@ -56,11 +57,12 @@ def test_a_video_is_refused_with_what_to_install(name, tmp_path):
         model.processor.video_processor([])
 
 
-def test_a_processor_without_its_video_part_is_saved_and_read_again(tmp_path):
-    _, model = opened("qwen2_vl", tmp_path)
+@pytest.mark.parametrize("name, kind", [("qwen2_vl", "Qwen2VL"), ("ernie4_5_vl_moe", "Ernie4_5_VLMoe")])
+def test_a_processor_without_its_video_part_is_saved_and_read_again(name, kind, tmp_path):
+    _, model = opened(name, tmp_path)
     model.processor.save_pretrained(tmp_path)
     again = nv.load(tmp_path, dtype=torch.float32)
-    assert type(model.processor).__name__ == type(again.processor).__name__ == "Qwen2VLProcessor"
+    assert type(model.processor).__name__ == type(again.processor).__name__ == f"{kind}Processor"
 
 
 def test_where_torchvision_carries_pictures_too_the_extra_is_named(tmp_path):

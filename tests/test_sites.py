@@ -13,8 +13,8 @@ import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
 ALSO_ADDED = {
-    "qwen3_vl": "some layers are followed by features of the vision tower",
-    "qwen3_5": "recurrent layers add what no site names",
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe"), "some layers are followed by features of the vision tower"),
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), "recurrent layers add what no site names"),
     "lfm2_vl": "convolutions add what no site names",
     "gemma4-shared": "each layer also adds an embedding of its own, and scales its output",
     "gemma3n": "there are several residual streams",

@@ -120,6 +120,8 @@ class Family:
         inputs: what the first dimension of each input counts, the pixels first; inputs with an entry per token are left
             out.
         needs: inputs without which the model silently computes something else.
+        token_kinds: inputs with an entry per token that the decoder's layers read themselves, to choose which weights a
+            token gets; tokens behind a cache are given them too.
         new_token_values: for each input with an entry per token, its value at generated tokens, where that is not 0.
         generator: path of the module whose `generate` a model's own `generate` calls, and whose defaults count then;
             empty where the model generates itself.
@@ -150,6 +152,7 @@ class Family:
     positions: PositionCounting = "sequence"
     inputs: Mapping[str, Counted] = field(default_factory=lambda: {"pixel_values": "image"})
     needs: tuple[str, ...] = ()
+    token_kinds: tuple[str, ...] = ()
     new_token_values: Mapping[str, int] = field(default_factory=dict)
     generator: str = ""
     generate_with: Mapping[str, Any] = field(default_factory=dict)

@@ -219,7 +219,7 @@ def view_of(model: Model) -> ModelView:
     except (AttributeError, TypeError):
         refuse("model", model, "nnsight model", "model = nv.load(...) of a name, a folder or a transformers model")
     if facts is None or facts.config is not config:
-        family, text_config = family_of(config), config.get_text_config()
+        family, text_config = family_of(config, module), config.get_text_config()
         facts = _FACTS[module] = _Facts(
             config=config, text_config=text_config, family=family, stages={}, model=ref(model)
         )

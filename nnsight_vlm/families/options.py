@@ -94,6 +94,7 @@ Limitation = Literal[
     "grid",  # finding the pixels of image tokens in the decoder
     "generate",  # cached generation
     "padded generation",  # cached generation of padded rows
+    "uncached generation",  # generation that runs the whole sequence for every token, use_cache=False
     "text alone",  # a prompt without an image
     "several images",  # more than one image in a prompt
     "packed",  # several variants in one sequence, after a prefix that they share

@@ -35,7 +35,7 @@ COLUMNS: dict[str, Column] = {
     "heads": Column("heads"),
     "attention weights": Column("attention"),
     "grid": Column("grid"),
-    "generate": Column("generate", ("padded generation",)),
+    "generate": Column("generate", ("padded generation", "uncached generation")),
     "text alone": Column("text alone"),
     "several images": Column("several images"),
     "packed sweep": Column("packed"),

@@ -12,12 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 from .columns import AttentionSpec, Family, Stage
+from .options import Limitation
 from .stages import (
     BART_DECODER,
     BART_ENCODER,
     CAUSAL_LM_DECODER,
     CHAMELEON_DECODER,
     GEMMA_DECODER,
+    GLM_DECODER,
     IDEFICS2_RESAMPLER,
     IDEFICS_DECODER,
     INSTRUCTBLIP_QFORMER,
@@ -79,6 +81,11 @@ QWEN: dict[str, Any] = {
     "inputs": {"pixel_values": "piece", "image_grid_thw": "image"},
     "needs": ("mm_token_type_ids",),
     "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)},
+}
+DEEPSTACK: dict[Limitation, str] = {
+    "features": "image features are also added to the first layers' output (DeepStack), so they remain after a "
+    'write at the projector; write site="residual" in a later layer',
+    "embedded": "image features are also added to the first layers' output (DeepStack)",
 }
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
@@ -186,24 +193,45 @@ _TABLE = (
         model_type="qwen2_5_vl",
         **{**QWEN, "grid": "merged windows"},
     ),
-    Family(
-        model_type="qwen3_vl",
-        **QWEN,
-        limitations={
-            "features": "image features are also added to the first layers' output (DeepStack), so they remain after a "
-            'write at the projector; write site="residual" in a later layer',
-            "embedded": "image features are also added to the first layers' output (DeepStack)",
-        },
-    ),
+    Family(model_type="qwen3_vl", **QWEN, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl_moe", **QWEN, limitations=DEEPSTACK),
     Family(
         model_type="qwen3_5",
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
         **QWEN,
     ),
     Family(
-        model_type="glm4v",
-        stages={"decoder": Stage(attention=AttentionSpec(output="post_self_attn_layernorm"), mlp="post_mlp_layernorm")},
+        model_type="qwen3_5_moe",
+        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
         **QWEN,
+    ),
+    Family(model_type="glm4v", stages={"decoder": GLM_DECODER}, **QWEN),
+    Family(model_type="glm4v_moe", **QWEN),
+    Family(
+        model_type="glm46v",
+        when={"text_config.model_type": "glm4v_text"},
+        stages={"decoder": GLM_DECODER},
+        **QWEN,
+    ),
+    Family(
+        model_type="glm46v",
+        name="glm46v-moe",
+        when={"text_config.model_type": "glm4v_moe_text"},
+        **QWEN,
+    ),
+    Family(
+        **{
+            **QWEN,
+            "projector": "model.resampler_model",
+            "needs": ("mm_token_type_ids", "moe_mm_token_type_ids"),
+            "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_merge_size": (2,)},
+        },
+        model_type="ernie4_5_vl_moe",
+        token_kinds=("moe_mm_token_type_ids",),
+        limitations={
+            "uncached generation": "without a cache each token runs the whole sequence, and transformers does not give "
+            "generated tokens their entry of moe_mm_token_type_ids"
+        },
     ),
     Family(
         **PALIGEMMA,

@@ -67,7 +67,7 @@ def pooled(view: ModelView, inputs: Inputs) -> list[Cells]:
 def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
     """The picture from its patches, which go merged token by merged token. Each is there once for every frame."""
     vision = view.config.vision_config
-    merge, frames, side = vision.spatial_merge_size, vision.temporal_patch_size, vision.patch_size
+    merge, side = vision.spatial_merge_size, vision.patch_size
     patches = torch.as_tensor(processed_inputs["pixel_values"])
     _, rows, columns = _table(processed_inputs, "image_grid_thw")[0]
     by_frame: torch.Tensor = rearrange(
@@ -76,7 +76,6 @@ def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[to
         row=rows // merge,
         down=merge,
         across=merge,
-        t=frames,
         y=side,
         x=side,
         c=3,

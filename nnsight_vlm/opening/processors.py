@@ -54,6 +54,8 @@ class NoVideos(PushToHubMixin):  # type: ignore[misc]  # what transformers asks 
 
     model_input_names: tuple[str, ...] = ()
     _auto_class = None
+    font = ""
+    """The file of a font that ERNIE's processor saves beside its settings, where there is one."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)

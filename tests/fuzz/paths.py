@@ -105,7 +105,7 @@ MEMBERS: dict[str, Member] = {
          "aria-split"),
         PLAIN,
     ),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5"), VISUAL),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "glm4v_moe", "glm46v-moe"), VISUAL),
     **dict.fromkeys(("janus", "deepseek_vl"), ALIGNER),
     **dict.fromkeys(("idefics3", "idefics3-whole", "smolvlm"), CONNECTOR),
     **dict.fromkeys(("idefics2", "idefics2-split"), IDEFICS2),
@@ -113,12 +113,15 @@ MEMBERS: dict[str, Member] = {
     **dict.fromkeys(("paligemma2", "gemma3", "gemma3-crops"), Member(decoder=GEMMA)),
     **dict.fromkeys(("blip-2-t5", "instructblip-t5"), BLIP_T5),
     "gemma3n": Member(decoder=GEMMA, projector=None),  # it also runs on text
-    **dict.fromkeys(("llava_onevision", "qwen3_vl"), Member(projector=None)),  # tokens are not the projector's rows
+    **dict.fromkeys(  # tokens are not the projector's rows
+        ("llava_onevision", "qwen3_vl", "qwen3_vl_moe"), Member(projector=None)
+    ),
     "chameleon": Member(decoder=CHAMELEON, projector=None),
     "chameleon-swin": Member(decoder=SWIN, projector=None),
     "fuyu": Member(projector="model.vision_embed_tokens"),
     "ovis2": Member(projector="model.visual_embeddings_table"),
-    "glm4v": Member(decoder=GLM, projector="model.visual.merger"),
+    **dict.fromkeys(("glm4v", "glm46v"), Member(decoder=GLM, projector="model.visual.merger")),
+    "ernie4_5_vl_moe": Member(projector="model.resampler_model"),
     "lfm2_vl": Member(decoder=Stage(mlp="feed_forward"), projector=None),  # it runs once a tile
     "llama4": Member(
         decoder=Stage(layers="language_model.model.layers", mlp="feed_forward"), projector="multi_modal_projector"
