@@ -119,6 +119,8 @@ class Family:
         positions: how position ids are computed.
         inputs: what the first dimension of each input counts, the pixels first; inputs with an entry per token are left
             out.
+        renamed: inputs that some processors of the family give under another name, and the name that they have in
+            `inputs`: `{"pixel_values": "pixel_values_images"}`.
         needs: inputs without which the model silently computes something else.
         new_token_values: for each input with an entry per token, its value at generated tokens, where that is not 0.
         generator: path of the module whose `generate` a model's own `generate` calls, and whose defaults count then;
@@ -149,6 +151,7 @@ class Family:
     wants_placeholders: bool = False
     positions: PositionCounting = "sequence"
     inputs: Mapping[str, Counted] = field(default_factory=lambda: {"pixel_values": "image"})
+    renamed: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     new_token_values: Mapping[str, int] = field(default_factory=dict)
     generator: str = ""

@@ -170,6 +170,19 @@ _TABLE = (
             'write site="embedding"'
         },
     ),
+    Family(
+        model_type="llava_next_video",
+        grid="anyres",
+        inputs={"pixel_values": "image", "image_sizes": "image"},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
+    ),
+    Family(
+        model_type="video_llava",
+        transformers=">=5.16",
+        inputs={"pixel_values_images": "image"},
+        renamed={"pixel_values": "pixel_values_images"},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
+    ),
     Family(model_type="vipllava", assumes=TESTED_DECODERS),
     Family(
         model_type="internvl",

@@ -21,9 +21,12 @@ from .grid import Grid
 from .tokens import Inputs
 
 
-def every_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:  # noqa: ARG001
-    """All tiles in `pixel_values`, `[channel, height, width]` each."""
-    return list(rearrange(torch.as_tensor(processed_inputs["pixel_values"]), "... c h w -> (...) c h w"))
+def every_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """All tiles, `[channel, height, width]` each."""
+    family = view.family
+    names = (family.pixels, *(given for given, name in family.renamed.items() if name == family.pixels))
+    pixels = next(processed_inputs[name] for name in names if name in processed_inputs)
+    return list(rearrange(torch.as_tensor(pixels), "... c h w -> (...) c h w"))
 
 
 @dataclass(frozen=True, kw_only=True)

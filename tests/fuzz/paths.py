@@ -101,6 +101,7 @@ BLIP_T5 = Member(qformer=QFORMER, encoder=T5_ENCODER, decoder=T5_DECODER, projec
 MEMBERS: dict[str, Member] = {
     **dict.fromkeys(
         ("llava", "llava-mistral", "mistral3", "llava-pixtral", "fast_vlm", "vipllava", "llava_next",
+         "llava_next_video", "video_llava",
          "internvl", "got_ocr2", "got_ocr2-tiles", "perception_lm", "paligemma", "aya_vision", "cohere2_vision", "aria",
          "aria-split"),
         PLAIN,
