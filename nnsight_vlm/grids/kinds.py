@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import SpecError
 from ..families import ModelView
 from ..families.options import GridLayout
-from . import flexible, resampled, rows, split, tiled
+from . import flexible, pooled_canvas, resampled, rows, split, tiled
 from .calibration import ALONE, Processing, Window, boxes, full_picture, processed
 from .cells import Cells
 from .grid import Grid
@@ -66,6 +66,9 @@ GRIDS: dict[GridLayout, GridKind] = {
     "merged windows": GridKind(cells=flexible.merged_windows, tiles=flexible.merged_tile),
     "shaped": GridKind(cells=flexible.shaped, tiles=flexible.shaped_tiles),
     "pooled": GridKind(cells=flexible.pooled, tiles=flexible.pooled_tile),
+    "whole picture then canvas": GridKind(
+        cells=pooled_canvas.whole_then_canvas, tiles=pooled_canvas.whole_then_canvas_tiles
+    ),
     "queries": GridKind(cells=resampled.queries),
     "masked latents": GridKind(cells=resampled.masked_latents),
     "crop latents": GridKind(cells=resampled.crop_latents),
