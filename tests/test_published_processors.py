@@ -64,7 +64,7 @@ def test_a_processor_without_its_video_part_is_saved_and_read_again(tmp_path):
     assert type(model.processor).__name__ == type(again.processor).__name__ == "Qwen2VLProcessor"
 
 
-@pytest.mark.parametrize("name", ["lfm2_vl", "molmo2"])
+@pytest.mark.parametrize("name", ["lfm2_vl", "molmo2", "kimi_k25"])
 def test_where_torchvision_carries_pictures_too_the_extra_is_named(name, tmp_path):
     published.write(name, tmp_path)
     with pytest.raises(nv.SpecError, match=r"needs the package 'torchvision'.*pip install \"nnsight-vlm\[hub\]\""):

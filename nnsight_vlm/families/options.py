@@ -25,6 +25,7 @@ GridLayout = Literal[
     "shuffled tiles",  # tiles that pixel shuffle made smaller, then the whole picture (Llama 4)
     # the picture's own shape
     "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
+    "merged rows",  # the same, where patches go row by row (Kimi K2.5)
     "merged windows",  # the same, computed window by window (Qwen2.5-VL)
     "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
     "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)

@@ -401,6 +401,13 @@ _TABLE = (
             "expose its attention to patches (torch.nn.MultiheadAttention)"
         },
     ),
+    Family(
+        model_type="kimi_k25",
+        projector="model.mm_projector",
+        grid="merged rows",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={"text_config.model_type": ("deepseek_v3",)},
+    ),
     Family(**MOLMO2, when={"text_config.norm_after": False}),
     Family(
         **MOLMO2,

@@ -63,6 +63,7 @@ GRIDS: dict[GridLayout, GridKind] = {
     "tile rows then thumbnail": GridKind(cells=split.ROWS_THEN_THUMBNAIL.cells),
     "shuffled tiles": GridKind(cells=split.SHUFFLED_TILES.cells, tiles=split.canvas_tiles),
     "merged": GridKind(cells=flexible.merged, tiles=flexible.merged_tile),
+    "merged rows": GridKind(cells=flexible.merged_rows, tiles=flexible.merged_rows_tile),
     "merged windows": GridKind(cells=flexible.merged_windows, tiles=flexible.merged_tile),
     "shaped": GridKind(cells=flexible.shaped, tiles=flexible.shaped_tiles),
     "pooled": GridKind(cells=flexible.pooled, tiles=flexible.pooled_tile),

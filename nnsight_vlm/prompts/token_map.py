@@ -97,9 +97,8 @@ class TokenMap:
 
         - `image`: image tokens; `image.0`, `image.1`: those of one image.
         - `system`: text before the first image.
-        - `markup`: tokens that belong to an image and stand for no part of it: line breaks, tile numbers, the marks
-          around an image that attend to all of it (Molmo2), the mark of an image that lies outside the sequence; also
-          the token with which a decoder begins that reads an encoder.
+        - `markup`: tokens that belong to an image and stand for no part of it: line breaks, tile numbers, marks around
+          it that attend to all of it, the mark of one that lies outside the sequence; and a decoder's first token.
         - `query`: all other text of the prompt. It contains the prompt's last token, which predicts the answer.
         - `generated`: what follows the prompt.
         - `question`: `query` without the prompt's last token and without `markers`.
@@ -217,8 +216,8 @@ class TokenMap:
         """All that belongs to an image: from its first token to its last, its borders, and its mark in the text."""
         image = self.images[number]
         marks = () if self.outside_tokens else self.marks[number : number + 1]
-        beside = (pair for pair in self.borders if pair[1] == image[0] or pair[0] == image[-1] + 1)
-        return Ranges.union([Ranges.of((*range(image[0], image[-1] + 1), *marks)), Ranges(tuple(beside))])
+        beside = Ranges(tuple(pair for pair in self.borders if pair[1] == image[0] or pair[0] == image[-1] + 1))
+        return Ranges.union([Ranges.of((*range(image[0], image[-1] + 1), *marks)), beside])
 
     def _one_image(self, name: str) -> Ranges:
         """The group of a single image, `image.0`."""

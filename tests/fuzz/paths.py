@@ -141,6 +141,7 @@ MEMBERS: dict[str, Member] = {
         decoder=Stage(layers="text_model.model.layers", mlp="ffn"),
         projector="image_to_text_projection",
     ),
+    "kimi_k25": Member(projector="model.mm_projector"),
     "molmo2": MOLMO2,
     "molmo2-norms-after": replace(MOLMO2, decoder=NORMS_AFTER),
     "lighton_ocr": Member(projector="model.vision_projection"),

@@ -1,4 +1,4 @@
-"""Families whose image processors only torchvision can carry, on the few functions of it that are needed: Molmo2."""
+"""Families whose image processors only torchvision can carry, on the few functions of it that are needed."""
 
 from __future__ import annotations
 
@@ -85,6 +85,73 @@ def _molmo2_local(module: Any) -> None:
         silence(layer.self_attn.o_proj)
 
 
+KIMI = {"image_token": "<|media_pad|>", "video_token": "<|kimi_k25_video_placeholder|>"}
+KIMI_MARKS = ("<|media_begin|>", "<|media_content|>", "<|media_end|>")
+
+
+@functools.cache
+def _kimi_words() -> Any:
+    return parts.tokenizer({"image_token": KIMI["image_token"]}, KIMI_MARKS, behind=(KIMI["video_token"],))
+
+
+def _kimi_k25(attention: str) -> Any:
+    """A decoder that caches keys and values compressed, with one plain layer and three of experts."""
+    words = _kimi_words()
+    config = hf.Kimi_K25Config(
+        text_config={
+            **_base(words),
+            "model_type": "deepseek_v3",
+            "vocab_size": len(words) - 1,
+            "num_key_value_heads": 4,
+            "intermediate_size": 48,
+            "moe_intermediate_size": 24,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "first_k_dense_replace": 1,
+            "q_lora_rank": 16,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 8,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "patch_size": PATCH,
+            "pos_emb_height": 8,
+            "pos_emb_width": 8,
+            "merge_kernel_size": [2, 2],
+        },
+        projection_hidden_size=16,
+        image_token_id=words.convert_tokens_to_ids(KIMI["image_token"]),
+        video_token_id=words.convert_tokens_to_ids(KIMI["video_token"]),
+        tie_word_embeddings=False,
+    )
+    return _build(hf.Kimi_K25ForConditionalGeneration, config, attention)
+
+
+def _kimi_processor() -> Any:
+    owner = _without_torchvision("kimi_k25.image_processing_kimi_k25", "Kimi_K25ImageProcessor")
+    pictures = owner(patch_size=PATCH, merge_size=2, max_patches=64, size={"max_height": 16, "max_width": 16})
+    return _assemble(hf.Kimi_K25Processor, pictures, _kimi_words(), None)
+
+
+def _kimi_local(module: Any) -> None:
+    """No attention between patches."""
+    for layer in module.model.vision_tower.layers:
+        silence(_projection(layer))
+
+
+def _projection(layer: Any) -> Any:
+    """What a layer's attention ends with."""
+    return next(part for name, part in layer.named_modules() if name.endswith(".proj"))
+
+
 MEMBERS = tuple(
     Member(
         name=name,
@@ -98,4 +165,14 @@ MEMBERS = tuple(
         ("molmo2", {"norm_after": False, "qk_norm_type": "qwen3"}),
         ("molmo2-norms-after", {"norm_after": True, "qk_norm_type": "olmo", "rope_scaling_layers": [0, 2]}),
     )
+)
+MEMBERS += (
+    Member(
+        name="kimi_k25",
+        module=_kimi_k25,
+        processor=_kimi_processor,
+        text="<s>user : <|media_begin|> image <|media_content|><|media_pad|><|media_end|> what is red ? assistant :",
+        sizes=((48, 24), (21, 33), (75, 50)),
+        local=_kimi_local,
+    ),
 )
