@@ -36,8 +36,9 @@ from nnsight_vlm.prompts.row_inputs import ENTRIES
 from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS
 
 PAGE = Path(nv.__file__).parent.parent / "docs" / "families.md"
-NAMES_MISLEAD = {"chameleon-swin"}
-"""Families with norms after attention and feed-forward that are named as if they came before them."""
+NAMES_MISLEAD = {"chameleon-swin", "molmo2", "molmo2-norms-after"}
+"""Families with norms after attention and feed-forward that are named as if they came before them; and Molmo2, whose
+projector is the last part of what is called so."""
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,8 @@ NOT_READABLE = {
     "cohere2_vision": SUBSTITUTE,
     "llama4": SUBSTITUTE,
     **dict.fromkeys(("llava_onevision", "internvl", "perception_lm", "smolvlm"), NO_VIDEO_PROCESSOR),
+    **dict.fromkeys(("molmo2", "molmo2-norms-after", "kimi_k25"), NO_VIDEO_PROCESSOR),
+    **dict.fromkeys(("llava_next_video", "video_llava"), NO_VIDEO_PROCESSOR),
     **dict.fromkeys(
         ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "gemma4", "gemma4-shared"), NO_VIDEO_PROCESSOR
     ),

@@ -14,8 +14,9 @@ from nnsight_vlm.families import view_of
 from nnsight_vlm.opening.processors import NoVideos
 
 VIDEO = ("llava_onevision", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "smolvlm")
-EXPERTS = ("qwen3_vl_moe", "glm4v_moe", "glm46v", "ernie4_5_vl_moe")
+VIDEO += ("llava_next_video", "video_llava")
 """Families whose processors have a video part."""
+EXPERTS = ("qwen3_vl_moe", "glm4v_moe", "glm46v", "ernie4_5_vl_moe")
 PIXTRAL = ("mistral3", "llava-pixtral", "lighton_ocr")
 OTHERS = ("llava", "llava_next", "idefics3", "mllama", "instructblip-t5", "gemma3", "ovis2", "paligemma", "florence2")
 pytestmark = pytest.mark.skipif(is_torchvision_available(), reason="torchvision carries these processors")
@@ -65,8 +66,9 @@ def test_a_processor_without_its_video_part_is_saved_and_read_again(name, kind, 
     assert type(model.processor).__name__ == type(again.processor).__name__ == f"{kind}Processor"
 
 
-def test_where_torchvision_carries_pictures_too_the_extra_is_named(tmp_path):
-    published.write("lfm2_vl", tmp_path)
+@pytest.mark.parametrize("name", ["lfm2_vl", "molmo2", "kimi_k25"])
+def test_where_torchvision_carries_pictures_too_the_extra_is_named(name, tmp_path):
+    published.write(name, tmp_path)
     with pytest.raises(nv.SpecError, match=r"needs the package 'torchvision'.*pip install \"nnsight-vlm\[hub\]\""):
         nv.load(tmp_path)
 

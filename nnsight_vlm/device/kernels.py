@@ -38,7 +38,7 @@ def packed_mask(packing, window, like):
 
     ``packing`` is ``(prefix, length, span, chunk, blocks)``: the sequence is ``prefix`` tokens, then copies of
     ``length`` tokens each; a query sees ``span`` positions back at most and its own stretch of ``chunk`` positions
-    (None: all); tokens of a block, which lies in the prefix, see each other both ways.
+    (None: all); tokens of a block, whose ranges lie in the prefix, see each other both ways.
     """
     prefix, length, span, chunk, blocks = packing
     query_offset, queries, key_offset, keys, _ = window
@@ -47,8 +47,11 @@ def packed_mask(packing, window, like):
     position = torch.where(places < prefix, places, prefix + (places - prefix) % length)
     query, key = places[query_offset : query_offset + queries, None], places[None, key_offset : key_offset + keys]
     mask = causal_mask(window, like)
-    for start, stop in blocks:
-        mask.masked_fill_((start <= query) & (query < stop) & (start <= key) & (key < stop), 0)
+    for ranges in blocks:
+        inside = torch.zeros_like(places, dtype=torch.bool)
+        for start, stop in ranges:
+            inside[start:stop] = True
+        mask.masked_fill_(inside[query] & inside[key], 0)
     closed = (copy[key] >= 0) & (copy[query] != copy[key])
     if span is not None:
         closed |= position[query] - position[key] >= span

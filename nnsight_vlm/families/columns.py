@@ -119,6 +119,10 @@ class Family:
         positions: how position ids are computed.
         inputs: what the first dimension of each input counts, the pixels first; inputs with an entry per token are left
             out.
+        indices: inputs that hold indices into another input, -1 for none, and that other input, whose first two
+            dimensions are counted as one, over all images of an encoding.
+        renamed: inputs that some processors of the family give under another name, and the name that they have in
+            `inputs`: `{"pixel_values": "pixel_values_images"}`.
         needs: inputs without which the model silently computes something else.
         token_kinds: inputs with an entry per token that the decoder's layers read themselves, to choose which weights a
             token gets; tokens behind a cache are given them too.
@@ -151,6 +155,8 @@ class Family:
     wants_placeholders: bool = False
     positions: PositionCounting = "sequence"
     inputs: Mapping[str, Counted] = field(default_factory=lambda: {"pixel_values": "image"})
+    indices: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     token_kinds: tuple[str, ...] = ()
     new_token_values: Mapping[str, int] = field(default_factory=dict)

@@ -25,9 +25,11 @@ GridLayout = Literal[
     "shuffled tiles",  # tiles that pixel shuffle made smaller, then the whole picture (Llama 4)
     # the picture's own shape
     "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
+    "merged rows",  # the same, where patches go row by row (Kimi K2.5)
     "merged windows",  # the same, computed window by window (Qwen2.5-VL)
     "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
     "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
+    "whole picture then canvas",  # pooled patches of both, listed in `image_token_pooling` (Molmo2)
     # tokens without a place, and tokens outside the decoder's sequence
     "queries",  # the queries of a Q-Former (BLIP-2, InstructBLIP)
     "masked latents",  # latents that an input marks (Kosmos-2)
@@ -52,6 +54,7 @@ ImageLocation = Literal[
 Bidirectional = Literal[
     "none",  # all tokens attend causally
     "images",  # the tokens of each image attend to each other in both directions
+    "marked",  # all tokens do that `mm_token_type_ids` marks: those of all images, and the markers around them
     "prompt",  # all tokens of the prompt do
 ]
 """Which tokens of the decoder's sequence attend to each other in both directions."""
@@ -67,6 +70,7 @@ Counted = Literal[
     "row",  # one entry per row of the batch
     "image",  # one entry per image, images of all rows in order
     "piece",  # one entry per tile or patch, those of all images in order
+    "token",  # one entry per image token, those of all images in order
     "group",  # one entry per list of pictures that was processed at a time, which is how many there are in it
 ]
 """What the first dimension of an input counts."""

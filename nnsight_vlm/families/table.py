@@ -115,6 +115,21 @@ IDEFICS3: dict[str, Any] = {
     "assumes": TESTED_DECODERS,
 }
 SIZED_IMAGES: dict[str, Any] = {"grid": "sized", "inputs": {"pixel_values": "image", "image_sizes": "image"}}
+MOLMO2: dict[str, Any] = {
+    "model_type": "molmo2",
+    "transformers": ">=5.20",
+    "projector": "model.multi_modal_projector.image_projector",
+    "grid": "whole picture then canvas",
+    "blocks": "marked",
+    "inputs": {
+        "pixel_values": "piece",
+        "image_token_pooling": "token",
+        "image_grids": "image",
+        "image_num_crops": "image",
+    },
+    "indices": {"image_token_pooling": "pixel_values"},
+    "needs": ("mm_token_type_ids",),
+}
 BLIP: dict[str, Any] = {
     "projector": "language_projection",
     "projector_after": "qformer",
@@ -176,6 +191,19 @@ _TABLE = (
             "features": "where a picture is shrunk, each token is interpolated from several image features; "
             'write site="embedding"'
         },
+    ),
+    Family(
+        model_type="llava_next_video",
+        grid="anyres",
+        inputs={"pixel_values": "image", "image_sizes": "image"},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
+    ),
+    Family(
+        model_type="video_llava",
+        transformers=">=5.16",
+        inputs={"pixel_values_images": "image"},
+        renamed={"pixel_values": "pixel_values_images"},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
     Family(model_type="vipllava", assumes=TESTED_DECODERS),
     Family(
@@ -399,6 +427,22 @@ _TABLE = (
         limitations={
             "grid": "image tokens are latents, each of which reads the whole picture, and the projector does not "
             "expose its attention to patches (torch.nn.MultiheadAttention)"
+        },
+    ),
+    Family(
+        model_type="kimi_k25",
+        projector="model.mm_projector",
+        grid="merged rows",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={"text_config.model_type": ("deepseek_v3",)},
+    ),
+    Family(**MOLMO2, when={"text_config.norm_after": False}),
+    Family(
+        **MOLMO2,
+        name="molmo2-norms-after",
+        when={"text_config.norm_after": True},
+        stages={
+            "decoder": Stage(attention=AttentionSpec(output="input_layernorm"), mlp="post_attention_layernorm"),
         },
     ),
     Family(

@@ -1,6 +1,6 @@
 """Layouts of families that keep the picture's shape: the encoding says how many patches a picture has each way.
 
-`merged` reads `image_grid_thw` (Qwen-VL, GLM-V), `shaped` reads `spatial_shapes` (LFM2-VL: tiles and a thumbnail),
+`merged` reads `image_grid_thw` (Qwen-VL, GLM-V; Kimi), `shaped` reads `spatial_shapes` (LFM2-VL: tiles and thumbnail),
 `pooled` reads `image_position_ids` (Gemma 4). In all of them, the tokens of a tile go row by row. These families'
 processors return flat patches, from which `*_tile` and `*_tiles` put the processed pictures together again.
 """
@@ -26,6 +26,16 @@ def merged(view: ModelView, inputs: Inputs) -> list[Cells]:
     merge = view.config.vision_config.spatial_merge_size
     images = [
         in_order([GridShape(rows // merge, columns // merge)] * frames, patches=frames * rows * columns)
+        for frames, rows, columns in _table(inputs, "image_grid_thw")
+    ]
+    return _checked(images, view, inputs)
+
+
+def merged_rows(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """As `merged`, where `merge_kernel_size` patches down and across make one token."""
+    down, across = view.config.vision_config.merge_kernel_size
+    images = [
+        in_order([GridShape(rows // down, columns // across)], patches=frames * rows * columns)
         for frames, rows, columns in _table(inputs, "image_grid_thw")
     ]
     return _checked(images, view, inputs)
@@ -81,6 +91,13 @@ def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[to
         c=3,
     )
     return [by_frame[0]]
+
+
+def merged_rows_tile(_: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The picture from its patches, `[patch, channel, height, width]`, row by row."""
+    columns = _table(processed_inputs, "image_grid_thw")[0][2]
+    patches = torch.as_tensor(processed_inputs["pixel_values"]).float()
+    return [rearrange(patches, "(row column) c y x -> c (row y) (column x)", column=columns)]
 
 
 def shaped_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:

@@ -288,5 +288,5 @@ def _packing(model: Model, layout: Layout, layer: int) -> tuple[Any, ...] | None
     if layout.packing is None:
         return None
     reach = view_of(model).reach("decoder", layer)
-    blocks = layout.prompt.rows[0].blocks.pairs if reach.blocks else ()
+    blocks = tuple(block.pairs for block in layout.prompt.rows[0].blocks) if reach.blocks else ()
     return (*layout.packing, reach.span, reach.chunk, blocks)

@@ -69,6 +69,8 @@ def _has_usual_types(prompt: Prompt, name: str) -> bool:
     """Whether text tokens are of the type that a model takes them for if it is told nothing."""
     if not counts_tokens(prompt, name) or prompt.inputs[name].dim() != 2:
         return False
+    if view_of(prompt.model).family.blocks == "marked":  # their blocks say it, which prompts are compared by
+        return True
     text = torch.ones(prompt.inputs[name].shape, dtype=torch.bool)
     for row, tokens in enumerate(prompt.rows):
         text[row, [position for image in tokens.images for position in image if position >= 0]] = False
@@ -102,7 +104,9 @@ def length(prompt: Prompt) -> int | None:
 
 def same_clean_run(prompt: Prompt, other: Prompt) -> bool:
     """Whether equal tokens at equal positions say that two prompts run alike: no input says anything else."""
-    return not foreign(prompt) and not foreign(other) and settings(prompt) == settings(other)
+    marked = view_of(prompt.model).family.blocks == "marked"
+    alike = not marked or [row.blocks for row in prompt.rows] == [row.blocks for row in other.rows]
+    return alike and not foreign(prompt) and not foreign(other) and settings(prompt) == settings(other)
 
 
 def why_alone(prompt: Prompt) -> str:

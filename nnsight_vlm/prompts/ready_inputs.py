@@ -34,7 +34,8 @@ def checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(inputs, Mapping):
         refuse("inputs", inputs, "encoding", 'inputs=processor(text=..., images=..., return_tensors="pt")')
     by_the_way = {"labels"}.intersection(getattr(view_of(model).processor, "model_input_names", None) or ())
-    given = {name: value for name, value in inputs.items() if value is not None and name not in by_the_way}
+    named = ((family.renamed.get(name, name), value) for name, value in inputs.items())
+    given = {name: value for name, value in named if value is not None and name not in by_the_way}
     _refuse_options(given)
     refuse_unknown(model, given)
     given = _in_model_dtype(model, given)

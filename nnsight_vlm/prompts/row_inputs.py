@@ -33,6 +33,7 @@ ENTRIES: dict[Counted, Callable[[torch.Tensor, Sequence[TokenMap]], list[int]]] 
     "row": lambda _value, rows: [1] * len(rows),
     "image": lambda _value, rows: [len(tokens.images) for tokens in rows],
     "piece": lambda _value, rows: [sum(cells.pieces for cells in tokens.cells) for tokens in rows],
+    "token": lambda _value, rows: [sum(len(cells.places) for cells in tokens.cells) for tokens in rows],
     "group": _groups_of,
 }
 """How many entries of such an input belong to each row."""
@@ -99,13 +100,33 @@ def row_input(prompt: Prompt, name: str, number: int) -> Any:
     if name in family.inputs:
         entries = ENTRIES[family.inputs[name]](value, prompt.rows)
         start = sum(entries[:number])
-        return _without_padded_question(prompt, name, value[start : start + entries[number]], number)
+        part = value[start : start + entries[number]]
+        if name in family.indices:
+            return moved_indices(part, -_places_before(prompt, family.indices[name], number))
+        return _without_padded_question(prompt, name, part, number)
     if name == "position_ids":
         return value[..., number : number + 1, tokens.start : tokens.stop]
     if counts_tokens(prompt, name):
         padded = tokens if family.tokens == "input_ids" else tokens.stage("encoder")
         return value[number : number + 1, padded.start : padded.stop]
     return value[number : number + 1] if name == family.tokens else value
+
+
+def moved_indices(indices: torch.Tensor, by: int) -> torch.Tensor:
+    """Indices into an input to which `by` more entries were added in front; -1 stays, which stands for none."""
+    return torch.where(indices >= 0, indices + by, indices)
+
+
+def places_in(value: torch.Tensor) -> int:
+    """How many places an input has that another holds indices into: see `Family.indices`."""
+    return len(value) * value.shape[1]
+
+
+def _places_before(prompt: Prompt, name: str, number: int) -> int:
+    """How many places of an input belong to rows before a row."""
+    value = prompt.inputs[name]
+    counted = view_of(prompt.model).family.inputs[name]
+    return places_in(value[: sum(ENTRIES[counted](value, prompt.rows)[:number])])
 
 
 def _without_padded_question(prompt: Prompt, name: str, value: torch.Tensor, number: int) -> torch.Tensor:

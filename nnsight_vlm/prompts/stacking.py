@@ -18,6 +18,7 @@ from .pixel_tokens import refuse_said_pixel_tokens
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
 from .ranges import Ranges
+from .row_inputs import moved_indices, places_in
 from .stage_maps import with_query_stages
 from .token_roles import token_maps
 from .turns import speaking, spoken
@@ -135,8 +136,12 @@ def _one_per_row(prompts: Sequence[Prompt], name: str, width: int) -> Iterator[t
     """An input of each prompt, padded to a width; zeros for a prompt without it, if the input has an entry per row."""
     first = next(prompt for prompt in prompts if name in prompt.inputs)
     in_every_row = view_of(first.model).family.inputs.get(name) == "row" or counts_tokens(first, name)
+    indexed, before = view_of(first.model).family.indices.get(name), 0
     for prompt in prompts:
-        if name in prompt.inputs:
+        if name in prompt.inputs and indexed:
+            yield moved_indices(prompt.inputs[name], before)
+            before += places_in(prompt.inputs[indexed])
+        elif name in prompt.inputs:
             yield _padded(prompt, name, width)
         elif in_every_row:
             yield torch.zeros_like(_padded(first, name, width))

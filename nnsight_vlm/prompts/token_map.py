@@ -44,7 +44,8 @@ class TokenMap:
             for each of them, or all with which a decoder begins that reads an encoder. They are `markup`: text tokens,
             which read the image as other text does.
         readers: how many of the first tokens read what lies outside; None for all.
-        blocks: stretches whose tokens see each other in both directions.
+        blocks: tokens that see each other in both directions, block by block.
+        borders: tokens before and behind images that are in a block with them; they are `markup`.
         features: for each image and token its row in the projector's output, -1 for none; empty where these rows are
             the image tokens in order.
         feature_rows: how many rows the projector's output has for this row's images.
@@ -70,7 +71,8 @@ class TokenMap:
     outside_tokens: tuple[int, ...] = ()
     marks: tuple[int, ...] = ()
     readers: int | None = None
-    blocks: Ranges = NOWHERE
+    blocks: tuple[Ranges, ...] = ()
+    borders: Ranges = NOWHERE
     features: tuple[tuple[int, ...], ...] = ()
     feature_rows: int = 0
     named: tuple[tuple[str, Ranges], ...] = ()
@@ -95,8 +97,8 @@ class TokenMap:
 
         - `image`: image tokens; `image.0`, `image.1`: those of one image.
         - `system`: text before the first image.
-        - `markup`: tokens that belong to an image and stand for no part of it: line breaks, tile numbers, the mark of
-          an image that lies outside the sequence; also the token with which a decoder begins that reads an encoder.
+        - `markup`: tokens that belong to an image and stand for no part of it: line breaks, tile numbers, marks around
+          it that attend to all of it, the mark of one that lies outside the sequence; and a decoder's first token.
         - `query`: all other text of the prompt. It contains the prompt's last token, which predicts the answer.
         - `generated`: what follows the prompt.
         - `question`: `query` without the prompt's last token and without `markers`.
@@ -211,10 +213,11 @@ class TokenMap:
         return Ranges.union((self.group("last"), self.conversation.markers or NOWHERE))
 
     def _stretch(self, number: int) -> Ranges:
-        """All that belongs to an image: from its first token to its last, and the mark that stands for it."""
+        """All that belongs to an image: from its first token to its last, its borders, and its mark in the text."""
         image = self.images[number]
         marks = () if self.outside_tokens else self.marks[number : number + 1]
-        return Ranges.of((*range(image[0], image[-1] + 1), *marks))
+        beside = Ranges(tuple(pair for pair in self.borders if pair[1] == image[0] or pair[0] == image[-1] + 1))
+        return Ranges.union([Ranges.of((*range(image[0], image[-1] + 1), *marks)), beside])
 
     def _one_image(self, name: str) -> Ranges:
         """The group of a single image, `image.0`."""
@@ -239,8 +242,9 @@ class TokenMap:
 
     @cached_property
     def _of_images(self) -> set[int]:
-        """The stretches that are images: from each one's first token to its last, and all marks."""
+        """The stretches that are images: from each one's first token to its last, all marks and all borders."""
         stretches = [range(image[0], image[-1] + 1) for image in self.images]
+        stretches += [range(start, self.answer if stop is None else stop) for start, stop in self.borders]
         return {place for stretch in (*stretches, self.marks) for place in stretch if place < self.answer}
 
     @cached_property
@@ -259,7 +263,8 @@ class TokenMap:
 
     def last_seen(self, position: int) -> int:
         """The last position that a position may attend to."""
-        return max([position, *(stop - 1 for start, stop in self.blocks if stop and start <= position < stop)])
+        blocks = [block for block in self.blocks if position in block]
+        return max([position, *(stop - 1 for block in blocks for _, stop in block if stop)])
 
     def stage(self, name: str) -> TokenMap:
         """The token map of a stage.
@@ -288,7 +293,8 @@ class TokenMap:
             images=tuple(tuple(moved(position, by) for position in image) for image in self.images),
             bos=None if self.bos is None else moved(self.bos, by),
             marks=tuple(moved(mark, by) for mark in self.marks),
-            blocks=self.blocks.shifted(by),
+            blocks=tuple(block.shifted(by) for block in self.blocks),
+            borders=self.borders.shifted(by),
             named=tuple((name, ranges.shifted(by)) for name, ranges in self.named),
             conversation=self.conversation.mapped(lambda ranges: ranges.shifted(by)),
         )

@@ -22,12 +22,23 @@ from .ranges import Ranges
 from .stage_maps import require_image, with_query_stages
 from .token_map import TokenMap
 
-BLOCKS: dict[Bidirectional, Callable[[int, int, Sequence[Sequence[int]]], Ranges]] = {
-    "none": lambda _start, _stop, _images: Ranges(),
-    "images": lambda _start, _stop, images: Ranges.of(position for image in images for position in image),
-    "prompt": lambda start, stop, _images: Ranges(((start, stop),)),
+BLOCKS: dict[Bidirectional, Callable[[int, int, Sequence[Sequence[int]], Ranges], tuple[Ranges, ...]]] = {
+    "none": lambda _start, _stop, _images, _marked: (),
+    "images": lambda _start, _stop, images, _marked: _each(Ranges.of(p for image in images for p in image)),
+    "marked": lambda _start, _stop, _images, marked: (marked,) if marked else (),
+    "prompt": lambda start, stop, _images, _marked: (Ranges(((start, stop),)),),
 }
-"""The ranges of these tokens in a row: from its first position, one past its last, and the positions of its images."""
+"""The blocks of these tokens in a row: from its first position, one past its last, the positions of its images, and the
+tokens that an input marks."""
+
+
+def _each(ranges: Ranges) -> tuple[Ranges, ...]:
+    """Every range by itself."""
+    return tuple(Ranges((pair,)) for pair in ranges)
+
+
+MARKS = "mm_token_type_ids"
+"""The input that marks tokens of images with 1."""
 
 
 def token_maps(model: Model, inputs: Inputs, answers: Sequence[int] = ()) -> tuple[TokenMap, ...]:
@@ -143,6 +154,7 @@ def _token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
     start, stop = real[0], real[-1] + 1
     own = _take_images(row.is_image.nonzero().flatten().tolist(), images)
     features = _feature_rows(own.cells) if row.family.projector else _Features()
+    marked = _marked(row)
     return TokenMap(
         tokens=tuple(ids.tolist()),
         start=start,
@@ -151,10 +163,18 @@ def _token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
         images=own.positions,
         cells=own.cells,
         bos=_opening_token(row, ids[:stop].tolist(), start, own.positions),
-        blocks=BLOCKS[row.family.blocks](start, stop, own.positions),
+        borders=marked.without(Ranges.of(p for image in own.positions for p in range(image[0], image[-1] + 1))),
+        blocks=BLOCKS[row.family.blocks](start, stop, own.positions, marked),
         features=features.rows,
         feature_rows=features.total,
     )
+
+
+def _marked(row: _Row) -> Ranges:
+    """The tokens that an input marks as those that attend to each other, where the family has such an input."""
+    if row.family.blocks != "marked" or MARKS not in row.inputs:
+        return Ranges()
+    return Ranges.of((row.of(MARKS) == 1).nonzero().flatten().tolist())
 
 
 def _opening_token(row: _Row, ids: Sequence[int], start: int, images: Sequence[Sequence[int]]) -> int | None:
@@ -208,7 +228,7 @@ def _encoder_token_map(row: _Row, images: Iterator[Cells]) -> TokenMap:
         raise SpecError("the encoder of these models counts positions from the left; pad its tokens on the right")
     encoder = replace(
         encoder,
-        blocks=Ranges(((encoder.start, encoder.stop),)),
+        blocks=(Ranges(((encoder.start, encoder.stop),)),),
         named=(("question", encoder.group("query")),),  # no token of an encoder predicts the answer
         row=row.number,
         rows=len(row.inputs["input_ids"]),

@@ -56,7 +56,8 @@ GEMMA = Stage(attention=Attends("self_attn", "post_attention_layernorm"), mlp="p
 GLM = Stage(attention=Attends("self_attn", "post_self_attn_layernorm"), mlp="post_mlp_layernorm")
 TEXT_MODEL = Stage(layers="model.text_model.layers")
 CHAMELEON = Stage(layers="model.layers")
-SWIN = Stage(layers="model.layers", attention=Attends("self_attn", "input_layernorm"), mlp="post_attention_layernorm")
+NORMS_AFTER = Stage(attention=Attends("self_attn", "input_layernorm"), mlp="post_attention_layernorm")
+SWIN = replace(NORMS_AFTER, layers="model.layers")
 QFORMER = Stage(
     layers="qformer.encoder.layer",
     attention=Attends("attention.attention", "attention.output.dense"),
@@ -94,6 +95,7 @@ PLAIN = Member()
 VISUAL = Member(projector="model.visual.merger")
 ALIGNER = Member(projector="model.aligner")
 CONNECTOR = Member(decoder=TEXT_MODEL, projector="model.connector")
+MOLMO2 = Member(projector="model.multi_modal_projector.image_projector")
 IDEFICS2 = replace(CONNECTOR, resampler=IDEFICS_RESAMPLER)
 GEMMA_4 = Member(decoder=GEMMA, projector="model.embed_vision")
 BLIP_T5 = Member(qformer=QFORMER, encoder=T5_ENCODER, decoder=T5_DECODER, projector="language_projection")
@@ -101,6 +103,7 @@ BLIP_T5 = Member(qformer=QFORMER, encoder=T5_ENCODER, decoder=T5_DECODER, projec
 MEMBERS: dict[str, Member] = {
     **dict.fromkeys(
         ("llava", "llava-mistral", "mistral3", "llava-pixtral", "fast_vlm", "vipllava", "llava_next",
+         "llava_next_video", "video_llava",
          "internvl", "got_ocr2", "got_ocr2-tiles", "perception_lm", "paligemma", "aya_vision", "cohere2_vision", "aria",
          "aria-split"),
         PLAIN,
@@ -141,5 +144,8 @@ MEMBERS: dict[str, Member] = {
         decoder=Stage(layers="text_model.model.layers", mlp="ffn"),
         projector="image_to_text_projection",
     ),
+    "kimi_k25": Member(projector="model.mm_projector"),
+    "molmo2": MOLMO2,
+    "molmo2-norms-after": replace(MOLMO2, decoder=NORMS_AFTER),
     "lighton_ocr": Member(projector="model.vision_projection"),
 }  # fmt: skip
