@@ -13,7 +13,7 @@ import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 from nnsight_vlm.opening.processors import NoVideos
 
-VIDEO = ("llava_onevision", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "smolvlm")
+VIDEO = ("llava_onevision", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "smolvlm", "minicpmv4_6")
 """Families whose processors have a video part."""
 PIXTRAL = ("mistral3", "llava-pixtral", "lighton_ocr")
 OTHERS = ("llava", "llava_next", "idefics3", "mllama", "instructblip-t5", "gemma3", "ovis2", "paligemma", "florence2")

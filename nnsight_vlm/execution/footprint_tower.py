@@ -105,6 +105,9 @@ def _number(config: Any, name: str) -> int:
 def _lengths(pixels: torch.Tensor, inputs: Mapping[str, Any], tower: _Tower) -> list[int]:
     """How many patches each sequence of the tower has."""
     if pixels.dim() > 3:
+        slices = inputs.get("target_sizes")
+        if slices is not None:
+            return [rows * columns for rows, columns in slices.tolist()]
         return [(pixels.shape[-2] // tower.patch) * (pixels.shape[-1] // tower.patch)] * prod(pixels.shape[:-3])
     if pixels.dim() == 3:
         return [pixels.shape[1]] * pixels.shape[0]

@@ -27,6 +27,7 @@ GridLayout = Literal[
     "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
     "merged windows",  # the same, computed window by window (Qwen2.5-VL)
     "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
+    "sliced",  # the whole picture, then slices of it, whose sizes are in `target_sizes` (MiniCPM-V)
     "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
     # tokens without a place, and tokens outside the decoder's sequence
     "queries",  # the queries of a Q-Former (BLIP-2, InstructBLIP)
@@ -68,6 +69,7 @@ Counted = Literal[
     "image",  # one entry per image, images of all rows in order
     "piece",  # one entry per tile or patch, those of all images in order
     "group",  # one entry per list of pictures that was processed at a time, which is how many there are in it
+    "column",  # one entry in all, whose last dimension has equally many columns for each image token
 ]
 """What the first dimension of an input counts."""
 

@@ -44,6 +44,7 @@ RESAMPLER_LATENTS = (
     "image tokens are the resampler's latents, each of which reads the whole picture; for the patches that they read, "
     'write prompt.grid(0, stage="resampler")'
 )
+ONCE_PER_TILE = 'the projector runs once per tile; write site="embedding"'
 ONE_IMAGE_PER_TEXT = "the processor takes one image per text"
 COMPUTES_POSITIONS = (
     "the model computes position ids itself, so variants cannot be given those that continue a shared prefix"
@@ -435,7 +436,21 @@ _TABLE = (
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"), mlp="feed_forward")},
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
-        limitations={"features": 'the projector runs once per tile; write site="embedding"'},
+        limitations={"features": ONCE_PER_TILE},
+    ),
+    Family(
+        model_type="minicpmv4_6",
+        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
+        projector="model.merger",
+        grid="sliced",
+        inputs={"pixel_values": "column", "target_sizes": "piece"},
+        logits_to_keep=False,
+        assumes={
+            "text_config.model_type": ("qwen3_5_text",),
+            "downsample_mode": ("16x",),
+            "merger_times": (1,),
+        },
+        limitations={"features": ONCE_PER_TILE},
     ),
     Family(
         model_type="fast_vlm",

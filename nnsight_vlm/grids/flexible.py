@@ -1,8 +1,9 @@
 """Layouts of families that keep the picture's shape: the encoding says how many patches a picture has each way.
 
 `merged` reads `image_grid_thw` (Qwen-VL, GLM-V), `shaped` reads `spatial_shapes` (LFM2-VL: tiles and a thumbnail),
-`pooled` reads `image_position_ids` (Gemma 4). In all of them, the tokens of a tile go row by row. These families'
-processors return flat patches, from which `*_tile` and `*_tiles` put the processed pictures together again.
+`sliced` reads `target_sizes` (MiniCPM-V: the picture and slices of it), `pooled` reads `image_position_ids` (Gemma 4).
+In all of them, the tokens of a tile go row by row. These families' processors return flat patches, from which `*_tile`
+and `*_tiles` put the processed pictures together again.
 """
 
 from __future__ import annotations
@@ -52,7 +53,26 @@ def shaped(view: ModelView, inputs: Inputs) -> list[Cells]:
     factor = view.config.downsample_factor
     shapes = [GridShape(rows // factor, columns // factor) for rows, columns in _table(inputs, "spatial_shapes")]
     lengths = _tokens_per_image(view, inputs, len(shapes))
-    return _checked([in_order(tiles) for tiles in _tiles_per_image(shapes, lengths)], view, inputs)
+    return _checked([in_order(tiles) for tiles in _tiles_per_image(shapes, lengths, "spatial_shapes")], view, inputs)
+
+
+def sliced(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """`target_sizes` has the patches of all images' tiles, which are merged twice, each time 2 x 2 of them.
+
+    Raises:
+        SpecError: the tokens of an image are not those of whole tiles, or the pixels are of other tiles.
+    """
+    sizes = _table(inputs, "target_sizes")
+    side = view.config.vision_config.patch_size
+    expected = sum(rows * columns for rows, columns in sizes) * side
+    if "pixel_values" in inputs and inputs["pixel_values"].shape[-1] != expected:
+        raise SpecError(
+            f"pixel_values have {inputs['pixel_values'].shape[-1]} columns, and the tiles in target_sizes {expected}; "
+            "both must come from one call of the processor"
+        )
+    shapes = [GridShape(rows // 4, columns // 4) for rows, columns in sizes]
+    lengths = _tokens_per_image(view, inputs, len(shapes))
+    return _checked([in_order(tiles) for tiles in _tiles_per_image(shapes, lengths, "target_sizes")], view, inputs)
 
 
 def pooled(view: ModelView, inputs: Inputs) -> list[Cells]:
@@ -89,6 +109,16 @@ def shaped_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[t
     return _from_patches(
         view, processed_inputs, [GridShape(*shape) for shape in _table(processed_inputs, "spatial_shapes")]
     )
+
+
+def sliced_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The picture and its slices from their patches, which all stand side by side."""
+    side, start, tiles = view.config.vision_config.patch_size, 0, list[torch.Tensor]()
+    pixels = torch.as_tensor(processed_inputs["pixel_values"])[0]
+    for rows, columns in _table(processed_inputs, "target_sizes"):
+        patches = pixels[..., start : (start := start + rows * columns * side)]
+        tiles.append(rearrange(patches, "c y (row column x) -> c (row y) (column x)", row=rows, x=side))
+    return tiles
 
 
 def pooled_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -167,8 +197,8 @@ def _lengths(tokens: Sequence[int], image: Sequence[bool], marker: int | None) -
         yield length
 
 
-def _tiles_per_image(shapes: Sequence[GridShape], lengths: Sequence[int]) -> list[list[GridShape]]:
-    """The tiles of each image: the next tiles that have as many tokens together."""
+def _tiles_per_image(shapes: Sequence[GridShape], lengths: Sequence[int], name: str) -> list[list[GridShape]]:
+    """The tiles of each image, of those in an input: the next tiles that have as many tokens together."""
     remaining = list(shapes)
     images: list[list[GridShape]] = []
     for length in lengths:
@@ -184,7 +214,7 @@ def _tiles_per_image(shapes: Sequence[GridShape], lengths: Sequence[int]) -> lis
         remaining = remaining[count:]
     if remaining:
         raise SpecError(
-            f"spatial_shapes has {len(shapes)} tiles, of which {len(remaining)} have no tokens: input_ids have tokens "
+            f"{name} has {len(shapes)} tiles, of which {len(remaining)} have no tokens: input_ids have tokens "
             f"of {len(images)} image(s); both must come from one call of the processor"
         )
     return images

@@ -62,6 +62,7 @@ GRIDS: dict[GridLayout, GridKind] = {
     "merged": GridKind(cells=flexible.merged, tiles=flexible.merged_tile),
     "merged windows": GridKind(cells=flexible.merged_windows, tiles=flexible.merged_tile),
     "shaped": GridKind(cells=flexible.shaped, tiles=flexible.shaped_tiles),
+    "sliced": GridKind(cells=flexible.sliced, tiles=flexible.sliced_tiles),
     "pooled": GridKind(cells=flexible.pooled, tiles=flexible.pooled_tile),
     "queries": GridKind(cells=resampled.queries),
     "masked latents": GridKind(cells=resampled.masked_latents),

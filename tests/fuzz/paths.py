@@ -138,5 +138,6 @@ MEMBERS: dict[str, Member] = {
         decoder=Stage(layers="text_model.model.layers", mlp="ffn"),
         projector="image_to_text_projection",
     ),
+    "minicpmv4_6": Member(projector=None),  # it gives a list, of each tile
     "lighton_ocr": Member(projector="model.vision_projection"),
 }  # fmt: skip

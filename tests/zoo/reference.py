@@ -191,6 +191,8 @@ def hooked(module: Any, family: Family, run: Reference, rows: int) -> Iterator[N
 
     def leaving(spot: Spot) -> Any:
         def hook(_: Any, __: Any, output: Any) -> Any:
+            if isinstance(output, list):
+                return None  # of each tile: no site
             if isinstance(output, tuple):
                 return settle(spot, output[0]), *output[1:]
             return settle(spot, output)

@@ -1,0 +1,92 @@
+"""Tiny models of families that came to transformers in 2026.
+
+MiniCPM-V cuts a large picture into slices and puts the pixels of all of them side by side.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import transformers as hf
+
+from . import parts
+from .flexible import LAYERS, PATCH, _assemble, _base, _build, _rope
+
+TEXT = "<s>user : {} what is red ? assistant :"
+
+
+def silence(module: Any, *endings: str) -> None:
+    """Nought in the weights whose names end so."""
+    found = [weight for name, weight in module.named_parameters() if name.endswith(endings)]
+    assert found, endings
+    for weight in found:
+        weight.zero_()
+
+
+# --------------------------------------------------------------------------------------------------------- MiniCPM-V
+
+MINICPM = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "image_start_token": "<image>",
+    "image_end_token": "</image>",
+    "slice_start_token": "<slice>",
+    "slice_end_token": "</slice>",
+    "image_id_start_token": "<image_id>",
+    "image_id_end_token": "</image_id>",
+}
+
+
+def _minicpm(attention: str) -> Any:
+    words = parts.tokenizer(MINICPM)
+    text = {
+        **_base(words),
+        "model_type": "qwen3_5_text",
+        "intermediate_size": 48,
+        "head_dim": 16,
+        "layer_types": ["linear_attention", "full_attention"] * (LAYERS // 2),
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "rope_parameters": _rope(mrope_interleaved=True, partial_rotary_factor=0.5),
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "patch_size": PATCH,
+        "image_size": 64,
+    }
+    config = hf.MiniCPMV4_6Config(
+        text_config=text,
+        vision_config=vision,
+        insert_layer_id=0,
+        image_token_id=words.image_token_id,
+        video_token_id=words.video_token_id,
+    )
+    return _build(hf.MiniCPMV4_6ForConditionalGeneration, config, attention)
+
+
+def _minicpm_processor() -> Any:
+    pictures = hf.MiniCPMV4_6ImageProcessorPil(max_slice_nums=4, scale_resolution=64, patch_size=PATCH)
+    no_videos = SimpleNamespace(slice_mode=True, downsample_mode="16x")  # what the processor asks its video part
+    return _assemble(hf.MiniCPMV4_6Processor, pictures, no_videos, parts.tokenizer(MINICPM))
+
+
+def _local_minicpm(module: Any) -> None:
+    silence(module.model.vision_tower, "self_attn.out_proj.weight", "self_attn.out_proj.bias")
+
+
+MEMBERS = (
+    parts.Member(
+        name="minicpmv4_6",
+        module=_minicpm,
+        processor=_minicpm_processor,
+        text=TEXT.format("<|image_pad|>"),
+        sizes=((40, 24), (90, 70)),
+        local=_local_minicpm,
+    ),
+)
