@@ -43,7 +43,18 @@ NOT_READABLE = {
     "llama4": SUBSTITUTE,
     **dict.fromkeys(("llava_onevision", "internvl", "perception_lm", "smolvlm"), NO_VIDEO_PROCESSOR),
     **dict.fromkeys(
-        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "gemma4", "gemma4-shared", "minicpmv4_6"),
+        (
+            "qwen2_vl",
+            "qwen2_5_vl",
+            "qwen3_vl",
+            "qwen3_5",
+            "glm4v",
+            "gemma4",
+            "gemma4-shared",
+            "minicpmv4_6",
+            "exaone4_5",
+            "lfm3_vl",
+        ),
         NO_VIDEO_PROCESSOR,
     ),
 }

@@ -26,6 +26,8 @@ GridLayout = Literal[
     # the picture's own shape
     "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
     "merged windows",  # the same, computed window by window (Qwen2.5-VL)
+    "merged rows",  # the same as "merged", the patches row by row (PaddleOCR-VL)
+    "merged rows with breaks",  # the same, each row ended by a token, and one before and behind (HunYuan-VL)
     "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
     "sliced",  # the whole picture, then slices of it, whose sizes are in `target_sizes` (MiniCPM-V)
     "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
@@ -60,6 +62,7 @@ Bidirectional = Literal[
 PositionCounting = Literal[
     "sequence",  # tokens are numbered in order, padding left out
     "mrope",  # three numbers per token, time, height and width, which the model computes from the images' sizes
+    "mrope by row",  # more numbers per token, one of which counts images: from 0 in each row, as a prompt alone has it
     "own",  # the model computes them inside its forward and cannot be given any
 ]
 """How a family computes position ids."""

@@ -73,13 +73,14 @@ TESTED_DECODERS = {
 
 # columns that related families share --------------------------------------------------------------------
 
+MERGED_FOURS = {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)}
 QWEN: dict[str, Any] = {
     "projector": "model.visual.merger",
     "grid": "merged",
     "positions": "mrope",
     "inputs": {"pixel_values": "piece", "image_grid_thw": "image"},
     "needs": ("mm_token_type_ids",),
-    "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)},
+    "assumes": MERGED_FOURS,
 }
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
@@ -440,6 +441,7 @@ _TABLE = (
     ),
     Family(
         model_type="minicpmv4_6",
+        transformers=">=5.20",  # before, transformers' own forward fails with slices of several sizes
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
         projector="model.merger",
         grid="sliced",
@@ -451,6 +453,15 @@ _TABLE = (
             "merger_times": (1,),
         },
         limitations={"features": ONCE_PER_TILE},
+    ),
+    Family(
+        model_type="paddleocr_vl",
+        projector="model.projector",
+        grid="merged rows",
+        positions="mrope",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        needs=("mm_token_type_ids",),
+        assumes={"vision_config.spatial_merge_size": (2,)},
     ),
     Family(
         model_type="fast_vlm",

@@ -1,9 +1,11 @@
 """Layouts of families that keep the picture's shape: the encoding says how many patches a picture has each way.
 
-`merged` reads `image_grid_thw` (Qwen-VL, GLM-V), `shaped` reads `spatial_shapes` (LFM2-VL: tiles and a thumbnail),
-`sliced` reads `target_sizes` (MiniCPM-V: the picture and slices of it), `pooled` reads `image_position_ids` (Gemma 4).
-In all of them, the tokens of a tile go row by row. These families' processors return flat patches, from which `*_tile`
-and `*_tiles` put the processed pictures together again.
+`merged` reads `image_grid_thw` (Qwen-VL, GLM-V, PaddleOCR-VL), as does `merged_with_breaks` (HunYuan-VL); `shaped`
+reads `spatial_shapes` (LFM2-VL: tiles and a thumbnail), `sliced` reads `target_sizes` (MiniCPM-V: the picture and
+slices of it), `pooled` reads `image_position_ids` (Gemma 4). In all of them, the tokens of a tile go row by row.
+
+These families' processors return flat patches, from which functions named `*_tile` and `*_tiles` put the processed
+pictures together again.
 """
 
 from __future__ import annotations
@@ -18,18 +20,21 @@ from einops import rearrange
 
 from ..errors import SpecError
 from ..families import ModelView
-from .cells import Cells, GridShape, in_order
+from .cells import NOWHERE, Cells, GridShape, full_tile, in_order, no_places
 from .tokens import Inputs, check_total, counts, marked
 
 
 def merged(view: ModelView, inputs: Inputs) -> list[Cells]:
     """`image_grid_thw` counts patches; `spatial_merge_size` of them each way make one token."""
+    return _checked(_merged(view, inputs), view, inputs)
+
+
+def _merged(view: ModelView, inputs: Inputs) -> list[Cells]:
     merge = view.config.vision_config.spatial_merge_size
-    images = [
+    return [
         in_order([GridShape(rows // merge, columns // merge)] * frames, patches=frames * rows * columns)
         for frames, rows, columns in _table(inputs, "image_grid_thw")
     ]
-    return _checked(images, view, inputs)
 
 
 def merged_windows(view: ModelView, inputs: Inputs) -> list[Cells]:
@@ -42,6 +47,17 @@ def merged_windows(view: ModelView, inputs: Inputs) -> list[Cells]:
     orders = [get_vision_window_index(grid[None], *sizes)[0].argsort().cpu().numpy() for grid in grids]
     images = merged(view, inputs)
     return [replace(image, sources=order, features=len(order)) for image, order in zip(images, orders, strict=True)]
+
+
+def merged_with_breaks(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """As `merged`, with tokens that show no patches: one at the end of each row, one before and one behind all."""
+    images = []
+    for whole in (cells.shapes[0] for cells in _merged(view, inputs)):
+        rows = full_tile(GridShape(whole.rows, whole.columns + 1))
+        rows[rows[:, 2] == whole.columns] = NOWHERE
+        patches = whole.rows * whole.columns * view.config.vision_config.spatial_merge_size**2
+        images.append(Cells(np.concatenate([no_places(1), rows, no_places(1)]), (whole,), patches))
+    return _checked(images, view, inputs)
 
 
 def shaped(view: ModelView, inputs: Inputs) -> list[Cells]:
@@ -102,6 +118,14 @@ def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[to
         c=3,
     )
     return [by_frame[0]]
+
+
+def rows_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The picture from its patches, which go row by row."""
+    _, rows, columns = _table(processed_inputs, "image_grid_thw")[0]
+    side = view.config.vision_config.patch_size
+    patches = torch.as_tensor(processed_inputs["pixel_values"]).reshape(rows, columns, 3, side, side)
+    return [rearrange(patches, "row column c y x -> c (row y) (column x)")]
 
 
 def shaped_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:

@@ -61,6 +61,8 @@ GRIDS: dict[GridLayout, GridKind] = {
     "shuffled tiles": GridKind(cells=split.SHUFFLED_TILES.cells, tiles=split.canvas_tiles),
     "merged": GridKind(cells=flexible.merged, tiles=flexible.merged_tile),
     "merged windows": GridKind(cells=flexible.merged_windows, tiles=flexible.merged_tile),
+    "merged rows": GridKind(cells=flexible.merged, tiles=flexible.rows_tile),
+    "merged rows with breaks": GridKind(cells=flexible.merged_with_breaks, tiles=flexible.rows_tile),
     "shaped": GridKind(cells=flexible.shaped, tiles=flexible.shaped_tiles),
     "sliced": GridKind(cells=flexible.sliced, tiles=flexible.sliced_tiles),
     "pooled": GridKind(cells=flexible.pooled, tiles=flexible.pooled_tile),

@@ -139,5 +139,6 @@ MEMBERS: dict[str, Member] = {
         projector="image_to_text_projection",
     ),
     "minicpmv4_6": Member(projector=None),  # it gives a list, of each tile
+    "paddleocr_vl": Member(projector="model.projector"),
     "lighton_ocr": Member(projector="model.vision_projection"),
 }  # fmt: skip

@@ -11,7 +11,17 @@ from typing import Any
 import transformers as hf
 
 from . import parts
-from .flexible import LAYERS, PATCH, _assemble, _base, _build, _rope
+from .flexible import (
+    LAYERS,
+    MERGE,
+    PATCH,
+    QWEN,
+    _assemble,
+    _base,
+    _build,
+    _marks,
+    _rope,
+)
 
 TEXT = "<s>user : {} what is red ? assistant :"
 
@@ -80,6 +90,41 @@ def _local_minicpm(module: Any) -> None:
     silence(module.model.vision_tower, "self_attn.out_proj.weight", "self_attn.out_proj.bias")
 
 
+# ------------------------------------------------------------------------------------------------------ PaddleOCR-VL
+
+BOUNDS = {"shortest_edge": 16 * 16, "longest_edge": 48 * 48}
+QWEN_TEXT = TEXT.format("<|vision_start|><|image_pad|><|vision_end|>")
+SIZES = ((40, 24), (21, 33))
+
+
+def _paddle(attention: str) -> Any:
+    words = parts.tokenizer(QWEN)
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "patch_size": PATCH,
+        "image_size": 24,
+    }
+    config = hf.PaddleOCRVLConfig(
+        text_config={**_base(words), "intermediate_size": 48, "head_dim": 8, "rope_parameters": _rope()},
+        vision_config=vision,
+        tie_word_embeddings=False,
+        **_marks(words, QWEN),
+    )
+    return _build(hf.PaddleOCRVLForConditionalGeneration, config, attention)
+
+
+def _paddle_processor() -> Any:
+    pictures = hf.PaddleOCRVLImageProcessorPil(patch_size=PATCH, merge_size=MERGE, size=BOUNDS)
+    return hf.PaddleOCRVLProcessor(pictures, parts.tokenizer(QWEN))
+
+
+def _local_paddle(module: Any) -> None:
+    silence(module.model.visual, "self_attn.out_proj.weight", "self_attn.out_proj.bias")
+
+
 MEMBERS = (
     parts.Member(
         name="minicpmv4_6",
@@ -88,5 +133,13 @@ MEMBERS = (
         text=TEXT.format("<|image_pad|>"),
         sizes=((40, 24), (90, 70)),
         local=_local_minicpm,
+    ),
+    parts.Member(
+        name="paddleocr_vl",
+        module=_paddle,
+        processor=_paddle_processor,
+        text=QWEN_TEXT,
+        sizes=SIZES,
+        local=_local_paddle,
     ),
 )
