@@ -464,6 +464,14 @@ _TABLE = (
         assumes={"vision_config.spatial_merge_size": (2,)},
     ),
     Family(
+        model_type="exaone4_5",
+        stages={"decoder": GEMMA_DECODER},
+        projector="model.visual.merger",
+        grid="merged windows",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={**MERGED_FOURS, "text_config.model_type": ("exaone4",)},
+    ),
+    Family(
         model_type="fast_vlm",
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
     ),

@@ -15,10 +15,14 @@ from .flexible import (
     LAYERS,
     MERGE,
     PATCH,
+    PATCHES,
     QWEN,
+    TOWER,
+    WIDTH,
     _assemble,
     _base,
     _build,
+    _local_visual,
     _marks,
     _rope,
 )
@@ -125,6 +129,33 @@ def _local_paddle(module: Any) -> None:
     silence(module.model.visual, "self_attn.out_proj.weight", "self_attn.out_proj.bias")
 
 
+# --------------------------------------------------------------------------------------------------------- EXAONE 4.5
+
+
+def _exaone(attention: str) -> Any:
+    words = parts.tokenizer(QWEN)
+    text = {
+        **_base(words),
+        "model_type": "exaone4",
+        "intermediate_size": 48,
+        "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2),
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    tower = {"hidden_size": 16, "intermediate_size": 24, "out_hidden_size": WIDTH, "num_key_value_heads": 1}
+    config = hf.Exaone4_5_Config(
+        text_config=text,
+        vision_config={**TOWER, **tower, "window_size": 16, "fullatt_block_indexes": [1]},
+        image_token_id=words.image_token_id,
+        video_token_id=words.video_token_id,
+    )
+    return _build(hf.Exaone4_5_ForConditionalGeneration, config, attention)
+
+
+def _exaone_processor() -> Any:
+    return _assemble(hf.Exaone4_5_Processor, hf.Qwen2VLImageProcessorPil(**PATCHES), parts.tokenizer(QWEN), None)
+
+
 MEMBERS = (
     parts.Member(
         name="minicpmv4_6",
@@ -141,5 +172,13 @@ MEMBERS = (
         text=QWEN_TEXT,
         sizes=SIZES,
         local=_local_paddle,
+    ),
+    parts.Member(
+        name="exaone4_5",
+        module=_exaone,
+        processor=_exaone_processor,
+        text=QWEN_TEXT,
+        sizes=SIZES,
+        local=_local_visual,
     ),
 )
