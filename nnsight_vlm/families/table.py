@@ -472,6 +472,17 @@ _TABLE = (
         assumes={**MERGED_FOURS, "text_config.model_type": ("exaone4",)},
     ),
     Family(
+        model_type="hunyuan_vl",
+        transformers=">=5.22",
+        projector="model.vision_tower.patch_merger",
+        grid="merged rows with breaks",
+        positions="mrope by row",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        needs=("mm_token_type_ids",),
+        assumes={"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (1,)},
+        limitations={"features": 'the projector runs once per image; write site="embedding"'},
+    ),
+    Family(
         model_type="fast_vlm",
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
     ),

@@ -141,5 +141,6 @@ MEMBERS: dict[str, Member] = {
     "minicpmv4_6": Member(projector=None),  # it gives a list, of each tile
     "paddleocr_vl": Member(projector="model.projector"),
     "exaone4_5": Member(decoder=GEMMA, projector="model.visual.merger"),
+    "hunyuan_vl": Member(projector=None),  # it runs once an image
     "lighton_ocr": Member(projector="model.vision_projection"),
 }  # fmt: skip

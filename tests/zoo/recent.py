@@ -156,6 +156,42 @@ def _exaone_processor() -> Any:
     return _assemble(hf.Exaone4_5_Processor, hf.Qwen2VLImageProcessorPil(**PATCHES), parts.tokenizer(QWEN), None)
 
 
+# --------------------------------------------------------------------------------------------------------- HunYuan-VL
+
+HUNYUAN = {"image_token": "<|image|>", "image_start_token": "<|begin|>", "image_end_token": "<|end|>"}
+
+
+def _hunyuan(attention: str) -> Any:
+    words = parts.tokenizer(HUNYUAN)
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "alpha": 10.0, "factor": 1.0, "mrope_section": [1, 1, 1, 1]}
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "patch_size": PATCH,
+        "max_image_size": 32,
+    }
+    config = hf.HunYuanVLConfig(
+        text_config={**_base(words), "intermediate_size": 48, "head_dim": 8, "rope_parameters": rope},
+        vision_config=vision,
+        tie_word_embeddings=False,
+        image_token_id=words.image_token_id,
+        im_start_id=words.image_start_token_id,
+        im_end_id=words.image_end_token_id,
+    )
+    return _build(hf.HunYuanVLForConditionalGeneration, config, attention, seed=2)
+
+
+def _hunyuan_processor() -> Any:
+    pictures = hf.HunYuanVLImageProcessorPil(patch_size=PATCH, merge_size=MERGE, size=BOUNDS)
+    return hf.HunYuanVLProcessor(pictures, parts.tokenizer(HUNYUAN))
+
+
+def _local_hunyuan(module: Any) -> None:
+    silence(module.model.vision_tower, "self_attn.o_proj.weight", "self_attn.o_proj.bias")
+
+
 MEMBERS = (
     parts.Member(
         name="minicpmv4_6",
@@ -180,5 +216,13 @@ MEMBERS = (
         text=QWEN_TEXT,
         sizes=SIZES,
         local=_local_visual,
+    ),
+    parts.Member(
+        name="hunyuan_vl",
+        module=_hunyuan,
+        processor=_hunyuan_processor,
+        text=TEXT.format("<|begin|><|image|><|end|>"),
+        sizes=SIZES,
+        local=_local_hunyuan,
     ),
 )
