@@ -15,6 +15,7 @@ from nnsight_vlm.families import view_of
 ALSO_ADDED = {
     "qwen3_vl": "some layers are followed by features of the vision tower",
     "qwen3_5": "recurrent layers add what no site names",
+    "lfm3_vl": "convolutions add what no site names",
     "minicpmv4_6": "recurrent layers add what no site names",
     "lfm2_vl": "convolutions add what no site names",
     "gemma4-shared": "each layer also adds an embedding of its own, and scales its output",

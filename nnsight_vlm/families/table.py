@@ -483,6 +483,16 @@ _TABLE = (
         limitations={"features": 'the projector runs once per image; write site="embedding"'},
     ),
     Family(
+        model_type="lfm3_vl",
+        transformers=">=5.23",
+        stages={
+            "decoder": Stage(attention=AttentionSpec(output="post_operator_norm", layers="typed"), mlp="post_ffn_norm")
+        },
+        grid="merged",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={**MERGED_FOURS, "text_config.model_type": ("lfm3",)},
+    ),
+    Family(
         model_type="fast_vlm",
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
     ),

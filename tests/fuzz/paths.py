@@ -142,5 +142,6 @@ MEMBERS: dict[str, Member] = {
     "paddleocr_vl": Member(projector="model.projector"),
     "exaone4_5": Member(decoder=GEMMA, projector="model.visual.merger"),
     "hunyuan_vl": Member(projector=None),  # it runs once an image
+    "lfm3_vl": Member(decoder=Stage(attention=Attends("self_attn", "post_operator_norm"), mlp="post_ffn_norm")),
     "lighton_ocr": Member(projector="model.vision_projection"),
 }  # fmt: skip

@@ -192,6 +192,48 @@ def _local_hunyuan(module: Any) -> None:
     silence(module.model.vision_tower, "self_attn.o_proj.weight", "self_attn.o_proj.bias")
 
 
+# ------------------------------------------------------------------------------------------------------------ LFM3-VL
+
+
+def _lfm3(attention: str) -> Any:
+    words = parts.tokenizer(QWEN)
+    text = {
+        **_base(words),
+        "model_type": "lfm3",
+        "intermediate_size": 48,
+        "head_dim": 8,
+        "sliding_window": 12,
+        "conv_L_cache": 4,
+        "layer_types": ["conv", "full_attention", "sliding_attention", "full_attention"],
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "layer_types": ["conv", "full_attention"],
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+    }
+    config = hf.Lfm3VlConfig(
+        text_config=text,
+        vision_config=vision,
+        projector_hidden_size=24,
+        tie_word_embeddings=False,
+        **_marks(words, QWEN),
+    )
+    return _build(hf.Lfm3VlForConditionalGeneration, config, attention)
+
+
+def _lfm3_processor() -> Any:
+    return _assemble(hf.Lfm3VlProcessor, hf.Qwen2VLImageProcessorPil(**PATCHES), parts.tokenizer(QWEN), None)
+
+
+def _local_lfm3(module: Any) -> None:
+    silence(module.model.vision_tower, "self_attn.out_proj.weight", "conv.out_proj.weight")
+
+
 MEMBERS = (
     parts.Member(
         name="minicpmv4_6",
@@ -224,5 +266,13 @@ MEMBERS = (
         text=TEXT.format("<|begin|><|image|><|end|>"),
         sizes=SIZES,
         local=_local_hunyuan,
+    ),
+    parts.Member(
+        name="lfm3_vl",
+        module=_lfm3,
+        processor=_lfm3_processor,
+        text=QWEN_TEXT,
+        sizes=SIZES,
+        local=_local_lfm3,
     ),
 )
