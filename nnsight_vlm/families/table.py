@@ -441,7 +441,7 @@ _TABLE = (
     ),
     Family(
         model_type="minicpmv4_6",
-        transformers=">=5.20",  # before, transformers' own forward fails with slices of several sizes
+        transformers=">=5.20",  # before, its own forward fails with slices of several sizes
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
         projector="model.merger",
         grid="sliced",
@@ -453,6 +453,19 @@ _TABLE = (
             "merger_times": (1,),
         },
         limitations={"features": ONCE_PER_TILE},
+    ),
+    Family(
+        model_type="granite4_vision",
+        stages={"decoder": Stage(scale="residual_multiplier", embedding="model.language_model.layers.0")},
+        projector=None,
+        grid="anyres",
+        inputs={"pixel_values": "image", "image_sizes": "image"},
+        assumes={"text_config.model_type": ("granite4_vision_text",), "vision_feature_select_strategy": ("full",)},
+        limitations={
+            "features": "each of several projectors gives features that are added before a layer of its own, so no "
+            'output is the image features; write site="residual" in a later layer',
+            "embedded": "image features are added before several layers, and none of them enters with the embeddings",
+        },
     ),
     Family(
         model_type="paddleocr_vl",

@@ -139,6 +139,7 @@ MEMBERS: dict[str, Member] = {
         projector="image_to_text_projection",
     ),
     "minicpmv4_6": Member(projector=None),  # it gives a list, of each tile
+    "granite4_vision": Member(projector=None),  # there are several
     "paddleocr_vl": Member(projector="model.projector"),
     "exaone4_5": Member(decoder=GEMMA, projector="model.visual.merger"),
     "hunyuan_vl": Member(projector=None),  # it runs once an image

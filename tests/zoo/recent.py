@@ -94,6 +94,67 @@ def _local_minicpm(module: Any) -> None:
     silence(module.model.vision_tower, "self_attn.out_proj.weight", "self_attn.out_proj.bias")
 
 
+# --------------------------------------------------------------------------------------------------- Granite 4 Vision
+
+TILE = 16
+PINPOINTS = [[TILE * down, TILE * across] for down, across in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+HALVED = "2/4"
+"""4 x 4 patches are a window, which a Q-Former makes 2 x 2 tokens of."""
+
+
+def _granite(attention: str) -> Any:
+    words = parts.tokenizer({"image_token": "<image>"})
+    multiplied = {"attention_multiplier": 0.35, "residual_multiplier": 0.5, "logits_scaling": 2.0}
+    config = hf.Granite4VisionConfig(
+        text_config={**_base(words), **multiplied, "intermediate_size": 48, "embedding_multiplier": 2.0},
+        vision_config=hf.SiglipVisionConfig(
+            hidden_size=64,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=TILE,
+            patch_size=2,
+            vision_use_head=False,
+        ),
+        qformer_config={
+            "model_type": "blip_2_qformer",
+            "hidden_size": 64,
+            "encoder_hidden_size": 64,
+            "num_attention_heads": 1,
+            "num_hidden_layers": 1,
+            "intermediate_size": 24,
+            "cross_attention_frequency": 1,
+            "use_qformer_text_input": False,
+        },
+        image_token_index=words.image_token_id,
+        vision_feature_select_strategy="full",
+        image_grid_pinpoints=PINPOINTS,
+        downsample_rate=HALVED,
+        deepstack_layer_map=[[-2, 0], [-1, 2]],
+        spatial_target_layers=[1, 3],
+    )
+    return _build(hf.Granite4VisionForConditionalGeneration, config, attention)
+
+
+def _granite_processor() -> Any:
+    square = {"height": TILE, "width": TILE}
+    pictures = hf.LlavaNextImageProcessorPil(
+        size={"shortest_edge": TILE}, crop_size=square, image_grid_pinpoints=PINPOINTS
+    )
+    return hf.Granite4VisionProcessor(
+        image_processor=pictures,
+        tokenizer=parts.tokenizer({"image_token": "<image>"}),
+        patch_size=2,
+        vision_feature_select_strategy="full",
+        downsample_rate=HALVED,
+    )
+
+
+def _local_granite(module: Any) -> None:
+    silence(module.model.vision_tower, "self_attn.out_proj.weight", "self_attn.out_proj.bias")
+    silence(module.model.layerwise_projectors, "attention.output.dense.weight", "attention.output.dense.bias")
+
+
 # ------------------------------------------------------------------------------------------------------ PaddleOCR-VL
 
 BOUNDS = {"shortest_edge": 16 * 16, "longest_edge": 48 * 48}
@@ -242,6 +303,14 @@ MEMBERS = (
         text=TEXT.format("<|image_pad|>"),
         sizes=((40, 24), (90, 70)),
         local=_local_minicpm,
+    ),
+    parts.Member(
+        name="granite4_vision",
+        module=_granite,
+        processor=_granite_processor,
+        text=TEXT.format("<image>"),
+        sizes=((14, 12), (40, 18), (36, 28)),
+        local=_local_granite,
     ),
     parts.Member(
         name="paddleocr_vl",
