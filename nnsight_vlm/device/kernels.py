@@ -235,8 +235,8 @@ def write_rows(hidden, writes, window):
 def write_output(output, writes, window, mask_spec, memo):
     """`write_rows` on what a module returns: a tensor, or a tuple that begins with one.
 
-    With a ``mask_spec``, on what a layer adds of it: that times the first of ``mask_spec``. What is not written stays as
-    it is, to the last bit.
+    With a ``mask_spec``, on what a layer adds of it: that times the first of ``mask_spec``. What is not written stays
+    as it is, to the last bit.
     """
     factor, _, _ = mask_spec or (1, None, None)
     hidden = output[0] if isinstance(output, tuple) else output
