@@ -14,11 +14,12 @@ from nnsight_vlm.families import view_of
 from nnsight_vlm.opening.processors import NoVideos
 
 VIDEO = ("llava_onevision", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "smolvlm")
-VIDEO += ("llava_next_video", "video_llava")
+VIDEO += ("llava_next_video", "video_llava", "minicpmv4_6", "exaone4_5", "lfm3_vl")
 """Families whose processors have a video part."""
 EXPERTS = ("qwen3_vl_moe", "glm4v_moe", "glm46v", "ernie4_5_vl_moe")
 PIXTRAL = ("mistral3", "llava-pixtral", "lighton_ocr")
 OTHERS = ("llava", "llava_next", "idefics3", "mllama", "instructblip-t5", "gemma3", "ovis2", "paligemma", "florence2")
+OTHERS += ("granite4_vision", "paddleocr_vl", "hunyuan_vl")
 pytestmark = pytest.mark.skipif(is_torchvision_available(), reason="torchvision carries these processors")
 
 

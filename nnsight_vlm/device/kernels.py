@@ -236,10 +236,17 @@ def write_rows(hidden, writes, window):
 
 
 def write_output(output, writes, window, mask_spec, memo):
-    """`write_rows` on what a module returns: a tensor, or a tuple that begins with one."""
-    if isinstance(output, tuple):
-        return (write_rows(output[0], writes, window), *output[1:])
-    return write_rows(output, writes, window)
+    """`write_rows` on what a module returns: a tensor, or a tuple that begins with one.
+
+    With a ``mask_spec``, on what a layer adds of it: that times the first of ``mask_spec``. What is not written stays
+    as it is, to the last bit.
+    """
+    factor, _, _ = mask_spec or (1, None, None)
+    hidden = output[0] if isinstance(output, tuple) else output
+    term = hidden if factor == 1 else factor * hidden
+    written = write_rows(term, writes, window)
+    written = written if factor == 1 else torch.where(written == term, hidden, written / factor)
+    return (written, *output[1:]) if isinstance(output, tuple) else written
 
 
 def write_embeddings(inputs, writes, window, mask_spec, memo):

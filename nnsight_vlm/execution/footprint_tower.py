@@ -104,11 +104,14 @@ def _number(config: Any, name: str) -> int:
 
 def _lengths(pixels: torch.Tensor, inputs: Mapping[str, Any], tower: _Tower) -> list[int]:
     """How many patches each sequence of the tower has."""
+    grid = inputs.get("image_grid_thw")
+    if grid is not None:
+        return [rows * columns for times, rows, columns in grid.tolist() for _ in range(times)]
     if pixels.dim() > 3:
+        slices = inputs.get("target_sizes")
+        if slices is not None:
+            return [rows * columns for rows, columns in slices.tolist()]
         return [(pixels.shape[-2] // tower.patch) * (pixels.shape[-1] // tower.patch)] * prod(pixels.shape[:-3])
     if pixels.dim() == 3:
         return [pixels.shape[1]] * pixels.shape[0]
-    grid = inputs.get("image_grid_thw")
-    if grid is None:
-        return [len(pixels)]
-    return [rows * columns for times, rows, columns in grid.tolist() for _ in range(times)]
+    return [len(pixels)]

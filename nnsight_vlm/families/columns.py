@@ -62,6 +62,8 @@ class Stage:
         cross: cross-attention to keys outside the sequence; those keys have negative positions.
         mlp: path, inside a layer, of the module whose output the feed-forward part adds to the residual stream.
         gates: for the sites `"cross"` and `"mlp"`, by what their module's output is multiplied before it is added.
+        scale: name, in that part of the config, of the number by which every layer multiplies what attention and the
+            feed-forward part return before it adds them; empty if it adds them as they are.
         embedding: path of the module whose input is what enters the first layer.
         causal: whether a query sees no later key where the mask is None.
         config: dotted path of the part of the model's config that holds the stage's sizes.
@@ -78,6 +80,7 @@ class Stage:
     cross: AttentionSpec | None = None
     mlp: str | None = "mlp"
     gates: Mapping[str, Gate] = field(default_factory=dict)
+    scale: str = ""
     embedding: str | None = "model.language_model"
     causal: bool = True
     config: str = "text_config"

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from .options import Counted, GridLayout
 
 ATTENTIONS = ("self_attn", "attention", "attn")
-MLPS = ("post_mlp_layernorm", "post_feedforward_layernorm", "mlp", "feed_forward", "ffn", "fc2", "block_sparse_moe")
+ATTENTION_NORMS = ("post_self_attn_layernorm", "post_operator_norm")
+MLPS = (
+    "post_ffn_norm",
+    "post_mlp_layernorm",
+    "post_feedforward_layernorm",
+    "mlp",
+    "feed_forward",
+    "ffn",
+    "fc2",
+    "block_sparse_moe",
+)
 VISION = re.compile(r"vision|visual|image_encoder")
 """In the path of a module: it is part of a vision tower, which some models' `get_decoder` holds too."""
 PROJECTORS = (
@@ -42,6 +52,7 @@ PROJECTORS = (
     "projector",
     "resampler_model",
     "mm_projector",
+    "patch_merger",
 )
 """Last part of the projector's path in the families of the table."""
 GRIDS: dict[str, GridLayout] = {
@@ -156,7 +167,7 @@ def _stage(module: Any, path: str, layers: nn.ModuleList) -> Stage:
     layer: nn.Module = next(iter([*usual, *filter(_attention_name, layers)]))
     children, attention = [name for name, _ in layer.named_children()], _attention_name(layer)
     entry = path.rpartition(".")[0]
-    output = "post_self_attn_layernorm" if "post_self_attn_layernorm" in children else attention
+    output = next((name for name in ATTENTION_NORMS if name in children), attention)
     if output == attention and _norms_attention_output(children):
         output = "post_attention_layernorm"
     return Stage(

@@ -25,9 +25,12 @@ GridLayout = Literal[
     "shuffled tiles",  # tiles that pixel shuffle made smaller, then the whole picture (Llama 4)
     # the picture's own shape
     "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
-    "merged rows",  # the same, where patches go row by row (Kimi K2.5)
+    "merged kernel",  # the same, the patches row by row, by the size of a kernel (Kimi K2.5)
     "merged windows",  # the same, computed window by window (Qwen2.5-VL)
+    "merged rows",  # the same as "merged", the patches row by row (PaddleOCR-VL)
+    "merged rows with breaks",  # the same, each row ended by a token, and one before and behind (HunYuan-VL)
     "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
+    "sliced",  # the whole picture, then slices of it, whose sizes are in `target_sizes` (MiniCPM-V)
     "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
     "whole picture then canvas",  # pooled patches of both, listed in `image_token_pooling` (Molmo2)
     # tokens without a place, and tokens outside the decoder's sequence
@@ -62,6 +65,7 @@ Bidirectional = Literal[
 PositionCounting = Literal[
     "sequence",  # tokens are numbered in order, padding left out
     "mrope",  # three numbers per token, time, height and width, which the model computes from the images' sizes
+    "mrope by row",  # more numbers per token, one of which counts images: from 0 in each row, as a prompt alone has it
     "own",  # the model computes them inside its forward and cannot be given any
 ]
 """How a family computes position ids."""
@@ -72,6 +76,7 @@ Counted = Literal[
     "piece",  # one entry per tile or patch, those of all images in order
     "token",  # one entry per image token, those of all images in order
     "group",  # one entry per list of pictures that was processed at a time, which is how many there are in it
+    "column",  # one entry in all, whose last dimension has equally many columns for each image token
 ]
 """What the first dimension of an input counts."""
 

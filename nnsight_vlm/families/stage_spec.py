@@ -36,6 +36,7 @@ class StageSpec:
         streams: how many parallel residual streams of that width there are.
         attention, cross: the layers that have self-attention and cross-attention.
         gated: for each site with a gate, the layers that have it.
+        scale: by what each layer multiplies the outputs of attention and the feed-forward part.
         recurrent: whether some layers carry a state through the sequence instead of attending.
         cache_layer: for each layer, the layer whose cache gives its offset: itself, the layer it shares keys with, or
             the nearest one that attends.
@@ -49,12 +50,17 @@ class StageSpec:
     attention: tuple[int, ...]
     cross: tuple[int, ...]
     gated: Mapping[str, tuple[int, ...]]
+    scale: float
     recurrent: bool
     cache_layer: tuple[int, ...]
 
     def gate(self, site: str, layer: int) -> Gate | None:
         """The gate between a site and the residual stream in a layer; None where there is none."""
         return self.stage.gates[site] if layer in self.gated.get(site, ()) else None
+
+    def factor(self, site: str) -> float:
+        """By what each layer multiplies the output of a site's module before it adds it to the residual stream."""
+        return self.scale if site in ("attention", "mlp") else 1.0
 
 
 def stage_spec(config: Any, stage: Stage) -> StageSpec:
@@ -71,6 +77,7 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         attention=attention,
         cross=_layers_with(stage.cross, part, layer_count),
         gated={site: _layers_with(gate, part, layer_count) for site, gate in stage.gates.items()},
+        scale=float(getattr(part, stage.scale)) if stage.scale else 1.0,
         recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
         cache_layer=_cache_layers(part, stage, attention, layer_count),
     )

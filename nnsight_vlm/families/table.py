@@ -46,6 +46,7 @@ RESAMPLER_LATENTS = (
     "image tokens are the resampler's latents, each of which reads the whole picture; for the patches that they read, "
     'write prompt.grid(0, stage="resampler")'
 )
+ONCE_PER_TILE = 'the projector runs once per tile; write site="embedding"'
 ONE_IMAGE_PER_TEXT = "the processor takes one image per text"
 COMPUTES_POSITIONS = (
     "the model computes position ids itself, so variants cannot be given those that continue a shared prefix"
@@ -74,13 +75,14 @@ TESTED_DECODERS = {
 
 # columns that related families share --------------------------------------------------------------------
 
+MERGED_FOURS = {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)}
 QWEN: dict[str, Any] = {
     "projector": "model.visual.merger",
     "grid": "merged",
     "positions": "mrope",
     "inputs": {"pixel_values": "piece", "image_grid_thw": "image"},
     "needs": ("mm_token_type_ids",),
-    "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)},
+    "assumes": MERGED_FOURS,
 }
 DEEPSTACK: dict[Limitation, str] = {
     "features": "image features are also added to the first layers' output (DeepStack), so they remain after a "
@@ -432,7 +434,7 @@ _TABLE = (
     Family(
         model_type="kimi_k25",
         projector="model.mm_projector",
-        grid="merged rows",
+        grid="merged kernel",
         inputs={"pixel_values": "piece", "image_grid_thw": "image"},
         assumes={"text_config.model_type": ("deepseek_v3",)},
     ),
@@ -507,7 +509,73 @@ _TABLE = (
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"), mlp="feed_forward")},
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
-        limitations={"features": 'the projector runs once per tile; write site="embedding"'},
+        limitations={"features": ONCE_PER_TILE},
+    ),
+    Family(
+        model_type="minicpmv4_6",
+        transformers=">=5.20",  # before, its own forward fails with slices of several sizes
+        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
+        projector="model.merger",
+        grid="sliced",
+        inputs={"pixel_values": "column", "target_sizes": "piece"},
+        logits_to_keep=False,
+        assumes={
+            "text_config.model_type": ("qwen3_5_text",),
+            "downsample_mode": ("16x",),
+            "merger_times": (1,),
+        },
+        limitations={"features": ONCE_PER_TILE},
+    ),
+    Family(
+        model_type="granite4_vision",
+        stages={"decoder": Stage(scale="residual_multiplier", embedding="model.language_model.layers.0")},
+        projector=None,
+        grid="anyres",
+        inputs={"pixel_values": "image", "image_sizes": "image"},
+        assumes={"text_config.model_type": ("granite4_vision_text",), "vision_feature_select_strategy": ("full",)},
+        limitations={
+            "features": "each of several projectors gives features that are added before a layer of its own, so no "
+            'output is the image features; write site="residual" in a later layer',
+            "embedded": "image features are added before several layers, and none of them enters with the embeddings",
+        },
+    ),
+    Family(
+        model_type="paddleocr_vl",
+        projector="model.projector",
+        grid="merged rows",
+        positions="mrope",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        needs=("mm_token_type_ids",),
+        assumes={"vision_config.spatial_merge_size": (2,)},
+    ),
+    Family(
+        model_type="exaone4_5",
+        stages={"decoder": GEMMA_DECODER},
+        projector="model.visual.merger",
+        grid="merged windows",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={**MERGED_FOURS, "text_config.model_type": ("exaone4",)},
+    ),
+    Family(
+        model_type="hunyuan_vl",
+        transformers=">=5.22",
+        projector="model.vision_tower.patch_merger",
+        grid="merged rows with breaks",
+        positions="mrope by row",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        needs=("mm_token_type_ids",),
+        assumes={"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (1,)},
+        limitations={"features": 'the projector runs once per image; write site="embedding"'},
+    ),
+    Family(
+        model_type="lfm3_vl",
+        transformers=">=5.23",
+        stages={
+            "decoder": Stage(attention=AttentionSpec(output="post_operator_norm", layers="typed"), mlp="post_ffn_norm")
+        },
+        grid="merged",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={**MERGED_FOURS, "text_config.model_type": ("lfm3",)},
     ),
     Family(
         model_type="fast_vlm",

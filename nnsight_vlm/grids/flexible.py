@@ -1,8 +1,12 @@
 """Layouts of families that keep the picture's shape: the encoding says how many patches a picture has each way.
 
-`merged` reads `image_grid_thw` (Qwen-VL, GLM-V; Kimi), `shaped` reads `spatial_shapes` (LFM2-VL: tiles and thumbnail),
-`pooled` reads `image_position_ids` (Gemma 4). In all of them, the tokens of a tile go row by row. These families'
-processors return flat patches, from which `*_tile` and `*_tiles` put the processed pictures together again.
+`merged` reads `image_grid_thw` (Qwen-VL, GLM-V, PaddleOCR-VL), as do `merged_kernel` (Kimi) and `merged_with_breaks`
+(HunYuan-VL); `shaped` reads `spatial_shapes` (LFM2-VL: tiles and a thumbnail), `sliced` reads `target_sizes`
+(MiniCPM-V: the picture and slices of it), `pooled` reads `image_position_ids` (Gemma 4). In all of them, the tokens of
+a tile go row by row.
+
+These families' processors return flat patches, from which functions named `*_tile` and `*_tiles` put the processed
+pictures together again.
 """
 
 from __future__ import annotations
@@ -17,21 +21,24 @@ from einops import rearrange
 
 from ..errors import SpecError
 from ..families import ModelView
-from .cells import Cells, GridShape, in_order
+from .cells import NOWHERE, Cells, GridShape, full_tile, in_order, no_places
 from .tokens import Inputs, check_total, counts, marked
 
 
 def merged(view: ModelView, inputs: Inputs) -> list[Cells]:
     """`image_grid_thw` counts patches; `spatial_merge_size` of them each way make one token."""
+    return _checked(_merged(view, inputs), view, inputs)
+
+
+def _merged(view: ModelView, inputs: Inputs) -> list[Cells]:
     merge = view.config.vision_config.spatial_merge_size
-    images = [
+    return [
         in_order([GridShape(rows // merge, columns // merge)] * frames, patches=frames * rows * columns)
         for frames, rows, columns in _table(inputs, "image_grid_thw")
     ]
-    return _checked(images, view, inputs)
 
 
-def merged_rows(view: ModelView, inputs: Inputs) -> list[Cells]:
+def merged_kernel(view: ModelView, inputs: Inputs) -> list[Cells]:
     """As `merged`, where `merge_kernel_size` patches down and across make one token."""
     down, across = view.config.vision_config.merge_kernel_size
     images = [
@@ -53,6 +60,17 @@ def merged_windows(view: ModelView, inputs: Inputs) -> list[Cells]:
     return [replace(image, sources=order, features=len(order)) for image, order in zip(images, orders, strict=True)]
 
 
+def merged_with_breaks(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """As `merged`, with tokens that show no patches: one at the end of each row, one before and one behind all."""
+    images = []
+    for whole in (cells.shapes[0] for cells in _merged(view, inputs)):
+        rows = full_tile(GridShape(whole.rows, whole.columns + 1))
+        rows[rows[:, 2] == whole.columns] = NOWHERE
+        patches = whole.rows * whole.columns * view.config.vision_config.spatial_merge_size**2
+        images.append(Cells(np.concatenate([no_places(1), rows, no_places(1)]), (whole,), patches))
+    return _checked(images, view, inputs)
+
+
 def shaped(view: ModelView, inputs: Inputs) -> list[Cells]:
     """`spatial_shapes` has the patches of all images' tiles; `downsample_factor` of them each way make one token.
 
@@ -62,7 +80,26 @@ def shaped(view: ModelView, inputs: Inputs) -> list[Cells]:
     factor = view.config.downsample_factor
     shapes = [GridShape(rows // factor, columns // factor) for rows, columns in _table(inputs, "spatial_shapes")]
     lengths = _tokens_per_image(view, inputs, len(shapes))
-    return _checked([in_order(tiles) for tiles in _tiles_per_image(shapes, lengths)], view, inputs)
+    return _checked([in_order(tiles) for tiles in _tiles_per_image(shapes, lengths, "spatial_shapes")], view, inputs)
+
+
+def sliced(view: ModelView, inputs: Inputs) -> list[Cells]:
+    """`target_sizes` has the patches of all images' tiles, which are merged twice, each time 2 x 2 of them.
+
+    Raises:
+        SpecError: the tokens of an image are not those of whole tiles, or the pixels are of other tiles.
+    """
+    sizes = _table(inputs, "target_sizes")
+    side = view.config.vision_config.patch_size
+    expected = sum(rows * columns for rows, columns in sizes) * side
+    if "pixel_values" in inputs and inputs["pixel_values"].shape[-1] != expected:
+        raise SpecError(
+            f"pixel_values have {inputs['pixel_values'].shape[-1]} columns, and the tiles in target_sizes {expected}; "
+            "both must come from one call of the processor"
+        )
+    shapes = [GridShape(rows // 4, columns // 4) for rows, columns in sizes]
+    lengths = _tokens_per_image(view, inputs, len(shapes))
+    return _checked([in_order(tiles) for tiles in _tiles_per_image(shapes, lengths, "target_sizes")], view, inputs)
 
 
 def pooled(view: ModelView, inputs: Inputs) -> list[Cells]:
@@ -93,11 +130,12 @@ def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[to
     return [by_frame[0]]
 
 
-def merged_rows_tile(_: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """The picture from its patches, `[patch, channel, height, width]`, row by row."""
-    columns = _table(processed_inputs, "image_grid_thw")[0][2]
-    patches = torch.as_tensor(processed_inputs["pixel_values"]).float()
-    return [rearrange(patches, "(row column) c y x -> c (row y) (column x)", column=columns)]
+def rows_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The picture from its patches, which go row by row."""
+    _, rows, columns = _table(processed_inputs, "image_grid_thw")[0]
+    side = view.config.vision_config.patch_size
+    patches = torch.as_tensor(processed_inputs["pixel_values"]).reshape(rows, columns, 3, side, side)
+    return [rearrange(patches, "row column c y x -> c (row y) (column x)")]
 
 
 def shaped_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -105,6 +143,16 @@ def shaped_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[t
     return _from_patches(
         view, processed_inputs, [GridShape(*shape) for shape in _table(processed_inputs, "spatial_shapes")]
     )
+
+
+def sliced_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The picture and its slices from their patches, which all stand side by side."""
+    side, start, tiles = view.config.vision_config.patch_size, 0, list[torch.Tensor]()
+    pixels = torch.as_tensor(processed_inputs["pixel_values"])[0]
+    for rows, columns in _table(processed_inputs, "target_sizes"):
+        patches = pixels[..., start : (start := start + rows * columns * side)]
+        tiles.append(rearrange(patches, "c y (row column x) -> c (row y) (column x)", row=rows, x=side))
+    return tiles
 
 
 def pooled_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -183,8 +231,8 @@ def _lengths(tokens: Sequence[int], image: Sequence[bool], marker: int | None) -
         yield length
 
 
-def _tiles_per_image(shapes: Sequence[GridShape], lengths: Sequence[int]) -> list[list[GridShape]]:
-    """The tiles of each image: the next tiles that have as many tokens together."""
+def _tiles_per_image(shapes: Sequence[GridShape], lengths: Sequence[int], name: str) -> list[list[GridShape]]:
+    """The tiles of each image, of those in an input: the next tiles that have as many tokens together."""
     remaining = list(shapes)
     images: list[list[GridShape]] = []
     for length in lengths:
@@ -200,7 +248,7 @@ def _tiles_per_image(shapes: Sequence[GridShape], lengths: Sequence[int]) -> lis
         remaining = remaining[count:]
     if remaining:
         raise SpecError(
-            f"spatial_shapes has {len(shapes)} tiles, of which {len(remaining)} have no tokens: input_ids have tokens "
+            f"{name} has {len(shapes)} tiles, of which {len(remaining)} have no tokens: input_ids have tokens "
             f"of {len(images)} image(s); both must come from one call of the processor"
         )
     return images

@@ -63,9 +63,12 @@ GRIDS: dict[GridLayout, GridKind] = {
     "tile rows then thumbnail": GridKind(cells=split.ROWS_THEN_THUMBNAIL.cells),
     "shuffled tiles": GridKind(cells=split.SHUFFLED_TILES.cells, tiles=split.canvas_tiles),
     "merged": GridKind(cells=flexible.merged, tiles=flexible.merged_tile),
-    "merged rows": GridKind(cells=flexible.merged_rows, tiles=flexible.merged_rows_tile),
+    "merged kernel": GridKind(cells=flexible.merged_kernel, tiles=flexible.rows_tile),
     "merged windows": GridKind(cells=flexible.merged_windows, tiles=flexible.merged_tile),
+    "merged rows": GridKind(cells=flexible.merged, tiles=flexible.rows_tile),
+    "merged rows with breaks": GridKind(cells=flexible.merged_with_breaks, tiles=flexible.rows_tile),
     "shaped": GridKind(cells=flexible.shaped, tiles=flexible.shaped_tiles),
+    "sliced": GridKind(cells=flexible.sliced, tiles=flexible.sliced_tiles),
     "pooled": GridKind(cells=flexible.pooled, tiles=flexible.pooled_tile),
     "whole picture then canvas": GridKind(
         cells=pooled_canvas.whole_then_canvas, tiles=pooled_canvas.whole_then_canvas_tiles

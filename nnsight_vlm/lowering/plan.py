@@ -15,7 +15,7 @@ from ..device.kernels import close_edges, drop_edges, take_output
 from ..families import Family, Model, view_of
 from .layouts import Layout
 from .read_requests import AttentionRequest, StateRequest
-from .sites import ATTENTION_OF, SITES, locate, order_of
+from .sites import ATTENTION_OF, SITES, gate_of, locate, order_of
 from .writes import PlannedWrite
 
 
@@ -23,12 +23,13 @@ class MaskSpec(NamedTuple):
     """What a kernel must know of the attention whose mask it edits.
 
     Attributes:
-        keyword: the name by which the attention module is handed its mask.
+        keyword: the name by which the attention module is handed its mask; for states that a layer multiplies before
+            it adds them, what it multiplies them by.
         outside: `(keys outside the sequence, queries that read them or None for all)` for cross-attention.
         packing: for copies behind a shared prefix, see `device.kernels.packed_mask`.
     """
 
-    keyword: str
+    keyword: str | float
     outside: tuple[int, int | None] | None
     packing: tuple[Any, ...] | None
 
@@ -97,7 +98,8 @@ class ReadStep(NamedTuple):
         readout: a function of `device.readouts`.
         requests: one for each placement.
         outside: as in `MaskSpec`, for reads of cross-attention.
-        gate: `(path of the layer, keyword of the rows' factors, call of the gate)` for states behind a gate.
+        gate: `(path of the layer, keyword of the rows' factors, call of the gate)` for states behind a gate, and
+            `("", "", factor)` where all layers multiply by the same number.
     """
 
     stage: str
@@ -108,7 +110,7 @@ class ReadStep(NamedTuple):
     readout: Callable[..., Any]
     requests: tuple[AttentionRequest | StateRequest, ...]
     outside: tuple[int, int | None] | None
-    gate: tuple[str, str, str] | None = None
+    gate: tuple[str, str, str | float] | None = None
 
     def plain(self, stage: int) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it, which knows stages by number."""
@@ -124,7 +126,6 @@ def read_step(
     path, place = locate(family, stage, site, layer)
     if site in ATTENTION_OF:
         place = getattr(family.stages[stage], ATTENTION_OF[site]).call
-    gate = None if stage == "features" else view_of(model).stage(stage).gate(site, layer)
     return ReadStep(
         stage=stage,
         layer=layer,
@@ -134,7 +135,7 @@ def read_step(
         readout=readout,
         requests=tuple(requests),
         outside=read_outside(layout, stage, site),
-        gate=None if gate is None else (locate(family, stage, "residual", layer)[0], gate.rows, gate.call),
+        gate=None if stage == "features" else gate_of(view_of(model), stage, layer, site),
     )
 
 
@@ -276,6 +277,9 @@ def _step(
     if f"{site.name} gate" in written:
         kernel = take_output
         mask = MaskSpec("", None, None) if "row factors" in written else None  # only then are they its own
+    factor = 1.0 if stage == "features" else view_of(model).stage(stage).factor(site.name)
+    if factor != 1:
+        mask = MaskSpec(factor, None, None)
     if site.name in ATTENTION_OF:
         packing = _packing(model, layout, site.layer) if site.name == "mask" else None
         keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask

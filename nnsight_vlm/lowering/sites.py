@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
 from ..device import kernels, readouts
-from ..families import Family
+from ..families import Family, ModelView
 from ..prompts.where import as_tuples, require_ascending
 from .layers import require_ascending_layers
 
@@ -106,6 +106,15 @@ def locate(family: Family, stage: str, name: str, layer: int) -> tuple[str, str]
     at = "" if part is None else f"{part.layers}.{layer}" if part.layer_count else part.layers
     known = {"family": family, "stage": part, "layer": at}
     return site.module.format(**known), site.place.format(**known)
+
+
+def gate_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, str, str | float] | None:
+    """What stands between a site and the residual stream, see `plan.ReadStep`; None where there is nothing."""
+    spec = view.stage(stage)
+    gate = spec.gate(site, layer)
+    if gate is not None:
+        return locate(view.family, stage, "residual", layer)[0], gate.rows, gate.call
+    return ("", "", spec.factor(site)) if spec.factor(site) != 1 else None
 
 
 def order_of(family: Family) -> tuple[str, ...]:

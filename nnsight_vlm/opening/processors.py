@@ -60,6 +60,12 @@ class NoVideos(PushToHubMixin):  # type: ignore[misc]  # what transformers asks 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)
 
+    def __getattr__(self, name: str) -> Any:
+        """A setting of the video part that is missing, which some processors ask it for (MiniCPM-V)."""
+        if name == "settings" or name not in self.settings:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.settings[name]
+
     def to_dict(self) -> dict[str, Any]:
         """The settings of the video part that is missing, so that a processor is saved whole."""
         return dict(self.settings)
@@ -129,7 +135,7 @@ def _from_parts(kind: Any, checkpoint: Checkpoint) -> Any:
     parts: list[Any] = []
     for name in kind.get_attributes():
         if name == "video_processor":
-            parts.append(NoVideos(checkpoint.read("video_preprocessor_config.json")))
+            parts.append(NoVideos(_video_settings(checkpoint)))
         elif "tokenizer" in name:
             parts.append(kind._load_tokenizer_from_pretrained(name, checkpoint.name, **checkpoint.hub))
         else:
@@ -138,6 +144,12 @@ def _from_parts(kind: Any, checkpoint: Checkpoint) -> Any:
     processor = _without_videos(kind).from_args_and_dict(parts, kept)
     processor.__class__ = kind
     return processor
+
+
+def _video_settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The settings of the video part, which have a file of their own or stand among the processor's."""
+    own = checkpoint.read("video_preprocessor_config.json")
+    return own or checkpoint.read("processor_config.json").get("video_processor", {})
 
 
 def _cannot_be_made(checkpoint: Checkpoint, error: Exception) -> str:

@@ -129,6 +129,12 @@ def _check_per_token(model: Model, given: Mapping[str, Any]) -> None:
             )
 
 
+UNCOUNTED = ("group", "column")
+"""What is not compared with the rows: the entries themselves say how many pictures go together, and how many columns a
+token has is known where they are read (`grids.flexible.sliced`).
+"""
+
+
 def check_entries(model: Model, inputs: Mapping[str, Any], rows: Sequence[TokenMap]) -> None:
     """Refuse pixels, and what goes with them, of another number of pictures than the rows have.
 
@@ -136,7 +142,7 @@ def check_entries(model: Model, inputs: Mapping[str, Any], rows: Sequence[TokenM
         SpecError: with both numbers.
     """
     for name, counted in view_of(model).family.inputs.items():
-        if name not in inputs or counted == "group":  # how many pictures go together is said by its own entries
+        if name not in inputs or counted in UNCOUNTED:
             continue
         expected = sum(ENTRIES[counted](inputs[name], rows))
         if len(inputs[name]) != expected:

@@ -29,14 +29,26 @@ def _groups_of(value: torch.Tensor, rows: Sequence[TokenMap]) -> list[int]:
     return entries
 
 
+def _columns_of(value: torch.Tensor, rows: Sequence[TokenMap]) -> list[int]:
+    """How many columns belong to each row, all image tokens having equally many."""
+    tokens = [sum(len(places) for places in row.images) for row in rows]
+    return [value.shape[-1] * count // max(sum(tokens), 1) for count in tokens]
+
+
 ENTRIES: dict[Counted, Callable[[torch.Tensor, Sequence[TokenMap]], list[int]]] = {
     "row": lambda _value, rows: [1] * len(rows),
     "image": lambda _value, rows: [len(tokens.images) for tokens in rows],
     "piece": lambda _value, rows: [sum(cells.pieces for cells in tokens.cells) for tokens in rows],
     "token": lambda _value, rows: [sum(len(cells.places) for cells in tokens.cells) for tokens in rows],
     "group": _groups_of,
+    "column": _columns_of,
 }
 """How many entries of such an input belong to each row."""
+
+
+def counted_dimension(model: Model, name: str) -> int:
+    """The dimension along which an input lists its entries."""
+    return -1 if view_of(model).family.inputs.get(name) == "column" else 0
 
 
 def answer_ids(model: Model, name: str, given: Any) -> tuple[int, ...]:
@@ -99,11 +111,11 @@ def row_input(prompt: Prompt, name: str, number: int) -> Any:
     value, tokens, family = prompt.inputs[name], prompt.rows[number], view_of(prompt.model).family
     if name in family.inputs:
         entries = ENTRIES[family.inputs[name]](value, prompt.rows)
-        start = sum(entries[:number])
-        part = value[start : start + entries[number]]
+        start, stop = sum(entries[:number]), sum(entries[: number + 1])
+        own = value[start:stop] if not counted_dimension(prompt.model, name) else value[..., start:stop]
         if name in family.indices:
-            return moved_indices(part, -_places_before(prompt, family.indices[name], number))
-        return _without_padded_question(prompt, name, part, number)
+            return moved_indices(own, -_places_before(prompt, family.indices[name], number))
+        return _without_padded_question(prompt, name, own, number)
     if name == "position_ids":
         return value[..., number : number + 1, tokens.start : tokens.stop]
     if counts_tokens(prompt, name):

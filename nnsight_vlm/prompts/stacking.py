@@ -18,7 +18,7 @@ from .pixel_tokens import refuse_said_pixel_tokens
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
 from .ranges import Ranges
-from .row_inputs import moved_indices, places_in
+from .row_inputs import counted_dimension, moved_indices, places_in
 from .stage_maps import with_query_stages
 from .token_roles import token_maps
 from .turns import speaking, spoken
@@ -44,7 +44,9 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
     names = dict.fromkeys(name for prompt in prompts for name in prompt.inputs)
     held = settings(prompts[0])
     inputs = {
-        name: held[name] if name in held else _concatenated(list(_one_per_row(prompts, name, input_width)))
+        name: held[name]
+        if name in held
+        else _concatenated(list(_one_per_row(prompts, name, input_width)), counted_dimension(model, name))
         for name in names
         if name != "position_ids"
     }
@@ -165,8 +167,10 @@ def _padding_token(prompt: Prompt) -> int:
     return tokens.filler if pad is None or pad == getattr(config, "image_token_id", None) else int(pad)
 
 
-def _concatenated(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Tensors along their first dimension, the others padded with zeros at the end to the size of the largest."""
+def _concatenated(values: Sequence[torch.Tensor], along: int) -> torch.Tensor:
+    """Tensors along a dimension; along the first, the others are padded with zeros to the size of the largest."""
+    if along:
+        return torch.cat(list(values), dim=along)
     sizes = [max(lengths) for lengths in zip(*(value.shape[1:] for value in values), strict=True)]
     return torch.cat([_padded_to(value, sizes) for value in values])
 

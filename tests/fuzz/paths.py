@@ -147,5 +147,11 @@ MEMBERS: dict[str, Member] = {
     "kimi_k25": Member(projector="model.mm_projector"),
     "molmo2": MOLMO2,
     "molmo2-norms-after": replace(MOLMO2, decoder=NORMS_AFTER),
+    "minicpmv4_6": Member(projector=None),  # it gives a list, of each tile
+    "granite4_vision": Member(projector=None),  # there are several
+    "paddleocr_vl": Member(projector="model.projector"),
+    "exaone4_5": Member(decoder=GEMMA, projector="model.visual.merger"),
+    "hunyuan_vl": Member(projector=None),  # it runs once an image
+    "lfm3_vl": Member(decoder=Stage(attention=Attends("self_attn", "post_operator_norm"), mlp="post_ffn_norm")),
     "lighton_ocr": Member(projector="model.vision_projection"),
 }  # fmt: skip

@@ -11,10 +11,10 @@ import nnsight_vlm as nv
 from nnsight_vlm import versions
 from nnsight_vlm.families import FAMILIES
 
-from . import added, blocks, carried, experts, flexible, plain, resampled, tiled
+from . import added, blocks, carried, experts, flexible, plain, recent, resampled, tiled
 from .parts import Member, in_dtype, picture
 
-ROOMS = (plain, tiled, flexible, blocks, resampled, added, experts, carried)
+ROOMS = (plain, tiled, flexible, blocks, resampled, added, experts, carried, recent)
 EVERY = tuple(member for room in ROOMS for member in room.MEMBERS)
 
 

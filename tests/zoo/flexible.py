@@ -65,10 +65,10 @@ def _base(words: Any) -> dict[str, Any]:
     }
 
 
-def _build(owner: Any, config: Any, attention: str) -> Any:
+def _build(owner: Any, config: Any, attention: str, seed: int = 0) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = parts.draw(owner._from_config(config, attn_implementation=attention), spread=1.0)
+        module = parts.draw(owner._from_config(config, attn_implementation=attention), seed=seed, spread=1.0)
     words = module.get_output_embeddings()
     silent, said = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")], len(words.weight)
     words.weight[[number for number in silent if number is not None and number < said]] = 0  # never said
