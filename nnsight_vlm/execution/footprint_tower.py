@@ -56,12 +56,17 @@ class _Tower(NamedTuple):
 
 def pictures_bytes(view: ModelView, inputs: Mapping[str, Any], copies: int = 1) -> int:
     """What the tower takes for all pictures of an encoding, which is so often in the batch; their pixels included."""
-    pixels = list(_tensors(inputs.get(view.family.pixels))) * copies
+    named = [(name, each) for name in view.family.all_pixels for each in _tensors(inputs.get(name))] * copies
+    pixels = [each for _, each in named]
     item, tower = item_bytes(view), _tower_of(view)
     values = sum(each.numel() for each in pixels) * PIXELS * item
     if tower is None:
         return values + sum(each.numel() // 3 for each in pixels if each.dim() > 3) * PLAIN_PIXEL * item
-    lengths = [length for each in pixels for length in _lengths(each, inputs, tower)]
+    tables = {
+        name: inputs.get(f"{'video' if name in view.family.inputs_of_videos else 'image'}_grid_thw")
+        for name, _ in named
+    }
+    lengths = [length for name, each in named for length in _lengths(each, tables[name], tower)]
     kept = tower.layers if getattr(view.config, "vision_feature_layer", None) is not None else 0
     states = sum(lengths) * ((STATES + kept) * tower.width + INNER * tower.inner) * item
     one = view.family.grid in ONE_SEQUENCE
@@ -102,13 +107,12 @@ def _number(config: Any, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _lengths(pixels: torch.Tensor, inputs: Mapping[str, Any], tower: _Tower) -> list[int]:
-    """How many patches each sequence of the tower has."""
+def _lengths(pixels: torch.Tensor, grid: torch.Tensor | None, tower: _Tower) -> list[int]:
+    """How many patches each sequence of the tower has; `grid` has those of flat pixels, see `image_grid_thw`."""
     if pixels.dim() > 3:
         return [(pixels.shape[-2] // tower.patch) * (pixels.shape[-1] // tower.patch)] * prod(pixels.shape[:-3])
     if pixels.dim() == 3:
         return [pixels.shape[1]] * pixels.shape[0]
-    grid = inputs.get("image_grid_thw")
     if grid is None:
         return [len(pixels)]
     return [rows * columns for times, rows, columns in grid.tolist() for _ in range(times)]

@@ -39,7 +39,7 @@ def said_pixel_tokens(prompt: Prompt) -> Iterator[SaidToken]:
 
 
 def has_pixels(prompt: Prompt) -> bool:
-    """Whether a prompt has a picture, in any of its rows."""
+    """Whether a prompt has a picture or a video, in any of its rows."""
     return any(name in prompt.inputs for name in view_of(prompt.model).family.inputs)
 
 
