@@ -50,6 +50,8 @@ class RowEncoder:
         Raises:
             SpecError: see `encode`.
         """
+        if videos:
+            self._check_videos(pictures)
         if not isinstance(given, str):
             return self._chat(given, pictures, videos)
         if self.continues:
@@ -131,7 +133,9 @@ class RowEncoder:
 
     def _in_template(self, chat: Chat, apart: Sequence[Image.Image], apart_videos: Sequence[Any]) -> Prompt:
         entries = list(shown_entries(chat, self._placeholders))
-        given = contents_of("video", entries, apart_videos)
+        given, pictures = contents_of("video", entries, apart_videos), contents_of("image", entries, apart)
+        if given:
+            self._check_videos(pictures)
         videos = [as_video(view_of(self.model), video) for video in given]
         template = self._template(has_video=bool(videos))
         if template is None:
@@ -139,7 +143,6 @@ class RowEncoder:
                 "the processor has no chat template; write the complete text yourself, image placeholder "
                 f"{self._placeholders.image or '<image>'!r} included, with nv.encode(..., chat=False)"
             )
-        pictures = contents_of("image", entries, apart)
         kinds = None if self._family.writes_image else [entry.kind for entry in entries]
         known = rendered(template, chat, self._placeholders, kinds)
         listener = self._listener()
@@ -160,8 +163,6 @@ class RowEncoder:
         self, listener: ListeningProcessor, text: str, pictures: Sequence[Image.Image], videos: Sequence[Video]
     ) -> Prompt:
         """A text as the processor encodes it."""
-        if videos:
-            self._check_videos(pictures)
         shown = [as_rgb(picture) for picture in pictures]
         try:
             with lock_of(view_of(self.model).module):  # a tokenizer serves one thread at a time

@@ -37,8 +37,8 @@ def checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     by_the_way = {"labels"}.intersection(getattr(view_of(model).processor, "model_input_names", None) or ())
     given = {name: value for name, value in inputs.items() if value is not None and name not in by_the_way}
     _refuse_options(given)
-    refuse_unknown(model, given)
     _refuse_videos(model, given)
+    refuse_unknown(model, given)
     given = _in_model_dtype(model, given)
     ids = given.get("input_ids")
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
