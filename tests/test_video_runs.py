@@ -24,9 +24,7 @@ pytestmark = pytest.mark.skipif(
     reason="the small video processors of the tests stand in for those of transformers 5.23",
 )
 NAMES = tuple(videos.VIDEO_ZOO)
-WITH_FEATURES = tuple(
-    name for name in NAMES if "features" not in FAMILIES[name].limitations
-)
+WITH_FEATURES = tuple(name for name in NAMES if "features" not in FAMILIES[name].limitations)
 TEXT, FRAMES, STEPS = "what happens then ?", 5, 4
 SEEN = 1e-3
 """The share of the logits' scale that every intervention here must move."""
@@ -83,7 +81,9 @@ def test_a_frame_that_is_cut_off_equals_the_reference(name, attention):
     found = nv.run(at.model, at.prompt, nv.Knockout("frame.2", "query"), reads=nv.Attention("last", "video"))
     expected = at.reference(reference.cuts(layers(at), query, frame))
     expect(found.logits, expected.logits[0, -1], clean.logits[0, -1])
-    weights = torch.stack([expected.weights["decoder", "attention", n][0, :, -1, list(at.prompt["video"])] for n in layers(at)])
+    weights = torch.stack(
+        [expected.weights["decoder", "attention", n][0, :, -1, list(at.prompt["video"])] for n in layers(at)]
+    )
     torch.testing.assert_close(found.reads[0][:, :, 0], weights, atol=1e-9, rtol=0)
     cut = [at.prompt["video"].index(place) for place in frame]
     assert (found.reads[0][..., cut] == 0).all()
@@ -232,9 +232,38 @@ def test_proofs_of_frames(name):
 def test_attention_grounds_on_a_frame():
     at = case("internvl")
     grid = at.prompt.grid(video=0).frame(3)
-    read = nv.run(at.model, at.prompt, reads=nv.Attention("last", grid.positions, layers=2, reduce="mean")).reads[0].flatten()
+    read = (
+        nv.run(at.model, at.prompt, reads=nv.Attention("last", grid.positions, layers=2, reduce="mean"))
+        .reads[0]
+        .flatten()
+    )
     heat = grid.heatmap(read)
     assert heat.shape == grid.size[::-1]
     peak = np.unravel_index(np.nanargmax(heat), heat.shape)
     strongest = grid.positions[int(read.argmax())]
     assert strongest in grid.tokens_in((int(peak[1]), int(peak[0]), int(peak[1]) + 1, int(peak[0]) + 1))
+
+
+def test_recipes_measure_a_frame_where_one_is_named():
+    at = case("internvl")
+    hidden = nv.recipes.patch_knockout(at.model, at.prompt, answer=20, size=1, frame=3)
+    assert tuple(hidden["token"]) == at.prompt["frame.3"]
+    cut = nv.Knockout(int(hidden["token"][5]), "last")
+    clean, without = (nv.run(at.model, at.prompt, each).logits.log_softmax(-1)[20] for each in (None, cut))
+    assert hidden["logprob_change"][5] == pytest.approx(float(without - clean), abs=1e-9)
+    width, height = at.prompt.grid(video=0).size
+    mask = np.zeros((height, width), dtype=bool)
+    mask[: height // 2, : width // 2] = True
+    said = nv.generate(at.model, at.prompt, max_new_tokens=6).text.split()
+    things = [nv.recipes.Thing(name=word, mask=mask) for word in dict.fromkeys(said) if word.isalpha()]
+    quiet = nv.recipes.Work(progress=False)
+    frame = nv.recipes.patch_grounding(
+        at.model, [at.prompt], truths=[things], frame=2, max_new_tokens=6, per_image=True, work=quiet
+    )
+    assert len(frame) and {"0", "3", "middle half"} <= set(frame["layer"])
+    for ask in (
+        lambda: nv.recipes.patch_knockout(at.model, at.prompt, answer=20, frame=FRAMES),
+        lambda: nv.recipes.patch_grounding(at.model, [at.prompt], frame=FRAMES),
+    ):
+        with pytest.raises(nv.SpecError, match="no frame 5: the prompt's videos have 5 frame"):
+            ask()

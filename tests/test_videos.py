@@ -147,7 +147,11 @@ def test_pixels_planted_in_one_frame_change_the_features_that_the_grid_says(name
     clean = nv.encode(model, TEXT, videos=frames)
     width, height = member.size
     grid = clean.grid(video=0)
-    for frame, (x0, y0, x1, y1) in ((0, (0, 0, 3, 3)), (3, (9, 5, 11, 12)), (4, (width - 4, height - 4, width, height))):
+    for frame, (x0, y0, x1, y1) in (
+        (0, (0, 0, 3, 3)),
+        (3, (9, 5, 11, 12)),
+        (4, (width - 4, height - 4, width, height)),
+    ):
         where = np.zeros((height, width), dtype=bool)
         where[y0:y1, x0:x1] = True
         planted = [*frames]
@@ -231,7 +235,7 @@ def test_a_file_is_read_by_the_reader_that_is_there(monkeypatch, tmp_path):
     monkeypatch.setattr(video_sources, "READERS", {"decord": "no_such_module", "pyav": "json"})
     monkeypatch.setattr(video_utils, "load_video", read)
     monkeypatch.setattr(videos.Patches, "do_sample_frames", True)
-    monkeypatch.setattr(videos.Patches, "sample_frames", lambda _, metadata: [0, 2, 4, 6], raising=False)
+    monkeypatch.setattr(videos.Patches, "sample_frames", lambda _, **__: [0, 2, 4, 6], raising=False)
     prompt = nv.encode(model, TEXT, videos=file)
     assert asked == [(str(file), "pyav")]
     assert [np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(prompt.video(0), frames[::2], strict=True)]
@@ -239,7 +243,7 @@ def test_a_file_is_read_by_the_reader_that_is_there(monkeypatch, tmp_path):
     monkeypatch.setattr(video_sources, "READERS", {"torchcodec": "no_such_module"})
     with pytest.raises(nv.SpecError, match=r"needs torchcodec, and none of them is installed; write pip install"):
         nv.encode(model, TEXT, videos=file)
-    with pytest.raises(nv.SpecError, match="no file '.*bike.mp5'"):
+    with pytest.raises(nv.SpecError, match=r"no file '.*bike\.mp5'"):
         nv.encode(model, TEXT, videos=str(file).replace("mp4", "mp5"))
     with pytest.raises(nv.SpecError, match="a file says its own"):
         nv.encode(model, TEXT, videos={"video": file, "fps": 2.0})
@@ -278,7 +282,9 @@ def test_images_with_a_frames_text_around_them_are_images():
 # what is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen3_5", "glm4v", "idefics3", "gemma3", "mllama", "florence2", "blip-2-opt"])
+@pytest.mark.parametrize(
+    "name", ["llava", "qwen3_5", "glm4v", "idefics3", "gemma3", "mllama", "florence2", "blip-2-opt"]
+)
 def test_a_video_is_refused_by_all_other_families(name):
     if name not in zoo.ZOO:
         pytest.skip("does not run with this transformers")
@@ -288,7 +294,9 @@ def test_a_video_is_refused_by_all_other_families(name):
         lambda: nv.encode(model, zoo.ZOO[name].text, videos=frames, chat=False),
         lambda: nv.encode(model, inputs={"input_ids": torch.tensor([[5, 6]]), "pixel_values_videos": torch.ones(1, 2)}),
     ):
-        with pytest.raises(nv.SpecError, match=f"{view_of(model).family.name!r} models are run without: videos of these"):
+        with pytest.raises(
+            nv.SpecError, match=f"{view_of(model).family.name!r} models are run without: videos of these"
+        ):
             ask()
 
 
@@ -300,7 +308,9 @@ def test_families_that_take_videos_are_those_of_the_tests():
 @pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm"])
 def test_without_torchvision_it_is_said_what_to_install(name):
     model = zoo.load(name)
-    with pytest.raises(nv.SpecError, match=r'videos need torchvision, which is not installed; pip install "nnsight-vlm\['):
+    with pytest.raises(
+        nv.SpecError, match=r'videos need torchvision, which is not installed; pip install "nnsight-vlm\['
+    ):
         nv.encode(model, "<s>user : <video> what is red ?", videos=[picture(0)], chat=False)
 
 

@@ -49,8 +49,8 @@ class PromptText:
 
     Attributes:
         writing: the text, with the borders of characters and words.
-        positions: for each of its characters, the positions of the tokens that hold a part of it; none for an image or a
-            frame.
+        positions: for each of its characters, the positions of the tokens that hold a part of it; none for an image or
+            a frame.
         tokenizer: what spells the text.
     """
 
