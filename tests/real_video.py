@@ -2,10 +2,10 @@
 
     python tests/real_video.py FOLDER [FOLDER ...] [--torchvision FOLDER]
 
-Each folder is a checkpoint as `nv.load` opens it; weights may be random (see tests/real.py). `--torchvision` is a folder
-with an installed torchvision whose compiled part does not fit this torch (`pip install --target FOLDER --no-deps
-torchvision`): its operators are then declared, and none of them is needed. A folder of Idefics3 is opened as the SmolVLM
-that has the same parts. Checked for several numbers and sizes of frames:
+Each folder is a checkpoint as `nv.load` opens it; weights may be random (see tests/real.py). `--torchvision` is the
+folder of a torchvision whose compiled part does not fit this torch (`pip install --target FOLDER --no-deps
+torchvision`): its operators are then declared, and none of them is needed. A folder of Idefics3 is opened as the
+SmolVLM that has the same parts. Checked for several numbers and sizes of frames:
 
 - `ids`: token ids are those of `processor.apply_chat_template(..., tokenize=True)`, and video tokens are those that the
   model itself puts features in;
