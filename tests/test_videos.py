@@ -18,6 +18,7 @@ from zoo.planted import changed, inverted
 import nnsight_vlm as nv
 from nnsight_vlm import versions
 from nnsight_vlm.families import FAMILIES, view_of
+from nnsight_vlm.remote.job_files import StoredCall, read_job, write_job
 
 pytestmark = pytest.mark.skipif(
     not versions.lies_in(versions.installed("transformers"), ">=5.23"),
@@ -398,3 +399,32 @@ def test_a_prompt_with_a_video_is_copied_and_pickled():
     for same in (copy.copy(prompt), pickle.loads(pickle.dumps(prompt))):
         assert same.groups == prompt.groups and len(same.video(0)) == 3
         assert same.grid(video=0).frames == prompt.grid(video=0).frames
+
+
+def test_an_answer_may_say_what_stands_for_pixels_that_it_was_not_given():
+    model, member = videos.load("qwen2_vl"), videos.VIDEO_ZOO["qwen2_vl"]
+    config = view_of(model).config
+    shown = {
+        config.image_token_id: nv.encode(model, TEXT, picture(0, member.size)),
+        config.video_token_id: encoded("qwen2_vl"),
+    }
+    for token, prompt in shown.items():
+        for said in shown:
+            grown = prompt.grown([20, said, 21])
+            assert grown["video"] == prompt["video"] and len(grown["generated"]) == 3
+            if said == token:
+                with pytest.raises(nv.SpecError, match="stands for pixels"):
+                    nv.run(model, grown)
+            else:
+                assert nv.run(model, grown).logits.isfinite().all()
+
+
+def test_a_prompt_with_a_video_is_kept_in_the_file_of_a_job(tmp_path):
+    videos.module("qwen2_5_vl").save_pretrained(tmp_path / "model")
+    model = nv.load(str(tmp_path / "model"), dispatch=False, processor=videos.processor("qwen2_5_vl"))
+    prompt = nv.encode(model, TEXT, videos=videos.film("qwen2_5_vl", 3))
+    write_job(tmp_path / "job", StoredCall(nv.run, (prompt,), {"remote": True}))
+    again = read_job(tmp_path / "job", model=model).args[0]
+    assert again.rows == prompt.rows and again.groups == prompt.groups
+    assert all(np.array_equal(*map(np.asarray, pair)) for pair in zip(again.video(0), prompt.video(0), strict=True))
+    assert torch.equal(again.inputs["pixel_values_videos"], prompt.inputs["pixel_values_videos"])

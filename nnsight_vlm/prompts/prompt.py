@@ -129,10 +129,10 @@ class Prompt(KnowsItsModel, PromptWords):
         self._only_row("image(...)")
         pictures = self.images[0] if self.images else ()
         if not 0 <= (number := whole_number("number", number, kind="number of a picture")) < len(pictures):
-            raise SpecError(
-                f"no picture {number}: the prompt holds {len(pictures)}; "
-                "for a ready encoding write nv.encode(model, inputs=..., images=[...])"
-            )
+            instead = "for a ready encoding write nv.encode(model, inputs=..., images=[...])"
+            if self.videos and self.videos[0]:
+                instead = "its videos are prompt.video(0) and prompt.grid(video=0)"
+            raise SpecError(f"no picture {number}: the prompt holds {len(pictures)}; {instead}")
         return pictures[number]
 
     def video(self, number: int = 0) -> Frames:
