@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .execution.forward import BatchRun, Run, run
     from .execution.proof import Proof, verify
     from .families import FAMILIES, Family
-    from .grids import Grid
+    from .grids import Grid, VideoGrid
     from .loading import load
     from .lowering.layers import depth, window
     from .prompts.encoding import encode
@@ -69,6 +69,7 @@ __all__ = [
     "Residual",
     "Run",
     "SpecError",
+    "VideoGrid",
     "Word",
     "depth",
     "encode",
@@ -98,7 +99,7 @@ _NAMES_OF = {
     "execution.forward": ("BatchRun", "Run", "run"),
     "execution.proof": ("Proof", "verify"),
     "families": ("FAMILIES", "Family"),
-    "grids": ("Grid",),
+    "grids": ("Grid", "VideoGrid"),
     "loading": ("load",),
     "lowering.layers": ("depth", "window"),
     "prompts.encoding": ("encode",),

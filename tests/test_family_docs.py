@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
 from nnsight_vlm.families import FAMILIES, family_of, lookup
-from nnsight_vlm.families.columns import AttentionSpec, Family, Stage
+from nnsight_vlm.families.columns import AttentionSpec, Family, Stage, VideoSpec
 from nnsight_vlm.families.drafting import GRIDS as DRAFTED_GRIDS
 from nnsight_vlm.families.drafting import INPUTS, draft, source
 from nnsight_vlm.families.options import (
@@ -27,10 +27,11 @@ from nnsight_vlm.families.options import (
     LayerSet,
     Limitation,
     PositionCounting,
+    VideoLayout,
 )
 from nnsight_vlm.families.stage_spec import LAYER_SETS
 from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
-from nnsight_vlm.grids import GRIDS
+from nnsight_vlm.grids import GRIDS, VIDEO_LAYOUTS
 from nnsight_vlm.prompts.position_ids import COUNTING
 from nnsight_vlm.prompts.row_inputs import ENTRIES
 from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS
@@ -60,6 +61,7 @@ def members():
         (PositionCounting, {**COUNTING, "own": None}),
         (Counted, ENTRIES),
         (LayerSet, LAYER_SETS),
+        (VideoLayout, VIDEO_LAYOUTS),
     ],
 )
 def test_every_option_of_a_column_is_resolved_by_its_table(choices, table):
@@ -84,6 +86,7 @@ def test_every_choice_of_a_family_is_an_option(name):
     assert {attention.layers for attention in attentions} <= set(LAYER_SETS)
     assert {stage.keys for stage in family.stages.values() if stage.keys} <= set(GRIDS)
     assert set(family.limitations) <= set(get_args(Limitation))
+    assert family.video is None or (family.video.layout in VIDEO_LAYOUTS and family.video.pixels in family.inputs)
     assert list(family.stages)[-1] == "decoder"
     assert family.projector_after in (None, *family.stages)
 
@@ -128,9 +131,10 @@ def test_the_terminal_shows_every_family_and_every_footnote(monkeypatch):
 
 
 def test_a_family_without_limitations_has_no_footnotes():
-    table, footnotes = support([Family(model_type="some")])
+    shown = VideoSpec(layout="pooled frames")
+    table, footnotes = support([Family(model_type="some", video=shown)])
     assert footnotes == [] and set(table.loc[0, list(COLUMNS)]) == {"yes"}
-    limited = Family(model_type="some", limitations={"grid": "why"})
+    limited = Family(model_type="some", video=shown, limitations={"grid": "why"})
     assert markdown([limited]).endswith("[1] grid not supported: why  ")
     assert limited.limitation("grid") == "why" and limited.limitation("features") is None
 

@@ -152,7 +152,7 @@ def remember_installed(edited: Model, model: Model, prompt: Prompt) -> None:
 
 def _shape_of(prompt: Prompt) -> tuple[Any, ...]:
     """Where a prompt's groups lie, answers left out."""
-    return tuple((tokens.start, tokens.answer, tokens.images, tokens.outside) for tokens in prompt.rows)
+    return tuple((tokens.start, tokens.answer, tokens.images, tokens.videos, tokens.outside) for tokens in prompt.rows)
 
 
 def require_model(model: Model, prompt: Prompt) -> None:

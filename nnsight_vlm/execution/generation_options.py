@@ -117,8 +117,8 @@ def without_padding_to_see(model: Model, prompt: Prompt, options: Mapping[str, A
     if padded and heeded:
         tokens: torch.Tensor = inputs[view.family.tokens].clone()
         for number, row in enumerate(prompt.rows):
-            image = {position for some in row.images for position in some}
-            own = next((place for place in range(row.start, row.stop) if place not in image), row.stop - 1)
+            shown = row.visual_tokens
+            own = next((place for place in range(row.start, row.stop) if place not in shown), row.stop - 1)
             tokens[number, : row.start] = tokens[number, own]
         inputs[view.family.tokens] = tokens
     return inputs

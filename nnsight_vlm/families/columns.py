@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from .options import Bidirectional, Counted, GridLayout, ImageLocation, LayerSet, Limitation, PositionCounting
+from .options import (
+    Bidirectional,
+    Counted,
+    GridLayout,
+    ImageLocation,
+    LayerSet,
+    Limitation,
+    PositionCounting,
+    VideoLayout,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +106,39 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoSpec:
+    """How a family takes videos.
+
+    Attributes:
+        layout: how a video's tokens are laid out.
+        pixels: name of the input that holds the pixels of videos: one of their own, or that of images.
+        token: name of the config's id of the token that stands for a part of a video; empty where frames have the token
+            of images.
+        frames_per_token: name of the number of neighbouring frames that one token shows, in the config's
+            `vision_config`; empty for one.
+        opening, between: where frames have the token of images, the text before a video's first frame and that between
+            two frames, as patterns that the text without its spaces is searched for.
+        equal_frames: whether the videos of one encoding must have equally many frames.
+        own_template: whether the processor writes a chat that has a video by a template of its own, in place of the
+            checkpoint's.
+    """
+
+    layout: VideoLayout
+    pixels: str = "pixel_values_videos"
+    token: str = "video_token_id"
+    frames_per_token: str = ""
+    opening: str = ""
+    between: str = ""
+    equal_frames: bool = False
+    own_template: bool = False
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether a video runs through tower and projector apart from images."""
+        return bool(self.token)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """Where a family of models keeps its parts, and how it differs from others.
 
@@ -109,6 +151,7 @@ class Family:
         projector: path of the module whose output is the image features that enter the language model.
         projector_after: the stage after which the projector runs; None if it runs before all stages.
         grid: how image tokens are laid out on the picture.
+        video: how it takes videos; None for a family whose videos this package refuses.
         tokens: name of the input that holds the decoder's token ids.
         image_at: where the image tokens are.
         image_mask: name of the input that marks image tokens, where they have no token id of their own.
@@ -147,6 +190,7 @@ class Family:
     projector: str | None = "model.multi_modal_projector"
     projector_after: str | None = None
     grid: GridLayout = "square"
+    video: VideoSpec | None = None
     tokens: str = "input_ids"
     image_at: ImageLocation = "decoder"
     image_mask: str = ""
@@ -177,6 +221,16 @@ class Family:
     def pixels(self) -> str:
         """Name of the input that holds the pixels."""
         return next(iter(self.inputs))
+
+    @property
+    def all_pixels(self) -> tuple[str, ...]:
+        """Names of the inputs that hold pixels: of images, and of videos where these have an input of their own."""
+        return tuple(dict.fromkeys((self.pixels, *(() if self.video is None else (self.video.pixels,)))))
+
+    @property
+    def inputs_of_videos(self) -> tuple[str, ...]:
+        """Names of the inputs that only videos have."""
+        return tuple(name for name, counted in self.inputs.items() if counted in ("video", "video piece"))
 
     @property
     def decoder(self) -> Stage:

@@ -117,7 +117,14 @@ class ModelView:
         if family.image_at != "decoder" or family.image_mask:
             return ()
         further = config_value(self.config, family.indicators) if family.indicators else ()
-        return tuple(sorted({int(self.config.image_token_id), *map(int, further)}))
+        video = () if self.video_token is None else (self.video_token,)
+        return tuple(sorted({int(self.config.image_token_id), *video, *map(int, further)}))
+
+    @property
+    def video_token(self) -> int | None:
+        """The token that stands for a part of a video; None where there is none but that of images."""
+        video = self.family.video
+        return int(getattr(self.config, video.token)) if video is not None and video.token else None
 
     @property
     def processor(self) -> Any | None:

@@ -1,7 +1,8 @@
 """The words of the family table: what a column may say where it picks a function or an explanation by name.
 
 The tables that resolve them are typed with these: `LAYER_SETS` (stage_spec), `GRIDS` (grids), `BUILDERS`, `BLOCKS`,
-`COUNTING` and `ENTRIES` (prompts). `tests/test_family_docs.py` holds every table to exactly its options.
+`COUNTING` and `ENTRIES` (prompts), `VIDEO_LAYOUTS` (grids). `tests/test_family_docs.py` holds every table to exactly
+its options.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ GridLayout = Literal[
 ]
 """How image tokens, or the patches that a stage reads, are laid out."""
 
+VideoLayout = Literal[
+    "merged frames",  # patches of neighbouring frames are merged into tokens, counted in `video_grid_thw` (Qwen-VL)
+    "merged frame windows",  # the same, computed window by window (Qwen2.5-VL)
+    "pooled frames",  # equally many tokens for every frame, then a token that ends the video (LLaVA-OneVision)
+    "frames as images",  # every frame is an image of one tile, with text between frames (InternVL, SmolVLM)
+]
+"""How the tokens of a video are laid out."""
+
 ImageLocation = Literal[
     "decoder",  # image tokens are in the decoder's sequence
     "encoder",  # image tokens are in the encoder's sequence, which the decoder reads through cross-attention
@@ -77,6 +86,9 @@ Counted = Literal[
     "token",  # one entry per image token, those of all images in order
     "group",  # one entry per list of pictures that was processed at a time, which is how many there are in it
     "column",  # one entry in all, whose last dimension has equally many columns for each image token
+    "video",  # one entry per video
+    "video piece",  # one entry per patch of a video, those of all videos in order
+    "shown piece",  # one entry per tile of an image or frame of a video, in the order of the text
 ]
 """What the first dimension of an input counts."""
 
@@ -106,6 +118,8 @@ Limitation = Literal[
     "uncached generation",  # generation that runs the whole sequence for every token, use_cache=False
     "text alone",  # a prompt without an image
     "several images",  # more than one image in a prompt
+    "video",  # a video in a prompt
+    "video beside images",  # images in a prompt that has a video
     "packed",  # several variants in one sequence, after a prefix that they share
     "prefix",  # a kept cache of the prefix that variants share
     "embedded",  # kept input embeddings in which the image is already encoded

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .columns import AttentionSpec, Family, Stage
+from .columns import AttentionSpec, Family, Stage, VideoSpec
 from .options import Limitation
 from .stages import (
     BART_DECODER,
@@ -89,6 +89,12 @@ DEEPSTACK: dict[Limitation, str] = {
     'write at the projector; write site="residual" in a later layer',
     "embedded": "image features are also added to the first layers' output (DeepStack)",
 }
+MERGED_FRAMES = VideoSpec(layout="merged frames", frames_per_token="temporal_patch_size")
+QWEN_VIDEO: dict[str, Any] = {
+    "video": MERGED_FRAMES,
+    "inputs": {**QWEN["inputs"], "pixel_values_videos": "video piece", "video_grid_thw": "video"},
+}
+"""The Qwen-VLs of which videos are taken."""
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
     "blocks": "prompt",
@@ -187,11 +193,17 @@ _TABLE = (
     Family(
         model_type="llava_onevision",
         grid="anyres",
-        inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "group"},
+        video=VideoSpec(layout="pooled frames", equal_frames=True),
+        inputs={
+            "pixel_values": "image",
+            "image_sizes": "image",
+            "batch_num_images": "group",
+            "pixel_values_videos": "video",
+        },
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",)},
         limitations={
-            "features": "where a picture is shrunk, each token is interpolated from several image features; "
-            'write site="embedding"'
+            "features": "where a picture is shrunk, and in every video, each token is interpolated from several image "
+            'features; write site="embedding"'
         },
     ),
     Family(
@@ -212,18 +224,30 @@ _TABLE = (
         model_type="internvl",
         transformers=">=5.18",
         grid="tiles by run",
-        inputs={"pixel_values": "piece"},
+        video=VideoSpec(
+            layout="frames as images",
+            pixels="pixel_values",
+            token="",
+            opening=r"Frame1:<img>$",
+            between=r"^</img>Frame\d+:<img>$",
+        ),
+        inputs={"pixel_values": "shown piece"},
         assumes={**TESTED_DECODERS, "downsample_ratio": (0.5,), "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="qwen2_vl",
-        **QWEN,
+        **{**QWEN, **QWEN_VIDEO},
     ),
     Family(
         model_type="qwen2_5_vl",
-        **{**QWEN, "grid": "merged windows"},
+        **{
+            **QWEN,
+            "grid": "merged windows",
+            "video": replace(MERGED_FRAMES, layout="merged frame windows"),
+            "inputs": {**QWEN_VIDEO["inputs"], "second_per_grid_ts": "video"},
+        },
     ),
-    Family(model_type="qwen3_vl", **QWEN, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl", **{**QWEN, **QWEN_VIDEO}, limitations=DEEPSTACK),
     Family(model_type="qwen3_vl_moe", **QWEN, limitations=DEEPSTACK),
     Family(
         model_type="qwen3_5",
@@ -316,7 +340,21 @@ _TABLE = (
         limitations={"embedded": TOKEN_IDS_IN_EVERY_LAYER},
     ),
     Family(**IDEFICS3, model_type="idefics3"),
-    Family(**IDEFICS3, model_type="smolvlm"),
+    Family(
+        **IDEFICS3,
+        model_type="smolvlm",
+        video=VideoSpec(
+            layout="frames as images",
+            pixels="pixel_values",
+            token="",
+            opening=r"Framefrom\d\d:\d\d:<fake_token_around_image><global-img>$",
+            between=r"^<fake_token_around_image>Framefrom\d\d:\d\d:<fake_token_around_image><global-img>$",
+            own_template=True,
+        ),
+        limitations={
+            "video beside images": "the processor puts the pixels of the video in the place of those of the images",
+        },
+    ),
     Family(
         model_type="idefics2",
         transformers=">=5.18",

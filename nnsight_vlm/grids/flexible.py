@@ -27,14 +27,15 @@ from .tokens import Inputs, check_total, counts, marked
 
 def merged(view: ModelView, inputs: Inputs) -> list[Cells]:
     """`image_grid_thw` counts patches; `spatial_merge_size` of them each way make one token."""
-    return _checked(_merged(view, inputs), view, inputs)
+    return _checked(merged_table(view, inputs, "image_grid_thw"), view, inputs)
 
 
-def _merged(view: ModelView, inputs: Inputs) -> list[Cells]:
+def merged_table(view: ModelView, inputs: Inputs, name: str) -> list[Cells]:
+    """The cells of what a table `[image or video, (times, rows, columns)]` of patches counts."""
     merge = view.config.vision_config.spatial_merge_size
     return [
-        in_order([GridShape(rows // merge, columns // merge)] * frames, patches=frames * rows * columns)
-        for frames, rows, columns in _table(inputs, "image_grid_thw")
+        in_order([GridShape(rows // merge, columns // merge)] * times, patches=times * rows * columns)
+        for times, rows, columns in _table(inputs, name)
     ]
 
 
@@ -50,20 +51,24 @@ def merged_kernel(view: ModelView, inputs: Inputs) -> list[Cells]:
 
 def merged_windows(view: ModelView, inputs: Inputs) -> list[Cells]:
     """As `merged`, where the projector's output goes window by window and is put in the tokens' order afterwards."""
+    images, orders = merged(view, inputs), window_orders(view, inputs, "image_grid_thw")
+    return [replace(image, sources=order, features=len(order)) for image, order in zip(images, orders, strict=True)]
+
+
+def window_orders(view: ModelView, inputs: Inputs, name: str) -> list[np.ndarray]:
+    """For each image or video of such a table, the row of the projector's output that each token comes from."""
     from transformers.vision_utils import get_vision_window_index
 
     vision = view.config.vision_config
     sizes = vision.spatial_merge_size, vision.window_size, vision.patch_size
-    grids = torch.as_tensor(inputs.get("image_grid_thw", torch.zeros(0, 3, dtype=torch.long)))
-    orders = [get_vision_window_index(grid[None], *sizes)[0].argsort().cpu().numpy() for grid in grids]
-    images = merged(view, inputs)
-    return [replace(image, sources=order, features=len(order)) for image, order in zip(images, orders, strict=True)]
+    grids = torch.as_tensor(inputs.get(name, torch.zeros(0, 3, dtype=torch.long)))
+    return [get_vision_window_index(grid[None], *sizes)[0].argsort().cpu().numpy() for grid in grids]
 
 
 def merged_with_breaks(view: ModelView, inputs: Inputs) -> list[Cells]:
     """As `merged`, with tokens that show no patches: one at the end of each row, one before and one behind all."""
     images = []
-    for whole in (cells.shapes[0] for cells in _merged(view, inputs)):
+    for whole in (cells.shapes[0] for cells in merged_table(view, inputs, "image_grid_thw")):
         rows = full_tile(GridShape(whole.rows, whole.columns + 1))
         rows[rows[:, 2] == whole.columns] = NOWHERE
         patches = whole.rows * whole.columns * view.config.vision_config.spatial_merge_size**2
@@ -113,10 +118,15 @@ def pooled(view: ModelView, inputs: Inputs) -> list[Cells]:
 
 def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
     """The picture from its patches, which go merged token by merged token. Each is there once for every frame."""
+    return [merged_picture(view, processed_inputs, "pixel_values", "image_grid_thw")]
+
+
+def merged_picture(view: ModelView, processed_inputs: Mapping[str, Any], pixels: str, table: str) -> torch.Tensor:
+    """The picture, or the first frame, that the first patches of an input make up."""
     vision = view.config.vision_config
     merge, side = vision.spatial_merge_size, vision.patch_size
-    patches = torch.as_tensor(processed_inputs["pixel_values"])
-    _, rows, columns = _table(processed_inputs, "image_grid_thw")[0]
+    patches = torch.as_tensor(processed_inputs[pixels])
+    _, rows, columns = _table(processed_inputs, table)[0]
     by_frame: torch.Tensor = rearrange(
         patches[: rows * columns],
         "(row column down across) (c t y x) -> t c (row down y) (column across x)",
@@ -127,7 +137,7 @@ def merged_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[to
         x=side,
         c=3,
     )
-    return [by_frame[0]]
+    return by_frame[0]
 
 
 def rows_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:

@@ -179,7 +179,7 @@ def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
 def _repeated(prompt: Prompt, cases: int, inputs: dict[str, Any]) -> Layout:
     """The same prompt in every row, given as these inputs, which contain its image already (in a cache or embedded)."""
     placements = tuple(Placement(tokens=prompt.rows[0], row=case) for case in range(cases))
-    batch = replace(prompt, inputs=inputs, rows=prompt.rows * cases, images=())
+    batch = replace(prompt, inputs=inputs, rows=prompt.rows * cases, images=(), videos=())
     return Layout(prompt=batch, placements=placements)
 
 

@@ -15,7 +15,7 @@ from ..device.kernels import close_edges, drop_edges, take_output
 from ..families import Family, Model, view_of
 from .layouts import Layout
 from .read_requests import AttentionRequest, StateRequest
-from .sites import ATTENTION_OF, SITES, gate_of, locate, order_of
+from .sites import ATTENTION_OF, SITES, gate_of, locate, order_of, refuse_two_projections
 from .writes import PlannedWrite
 
 
@@ -181,6 +181,7 @@ def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int])
     """Where the queries and keys of a stage lie in some layers; of `"features"`, the rows of the projector's output."""
     wanted = sorted(set(layers))
     if name == "features":
+        refuse_two_projections(view_of(model).family, layout.prompt.rows)
         rows = sum(tokens.feature_rows for tokens in layout.prompt.rows)
         return StageExtent("", rows, False, tuple((layer, layer) for layer in wanted))
     spec, length = view_of(model).stage(name), len(layout.stage_tokens(name).tokens)

@@ -17,7 +17,7 @@ from ..prompts.ranges import Ranges
 from ..prompts.where import Where, as_tuples, shown
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
 from .layouts import Placement
-from .sites import BEFORE_LAYERS, SITES
+from .sites import BEFORE_LAYERS, SITES, refuse_two_projections
 from .writes import HeadChoice
 
 Heads = int | Sequence[int | tuple[int, int]] | None
@@ -154,15 +154,17 @@ class Resolver:
                 f'site "features" is what the projector gives of the prompt\'s image tokens, after the {self.stage}, '
                 f'whose "image" is the patches that it reads; leave out stage={self.stage!r}'
             )
-        image_tokens = [position for image in tokens.images for position in image]
-        rows = [row for image in tokens.features for row in image] or list(range(len(image_tokens)))
+        refuse_two_projections(self.family, [tokens])
+        held = [position for visual in tokens.visuals for position in visual.positions]
+        rows = [row for visual in tokens.features for row in visual] or list(range(len(held)))
         wanted = self.ranges(where)
         if not wanted:
             return Ranges()
-        chosen = [row for row, position in zip(rows, image_tokens, strict=True) if position in wanted]
+        chosen = [row for row, position in zip(rows, held, strict=True) if position in wanted]
         if not chosen or len(chosen) != sum((stop or 0) - start for start, stop in wanted):
             raise SpecError(
-                f'site "features" holds image tokens only, and {where!r} is not made of them; write "image"'
+                f'site "features" holds tokens of images and videos only, and {where!r} is not made of them; write '
+                f'"{tokens.visuals[0].kind if tokens.visuals else "image"}"'
             )
         # line breaks between rows of patches come from no feature
         return Ranges.in_order([row + self.placement.features for row in chosen if row >= 0])

@@ -6,13 +6,15 @@ a layer sites have a rank, and stages have an order: together they are the order
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
 from ..device import kernels, readouts
+from ..errors import SpecError
 from ..families import Family, ModelView
+from ..prompts.token_map import TokenMap
 from ..prompts.where import as_tuples, require_ascending
 from .layers import require_ascending_layers
 
@@ -136,3 +138,18 @@ def check_state_spec(spec: Any) -> None:
     require_ascending_layers(spec.layers)
     one_of("site", spec.site, STATES)
     text("stage", spec.stage, 'stage="decoder"')
+
+
+def refuse_two_projections(family: Family, rows: Sequence[TokenMap]) -> None:
+    """Refuse image features where the projector runs once for images and once more for videos.
+
+    Raises:
+        SpecError: the rows have both.
+    """
+    kinds = {visual.kind for tokens in rows for visual in tokens.visuals}
+    if len(kinds) > 1 and family.video is not None and family.video.is_apart:
+        raise SpecError(
+            f"the projector of {family.name!r} models runs once for the images and once for the videos of these "
+            'prompts, so site "features" is not one place; give images and videos in prompts of their own, or write '
+            'site="embedding"'
+        )

@@ -11,6 +11,9 @@ from ..families import view_of
 from ..families.options import PositionCounting
 from .prompt import Prompt
 
+SECONDS = "second_per_grid_ts"
+"""The input that says how much time lies between two temporal patches of a video (Qwen2.5-VL)."""
+
 
 def _in_order(prompt: Prompt) -> torch.Tensor:
     return torch.as_tensor(prompt.inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
@@ -18,7 +21,8 @@ def _in_order(prompt: Prompt) -> torch.Tensor:
 
 def _of_images(prompt: Prompt) -> torch.Tensor:
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
-    return view_of(prompt.model).rope_index({name: prompt.inputs.get(name) for name in names})
+    seconds = {SECONDS: prompt.inputs[SECONDS]} if SECONDS in prompt.inputs else {}
+    return view_of(prompt.model).rope_index({name: prompt.inputs.get(name) for name in names} | seconds)
 
 
 def _of_images_by_row(prompt: Prompt) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from ..arguments import refuse, whole_number
 from ..families import Model, view_of
 from ..families.options import Counted
+from ..grids import Cells
 from .carried import counts_tokens, is_known
 from .token_map import TokenMap
 from .where import as_tuples
@@ -29,6 +30,10 @@ def _groups_of(value: torch.Tensor, rows: Sequence[TokenMap]) -> list[int]:
     return entries
 
 
+def _pieces(shown: Sequence[Cells]) -> int:
+    return sum(cells.pieces for cells in shown)
+
+
 def _columns_of(value: torch.Tensor, rows: Sequence[TokenMap]) -> list[int]:
     """How many columns belong to each row, all image tokens having equally many."""
     tokens = [sum(len(places) for places in row.images) for row in rows]
@@ -38,10 +43,13 @@ def _columns_of(value: torch.Tensor, rows: Sequence[TokenMap]) -> list[int]:
 ENTRIES: dict[Counted, Callable[[torch.Tensor, Sequence[TokenMap]], list[int]]] = {
     "row": lambda _value, rows: [1] * len(rows),
     "image": lambda _value, rows: [len(tokens.images) for tokens in rows],
-    "piece": lambda _value, rows: [sum(cells.pieces for cells in tokens.cells) for tokens in rows],
+    "piece": lambda _value, rows: [_pieces(tokens.cells) for tokens in rows],
     "token": lambda _value, rows: [sum(len(cells.places) for cells in tokens.cells) for tokens in rows],
     "group": _groups_of,
     "column": _columns_of,
+    "video": lambda _value, rows: [len(tokens.videos) for tokens in rows],
+    "video piece": lambda _value, rows: [_pieces(tokens.video_cells) for tokens in rows],
+    "shown piece": lambda _value, rows: [_pieces((*tokens.cells, *tokens.video_cells)) for tokens in rows],
 }
 """How many entries of such an input belong to each row."""
 

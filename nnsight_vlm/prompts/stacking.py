@@ -53,6 +53,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
     if "position_ids" in names:
         inputs["position_ids"] = _stacked_positions(prompts, input_width)
     images = tuple(prompt.images[0] if prompt.images else () for prompt in prompts)
+    videos = tuple(prompt.videos[0] if prompt.videos else () for prompt in prompts)
     paddings = [width - prompt.width for prompt in prompts]
     if any(prompt.rows[0].outside for prompt in prompts):
         # how many keys lie outside the sequence depends on the other rows, so the token maps are made again
@@ -71,7 +72,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
             for prompt, padding in zip(prompts, paddings, strict=True)
         )
         rows = with_query_stages(view_of(model), inputs, rows)
-    return make_prompt(model, inputs, rows, images)
+    return make_prompt(model, inputs, rows, images, videos if any(videos) else ())
 
 
 def _check_stackable(prompts: Sequence[Prompt]) -> None:
@@ -98,8 +99,9 @@ def _check_stackable(prompts: Sequence[Prompt]) -> None:
         )
     if len(unequal) > 1:
         raise SpecError(
-            f"the pictures of these prompts have {' and '.join(map(str, unequal))} tiles, and models of type "
-            f"{family.name!r} share a batch only if all have equally many, because they read empty tiles as they do "
+            f"the {'pictures' if family.video is None else 'videos'} of these prompts have "
+            f"{' and '.join(map(str, unequal))} {'tiles' if family.video is None else 'frames'}, and models of type "
+            f"{family.name!r} share a batch only if all have equally many, because they read empty ones as they do "
             "others; run the prompts one at a time"
         )
 
@@ -161,7 +163,7 @@ def _padded(prompt: Prompt, name: str, width: int) -> torch.Tensor:
 
 
 def _padding_token(prompt: Prompt) -> int:
-    """The pad token (some models derive positions from it); if there is none, any token that is not an image's."""
+    """The pad token (some models derive positions from it); if there is none, any token that stands for no pixels."""
     config, tokens = view_of(prompt.model).config, prompt.rows[0]
     pad = config.get_text_config().pad_token_id
     return tokens.filler if pad is None or pad == getattr(config, "image_token_id", None) else int(pad)
