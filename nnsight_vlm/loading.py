@@ -18,8 +18,8 @@ from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
 from .families.weights import matching_weights
 from .opening.adapters import Adapter, adapter_of
-from .opening.files import Checkpoint
-from .opening.options import HUB_OPTIONS, part_options
+from .opening.files import Checkpoint, inside
+from .opening.options import HUB_OPTIONS, part_options, placed
 from .opening.processors import processor_of, with_settings
 from .opening.refusals import cause, config_of, refuse_folder, refuse_name
 from .opening.wrapped import run_uncompiled, unwrapped
@@ -41,7 +41,9 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
         dispatch: load the weights now. `False` builds the model without weights, for remote runs; the first run on this
             machine loads them.
         options: for a model that is loaded from files: those of transformers (`device_map`, `dtype`,
-            `attn_implementation`, ...), and the settings that its processor has for pictures (`min_pixels`, ...).
+            `attn_implementation`, ...; which files are read, `revision`, `subfolder`, `cache_dir`, `local_files_only`,
+            `token`, holds for the processor too), and the settings that its processor has for pictures (`min_pixels`,
+            ...).
 
     Raises:
         SpecError: the model's family is not in the table, or its attention implementation takes no mask; files that are
@@ -107,6 +109,7 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
             raise SpecError(f"the model {name!r} is part of this package and has no revisions; leave revision= out")
         name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
     refuse_name(name)
+    name, options = inside(name, options)
     hub = {name: value for name, value in options.items() if name in HUB_OPTIONS}
     source = Checkpoint(name=name, hub=hub)
     adapter = adapter_of(source)
@@ -121,7 +124,9 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     if settings and not made:
         raise SpecError(f"{next(iter(settings))}= is not used beside processor=; make the processor so")
     processor = with_settings(processor, source, settings)
-    if source.folder is not None:
+    if source.folder is None:
+        options = placed(config, hub, options)
+    else:
         name_local_folder(name)
     if dispatch:
         with matching_weights(name):
@@ -143,7 +148,7 @@ def _with_adapter(adapter: Adapter, processor: Any, dispatch: bool, options: dic
         raise SpecError(
             f"{adapter.name!r} holds an adapter, which is put into weights that are there; leave dispatch=False out"
         )
-    of_base = {name: value for name, value in options.items() if name != "revision"}  # it is the adapter's
+    of_base = {name: value for name, value in options.items() if name not in ("revision", "subfolder")}  # the adapter's
     loaded = _from_name(adapter.base, processor, dispatch, of_base)
     module = view_of(loaded).module
     adapter.add_to(module)

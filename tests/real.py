@@ -12,8 +12,8 @@ number, or asks whether a number depends on another. Checked at each size of pic
   number is how far beyond, in tokens, the farthest that moved begins. With the tower as it is, the token that moves
   most is one of them, and they move more than the others;
 - `greedy`: `nv.generate` gives the tokens of transformers' own greedy generation;
-- `cut`: under the cut of the image from all text, logits do not depend on pixels, in float32; the proof of the cut holds
-  with that, so that of `verify` is asked for in bfloat16 and float16 only.
+- `cut`: under the cut of the image from all text, logits do not depend on pixels; that is part of the proof of the cut
+  in float32, so `verify` is asked for in bfloat16 and float16 only.
 
 `--record` keeps the results in a file, of which `--markdown` makes the table in docs/families.md.
 """
