@@ -22,6 +22,7 @@ from .inputs import Inputs
 from .pickling import KnowsItsModel
 from .prompt_words import PromptWords
 from .row_inputs import answer_ids, answers_given, grown_inputs, row_input
+from .shown_pictures import check_pictures
 from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
@@ -137,8 +138,11 @@ class Prompt(KnowsItsModel, PromptWords):
 
         In a stage that reads patches through cross-attention (a Q-Former), the grid of these patches.
 
+        It is measured with the processor, as the processor is now.
+
         Raises:
-            SpecError: there is no such picture or stage, or each of the tokens read the whole picture.
+            SpecError: there is no such picture or stage, or each of the tokens read the whole picture; the processor
+                makes other pixels of the pictures than the prompt has.
         """
         picture, tokens = self.image(number), self._only_row("grid(...)").stage(text("stage", stage))
         view = view_of(self.model)
@@ -147,6 +151,7 @@ class Prompt(KnowsItsModel, PromptWords):
                 f"image tokens of {view.family.name!r} models have no box in the picture: "
                 f"{view.family.limitations['grid']}"
             )
+        check_pictures(self)
         layout = view.family.stages[stage].keys or view.family.grid
         return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture)
 
