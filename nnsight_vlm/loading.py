@@ -22,6 +22,7 @@ from .opening.files import Checkpoint, inside
 from .opening.options import HUB_OPTIONS, part_options, placed
 from .opening.processors import processor_of, with_settings
 from .opening.refusals import cause, config_of, refuse_folder, refuse_name
+from .opening.unwritten import fill_unwritten
 from .opening.wrapped import run_uncompiled, unwrapped
 from .shapes.model import CHECKPOINTS, checkpoint
 from .versions import complaint
@@ -119,7 +120,9 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     config = config_of(source)
     family_of(config)
     made = processor is None
-    processor = processor_of(source, config) if made else processor
+    if made:
+        processor = processor_of(source, config)
+        fill_unwritten(processor, source, config)
     settings, options = part_options(name, config, processor, options)
     if settings and not made:
         raise SpecError(f"{next(iter(settings))}= is not used beside processor=; make the processor so")
