@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from nnsight import TransformersModel
+from safetensors import SafetensorError
 from torch.overrides import TorchFunctionMode
 
 from .arguments import flag, refuse
@@ -28,6 +30,8 @@ from .shapes.model import CHECKPOINTS, checkpoint
 from .versions import complaint
 
 TASK = "image-text-to-text"
+NOT_LOADED = (ValueError, OSError, ImportError, AttributeError, AssertionError, UnpicklingError, SafetensorError)
+"""What transformers raises where files are broken, an option has no such value, or a device is not there."""
 
 
 def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch: bool = True, **options: Any) -> Model:
@@ -60,8 +64,10 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
     _check_given(model, processor)
     dispatch = flag("dispatch", dispatch)
     attention = options.get("attn_implementation") or "sdpa"
-    if isinstance(attention, str):  # otherwise one for each part of the model; `view_of` checks the decoder's
-        check_attention(attention)
+    parts = attention if isinstance(attention, dict) else {"": attention}  # one for each part of the model
+    for part in ("", "text_config"):
+        if isinstance(parts.get(part), str):
+            check_attention(parts[part])
     with warnings.catch_warnings():
         # nnsight renames a Q-Former's modules called `output` to `E_output`, and the family table uses that name
         warnings.filterwarnings("ignore", message=".*has a submodule named 'output'.*")
@@ -127,9 +133,8 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     if settings and not made:
         raise SpecError(f"{next(iter(settings))}= is not used beside processor=; make the processor so")
     processor = with_settings(processor, source, settings)
-    if source.folder is None:
-        options = placed(config, hub, options)
-    else:
+    options = placed(config, hub, options)
+    if source.folder is not None:
         name_local_folder(name)
     if dispatch:
         with matching_weights(name):
@@ -137,7 +142,7 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
                 return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
             except SpecError:
                 raise
-            except (ValueError, OSError, ImportError) as error:
+            except NOT_LOADED as error:
                 raise SpecError(f"{name!r} cannot be loaded: {cause(error)}") from error
     with _RealLinspace():
         loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=False, **options)

@@ -43,6 +43,16 @@ MODEL_OPTIONS = (
 """The options that say how a model is loaded."""
 
 
+FORMER = {
+    "load_in_4bit": "quantization_config=BitsAndBytesConfig(load_in_4bit=True)",
+    "load_in_8bit": "quantization_config=BitsAndBytesConfig(load_in_8bit=True)",
+    "use_flash_attention_2": 'attn_implementation="sdpa"',
+    "use_auth_token": "token=",
+    "gguf_file": "a folder of safetensors; weights of GGUF files belong to other programs",
+}
+"""What is written instead of options that are no more, or never were."""
+
+
 def part_options(
     name: str, config: Any, processor: Any, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -58,6 +68,8 @@ def part_options(
     rest = {name: value for name, value in options.items() if name not in ours}
     for option in rest:
         if option not in MODEL_OPTIONS and not hasattr(config, option):
+            if option in FORMER:
+                raise SpecError(f"{option}= is no option of the model {name!r}; write {FORMER[option]}")
             close = get_close_matches(option, (*MODEL_OPTIONS, *known), n=1)
             meant = f"; did you mean {close[0]}=?" if close else ""
             raise SpecError(f"{option}= is no option of the model {name!r}, nor of its processor{meant}")
@@ -65,10 +77,12 @@ def part_options(
 
 
 def placed(config: Any, hub: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a model that is read from a repository, such that all its files are read as `hub` says.
+    """Options of a model, such that all its files are read as `hub` says, and attention takes a mask.
 
     A pipeline of transformers, which nnsight loads models by, looks for an adapter in the ordinary cache and on the
-    network whatever `cache_dir` and `local_files_only` say. It does not where it is given a config.
+    network whatever `cache_dir` and `local_files_only` say; and a config that asks for flash attention, as some of
+    models that were trained with it do, has its way whatever `attn_implementation` says. Neither where it is given a
+    config.
 
     Args:
         config: the model's config; it is given the values of options that are its own.
@@ -76,7 +90,10 @@ def placed(config: Any, hub: Mapping[str, Any], options: Mapping[str, Any]) -> d
         options: all options of the model.
     """
     where = {name: hub[name] for name in ("cache_dir", "local_files_only") if name in hub}
-    if not where and "subfolder" not in hub:
+    flash = "flash" in str(getattr(config, "_attn_implementation", None))
+    if flash:
+        config._attn_implementation = "sdpa"
+    if not where and "subfolder" not in hub and not flash:
         return dict(options)
     own = {name: value for name, value in options.items() if name not in MODEL_OPTIONS}
     for name, value in own.items():

@@ -147,6 +147,8 @@ def _cannot_be_made(checkpoint: Checkpoint, error: Exception) -> str:
         return (
             f"the processor of {checkpoint.name!r} needs the package {missing[0]!r}, which is not installed; {INSTALL}"
         )
+    if "backend tokenizer" in said:
+        first = "it has no file of a tokenizer, such as tokenizer.json, tokenizer.model or vocab.json"
     return (
         f"the processor of {checkpoint.name!r} cannot be made: {first}. Give one, nv.load(..., processor=...), which "
         "transformers' AutoProcessor may load from the repository that the model was converted from"
