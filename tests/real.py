@@ -15,7 +15,8 @@ number, or asks whether a number depends on another. Checked at each size of pic
 - `cut`: under the cut of the image from all text, logits do not depend on pixels; that is part of the proof of the cut
   in float32, so `verify` is asked for in bfloat16 and float16 only.
 
-`--record` keeps the results in a file, of which `--markdown` makes the table in docs/families.md.
+`--record` keeps the results in a file. `python tests/real.py --markdown` prints the table of docs/families.md that is
+made of tests/tried.json.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -38,12 +39,14 @@ from PIL import Image
 from zoo import planted
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import Family, view_of
+from nnsight_vlm.families import FAMILIES, Family, view_of
 from nnsight_vlm.storage import atomic_write
 
 SIZES = ((336, 336), (1920, 1080), (600, 1200), (30, 20), (3000, 2000))
 TEXT = "What is in the picture?"
 STEPS = 3
+TRIED = Path(__file__).parent / "tried.json"
+"""What was recorded of published folders; it holds none of their files."""
 CLEARLY = 0.1
 """The share of a token's box that must be inverted for its feature to move for certain: colours are whole numbers."""
 REACH = {"florence2": 1.0, "llava_onevision": 1.5}
@@ -281,13 +284,31 @@ def record(path: Path, folder: str, family: str, size: str, cells: dict[str, str
         file.write_text(json.dumps(kept, indent=1) + "\n")
 
 
+def markdown(kept: Mapping[str, Any]) -> str:
+    """The table of what was recorded: for each folder at how many of its sizes each check passed."""
+    checks = (*CHECKS, *HALVES)
+    lines = [f"| row | published configuration | sizes | {' | '.join(checks)} |", "| --- " * (3 + len(checks)) + "|"]
+    for name, tried in sorted(kept.items(), key=lambda item: list(FAMILIES).index(item[1]["family"])):
+        sizes = tried["sizes"].values()
+        cells = []
+        for check in checks:
+            asked = [cells[check] for cells in sizes if check in cells]
+            cells.append(f"{sum(said.startswith('ok') for said in asked)} of {len(asked)}")
+        lines.append(f"| {tried['family']} | {name} | {', '.join(tried['sizes'])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--sizes", default=",".join("x".join(map(str, size)) for size in SIZES))
     parser.add_argument("--checks", default=",".join((*CHECKS, *HALVES)))
     parser.add_argument("--record", type=Path)
     asked = parser.parse_args()
+    if asked.markdown:
+        print(markdown(json.loads(TRIED.read_text())))
+        return
     sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in asked.sizes.split(","))]
     wanted = asked.checks.split(",")
     print(f"| folder | size | {' | '.join(wanted)} |\n{'| --- ' * (2 + len(wanted))}|", flush=True)

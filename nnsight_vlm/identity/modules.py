@@ -93,7 +93,7 @@ def _guards_moving(part: torch.nn.Module, key: str, value: Any) -> bool:
     It warns, or refuses, and then does what the class's method does; no number depends on it.
     """
     is_guard = getattr(value, "__globals__", {}).get("__name__") == _DISPATCH
-    before = getattr(value, "__wrapped__", None)
+    before: Any = getattr(value, "__wrapped__", None)
     return is_guard and getattr(before, "__self__", None) is part and before.__func__ is getattr(type(part), key)
 
 
