@@ -21,6 +21,7 @@ from .families.model_view import name_local_folder
 from .families.weights import matching_weights
 from .opening.adapters import Adapter, adapter_of
 from .opening.files import Checkpoint, inside
+from .opening.on_arrays import take_tensors
 from .opening.options import HUB_OPTIONS, part_options, placed
 from .opening.processors import processor_of, with_settings
 from .opening.refusals import cause, config_of, refuse_folder, refuse_name
@@ -129,6 +130,7 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     if made:
         processor = processor_of(source, config)
         fill_unwritten(processor, source, config)
+        take_tensors(processor)
     settings, options = part_options(name, config, processor, options)
     if settings and not made:
         raise SpecError(f"{next(iter(settings))}= is not used beside processor=; make the processor so")

@@ -17,6 +17,7 @@ VIDEO = ("llava_onevision", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "g
 """Families whose processors have a video part."""
 PIXTRAL = ("mistral3", "llava-pixtral", "lighton_ocr")
 OTHERS = ("llava", "llava_next", "idefics3", "mllama", "instructblip-t5", "gemma3", "ovis2", "paligemma", "florence2")
+FURTHER = ("fuyu", "chameleon", "vipllava", "deepseek_vl", "janus", "gemma3n", "aya_vision", "idefics2")
 pytestmark = pytest.mark.skipif(is_torchvision_available(), reason="torchvision carries these processors")
 
 
@@ -27,7 +28,7 @@ def opened(name, folder):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("name", VIDEO + PIXTRAL + OTHERS)
+@pytest.mark.parametrize("name", VIDEO + PIXTRAL + OTHERS + FURTHER)
 def test_a_folder_opens_with_its_own_processor(name, tmp_path):
     made, model = opened(name, tmp_path)
     for number, size in enumerate(zoo.ZOO[name].sizes):
