@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import real
 import zoo
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -105,6 +107,14 @@ def test_the_page_is_what_the_command_prints():
     introduction, _, table = PAGE.read_text().partition("| family")
     assert f"| family{table}" == printed.output, "docs/families.md is out of date: docs/adding-a-family.md, section 5"
     assert introduction.startswith("# Families")
+
+
+def test_the_page_says_which_published_configurations_were_tried():
+    kept = json.loads(real.TRIED.read_text())
+    assert real.markdown(kept) in PAGE.read_text(), "write what python tests/real.py --markdown prints"
+    assert {tried["family"] for tried in kept.values()} <= set(FAMILIES)
+    for tried in kept.values():
+        assert all(set(cells) <= {*real.CHECKS, *real.HALVES} for cells in tried["sizes"].values())
 
 
 def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():

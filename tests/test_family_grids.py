@@ -292,7 +292,7 @@ def test_a_picture_beside_another_of_its_prompt_has_no_canvas():
 def test_tiles_that_the_processor_does_not_make_are_refused():
     picture = zoo.picture(1, (150, 80))
     assert len(given("got_ocr2-tiles", picture).grid().shapes) == 3
-    with pytest.raises(nv.SpecError, match=r"has 3 tile\(s\).*another number.*processor\.images_kwargs"):
+    with pytest.raises(nv.SpecError, match=r"has \(shape \(3, .*processor\.images_kwargs"):
         given("got_ocr2", picture, crop_to_patches=True, max_patches=6).grid()
 
 

@@ -77,6 +77,21 @@ def test_a_result_that_did_not_come_in_time_can_be_waited_for_again(server, clie
     assert len(job.result(timeout=20)) == 1
 
 
+def test_a_job_that_cannot_be_asked_leaves_no_folder_behind(server, client, tmp_path):
+    prompts, _ = arguments(client)
+    with pytest.raises(nv.SpecError, match="99"):
+        nv.sweep(
+            client,
+            prompts[0],
+            [nv.Knockout("image", "last", layers=[99])],
+            answer=20,
+            remote=True,
+            blocking=False,
+            path=tmp_path / "job",
+        )
+    assert not (tmp_path / "job").exists() and not server.jobs
+
+
 def test_a_resumed_job_asks_only_for_what_did_not_come_back(server, model, client):
     prompts, options = arguments(client)
     first = nv.recipes.attention_share(client, prompts, remote=True, blocking=False, max_new_tokens=5, **options)

@@ -20,9 +20,13 @@ def _in_order(prompt: Prompt) -> torch.Tensor:
 
 
 def _of_images(prompt: Prompt) -> torch.Tensor:
+    """Position ids of texts with pictures; a ready encoding of a text alone need not say of which type tokens are."""
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
+    given: dict[str, Any] = {name: prompt.inputs.get(name) for name in names}
+    if given["mm_token_type_ids"] is None:
+        given["mm_token_type_ids"] = torch.zeros_like(given["input_ids"])
     seconds = {SECONDS: prompt.inputs[SECONDS]} if SECONDS in prompt.inputs else {}
-    return view_of(prompt.model).rope_index({name: prompt.inputs.get(name) for name in names} | seconds)
+    return view_of(prompt.model).rope_index(given | seconds)
 
 
 def _of_images_by_row(prompt: Prompt) -> torch.Tensor:

@@ -22,6 +22,7 @@ from .inputs import Inputs
 from .pickling import KnowsItsModel
 from .prompt_words import PromptWords
 from .row_inputs import answer_ids, answers_given, grown_inputs, row_input
+from .shown_pictures import check_pictures
 from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
@@ -157,13 +158,16 @@ class Prompt(KnowsItsModel, PromptWords):
     def grid(self, number: int = 0, stage: str = "decoder", *, video: int | None = None) -> Grid:
         """The image tokens of a picture and the pixels that each of them saw (one row only).
 
+        It is measured with the processor, as the processor is now.
+
         Args:
             number: which picture.
             stage: one that reads patches through cross-attention (a Q-Former) has the grid of these patches.
             video: in place of both, which video: a `VideoGrid`, whose tokens also have frames.
 
         Raises:
-            SpecError: there is no such picture, video or stage, or each of the tokens read the whole picture.
+            SpecError: there is no such picture, video or stage, or each of the tokens read the whole picture; the
+                processor makes other pixels of the pictures than the prompt has.
         """
         if video is not None:
             return self._video_grid(video, number, stage)
@@ -174,6 +178,7 @@ class Prompt(KnowsItsModel, PromptWords):
                 f"image tokens of {view.family.name!r} models have no box in the picture: "
                 f"{view.family.limitations['grid']}"
             )
+        check_pictures(self)
         layout = view.family.stages[stage].keys or view.family.grid
         return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture)
 
