@@ -221,6 +221,22 @@ def test_cached_generation_keeps_what_was_written(case):
     assert gap(whole, logits) < LIMIT
 
 
+@pytest.mark.parametrize("name", ["llava-mistral", "gemma3"])
+def test_a_mean_of_values_that_a_sliding_window_forgets_stays_what_it_was(name):
+    model, prompt, _ = loaded(name)
+    module, family = by_hand(name)
+    layers, stop = range(view_of(model).stage().layer_count), prompt.width
+    at = list(range(2, stop))
+    change = nv.Ablate(tuple(at), how="mean", site="value", heads=0)
+    writes = {("decoder", "value", layer): mean_of(at, [0]) for layer in layers}
+    tokens, logits = reference.greedy(
+        module, family, STEPS, lambda more: prompt.grown(more).inputs, lambda _: ({}, writes)
+    )
+    for options in ({}, {"cache_implementation": "static"}):
+        assert gap(step_logits(model, prompt, change, **options), logits) < LIMIT, options
+    assert list(nv.generate(model, prompt, change, max_new_tokens=STEPS).tokens) == tokens
+
+
 def step_logits(model: Any, prompt: nv.Prompt, change: nv.Intervention, **options: Any) -> torch.Tensor:
     """Logits `[step, vocabulary]` of an installed model's cached generation."""
     edited = nv.install(model, prompt, change)
@@ -362,14 +378,20 @@ def test_what_heads_cannot_be_is_refused_in_words():
         nv.run(crossing, asked, nv.Ablate(("image", "last"), site="key"))
 
 
-FAULTS = {
-    "nothing is written": lambda value, written, window: value,
-    "only in the prompt's forward": lambda value, written, window: value if window[0] else written,
-    "all heads": lambda value, written, window: (
-        (*written[0][:2], written[0][2] * 1.01, *written[0][3:]),
-        written[1],
-    ),
-}
+def not_at_all(value: Any, written: Any, window: Any) -> Any:
+    return value
+
+
+def at_no_decoded_token(value: Any, written: Any, window: Any) -> Any:
+    return value if window[0] else written
+
+
+def at_every_head(value: Any, written: Any, window: Any) -> Any:
+    (module, query, key, *others), kwargs = written
+    return (module, query, key * 1.01, *others), kwargs
+
+
+FAULTS = (not_at_all, at_no_decoded_token, at_every_head)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -381,7 +403,7 @@ def test_a_key_that_is_not_written_as_planned_is_caught(monkeypatch, fault):
     site = sites.SITES["key"]
 
     def faulty(value, writes, window, *rest):
-        return FAULTS[fault](value, site.kernel(value, writes, window, *rest), window)
+        return fault(value, site.kernel(value, writes, window, *rest), window)
 
     monkeypatch.setitem(sites.SITES, "key", dataclasses.replace(site, kernel=faulty))
     model, prompt, other = loaded("llava")
