@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .specs.knockouts import Allow, Knockout
     from .specs.measurements import Attention, Residual
     from .specs.states import Ablate, Patch
+    from .specs.vectors import Add, Scale
     from .sweeping.answers import generations
     from .sweeping.kept_runs import forget, reuse
     from .sweeping.table import sweep
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FAMILIES",
     "Ablate",
+    "Add",
     "Allow",
     "Attention",
     "BatchGeneration",
@@ -68,6 +70,7 @@ __all__ = [
     "RemoteError",
     "Residual",
     "Run",
+    "Scale",
     "SpecError",
     "Word",
     "depth",
@@ -109,6 +112,7 @@ _NAMES_OF = {
     "specs.knockouts": ("Allow", "Knockout"),
     "specs.states": ("Ablate", "Patch"),
     "specs.measurements": ("Attention", "Residual"),
+    "specs.vectors": ("Add", "Scale"),
     "sweeping.answers": ("generations",),
     "sweeping.kept_runs": ("forget", "reuse"),
     "sweeping.table": ("sweep",),

@@ -211,9 +211,8 @@ def from_batch_layout(states, hidden):
 def write_rows(hidden, writes, window):
     """A copy of ``hidden`` (see `to_batch_layout`) with states written, in the order of the writes.
 
-    A write is ``(row, targets, how, values)``: ``set`` takes ``values`` ``[target, width]``, or a slot (a list that
-    holds them) and targets without an open end; ``zero`` takes 0; ``mean`` the mean over those targets that this
-    forward holds.
+    A write is ``(row, targets, how, values)``: ``set`` takes ``values`` (see `values_of`), ``add`` adds them; ``scale``
+    multiplies by the number ``values``; ``zero`` takes 0; ``mean`` the mean over those targets that this forward holds.
     """
     offset, queries, *_ = window
     written = to_batch_layout(hidden, queries).clone()
@@ -224,12 +223,22 @@ def write_rows(hidden, writes, window):
             written[row, places] = 0
         elif how == "mean":
             written[row, places] = written[row, places].mean(0)
+        elif how == "scale":
+            written[row, places] = written[row, places] * values
+        elif how == "add":
+            written[row, places] = written[row, places] + values_of(values, targets, offset, length).to(hidden)
         else:
-            states = values[0] if isinstance(values, list) else values
-            every = index(targets, 0, max(stop for _, stop in targets), states.device)
-            in_this_forward = (every >= offset) & (every < offset + length)
-            written[row, places] = states[in_this_forward].to(hidden)
+            written[row, places] = values_of(values, targets, offset, length).to(hidden)
     return from_batch_layout(written, hidden)
+
+
+def values_of(values, targets, offset, length):
+    """What this forward holds of ``[target, width]``, or of a slot (a list with them); ``[width]`` is for all targets."""
+    states = values[0] if isinstance(values, list) else values
+    if states.dim() == 1:
+        return states
+    every = index(targets, 0, max(stop for _, stop in targets), states.device)
+    return states[(every >= offset) & (every < offset + length)]
 
 
 def write_output(output, writes, window, mask_spec, memo):

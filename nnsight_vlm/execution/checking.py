@@ -36,7 +36,7 @@ def as_intervention(given: Any) -> Intervention:
         return CLEAN
     if not isinstance(given, Intervention):
         raise SpecError(
-            f"{spelled(given)} is no intervention; write a Knockout, Allow, Patch or Ablate, and compose them with |"
+            f"{spelled(given)} is no intervention; write a Knockout, Patch, Add or the like, and compose them with |"
         )
     return given
 

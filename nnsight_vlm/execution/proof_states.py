@@ -118,21 +118,27 @@ def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadSte
 def _compare(
     site: _StateSite, before: torch.Tensor, after: torch.Tensor, writes: Sequence[Any], rounding: Rounding
 ) -> None:
-    """Written values must be there to the bit, means and neighbours up to the last digit of every number.
+    """Written values must be there to the bit, what is computed and neighbours up to the last digit of every number.
 
-    Neighbours come from a run of the same shape that does the same up to this site.
+    Neighbours, and what is added to or scaled, come from a run of the same shape that does the same up to this site.
     """
     expected, exact = before.clone(), torch.zeros(before.shape[:2], dtype=torch.bool)
+    size = before.double().abs()  # of what is added up: rounding is relative to it, not to what may be left
     for write in writes:
         assert isinstance(write, StateWrite)
         end = before.shape[1]
         places = [place for start, stop in write.targets for place in range(start, end if stop is None else stop)]
         if write.how == "mean":
             expected[write.row, places] = expected[write.row, places].mean(0)
+        elif write.how == "scale":
+            expected[write.row, places] *= write.values
+        elif write.how == "add":
+            expected[write.row, places] += write.values.to(expected)
         else:
             expected[write.row, places] = 0 if write.how == "zero" else write.values.to(expected)
-        exact[write.row, places] = write.how != "mean"
-    gap, size = (expected.double() - after.double()).abs(), expected.double().abs()
+        exact[write.row, places] = write.how in ("set", "zero")
+        size = torch.maximum(size, expected.double().abs())
+    gap = (expected.double() - after.double()).abs()
     allowed = rounding.unit * size + 16 * SINGLE * size.amax(-1, keepdim=True)
     wrong = (~(gap <= allowed.masked_fill(exact[..., None], 0.0))).nonzero()
     if len(wrong):

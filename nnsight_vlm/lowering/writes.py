@@ -35,7 +35,8 @@ class EdgeCut(NamedTuple):
 class StateWrite(NamedTuple):
     """Hidden states to write at `targets` in one row of the batch.
 
-    `how` is `"set"` (to `values` `[target, width]`, or a slot that will hold them), `"zero"` or `"mean"`.
+    `how` is `"set"` (to `values`: `[target, width]`, a slot that will hold them, or `[width]` for every target), `"add"`
+    (these values), `"scale"` (by the number `values`), `"zero"` or `"mean"`.
     """
 
     row: int

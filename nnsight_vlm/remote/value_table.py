@@ -20,7 +20,8 @@ import torch
 from ..errors import SpecError
 
 VALUES = {
-    **dict.fromkeys(("Ablate", "Allow", "Attention", "Knockout", "Patch", "Prompt", "PromptBatch", "Residual"), ""),
+    **dict.fromkeys(("Ablate", "Add", "Allow", "Attention", "Knockout", "Patch", "Prompt", "PromptBatch"), ""),
+    **dict.fromkeys(("Residual", "Scale"), ""),
     "Cells": "grids",
     "Composed": "specs.interventions",
     "Conversation": "prompts.conversation",

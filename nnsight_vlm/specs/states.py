@@ -39,10 +39,32 @@ class StateIntervention(Intervention):
     site: StateSite = field(default="residual", kw_only=True)
     stage: str = field(default="decoder", kw_only=True)
 
+    GIVEN = "source"
+    """The argument that gives the values that are written, for messages."""
+
     def __post_init__(self) -> None:
         check_state_spec(self)
 
-    def set_values(self, resolver: Resolver, given: torch.Tensor | RemoteStates) -> Iterator[PlannedWrite]:
+    def tensor_writes(self, resolver: Resolver, given: torch.Tensor, how: str) -> Iterator[PlannedWrite]:
+        """Writes of a tensor that a user gave, see `as_state_values`; one vector is for every position, to come too.
+
+        Raises:
+            SpecError: the tensor does not fit the positions, the layers or the model.
+        """
+        if given.shape[1] != 1:
+            yield from self.set_values(resolver, given, how)
+            return
+        here = resolver.at(self.stage)
+        layers = here.ordered_layers(self.site, self.layers)
+        row, places = here.state_places(self.site, self.where)
+        if layers:
+            self._check_values(here, given, 1, len(layers))
+        for layer, vector in zip(layers, given.expand(len(layers), -1, -1), strict=True):
+            yield PlannedWrite(*self.at, layer, StateWrite(row, places, how, vector[0]))
+
+    def set_values(
+        self, resolver: Resolver, given: torch.Tensor | RemoteStates, how: str = "set"
+    ) -> Iterator[PlannedWrite]:
         """Writes of values `[layer, position, width]`, here or on the server.
 
         Raises:
@@ -50,30 +72,29 @@ class StateIntervention(Intervention):
         """
         here = resolver.at(self.stage)
         values = given.like if isinstance(given, RemoteStates) else given
-        values = values[None] if values.dim() == 2 else values
         layers = here.ordered_layers(self.site, self.layers)
         row, places, count = here.closed_places(self.site, self.where)
         if not count or not layers:
             return
         if "generated" in names_in(self.where) and not here.positions("generated"):
-            raise SpecError(f'{self._still_to_come()}; leave "generated" out')
+            raise SpecError(f'{self.still_to_come()}; leave "generated" out')
         self._check_values(here, values, count, len(layers))
         by_layer: Any = values.expand(len(layers), -1, -1)
         if isinstance(given, RemoteStates):
             by_layer = given.slots * (len(layers) // len(given.slots))
         for layer, states in zip(layers, by_layer, strict=True):
-            yield PlannedWrite(*self.at, layer, StateWrite(row, places, "set", states))
+            yield PlannedWrite(*self.at, layer, StateWrite(row, places, how, states))
 
     def _check_values(self, here: Resolver, values: torch.Tensor, positions: int, layers: int) -> None:
         if values.dim() != 3 or values.shape[1] != positions or values.shape[0] not in (1, layers):
             raise SpecError(
-                f"the source gives values of shape {tuple(values.shape)} and {positions} position(s) "
-                f"({self.where!r}) are written in {layers} layer(s); choose positions that correspond, "
-                "in a Patch with source_where="
+                f"{self.GIVEN}= gives values of shape {tuple(values.shape)} and {positions} position(s) ({self.where!r}) "
+                f"are written in {layers} layer(s); choose positions that correspond, in a Patch of another prompt with "
+                "source_where=, or give one vector [width] for all of them"
             )
         if values.shape[-1] != here.width(self.site):
             raise SpecError(
-                f"the source's values are {values.shape[-1]} wide and the model's states {here.width(self.site)}"
+                f"the values of {self.GIVEN}= are {values.shape[-1]} wide and the model's states {here.width(self.site)}"
             )
 
     def captured_from(self, source: Prompt, under: Intervention | None, where: Where) -> Capture:
@@ -108,12 +129,14 @@ class StateIntervention(Intervention):
             return f"layers={self.layers!r} names no layer"
         if self.site == "features":
             return "these image tokens come from no image feature: they are line breaks between rows of patches"
-        return self._still_to_come()
+        return self.still_to_come()
 
-    def _still_to_come(self) -> str:
+    def still_to_come(self) -> str:
+        """Why a state for each position cannot be written at tokens to come, for a message."""
         return (
-            f"states of another run are written at tokens that are there already, and in {self.where!r} the generated "
-            "ones are still to come; patch the prompt that a generation has grown, or ablate"
+            f"states that were made for each position are written at tokens that are there already, and in "
+            f"{self.where!r} the generated ones are still to come; give one vector [width] for all, patch the prompt "
+            "that a generation has grown, or ablate"
         )
 
     def fields(self) -> dict[str, Any]:
@@ -122,14 +145,29 @@ class StateIntervention(Intervention):
         )
 
 
+def as_state_values(name: str, given: torch.Tensor) -> torch.Tensor:
+    """A tensor of a user, `[width]`, `[position, width]` or `[layer, position, width]`, with all three dimensions.
+
+    Raises:
+        SpecError: it has none of these shapes.
+    """
+    if not 1 <= given.dim() <= 3 or not given.numel():
+        raise SpecError(
+            f"{name}= has the shape {tuple(given.shape)}, and states are written from [width], [position, width] or "
+            "[layer, position, width]"
+        )
+    return given[(None,) * (3 - given.dim())]
+
+
 @dataclass(frozen=True, eq=False)
 class Patch(StateIntervention):
     """Write another run's hidden states over this run's (activation or interchange patching).
 
     Args:
         where: positions to write, in the run that is patched.
-        source: the `Prompt` whose run gives the values (one row), or a tensor
-            `[layer, position, width]` or `[position, width]`.
+        source: the `Prompt` whose run gives the values (one row), or a tensor: `[width]`, one vector for every position,
+            `[position, width]` or `[layer, position, width]`. One vector for every position (`[1, width]` and
+            `[layer, 1, width]` are such, too) is also written at `"generated"` tokens.
         layers, site, stage: see `StateIntervention`.
         under: intervention on the source run; with the same prompt as source this is path patching.
         source_where: positions in the source; default the same names as `where`.
@@ -170,8 +208,10 @@ class Patch(StateIntervention):
     def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
         if self.layers == ():
             return
-        values = resolver.captured[id(self)] if isinstance(self.source, Prompt) else self.source
-        yield from self.set_values(resolver, values)
+        if isinstance(self.source, Prompt):
+            yield from self.set_values(resolver, resolver.captured[id(self)])
+        else:
+            yield from self.tensor_writes(resolver, as_state_values("source", self.source), "set")
 
 
 @dataclass(frozen=True, eq=False)
