@@ -17,7 +17,7 @@ from nnsight import TransformersModel
 
 import nnsight_vlm as nv
 
-FILES = ("device/positions.py", "device/kernels.py", "device/readouts.py", "device/runner.py")
+FILES = tuple(f"device/{name}.py" for name in ("positions", "kernels", "gates", "readouts", "runner"))
 """The files whose source travels to a server."""
 PACKAGE = Path(nv.__file__).parent
 

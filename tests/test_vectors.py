@@ -167,7 +167,7 @@ def test_a_vector_that_does_not_arrive_is_seen_by_the_proof(model, prompt, monke
     assert nv.verify(model, prompt, change).writes == 1
 
     def elsewhere(hidden, writes, window):
-        return right(hidden, [(row, targets, how, values * 0.99) for row, targets, _, values in writes], window)
+        return right(hidden, [(*write[:3], write[3] * 0.99, *write[4:]) for write in writes], window)
 
     monkeypatch.setattr(kernels, "write_rows", elsewhere)
     with pytest.raises(nv.InterventionError, match="position .* does not hold what was to be written"):

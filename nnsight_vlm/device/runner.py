@@ -26,7 +26,7 @@ from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
-from .kernels import write_gated
+from .gates import write_gated
 from .positions import cache_of, crossing, reaches, sequence, windows
 from .readouts import precise
 

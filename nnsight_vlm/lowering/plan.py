@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..device.kernels import close_edges, drop_edges, take_output
+from ..device.gates import take_output
+from ..device.kernels import close_edges, drop_edges
 from ..families import Family, Model, view_of
 from .layouts import Layout
 from .read_requests import AttentionRequest, StateRequest

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
-from ..device import kernels, readouts
+from ..device import gates, kernels, readouts
 from ..families import Family
 from ..prompts.where import as_tuples, require_ascending
 from .layers import require_ascending_layers
@@ -25,7 +25,7 @@ class Site:
         rank: order within one layer.
         module: path of the module; the names in braces are columns of the family row.
         place: `"inputs"` or `"output"` of that module, or the name of a call inside it.
-        kernel: the function of `device.kernels` that writes there.
+        kernel: the function that writes there, of `device.kernels` or beside it.
         read: the readout of hidden states there.
         layered: whether there is one in every layer.
         needs: what a layer must have for the site to be there: `"attention"`, `"cross"`, `"mlp"`.
@@ -58,7 +58,7 @@ SITES: dict[str, Site] = {
         read=readouts.embedding_rows,
         layered=False,
     ),
-    "row factors": Site(rank=1, module=LAYER, place="inputs", kernel=kernels.take_row_factors),
+    "row factors": Site(rank=1, module=LAYER, place="inputs", kernel=gates.take_row_factors),
     "mask": Site(
         rank=2,
         module=f"{LAYER}.{{stage.attention.module}}",
@@ -86,9 +86,9 @@ SITES: dict[str, Site] = {
     "cross": Site(
         rank=6, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=kernels.write_output, needs="cross"
     ),
-    "cross gate": Site(rank=7, module=LAYER, place="{stage.gates[cross].call}", kernel=kernels.write_gated),
+    "cross gate": Site(rank=7, module=LAYER, place="{stage.gates[cross].call}", kernel=gates.write_gated),
     "mlp": Site(rank=8, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=kernels.write_output, needs="mlp"),
-    "mlp gate": Site(rank=9, module=LAYER, place="{stage.gates[mlp].call}", kernel=kernels.write_gated),
+    "mlp gate": Site(rank=9, module=LAYER, place="{stage.gates[mlp].call}", kernel=gates.write_gated),
     "residual": Site(rank=10, module=LAYER, place="output", kernel=kernels.write_output),
 }
 StateSite = Literal["features", "embedding", "attention", "cross", "mlp", "residual"]

@@ -33,20 +33,26 @@ class EdgeCut(NamedTuple):
 
 
 class StateWrite(NamedTuple):
-    """Hidden states to write at `targets` in one row of the batch.
+    """Hidden states to write at `targets` in one row of the batch: their whole width, or that of some heads.
 
     `how` is `"set"` (to `values`: `[target, width]`, a slot that will hold them, or `[width]` for every target), `"add"`
     (these values), `"scale"` (by the number `values`), `"zero"` or `"mean"`.
+
+    At a site whose states are heads side by side, `heads` are those that are written, and `held` those whose states
+    `values` holds, side by side too; None where they are the same.
     """
 
     row: int
     targets: Ranges
     how: str
     values: Any
+    heads: HeadChoice | None = None
+    held: tuple[int, ...] | None = None
 
     def plain(self) -> tuple[Any, ...]:
         """As `device.kernels.write_rows` takes it."""
-        return self.row, self.targets.pairs, self.how, self.values
+        heads = None if self.heads is None else (*self.heads, self.held or self.heads.numbers)
+        return self.row, self.targets.pairs, self.how, self.values, heads
 
 
 class PlannedWrite(NamedTuple):
