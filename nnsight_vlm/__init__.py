@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .execution.decoding import BatchGeneration, Generation, generate
     from .execution.editing import install
     from .execution.forward import BatchRun, Run, run
+    from .execution.mean_states import direction, mean_state
     from .execution.proof import Proof, verify
     from .families import FAMILIES, Family
     from .grids import Grid
@@ -74,12 +75,14 @@ __all__ = [
     "SpecError",
     "Word",
     "depth",
+    "direction",
     "encode",
     "forget",
     "generate",
     "generations",
     "install",
     "load",
+    "mean_state",
     "plots",
     "recipes",
     "remote",
@@ -99,6 +102,7 @@ _NAMES_OF = {
     "execution.decoding": ("BatchGeneration", "Generation", "generate"),
     "execution.editing": ("install",),
     "execution.forward": ("BatchRun", "Run", "run"),
+    "execution.mean_states": ("direction", "mean_state"),
     "execution.proof": ("Proof", "verify"),
     "families": ("FAMILIES", "Family"),
     "grids": ("Grid",),

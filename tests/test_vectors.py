@@ -47,7 +47,8 @@ def logits(model, prompt, writes):
 @pytest.mark.parametrize("shape", ["width", "position", "layer", "direction"])
 def test_an_added_tensor_equals_the_reference(model, prompt, site, shape):
     layers, places = layers_at(site, [0, 2]), places_at(prompt, "image", site)
-    sizes = {"width": (), "position": (len(places),), "layer": (len(layers), len(places)), "direction": (len(layers), 1)}
+    each, of_layers = len(places), len(layers)
+    sizes = {"width": (), "position": (each,), "layer": (of_layers, each), "direction": (of_layers, 1)}
     values = drawn(*sizes[shape], tiny.WIDTH)
     spread = (values if values.dim() == 3 else values[None]).expand(len(layers), -1, -1) if shape != "width" else None
     writes = {
@@ -65,8 +66,8 @@ def test_scaled_states_and_patches_of_one_vector_equal_the_reference(model, prom
     vector = drawn(tiny.WIDTH)
     for change, function in (
         (nv.Scale("image", -0.5, layers=[1, 3], site=site), lambda h: h * -0.5),
-        (nv.Patch("image", source=vector, layers=[1, 3], site=site), lambda h: vector.expand_as(h)),
-        (nv.Patch("image", source=vector[None], layers=[1, 3], site=site), lambda h: vector.expand_as(h)),
+        (nv.Patch("image", source=vector, layers=[1, 3], site=site), vector.expand_as),
+        (nv.Patch("image", source=vector[None], layers=[1, 3], site=site), vector.expand_as),
     ):
         expected = logits(model, prompt, {(site, layer): change_at(places, function) for layer in layers})
         assert tiny.gap(nv.run(model, prompt, change, positions="all").logits, expected) < LIMIT
@@ -88,7 +89,7 @@ STEERED = {
 @pytest.mark.parametrize("name", STEERED)
 def test_steering_decoded_tokens_equals_one_forward_over_all_of_them(model, prompt, name):
     case, rows = STEERED[name], tiny.several(model)
-    out, clean = nv.generate(model, prompt, case, max_new_tokens=STEPS), nv.generate(model, prompt, max_new_tokens=STEPS)
+    out, clean = (nv.generate(model, prompt, each, max_new_tokens=STEPS) for each in (case, None))
     whole = nv.run(model, out.prompt, case, positions=list(range(prompt.width - 1, prompt.width - 1 + STEPS))).logits
     assert tuple(whole.argmax(-1).tolist()) == out.tokens
     assert nv.verify(model, prompt, case).tokens == 4  # their logits were compared
@@ -170,7 +171,7 @@ def test_a_vector_that_does_not_arrive_is_seen_by_the_proof(model, prompt, monke
         return right(hidden, [(*write[:3], write[3] * 0.99, *write[4:]) for write in writes], window)
 
     monkeypatch.setattr(kernels, "write_rows", elsewhere)
-    with pytest.raises(nv.InterventionError, match="position .* does not hold what was to be written"):
+    with pytest.raises(nv.InterventionError, match=r"position \d+ does not hold what was to be written"):
         nv.verify(model, prompt, change)
 
 
@@ -211,3 +212,51 @@ def test_other_decoders_are_steered_as_one_forward_is(text):
         prompt = nv.encode(other, "what is the red square ?", tiny.picture(0))
         for name in ("residual", "scaled"):
             assert nv.verify(other, prompt, STEERED[name]).tokens == 4
+
+
+# vectors from data ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prompts(model):
+    texts = ("what is the red square ?", "see the dog", "describe the big red square left of the circle .")
+    return [nv.encode(model, text, tiny.picture(seed)) for seed, text in enumerate(texts)]
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("site", SITES)
+def test_mean_states_and_directions_equal_the_reference(model, prompts, site):
+    where = "image" if site == "features" else "query"
+    means = []
+    for prompt in prompts:
+        states, places = reference.forward(model._module, prompt.inputs).states, places_at(prompt, where, site)
+        held = [states[site, layer] for layer in layers_at(site, [1, 3])]
+        means.append(torch.stack([(each if each.dim() == 2 else each[0])[places].mean(0) for each in held])[:, None])
+    found = nv.mean_state(model, prompts, where, [1, 3], site=site)
+    assert found.dtype == torch.float64 and tiny.gap(found, torch.stack(means).mean(0)) < LIMIT
+    towards = nv.direction(model, prompts[:1], prompts[1:], where, layers=[1, 3], site=site)
+    assert tiny.gap(towards, means[0] - (means[1] + means[2]) / 2) < LIMIT
+    change = nv.Add(where, towards, layers=[1, 3], site=site, scale=2.0)
+    writes = {
+        (site, layer): change_at(places_at(prompts[0], where, site), lambda h, n=n: h + 2 * towards[n])
+        for n, layer in enumerate(layers_at(site, [1, 3]))
+    }
+    found = nv.run(model, prompts[0], change, positions="all").logits
+    assert tiny.gap(found, logits(model, prompts[0], writes)) < LIMIT
+
+
+def test_means_are_given_in_float32_and_of_nothing_are_refused(prompts):
+    model = nv.load(tiny.build_module().to(torch.bfloat16), processor=tiny.build_processor())
+    plain = nv.encode(model, "what is red ?")
+    given = [nv.encode(model, "see the dog", tiny.picture(seed)) for seed in range(2)]
+    mean = nv.mean_state(model, given, "last", 1)
+    states = [nv.run(model, each, reads=nv.Residual("last", layers=1)).reads[0].float() for each in given]
+    assert mean.dtype == torch.float32 and torch.equal(mean, (states[0] + states[1]) / 2)
+    with pytest.raises(nv.SpecError, match="no prompts to take a mean over"):
+        nv.direction(model, given, [], "last", 1)
+    ran = []
+    hook = model._module.register_forward_pre_hook(lambda *_: ran.append(1))
+    with pytest.raises(nv.SpecError, match=r"prompts\[2\]: .*nothing to read.*'image' is empty"):
+        nv.mean_state(model, [*given, plain], "image", 1)
+    hook.remove()
+    assert not ran

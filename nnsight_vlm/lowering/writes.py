@@ -35,8 +35,8 @@ class EdgeCut(NamedTuple):
 class StateWrite(NamedTuple):
     """Hidden states to write at `targets` in one row of the batch: their whole width, or that of some heads.
 
-    `how` is `"set"` (to `values`: `[target, width]`, a slot that will hold them, or `[width]` for every target), `"add"`
-    (these values), `"scale"` (by the number `values`), `"zero"` or `"mean"`.
+    `how` is `"set"` (to `values`: `[target, width]`, a slot that will hold them, or `[width]` for every target),
+    `"add"` (these values), `"scale"` (by the number `values`), `"zero"` or `"mean"`.
 
     At a site whose states are heads side by side, `heads` are those that are written, and `held` those whose states
     `values` holds, side by side too; None where they are the same.

@@ -42,7 +42,7 @@ VALUES = {
 They are looked up when they are needed, because some are of wings that import this one.
 """
 FUNCTIONS = {
-    **dict.fromkeys(("generate", "generations", "run", "sweep", "verify"), ""),
+    **dict.fromkeys(("direction", "generate", "generations", "mean_state", "run", "sweep", "verify"), ""),
     **dict.fromkeys(
         (
             "attention_share",

@@ -88,13 +88,14 @@ class StateIntervention(Intervention):
     def _check_values(self, here: Resolver, values: torch.Tensor, positions: int, layers: int) -> None:
         if values.dim() != 3 or values.shape[1] != positions or values.shape[0] not in (1, layers):
             raise SpecError(
-                f"{self.GIVEN}= gives values of shape {tuple(values.shape)} and {positions} position(s) ({self.where!r}) "
-                f"are written in {layers} layer(s); choose positions that correspond, in a Patch of another prompt with "
-                "source_where=, or give one vector [width] for all of them"
+                f"{self.GIVEN}= gives values of shape {tuple(values.shape)} and {positions} position(s) "
+                f"({self.where!r}) are written in {layers} layer(s); choose positions that correspond, in a Patch of "
+                "another prompt with source_where=, or give one vector [width] for all of them"
             )
         if values.shape[-1] != here.width(self.site):
             raise SpecError(
-                f"the values of {self.GIVEN}= are {values.shape[-1]} wide and the model's states {here.width(self.site)}"
+                f"the values of {self.GIVEN}= are {values.shape[-1]} wide and the model's states "
+                f"{here.width(self.site)}"
             )
 
     def captured_from(self, source: Prompt, under: Intervention | None, where: Where) -> Capture:
@@ -151,7 +152,7 @@ def as_state_values(name: str, given: torch.Tensor) -> torch.Tensor:
     Raises:
         SpecError: it has none of these shapes.
     """
-    if not 1 <= given.dim() <= 3 or not given.numel():
+    if not 1 <= given.dim() <= 3:
         raise SpecError(
             f"{name}= has the shape {tuple(given.shape)}, and states are written from [width], [position, width] or "
             "[layer, position, width]"
@@ -165,8 +166,8 @@ class Patch(StateIntervention):
 
     Args:
         where: positions to write, in the run that is patched.
-        source: the `Prompt` whose run gives the values (one row), or a tensor: `[width]`, one vector for every position,
-            `[position, width]` or `[layer, position, width]`. One vector for every position (`[1, width]` and
+        source: the `Prompt` whose run gives the values (one row), or a tensor: `[width]`, one vector for every
+            position, `[position, width]` or `[layer, position, width]`. One vector for every position (`[1, width]` and
             `[layer, 1, width]` are such, too) is also written at `"generated"` tokens.
         layers, site, stage: see `StateIntervention`.
         under: intervention on the source run; with the same prompt as source this is path patching.

@@ -33,7 +33,7 @@ def cut_in(choice: Callable[..., Any]) -> Callable[..., Any]:
 def tensors() -> list[Any]:
     """What is no state to write at two positions."""
     wide = tiny.WIDTH
-    shapes = [(), (wide,), (2, wide + 1), (3, wide), (1, 2, 2, wide), (0, wide), (3, 2, wide)]
+    shapes = [(), (wide - 1,), (2, wide + 1), (3, wide), (1, 2, 2, wide), (0, wide), (3, 2, wide)]
     return [*(torch.zeros(shape) for shape in shapes), torch.zeros(2, wide, dtype=torch.complex64)]
 
 
@@ -68,6 +68,29 @@ def entries() -> dict[str, Entry]:
             {"where": [5, 6], "layers": 1, "how": "resample", "source": here.twin},
             {"where": WHERE, **state, "how": [*WORDS, "zero", "mean", "median"], "source": [*prompts(), here.batch]},
             ["prompt"],
+        ),
+        "Add": Entry(
+            nv.Add,
+            run_with(nv.Add),
+            {"where": [5, 6], "vector": torch.ones(tiny.WIDTH), "layers": 1},
+            {
+                "where": WHERE,
+                **state,
+                "vector": [
+                    *prompts(),
+                    *tensors(),
+                    np.zeros(tiny.WIDTH),
+                    torch.ones(tiny.WIDTH) > 0,
+                    [0.0] * tiny.WIDTH,
+                ],
+                "scale": NUMBERS,
+            },
+        ),
+        "Scale": Entry(
+            nv.Scale,
+            run_with(nv.Scale),
+            {"where": [5, 6], "factor": 2.0, "layers": 1},
+            {"where": WHERE, **state, "factor": NUMBERS},
         ),
         "Attention": Entry(
             nv.Attention,
