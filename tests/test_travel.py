@@ -17,7 +17,9 @@ from nnsight import TransformersModel
 
 import nnsight_vlm as nv
 
-FILES = tuple(f"device/{name}.py" for name in ("positions", "kernels", "gates", "readouts", "runner"))
+FILES = tuple(
+    f"device/{name}.py" for name in ("positions", "kernels", "gates", "attention_parts", "readouts", "runner")
+)
 """The files whose source travels to a server."""
 PACKAGE = Path(nv.__file__).parent
 

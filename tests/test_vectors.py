@@ -214,6 +214,30 @@ def test_other_decoders_are_steered_as_one_forward_is(text):
             assert nv.verify(other, prompt, STEERED[name]).tokens == 4
 
 
+@pytest.mark.float64
+@pytest.mark.parametrize("site", ["head", "query", "key", "value"])
+@pytest.mark.parametrize("where", ["query", ["last", "generated"]], ids=["query", "generated"])
+def test_heads_are_steered_as_states_are(model, prompt, site, where):
+    """Of some heads, in two layers; a written key is seen by every decoded token."""
+    heads, vector = ([1], drawn(tiny.WIDTH // tiny.HEADS)) if site in ("key", "value") else ([1, 3], drawn(8))
+    at = {"layers": [1, 2], "site": site, "heads": heads}
+    read = nv.Residual("last", layers=1, site=site)
+    clean = nv.run(model, prompt, reads=read).reads[0][0, :, 0]
+    for change, function in (
+        (nv.Add(where, vector, **at), lambda h: h + vector),
+        (nv.Scale(where, 0.5, **at), lambda h: h / 2),
+        (nv.Patch(where, source=vector, **at), vector.expand_as),
+    ):
+        proof = nv.verify(model, prompt, change)
+        assert proof.writes == 2 and (proof.tokens > 0) == (where != "query" or site in ("key", "value"))
+        expected = clean.clone()
+        expected[heads] = function(clean[heads])
+        assert tiny.gap(nv.run(model, prompt, change, reads=read).reads[0][0, :, 0], expected) < LIMIT
+    mean = nv.mean_state(model, [prompt], "query", [1, 2], site=site)
+    assert mean.shape == (2, tiny.KEY_VALUE_HEADS if site in ("key", "value") else tiny.HEADS, 1, 8)
+    assert nv.verify(model, prompt, nv.Add("query", mean, layers=[1, 2], site=site)).writes == 2
+
+
 # vectors from data ----------------------------------------------------------------------------------
 
 

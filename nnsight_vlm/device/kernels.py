@@ -243,7 +243,8 @@ def values_of(values, targets, heads, offset, length):
     states = values[0] if isinstance(values, list) else values
     states = states.transpose(0, 1).flatten(1) if states.dim() == 3 else states
     if states.dim() > 1:
-        every = index(targets, 0, max(stop for _, stop in targets), states.device)
+        first, last = min(start for start, _ in targets), max(stop for _, stop in targets)
+        every = index(targets, first, last - first, states.device) + first
         states = states[(every >= offset) & (every < offset + length)]
     if heads is None:
         return states

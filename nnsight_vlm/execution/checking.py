@@ -17,13 +17,15 @@ from ..identity import same_model, weights_digest
 from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
 from ..lowering.layouts import Placement, one_case_per_row
-from ..lowering.resolve import Resolver, StateValues, resolver
+from ..lowering.resolve import Resolver, resolver
+from ..lowering.state_values import StateValues
 from ..lowering.writes import PlannedWrite
 from ..prompts.overwritten import refuse_overwritten
 from ..prompts.pixel_tokens import refuse_said_pixel_tokens
 from ..prompts.prompt import Prompt
 from ..specs.interventions import CLEAN, Capture, Intervention
 from .emptiness import Call, check_empty, refuse_empty_part
+from .moved_keys import refuse_moved_keys
 
 
 def as_intervention(given: Any) -> Intervention:
@@ -109,6 +111,8 @@ def _check_case(model: Model, prompt: Prompt, placement: Placement, case: Interv
     here = resolver(model, placement)
     here = replace(here, captured=_expected_shapes(here, case))
     by_part = [list(part.lower(here)) for part in case.parts]
+    for part in case.parts:
+        refuse_moved_keys(model, prompt, placement, part)
     _refuse_blind_queries(model, here, list(chain.from_iterable(by_part)), call)
     if call.empty == "ignore":
         return
@@ -192,5 +196,6 @@ def captured_shape(source: Resolver, capture: Capture) -> torch.Tensor:
     """A tensor without values, of the shape `[layer, position, width]` of what is captured from a run."""
     stage = source.at(capture.stage)
     count = stage.closed_places(capture.site, capture.where).size
-    layers = stage.state_layers(capture.site, capture.layers)
-    return torch.empty(len(layers), count, stage.width(capture.site), device="meta")
+    layers = stage.state_layers(stage.site_of(capture.site, capture.where), capture.layers)
+    width = stage.width(capture.site, layers, capture.heads)
+    return torch.empty(len(layers), count, width, device="meta")

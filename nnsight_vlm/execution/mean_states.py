@@ -77,7 +77,8 @@ def mean_state(
         model: an nnsight model from `load`.
         prompts: prompts of one row, each run once.
         where: positions in each prompt, a group's name mostly.
-        layers, site, stage: see `Residual`; a site without layers gives `[1, 1, width]`.
+        layers, site, stage: see `Residual`; a site without layers gives `[1, 1, width]`, one of heads
+            `[layer, head, 1, head_dim]`.
         remote, blocking, path: see `nv.run`.
 
     Raises:
@@ -183,8 +184,8 @@ def _means(model: Model, groups: Sequence[Sequence[Prompt]], read: Residual, rem
 
 
 def _mean_of_one(model: Model, prompt: Prompt, read: Residual, remote: Remote) -> torch.Tensor:
-    """`[layer, 1, width]` of one prompt."""
+    """`[layer, 1, width]`, or `[layer, head, 1, head_dim]`, of one prompt."""
     states = run(model, prompt, reads=read, remote=remote).reads[0]
-    each = states if states.dim() == 3 else states[None]
+    each = states if states.dim() > 2 else states[None]
     precise = torch.promote_types(each.dtype, torch.float32)
-    return each.double().mean(1, keepdim=True).to(precise)
+    return each.double().mean(-2, keepdim=True).to(precise)

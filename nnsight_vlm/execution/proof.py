@@ -25,6 +25,7 @@ from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan, compile_plan
+from ..lowering.sites import SITES
 from ..lowering.writes import PlannedWrite
 from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt
@@ -158,7 +159,7 @@ def verify(
     writes = lower(model, layout, [intervention] * len(prompt), values)
     refuse_large_proof(model, layout, writes, remote)
     tokens = 0
-    if can_decode(prompt) and any(planned.write.targets.is_open for planned in writes):
+    if can_decode(prompt) and any(map(_acts_on_decoded, writes)):
         layout, tokens = _with_answers(model, layout, writes, remote, rounding)
     compared = _compared_logits(layout, prompt)
     attentions = attentions_to_read(model, layout, writes)
@@ -171,6 +172,12 @@ def verify(
     (edges, moved), states, *_ = together(proofs, remote)
     independent = prove_pixels(model, prompt, writes, remote, rounding=rounding) if pixels else 0
     return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens, moved=moved, pixels=independent)
+
+
+def _acts_on_decoded(planned: PlannedWrite) -> bool:
+    """Whether a write changes what decoded tokens are, or what they see: keys and values stay written."""
+    holds_keys = planned.site in SITES and SITES[planned.site].holds_keys
+    return planned.write.targets.is_open or (planned.stage == "decoder" and holds_keys)
 
 
 def _compared_logits(layout: Layout, prompt: Prompt) -> LogitRead:

@@ -17,9 +17,10 @@ from ..device import readouts
 from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, Placement
-from ..lowering.plan import Plan, ReadStep, compile_plan, read_outside
+from ..lowering.plan import Plan, compile_plan, read_outside
 from ..lowering.read_requests import AttentionRequest
-from ..lowering.sites import ATTENTION_OF, SITES, locate
+from ..lowering.sites import ATTENTION_OF, CALL_PARTS, SITES, locate
+from ..lowering.steps import ReadStep
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
@@ -69,8 +70,8 @@ class AttentionProof(NamedTuple):
 
 
 def attentions_to_read(model: Model, layout: Layout, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
-    """Every attention of the decoder, and of stages in which something is cut; to an image only if there is one."""
-    cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF}
+    """Every attention of the decoder, and of stages where one is cut or written; to an image only if there is one."""
+    cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF or _is_part(planned)}
     view = view_of(model)
     sites = []
     for stage in (name for name in view.family.stages if name in cut):
@@ -97,8 +98,9 @@ def prove_attention(
         InterventionError: naming layer, head and positions.
     """
     cuts = [planned for planned in writes if planned.site in ATTENTION_OF]
+    asked = [*cuts, *(planned for planned in writes if _is_part(planned) and SITES[planned.site].part == "query")]
     queries = {
-        site.kind: [queries_read(each, cuts, site) for each in placements_in(layout, site.stage)] for site in sites
+        site.kind: [queries_read(each, asked, site) for each in placements_in(layout, site.stage)] for site in sites
     }
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
     read = partial(_read_calls, model, layout, sites, queries, logits)
@@ -119,6 +121,11 @@ def prove_attention(
     return AttentionProof(edges, max(changes))
 
 
+def _is_part(planned: PlannedWrite) -> bool:
+    """Whether a query, key or value is written: what the attention returns is then recomputed from it."""
+    return planned.site in SITES and SITES[planned.site].part in CALL_PARTS
+
+
 def _site_of(planned: PlannedWrite) -> AttentionSite:
     return AttentionSite(planned.stage, planned.site, planned.layer)
 
@@ -136,7 +143,7 @@ def placements_in(layout: Layout, stage: str) -> list[Placement]:
 
 
 def queries_read(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:
-    """The queries that anything is cut for in a stage; the last one where nothing is."""
+    """The queries that anything is cut for, or that are written, in a stage; the last one where nothing is."""
     here = [cut.write.targets for cut in cuts if cut.stage == site.stage and cut.write.row == placement.row]
     readers = placement.tokens.readers if site.site == "cross mask" else None
     end = placement.place(placement.tokens.stop if readers is None else readers)

@@ -14,10 +14,11 @@ import torch
 from ..device import readouts, runner
 from ..families import Model, view_of
 from ..lowering.layouts import Layout
-from ..lowering.plan import Plan, ReadStep, read_step, stage_extent
+from ..lowering.plan import Plan, read_step, stage_extent
 from ..lowering.read_requests import LogitRequest, ScoreRequest
 from ..lowering.resolve import resolver
 from ..lowering.sites import order_of
+from ..lowering.steps import ReadStep
 from ..prompts.position_ids import padded_positions
 from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .options import Counted, GridLayout
 
 ATTENTIONS = ("self_attn", "attention", "attn")
+PROJECTIONS = ("o_proj", "out_proj", "dense", "o", "proj")
 MLPS = ("post_mlp_layernorm", "post_feedforward_layernorm", "mlp", "feed_forward", "ffn", "fc2", "block_sparse_moe")
 PROJECTORS = (
     "multi_modal_projector",
@@ -130,12 +131,19 @@ def _stage(module: Any, path: str, layers: nn.ModuleList) -> Stage:
         attention=AttentionSpec(
             module=attention,
             output=output,
+            projection=f"{attention}.{_projection_name(layer.get_submodule(attention))}",
             layers="typed" if any(_attention_name(other) != attention for other in layers) else "every",
         ),
         mlp=next((name for name in MLPS if name in children), None),
         embedding=entry,
         config=_text_part(module.config),
     )
+
+
+def _projection_name(attention: nn.Module) -> str:
+    """Name of an attention's output projection."""
+    children = [name for name, _ in attention.named_children()]
+    return next((name for name in PROJECTIONS if name in children), PROJECTIONS[0])
 
 
 def _norms_attention_output(children: list[str]) -> bool:

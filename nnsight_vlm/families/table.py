@@ -385,6 +385,7 @@ _TABLE = (
     Family(model_type="janus", projector="model.aligner", assumes=TESTED_DECODERS),
     Family(
         model_type="fuyu",
+        stages={"decoder": Stage(attention=AttentionSpec(projection="self_attn.dense"))},
         transformers=">=5.20",
         projector="model.vision_embed_tokens",
         grid="rows with breaks",
@@ -432,7 +433,11 @@ _TABLE = (
     Family(
         model_type="lfm2_vl",
         transformers=">=5.21",
-        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"), mlp="feed_forward")},
+        stages={
+            "decoder": Stage(
+                attention=AttentionSpec(layers="typed", projection="self_attn.out_proj"), mlp="feed_forward"
+            )
+        },
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
         limitations={"features": 'the projector runs once per tile; write site="embedding"'},

@@ -57,10 +57,10 @@ class Reachable:
         write = planned.write
         if planned.stage == "features":
             return bool(write.targets)
-        if not isinstance(write, EdgeCut):
-            return self.holds(planned.stage, write.targets)
         if write.heads is not None and not write.heads.numbers:
             return False
+        if not isinstance(write, EdgeCut):
+            return self.holds(planned.stage, write.targets)
         stop = self.stop(planned.stage)
         queries, keys = (np.asarray(part.positions(stop), dtype=np.int64) for part in (write.targets, write.sources))
         blocks = (queries[first : first + QUERIES_AT_ONCE] for first in range(0, len(queries), QUERIES_AT_ONCE))

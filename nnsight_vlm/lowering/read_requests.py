@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..prompts.ranges import Ranges
+from .writes import HeadChoice
 
 
 class AttentionRequest(NamedTuple):
@@ -26,14 +27,16 @@ class AttentionRequest(NamedTuple):
 
 
 class StateRequest(NamedTuple):
-    """Hidden states at positions."""
+    """Hidden states at positions; at a site of heads, of these heads."""
 
     row: int
     positions: Ranges
+    heads: HeadChoice | None = None
 
     def plain(self) -> tuple[Any, ...]:
-        """For `readouts.hidden_rows`, `embedding_rows` and `feature_rows`."""
-        return self.row, self.positions.pairs
+        """For `readouts.hidden_rows`, `embedding_rows` and `feature_rows`, and the readouts of `attention_parts`."""
+        heads = () if self.heads is None else (tuple(self.heads),)
+        return (self.row, self.positions.pairs, *heads)
 
 
 class LogitRequest(NamedTuple):

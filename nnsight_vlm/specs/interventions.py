@@ -25,7 +25,10 @@ from ..prompts.where import Where
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """Hidden states to take from another run: `where` of `prompt`, run `under` an intervention."""
+    """Hidden states to take from another run: `where` of `prompt`, run `under` an intervention.
+
+    `heads` are head numbers, of sites that have heads; None for all.
+    """
 
     prompt: Prompt
     under: Intervention | None
@@ -33,6 +36,7 @@ class Capture:
     layers: Layers
     site: StateSite
     stage: str
+    heads: tuple[int, ...] | None = None
 
 
 class Intervention(ABC):

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..arguments import text
 from ..errors import SpecError
+from ..lowering.heads import Heads, listed_heads, require_named_layers
 from ..lowering.layers import Layers
-from ..lowering.resolve import Heads, Resolver, listed_heads
+from ..lowering.resolve import Resolver
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.where import Where, as_tuples
 from .interventions import Intervention, start_of_block
@@ -68,12 +69,7 @@ class Knockout(Intervention):
                 heads = here.heads(self.heads, layer)
                 if heads is None or heads.numbers:
                     yield PlannedWrite(self.stage, site, layer, EdgeCut(here.placement.row, targets, sources, heads))
-            self._check_heads(layers, here.spec.layer_count)
-
-    def _check_heads(self, layers: tuple[int, ...], count: int) -> None:
-        for layer, _ in (head for head in listed_heads(self.heads) or () if isinstance(head, tuple)):
-            if layers and layer not in layers and layer + count not in layers:
-                raise SpecError(f"heads names layer {layer}, which is not among layers={self.layers!r}")
+            require_named_layers(self.heads, layers, here.spec.layer_count, self.layers)
 
     def first_position(self, resolver: Resolver) -> int:
         """The first target that could read a source; earlier queries see no source, so nothing changes for them."""

@@ -14,9 +14,10 @@ import torch
 
 from ..arguments import number, spelled
 from ..errors import SpecError
+from ..lowering.heads import require_ascending_heads, require_named_layers
 from ..lowering.resolve import Resolver
 from ..lowering.writes import PlannedWrite, StateWrite
-from .states import StateIntervention, as_state_values
+from .states import StateIntervention
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +26,11 @@ class Add(StateIntervention):
 
     Args:
         where: positions; with one vector for all of them also `"generated"` tokens, each as it is decoded.
-        vector: a tensor `[width]`, one vector for every position, `[position, width]` or `[layer, position, width]`;
-            `nv.direction` gives `[layer, 1, width]`.
+        vector: a tensor as `Patch` takes it as its source: `[width]`, one vector for every position,
+            `[position, width]` or `[layer, position, width]`; `nv.direction` gives `[layer, 1, width]`.
         scale: what the vector is multiplied by. The product is computed in float32 (of a vector in float64 in float64)
             and added in the dtype of the states.
-        layers, site, stage: see `StateIntervention`.
+        layers, site, stage, heads: see `StateIntervention`.
 
     >>> import torch
     >>> Add("query", torch.ones(64), layers=4, scale=2.0).scale
@@ -50,13 +51,13 @@ class Add(StateIntervention):
             )
         object.__setattr__(self, "vector", self.vector.detach().clone())  # the caller may write into it later
         object.__setattr__(self, "scale", number("scale", self.scale))
-        as_state_values("vector", self.vector)
+        require_ascending_heads(self.heads)
 
     def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
         if self.layers == ():
             return
         precise = self.vector if self.vector.dtype == torch.float64 else self.vector.float()
-        yield from self.tensor_writes(resolver, as_state_values("vector", precise * self.scale), "add")
+        yield from self.tensor_writes(resolver, precise * self.scale, "add")
 
     def fields(self) -> dict[str, Any]:
         return super().fields() | {"scale": self.scale}
@@ -69,7 +70,7 @@ class Scale(StateIntervention):
     Args:
         where: positions.
         factor: a number.
-        layers, site, stage: see `StateIntervention`.
+        layers, site, stage, heads: see `StateIntervention`.
 
     >>> Scale("last", 0.5, layers=4).factor
     0.5
@@ -85,9 +86,12 @@ class Scale(StateIntervention):
         if self.layers == ():
             return
         here = resolver.at(self.stage)
-        row, places = here.state_places(self.site, self.where)
-        for layer in here.state_layers(self.site, self.layers):
-            yield PlannedWrite(*self.at, layer, StateWrite(row, places, "scale", self.factor))
+        site = here.site_of(self.site, self.where)
+        layers = here.state_layers(site, self.layers)
+        row, places = here.state_places(site, self.where)
+        for layer in layers:
+            yield from self.write_in(here, layer, StateWrite(row, places, "scale", self.factor))
+        require_named_layers(self.heads, layers, here.spec.layer_count, self.layers)
 
     def fields(self) -> dict[str, Any]:
         return super().fields() | {"factor": self.factor}
