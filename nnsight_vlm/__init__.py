@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .prompts.prompt_text import Word
     from .prompts.stacking import stack
     from .specs.interventions import Intervention
-    from .specs.knockouts import Allow, Knockout
+    from .specs.knockouts import Allow, Knockout, Limit
     from .specs.measurements import Attention, Residual
     from .specs.states import Ablate, Patch
     from .specs.vectors import Add, Scale
@@ -62,6 +62,7 @@ __all__ = [
     "Intervention",
     "InterventionError",
     "Knockout",
+    "Limit",
     "NonFiniteWarning",
     "PassesDifferWarning",
     "Patch",
@@ -113,7 +114,7 @@ _NAMES_OF = {
     "prompts.prompt_text": ("Word",),
     "prompts.stacking": ("stack",),
     "specs.interventions": ("Intervention",),
-    "specs.knockouts": ("Allow", "Knockout"),
+    "specs.knockouts": ("Allow", "Knockout", "Limit"),
     "specs.states": ("Ablate", "Patch"),
     "specs.measurements": ("Attention", "Residual"),
     "specs.vectors": ("Add", "Scale"),

@@ -21,7 +21,7 @@ from ..errors import SpecError
 
 VALUES = {
     **dict.fromkeys(("Ablate", "Add", "Allow", "Attention", "Knockout", "Patch", "Prompt", "PromptBatch"), ""),
-    **dict.fromkeys(("Residual", "Scale"), ""),
+    **dict.fromkeys(("Limit", "Residual", "Scale"), ""),
     "Cells": "grids",
     "Composed": "specs.interventions",
     "Conversation": "prompts.conversation",
