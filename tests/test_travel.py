@@ -79,6 +79,8 @@ def every_intervention(prompt, twin):
         "vectors": nv.Add("query", torch.ones(2, 1, tiny.WIDTH), layers=[1, 2], scale=0.5)
         | nv.Scale(["last", "generated"], 0.5, layers=1)
         | nv.Add("generated", torch.ones(tiny.WIDTH), layers=3, site="mlp"),
+        "weights": nv.Knockout("image", ["last", "generated"], layers=1, how="zero")
+        | nv.Limit("image", "query", top=3, layers=2, heads=[1]),
         "embedding": nv.Ablate("image", how="mean", site="embedding"),
         "features": nv.Patch("image", source=twin, site="features"),
         "generated": nv.Knockout("image", "generated") | nv.Ablate("generated", layers=1, site="mlp"),

@@ -116,11 +116,11 @@ def prove_attention(
         for number, placement in enumerate(placements_in(layout, site.stage)):
             named = [_cut(each) for each in cuts if _site_of(each) == site and each.write.row == placement.row]
             masked = [each for each in named if each.how == "mask"]
-            changes = [each for each in named if each.how != "mask"]
+            behind = [each for each in named if each.how != "mask"]
             rows, given = queries[site.kind][number], after.given[number]
             _expect_module(model, site, given)
             edges += _compare(model, site, placement, rows, masked, before.given[number], given)
-            edges += take_changes(changes, rows, first_key(site, given), given)
+            edges += take_changes(behind, rows, first_key(site, given), given)
             _expect_output(site, given, after.returned[number], allowed)
     changes = [rounding.moved(*pair) for pair in zip(clean_logits, cut_logits, strict=True)]
     return AttentionProof(edges, max(changes))

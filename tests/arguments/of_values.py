@@ -47,8 +47,16 @@ def entries() -> dict[str, Entry]:
     wholes = [*NO_NUMBER, 1.5, NAN, INF, -1, 100]
     fractions = [*NUMBERS, -0.1, 1.1]
     return {
-        "Knockout": Entry(nv.Knockout, run_with(nv.Knockout), pair, edges),
-        "Allow": Entry(nv.Allow, run_with(nv.Allow), {**pair, "layers": [0, 1]}, {**edges, "heads": [*HEADS, *pairs]}),
+        "Knockout": Entry(nv.Knockout, run_with(nv.Knockout), pair, {**edges, "how": [*WORDS, "mean", "limit"]}),
+        "Limit": Entry(
+            nv.Limit,
+            run_with(nv.Limit),
+            {**pair, "top": 3},
+            {**edges, "top": [*(value for value in NO_WHOLE if value is not None), 0, -1, 25]},
+        ),
+        "Allow": Entry(
+            nv.Allow, run_with(nv.Allow), {**pair, "layers": [0, 1]}, {**edges, "heads": [*HEADS, *pairs], "how": WORDS}
+        ),
         "Patch": Entry(
             nv.Patch,
             run_with(nv.Patch),
