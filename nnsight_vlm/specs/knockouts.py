@@ -43,7 +43,7 @@ class Knockout(EdgeIntervention):
     query that loses all of them is 0.
 
     >>> Knockout("image", "query", layers=3) | Knockout("image", "last")  # doctest: +ELLIPSIS
-    Composed(parts=(Knockout(source='image', target='query', layers=3, heads=None, stage='decoder'), ...
+    Composed(parts=(Knockout(source='image', target='query', layers=3, heads=None, stage='decoder', how='mask'), ...
     """
 
     how: Cutting = field(default="mask", kw_only=True)
