@@ -264,6 +264,21 @@ def test_rows_behind_padding_are_what_they_are_alone(case):
         assert gap(found, expected) < LIMIT
 
 
+def test_at_one_site_the_left_of_two_changes_acts_first():
+    model, prompt, other = loaded("llava")
+    image = group(prompt, "image")
+    source = forward("llava", other).states["decoder", "key", 1][0, image]
+    swap, mean = (
+        nv.Patch("image", source=other, site="key", layers=1),
+        nv.Ablate("image", how="mean", site="key", layers=1),
+    )
+    both = heads_set(image, [0, 1], source), mean_of(image, [0, 1])
+    for change, writes in ((swap | mean, both), (mean | swap, both[::-1])):
+        expected = forward("llava", prompt, {("decoder", "key", 1): in_order(*writes)})
+        assert gap(nv.run(model, prompt, change, positions="all").logits, expected.logits[0]) < LIMIT
+        assert nv.verify(model, prompt, change).tokens == 4
+
+
 @pytest.mark.parametrize("name", FULL)
 def test_what_is_written_is_proved(name):
     model, prompt, other = loaded(name)

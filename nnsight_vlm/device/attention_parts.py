@@ -73,7 +73,8 @@ def with_means(states, writes, held, part_spec, memo):
         key = id(writes), number
         if key not in means:
             columns = columns_of(heads, states.shape[2], states.device)
-            chosen = states[row, index(targets, *held, states.device)]
+            written = write_rows(states, replaced, held)  # by what acts before
+            chosen = written[row, index(targets, *held, states.device)]
             means[key] = (chosen if columns is None else chosen[:, columns]).mean(0)
         chosen_heads = None if heads is None else (heads[0], heads[1], heads[1])
         replaced.append((row, targets, "set", means[key], chosen_heads))

@@ -211,9 +211,9 @@ def from_batch_layout(states, hidden):
 def write_rows(hidden, writes, window):
     """A copy of ``hidden`` (see `to_batch_layout`) with states written, in the order of the writes.
 
-    A write is ``(row, targets, how, values, heads)``: ``set`` takes ``values`` (see `values_of`); ``zero`` takes 0;
-    ``mean`` the mean over those targets that this forward holds. ``heads`` is None, or which columns are written, see
-    `columns_of`.
+    A write is ``(row, targets, how, values, heads)``: ``set`` takes ``values`` (see `values_of`), ``add`` adds them,
+    ``scale`` multiplies by the number ``values``; ``zero`` takes 0; ``mean`` the mean over those targets that this
+    forward holds. ``heads`` is None, or which columns are written, see `columns_of`.
     """
     offset, queries, *_ = window
     written = to_batch_layout(hidden, queries).clone()
@@ -226,8 +226,11 @@ def write_rows(hidden, writes, window):
             written[at] = 0
         elif how == "mean":
             written[at] = written[at].mean(0)
+        elif how == "scale":
+            written[at] = written[at] * values
         else:
-            written[at] = values_of(values, targets, heads, offset, length).to(hidden)
+            states = values_of(values, targets, heads, offset, length).to(hidden)
+            written[at] = written[at] + states if how == "add" else states
     return from_batch_layout(written, hidden)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
@@ -17,6 +17,7 @@ from ..identity import same_model, weights_digest
 from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
 from ..lowering.layouts import Placement, one_case_per_row
+from ..lowering.plan import Plan
 from ..lowering.resolve import Resolver, resolver
 from ..lowering.state_values import StateValues
 from ..lowering.writes import PlannedWrite
@@ -38,7 +39,7 @@ def as_intervention(given: Any) -> Intervention:
         return CLEAN
     if not isinstance(given, Intervention):
         raise SpecError(
-            f"{spelled(given)} is no intervention; write a Knockout, Allow, Patch or Ablate, and compose them with |"
+            f"{spelled(given)} is no intervention; write a Knockout, Patch, Add or the like, and compose them with |"
         )
     return given
 
@@ -149,9 +150,29 @@ _INSTALLED: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
 """The layouts of the prompts that an intervention was installed for, by the edited copy of the model."""
 
 
-def remember_installed(edited: Model, model: Model, prompt: Prompt) -> None:
+_CHANGED: WeakSet[Any] = WeakSet()
+"""Edited copies of models in which attention weights are changed behind the softmax."""
+
+
+def remember_installed(edited: Model, model: Model, prompt: Prompt, plan: Plan) -> None:
     """Note for which prompt an edited copy of a model was made: its edits name that prompt's positions."""
     _INSTALLED[edited] = (*_INSTALLED.get(model, ()), _shape_of(prompt))
+    if plan.changes or model in _CHANGED:
+        _CHANGED.add(edited)
+
+
+def refuse_unseen_weights(model: Model) -> None:
+    """Refuse to read attention of a copy in which weights are changed behind the softmax, where no call shows it.
+
+    Raises:
+        SpecError: naming what to write.
+    """
+    if model in _CHANGED:
+        raise SpecError(
+            'this model is a copy in which nv.install changes attention weights behind the softmax (how="zero" or '
+            "nv.Limit), and what is read of an attention is from before that; read with the intervention in the call, "
+            "nv.run(model, prompt, intervention, reads=...)"
+        )
 
 
 def _shape_of(prompt: Prompt) -> tuple[Any, ...]:

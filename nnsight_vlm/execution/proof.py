@@ -46,7 +46,7 @@ from .proof_memory import refuse_large_proof
 from .proof_pixels import DECODED, can_decode, check_pixels, prove_pixels
 from .proof_rounding import Rounding, rounding_of, worst
 from .proof_rows import prove_rows
-from .proof_states import prove_states
+from .proof_states import prove_other_queries, prove_states
 from .requests import LogitRead, run_forward
 
 
@@ -56,7 +56,7 @@ class Proof:
 
     Attributes:
         layers: attention layers whose mask and output were recomputed.
-        edges: attention edges (head by head) found closed that the clean run has open.
+        edges: attention edges (head by head) found closed, or without weight, that the clean run has open.
         writes: sites whose hidden states are what was to be written.
         tokens: decoded tokens whose logits equal those of one forward over the whole sequence.
         moved: the largest change of a logit between the clean run and this one, of any word, at the last token of each
@@ -112,10 +112,11 @@ def verify(
     """Prove that an intervention did what it says in this model, on this prompt.
 
     Every planned edge must have probability exactly 0; no other edge, row or layer may differ from the clean run's
-    mask; the recomputed rows must be what the attention returned; every patched or ablated state must equal the
-    planned value, and its neighbours be untouched; image features that are written must arrive at the tokens named;
-    every row of a batch must give the logits that it gives alone. If the intervention also acts on generated tokens, a
-    few are decoded with the cache, and their logits compared with one forward.
+    mask; the recomputed rows, changed where weights are changed behind the softmax, must be what the attention
+    returned, and other queries be untouched; every state that is written must equal the planned value, and its
+    neighbours be untouched; image features that are written must arrive at the tokens named; every row of a batch must
+    give the logits that it gives alone. If the intervention also acts on generated tokens, a few are decoded with the
+    cache, and their logits compared with one forward.
 
     What must be equal is equal up to a few roundings of the type that the model computes in, as many as the clean run
     shows. So in half precision a fault in cached generation that moves logits by less than some 6 % of the largest is
@@ -166,6 +167,7 @@ def verify(
     proofs: list[Callable[[], Any]] = [
         partial(prove_attention, model, layout, attentions, writes, remote, rounding=rounding, logits=compared),
         partial(prove_states, model, layout, writes, remote, rounding=rounding),
+        partial(prove_other_queries, model, layout, writes, remote, rounding=rounding),
         partial(prove_features, model, layout, writes, intervention, remote),
         partial(prove_rows, model, layout, writes, intervention, values, remote, rounding),
     ]

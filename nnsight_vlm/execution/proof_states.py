@@ -15,7 +15,7 @@ from ..lowering.layouts import Layout
 from ..lowering.plan import compile_plan, read_step
 from ..lowering.read_requests import StateRequest
 from ..lowering.resolve import resolver
-from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, locate, order_of
+from ..lowering.sites import ATTENTION_OF, BEFORE_LAYERS, SITES, STATES, locate, order_of
 from ..lowering.steps import ReadStep
 from ..lowering.writes import HeadChoice, PlannedWrite, StateWrite
 from ..prompts.ranges import Ranges
@@ -24,6 +24,8 @@ from ..remote.model_call import Remote
 from .proof_rounding import SINGLE, Rounding
 from .requests import LogitRead, run_forward
 
+CHANGED = ("weights", "cross weights")
+"""The sites of attention weights that are changed behind the softmax."""
 AT_THE_END = (float("inf"),)
 """Behind every site, see `_StateSite.when`."""
 
@@ -91,6 +93,43 @@ def prove_states(
     return len(sites)
 
 
+def prove_other_queries(
+    model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: Rounding
+) -> int:
+    """Where weights are changed behind the softmax, what other queries get of that attention must be as without it.
+
+    Returns:
+        How many attentions were looked at.
+
+    Raises:
+        InterventionError: naming site, row and position.
+    """
+    order = order_of(view_of(model).family)
+    by_write = [_StateSite.of(planned, order) for planned in writes]
+    changed = sorted({site for site in by_write if site.name in CHANGED})
+    runs = []
+    for site in changed:
+        read = site._replace(name=ATTENTION_OF[site.name], rank=SITES[ATTENTION_OF[site.name]].rank)
+        for through in (False, True):
+            pairs = zip(writes, by_write, strict=True)
+            acting = [planned for planned, at in pairs if at.when < site.when or (through and at == site)]
+            runs.append(partial(_states_everywhere, model, layout, acting, [read], remote))
+    found = iter(together(runs, remote))
+    for site, [before], [after] in zip(changed, found, found, strict=True):
+        for planned, at in zip(writes, by_write, strict=True):
+            if at == site:
+                places = _places(planned.write.targets, before.shape[1])
+                after[planned.write.row, places] = before[planned.write.row, places]
+        read = site._replace(name=ATTENTION_OF[site.name])
+        _compare(read, before, after, [], rounding, "is changed by weights that an intervention changes for others")
+    return len(changed)
+
+
+def _places(targets: Ranges, end: int) -> list[int]:
+    """Targets before `end` one by one."""
+    return [place for start, stop in targets for place in range(start, end if stop is None else stop)]
+
+
 def _states_everywhere(
     model: Model, layout: Layout, writes: Sequence[PlannedWrite], sites: Sequence[_StateSite], remote: Remote
 ) -> list[torch.Tensor]:
@@ -127,27 +166,32 @@ def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadSte
 
 
 def _compare(
-    site: _StateSite, before: torch.Tensor, after: torch.Tensor, writes: Sequence[Any], rounding: Rounding
+    site: _StateSite,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    writes: Sequence[Any],
+    rounding: Rounding,
+    wrong_how: str = "does not hold what was to be written",
 ) -> None:
-    """Written values must be there to the bit, means and neighbours up to the last digit of every number.
+    """Written values must be there to the bit, what is computed and neighbours up to the last digit of every number.
 
-    Neighbours come from a run of the same shape that does the same up to this site.
+    Neighbours, and what is added to or scaled, come from a run of the same shape that does the same up to this site.
     """
     expected, exact = before.clone(), torch.zeros(before.shape, dtype=torch.bool)
+    size = before.double().abs()  # of what is added up: rounding is relative to it, not to what may be left
     for write in writes:
         assert isinstance(write, StateWrite)
-        end = before.shape[1]
-        places = [place for start, stop in write.targets for place in range(start, end if stop is None else stop)]
+        places = _places(write.targets, before.shape[1])
         at = write.row, torch.tensor(places)[:, None], _columns(write.heads, before.shape[2])
-        expected[at], exact[at] = _written(expected[at], write), write.how != "mean"
-    gap, size = (expected.double() - after.double()).abs(), expected.double().abs()
+        expected[at], exact[at] = _written(expected[at], write), write.how in ("set", "zero")
+        size = torch.maximum(size, expected.double().abs())
+    gap = (expected.double() - after.double()).abs()
     allowed = rounding.unit * size + 16 * SINGLE * size.amax(-1, keepdim=True)
     wrong = (~(gap <= allowed.masked_fill(exact, 0.0))).nonzero()
     if len(wrong):
         row, place, _ = (int(n) for n in wrong[0])
         raise InterventionError(
-            f"{site.label}, row {row}: position {place} does not hold what was to be written "
-            f"(off by {float(gap[row, place].max()):.3g})"
+            f"{site.label}, row {row}: position {place} {wrong_how} (off by {float(gap[row, place].max()):.3g})"
         )
 
 
@@ -174,8 +218,11 @@ def _written(states: torch.Tensor, write: StateWrite) -> torch.Tensor:
         return states.mean(0).expand_as(states)
     if write.how == "zero":
         return torch.zeros_like(states)
+    if write.how == "scale":
+        scaled: torch.Tensor = states * write.values
+        return scaled
     values: torch.Tensor = write.values.to(states)
-    if write.heads is None or write.held is None:
-        return values.expand_as(states)
-    held = HeadChoice(len(write.held), tuple(write.held.index(head) for head in write.heads.numbers))
-    return values[..., _columns(held, values.shape[-1])].expand_as(states)
+    if write.heads is not None and write.held is not None:
+        held = HeadChoice(len(write.held), tuple(write.held.index(head) for head in write.heads.numbers))
+        values = values[..., _columns(held, values.shape[-1])]
+    return states + values if write.how == "add" else values.expand_as(states)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..device.gates import take_output
 from ..device.kernels import close_edges, drop_edges
+from ..device.mixtures import change_weights
 from ..families import Family, Model, view_of
 from .layouts import Layout
 from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, locate, order_of
@@ -61,6 +62,12 @@ class Plan:
     every_token: tuple[Step, ...]
     skipped: Skipped
     needs: tuple[Any, ...] = ()
+
+    @property
+    def changes(self) -> dict[tuple[str, str], tuple[Any, ...]]:
+        """What is done to attention behind the softmax, by path of the module and name of the call."""
+        steps = (step for part in (*(stage.steps for stage in self.once), self.every_token) for step in part)
+        return {(step.path, step.place): step.writes for step in steps if step.kernel is change_weights}
 
     @property
     def edits(self) -> tuple[Any, ...]:
@@ -161,12 +168,13 @@ def sites_written(model: Model, stage: str, site: str, layer: int) -> tuple[str,
 def for_decoding(model: Model, plan: Plan) -> Plan:
     """The same plan for cached generation: what a decoded token may not look at is left out of its attention.
 
-    Where layers read the keys of others, or keys are written, edges are closed only.
+    Where layers read the keys of others, keys are written or weights changed, edges are closed only.
     """
     spec = view_of(model).stage()
     if any(spec.cache_layer[layer] != layer for layer in spec.attention):
         return plan
     written = {step.layer for step in plan.every_token if step.mask is not None and step.mask.keyword in KEY_PARTS}
+    written |= {step.layer for step in plan.every_token if step.kernel is change_weights}
     steps = tuple(
         step._replace(kernel=drop_edges) if step.kernel is close_edges and step.layer not in written else step
         for step in plan.every_token

@@ -11,7 +11,8 @@ from .writes import HeadChoice
 class AttentionRequest(NamedTuple):
     """Attention probabilities from `queries` to `keys` in some heads (None is all).
 
-    `reduce` is a reduction of `nv.Attention`, and `top` how many keys the reduction `"top"` gives.
+    `reduce` is a reduction of `nv.Attention`, and `top` how many keys the reduction `"top"` gives. `changes` are what
+    the plan does to this attention behind the softmax, see `device.weights`.
     """
 
     row: int
@@ -20,10 +21,11 @@ class AttentionRequest(NamedTuple):
     heads: tuple[int, ...] | None
     reduce: str
     top: int
+    changes: tuple[Any, ...] = ()
 
     def plain(self) -> tuple[Any, ...]:
         """For `readouts.attention_rows` and `readouts.edges_used`."""
-        return self.row, self.queries.pairs, self.keys.pairs, self.heads, (self.reduce, self.top)
+        return self.row, self.queries.pairs, self.keys.pairs, self.heads, (self.reduce, self.top), self.changes
 
 
 class StateRequest(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
-from ..device import attention_parts, gates, kernels, readouts
+from ..device import attention_parts, gates, kernels, mixtures, readouts
 from ..errors import SpecError
 from ..families import Family
 from ..prompts.where import as_tuples, require_ascending
@@ -81,6 +81,17 @@ def _heads(rank: int, attention: str) -> Site:
     )
 
 
+def _weights(rank: int, attention: str) -> Site:
+    """What the attention function returns, where its weights are changed behind the softmax."""
+    return Site(
+        rank=rank,
+        module=f"{LAYER}.{{stage.{attention}.module}}",
+        place=f"{{stage.{attention}.call}}",
+        kernel=mixtures.change_weights,
+        needs=attention,
+    )
+
+
 SITES: dict[str, Site] = {
     "features": Site(
         rank=0,
@@ -109,35 +120,37 @@ SITES: dict[str, Site] = {
     "query": _part_of_call(3, "attention", "query"),
     "key": _part_of_call(4, "attention", "key"),
     "value": _part_of_call(5, "attention", "value"),
-    "head": _heads(6, "attention"),
+    "weights": _weights(6, "attention"),
+    "head": _heads(7, "attention"),
     "attention": Site(
-        rank=7,
+        rank=8,
         module=f"{LAYER}.{{stage.attention.output}}",
         place="output",
         kernel=kernels.write_output,
         needs="attention",
     ),
     "cross mask": Site(
-        rank=8, module=f"{LAYER}.{{stage.cross.module}}", place="inputs", kernel=kernels.close_edges, needs="cross"
+        rank=9, module=f"{LAYER}.{{stage.cross.module}}", place="inputs", kernel=kernels.close_edges, needs="cross"
     ),
-    "cross query": _part_of_call(9, "cross", "query"),
-    "cross key": _part_of_call(10, "cross", "key"),
-    "cross value": _part_of_call(11, "cross", "value"),
+    "cross query": _part_of_call(10, "cross", "query"),
+    "cross key": _part_of_call(11, "cross", "key"),
+    "cross value": _part_of_call(12, "cross", "value"),
     "empty rows": Site(
-        rank=12,
+        rank=13,
         module=f"{LAYER}.{{stage.cross.module}}",
         place="{stage.cross.call}",
         kernel=kernels.zero_unattended,
         needs="cross",
     ),
-    "cross head": _heads(13, "cross"),
+    "cross weights": _weights(14, "cross"),
+    "cross head": _heads(15, "cross"),
     "cross": Site(
-        rank=14, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=kernels.write_output, needs="cross"
+        rank=16, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=kernels.write_output, needs="cross"
     ),
-    "cross gate": Site(rank=15, module=LAYER, place="{stage.gates[cross].call}", kernel=gates.write_gated),
-    "mlp": Site(rank=16, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=kernels.write_output, needs="mlp"),
-    "mlp gate": Site(rank=17, module=LAYER, place="{stage.gates[mlp].call}", kernel=gates.write_gated),
-    "residual": Site(rank=18, module=LAYER, place="output", kernel=kernels.write_output),
+    "cross gate": Site(rank=17, module=LAYER, place="{stage.gates[cross].call}", kernel=gates.write_gated),
+    "mlp": Site(rank=18, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=kernels.write_output, needs="mlp"),
+    "mlp gate": Site(rank=19, module=LAYER, place="{stage.gates[mlp].call}", kernel=gates.write_gated),
+    "residual": Site(rank=20, module=LAYER, place="output", kernel=kernels.write_output),
 }
 HeadSite = Literal["query", "key", "value", "head", "cross query", "cross head"]
 StateSite = Literal["features", "embedding", "attention", "cross", "mlp", "residual", HeadSite]
@@ -145,8 +158,11 @@ STATES: tuple[StateSite, ...] = get_args(StateSite)
 """The sites of hidden states that a user names; keys and values outside the sequence are those of cross-attention."""
 HEAD_SITES: tuple[HeadSite, ...] = get_args(HeadSite)
 """Those of them whose states are heads."""
-ATTENTION_OF = {"mask": "attention", "cross mask": "cross", "empty rows": "cross"}
-"""The attention, self or cross, that a site belongs to."""
+ATTENTION_OF = {"mask": "attention", "weights": "attention", "cross mask": "cross", "cross weights": "cross"}
+ATTENTION_OF |= {"empty rows": "cross"}
+"""The attention, self or cross, that a site of its edges belongs to."""
+MASK_OF = {"mask": "mask", "weights": "mask", "cross mask": "cross mask", "cross weights": "cross mask"}
+"""The site of the mask of the same attention."""
 BEFORE_LAYERS = -1
 """The layer number of sites that lie before the first layer."""
 

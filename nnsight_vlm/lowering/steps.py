@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .read_requests import AttentionRequest, StateRequest
@@ -100,7 +100,12 @@ class ReadStep(NamedTuple):
     outside: tuple[int, int | None] | None
     gate: tuple[str, str, str] | None = None
 
-    def plain(self, stage: int) -> tuple[Any, ...]:
-        """As `device.runner.collect` takes it, which knows stages by number."""
-        requests = tuple(request.plain() for request in self.requests)
+    def plain(self, stage: int, changes: Mapping[tuple[str, str], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """As `device.runner.collect` takes it, which knows stages by number; `changes` are those of `Plan`."""
+        requests = tuple(request.plain() for request in self._under(changes.get((self.path, self.place), ())))
         return stage, self.layer, self.path, self.place, self.readout, requests, self.outside, self.gate
+
+    def _under(self, changes: tuple[Any, ...]) -> Iterator[AttentionRequest | StateRequest]:
+        """The requests; those of attention with what is done to it behind the softmax."""
+        for request in self.requests:
+            yield request._replace(changes=changes) if isinstance(request, AttentionRequest) else request

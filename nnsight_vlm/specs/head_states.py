@@ -1,4 +1,4 @@
-"""Tensors that a user gives for heads, laid out as the states that are written."""
+"""Tensors that a user gives, laid out as the states that are written."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ import torch
 from ..errors import SpecError
 from ..lowering.heads import numbers_of, side_by_side
 from ..lowering.resolve import Resolver
+from ..lowering.sites import HEAD_SITES
 
 
 def laid_out(spec: Any, resolver: Resolver, given: torch.Tensor) -> torch.Tensor:
-    """A tensor of a user for a site of heads, laid out as states `[layer, position, width]`.
+    """A tensor of a user, laid out as states `[layer, position, width]`; one position stands for every one.
 
     Args:
-        spec: the intervention, with `where`, `layers`, `site`, `stage` and `heads`.
+        spec: the intervention, with `where`, `layers`, `site`, `stage` and `heads`; its `GIVEN` is the tensor's name.
         resolver: the case.
         given: what the user gave.
 
     Raises:
-        SpecError: it has another shape than `[layer, head, position, head_dim]`, `[head, position, head_dim]`,
-            `[position, head_dim]` or `[head_dim]`; the last two are for every head.
+        SpecError: it has another shape than `[width]`, `[position, width]` or `[layer, position, width]`; at a site of
+            heads `[layer, head, position, head_dim]`, `[head, position, head_dim]`, `[position, head_dim]` or
+            `[head_dim]`, of which the last two are for every head.
     """
+    if spec.site not in HEAD_SITES:
+        if not 1 <= given.dim() <= 3:
+            raise SpecError(
+                f"{spec.GIVEN}= has the shape {tuple(given.shape)}, and states are written from [width], "
+                "[position, width] or [layer, position, width]"
+            )
+        return given[(None,) * (3 - given.dim())]
     here = resolver.at(spec.stage)
     site = here.site_of(spec.site, spec.where)
     layers = here.ordered_layers(site, spec.layers)
@@ -35,10 +44,8 @@ def laid_out(spec: Any, resolver: Resolver, given: torch.Tensor) -> torch.Tensor
         whole = whole.expand(1, count, -1, -1)
     if whole.dim() != 4 or whole.shape[1] != count or whole.shape[3] != size.width:
         raise SpecError(
-            f"a tensor of the shape {tuple(given.shape)} was given, and at site {spec.site!r} here are {count} "
+            f"{spec.GIVEN}= has the shape {tuple(given.shape)}, and at site {spec.site!r} here are {count} "
             f"head(s) of width {size.width}; give [layer, head, position, head_dim] or [head, position, head_dim], "
             "or for every head [position, head_dim] or [head_dim]"
         )
-    if given.dim() == 1:
-        whole = whole.expand(-1, -1, here.closed_places(site, spec.where).size, -1)
     return side_by_side(whole)

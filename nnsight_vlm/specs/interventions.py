@@ -89,7 +89,7 @@ class Intervention(ABC):
     def __or__(self, other: Intervention) -> Intervention:
         """Both; at one site the left acts first."""
         if not isinstance(other, Intervention):
-            raise SpecError(f"{spelled(other)} is no intervention; compose with | only Knockout, Allow, Patch, Ablate")
+            raise SpecError(f"{spelled(other)} is no intervention; compose with | only Knockout, Patch, Add and so on")
         return Composed(parts=self.parts + other.parts)
 
 

@@ -51,10 +51,35 @@ class StateIntervention(Intervention):
     stage: str = field(default="decoder", kw_only=True)
     heads: Heads = field(default=None, kw_only=True)
 
+    GIVEN = "source"
+    """The argument that gives the values that are written, for messages."""
+
     def __post_init__(self) -> None:
         check_state_spec(self)
 
-    def set_values(self, resolver: Resolver, given: torch.Tensor | RemoteStates) -> Iterator[PlannedWrite]:
+    def tensor_writes(self, resolver: Resolver, given: torch.Tensor, how: str) -> Iterator[PlannedWrite]:
+        """Writes of a tensor that a user gave, see `laid_out`; one vector is for every position, to come too.
+
+        Raises:
+            SpecError: the tensor does not fit the positions, the layers or the model.
+        """
+        values = laid_out(self, resolver, given)
+        if values.shape[1] != 1:
+            yield from self.set_values(resolver, values, how)
+            return
+        here = resolver.at(self.stage)
+        site = here.site_of(self.site, self.where)
+        layers = here.ordered_layers(site, self.layers)
+        row, places = here.state_places(site, self.where)
+        if layers:
+            self._check_values(here, values, 1, layers)
+        for layer, vector in zip(layers, values.expand(len(layers), -1, -1), strict=True):
+            yield from self.write_in(here, layer, StateWrite(row, places, how, vector[0]))
+        require_named_layers(self.heads, layers, here.spec.layer_count, self.layers)
+
+    def set_values(
+        self, resolver: Resolver, given: torch.Tensor | RemoteStates, how: str = "set"
+    ) -> Iterator[PlannedWrite]:
         """Writes of values `[layer, position, width]`, here or on the server.
 
         Raises:
@@ -62,20 +87,19 @@ class StateIntervention(Intervention):
         """
         here = resolver.at(self.stage)
         values = given.like if isinstance(given, RemoteStates) else given
-        values = values[None] if values.dim() == 2 else values
         site = here.site_of(self.site, self.where)
         layers = here.ordered_layers(site, self.layers)
         row, places, count = here.closed_places(site, self.where)
         if not count or not layers:
             return
         if "generated" in names_in(self.where) and not here.positions("generated"):
-            raise SpecError(f'{self._still_to_come()}; leave "generated" out')
+            raise SpecError(f'{self.still_to_come()}; leave "generated" out')
         self._check_values(here, values, count, layers)
         by_layer: Any = values.expand(len(layers), -1, -1)
         if isinstance(given, RemoteStates):
             by_layer = given.slots * (len(layers) // len(given.slots))
         for layer, states in zip(layers, by_layer, strict=True):
-            yield from self.write_in(here, layer, StateWrite(row, places, "set", states))
+            yield from self.write_in(here, layer, StateWrite(row, places, how, states))
         require_named_layers(self.heads, layers, here.spec.layer_count, self.layers)
 
     def write_in(self, here: Resolver, layer: int, write: StateWrite) -> Iterator[PlannedWrite]:
@@ -97,13 +121,13 @@ class StateIntervention(Intervention):
     def _check_values(self, here: Resolver, values: torch.Tensor, positions: int, layers: Sequence[int]) -> None:
         if values.dim() != 3 or values.shape[1] != positions or values.shape[0] not in (1, len(layers)):
             raise SpecError(
-                f"the source gives values of shape {tuple(values.shape)} and {positions} position(s) "
-                f"({self.where!r}) are written in {len(layers)} layer(s); choose positions that correspond, "
-                "in a Patch with source_where="
+                f"{self.GIVEN}= gives values of shape {tuple(values.shape)} and {positions} position(s) "
+                f"({self.where!r}) are written in {len(layers)} layer(s); choose positions that correspond, in a Patch "
+                "of another prompt with source_where=, or give one vector [width] for all of them"
             )
         width = here.width(self.site, layers, self.heads)
         if values.shape[-1] != width:
-            raise SpecError(f"the source's values are {values.shape[-1]} wide and the model's states {width}")
+            raise SpecError(f"the values of {self.GIVEN}= are {values.shape[-1]} wide and the model's states {width}")
 
     def captured_from(self, source: Prompt, under: Intervention | None, where: Where) -> Capture:
         """The states to take from another run at this site."""
@@ -144,12 +168,14 @@ class StateIntervention(Intervention):
             return f"layers={self.layers!r} names no layer"
         if self.site == "features":
             return "these image tokens come from no image feature: they are line breaks between rows of patches"
-        return self._still_to_come()
+        return self.still_to_come()
 
-    def _still_to_come(self) -> str:
+    def still_to_come(self) -> str:
+        """Why a state for each position cannot be written at tokens to come, for a message."""
         return (
-            f"states of another run are written at tokens that are there already, and in {self.where!r} the generated "
-            "ones are still to come; patch the prompt that a generation has grown, or ablate"
+            f"states that were made for each position are written at tokens that are there already, and in "
+            f"{self.where!r} the generated ones are still to come; give one vector [width] for all, patch the prompt "
+            "that a generation has grown, or ablate"
         )
 
     def fields(self) -> dict[str, Any]:
@@ -164,10 +190,11 @@ class Patch(StateIntervention):
 
     Args:
         where: positions to write, in the run that is patched.
-        source: the `Prompt` whose run gives the values (one row), or a tensor
-            `[layer, position, width]` or `[position, width]`; for sites of heads `[layer, head, position, head_dim]` or
-            `[head, position, head_dim]`, or for every head `[position, head_dim]` or `[head_dim]`. Keys and queries can
-            be taken from another run at equal positions only, because they were rotated by theirs.
+        source: the `Prompt` whose run gives the values (one row), or a tensor: `[width]`, one vector for every
+            position, `[position, width]` or `[layer, position, width]`; for sites of heads `[layer, head, position,
+            head_dim]` or `[head, position, head_dim]`, or for every head `[position, head_dim]` or `[head_dim]`. One
+            vector for every position, where `position` is 1 too, is also written at `"generated"` tokens. Keys and
+            queries can be taken from another run at equal positions only, because they were rotated by theirs.
         layers, site, stage, heads: see `StateIntervention`.
         under: intervention on the source run; with the same prompt as source this is path patching.
         source_where: positions in the source; default the same names as `where`.
@@ -212,8 +239,7 @@ class Patch(StateIntervention):
         if isinstance(self.source, Prompt):
             yield from self.set_values(resolver, resolver.captured[id(self)])
             return
-        in_heads = self.site in HEAD_SITES
-        yield from self.set_values(resolver, laid_out(self, resolver, self.source) if in_heads else self.source)
+        yield from self.tensor_writes(resolver, self.source, "set")
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ class Reference:
     """One forward: what was changed in it, and everything that it computes.
 
     Attributes:
-        cuts, writes: what is changed.
+        cuts, writes: what is changed; `changes` of attention probabilities `[row, head, query, key]`.
         attentions: the modules that call attention, by `id`.
         logits: `[row, position, vocabulary]`.
         states: after any write, `[row, position, ...]`.
@@ -50,6 +50,7 @@ class Reference:
 
     cuts: Mapping[Spot, Sequence[Cut]]
     writes: Mapping[Spot, Write]
+    changes: Mapping[Spot, Write]
     attentions: Mapping[int, Spot]
     logits: torch.Tensor = field(init=False)
     states: dict[Spot, torch.Tensor] = field(default_factory=dict)
@@ -92,6 +93,8 @@ def attention(
             for place in queries:
                 scores[row, head, place, list(keys)] = float("-inf")
     weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # who may read nothing reads nothing
+    if spot and spot in run.changes:
+        weights = run.changes[spot](weights.clone())
     if spot:
         run.weights[spot] = weights
     return (weights @ value).transpose(1, 2).contiguous(), weights
@@ -267,6 +270,7 @@ def forward(
     inputs: Mapping[str, Any],
     cuts: Mapping[Spot, Sequence[Cut]] | None = None,
     writes: Mapping[Spot, Write] | None = None,
+    changes: Mapping[Spot, Write] | None = None,
 ) -> Reference:
     """One forward of an encoding, without a cache."""
     calls = {
@@ -275,7 +279,7 @@ def forward(
         for spot, holder in modules(module, family, kind)
         for part in holder.modules()
     }
-    run = Reference(cuts=cuts or {}, writes=writes or {}, attentions=calls)
+    run = Reference(cuts=cuts or {}, writes=writes or {}, changes=changes or {}, attentions=calls)
     RUNNING.append(run)
     try:
         with hooked(module, family, run, len(inputs[family.tokens])):

@@ -70,6 +70,24 @@ def closed_mask(mask: Any, hidden: torch.Tensor, cached: int, cut: Cut) -> Any:
 
 
 @contextmanager
+def steered(module: Any, layer: int, start: int, vector: torch.Tensor) -> Iterator[None]:
+    """A context in which a vector is added to a layer's output from position `start` on, decoded tokens too."""
+    passed = [0]
+
+    def write(_: Any, __: Any, output: Any) -> Any:
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        hidden[:, max(0, start - passed[0]) :] += vector
+        passed[0] += hidden.shape[1]
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    hook = layers_of(module)[layer].register_forward_hook(write)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def patched(module: Any, layer: int, positions: Sequence[int], values: torch.Tensor) -> Iterator[None]:
     """A context in which a layer's output is `values` `[position, width]` at the positions."""
 
