@@ -14,6 +14,7 @@ from zoo import reference
 from zoo.parts import picture
 
 import nnsight_vlm as nv
+from nnsight_vlm.device import runner
 from nnsight_vlm.families import view_of
 
 SEEN = 1e-4
@@ -285,6 +286,33 @@ def test_what_is_written_is_proved(name):
     change, _ = kept(model, prompt, other)
     proof = nv.verify(model, prompt, change)
     assert proof.writes == 3 and proof.tokens == 4 and proof.moved > 0
+
+
+# where weights must not cross ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in FULL if name not in ("blip-2-t5",)])
+def test_reads_of_attention_in_a_sandbox_are_the_same_and_take_no_module(monkeypatch, name):
+    model, prompt, _ = loaded(name, "sdpa")
+    reads = [nv.Residual("all", site=part, layers="attention", heads=[0, 1]) for part in PARTS]
+    reads += [nv.Attention("last", "image", layers="attention")]
+    reads += [nv.Attention("all", "image", reduce="mass", layers="attention")]
+    if prompt["image"][0] < 0:
+        reads += [nv.Residual("image", site=part, layers="all") for part in ("key", "value")]
+        reads += [nv.Residual("all", site="cross query", layers="all")]
+    expected = nv.run(model, prompt, reads=reads).reads
+    taken, fetch = [], runner.fetch
+
+    def watched(*args: Any) -> Any:
+        taken.append(fetch(*args))
+        return taken[-1]
+
+    monkeypatch.setattr(runner, "is_sandboxed", lambda _: True)
+    monkeypatch.setattr(runner, "fetch", watched)
+    for found, same in zip(nv.run(model, prompt, reads=reads).reads, expected, strict=True):
+        assert gap(found, same) < LIMIT
+    parts = [part for args, kwargs in taken for part in (*args, *kwargs.values())]
+    assert parts and not any(isinstance(part, torch.nn.Module) for part in parts)
 
 
 # identities -----------------------------------------------------------------------------------------------
