@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .execution.decoding import BatchGeneration, Generation, generate
     from .execution.editing import install
     from .execution.forward import BatchRun, Run, run
+    from .execution.mean_states import direction, mean_state
     from .execution.proof import Proof, verify
     from .families import FAMILIES, Family
     from .grids import Grid, VideoGrid
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
     from .prompts.prompt_text import Word
     from .prompts.stacking import stack
     from .specs.interventions import Intervention
-    from .specs.knockouts import Allow, Knockout
+    from .specs.knockouts import Allow, Knockout, Limit
     from .specs.measurements import Attention, Residual
     from .specs.states import Ablate, Patch
+    from .specs.vectors import Add, Scale
     from .sweeping.answers import generations
     from .sweeping.kept_runs import forget, reuse
     from .sweeping.table import sweep
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FAMILIES",
     "Ablate",
+    "Add",
     "Allow",
     "Attention",
     "BatchGeneration",
@@ -59,6 +62,7 @@ __all__ = [
     "Intervention",
     "InterventionError",
     "Knockout",
+    "Limit",
     "NonFiniteWarning",
     "PassesDifferWarning",
     "Patch",
@@ -68,16 +72,19 @@ __all__ = [
     "RemoteError",
     "Residual",
     "Run",
+    "Scale",
     "SpecError",
     "VideoGrid",
     "Word",
     "depth",
+    "direction",
     "encode",
     "forget",
     "generate",
     "generations",
     "install",
     "load",
+    "mean_state",
     "plots",
     "recipes",
     "remote",
@@ -97,6 +104,7 @@ _NAMES_OF = {
     "execution.decoding": ("BatchGeneration", "Generation", "generate"),
     "execution.editing": ("install",),
     "execution.forward": ("BatchRun", "Run", "run"),
+    "execution.mean_states": ("direction", "mean_state"),
     "execution.proof": ("Proof", "verify"),
     "families": ("FAMILIES", "Family"),
     "grids": ("Grid", "VideoGrid"),
@@ -107,9 +115,10 @@ _NAMES_OF = {
     "prompts.prompt_text": ("Word",),
     "prompts.stacking": ("stack",),
     "specs.interventions": ("Intervention",),
-    "specs.knockouts": ("Allow", "Knockout"),
+    "specs.knockouts": ("Allow", "Knockout", "Limit"),
     "specs.states": ("Ablate", "Patch"),
     "specs.measurements": ("Attention", "Residual"),
+    "specs.vectors": ("Add", "Scale"),
     "sweeping.answers": ("generations",),
     "sweeping.kept_runs": ("forget", "reuse"),
     "sweeping.table": ("sweep",),

@@ -15,6 +15,10 @@ import torch
 Writes = Mapping[tuple[str, int], Callable[[torch.Tensor], torch.Tensor]]
 """What replaces a state: `(site, layer)` to a function of the state; sites before the first layer have layer -1."""
 
+Change = Callable[[torch.Tensor], torch.Tensor]
+Changes = Mapping[int, Change]
+"""What replaces attention probabilities `[batch, head, query, key]`, by layer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
@@ -45,9 +49,13 @@ def no_cut(module: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def forward(
-    module: Any, inputs: Mapping[str, Any], cut: torch.Tensor | None = None, writes: Writes | None = None
+    module: Any,
+    inputs: Mapping[str, Any],
+    cut: torch.Tensor | None = None,
+    writes: Writes | None = None,
+    changes: Changes | None = None,
 ) -> Reference:
-    """One forward of an encoding with edges cut and states written."""
+    """One forward of an encoding with edges cut, states written and probabilities changed."""
     writes, states = writes or {}, {}
 
     def reached(site: str, layer: int, value: torch.Tensor) -> torch.Tensor:
@@ -69,7 +77,8 @@ def forward(
     weights = []
     for number, layer in enumerate(decoder.layers):
         normed = norm(hidden, layer.input_layernorm)
-        mixed, probabilities = attention(layer.self_attn, normed, rotation, base_mask(module, real) | cut[number])
+        closed, change = base_mask(module, real) | cut[number], (changes or {}).get(number)
+        mixed, probabilities = attention(layer.self_attn, normed, rotation, closed, change)
         weights.append(probabilities)
         hidden = hidden + reached("attention", number, mixed)
         normed = norm(hidden, layer.post_attention_layernorm)
@@ -122,7 +131,7 @@ def base_mask(module: Any, real: torch.Tensor) -> torch.Tensor:
 
 
 def attention(
-    module: Any, hidden: torch.Tensor, rotation: Any, closed: torch.Tensor
+    module: Any, hidden: torch.Tensor, rotation: Any, closed: torch.Tensor, change: Change | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What attention adds to the residual stream, and its probabilities `[batch, head, query, key]`."""
     width = module.head_dim
@@ -135,6 +144,7 @@ def attention(
     scores = query @ key.transpose(-1, -2) / width**0.5
     added = torch.zeros_like(scores).masked_fill(closed.expand_as(scores), float("-inf"))
     probabilities = torch.softmax(scores + added, dim=-1)
+    probabilities = probabilities if change is None else change(probabilities)
     mixed = probabilities @ value.repeat_interleave(share, dim=1)
     return module.o_proj(mixed.transpose(1, 2).flatten(2)), probabilities
 

@@ -333,12 +333,35 @@ def test_patches_and_ablations_equal_the_reference(case):
             (nv.Ablate(where, how="resample", source=case.twin, **how), swap),
             (nv.Ablate(where, **how), dict.fromkeys(swap, reference.setter(0, at, 0.0))),
             (nv.Ablate(where, how="mean", **how), dict.fromkeys(swap, reference.mean(0, at))),
+            (steered(where, clean, chosen[0], **how), dict.fromkeys(swap, steer(at, clean, chosen[0]))),
         ):
             expected = case.reference(case.tiled, writes=writes)
             assert gap(nv.run(case.model, case.tiled, change, positions="all").logits, expected.logits[0]) < LIMIT
             same = all(gap(expected.states[spot][0, at], clean.states[spot][0, at]) < LIMIT for spot in chosen[:1])
             assert same or gap(expected.logits, clean.logits) > SEEN, change
-            assert not same or isinstance(change, nv.Patch) or change.how != "zero", change
+            assert not same or not isinstance(change, nv.Ablate) or change.how != "zero", change
+
+
+def vector(run: reference.Reference, spot: reference.Spot) -> torch.Tensor:
+    """A vector of the size of the states at a site, `[...]` as one position of it."""
+    states = run.states[spot]
+    drawn = torch.randn(states.shape[2:], generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return drawn * states[0].std()
+
+
+def steered(where: Any, run: reference.Reference, spot: reference.Spot, **how: Any) -> nv.Intervention:
+    """Twice a vector is added to the states at a site, and the sum is halved."""
+    return nv.Add(where, vector(run, spot).flatten(), scale=2.0, **how) | nv.Scale(where, 0.5, **how)
+
+
+def steer(at: Sequence[int], run: reference.Reference, spot: reference.Spot) -> reference.Write:
+    """The same for the reference."""
+
+    def write(state: torch.Tensor) -> torch.Tensor:
+        state[0, list(at)] = state[0, list(at)] / 2 + vector(run, spot)
+        return state
+
+    return write
 
 
 def test_states_that_are_read_equal_the_reference(case):
@@ -370,9 +393,13 @@ def test_cached_generation_equals_the_reference_without_a_cache(case):
     def zero(step):
         return {}, {spot: reference.setter(0, range(stop - 1, stop + step), 0.0)}
 
+    def pushed(step):
+        return {}, {spot: steer(range(stop - 1, stop + step), case.clean, spot)}
+
     for change, planned in (
         (nv.Knockout("image", "generated", layers="attention"), cut),
         (nv.Ablate(["last", "generated"], layers=middle - 1), zero),
+        (steered(["last", "generated"], case.clean, spot, layers=middle - 1), pushed),
         (None, lambda _: ({}, {})),
     ):
         tokens, logits = reference.greedy(
@@ -434,7 +461,11 @@ def test_interventions_are_verified_and_a_sweep_is_the_same_however_it_is_run(ca
     proof = nv.verify(case.model, case.prompt, nv.Knockout("image", "generated", layers="attention"))
     assert proof.tokens == 4 and proof.edges >= 1
     middle, where = view_of(case.model).stage().layer_count // 2, written(case.prompt.rows[0])
-    for change in (nv.Patch(where, source=case.other, layers=middle), nv.Ablate("last", how="mean", layers=middle)):
+    for change in (
+        nv.Patch(where, source=case.other, layers=middle),
+        nv.Ablate("last", how="mean", layers=middle),
+        steered("last", case.clean, ("decoder", "residual", middle), layers=middle),
+    ):
         assert nv.verify(case.model, case.prompt, change).writes == 1
     tokens = case.prompt.rows[0]
     end = max([*places(tokens, "image"), *tokens.borders.positions(tokens.stop)])

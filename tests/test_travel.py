@@ -17,7 +17,10 @@ from nnsight import TransformersModel
 
 import nnsight_vlm as nv
 
-FILES = ("device/positions.py", "device/kernels.py", "device/readouts.py", "device/runner.py")
+FILES = tuple(
+    f"device/{name}.py"
+    for name in ("positions", "kernels", "gates", "attention_parts", "weights", "readouts", "mixtures", "runner")
+)
 """The files whose source travels to a server."""
 PACKAGE = Path(nv.__file__).parent
 
@@ -73,6 +76,15 @@ def every_intervention(prompt, twin):
         "zero": nv.Ablate("image", layers=1),
         "mean": nv.Ablate("query", how="mean", layers=2, site="attention"),
         "resample": nv.Ablate("query", how="resample", source=twin, layers=3),
+        "parts": nv.Patch("image", source=twin, site="key", layers=[1, 2], heads=[(1, 0), (2, 1)])
+        | nv.Ablate("image", how="mean", site="value", layers=2, heads=[0])
+        | nv.Patch("query", source=twin, site="head", layers=1, heads=[1])
+        | nv.Ablate("last", site="query", layers=2),
+        "vectors": nv.Add("query", torch.ones(2, 1, tiny.WIDTH), layers=[1, 2], scale=0.5)
+        | nv.Scale(["last", "generated"], 0.5, layers=1)
+        | nv.Add("generated", torch.ones(tiny.WIDTH), layers=3, site="mlp"),
+        "weights": nv.Knockout("image", ["last", "generated"], layers=1, how="zero")
+        | nv.Limit("image", "query", top=3, layers=2, heads=[1]),
         "embedding": nv.Ablate("image", how="mean", site="embedding"),
         "features": nv.Patch("image", source=twin, site="features"),
         "generated": nv.Knockout("image", "generated") | nv.Ablate("generated", layers=1, site="mlp"),
@@ -89,6 +101,7 @@ READS = [
     nv.Attention("last", "image", reduce="entropy", layers=0),
     nv.Attention("last", "image", reduce="top", top=3, layers=1),
     *(nv.Residual("image", site=site) for site in ("features", "embedding", "residual", "attention", "mlp")),
+    *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
 ]
 
 

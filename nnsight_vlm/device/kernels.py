@@ -214,25 +214,57 @@ def from_batch_layout(states, hidden):
 def write_rows(hidden, writes, window):
     """A copy of ``hidden`` (see `to_batch_layout`) with states written, in the order of the writes.
 
-    A write is ``(row, targets, how, values)``: ``set`` takes ``values`` ``[target, width]``, or a slot (a list that
-    holds them) and targets without an open end; ``zero`` takes 0; ``mean`` the mean over those targets that this
-    forward holds.
+    A write is ``(row, targets, how, values, heads)``: ``set`` takes ``values`` (see `values_of`), ``add`` adds them,
+    ``scale`` multiplies by the number ``values``; ``zero`` takes 0; ``mean`` the mean over those targets that this
+    forward holds. ``heads`` is None, or which columns are written, see `columns_of`.
     """
     offset, queries, *_ = window
     written = to_batch_layout(hidden, queries).clone()
     length = written.shape[1]
-    for row, targets, how, values in writes:
+    for row, targets, how, values, heads in writes:
         places = index(targets, offset, length, hidden.device)
+        columns = columns_of(heads, written.shape[2], hidden.device)
+        at = (row, places) if columns is None else (row, places[:, None], columns)
         if how == "zero":
-            written[row, places] = 0
+            written[at] = 0
         elif how == "mean":
-            written[row, places] = written[row, places].mean(0)
+            written[at] = written[at].mean(0)
+        elif how == "scale":
+            written[at] = written[at] * values
         else:
-            states = values[0] if isinstance(values, list) else values
-            every = index(targets, 0, max(stop for _, stop in targets), states.device)
-            in_this_forward = (every >= offset) & (every < offset + length)
-            written[row, places] = states[in_this_forward].to(hidden)
+            states = values_of(values, targets, heads, offset, length).to(hidden)
+            written[at] = written[at] + states if how == "add" else states
     return from_batch_layout(written, hidden)
+
+
+def values_of(values, targets, heads, offset, length):
+    """What this forward holds of values ``[target, width]``, or of a slot, which is a list that holds them.
+
+    ``[width]`` is for every target; else targets have no open end. States of heads may come as ``[head, target,
+    head_dim]``.
+    """
+    states = values[0] if isinstance(values, list) else values
+    states = states.transpose(0, 1).flatten(1) if states.dim() == 3 else states
+    if states.dim() > 1:
+        first, last = min(start for start, _ in targets), max(stop for _, stop in targets)
+        every = index(targets, first, last - first, states.device) + first
+        states = states[(every >= offset) & (every < offset + length)]
+    if heads is None:
+        return states
+    _, numbers, held = heads
+    picks = len(held), [held.index(head) for head in numbers], held
+    return states[..., columns_of(picks, states.shape[-1], states.device)]
+
+
+def columns_of(heads, width, device):
+    """The columns of some heads, where all of them lie side by side; None for every column.
+
+    ``heads`` is None or ``(head_count, numbers of the heads that are meant, numbers of those that the values hold)``.
+    """
+    if heads is None:
+        return None
+    count, numbers, _ = heads
+    return torch.arange(width, device=device).reshape(count, -1)[list(numbers)].flatten()
 
 
 def write_output(output, writes, window, mask_spec, memo):
@@ -270,34 +302,3 @@ def write_features(output, writes, window, mask_spec, memo):
         raise ValueError(f"the intervention was made for {expected} image features and the model has {flat.shape[1]}")
     written = write_rows(flat, writes, window).reshape(features.shape)
     return (written, *output[1:]) if isinstance(output, tuple) else written
-
-
-# hidden states behind a gate ----------------------------------------------------------------------
-#
-# A layer computes ``residual + gate * (rows * output)`` and the states to write are the whole second term, which no
-# module returns. Three steps of one layer make it: the factors of the rows are taken out of what the layer is handed,
-# the module's output is taken and replaced by ones, and the gate becomes the term itself, written.
-
-
-def take_row_factors(inputs, writes, window, mask_spec, memo):
-    """Take the factors ``[row, token, 1]`` out of what a layer is handed; ``mask_spec`` names their keyword."""
-    args, kwargs = inputs
-    keyword, _, _ = mask_spec
-    factors = kwargs.get(keyword)
-    memo["rows"] = None if factors is None else factors[:, 0]
-    return args, {**kwargs, keyword: None}
-
-
-def take_output(output, writes, window, mask_spec, memo):
-    """Take what a module returns, and leave ones in its place; with a ``mask_spec``, times the factors of the rows."""
-    hidden = output[0] if isinstance(output, tuple) else output
-    factors = None if mask_spec is None else memo.pop("rows")
-    memo["term"] = hidden if factors is None else factors * hidden
-    ones = torch.ones_like(hidden)
-    return (ones, *output[1:]) if isinstance(output, tuple) else ones
-
-
-def write_gated(call, writes, window, mask_spec, memo):
-    """`write_rows` on the gated term; ``call`` is ``((args, kwargs), gate)``."""
-    _, gate = call
-    return write_rows(gate * memo.pop("term"), writes, window)

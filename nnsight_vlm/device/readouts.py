@@ -15,6 +15,7 @@ import torch
 
 from .kernels import attention_arguments, is_open, to_batch_layout
 from .positions import index, sequence
+from .weights import changed
 
 SCORES_PER_BLOCK = 2**24  # attention scores that exist at once: 64 MiB in float32
 
@@ -25,9 +26,10 @@ def attention_rows(call, requests, window):
     """Attention probabilities of chosen queries: one tensor for each request.
 
     ``call`` holds the ``(args, kwargs)`` of the attention function; a request is ``(row, queries, keys, heads, (reduce,
-    top))``. Returns ``[head, query, key]`` for ``rows``, the same with one head for ``mean`` (over the heads),
-    ``[head, query]`` for ``mass`` (the sum over the keys) and ``entropy`` (nats, of the distribution renormalised over
-    the keys), and ``[head, query, top, 2]`` for ``top``: places and probabilities.
+    top), changes)`` with the changes of `weights` that act on this attention. Returns ``[head, query, key]`` for
+    ``rows``, the same with one head for ``mean`` (over the heads), ``[head, query]`` for ``mass`` (the sum over the
+    keys) and ``entropy`` (nats, of the distribution renormalised over the keys), and ``[head, query, top, 2]`` for
+    ``top``: places and probabilities.
     """
     return [reduced(call, request, window) for request in requests]
 
@@ -36,14 +38,17 @@ def reduced(call, request, window):
     """The answer to one request. Queries are taken in blocks, so that few scores exist at once."""
     _, query, key, *_ = attention_arguments(call)
     query_offset, queries, key_offset, *_ = window
-    row, wanted_queries, wanted_keys, heads, reduction = request
+    row, wanted_queries, wanted_keys, heads, reduction, changes = request
     columns = index(wanted_keys, key_offset, key.shape[2], query.device)
     wanted = index(wanted_queries, query_offset, queries, query.device)
     blocks = wanted.split(max(1, SCORES_PER_BLOCK // (query.shape[1] * key.shape[2])))
-    answers = [
-        reduce_rows(probabilities(call, row, block, heads, window)[..., columns], columns + key_offset, reduction)
-        for block in blocks
-    ]
+    answers = []
+    for block in blocks:
+        weights = probabilities(call, row, block, None if changes else heads, window)
+        if changes:
+            weights = changed(weights, block, row, changes, window)
+            weights = weights if heads is None else weights[list(heads)]
+        answers.append(reduce_rows(weights[..., columns], columns + key_offset, reduction))
     return torch.cat(answers, dim=1)
 
 
@@ -120,13 +125,14 @@ def edges_used(call, requests, window):
     ``weights`` are the probabilities ``[head, query, every key]`` of the queries; ``open`` says which edges the mask
     leaves open there ``[1 or head, query, key]``; ``keys_seen`` how many keys each query may see ``[1 or head, every
     query]``; ``mixed`` is what the queries mix out of the values ``[head, query, width]``; ``score`` and ``value`` say
-    how great scores and values are, which is what rounding is relative to; ``layer`` is the module's layer number.
+    how great scores and values are, which is what rounding is relative to; ``layer`` is the module's layer number;
+    ``values`` are the values themselves ``[key head, key, width]``, where the request's reduction is ``"values"``.
     """
     module, query, key, value, _, kwargs = attention_arguments(call)
     query_offset, queries, *_ = window
     every = ((query_offset, query_offset + queries),)
     answers = []
-    for row, wanted, _, heads, _ in requests:
+    for row, wanted, _, heads, (reduce, _), _ in requests:
         weights = probabilities(call, row, index(wanted, query_offset, queries, query.device), heads, window)
         values = precise(value[row]).repeat_interleave(weights.shape[0] // value.shape[1], dim=0)
         greatest = [precise(part[row]).norm(dim=-1).max() for part in (query, key)]
@@ -139,6 +145,7 @@ def edges_used(call, requests, window):
                 "score": float(scaled(greatest[0] * greatest[1], kwargs, query.shape[-1])),
                 "value": float(values.abs().max()),
                 "layer": getattr(module, "layer_idx", None),
+                "values": precise(value[row]).cpu() if reduce == "values" else None,
             }
         )
     return answers

@@ -26,8 +26,9 @@ from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
-from .kernels import write_gated
-from .positions import cache_of, crossing, reaches, sequence, windows
+from .attention_parts import arguments_inside, is_part, touches
+from .gates import write_gated
+from .positions import cache_of, crossing, sequence, windows
 from .readouts import precise
 
 # tasks --------------------------------------------------------------------------------------------
@@ -99,8 +100,13 @@ def loses_cache(model, steps):
     An NDIF server runs requests that it does not trust in a process without the model's weights. What code there looks
     at crosses between processes and back, copied, and the cache is among what an attention is given.
     """
-    cuts = any(mask_spec is not None for *_, mask_spec in steps)
-    return cuts and all(weight.device.type == "meta" for weight in model._module.parameters())
+    cuts = any(mask_spec is not None and not is_part(mask_spec) for *_, mask_spec in steps)
+    return cuts and is_sandboxed(model)
+
+
+def is_sandboxed(model):
+    """Whether this code runs in a process without the weights, to which what it looks at is copied, and back."""
+    return all(weight.device.type == "meta" for weight in model._module.parameters())
 
 
 # installing a plan --------------------------------------------------------------------------------
@@ -148,6 +154,7 @@ def on_every_token(model, extent, steps, rows, skipped):
     entry, _, causal, cache_layers = extent
     skipped_paths, skipped_output = skipped
     open_source(model, [path for _, path, _, kernel, _, _ in steps if kernel is write_gated])
+    means = {}  # those that are taken in the prompt's forward and written for every token
     for token in Iterations()[0:]:
         try:
             inputs = model.get(entry).inputs
@@ -168,7 +175,7 @@ def on_every_token(model, extent, steps, rows, skipped):
             )
         for path in skipped_paths:
             model.get(path).skip(skipped_output)
-        perform(model, steps, windows(inputs, cache_layers, causal))
+        perform(model, steps, windows(inputs, cache_layers, causal), means)
 
 
 def full_windows(extent):
@@ -177,19 +184,25 @@ def full_windows(extent):
     return {layer: (0, length, 0, length, causal) for layer, _ in cache_layers}
 
 
-def perform(model, steps, window_of):
-    """One forward's steps; sites whose positions this forward does not hold are left alone."""
-    memo = {}
+def perform(model, steps, window_of, means=None):
+    """One forward's steps; sites whose positions this forward does not hold are left alone.
+
+    ``means`` outlive the forward, see `attention_parts.with_means`.
+    """
+    memo = {"means": {} if means is None else means}
     for layer, path, place, kernel, writes, mask_spec in steps:
         window = window_of[layer]
         _, _, packing = mask_spec or (None, None, None)
-        if packing is None and not reaches(writes, window):
+        if packing is None and not touches(writes, window, mask_spec):
             continue
         site = model.get(path)
         if place == "inputs":
             site.inputs = kernel(site.inputs, writes, window, mask_spec, memo)
         elif place == "output":
             site.output = kernel(site.output, writes, window, mask_spec, memo)
+        elif place.endswith(".inputs"):
+            operation = getattr(site.source, place.partition(".")[0])
+            operation.inputs = kernel(operation.inputs, writes, window, mask_spec, memo)
         else:
             operation = getattr(site.source, place)
             given = operation.inputs
@@ -218,14 +231,19 @@ def collect(model, extents, reads):
             inputs = model.get(entry).inputs if entry else None
             window_of[stage] = windows(inputs, cache_layers, causal) if entry else full_windows(extents[stage])
         take_factors(model, factors_of, stage, layer)
-        value = inputs if path == entry and place == "inputs" else fetch(model, path, place)
+        _, queries, *_ = window_of[stage][layer]
+        value = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
         value = value if gate is None else gated(model, value, gate, factors_of.get((stage, layer)))
         answers.append(readout(value, requests, crossing(window_of[stage][layer], outside)))
     return answers
 
 
-def fetch(model, path, place):
-    """What a site holds: what a module takes or returns, or what a call inside it takes or returns."""
+def fetch(model, path, place, queries):
+    """What a site holds: what a module takes or returns, or what a call inside it takes or returns.
+
+    An attention function is also handed its module. Where that would cross between processes with its weights, what
+    the function hands on to torch is taken instead, see `attention_parts.arguments_inside`.
+    """
     module = model.get(path)
     if place == "inputs":
         return module.inputs
@@ -233,7 +251,11 @@ def fetch(model, path, place):
         return module.output
     call, _, end = place.partition(".")
     operation = getattr(module.source, call)
-    return operation.output if end == "output" else operation.inputs
+    if end == "output":
+        return operation.output
+    if queries > 1 and is_sandboxed(model) and model._module.config.get_text_config()._attn_implementation == "sdpa":
+        return arguments_inside(operation)
+    return operation.inputs
 
 
 def open_source(model, paths):

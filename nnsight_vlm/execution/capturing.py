@@ -9,9 +9,11 @@ import torch
 
 from ..errors import SpecError
 from ..families import Model
+from ..lowering.heads import side_by_side
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan
-from ..lowering.resolve import RemoteStates, StateValues, resolver
+from ..lowering.resolve import resolver
+from ..lowering.state_values import RemoteStates, StateValues
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Capture, Intervention
@@ -79,11 +81,12 @@ def _captured(model: Model, captures: Sequence[Capture], remote: Remote) -> list
     """States of one run, brought here."""
     layout, plan = _source_run(model, captures[0], remote)
     states = read_states(model, layout, plan, [_state_read(each) for each in captures], remote)
+    states = [side_by_side(value) if value.dim() == 4 else value for value in states]
     return [value if value.dim() == 3 else value[None] for value in states]
 
 
 def _state_read(want: Capture) -> Residual:
-    return Residual(want.where, layers=want.layers, site=want.site, stage=want.stage)
+    return Residual(want.where, layers=want.layers, site=want.site, stage=want.stage, heads=want.heads)
 
 
 def _deferred(model: Model, captures: Sequence[Capture], remote: Remote) -> list[RemoteStates]:

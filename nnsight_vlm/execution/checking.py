@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
@@ -17,13 +17,16 @@ from ..identity import same_model, weights_digest
 from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
 from ..lowering.layouts import Placement, one_case_per_row
-from ..lowering.resolve import Resolver, StateValues, resolver
+from ..lowering.plan import Plan
+from ..lowering.resolve import Resolver, resolver
+from ..lowering.state_values import StateValues
 from ..lowering.writes import PlannedWrite
 from ..prompts.overwritten import refuse_overwritten
 from ..prompts.pixel_tokens import refuse_said_pixel_tokens
 from ..prompts.prompt import Prompt
 from ..specs.interventions import CLEAN, Capture, Intervention
 from .emptiness import Call, check_empty, refuse_empty_part
+from .moved_keys import refuse_moved_keys
 
 
 def as_intervention(given: Any) -> Intervention:
@@ -36,7 +39,7 @@ def as_intervention(given: Any) -> Intervention:
         return CLEAN
     if not isinstance(given, Intervention):
         raise SpecError(
-            f"{spelled(given)} is no intervention; write a Knockout, Allow, Patch or Ablate, and compose them with |"
+            f"{spelled(given)} is no intervention; write a Knockout, Patch, Add or the like, and compose them with |"
         )
     return given
 
@@ -109,6 +112,8 @@ def _check_case(model: Model, prompt: Prompt, placement: Placement, case: Interv
     here = resolver(model, placement)
     here = replace(here, captured=_expected_shapes(here, case))
     by_part = [list(part.lower(here)) for part in case.parts]
+    for part in case.parts:
+        refuse_moved_keys(model, prompt, placement, part)
     _refuse_blind_queries(model, here, list(chain.from_iterable(by_part)), call)
     if call.empty == "ignore":
         return
@@ -145,9 +150,29 @@ _INSTALLED: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
 """The layouts of the prompts that an intervention was installed for, by the edited copy of the model."""
 
 
-def remember_installed(edited: Model, model: Model, prompt: Prompt) -> None:
+_CHANGED: WeakSet[Any] = WeakSet()
+"""Edited copies of models in which attention weights are changed behind the softmax."""
+
+
+def remember_installed(edited: Model, model: Model, prompt: Prompt, plan: Plan) -> None:
     """Note for which prompt an edited copy of a model was made: its edits name that prompt's positions."""
     _INSTALLED[edited] = (*_INSTALLED.get(model, ()), _shape_of(prompt))
+    if plan.changes or model in _CHANGED:
+        _CHANGED.add(edited)
+
+
+def refuse_unseen_weights(model: Model) -> None:
+    """Refuse to read attention of a copy in which weights are changed behind the softmax, where no call shows it.
+
+    Raises:
+        SpecError: naming what to write.
+    """
+    if model in _CHANGED:
+        raise SpecError(
+            'this model is a copy in which nv.install changes attention weights behind the softmax (how="zero" or '
+            "nv.Limit), and what is read of an attention is from before that; read with the intervention in the call, "
+            "nv.run(model, prompt, intervention, reads=...)"
+        )
 
 
 def _shape_of(prompt: Prompt) -> tuple[Any, ...]:
@@ -192,5 +217,6 @@ def captured_shape(source: Resolver, capture: Capture) -> torch.Tensor:
     """A tensor without values, of the shape `[layer, position, width]` of what is captured from a run."""
     stage = source.at(capture.stage)
     count = stage.closed_places(capture.site, capture.where).size
-    layers = stage.state_layers(capture.site, capture.layers)
-    return torch.empty(len(layers), count, stage.width(capture.site), device="meta")
+    layers = stage.state_layers(stage.site_of(capture.site, capture.where), capture.layers)
+    width = stage.width(capture.site, layers, capture.heads)
+    return torch.empty(len(layers), count, width, device="meta")

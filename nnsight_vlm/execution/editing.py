@@ -51,6 +51,7 @@ def install(
     call = Call(decoded=ANY_NUMBER, empty=empty)
     cases, values = checked_cases(model, prompt, intervention, remote, call, stay_remote=False)
     with lock_of(view_of(model).module):
-        edited = installed(model, prepare(model, one_case_per_row(prompt), cases, values).edits)
-    remember_installed(edited, model, prompt)
+        plan = prepare(model, one_case_per_row(prompt), cases, values)
+        edited = installed(model, plan.edits)
+    remember_installed(edited, model, prompt, plan)
     return edited

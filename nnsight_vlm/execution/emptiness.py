@@ -13,6 +13,7 @@ from ..errors import SpecError
 from ..lowering.emptiness import Reachable
 from ..lowering.layers import label
 from ..lowering.resolve import Resolver
+from ..lowering.sites import ATTENTION_OF
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.where import Where, as_tuples, names_in, shown
 from ..specs.interventions import Intervention
@@ -133,9 +134,12 @@ def _why(stage: Resolver, reachable: Reachable, call: Call, part: Intervention, 
     turned = [
         planned._replace(write=cut._replace(targets=cut.sources, sources=cut.targets))
         for planned, cut in cuts
-        if planned.site == "mask"
+        if ATTENTION_OF[planned.site] == "attention"
     ]
     layers = label(tuple(sorted({planned.layer for planned, _ in cuts})))
+    top = max(cut.top for _, cut in cuts)
+    if top and any(reachable.is_changed(planned._replace(write=cut._replace(top=0))) for planned, cut in cuts):
+        return f"no target can attend to more than top={top} of the sources in layers {layers}, so all of them are kept"
     why = f"no target can attend to any source in layers {layers}, cut or not, so no edge is open there"
     if any(map(reachable.is_changed, turned)):
         why += "; the other way round, with source and target exchanged, there are open edges"

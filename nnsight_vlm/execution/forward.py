@@ -21,8 +21,9 @@ from ..prompts.where import Where, as_tuples, require_ascending
 from ..remote.background import Job, can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
-from ..specs.measurements import Readout
+from ..specs.measurements import Attention, Readout
 from .capturing import checked_cases
+from .checking import refuse_unseen_weights
 from .emptiness import Call, Empty, check_empty, refuse_empty_read
 from .memory import refuse_large_prompt
 from .preparing import prepare
@@ -156,6 +157,8 @@ def run(
     """
     layout, readouts = one_case_per_row(prompt_given(prompt)), _reads_given(reads)
     check_empty(empty)
+    if any(isinstance(read, Attention) for read in readouts):
+        refuse_unseen_weights(model)
     positions = as_tuples(positions)
     places = [_logit_places(model, placement, positions) for placement in layout.placements]
     steps = [list(read_steps(model, layout, read)) for read in readouts]

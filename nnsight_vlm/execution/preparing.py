@@ -8,7 +8,8 @@ from dataclasses import replace
 from ..families import Model
 from ..lowering.layouts import Layout
 from ..lowering.plan import Plan, compile_plan
-from ..lowering.resolve import RemoteStates, StateValues, resolver
+from ..lowering.resolve import resolver
+from ..lowering.state_values import RemoteStates, StateValues
 from ..lowering.writes import PlannedWrite
 from ..specs.interventions import Intervention
 

@@ -25,6 +25,7 @@ from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan, compile_plan
+from ..lowering.sites import SITES
 from ..lowering.writes import PlannedWrite
 from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt
@@ -45,7 +46,7 @@ from .proof_memory import refuse_large_proof
 from .proof_pixels import DECODED, can_decode, check_pixels, prove_pixels
 from .proof_rounding import Rounding, rounding_of, worst
 from .proof_rows import prove_rows
-from .proof_states import prove_states
+from .proof_states import prove_other_queries, prove_states
 from .requests import LogitRead, run_forward
 
 
@@ -55,7 +56,7 @@ class Proof:
 
     Attributes:
         layers: attention layers whose mask and output were recomputed.
-        edges: attention edges (head by head) found closed that the clean run has open.
+        edges: attention edges (head by head) found closed, or without weight, that the clean run has open.
         writes: sites whose hidden states are what was to be written.
         tokens: decoded tokens whose logits equal those of one forward over the whole sequence.
         moved: the largest change of a logit between the clean run and this one, of any word, at the last token of each
@@ -111,10 +112,11 @@ def verify(
     """Prove that an intervention did what it says in this model, on this prompt.
 
     Every planned edge must have probability exactly 0; no other edge, row or layer may differ from the clean run's
-    mask; the recomputed rows must be what the attention returned; every patched or ablated state must equal the
-    planned value, and its neighbours be untouched; image features that are written must arrive at the tokens named;
-    every row of a batch must give the logits that it gives alone. If the intervention also acts on generated tokens, a
-    few are decoded with the cache, and their logits compared with one forward.
+    mask; the recomputed rows, changed where weights are changed behind the softmax, must be what the attention
+    returned, and other queries be untouched; every state that is written must equal the planned value, and its
+    neighbours be untouched; image features that are written must arrive at the tokens named; every row of a batch must
+    give the logits that it gives alone. If the intervention also acts on generated tokens, a few are decoded with the
+    cache, and their logits compared with one forward.
 
     What must be equal is equal up to a few roundings of the type that the model computes in, as many as the clean run
     shows. So in half precision a fault in cached generation that moves logits by less than some 6 % of the largest is
@@ -158,19 +160,26 @@ def verify(
     writes = lower(model, layout, [intervention] * len(prompt), values)
     refuse_large_proof(model, layout, writes, remote)
     tokens = 0
-    if can_decode(prompt) and any(planned.write.targets.is_open for planned in writes):
+    if can_decode(prompt) and any(map(_acts_on_decoded, writes)):
         layout, tokens = _with_answers(model, layout, writes, remote, rounding)
     compared = _compared_logits(layout, prompt)
     attentions = attentions_to_read(model, layout, writes)
     proofs: list[Callable[[], Any]] = [
         partial(prove_attention, model, layout, attentions, writes, remote, rounding=rounding, logits=compared),
         partial(prove_states, model, layout, writes, remote, rounding=rounding),
+        partial(prove_other_queries, model, layout, writes, remote, rounding=rounding),
         partial(prove_features, model, layout, writes, intervention, remote),
         partial(prove_rows, model, layout, writes, intervention, values, remote, rounding),
     ]
     (edges, moved), states, *_ = together(proofs, remote)
     independent = prove_pixels(model, prompt, writes, remote, rounding=rounding) if pixels else 0
     return Proof(layers=len(attentions), edges=edges, writes=states, tokens=tokens, moved=moved, pixels=independent)
+
+
+def _acts_on_decoded(planned: PlannedWrite) -> bool:
+    """Whether a write changes what decoded tokens are, or what they see: keys and values stay written."""
+    holds_keys = planned.site in SITES and SITES[planned.site].holds_keys
+    return planned.write.targets.is_open or (planned.stage == "decoder" and holds_keys)
 
 
 def _compared_logits(layout: Layout, prompt: Prompt) -> LogitRead:

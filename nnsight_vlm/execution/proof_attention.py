@@ -6,7 +6,7 @@ it was handed, and what it returned. From these the rows concerned are recompute
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,14 +17,16 @@ from ..device import readouts
 from ..errors import InterventionError
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, Placement
-from ..lowering.plan import Plan, ReadStep, compile_plan, read_outside
+from ..lowering.plan import Plan, compile_plan, read_outside
 from ..lowering.read_requests import AttentionRequest
-from ..lowering.sites import ATTENTION_OF, SITES, locate
+from ..lowering.sites import ATTENTION_OF, CALL_PARTS, MASK_OF, SITES, locate
+from ..lowering.steps import ReadStep
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from .proof_rounding import Rounding, no_numbers
+from .proof_weights import edges_named, take_changes
 from .requests import LogitRead, run_forward
 
 UNREACHED = (AttributeError, OutOfOrderError)
@@ -69,8 +71,8 @@ class AttentionProof(NamedTuple):
 
 
 def attentions_to_read(model: Model, layout: Layout, writes: Sequence[PlannedWrite]) -> list[AttentionSite]:
-    """Every attention of the decoder, and of stages in which something is cut; to an image only if there is one."""
-    cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF}
+    """Every attention of the decoder, and of stages where one is cut or written; to an image only if there is one."""
+    cut = {"decoder"} | {planned.stage for planned in writes if planned.site in ATTENTION_OF or _is_part(planned)}
     view = view_of(model)
     sites = []
     for stage in (name for name in view.family.stages if name in cut):
@@ -97,11 +99,13 @@ def prove_attention(
         InterventionError: naming layer, head and positions.
     """
     cuts = [planned for planned in writes if planned.site in ATTENTION_OF]
+    asked = [*cuts, *(planned for planned in writes if _is_part(planned) and SITES[planned.site].part == "query")]
     queries = {
-        site.kind: [queries_read(each, cuts, site) for each in placements_in(layout, site.stage)] for site in sites
+        site.kind: [queries_read(each, asked, site) for each in placements_in(layout, site.stage)] for site in sites
     }
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
-    read = partial(_read_calls, model, layout, sites, queries, logits)
+    changed = {_site_of(cut) for cut in cuts if _cut(cut).how != "mask"}
+    read = partial(_read_calls, model, layout, sites, queries, logits, changed)
     clean, cut = together([partial(read, plan, remote) for plan in plans], remote)
     edges, [clean_calls, clean_logits], [cut_calls, cut_logits] = 0, clean, cut
     for row, logits_of_row in enumerate(clean_logits):
@@ -111,16 +115,24 @@ def prove_attention(
     for site, before, after in zip(sites, clean_calls, cut_calls, strict=True):
         for number, placement in enumerate(placements_in(layout, site.stage)):
             named = [_cut(each) for each in cuts if _site_of(each) == site and each.write.row == placement.row]
+            masked = [each for each in named if each.how == "mask"]
+            behind = [each for each in named if each.how != "mask"]
             rows, given = queries[site.kind][number], after.given[number]
             _expect_module(model, site, given)
-            edges += _compare(model, site, placement, rows, named, before.given[number], given)
+            edges += _compare(model, site, placement, rows, masked, before.given[number], given)
+            edges += take_changes(behind, rows, first_key(site, given), given)
             _expect_output(site, given, after.returned[number], allowed)
     changes = [rounding.moved(*pair) for pair in zip(clean_logits, cut_logits, strict=True)]
     return AttentionProof(edges, max(changes))
 
 
+def _is_part(planned: PlannedWrite) -> bool:
+    """Whether a query, key or value is written: what the attention returns is then recomputed from it."""
+    return planned.site in SITES and SITES[planned.site].part in CALL_PARTS
+
+
 def _site_of(planned: PlannedWrite) -> AttentionSite:
-    return AttentionSite(planned.stage, planned.site, planned.layer)
+    return AttentionSite(planned.stage, MASK_OF[planned.site], planned.layer)
 
 
 def _cut(planned: PlannedWrite) -> EdgeCut:
@@ -136,7 +148,7 @@ def placements_in(layout: Layout, stage: str) -> list[Placement]:
 
 
 def queries_read(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:
-    """The queries that anything is cut for in a stage; the last one where nothing is."""
+    """The queries that anything is cut for, or that are written, in a stage; the last one where nothing is."""
     here = [cut.write.targets for cut in cuts if cut.stage == site.stage and cut.write.row == placement.row]
     readers = placement.tokens.readers if site.site == "cross mask" else None
     end = placement.place(placement.tokens.stop if readers is None else readers)
@@ -149,11 +161,12 @@ def _read_calls(
     sites: Sequence[AttentionSite],
     queries: Queries,
     logits: LogitRead,
+    changed: Collection[AttentionSite],
     plan: Plan,
     remote: Remote,
 ) -> tuple[list[_Call], list[torch.Tensor]]:
     """What each attention was given and returned in one run, and the run's logits."""
-    steps = [list(_read_steps(model, layout, site, queries[site.kind])) for site in sites]
+    steps = [list(_read_steps(model, layout, site, queries[site.kind], site in changed)) for site in sites]
     try:
         result = run_forward(model, layout, plan, steps, logits, remote)
     except UNREACHED as error:
@@ -166,15 +179,16 @@ def _read_calls(
 
 
 def _read_steps(
-    model: Model, layout: Layout, site: AttentionSite, queries: Sequence[tuple[int, ...]]
+    model: Model, layout: Layout, site: AttentionSite, queries: Sequence[tuple[int, ...]], with_values: bool
 ) -> Iterator[ReadStep]:
-    """Two reads of one attention call: what it is given, and what it returns."""
+    """Two reads of one attention call: what it is given, its values too where these are needed, and what it returns."""
     family = view_of(model).family
     call = getattr(family.stages[site.stage], ATTENTION_OF[site.site]).call
     path, _ = locate(family, *site)
     outside = read_outside(layout, site.stage, site.site)
+    reduce = "values" if with_values else "rows"
     requests = tuple(
-        AttentionRequest(placement.row, Ranges(tuple((p, p + 1) for p in wanted)), Ranges(), None, "rows", 0)
+        AttentionRequest(placement.row, Ranges(tuple((p, p + 1) for p in wanted)), Ranges(), None, reduce, 0)
         for placement, wanted in zip(placements_in(layout, site.stage), queries, strict=True)
     )
     rank = SITES[site.site].rank
@@ -205,8 +219,8 @@ def _compare(
 ) -> int:
     """Edges of one attention and placement against the intervention; returns how many were closed."""
     heads, keys = view_of(model).stage(site.stage).head_count, clean["open"].shape[-1]
-    first = -keys if site.site == "cross mask" else 0
-    planned = _planned(cuts, rows, range(first, first + keys), heads)
+    first = first_key(site, clean)
+    planned = edges_named(cuts, rows, range(first, first + keys), heads)
     was_open, is_open = (seen["open"].expand(heads, -1, -1) for seen in (clean, cut))
     leaked = cut["weights"] * planned
     if bool(leaked.any()):
@@ -222,15 +236,9 @@ def _compare(
     return int(closed.sum())
 
 
-def _planned(cuts: Sequence[EdgeCut], rows: Sequence[int], keys: range, heads: int) -> torch.Tensor:
-    """`[head, query, key]`: which edges the intervention names, from its positions alone."""
-    planned = torch.zeros(heads, len(rows), len(keys), dtype=torch.bool)
-    for cut in cuts:
-        query = torch.tensor([row in cut.targets for row in rows])
-        key = torch.tensor([position in cut.sources for position in keys])
-        chosen = torch.tensor([cut.heads is None or head in cut.heads.numbers for head in range(heads)])
-        planned |= chosen[:, None, None] & query[None, :, None] & key[None, None, :]
-    return planned
+def first_key(site: AttentionSite, given: dict[str, Any]) -> int:
+    """The position of the first key of an attention."""
+    return -int(given["open"].shape[-1]) if site.site == "cross mask" else 0
 
 
 def _expect_same(

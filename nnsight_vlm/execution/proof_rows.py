@@ -18,7 +18,7 @@ from ..errors import InterventionError
 from ..families import Model
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan, compile_plan
-from ..lowering.resolve import StateValues
+from ..lowering.state_values import StateValues
 from ..lowering.writes import PlannedWrite
 from ..prompts.token_map import TokenMap
 from ..prompts.where import MaskedPositions, Where

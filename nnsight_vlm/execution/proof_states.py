@@ -10,17 +10,22 @@ import torch
 
 from ..errors import InterventionError
 from ..families import Model, view_of
+from ..lowering.heads import side_by_side
 from ..lowering.layouts import Layout
-from ..lowering.plan import ReadStep, compile_plan, read_step
+from ..lowering.plan import compile_plan, read_step
 from ..lowering.read_requests import StateRequest
-from ..lowering.sites import BEFORE_LAYERS, SITES, STATES, locate, order_of
-from ..lowering.writes import PlannedWrite, StateWrite
+from ..lowering.resolve import resolver
+from ..lowering.sites import ATTENTION_OF, BEFORE_LAYERS, SITES, STATES, locate, order_of
+from ..lowering.steps import ReadStep
+from ..lowering.writes import HeadChoice, PlannedWrite, StateWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from .proof_rounding import SINGLE, Rounding
 from .requests import LogitRead, run_forward
 
+CHANGED = ("weights", "cross weights")
+"""The sites of attention weights that are changed behind the softmax."""
 AT_THE_END = (float("inf"),)
 """Behind every site, see `_StateSite.when`."""
 
@@ -63,7 +68,7 @@ def prove_states(
     """
     family = view_of(model).family
     by_write = [_StateSite.of(planned, order_of(family)) for planned in writes]
-    sites = sorted({site for site in by_write if site.name in STATES})
+    sites = sorted({site for site in by_write if site.name in STATES or SITES[site.name].part})
     places = [locate(family, site.stage, site.name, site.layer) for site in sites]
 
     def read(some: Sequence[_StateSite], until: tuple[float, ...], *, through: bool) -> partial[list[torch.Tensor]]:
@@ -83,8 +88,46 @@ def prove_states(
         [before] = next(rest)
         [written] = next(rest) if places.count(place) > 1 else [states]
         here = [planned.write for planned, at in zip(writes, by_write, strict=True) if at == site]
+        here = [_from_nought(write, site, before.shape[1]) for write in here]
         _compare(site, before, written, here, rounding)
     return len(sites)
+
+
+def prove_other_queries(
+    model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: Rounding
+) -> int:
+    """Where weights are changed behind the softmax, what other queries get of that attention must be as without it.
+
+    Returns:
+        How many attentions were looked at.
+
+    Raises:
+        InterventionError: naming site, row and position.
+    """
+    order = order_of(view_of(model).family)
+    by_write = [_StateSite.of(planned, order) for planned in writes]
+    changed = sorted({site for site in by_write if site.name in CHANGED})
+    runs = []
+    for site in changed:
+        read = site._replace(name=ATTENTION_OF[site.name], rank=SITES[ATTENTION_OF[site.name]].rank)
+        for through in (False, True):
+            pairs = zip(writes, by_write, strict=True)
+            acting = [planned for planned, at in pairs if at.when < site.when or (through and at == site)]
+            runs.append(partial(_states_everywhere, model, layout, acting, [read], remote))
+    found = iter(together(runs, remote))
+    for site, [before], [after] in zip(changed, found, found, strict=True):
+        for planned, at in zip(writes, by_write, strict=True):
+            if at == site:
+                places = _places(planned.write.targets, before.shape[1])
+                after[planned.write.row, places] = before[planned.write.row, places]
+        read = site._replace(name=ATTENTION_OF[site.name])
+        _compare(read, before, after, [], rounding, "is changed by weights that an intervention changes for others")
+    return len(changed)
+
+
+def _places(targets: Ranges, end: int) -> list[int]:
+    """Targets before `end` one by one."""
+    return [place for start, stop in targets for place in range(start, end if stop is None else stop)]
 
 
 def _states_everywhere(
@@ -95,7 +138,8 @@ def _states_everywhere(
         return []
     steps = [[_state_everywhere(model, layout, site)] for site in sites]
     result = run_forward(model, layout, compile_plan(model, layout, writes), steps, LogitRead.none(layout), remote)
-    return [torch.stack(rows) for [rows] in result.readouts]
+    states = [torch.stack(rows) for [rows] in result.readouts]
+    return [side_by_side(some) if SITES[site.name].part else some for site, some in zip(sites, states, strict=True)]
 
 
 def states_everywhere(
@@ -111,33 +155,74 @@ def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadSte
     rows = 1 if site.name == "features" else len(layout.placements)
     if site.stage in dict(view_of(model).family.stages) and site.stage != "decoder":
         rows = layout.stage_tokens(site.stage).rows
-    requests = (StateRequest(row, Ranges(((0, None),))) for row in range(rows))
+    every, heads = Ranges(((0, None),)), None
+    if SITES[site.name].part:
+        here = resolver(model, layout.placements[0]).at(site.stage)
+        heads = here.read_heads(None, site.layer, site.name)
+        if SITES[site.name].holds_keys and SITES[site.name].needs == "cross":
+            every = Ranges(((-layout.stage_tokens(site.stage).outside, 0),))
+    requests = (StateRequest(row, every, heads) for row in range(rows))
     return read_step(model, layout, site.stage, site.layer, site.name, SITES[site.name].read, requests)
 
 
 def _compare(
-    site: _StateSite, before: torch.Tensor, after: torch.Tensor, writes: Sequence[Any], rounding: Rounding
+    site: _StateSite,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    writes: Sequence[Any],
+    rounding: Rounding,
+    wrong_how: str = "does not hold what was to be written",
 ) -> None:
-    """Written values must be there to the bit, means and neighbours up to the last digit of every number.
+    """Written values must be there to the bit, what is computed and neighbours up to the last digit of every number.
 
-    Neighbours come from a run of the same shape that does the same up to this site.
+    Neighbours, and what is added to or scaled, come from a run of the same shape that does the same up to this site.
     """
-    expected, exact = before.clone(), torch.zeros(before.shape[:2], dtype=torch.bool)
+    expected, exact = before.clone(), torch.zeros(before.shape, dtype=torch.bool)
+    size = before.double().abs()  # of what is added up: rounding is relative to it, not to what may be left
     for write in writes:
         assert isinstance(write, StateWrite)
-        end = before.shape[1]
-        places = [place for start, stop in write.targets for place in range(start, end if stop is None else stop)]
-        if write.how == "mean":
-            expected[write.row, places] = expected[write.row, places].mean(0)
-        else:
-            expected[write.row, places] = 0 if write.how == "zero" else write.values.to(expected)
-        exact[write.row, places] = write.how != "mean"
-    gap, size = (expected.double() - after.double()).abs(), expected.double().abs()
+        places = _places(write.targets, before.shape[1])
+        at = write.row, torch.tensor(places)[:, None], _columns(write.heads, before.shape[2])
+        expected[at], exact[at] = _written(expected[at], write), write.how in ("set", "zero")
+        size = torch.maximum(size, expected.double().abs())
+    gap = (expected.double() - after.double()).abs()
     allowed = rounding.unit * size + 16 * SINGLE * size.amax(-1, keepdim=True)
-    wrong = (~(gap <= allowed.masked_fill(exact[..., None], 0.0))).nonzero()
+    wrong = (~(gap <= allowed.masked_fill(exact, 0.0))).nonzero()
     if len(wrong):
         row, place, _ = (int(n) for n in wrong[0])
         raise InterventionError(
-            f"{site.label}, row {row}: position {place} does not hold what was to be written "
-            f"(off by {float(gap[row, place].max()):.3g})"
+            f"{site.label}, row {row}: position {place} {wrong_how} (off by {float(gap[row, place].max()):.3g})"
         )
+
+
+def _from_nought(write: Any, site: _StateSite, length: int) -> Any:
+    """The write with targets outside the sequence, `-length` to -1, counted from 0."""
+    if not (SITES[site.name].holds_keys and SITES[site.name].needs == "cross"):
+        return write
+    return write._replace(
+        targets=Ranges(tuple((start + length, (stop or 0) + length) for start, stop in write.targets))
+    )
+
+
+def _columns(heads: HeadChoice | None, width: int) -> torch.Tensor:
+    """The columns of some heads among those of all, side by side; every column for None."""
+    if heads is None:
+        return torch.arange(width)
+    each = width // heads.head_count
+    return torch.tensor([head * each + column for head in heads.numbers for column in range(each)])
+
+
+def _written(states: torch.Tensor, write: StateWrite) -> torch.Tensor:
+    """What states `[target, column]` shall be after a write."""
+    if write.how == "mean":
+        return states.mean(0).expand_as(states)
+    if write.how == "zero":
+        return torch.zeros_like(states)
+    if write.how == "scale":
+        scaled: torch.Tensor = states * write.values
+        return scaled
+    values: torch.Tensor = write.values.to(states)
+    if write.heads is not None and write.held is not None:
+        held = HeadChoice(len(write.held), tuple(write.held.index(head) for head in write.heads.numbers))
+        values = values[..., _columns(held, values.shape[-1])]
+    return states + values if write.how == "add" else values.expand_as(states)

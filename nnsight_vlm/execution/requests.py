@@ -14,10 +14,11 @@ import torch
 from ..device import readouts, runner
 from ..families import Model, view_of
 from ..lowering.layouts import Layout
-from ..lowering.plan import Plan, ReadStep, read_step, stage_extent
+from ..lowering.plan import Plan, read_step, stage_extent
 from ..lowering.read_requests import LogitRequest, ScoreRequest
 from ..lowering.resolve import resolver
 from ..lowering.sites import order_of
+from ..lowering.steps import ReadStep
 from ..prompts.position_ids import padded_positions
 from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote
@@ -170,7 +171,7 @@ def _forward_call(
 ) -> ModelCall:
     """The call of a forward, whose reads come in this order."""
     stages = order_of(view_of(model).family)
-    reads = [steps[key.readout][key.step].plain(key.stage) for key in order]
+    reads = [steps[key.readout][key.step].plain(key.stage, plan.changes) for key in order]
     extents = tuple(_extent(model, layout, name, number, order) for number, name in enumerate(stages))
     filled = tuple((at, slots[key.readout][key.step]) for at, key in enumerate(order)) if slots else ()
     return ModelCall(

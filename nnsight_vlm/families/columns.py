@@ -32,7 +32,10 @@ class AttentionSpec:
         module: path, inside the layer, of the module that takes the mask.
         output: path, inside the layer, of the module whose output is added to the residual stream.
         mask: keyword under which the module takes the mask.
-        call: name of the attention function's call inside the module, as nnsight's `.source` lists it.
+        call: name of the attention function's call inside the module, as nnsight's `.source` lists it. The function is
+            handed the module, then query, key and value `[row, head, position, head_dim]`.
+        projection: path, inside the layer, of the output projection: the module that is handed the outputs of all heads
+            side by side.
         layers: which layers have this attention.
     """
 
@@ -40,6 +43,7 @@ class AttentionSpec:
     output: str = "self_attn"
     mask: str = "attention_mask"
     call: str = "attention_interface_1"
+    projection: str = "self_attn.o_proj"
     layers: LayerSet = "every"
 
 
@@ -78,6 +82,8 @@ class Stage:
         config: dotted path of the part of the model's config that holds the stage's sizes.
         layer_count: name of the number of layers in that part; empty for a stage whose only layer is not in a list.
         head_count: name of the number of query heads in that part.
+        key_heads: name of the number of key heads there; where the config has none, as many as query heads.
+        head_dim: name of the width of a head there; where the config has none, an equal share of the stage's width.
         streams: name of the number of parallel residual streams in that part; empty where there is one.
         keys: for a stage whose sequence is learned queries, the layout of the patches that its cross-attention reads.
         text: for such a stage, the input with the token ids that follow the queries; empty if there is none.
@@ -95,6 +101,8 @@ class Stage:
     config: str = "text_config"
     layer_count: str = "num_hidden_layers"
     head_count: str = "num_attention_heads"
+    key_heads: str = "num_key_value_heads"
+    head_dim: str = "head_dim"
     streams: str = ""
     keys: GridLayout | None = None
     text: str = ""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ATTENTIONS = ("self_attn", "attention", "attn")
 ATTENTION_NORMS = ("post_self_attn_layernorm", "post_operator_norm")
+PROJECTIONS = ("o_proj", "out_proj", "dense", "o", "proj")
 MLPS = (
     "post_ffn_norm",
     "post_mlp_layernorm",
@@ -176,12 +177,19 @@ def _stage(module: Any, path: str, layers: nn.ModuleList) -> Stage:
         attention=AttentionSpec(
             module=attention,
             output=output,
+            projection=f"{attention}.{_projection_name(layer.get_submodule(attention))}",
             layers="typed" if any(_attention_name(other) != attention for other in layers) else "every",
         ),
         mlp=next((name for name in MLPS if name in children), None),
         embedding=entry,
         config=_text_part(module.config),
     )
+
+
+def _projection_name(attention: nn.Module) -> str:
+    """Name of an attention's output projection."""
+    children = [name for name, _ in attention.named_children()]
+    return next((name for name in PROJECTIONS if name in children), PROJECTIONS[0])
 
 
 def _norms_attention_output(children: list[str]) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import versions
 from ..errors import SpecError, reason_of
 from .columns import Family, config_value
+from .stages import PROJECTIONS
 from .table import FAMILIES
 
 if TYPE_CHECKING:
@@ -42,7 +44,17 @@ def family_of(config: Any, module: nn.Module | None = None) -> Family:
     family = max(fitting, key=lambda family: len(family.when))
     _check_version(family)
     _check_assumptions(family, config)
-    return family
+    return _with_projection(family, config)
+
+
+def _with_projection(family: Family, config: Any) -> Family:
+    """The family with the name that the output projection has in its decoder."""
+    stage = family.decoder
+    projection = PROJECTIONS.get(config_value(config, f"{stage.config}.model_type" if stage.config else "model_type"))
+    if projection is None:
+        return family
+    attention = replace(stage.attention, projection=projection)
+    return replace(family, stages={**family.stages, "decoder": replace(stage, attention=attention)})
 
 
 def _advice(model: Any) -> str:

@@ -32,6 +32,8 @@ class StageSpec:
         stage: module paths of its parts.
         layer_count: how many layers it has.
         head_count: how many query heads an attention layer has.
+        key_heads: for each layer, how many heads have keys and values of their own.
+        head_dim: for each layer, the width of a head.
         width: width of a module's output; the residual stream is `streams` of them side by side.
         streams: how many parallel residual streams of that width there are.
         attention, cross: the layers that have self-attention and cross-attention.
@@ -45,6 +47,8 @@ class StageSpec:
     stage: Stage
     layer_count: int
     head_count: int
+    key_heads: tuple[int, ...]
+    head_dim: tuple[int, ...]
     width: int
     streams: int
     attention: tuple[int, ...]
@@ -67,11 +71,14 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
     """The sizes of a stage of a model with this config."""
     part = config_value(config, stage.config)
     layer_count = int(getattr(part, stage.layer_count)) if stage.layer_count else 1
-    attention = _layers_with(stage.attention, part, layer_count)
+    attention, head_count = _layers_with(stage.attention, part, layer_count), int(getattr(part, stage.head_count))
+    by_layer = [_of_layer(part, layer) for layer in range(layer_count)]
     return StageSpec(
         stage=stage,
         layer_count=layer_count,
-        head_count=int(getattr(part, stage.head_count)),
+        head_count=head_count,
+        key_heads=tuple(int(_size(layer, stage.key_heads) or head_count) for layer in by_layer),
+        head_dim=tuple(int(_size(layer, stage.head_dim) or part.hidden_size // head_count) for layer in by_layer),
         width=int(part.hidden_size),
         streams=int(getattr(part, stage.streams)) if stage.streams else 1,
         attention=attention,
@@ -81,6 +88,16 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
         cache_layer=_cache_layers(part, stage, attention, layer_count),
     )
+
+
+def _of_layer(part: Any, layer: int) -> Any:
+    """The config of one layer, where layers have configs of their own; else that of all."""
+    return part.per_layer_config[layer] if getattr(part, "is_heterogeneous", False) else part
+
+
+def _size(part: Any, name: str) -> Any:
+    """A size in a config; None where it has none."""
+    return getattr(part, name, None)
 
 
 def _layers_with(what: AttentionSpec | Gate | None, part: Any, layer_count: int) -> tuple[int, ...]:

@@ -26,18 +26,25 @@ So only the input of the first layer is what enters the first layer, and nothing
 """
 IDEFICS_DECODER = Stage(entry="model.text_model", layers="model.text_model.layers", embedding="model.text_model")
 CHAMELEON_DECODER = Stage(entry="model", layers="model.layers", embedding="model.layers.0", config="")
+OUT_PROJ = AttentionSpec(projection="self_attn.out_proj")
 OPT_DECODER = Stage(
     entry="language_model.model.decoder",
     layers="language_model.model.decoder.layers",
+    attention=OUT_PROJ,
     mlp="fc2",
     embedding="language_model.model.decoder.layers.0",
 )
 KOSMOS_DECODER = Stage(
-    entry="text_model.model", layers="text_model.model.layers", mlp="ffn", embedding="text_model.model.layers.0"
+    entry="text_model.model",
+    layers="text_model.model.layers",
+    attention=OUT_PROJ,
+    mlp="ffn",
+    embedding="text_model.model.layers.0",
 )
+"""A norm lies between the heads and the output projection, which is handed what the norm gives."""
 MLLAMA_DECODER = Stage(
     attention=AttentionSpec(layers="not crossing"),
-    cross=AttentionSpec(module="cross_attn", output="cross_attn", layers="crossing"),
+    cross=AttentionSpec(module="cross_attn", output="cross_attn", projection="cross_attn.o_proj", layers="crossing"),
     gates={
         "cross": Gate(call="self_cross_attn_attn_gate_tanh_0", layers="crossing"),
         "mlp": Gate(call="self_cross_attn_mlp_gate_tanh_0", rows="full_text_row_masked_out_mask", layers="crossing"),
@@ -48,7 +55,12 @@ MLLAMA_DECODER = Stage(
 
 # encoders and their decoders ---------------------------------------------------------------------
 
-T5_SELF_ATTENTION = AttentionSpec(module="layer.0.SelfAttention", output="layer.0.SelfAttention", mask="mask")
+T5_SELF_ATTENTION = AttentionSpec(
+    module="layer.0.SelfAttention",
+    output="layer.0.SelfAttention",
+    mask="mask",
+    projection="layer.0.SelfAttention.o",
+)
 T5_ENCODER = Stage(
     entry="",
     layers="language_model.encoder.block",
@@ -56,19 +68,27 @@ T5_ENCODER = Stage(
     mlp="layer.1.DenseReluDense",
     embedding="language_model.encoder",
     causal=False,
+    head_dim="d_kv",
 )
 T5_DECODER = Stage(
     entry="language_model.decoder",
     layers="language_model.decoder.block",
     attention=T5_SELF_ATTENTION,
-    cross=AttentionSpec(module="layer.1.EncDecAttention", output="layer.1.EncDecAttention", mask="mask"),
+    cross=AttentionSpec(
+        module="layer.1.EncDecAttention",
+        output="layer.1.EncDecAttention",
+        mask="mask",
+        projection="layer.1.EncDecAttention.o",
+    ),
     mlp="layer.2.DenseReluDense",
     embedding="language_model.decoder.block.0",
     layer_count="num_decoder_layers",
+    head_dim="d_kv",
 )
 BART_ENCODER = Stage(
     entry="",
     layers="model.language_model.encoder.layers",
+    attention=OUT_PROJ,
     mlp="fc2",
     embedding="model.language_model.encoder.layers.0",
     causal=False,
@@ -78,7 +98,8 @@ BART_ENCODER = Stage(
 BART_DECODER = Stage(
     entry="model.language_model.decoder",
     layers="model.language_model.decoder.layers",
-    cross=AttentionSpec(module="encoder_attn", output="encoder_attn"),
+    attention=OUT_PROJ,
+    cross=AttentionSpec(module="encoder_attn", output="encoder_attn", projection="encoder_attn.out_proj"),
     mlp="fc2",
     embedding="model.language_model.decoder.layers.0",
     layer_count="decoder_layers",
@@ -90,10 +111,13 @@ BART_DECODER = Stage(
 QFORMER = Stage(
     entry="",
     layers="qformer.encoder.layer",
-    attention=AttentionSpec(module="attention.attention", output="attention.E_output.dense"),
+    attention=AttentionSpec(
+        module="attention.attention", output="attention.E_output.dense", projection="attention.E_output.dense"
+    ),
     cross=AttentionSpec(
         module="crossattention.attention",
         output="crossattention.E_output.dense",
+        projection="crossattention.E_output.dense",
         mask="encoder_attention_mask",
         layers="at intervals",
     ),
@@ -109,7 +133,7 @@ KOSMOS_RESAMPLER = Stage(
     entry="",
     layers="image_to_text_projection",
     attention=AttentionSpec(layers="none"),
-    cross=AttentionSpec(module="x_attn", output="x_attn"),
+    cross=AttentionSpec(module="x_attn", output="x_attn", projection="x_attn.out_proj"),
     mlp=None,
     embedding=None,
     causal=False,
@@ -126,5 +150,11 @@ IDEFICS2_RESAMPLER = Stage(
     config="perceiver_config",
     layer_count="resampler_depth",
     head_count="resampler_n_heads",
+    head_dim="resampler_head_dim",
     keys="crop patches",
 )
+
+# decoders that several families hold ----------------------------------------------------------------
+
+PROJECTIONS = {"phi": "self_attn.dense"}
+"""Output projections of decoders, by their model type, where families that take any decoder have another name."""

@@ -497,6 +497,7 @@ _TABLE = (
     Family(model_type="janus", projector="model.aligner", assumes=TESTED_DECODERS),
     Family(
         model_type="fuyu",
+        stages={"decoder": Stage(attention=AttentionSpec(projection="self_attn.dense"))},
         transformers=">=5.20",
         projector="model.vision_embed_tokens",
         grid="rows with breaks",
@@ -544,7 +545,11 @@ _TABLE = (
     Family(
         model_type="lfm2_vl",
         transformers=">=5.21",
-        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"), mlp="feed_forward")},
+        stages={
+            "decoder": Stage(
+                attention=AttentionSpec(layers="typed", projection="self_attn.out_proj"), mlp="feed_forward"
+            )
+        },
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
         limitations={"features": ONCE_PER_TILE},

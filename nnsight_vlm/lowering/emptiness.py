@@ -17,6 +17,7 @@ from ..families import ModelView
 from ..prompts.ranges import Ranges
 from ..prompts.token_map import TokenMap
 from .empty_attention import may_look
+from .sites import MASK_OF
 from .writes import EdgeCut, PlannedWrite
 
 QUERIES_AT_ONCE = 64
@@ -57,19 +58,19 @@ class Reachable:
         write = planned.write
         if planned.stage == "features":
             return bool(write.targets)
-        if not isinstance(write, EdgeCut):
-            return self.holds(planned.stage, write.targets)
         if write.heads is not None and not write.heads.numbers:
             return False
+        if not isinstance(write, EdgeCut):
+            return self.holds(planned.stage, write.targets)
         stop = self.stop(planned.stage)
         queries, keys = (np.asarray(part.positions(stop), dtype=np.int64) for part in (write.targets, write.sources))
         blocks = (queries[first : first + QUERIES_AT_ONCE] for first in range(0, len(queries), QUERIES_AT_ONCE))
-        return any(self._open(planned, some, keys).any() for some in reversed(list(blocks)))
+        return any((self._open(planned, some, keys).sum(1) > write.top).any() for some in reversed(list(blocks)))
 
     def _open(self, planned: PlannedWrite, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """`[query, key]`: which edges are open in a clean run."""
         tokens = self.tokens.stage(planned.stage)
-        if planned.site != "cross mask":
+        if MASK_OF[planned.site] != "cross mask":
             return may_look(queries, keys, tokens, self.view.reach(planned.stage, planned.layer))
         if planned.stage == "decoder" and TEXT_TO_IMAGE in self.inputs:
             return self._image_tiles_seen(queries, keys)

@@ -11,111 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..device.kernels import close_edges, drop_edges, take_output
+from ..device.gates import take_output
+from ..device.kernels import close_edges, drop_edges
+from ..device.mixtures import change_weights
 from ..families import Family, Model, view_of
 from .layouts import Layout
-from .read_requests import AttentionRequest, StateRequest
-from .sites import ATTENTION_OF, SITES, gate_of, locate, order_of, refuse_two_projections
+from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, gate_of, locate, order_of, refuse_two_projections
+from .steps import MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
 from .writes import PlannedWrite
-
-
-class MaskSpec(NamedTuple):
-    """What a kernel must know of the attention whose mask it edits.
-
-    Attributes:
-        keyword: the name by which the attention module is handed its mask; for states that a layer multiplies before
-            it adds them, what it multiplies them by.
-        outside: `(keys outside the sequence, queries that read them or None for all)` for cross-attention.
-        packing: for copies behind a shared prefix, see `device.kernels.packed_mask`.
-    """
-
-    keyword: str | float
-    outside: tuple[int, int | None] | None
-    packing: tuple[Any, ...] | None
-
-
-class Step(NamedTuple):
-    """All writes at one site, and the kernel that does them.
-
-    Attributes:
-        layer: number of the layer.
-        path: path of the module.
-        place: `"inputs"` or `"output"` of that module, or the name of a call inside it.
-        kernel: a function of `device.kernels`.
-        writes: plain tuples, in the order in which they act.
-        mask: for kernels that edit a mask.
-    """
-
-    layer: int
-    path: str
-    place: str
-    kernel: Callable[..., Any]
-    writes: tuple[tuple[Any, ...], ...]
-    mask: MaskSpec | None
-
-    def plain(self) -> tuple[Any, ...]:
-        """As `device.runner` takes it."""
-        return (*self[:5], None if self.mask is None else tuple(self.mask))
-
-
-class StageExtent(NamedTuple):
-    """Where a stage's queries and keys lie, as `device.runner` takes it.
-
-    Attributes:
-        entry: path of the module that is handed the decoder's sequence and cache; empty for a stage that runs once
-            per prompt.
-        length: how many positions such a stage has.
-        causal: whether its queries see no later key.
-        cache_layers: `(layer, layer whose cache gives its offset)` for each layer concerned.
-    """
-
-    entry: str
-    length: int
-    causal: bool
-    cache_layers: tuple[tuple[int, int], ...]
-
-
-class StageSteps(NamedTuple):
-    """The steps of a stage that runs once per prompt."""
-
-    extent: StageExtent
-    steps: tuple[Step, ...]
-
-
-class Skipped(NamedTuple):
-    """Layers that do not run: their paths, and what stands in for the output of the last, `[row, place, width]`."""
-
-    paths: tuple[str, ...]
-    output: Any
-
-
-class ReadStep(NamedTuple):
-    """One layer of a readout.
-
-    Attributes:
-        stage, layer, rank: when the model reaches it.
-        path, place: where, as in `Step`.
-        readout: a function of `device.readouts`.
-        requests: one for each placement.
-        outside: as in `MaskSpec`, for reads of cross-attention.
-        gate: `(path of the layer, keyword of the rows' factors, call of the gate)` for states behind a gate, and
-            `("", "", factor)` where all layers multiply by the same number.
-    """
-
-    stage: str
-    layer: int
-    rank: int
-    path: str
-    place: str
-    readout: Callable[..., Any]
-    requests: tuple[AttentionRequest | StateRequest, ...]
-    outside: tuple[int, int | None] | None
-    gate: tuple[str, str, str | float] | None = None
-
-    def plain(self, stage: int) -> tuple[Any, ...]:
-        """As `device.runner.collect` takes it, which knows stages by number."""
-        requests = tuple(request.plain() for request in self.requests)
-        return stage, self.layer, self.path, self.place, self.readout, requests, self.outside, self.gate
 
 
 def read_step(
@@ -160,6 +63,12 @@ class Plan:
     needs: tuple[Any, ...] = ()
 
     @property
+    def changes(self) -> dict[tuple[str, str], tuple[Any, ...]]:
+        """What is done to attention behind the softmax, by path of the module and name of the call."""
+        steps = (step for part in (*(stage.steps for stage in self.once), self.every_token) for step in part)
+        return {(step.path, step.place): step.writes for step in steps if step.kernel is change_weights}
+
+    @property
     def edits(self) -> tuple[Any, ...]:
         """Plain tuples for `device.runner.installed`: what runs once per prompt, and what runs on every token."""
         once = tuple((tuple(stage.extent), tuple(step.plain() for step in stage.steps)) for stage in self.once)
@@ -170,8 +79,9 @@ class Plan:
 
 
 def read_outside(layout: Layout, stage: str, site: str) -> tuple[int, int | None] | None:
-    """`MaskSpec.outside` of a site; None for self-attention."""
-    if ATTENTION_OF.get(site) != "cross":
+    """`MaskSpec.outside` of a site; None for self-attention, and for states of queries alone."""
+    is_part = SITES[site].part in CALL_PARTS and SITES[site].needs == "cross"
+    if ATTENTION_OF.get(site) != "cross" and not is_part:
         return None
     tokens = layout.stage_tokens(stage)
     return tokens.outside, tokens.readers
@@ -258,12 +168,17 @@ def sites_written(model: Model, stage: str, site: str, layer: int) -> tuple[str,
 def for_decoding(model: Model, plan: Plan) -> Plan:
     """The same plan for cached generation: what a decoded token may not look at is left out of its attention.
 
-    Where layers read the keys of others, edges are closed only.
+    Where layers read the keys of others, keys are written or weights changed, edges are closed only.
     """
     spec = view_of(model).stage()
     if any(spec.cache_layer[layer] != layer for layer in spec.attention):
         return plan
-    steps = tuple(step._replace(kernel=drop_edges) if step.kernel is close_edges else step for step in plan.every_token)
+    written = {step.layer for step in plan.every_token if step.mask is not None and step.mask.keyword in KEY_PARTS}
+    written |= {step.layer for step in plan.every_token if step.kernel is change_weights}
+    steps = tuple(
+        step._replace(kernel=drop_edges) if step.kernel is close_edges and step.layer not in written else step
+        for step in plan.every_token
+    )
     return replace(plan, every_token=steps)
 
 
@@ -281,6 +196,8 @@ def _step(
     factor = 1.0 if stage == "features" else view_of(model).stage(stage).factor(site.name)
     if factor != 1:
         mask = MaskSpec(factor, None, None)
+    if SITES[site.name].part in CALL_PARTS:
+        mask = MaskSpec(SITES[site.name].part, read_outside(layout, stage, site.name), None)
     if site.name in ATTENTION_OF:
         packing = _packing(model, layout, site.layer) if site.name == "mask" else None
         keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..prompts.ranges import Ranges
+from .writes import HeadChoice
 
 
 class AttentionRequest(NamedTuple):
     """Attention probabilities from `queries` to `keys` in some heads (None is all).
 
-    `reduce` is a reduction of `nv.Attention`, and `top` how many keys the reduction `"top"` gives.
+    `reduce` is a reduction of `nv.Attention`, and `top` how many keys the reduction `"top"` gives. `changes` are what
+    the plan does to this attention behind the softmax, see `device.weights`.
     """
 
     row: int
@@ -19,21 +21,24 @@ class AttentionRequest(NamedTuple):
     heads: tuple[int, ...] | None
     reduce: str
     top: int
+    changes: tuple[Any, ...] = ()
 
     def plain(self) -> tuple[Any, ...]:
         """For `readouts.attention_rows` and `readouts.edges_used`."""
-        return self.row, self.queries.pairs, self.keys.pairs, self.heads, (self.reduce, self.top)
+        return self.row, self.queries.pairs, self.keys.pairs, self.heads, (self.reduce, self.top), self.changes
 
 
 class StateRequest(NamedTuple):
-    """Hidden states at positions."""
+    """Hidden states at positions; at a site of heads, of these heads."""
 
     row: int
     positions: Ranges
+    heads: HeadChoice | None = None
 
     def plain(self) -> tuple[Any, ...]:
-        """For `readouts.hidden_rows`, `embedding_rows` and `feature_rows`."""
-        return self.row, self.positions.pairs
+        """For `readouts.hidden_rows`, `embedding_rows` and `feature_rows`, and the readouts of `attention_parts`."""
+        heads = () if self.heads is None else (tuple(self.heads),)
+        return (self.row, self.positions.pairs, *heads)
 
 
 class LogitRequest(NamedTuple):

@@ -7,74 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ..errors import SpecError
 from ..families import Family, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
-from ..prompts.where import Where, as_tuples, shown
+from ..prompts.where import Where
+from .heads import Heads, HeadSize, chosen_heads, numbers_of
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
 from .layouts import Placement
-from .sites import BEFORE_LAYERS, SITES, refuse_two_projections
+from .sites import BEFORE_LAYERS, SITES, StateSite, refuse_two_projections
+from .state_values import ClosedPlaces, RemoteStates, StatePlaces
 from .writes import HeadChoice
-
-Heads = int | Sequence[int | tuple[int, int]] | None
-
-
-def listed_heads(heads: Any) -> tuple[int | tuple[int, int], ...] | None:
-    """A head choice as a tuple of head numbers and `(layer, head)` pairs; None for every head.
-
-    Raises:
-        SpecError: anything else.
-    """
-    if heads is None:
-        return None
-    listed = as_tuples(heads)
-    listed = listed if isinstance(listed, tuple) else (listed,)
-    pairs = [head if isinstance(head, tuple) else (0, head) for head in listed]
-    if not all(len(pair) == 2 and all(type(number) is int for number in pair) for pair in pairs):
-        given = listed[0] if len(listed) == 1 else listed
-        raise SpecError(
-            f"no heads {shown(given)}; write head numbers [0, 3], or (layer, head) pairs [(9, 3)]; of a mask "
-            "[head for head, on in enumerate(mask) if on]"
-        )
-    return listed
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RemoteStates:
-    """Marks states of another run that are not here: that run fills the slots on the server, in the same job.
-
-    Attributes:
-        like: a tensor of their shape `[layer, position, width]`, without values.
-        slots: for each layer a list, empty here; on the server it holds that layer's states.
-        call: the model call that fills them.
-    """
-
-    like: torch.Tensor
-    slots: tuple[list[Any], ...]
-    call: Any
-
-
-StateValues = dict[int, "torch.Tensor | RemoteStates"]
-"""The states `[layer, position, width]` that patches take from other runs, by `id` of the patch."""
-
-
-class StatePlaces(NamedTuple):
-    """Where a site holds some positions: the row of the batch, and places in it."""
-
-    row: int
-    ranges: Ranges
-
-
-class ClosedPlaces(NamedTuple):
-    """Like `StatePlaces`, for positions that exist already, with their count."""
-
-    row: int
-    ranges: Ranges
-    size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +119,11 @@ class Resolver:
         """Where a site holds positions. The image features of all rows are concatenated, so their row is 0."""
         if site == "features":
             return StatePlaces(0, self.feature_places(where))
+        if SITES[site].holds_keys:
+            inside, outside = self.keys(where)
+            return StatePlaces(self.placement.row, outside or inside)
         places = self.places(where)
-        if site in ("cross", "mlp"):
+        if site in ("cross", "mlp", "cross query", "cross head"):
             self.check_readers(where, places)
         return StatePlaces(self.placement.row, places)
 
@@ -257,12 +206,14 @@ class Resolver:
         """
         reason = self.family.limitation(site)
         stage = self.spec.stage
-        modules = {
+        modules: dict[str, Any] = {
             "mlp": stage.mlp,
             "embedding": stage.embedding,
             "features": self.family.projector,
             "cross": stage.cross,
         }
+        if SITES[site].needs == "cross":
+            modules[site] = stage.cross
         if reason or modules.get(site, site) is None:
             why = reason or f"the {self.stage} has no module that gives it"
             raise SpecError(f"models of type {self.family.name!r} have no site {site!r}: {why}")
@@ -270,25 +221,69 @@ class Resolver:
             return (BEFORE_LAYERS,)
         return self.layers(layers, SITES[site].needs)
 
-    def width(self, site: str) -> int:
-        """Width of the states at a site."""
+    def site_of(self, site: StateSite, where: Where) -> str:
+        """The site that is meant: of keys and values outside the sequence, those of cross-attention.
+
+        Raises:
+            SpecError: keys in the sequence and outside it.
+        """
+        if not SITES[site].holds_keys:
+            return site
+        ranges = self.ranges(where)
+        if ranges.inside and ranges.outside:
+            raise SpecError(
+                f"{where!r} lies in the sequence of the {self.stage} and outside it, and these are keys of attentions "
+                "of their own; write one of them at a time"
+            )
+        return f"cross {site}" if ranges.outside else site
+
+    def width(self, site: str, layers: Sequence[int] = (), heads: Heads = None) -> int:
+        """Width of the states at a site; of heads, that of all that are named, side by side.
+
+        Raises:
+            SpecError: heads that are not equally many and wide in these layers.
+        """
+        if SITES[site].part:
+            size = self._same_size(site, layers)
+            named = numbers_of(heads)
+            return size.width * (size.number if named is None else len(named))
         return self.spec.width * (self.spec.streams if site in ("residual", "embedding") else 1)
 
-    def heads(self, heads: Heads, layer: int) -> HeadChoice | None:
-        """The chosen heads of one layer; None for every head.
+    def heads(self, heads: Heads, layer: int, site: str = "") -> HeadChoice | None:
+        """The chosen heads of one layer; None for every head. At a site of keys these are key heads.
 
         Raises:
             SpecError: a head that the model has not got.
         """
-        listed = listed_heads(heads)
-        if listed is None:
-            return None
-        pairs = [head if isinstance(head, tuple) else (layer, head) for head in listed]
-        count, same = self.spec.head_count, (layer, layer - self.spec.layer_count)  # the second counted from the end
-        beyond = [head for _, head in pairs if not 0 <= head < count]
-        if beyond:
-            raise SpecError(f"head {beyond[0]} is out of range: the model has heads 0..{count - 1}")
-        return HeadChoice(count, tuple(sorted({head for at, head in pairs if at in same})))
+        count = self.head_size(site, layer).number if site else self.spec.head_count
+        kind = "key " if site and SITES[site].holds_keys else ""
+        return chosen_heads(heads, layer, self.spec.layer_count, count, kind)
+
+    def _same_size(self, site: str, layers: Sequence[int]) -> HeadSize:
+        """The size of the heads of several layers.
+
+        Raises:
+            SpecError: it is not the same in all of them.
+        """
+        sizes = {layer: self.head_size(site, layer) for layer in layers}
+        if len(set(sizes.values())) > 1:
+            first = next(iter(sizes.values()))
+            alike = [layer for layer, size in sizes.items() if size == first]
+            raise SpecError(
+                f"the heads of layers {label(tuple(sizes))} are not equally many and wide, so their states are not of "
+                f"one shape; name the layers of one kind at a time, layers={alike}"
+            )
+        return next(iter(sizes.values()), HeadSize(0, 0))
+
+    def read_heads(self, heads: Heads, layer: int, site: str) -> HeadChoice:
+        """The same with their numbers where all are meant."""
+        count = self.head_size(site, layer).number
+        return self.heads(heads, layer, site) or HeadChoice(count, tuple(range(count)))
+
+    def head_size(self, site: str, layer: int) -> HeadSize:
+        """How many heads a site has in a layer, and how wide they are."""
+        keys = self.spec.key_heads[layer] if SITES[site].holds_keys else self.spec.head_count
+        return HeadSize(keys, self.spec.head_dim[layer])
 
 
 def resolver(model: Model, placement: Placement, captured: Mapping[int, Any] | None = None) -> Resolver:

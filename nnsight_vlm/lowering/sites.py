@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
-from ..device import kernels, readouts
+from ..device import attention_parts, gates, kernels, mixtures, readouts
 from ..errors import SpecError
 from ..families import Family, ModelView
 from ..prompts.token_map import TokenMap
 from ..prompts.where import as_tuples, require_ascending
+from .heads import listed_heads
 from .layers import require_ascending_layers
 
 
@@ -26,11 +27,12 @@ class Site:
     Attributes:
         rank: order within one layer.
         module: path of the module; the names in braces are columns of the family row.
-        place: `"inputs"` or `"output"` of that module, or the name of a call inside it.
-        kernel: the function of `device.kernels` that writes there.
+        place: `"inputs"` or `"output"` of that module, the name of a call inside it, or `"{call}.inputs"`.
+        kernel: the function that writes there, of `device.kernels` or beside it.
         read: the readout of hidden states there.
         layered: whether there is one in every layer.
         needs: what a layer must have for the site to be there: `"attention"`, `"cross"`, `"mlp"`.
+        part: of a site whose states are heads, what they are: `"query"`, `"key"`, `"value"` or `"head"`.
     """
 
     rank: int
@@ -40,9 +42,57 @@ class Site:
     read: Callable[..., Any] = readouts.hidden_rows
     layered: bool = True
     needs: str = ""
+    part: str = ""
+
+    @property
+    def holds_keys(self) -> bool:
+        """Whether its positions are those of keys: of the whole sequence, in every forward."""
+        return self.part in KEY_PARTS
 
 
+KEY_PARTS = ("key", "value")
+CALL_PARTS = ("query", *KEY_PARTS)
+"""What an attention function is handed."""
 LAYER = "{layer}"
+
+
+def _part_of_call(rank: int, attention: str, part: str) -> Site:
+    """What the attention function is handed: a query, key or value."""
+    return Site(
+        rank=rank,
+        module=f"{LAYER}.{{stage.{attention}.module}}",
+        place=f"{{stage.{attention}.call}}.inputs",
+        kernel=attention_parts.write_part,
+        read=attention_parts.READERS[part],
+        needs=attention,
+        part=part,
+    )
+
+
+def _heads(rank: int, attention: str) -> Site:
+    """What the output projection is handed: the outputs of all heads."""
+    return Site(
+        rank=rank,
+        module=f"{LAYER}.{{stage.{attention}.projection}}",
+        place="inputs",
+        kernel=attention_parts.write_heads,
+        read=attention_parts.head_rows,
+        needs=attention,
+        part="head",
+    )
+
+
+def _weights(rank: int, attention: str) -> Site:
+    """What the attention function returns, where its weights are changed behind the softmax."""
+    return Site(
+        rank=rank,
+        module=f"{LAYER}.{{stage.{attention}.module}}",
+        place=f"{{stage.{attention}.call}}",
+        kernel=mixtures.change_weights,
+        needs=attention,
+    )
+
+
 SITES: dict[str, Site] = {
     "features": Site(
         rank=0,
@@ -60,7 +110,7 @@ SITES: dict[str, Site] = {
         read=readouts.embedding_rows,
         layered=False,
     ),
-    "row factors": Site(rank=1, module=LAYER, place="inputs", kernel=kernels.take_row_factors),
+    "row factors": Site(rank=1, module=LAYER, place="inputs", kernel=gates.take_row_factors),
     "mask": Site(
         rank=2,
         module=f"{LAYER}.{{stage.attention.module}}",
@@ -68,36 +118,52 @@ SITES: dict[str, Site] = {
         kernel=kernels.close_edges,
         needs="attention",
     ),
+    "query": _part_of_call(3, "attention", "query"),
+    "key": _part_of_call(4, "attention", "key"),
+    "value": _part_of_call(5, "attention", "value"),
+    "weights": _weights(6, "attention"),
+    "head": _heads(7, "attention"),
     "attention": Site(
-        rank=3,
+        rank=8,
         module=f"{LAYER}.{{stage.attention.output}}",
         place="output",
         kernel=kernels.write_output,
         needs="attention",
     ),
     "cross mask": Site(
-        rank=4, module=f"{LAYER}.{{stage.cross.module}}", place="inputs", kernel=kernels.close_edges, needs="cross"
+        rank=9, module=f"{LAYER}.{{stage.cross.module}}", place="inputs", kernel=kernels.close_edges, needs="cross"
     ),
+    "cross query": _part_of_call(10, "cross", "query"),
+    "cross key": _part_of_call(11, "cross", "key"),
+    "cross value": _part_of_call(12, "cross", "value"),
     "empty rows": Site(
-        rank=5,
+        rank=13,
         module=f"{LAYER}.{{stage.cross.module}}",
         place="{stage.cross.call}",
         kernel=kernels.zero_unattended,
         needs="cross",
     ),
+    "cross weights": _weights(14, "cross"),
+    "cross head": _heads(15, "cross"),
     "cross": Site(
-        rank=6, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=kernels.write_output, needs="cross"
+        rank=16, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=kernels.write_output, needs="cross"
     ),
-    "cross gate": Site(rank=7, module=LAYER, place="{stage.gates[cross].call}", kernel=kernels.write_gated),
-    "mlp": Site(rank=8, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=kernels.write_output, needs="mlp"),
-    "mlp gate": Site(rank=9, module=LAYER, place="{stage.gates[mlp].call}", kernel=kernels.write_gated),
-    "residual": Site(rank=10, module=LAYER, place="output", kernel=kernels.write_output),
+    "cross gate": Site(rank=17, module=LAYER, place="{stage.gates[cross].call}", kernel=gates.write_gated),
+    "mlp": Site(rank=18, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=kernels.write_output, needs="mlp"),
+    "mlp gate": Site(rank=19, module=LAYER, place="{stage.gates[mlp].call}", kernel=gates.write_gated),
+    "residual": Site(rank=20, module=LAYER, place="output", kernel=kernels.write_output),
 }
-StateSite = Literal["features", "embedding", "attention", "cross", "mlp", "residual"]
+HeadSite = Literal["query", "key", "value", "head", "cross query", "cross head"]
+StateSite = Literal["features", "embedding", "attention", "cross", "mlp", "residual", HeadSite]
 STATES: tuple[StateSite, ...] = get_args(StateSite)
-"""The sites of hidden states."""
-ATTENTION_OF = {"mask": "attention", "cross mask": "cross", "empty rows": "cross"}
-"""The attention, self or cross, that a site belongs to."""
+"""The sites of hidden states that a user names; keys and values outside the sequence are those of cross-attention."""
+HEAD_SITES: tuple[HeadSite, ...] = get_args(HeadSite)
+"""Those of them whose states are heads."""
+ATTENTION_OF = {"mask": "attention", "weights": "attention", "cross mask": "cross", "cross weights": "cross"}
+ATTENTION_OF |= {"empty rows": "cross"}
+"""The attention, self or cross, that a site of its edges belongs to."""
+MASK_OF = {"mask": "mask", "weights": "mask", "cross mask": "cross mask", "cross weights": "cross mask"}
+"""The site of the mask of the same attention."""
 BEFORE_LAYERS = -1
 """The layer number of sites that lie before the first layer."""
 
@@ -127,10 +193,10 @@ def order_of(family: Family) -> tuple[str, ...]:
 
 
 def check_state_spec(spec: Any) -> None:
-    """Make `where` and `layers` of a frozen spec of hidden states hashable, and check them and `site`.
+    """Make `where`, `layers` and `heads` of a frozen spec of hidden states hashable, and check them and `site`.
 
     Raises:
-        SpecError: positions or layers that do not ascend, or no such site.
+        SpecError: positions or layers that do not ascend, no such site, or heads at a site that has none.
     """
     for name in ("where", "layers"):
         object.__setattr__(spec, name, as_tuples(getattr(spec, name)))
@@ -138,6 +204,12 @@ def check_state_spec(spec: Any) -> None:
     require_ascending_layers(spec.layers)
     one_of("site", spec.site, STATES)
     text("stage", spec.stage, 'stage="decoder"')
+    object.__setattr__(spec, "heads", listed_heads(spec.heads))
+    if spec.heads is not None and spec.site not in HEAD_SITES:
+        raise SpecError(
+            f"heads={spec.heads!r} names heads, and the states at site {spec.site!r} have none; write one of the sites "
+            f"{', '.join(map(repr, HEAD_SITES))}, or leave heads out"
+        )
 
 
 def refuse_two_projections(family: Family, rows: Sequence[TokenMap]) -> None:

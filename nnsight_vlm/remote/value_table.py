@@ -20,7 +20,8 @@ import torch
 from ..errors import SpecError
 
 VALUES = {
-    **dict.fromkeys(("Ablate", "Allow", "Attention", "Knockout", "Patch", "Prompt", "PromptBatch", "Residual"), ""),
+    **dict.fromkeys(("Ablate", "Add", "Allow", "Attention", "Knockout", "Patch", "Prompt", "PromptBatch"), ""),
+    **dict.fromkeys(("Limit", "Residual", "Scale"), ""),
     "Cells": "grids",
     "Composed": "specs.interventions",
     "Conversation": "prompts.conversation",
@@ -41,7 +42,7 @@ VALUES = {
 They are looked up when they are needed, because some are of wings that import this one.
 """
 FUNCTIONS = {
-    **dict.fromkeys(("generate", "generations", "run", "sweep", "verify"), ""),
+    **dict.fromkeys(("direction", "generate", "generations", "mean_state", "run", "sweep", "verify"), ""),
     **dict.fromkeys(
         (
             "attention_share",

@@ -25,7 +25,10 @@ from ..prompts.where import Where
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """Hidden states to take from another run: `where` of `prompt`, run `under` an intervention."""
+    """Hidden states to take from another run: `where` of `prompt`, run `under` an intervention.
+
+    `heads` are head numbers, of sites that have heads; None for all.
+    """
 
     prompt: Prompt
     under: Intervention | None
@@ -33,6 +36,7 @@ class Capture:
     layers: Layers
     site: StateSite
     stage: str
+    heads: tuple[int, ...] | None = None
 
 
 class Intervention(ABC):
@@ -85,7 +89,7 @@ class Intervention(ABC):
     def __or__(self, other: Intervention) -> Intervention:
         """Both; at one site the left acts first."""
         if not isinstance(other, Intervention):
-            raise SpecError(f"{spelled(other)} is no intervention; compose with | only Knockout, Allow, Patch, Ablate")
+            raise SpecError(f"{spelled(other)} is no intervention; compose with | only Knockout, Patch, Add and so on")
         return Composed(parts=self.parts + other.parts)
 
 

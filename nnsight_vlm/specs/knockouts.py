@@ -1,29 +1,31 @@
-"""Attention knockout: close the edges along which some tokens read from others.
+"""Attention knockout and limits: edges along which some tokens read from others lose their weight.
 
 References: Geva et al. 2023 (arXiv 2304.14767); on image tokens, Kaduri et al. 2024 (arXiv 2411.17491).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
-from ..arguments import text
+from ..arguments import one_of, whole_number
 from ..errors import SpecError
-from ..lowering.layers import Layers
-from ..lowering.resolve import Heads, Resolver, listed_heads
-from ..lowering.writes import EdgeCut, PlannedWrite
-from ..prompts.where import Where, as_tuples
-from .interventions import Intervention, start_of_block
+from ..lowering.heads import listed_heads
+from ..lowering.resolve import Resolver
+from ..lowering.writes import EdgeCut
+from .edges import EdgeIntervention
+
+Cutting = Literal["mask", "zero"]
+CUTTING: tuple[Cutting, ...] = get_args(Cutting)
 
 
 @dataclass(frozen=True)
-class Knockout(Intervention):
+class Knockout(EdgeIntervention):
     """Close the attention edges along which `target` reads from `source`.
 
     Information flows source -> target: `Knockout("image", "query")` keeps the query from seeing the
-    image. A closed edge has attention probability exactly 0; the rest of the row renormalises.
+    image. A closed edge has attention probability exactly 0. By default it is closed in the mask, before the softmax,
+    so the rest of the row renormalises.
 
     Args:
         source: group name(s) or positions of the keys.
@@ -33,72 +35,28 @@ class Knockout(Intervention):
             the end where they are negative.
         stage: the transformer whose tokens and layers are meant, where a model has several: `"qformer"`,
             `"encoder"`.
+        how: `"mask"`, before the softmax; or `"zero"`, behind it: what the edge carries is taken out of the sum, and
+            all other weights stay as they are. A row then adds up to less than 1, and a query may be left with nothing.
+            How great the others' weights are still depends on the source.
 
     Where the image is read through cross-attention, a cut of image tokens closes cross-attention edges; the output of a
     query that loses all of them is 0.
 
     >>> Knockout("image", "query", layers=3) | Knockout("image", "last")  # doctest: +ELLIPSIS
-    Composed(parts=(Knockout(source='image', target='query', layers=3, heads=None, stage='decoder'), ...
+    Composed(parts=(Knockout(source='image', target='query', layers=3, heads=None, stage='decoder', how='mask'), ...
     """
 
-    source: Where
-    target: Where
-    layers: Layers = field(default="all", kw_only=True)
-    heads: Heads = field(default=None, kw_only=True)
-    stage: str = field(default="decoder", kw_only=True)
+    how: Cutting = field(default="mask", kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("source", "target", "layers"):
-            object.__setattr__(self, name, as_tuples(getattr(self, name)))
-        object.__setattr__(self, "heads", listed_heads(self.heads))
-        text("stage", self.stage, 'stage="decoder"')
+        super().__post_init__()
+        one_of("how", self.how, CUTTING, "knockout how=")
 
-    def cut_layers(self, resolver: Resolver, needs: str) -> tuple[int, ...]:
-        """The layers that are cut, of those with `"attention"` or `"cross"`."""
-        return resolver.layers(self.layers, needs)
-
-    def lower(self, resolver: Resolver) -> Iterator[PlannedWrite]:
-        here = resolver.at(self.stage)
-        targets, (inside, outside) = here.places(self.target), here.keys(self.source)
-        if outside:
-            here.check_readers(self.target, targets)
-        for site, needs, sources in (("mask", "attention", inside), ("cross mask", "cross", outside)):
-            layers = self.cut_layers(here, needs) if sources else ()
-            for layer in layers:
-                heads = here.heads(self.heads, layer)
-                if heads is None or heads.numbers:
-                    yield PlannedWrite(self.stage, site, layer, EdgeCut(here.placement.row, targets, sources, heads))
-            self._check_heads(layers, here.spec.layer_count)
-
-    def _check_heads(self, layers: tuple[int, ...], count: int) -> None:
-        for layer, _ in (head for head in listed_heads(self.heads) or () if isinstance(head, tuple)):
-            if layers and layer not in layers and layer + count not in layers:
-                raise SpecError(f"heads names layer {layer}, which is not among layers={self.layers!r}")
-
-    def first_position(self, resolver: Resolver) -> int:
-        """The first target that could read a source; earlier queries see no source, so nothing changes for them."""
-        tokens = resolver.placement.tokens
-        if self.stage != "decoder":
-            return tokens.start
-        last, source = tokens.stop - 1, resolver.ranges(self.source).first
-        first = last if source is None else source
-        targets = resolver.positions(self.target)
-        return start_of_block(tokens, next((place for place in targets if tokens.last_seen(place) >= first), last))
-
-    def first_layer(self, resolver: Resolver) -> int:
-        cut = [write.layer for write in self.lower(resolver)]
-        return min(cut, default=resolver.spec.layer_count) if self.stage == "decoder" else 0
-
-    def named(self) -> dict[str, Where]:
-        return {"source": self.source, "target": self.target}
-
-    def why_without_writes(self, resolver: Resolver) -> str:  # noqa: ARG002
-        return f"heads={self.heads!r} names no head" if self.heads == () else f"layers={self.layers!r} names no layer"
+    def cut_of(self, edges: EdgeCut) -> EdgeCut:
+        return edges._replace(how=self.how)
 
     def fields(self) -> dict[str, Any]:
-        named = {"kind": type(self).__name__.lower(), "source": self.source, "target": self.target}
-        stage = {} if self.stage == "decoder" else {"stage": self.stage}
-        return {**named, "layers": self.layers, **stage} | ({} if self.heads is None else {"heads": self.heads})
+        return super().fields() | ({} if self.how == "mask" else {"how": self.how})
 
 
 @dataclass(frozen=True)
@@ -124,3 +82,33 @@ class Allow(Knockout):
         if self.heads == ():
             return super().why_without_writes(resolver)
         return f"layers={self.layers!r} lets every layer through that has this attention, so none is left to cut"
+
+
+@dataclass(frozen=True)
+class Limit(EdgeIntervention):
+    """Let `target` read from only those `top` of the `source` that it looks at most, in every head and row for itself.
+
+    The weights that are left, those of keys that are no source among them, renormalise: it is the knockout of all other
+    sources, chosen by the attention itself in this run. Of equally great weights the earlier position's is kept.
+
+    Args:
+        source: group name(s) or positions of the keys.
+        target: group name(s) or positions of the queries, `"generated"` too.
+        top: how many sources are kept.
+        layers, heads, stage: see `Knockout`.
+
+    >>> Limit("image", "last", top=5, layers=[4, 5]).top
+    5
+    """
+
+    top: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "top", whole_number("top", self.top, least=1, kind="number of sources"))
+
+    def cut_of(self, edges: EdgeCut) -> EdgeCut:
+        return edges._replace(how="limit", top=self.top)
+
+    def fields(self) -> dict[str, Any]:
+        return super().fields() | {"top": self.top}

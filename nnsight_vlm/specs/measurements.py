@@ -15,9 +15,10 @@ import torch
 from ..arguments import one_of, text, whole_number
 from ..device import readouts
 from ..errors import SpecError
+from ..lowering.heads import Heads, listed_heads, require_ascending_heads, require_named_layers
 from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
 from ..lowering.read_requests import AttentionRequest, StateRequest
-from ..lowering.resolve import Heads, Resolver, listed_heads
+from ..lowering.resolve import Resolver
 from ..lowering.sites import SITES, StateSite, check_state_spec
 from ..prompts.where import Where, as_tuples, require_ascending
 
@@ -171,31 +172,46 @@ class Residual(Readout):
     """Hidden states at positions: `[layer, position, width]`, in the model's own dtype.
 
     `site` is one of those of `StateIntervention`; `embedding` and `features` have no layers and give
-    `[position, width]`.
+    `[position, width]`. Sites of heads give `[layer, head, position, head_dim]`, of the chosen `heads` in the order of
+    the model: numbers, or `(layer, head)` pairs that name equally many in every layer.
     """
 
     where: Where
     layers: Layers = field(default="all", kw_only=True)
     site: StateSite = field(default="residual", kw_only=True)
     stage: str = field(default="decoder", kw_only=True)
+    heads: Heads = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_state_spec(self)
+        require_ascending_heads(self.heads)
+        if self.heads == ():
+            raise SpecError("heads=() names no head to read; leave heads out for all of them")
 
     def named(self) -> dict[str, Where]:
         return {"where": self.where}
 
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
-        layers = _some(here.ordered_layers(self.site, self.layers))
-        row, places = here.state_places(self.site, self.where)
-        stage = "features" if self.site == "features" else self.stage
-        for layer in layers:
-            yield ReadRequest(stage, layer, self.site, SITES[self.site].read, StateRequest(row, places))
+        site = here.site_of(self.site, self.where)
+        layers = _some(here.ordered_layers(site, self.layers))
+        row, places = here.state_places(site, self.where)
+        stage = "features" if site == "features" else self.stage
+        here.width(site, layers)  # refuses layers whose heads differ in size
+        heads = [here.read_heads(self.heads, layer, site) if SITES[site].part else None for layer in layers]
+        if len({None if chosen is None else len(chosen.numbers) for chosen in heads}) > 1:
+            raise SpecError(
+                f"heads={self.heads!r} names more heads in one of the layers {layers} than in another, and what "
+                "is read of them is one tensor [layer, head, position, head_dim]; write one nv.Residual for each"
+            )
+        require_named_layers(self.heads, layers, here.spec.layer_count, self.layers)
+        for layer, chosen in zip(layers, heads, strict=True):
+            yield ReadRequest(stage, layer, site, SITES[site].read, StateRequest(row, places, chosen))
 
     def numbers(self, resolver: Resolver) -> int:
         here = resolver.at(self.stage)
-        return len(here.state_layers(self.site, self.layers)) * len(here.positions(self.where)) * here.width(self.site)
+        layers = here.state_layers(here.site_of(self.site, self.where), self.layers)
+        return len(layers) * len(here.positions(self.where)) * here.width(self.site, layers, self.heads)
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(layers)) if SITES[self.site].layered else layers[0]

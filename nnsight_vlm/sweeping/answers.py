@@ -22,7 +22,7 @@ from ..execution.preparing import prepare
 from ..families import Model
 from ..families.locks import one_thread
 from ..lowering.layouts import Layout, padded_batch, repeated_rows
-from ..lowering.resolve import StateValues
+from ..lowering.state_values import StateValues
 from ..prompts.given import single_prompt
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background

@@ -18,7 +18,7 @@ from ..lowering.layouts import (
     repeated_embeddings,
     repeated_rows,
 )
-from ..lowering.resolve import StateValues
+from ..lowering.state_values import StateValues
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from .divergence import Divergence

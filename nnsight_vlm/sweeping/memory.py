@@ -55,7 +55,7 @@ class Cuts(NamedTuple):
     @classmethod
     def of(cls, cases: Iterable[Intervention]) -> Cuts:
         """The cuts of some cases."""
-        by_case = [[part for part in case.parts if isinstance(part, Knockout)] for case in cases]
+        by_case = [[part for part in case.parts if isinstance(part, Knockout) and part.how == "mask"] for case in cases]
         heads = any(cut.heads is not None for cuts in by_case for cut in cuts)
         return cls(max(map(len, by_case), default=0), heads)
 

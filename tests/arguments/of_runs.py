@@ -10,8 +10,8 @@ from transformers import GenerationConfig
 
 import nnsight_vlm as nv
 
-from .calls import QUESTION, Entry, interventions, models, prompts, reads, world
-from .values import ANSWERS, BYTES, COUNTS, DATASET, FLAGS, NAN, NO_LIST, PATHS, REMOTES, THING, WHERE, WORDS
+from .calls import QUESTION, Entry, interventions, models, prompt_lists, prompts, reads, world
+from .values import ANSWERS, BYTES, COUNTS, DATASET, FLAGS, LAYERS, NAN, NO_LIST, PATHS, REMOTES, THING, WHERE, WORDS
 
 PLACED = {"remote": REMOTES, "blocking": FLAGS, "path": [*PATHS, "a folder, where nothing is kept"]}
 """What is refused as the place where a call runs."""
@@ -100,7 +100,28 @@ def entries() -> dict[str, Entry]:
     cut = {**usual, "intervention": here.cut}
     short = {**cut, "max_new_tokens": 2}
     one = {**asked, "prompt": [*prompts(), here.batch]}
+    means = {
+        "model": models(),
+        "where": [*WHERE, [], [6, 5]],
+        "layers": [*LAYERS, [], [2, 1]],
+        "site": [*WORDS, "mask", "logits"],
+        "stage": [*WORDS, "encoder"],
+        **PLACED,
+    }
+    lists = [each for each in prompt_lists() if each is not here.prompt.inputs]
     return {
+        "mean_state": Entry(
+            nv.mean_state,
+            nv.mean_state,
+            {"model": here.model, "prompts": [here.prompt, here.twin], "where": "last", "layers": 1},
+            {**means, "prompts": lists},
+        ),
+        "direction": Entry(
+            nv.direction,
+            nv.direction,
+            {"model": here.model, "positives": [here.prompt], "negatives": [here.twin], "where": "last", "layers": 1},
+            {**means, "positives": lists, "negatives": lists},
+        ),
         "run": Entry(nv.run, nv.run, cut, {**asked, "reads": reads(), "positions": [*WHERE[1:], [], [6, 5]], **PLACED}),
         "generate": Entry(
             nv.generate, nv.generate, short, {**asked, "max_new_tokens": COUNTS, "options": options(), **PLACED}

@@ -33,7 +33,7 @@ def cut_in(choice: Callable[..., Any]) -> Callable[..., Any]:
 def tensors() -> list[Any]:
     """What is no state to write at two positions."""
     wide = tiny.WIDTH
-    shapes = [(), (wide,), (2, wide + 1), (3, wide), (1, 2, 2, wide), (0, wide), (3, 2, wide)]
+    shapes = [(), (wide - 1,), (2, wide + 1), (3, wide), (1, 2, 2, wide), (0, wide), (3, 2, wide)]
     return [*(torch.zeros(shape) for shape in shapes), torch.zeros(2, wide, dtype=torch.complex64)]
 
 
@@ -47,14 +47,23 @@ def entries() -> dict[str, Entry]:
     wholes = [*NO_NUMBER, 1.5, NAN, INF, -1, 100]
     fractions = [*NUMBERS, -0.1, 1.1]
     return {
-        "Knockout": Entry(nv.Knockout, run_with(nv.Knockout), pair, edges),
-        "Allow": Entry(nv.Allow, run_with(nv.Allow), {**pair, "layers": [0, 1]}, {**edges, "heads": [*HEADS, *pairs]}),
+        "Knockout": Entry(nv.Knockout, run_with(nv.Knockout), pair, {**edges, "how": [*WORDS, "mean", "limit"]}),
+        "Limit": Entry(
+            nv.Limit,
+            run_with(nv.Limit),
+            {**pair, "top": 3},
+            {**edges, "top": [*(value for value in NO_WHOLE if value is not None), 0, -1, 25]},
+        ),
+        "Allow": Entry(
+            nv.Allow, run_with(nv.Allow), {**pair, "layers": [0, 1]}, {**edges, "heads": [*HEADS, *pairs], "how": WORDS}
+        ),
         "Patch": Entry(
             nv.Patch,
             run_with(nv.Patch),
-            {"where": [5, 6], "source": here.twin, "layers": 1},
+            {"where": [5, 6], "source": here.twin, "layers": 1, "site": "head"},
             {
                 "where": WHERE,
+                "heads": [*HEADS, [(0, 1)], [2, 1]],
                 **state,
                 "source": [*prompts(), *tensors(), here.batch, np.zeros((2, tiny.WIDTH))],
                 "under": interventions(),
@@ -65,9 +74,39 @@ def entries() -> dict[str, Entry]:
         "Ablate": Entry(
             nv.Ablate,
             run_with(nv.Ablate),
-            {"where": [5, 6], "layers": 1, "how": "resample", "source": here.twin},
-            {"where": WHERE, **state, "how": [*WORDS, "zero", "mean", "median"], "source": [*prompts(), here.batch]},
+            {"where": [5, 6], "layers": 1, "how": "resample", "source": here.twin, "site": "head"},
+            {
+                "where": WHERE,
+                **state,
+                "heads": [*HEADS, [(0, 1)]],
+                "how": [*WORDS, "zero", "mean", "median"],
+                "source": [*prompts(), here.batch],
+            },
             ["prompt"],
+        ),
+        "Add": Entry(
+            nv.Add,
+            run_with(nv.Add),
+            {"where": [5, 6], "vector": torch.ones(tiny.WIDTH // 4), "layers": 1, "site": "head"},
+            {
+                "where": WHERE,
+                **state,
+                "heads": [*HEADS, [(0, 1)]],
+                "vector": [
+                    *prompts(),
+                    *tensors(),
+                    np.zeros(tiny.WIDTH),
+                    torch.ones(tiny.WIDTH) > 0,
+                    [0.0] * tiny.WIDTH,
+                ],
+                "scale": NUMBERS,
+            },
+        ),
+        "Scale": Entry(
+            nv.Scale,
+            run_with(nv.Scale),
+            {"where": [5, 6], "factor": 2.0, "layers": 1, "site": "head"},
+            {"where": WHERE, **state, "factor": NUMBERS, "heads": [*HEADS, [(0, 1)]]},
         ),
         "Attention": Entry(
             nv.Attention,
@@ -86,8 +125,13 @@ def entries() -> dict[str, Entry]:
         "Residual": Entry(
             nv.Residual,
             read_with(nv.Residual),
-            {"where": "last"},
-            {"where": [*WHERE, [], [6, 5]], **state, "layers": [*LAYERS, [], [2, 1]]},
+            {"where": "last", "site": "head", "layers": 1},
+            {
+                "where": [*WHERE, [], [6, 5]],
+                **state,
+                "layers": [*LAYERS, [], [2, 1]],
+                "heads": [*HEADS, [], [(0, 1)], [2, 1]],
+            },
         ),
         "Intervention.__or__": Entry(
             nv.Intervention.__or__,

@@ -26,7 +26,7 @@ import hooks
 
 TOLERANCE = 1e-4
 """Numbers agree if they differ by no more than this."""
-Figure = Literal["forwards", "faster", "fixed"]
+Figure = Literal["forwards", "faster", "fixed", "overhead"]
 Group = Literal["system", "image", "query", "last", "text"]
 PeerCase = Literal["sweep", "share", "all layers"]
 
@@ -62,7 +62,8 @@ class Line:
         size: a key of `models.SIZES`.
         target: the figure to reach.
         figure: `forwards`, our time as a ratio to one clean forward (at most); `faster`, the naive time as a ratio to
-            ours (at least); `fixed`, ms over an empty nnsight trace (at most).
+            ours (at least); `fixed`, ms over an empty nnsight trace; `overhead`, our time as a ratio to the same call
+            without an intervention (both at most).
         comparison: makes both ways.
         peer_case: the case that peers run for this line, if any.
     """
@@ -300,6 +301,43 @@ def patching(on: Bench) -> Comparison:
     )
 
 
+def patched_heads(on: Bench) -> Comparison:
+    """Each head of each layer, patched at the question by what it gives of another prompt."""
+    sites = [(layer, head) for layer in on.layers for head in range(on.size.heads)]
+    sample, each = sites[::8], on.size.width // on.size.heads
+    inputs, source_inputs = on.inputs, inputs_of(on.size, 999)
+    positions = on.positions("query")
+
+    def prepare(turn: int) -> Patches:
+        source = prompt_of(on.model, on.size, 999 - turn)
+        heads = [nv.Patch("query", source=source, site="head", layers=at, heads=[head]) for at, head in sites]
+        return Patches(on.prompt(turn), heads)
+
+    def ours(patches: Patches) -> Any:
+        return nv.sweep(on.model, patches.prompt, patches.variants, answer=ANSWER)
+
+    def naive(states: list[torch.Tensor]) -> torch.Tensor:
+        logits = []
+        for layer, head in sample:
+            columns = slice(head * each, (head + 1) * each)
+            values = states[layer][list(positions), columns]
+            with hooks.head_patched(on.module, layer, positions, columns, values):
+                logits.append(hooks.answer_logit(on.module, inputs, ANSWER))
+        return torch.tensor(logits)
+
+    def source_states(_: int = 0) -> list[torch.Tensor]:
+        return hooks.head_outputs(on.module, source_inputs)
+
+    return Comparison(
+        ours=Task(run=ours, prepare=prepare),
+        naive=Task(run=naive, prepare=source_states, scale=len(sites) / len(sample)),
+        our_numbers=lambda: torch.tensor(ours(prepare(0))["logit"].to_numpy()[::8]),
+        naive_numbers=lambda: naive(source_states()),
+        clean_numbers=lambda: torch.full((len(sample),), hooks.answer_logit(on.module, inputs, ANSWER)),
+        note=f"one by one: {len(sample)} of {len(sites)}, scaled, without the source's run",
+    )
+
+
 # attention ----------------------------------------------------------------------------------------------------------
 
 
@@ -364,6 +402,34 @@ def generation(on: Bench) -> Comparison:
     )
 
 
+def steering(on: Bench) -> Comparison:
+    """A vector that is added to every decoded token in the middle layer, beside the same generation without it."""
+    length, layer = 8 if on.quick else 64, on.size.layers // 2
+    width = on.module.config.get_text_config().hidden_size
+    vector, inputs = torch.randn(width, generator=torch.Generator().manual_seed(3)), on.inputs
+    start = inputs["input_ids"].shape[1] - 1
+    steered = nv.Add(("last", "generated"), vector, layers=layer, scale=3.0)
+
+    def ours(prompt: nv.Prompt) -> tuple[int, ...]:
+        return nv.generate(on.model, prompt, steered, max_new_tokens=length).tokens
+
+    def without(prompt: nv.Prompt) -> tuple[int, ...]:
+        return nv.generate(on.model, prompt, max_new_tokens=length).tokens
+
+    def naive(_: Any = None) -> torch.Tensor:
+        with hooks.steered(on.module, layer, start, 3.0 * vector):
+            return on.module.generate(**inputs, max_new_tokens=length, do_sample=False)[0, -length:]
+
+    return Comparison(
+        ours=Task(run=ours, prepare=on.prompt),
+        naive=Task(run=naive),
+        our_numbers=lambda: torch.tensor(ours(on.prompt())),
+        naive_numbers=naive,
+        clean_numbers=lambda: torch.tensor(without(on.prompt())),
+        others={"without": Task(run=without, prepare=on.prompt)},
+    )
+
+
 LINES = {
     "windows-576": Line(
         work="12 knockout windows, answer logit",
@@ -392,6 +458,9 @@ LINES = {
     "patching": Line(
         work="layer x group patching, an image pair, 12 x 4", size="576", target=6, figure="faster", comparison=patching
     ),
+    "heads-576": Line(
+        work="every head of 12 layers patched", size="576", target=6, figure="faster", comparison=patched_heads
+    ),
     "share-576": Line(
         work="attention share of all query tokens, all layers",
         size="576",
@@ -409,6 +478,13 @@ LINES = {
     ),
     "generation": Line(
         work="8 knockouts under generation of 64 tokens", size="576", target=3, figure="faster", comparison=generation
+    ),
+    "steering": Line(
+        work="a vector added to each of 64 decoded tokens",
+        size="576",
+        target=1.1,
+        figure="overhead",
+        comparison=steering,
     ),
     "all-layers": Line(
         work="a knockout in all layers",

@@ -164,6 +164,8 @@ def value(line: Line, seconds: Mapping[str, Sequence[float]]) -> Spread:
         return ratios(seconds["ours"], seconds["forward"])
     if line.figure == "faster":
         return ratios(seconds["naive"], seconds["ours"])
+    if line.figure == "overhead":
+        return ratios(seconds["ours"], seconds["without"])
     milliseconds = [1000 * (ours - empty) for ours, empty in zip(seconds["ours"], seconds["empty trace"], strict=True)]
     return Spread.of(milliseconds)
 

@@ -10,7 +10,7 @@ from cases import Figure
 
 Result = dict[str, Any]
 """All results of one line, as `run.measured` makes them."""
-UNITS: dict[Figure, str] = {"forwards": "x a forward", "faster": "x faster", "fixed": "ms"}
+UNITS: dict[Figure, str] = {"forwards": "x a forward", "faster": "x faster", "fixed": "ms", "overhead": "x without"}
 PEER_TARGETS = {("windows-576", "vlmprobe"): 10.0}
 """How many times faster than a peer this package has to be, by line and peer."""
 

@@ -19,9 +19,14 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from nnsight_vlm.families import Family, Stage
+from nnsight_vlm.families.columns import config_value
 
 Spot = tuple[str, str, int]
-"""`(stage, "attention" or "cross", layer)`, or `(stage, site, layer)`; what has no layer has layer -1."""
+"""`(stage, "attention" or "cross", layer)`, or `(stage, site, layer)`; what has no layer has layer -1.
+
+States of heads, at `"query"`, `"key"`, `"value"`, `"head"` and those of cross-attention, `"cross query"` and so on, are
+`[row, position, head, head_dim]`.
+"""
 Cut = tuple[int, Sequence[int] | None, Sequence[int], Sequence[int]]
 """`(row, heads or None for all, queries, keys)`, as they index the scores."""
 Write = Callable[[torch.Tensor], torch.Tensor]
@@ -36,7 +41,7 @@ class Reference:
     """One forward: what was changed in it, and everything that it computes.
 
     Attributes:
-        cuts, writes: what is changed.
+        cuts, writes: what is changed; `changes` of attention probabilities `[row, head, query, key]`.
         attentions: the modules that call attention, by `id`.
         logits: `[row, position, vocabulary]`.
         states: after any write, `[row, position, ...]`.
@@ -45,6 +50,7 @@ class Reference:
 
     cuts: Mapping[Spot, Sequence[Cut]]
     writes: Mapping[Spot, Write]
+    changes: Mapping[Spot, Write]
     attentions: Mapping[int, Spot]
     logits: torch.Tensor = field(init=False)
     states: dict[Spot, torch.Tensor] = field(default_factory=dict)
@@ -68,6 +74,10 @@ def attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention as transformers asks for it: `([row, query, head, width], [row, head, query, key])`."""
     assert not others.get("dropout") and others.get("s_aux") is None, "the reference has no dropout and no sinks"
+    run = RUNNING[-1] if RUNNING else None
+    spot = run.attentions.get(id(module)) if run else None
+    if spot:
+        query, key, value = (settled(run, spot, *part) for part in (("query", query), ("key", key), ("value", value)))
     share = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(share, dim=1), value.repeat_interleave(share, dim=1)
     scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -78,16 +88,26 @@ def attention(
     if mask is not None:
         assert mask.dtype != torch.bool, "masks are built as eager attention wants them"
         scores = (scores + mask).masked_fill(mask < CLOSED, float("-inf"))
-    run = RUNNING[-1] if RUNNING else None
-    spot = run.attentions.get(id(module)) if run else None
     for row, heads, queries, keys in run.cuts.get(spot, ()) if run else ():
         for head in range(scores.shape[1]) if heads is None else heads:
             for place in queries:
                 scores[row, head, place, list(keys)] = float("-inf")
     weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # who may read nothing reads nothing
+    if spot and spot in run.changes:
+        weights = run.changes[spot](weights.clone())
     if spot:
         run.weights[spot] = weights
     return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def settled(run: Reference, spot: Spot, part: str, handed: torch.Tensor) -> torch.Tensor:
+    """A query, key or value `[row, head, position, head_dim]`, written and recorded as `[row, position, head, ...]`."""
+    stage, kind, layer = spot
+    at = stage, part if kind == "attention" else f"cross {part}", layer
+    held = handed.transpose(1, 2)
+    held = run.writes[at](held.clone()) if at in run.writes else held
+    run.states[at] = held
+    return held.transpose(1, 2)
 
 
 ALL_ATTENTION_FUNCTIONS.register("reference", attention)
@@ -119,7 +139,7 @@ def plain(path: str) -> str:
 def modules(module: Any, family: Family, site: str) -> Iterator[tuple[Spot, Any]]:
     """Where a site of states, or an `"attention call"` or `"cross call"`, is; in layers that have it."""
     for name, stage in family.stages.items():
-        attends = {"attention": stage.attention, "cross": stage.cross}.get(site.removesuffix(" call"))
+        attends = {"attention": stage.attention, "cross": stage.cross}.get(site.partition(" ")[0])
         if site not in ("residual", "mlp") and attends is None:
             continue
         path = {"residual": "", "mlp": stage.mlp}.get(site) if attends is None else attends.output
@@ -129,7 +149,8 @@ def modules(module: Any, family: Family, site: str) -> Iterator[tuple[Spot, Any]
                 continue
             if attends is not None and attends.layers == "none":
                 continue
-            yield (name, site.removesuffix(" call"), number), known[plain(attends.module if "call" in site else path)]
+            inside = {"call": attends.module, "projection": attends.projection} if attends else {}
+            yield (name, site.partition(" ")[0], number), known[plain(inside.get(site.partition(" ")[2], path))]
 
 
 def folded(state: torch.Tensor, rows: int) -> torch.Tensor:
@@ -221,7 +242,22 @@ def hooked(module: Any, family: Family, run: Reference, rows: int) -> Iterator[N
 
         return hook
 
+    def projecting(spot: Spot, count: int) -> Any:
+        def hook(_: Any, args: Any) -> Any:
+            held = folded(args[0], rows).unflatten(-1, (count, -1))
+            held = run.writes[spot](held.clone()) if spot in run.writes else held
+            run.states[spot] = held
+            return (held.flatten(-2).reshape(args[0].shape), *args[1:])
+
+        return hook
+
     with ExitStack() as stack:
+        for site in ("attention", "cross"):
+            for (name, _, number), part in modules(module, family, f"{site} projection"):
+                config = config_value(module.config, family.stages[name].config)
+                spot = name, "head" if site == "attention" else "cross head", number
+                hook = projecting(spot, getattr(config, family.stages[name].head_count))
+                stack.callback(part.register_forward_pre_hook(hook).remove)
         by_hand = set[Spot]()
         for (name, _, number), part in modules(module, family, "residual"):
             if type(part).__name__ in GATED:
@@ -249,6 +285,7 @@ def forward(
     inputs: Mapping[str, Any],
     cuts: Mapping[Spot, Sequence[Cut]] | None = None,
     writes: Mapping[Spot, Write] | None = None,
+    changes: Mapping[Spot, Write] | None = None,
 ) -> Reference:
     """One forward of an encoding, without a cache."""
     calls = {
@@ -257,7 +294,7 @@ def forward(
         for spot, holder in modules(module, family, kind)
         for part in holder.modules()
     }
-    run = Reference(cuts=cuts or {}, writes=writes or {}, attentions=calls)
+    run = Reference(cuts=cuts or {}, writes=writes or {}, changes=changes or {}, attentions=calls)
     RUNNING.append(run)
     try:
         with hooked(module, family, run, len(inputs[family.tokens])):

@@ -70,6 +70,24 @@ def closed_mask(mask: Any, hidden: torch.Tensor, cached: int, cut: Cut) -> Any:
 
 
 @contextmanager
+def steered(module: Any, layer: int, start: int, vector: torch.Tensor) -> Iterator[None]:
+    """A context in which a vector is added to a layer's output from position `start` on, decoded tokens too."""
+    passed = [0]
+
+    def write(_: Any, __: Any, output: Any) -> Any:
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        hidden[:, max(0, start - passed[0]) :] += vector
+        passed[0] += hidden.shape[1]
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    hook = layers_of(module)[layer].register_forward_hook(write)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def patched(module: Any, layer: int, positions: Sequence[int], values: torch.Tensor) -> Iterator[None]:
     """A context in which a layer's output is `values` `[position, width]` at the positions."""
 
@@ -93,6 +111,35 @@ def layer_outputs(module: Any, inputs: Mapping[str, Any]) -> list[torch.Tensor]:
         outputs.append((output[0] if isinstance(output, tuple) else output)[0])
 
     hooks = [layer.register_forward_hook(keep) for layer in layers_of(module)]
+    module(**inputs, logits_to_keep=1)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+@contextmanager
+def head_patched(
+    module: Any, layer: int, positions: Sequence[int], columns: slice, values: torch.Tensor
+) -> Iterator[None]:
+    """A context in which some columns of what an output projection is handed are `values` `[position, column]`."""
+
+    def write(_: Any, args: Any) -> Any:
+        heads = args[0].clone()
+        heads[0, list(positions), columns] = values
+        return (heads, *args[1:])
+
+    hook = layers_of(module)[layer].self_attn.o_proj.register_forward_pre_hook(write)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def head_outputs(module: Any, inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """What every output projection is handed in a clean run, `[position, width]` each."""
+    outputs: list[torch.Tensor] = []
+    parts = [layer.self_attn.o_proj for layer in layers_of(module)]
+    hooks = [part.register_forward_pre_hook(lambda _, args: outputs.append(args[0][0])) for part in parts]
     module(**inputs, logits_to_keep=1)
     for hook in hooks:
         hook.remove()

@@ -1,0 +1,38 @@
+"""What an intervention does to states that a layer multiplies by a gate before it adds them.
+
+A layer computes ``residual + gate * (rows * output)`` and the states to write are the whole second term, which no
+module returns. Three steps of one layer make it: the factors of the rows are taken out of what the layer is handed,
+the module's output is taken and replaced by ones, and the gate becomes the term itself, written.
+
+Kernels as in `kernels`, and like it this file travels to a server by source.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .kernels import write_rows
+
+
+def take_row_factors(inputs, writes, window, mask_spec, memo):
+    """Take the factors ``[row, token, 1]`` out of what a layer is handed; ``mask_spec`` names their keyword."""
+    args, kwargs = inputs
+    keyword, _, _ = mask_spec
+    factors = kwargs.get(keyword)
+    memo["rows"] = None if factors is None else factors[:, 0]
+    return args, {**kwargs, keyword: None}
+
+
+def take_output(output, writes, window, mask_spec, memo):
+    """Take what a module returns, and leave ones in its place; with a ``mask_spec``, times the factors of the rows."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    factors = None if mask_spec is None else memo.pop("rows")
+    memo["term"] = hidden if factors is None else factors * hidden
+    ones = torch.ones_like(hidden)
+    return (ones, *output[1:]) if isinstance(output, tuple) else ones
+
+
+def write_gated(call, writes, window, mask_spec, memo):
+    """`write_rows` on the gated term; ``call`` is ``((args, kwargs), gate)``."""
+    _, gate = call
+    return write_rows(gate * memo.pop("term"), writes, window)
