@@ -41,7 +41,12 @@ def entries() -> dict[str, Entry]:
     """The table."""
     here = world()
     pair = {"source": "image", "target": "last"}
-    state = {"layers": LAYERS, "site": [*WORDS, "mask", "cross mask", "logits"], "stage": [*WORDS, "encoder"]}
+    state = {
+        "layers": LAYERS,
+        "heads": HEADS,
+        "site": [*WORDS, "mask", "cross mask", "logits"],
+        "stage": [*WORDS, "encoder"],
+    }
     edges = {"source": WHERE, "target": WHERE, "layers": LAYERS, "heads": HEADS, "stage": [*WORDS, "encoder"]}
     pairs = [[(0, 1)], [(0, 1), 2]]
     wholes = [*NO_NUMBER, 1.5, NAN, INF, -1, 100]

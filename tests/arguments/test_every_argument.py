@@ -18,7 +18,7 @@ MADE_HERE = {
 """Classes whose values this package makes, or checks where they are used; their methods are asked all the same."""
 INSIDE = {"lower", "first_position", "first_layer", "why_without_writes", "capture", "named", "fields", "cut_layers"}
 """Methods of values that this package calls, with what it has checked."""
-INSIDE |= {"numbers", "assemble", "set_values", "tensor_writes", "cut_of", "captured_from", "limitation"}
+INSIDE |= {"numbers", "assemble", "set_values", "tensor_writes", "write_in", "cut_of", "captured_from", "limitation"}
 SKIPPED = {"call", "function", "_", "__"}
 TABLES = tables()
 
