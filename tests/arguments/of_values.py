@@ -65,9 +65,10 @@ def entries() -> dict[str, Entry]:
         "Patch": Entry(
             nv.Patch,
             run_with(nv.Patch),
-            {"where": [5, 6], "source": here.twin, "layers": 1},
+            {"where": [5, 6], "source": here.twin, "layers": 1, "site": "head"},
             {
                 "where": WHERE,
+                "heads": [*HEADS, [(0, 1)], [2, 1]],
                 **state,
                 "source": [*prompts(), *tensors(), here.batch, np.zeros((2, tiny.WIDTH))],
                 "under": interventions(),
@@ -78,8 +79,14 @@ def entries() -> dict[str, Entry]:
         "Ablate": Entry(
             nv.Ablate,
             run_with(nv.Ablate),
-            {"where": [5, 6], "layers": 1, "how": "resample", "source": here.twin},
-            {"where": WHERE, **state, "how": [*WORDS, "zero", "mean", "median"], "source": [*prompts(), here.batch]},
+            {"where": [5, 6], "layers": 1, "how": "resample", "source": here.twin, "site": "head"},
+            {
+                "where": WHERE,
+                **state,
+                "heads": [*HEADS, [(0, 1)]],
+                "how": [*WORDS, "zero", "mean", "median"],
+                "source": [*prompts(), here.batch],
+            },
             ["prompt"],
         ),
         "Add": Entry(
@@ -122,8 +129,13 @@ def entries() -> dict[str, Entry]:
         "Residual": Entry(
             nv.Residual,
             read_with(nv.Residual),
-            {"where": "last"},
-            {"where": [*WHERE, [], [6, 5]], **state, "layers": [*LAYERS, [], [2, 1]]},
+            {"where": "last", "site": "head", "layers": 1},
+            {
+                "where": [*WHERE, [], [6, 5]],
+                **state,
+                "layers": [*LAYERS, [], [2, 1]],
+                "heads": [*HEADS, [], [(0, 1)], [2, 1]],
+            },
         ),
         "Intervention.__or__": Entry(
             nv.Intervention.__or__,

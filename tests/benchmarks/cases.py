@@ -301,6 +301,43 @@ def patching(on: Bench) -> Comparison:
     )
 
 
+def patched_heads(on: Bench) -> Comparison:
+    """Each head of each layer, patched at the question by what it gives of another prompt."""
+    sites = [(layer, head) for layer in on.layers for head in range(on.size.heads)]
+    sample, each = sites[::8], on.size.width // on.size.heads
+    inputs, source_inputs = on.inputs, inputs_of(on.size, 999)
+    positions = on.positions("query")
+
+    def prepare(turn: int) -> Patches:
+        source = prompt_of(on.model, on.size, 999 - turn)
+        heads = [nv.Patch("query", source=source, site="head", layers=at, heads=[head]) for at, head in sites]
+        return Patches(on.prompt(turn), heads)
+
+    def ours(patches: Patches) -> Any:
+        return nv.sweep(on.model, patches.prompt, patches.variants, answer=ANSWER)
+
+    def naive(states: list[torch.Tensor]) -> torch.Tensor:
+        logits = []
+        for layer, head in sample:
+            columns = slice(head * each, (head + 1) * each)
+            values = states[layer][list(positions), columns]
+            with hooks.head_patched(on.module, layer, positions, columns, values):
+                logits.append(hooks.answer_logit(on.module, inputs, ANSWER))
+        return torch.tensor(logits)
+
+    def source_states(_: int = 0) -> list[torch.Tensor]:
+        return hooks.head_outputs(on.module, source_inputs)
+
+    return Comparison(
+        ours=Task(run=ours, prepare=prepare),
+        naive=Task(run=naive, prepare=source_states, scale=len(sites) / len(sample)),
+        our_numbers=lambda: torch.tensor(ours(prepare(0))["logit"].to_numpy()[::8]),
+        naive_numbers=lambda: naive(source_states()),
+        clean_numbers=lambda: torch.full((len(sample),), hooks.answer_logit(on.module, inputs, ANSWER)),
+        note=f"one by one: {len(sample)} of {len(sites)}, scaled, without the source's run",
+    )
+
+
 # attention ----------------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +457,9 @@ LINES = {
     ),
     "patching": Line(
         work="layer x group patching, an image pair, 12 x 4", size="576", target=6, figure="faster", comparison=patching
+    ),
+    "heads-576": Line(
+        work="every head of 12 layers patched", size="576", target=6, figure="faster", comparison=patched_heads
     ),
     "share-576": Line(
         work="attention share of all query tokens, all layers",

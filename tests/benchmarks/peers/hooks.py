@@ -117,6 +117,35 @@ def layer_outputs(module: Any, inputs: Mapping[str, Any]) -> list[torch.Tensor]:
     return outputs
 
 
+@contextmanager
+def head_patched(
+    module: Any, layer: int, positions: Sequence[int], columns: slice, values: torch.Tensor
+) -> Iterator[None]:
+    """A context in which some columns of what an output projection is handed are `values` `[position, column]`."""
+
+    def write(_: Any, args: Any) -> Any:
+        heads = args[0].clone()
+        heads[0, list(positions), columns] = values
+        return (heads, *args[1:])
+
+    hook = layers_of(module)[layer].self_attn.o_proj.register_forward_pre_hook(write)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def head_outputs(module: Any, inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """What every output projection is handed in a clean run, `[position, width]` each."""
+    outputs: list[torch.Tensor] = []
+    parts = [layer.self_attn.o_proj for layer in layers_of(module)]
+    hooks = [part.register_forward_pre_hook(lambda _, args: outputs.append(args[0][0])) for part in parts]
+    module(**inputs, logits_to_keep=1)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
 def answer_logit(module: Any, inputs: Mapping[str, Any], answer: int) -> float:
     return float(module(**inputs, logits_to_keep=1).logits[0, -1, answer])
 
