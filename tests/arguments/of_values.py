@@ -43,7 +43,6 @@ def entries() -> dict[str, Entry]:
     pair = {"source": "image", "target": "last"}
     state = {
         "layers": LAYERS,
-        "heads": HEADS,
         "site": [*WORDS, "mask", "cross mask", "logits"],
         "stage": [*WORDS, "encoder"],
     }
@@ -92,10 +91,11 @@ def entries() -> dict[str, Entry]:
         "Add": Entry(
             nv.Add,
             run_with(nv.Add),
-            {"where": [5, 6], "vector": torch.ones(tiny.WIDTH), "layers": 1},
+            {"where": [5, 6], "vector": torch.ones(tiny.WIDTH // tiny.HEADS), "layers": 1, "site": "head"},
             {
                 "where": WHERE,
                 **state,
+                "heads": [*HEADS, [(0, 1)], [2, 1]],
                 "vector": [
                     *prompts(),
                     *tensors(),
@@ -109,8 +109,8 @@ def entries() -> dict[str, Entry]:
         "Scale": Entry(
             nv.Scale,
             run_with(nv.Scale),
-            {"where": [5, 6], "factor": 2.0, "layers": 1},
-            {"where": WHERE, **state, "factor": NUMBERS},
+            {"where": [5, 6], "factor": 2.0, "layers": 1, "site": "head"},
+            {"where": WHERE, **state, "heads": [*HEADS, [(0, 1)]], "factor": NUMBERS},
         ),
         "Attention": Entry(
             nv.Attention,
