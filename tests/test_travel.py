@@ -76,6 +76,10 @@ def every_intervention(prompt, twin):
         "zero": nv.Ablate("image", layers=1),
         "mean": nv.Ablate("query", how="mean", layers=2, site="attention"),
         "resample": nv.Ablate("query", how="resample", source=twin, layers=3),
+        "parts": nv.Patch("image", source=twin, site="key", layers=[1, 2], heads=[(1, 0), (2, 1)])
+        | nv.Ablate("image", how="mean", site="value", layers=2, heads=[0])
+        | nv.Patch("query", source=twin, site="head", layers=1, heads=[1])
+        | nv.Ablate("last", site="query", layers=2),
         "vectors": nv.Add("query", torch.ones(2, 1, tiny.WIDTH), layers=[1, 2], scale=0.5)
         | nv.Scale(["last", "generated"], 0.5, layers=1)
         | nv.Add("generated", torch.ones(tiny.WIDTH), layers=3, site="mlp"),
@@ -97,6 +101,7 @@ READS = [
     nv.Attention("last", "image", reduce="entropy", layers=0),
     nv.Attention("last", "image", reduce="top", top=3, layers=1),
     *(nv.Residual("image", site=site) for site in ("features", "embedding", "residual", "attention", "mlp")),
+    *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
 ]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from .kernels import columns_of, to_batch_layout, write_rows
 from .positions import crossing, index, reaches
 
+TORCH_CALL = "torch_nn_functional_scaled_dot_product_attention_0"  # inside transformers' function for sdpa
 PARTS = ("module", "query", "key", "value")  # the order in which an attention function is handed them
 
 # writing ------------------------------------------------------------------------------------------
@@ -73,7 +74,8 @@ def with_means(states, writes, held, part_spec, memo):
         key = id(writes), number
         if key not in means:
             columns = columns_of(heads, states.shape[2], states.device)
-            chosen = states[row, index(targets, *held, states.device)]
+            written = write_rows(states, replaced, held)  # by what acts before
+            chosen = written[row, index(targets, *held, states.device)]
             means[key] = (chosen if columns is None else chosen[:, columns]).mean(0)
         chosen_heads = None if heads is None else (heads[0], heads[1], heads[1])
         replaced.append((row, targets, "set", means[key], chosen_heads))
@@ -81,6 +83,16 @@ def with_means(states, writes, held, part_spec, memo):
 
 
 # reading ------------------------------------------------------------------------------------------
+
+
+def arguments_inside(operation):
+    """What transformers' function for sdpa hands on to torch, as `kernels.attention_arguments` takes it.
+
+    Only activations: query, key and value ``[row, head, position, head_dim]``, keys and values once a query head, the
+    mask and the scale. For forwards of more than one query; those of one are laid out otherwise.
+    """
+    (query, key, value, *_), kwargs = getattr(operation.source, TORCH_CALL).inputs
+    return (None, query, key, value, kwargs["attn_mask"]), {"scaling": kwargs["scale"]}
 
 
 def head_rows(inputs, requests, window):
@@ -121,9 +133,10 @@ def part_rows(call, part, requests, start):
     args, _ = call
     handed = args[PARTS.index(part)]
     answers = []
-    for row, positions, (_, heads) in requests:
+    for row, positions, (count, heads) in requests:
         places = index(positions, start, handed.shape[2], handed.device)
-        answers.append(handed[row, list(heads)][:, places].cpu())
+        own = handed[row, :: handed.shape[1] // count]  # where a key is there once a query head, every so many
+        answers.append(own[list(heads)][:, places].cpu())
     return answers
 
 

@@ -26,7 +26,7 @@ from nnsight import save
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
-from .attention_parts import is_part, touches
+from .attention_parts import arguments_inside, is_part, touches
 from .gates import write_gated
 from .positions import cache_of, crossing, sequence, windows
 from .readouts import precise
@@ -101,7 +101,12 @@ def loses_cache(model, steps):
     at crosses between processes and back, copied, and the cache is among what an attention is given.
     """
     cuts = any(mask_spec is not None and not is_part(mask_spec) for *_, mask_spec in steps)
-    return cuts and all(weight.device.type == "meta" for weight in model._module.parameters())
+    return cuts and is_sandboxed(model)
+
+
+def is_sandboxed(model):
+    """Whether this code runs in a process without the weights, to which what it looks at is copied, and back."""
+    return all(weight.device.type == "meta" for weight in model._module.parameters())
 
 
 # installing a plan --------------------------------------------------------------------------------
@@ -226,14 +231,19 @@ def collect(model, extents, reads):
             inputs = model.get(entry).inputs if entry else None
             window_of[stage] = windows(inputs, cache_layers, causal) if entry else full_windows(extents[stage])
         take_factors(model, factors_of, stage, layer)
-        value = inputs if path == entry and place == "inputs" else fetch(model, path, place)
+        _, queries, *_ = window_of[stage][layer]
+        value = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
         value = value if gate is None else gated(model, value, gate, factors_of.get((stage, layer)))
         answers.append(readout(value, requests, crossing(window_of[stage][layer], outside)))
     return answers
 
 
-def fetch(model, path, place):
-    """What a site holds: what a module takes or returns, or what a call inside it takes or returns."""
+def fetch(model, path, place, queries):
+    """What a site holds: what a module takes or returns, or what a call inside it takes or returns.
+
+    An attention function is also handed its module. Where that would cross between processes with its weights, what
+    the function hands on to torch is taken instead, see `attention_parts.arguments_inside`.
+    """
     module = model.get(path)
     if place == "inputs":
         return module.inputs
@@ -241,7 +251,11 @@ def fetch(model, path, place):
         return module.output
     call, _, end = place.partition(".")
     operation = getattr(module.source, call)
-    return operation.output if end == "output" else operation.inputs
+    if end == "output":
+        return operation.output
+    if queries > 1 and is_sandboxed(model) and model._module.config.get_text_config()._attn_implementation == "sdpa":
+        return arguments_inside(operation)
+    return operation.inputs
 
 
 def open_source(model, paths):

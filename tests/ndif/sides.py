@@ -153,6 +153,10 @@ def interventions(model: Any, prompt: nv.Prompt, twin: nv.Prompt) -> dict[str, A
         "zero": nv.Ablate("image", layers=1),
         "mean": nv.Ablate("query", how="mean", layers=2, site="attention"),
         "resample": nv.Ablate("query", how="resample", source=twin, layers=last),
+        "parts": nv.Patch("image", source=twin, site="key", layers=[1, 2], heads=[(1, 0), (2, 1)])
+        | nv.Ablate("image", how="mean", site="value", layers=2, heads=[0])
+        | nv.Patch("query", source=twin, site="head", layers=1, heads=[1])
+        | nv.Ablate("last", site="query", layers=2),
         "embedding": nv.Ablate("image", how="mean", site="embedding"),
         "features": nv.Patch("image", source=twin, site="features"),
         "generated": nv.Knockout("image", "generated") | nv.Ablate("generated", layers=1, site="mlp"),
@@ -170,6 +174,7 @@ READS = (
     nv.Attention("last", "image", reduce="top", top=3, layers=1),
     *(nv.Residual("image", site=site) for site in ("features", "embedding")),
     *(nv.Residual("query", site=site) for site in ("residual", "attention", "mlp")),
+    *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
 )
 ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("generated"))
 
