@@ -202,6 +202,10 @@ def package_values(prompts):
         nv.recipes.shape_objects,
         nv.stack(prompts),
         prompts[0].grown([5, 6]),
+        nv.Add("query", torch.ones(tiny.WIDTH), layers=[1, 2], scale=np.float64(0.5)),
+        nv.Scale("generated", 2),
+        nv.Limit("image", "query", top=np.int64(3), heads=[1]) | nv.Knockout("image", "last", how="zero"),
+        nv.Limit("image", "last", top=1),
     ]
 
 

@@ -122,7 +122,7 @@ def _check_case(model: Model, prompt: Prompt, placement: Placement, case: Interv
         inputs=prompt.inputs,
         tokens=placement.tokens,
         row=placement.row,
-        decoded=bool(call.decoded),
+        decoded=call.decoded or 0,
     )
     for number, (part, writes) in enumerate(zip(case.parts, by_part, strict=True), start=1):
         whose = f"part {number} of {len(by_part)}, " if len(by_part) > 1 else ""

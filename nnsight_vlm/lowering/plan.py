@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..device.gates import take_output
 from ..device.kernels import close_edges, drop_edges
-from ..device.mixtures import change_weights
+from ..device.mixtures import change_weights, is_change
 from ..families import Family, Model, view_of
 from .layouts import Layout
 from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, gate_of, locate, order_of, refuse_two_projections
@@ -66,7 +66,11 @@ class Plan:
     def changes(self) -> dict[tuple[str, str], tuple[Any, ...]]:
         """What is done to attention behind the softmax, by path of the module and name of the call."""
         steps = (step for part in (*(stage.steps for stage in self.once), self.every_token) for step in part)
-        return {(step.path, step.place): step.writes for step in steps if step.kernel is change_weights}
+        return {
+            (step.path, step.place): tuple(filter(is_change, step.writes))
+            for step in steps
+            if step.kernel is change_weights
+        }
 
     @property
     def edits(self) -> tuple[Any, ...]:
@@ -152,6 +156,10 @@ def _gathered(
     for stage, site, layer, write in writes:
         for name in sites_written(model, stage, site, layer):
             gathered.setdefault(_Site(order.index(stage), layer, SITES[name].rank, name), []).append(write)
+    for at in [at for at in gathered if at.name == "empty rows"]:
+        other = at._replace(rank=SITES["cross weights"].rank, name="cross weights")
+        if other in gathered:  # one call is visited once
+            gathered[other] = [*gathered.pop(at), *gathered[other]]
     return gathered
 
 
