@@ -123,7 +123,7 @@ def test_pixels_that_are_written_to_are_read_anew():
 # position ids of the caller's own --------------------------------------------------------------------
 
 PLAIN = ("llava", "llava-mistral", "blip-2-opt", "mllama", "idefics3", "qwen3_5", "gemma3", "lfm2_vl", "paligemma")
-ROTATED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
+ROTATED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "ernie4_5_vl_moe")
 CUTS = [
     nv.Knockout("image", "last", layers=0),
     nv.Knockout("image", "query", layers=1),
