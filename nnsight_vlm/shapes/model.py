@@ -17,7 +17,7 @@ from .language import SYSTEM, words
 from .world import PIXELS
 
 if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+    from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
 Checkpoint = Literal["shapes", "shapes-gist"]
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
@@ -65,20 +65,10 @@ def vocabulary() -> dict[str, int]:
 def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
     """The model with random weights, float32; the seed fixes them."""
     import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     ids = vocabulary()
     special = {"pad_token_id": ids["<pad>"], "bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"]}
-    vision = CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=PIXELS,
-        patch_size=PATCH,
-        projection_dim=128,
-        hidden_act="gelu",
-    )
     text = LlamaConfig(
         vocab_size=len(ids),
         hidden_size=128,
@@ -92,7 +82,7 @@ def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
         **special,
     )
     config = LlavaConfig(
-        vision_config=vision,
+        vision_config=vision_config(),
         text_config=text,
         image_token_id=ids["<image>"],
         image_seq_length=IMAGE_TOKENS,
@@ -105,19 +95,40 @@ def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
     return LlavaForConditionalGeneration(config)
 
 
+def vision_config() -> CLIPVisionConfig:
+    """The vision tower that all embedded models have."""
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=PIXELS,
+        patch_size=PATCH,
+        projection_dim=128,
+        hidden_act="gelu",
+    )
+
+
 def build_processor() -> LlavaProcessor:
     """The processor: tokenizer, image processor and chat template."""
+    return processor_with(_tokenizer(), CHAT_TEMPLATE)
+
+
+def processor_with(tokenizer: PreTrainedTokenizerFast, chat_template: str) -> LlavaProcessor:
+    """The processor of a model with this tokenizer and chat template; images are prepared alike for all."""
     from transformers import CLIPImageProcessorPil, LlavaProcessor
 
     side = {"height": PIXELS, "width": PIXELS}
     images = CLIPImageProcessorPil(size=side, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return LlavaProcessor(
         image_processor=images,
-        tokenizer=_tokenizer(),
+        tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
     )
 
 
