@@ -21,7 +21,7 @@ from .wordings import ALL_FAMILIES, DESCRIBING, Family, Turn, worded
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-LONGEST_DESCRIPTION, LONGEST_ANSWER = 100, 16
+LONGEST_DESCRIPTION, LONGEST_ANSWER = 64, 16
 """Most tokens of an answer."""
 PASSAGE = Path(__file__).with_name("passage.txt")
 """Prose that was written for this file and that no model was trained on."""
