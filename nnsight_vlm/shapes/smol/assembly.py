@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from ...storage import atomic_write
@@ -57,7 +57,7 @@ def save_parts(
         if tensor.is_floating_point()
     }
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
     return tensors
 
 

@@ -60,8 +60,8 @@ def folder() -> Path:
         _make(file, made)
     except OSError as error:
         _refuse(
-            f"the model {NAME!r} is put together once and kept in {str(made.parent)!r} (275 MB), which cannot be written "
-            f"({error.strerror}); set the environment variable XDG_CACHE_HOME to another folder"
+            f"the model {NAME!r} is put together once and kept in {str(made.parent)!r} (275 MB), which cannot be "
+            f"written ({error.strerror}); set the environment variable XDG_CACHE_HOME to another folder"
         )
     return made
 
