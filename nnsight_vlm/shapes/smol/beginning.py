@@ -22,8 +22,9 @@ from .texts import beginnings, write
 from .updates import PARTS
 
 BETAS = (0.9, 0.98)
-TEXT_ROWS = 512
-"""Texts that are written at a time."""
+TEXT_ROWS = {"cuda": 2048}
+"""Texts that are written at a time, by device; elsewhere `FEWER_TEXT_ROWS`."""
+FEWER_TEXT_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +123,9 @@ def texts_of(learner: Learner, writer: Writer, settings: Settings, file: Path) -
     torch.manual_seed(settings.seed)
     begun = beginnings(settings.texts, random.Random(settings.seed))
     written = []
-    for start in range(0, len(begun), TEXT_ROWS):
-        written += write(learner.model, begun[start : start + TEXT_ROWS], writer, settings.text_tokens)
+    rows = TEXT_ROWS.get(learner.model.device.type, FEWER_TEXT_ROWS)
+    for start in range(0, len(begun), rows):
+        written += write(learner.model, begun[start : start + rows], writer, settings.text_tokens)
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(written))
     return written
