@@ -23,7 +23,7 @@ from .opening.options import HUB_OPTIONS, part_options
 from .opening.processors import processor_of, with_settings
 from .opening.refusals import cause, config_of, refuse_folder, refuse_name
 from .opening.wrapped import run_uncompiled, unwrapped
-from .shapes.model import EMBEDDED, checkpoint
+from .shapes.embedded import EMBEDDED, checkpoint
 from .versions import complaint
 
 TASK = "image-text-to-text"

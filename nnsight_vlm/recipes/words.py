@@ -20,7 +20,7 @@ from ..arguments import instance, listed, refuse
 from ..arguments import text as text_given
 from ..families import Model, view_of
 from ..prompts.writing import Writing
-from ..shapes.model import is_embedded
+from ..shapes.embedded import is_embedded
 from ..shapes.scoring import parse
 from ..shapes.world import Scene
 from .labels import AGREEMENT

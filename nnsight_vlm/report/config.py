@@ -12,7 +12,7 @@ from ..families import Model
 from ..loading import load
 from ..prompts.pictures import open_picture
 from ..remote.model_call import Remote
-from ..shapes.model import EMBEDDED, checkpoint
+from ..shapes.embedded import EMBEDDED, checkpoint
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Files of a folder that are taken for pictures."""

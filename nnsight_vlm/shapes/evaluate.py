@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..versions import cache_name
+from .embedded import EMBEDDED, checkpoint
 from .language import ATTRIBUTES, DESCRIPTIONS, FAMILIES, Attribute, Question, QuestionFamily, questions
-from .model import EMBEDDED, checkpoint
 from .scoring import score
 from .world import Scene, scene
 

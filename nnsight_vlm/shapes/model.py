@@ -1,4 +1,4 @@
-"""The model: its configuration, its processor, and the folders of its trained weights.
+"""The model `shapes`: its configuration and its processor.
 
 A `LlavaForConditionalGeneration` like any on the hub, only small: a CLIP vision tower of 4 layers, a projector of 2, a
 Llama decoder of 10, all 128 wide. An image of 80 x 80 pixels becomes 10 x 10 image tokens of 8 x 8 pixels each.
@@ -10,20 +10,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-from ..arguments import one_of
 from .language import SYSTEM, words
 from .world import PIXELS
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
-Checkpoint = Literal["shapes", "shapes-gist"]
-CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
-"""The models that lie in this package as a whole."""
-EMBEDDED: tuple[str, ...] = (*CHECKPOINTS, "shapes-smol")
-"""All models of this package; the language model of the last one is installed apart."""
 PATCH = 8
 """Pixels along each side of a patch; every patch becomes one image token."""
 IMAGE_TOKENS = (PIXELS // PATCH) ** 2
@@ -42,36 +36,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
-
-
-def checkpoint(name: str = "shapes") -> Path:
-    """The folder of an embedded model, to be opened with `from_pretrained`; no network is used.
-
-    `shapes` is the model as trained. `shapes-gist` is a positive control: it was fine-tuned so that its query tokens
-    must carry the image. `shapes-smol` sees the same world and speaks with a pretrained language model; its folder is
-    put together at the first call, in the user's cache.
-
-    Raises:
-        SpecError: no model has this name; the language model of `shapes-smol` is not installed.
-
-    >>> checkpoint("shapes").name
-    'shapes'
-    """
-    one_of("name", name, EMBEDDED, "checkpoint")
-    if name not in CHECKPOINTS:
-        from .smol.cache import folder
-
-        return folder()
-    return Path(__file__).parent / "checkpoints" / name
-
-
-def is_embedded(folder: Path) -> bool:
-    """Whether a folder is that of an embedded model."""
-    from .smol.cache import NAME, root
-
-    return folder.parent == Path(__file__).parent / "checkpoints" or (
-        folder.parent == root() and folder.name.startswith(f"{NAME}-")
-    )
 
 
 def vocabulary() -> dict[str, int]:

@@ -63,7 +63,8 @@ def save_parts(
 
 def load_parts(path: Path) -> dict[str, torch.Tensor]:
     """What `save_parts` wrote."""
-    return load_file(path)
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    return tensors
 
 
 def assemble(file: GGUF, parts: Mapping[str, torch.Tensor]) -> LlavaForConditionalGeneration:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
 from ...storage import atomic_write
-from ..model import checkpoint
+from ..embedded import checkpoint
 from . import assembly, language_model
 from .gguf import GGUF
 from .learning import Learner
@@ -58,7 +58,7 @@ class Settings:
     hold: float = 0.45
     text_every: int = 6
     text_rows: int = 32
-    text_weight: float = 3.0
+    text_weight: float = 4.0
     texts: int = 2048
     text_tokens: int = 160
     save_seconds: float = 60

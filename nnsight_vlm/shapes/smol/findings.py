@@ -24,9 +24,10 @@ import torch
 from torch import nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
+from ..embedded import checkpoint
 from ..evaluate import prompt_text
 from ..language import COLORS, FAMILIES, SHAPES, questions
-from ..model import PATCH, checkpoint
+from ..model import PATCH
 from ..world import PIXELS, Scene
 from .measure import first_scenes
 

@@ -100,12 +100,14 @@ class _Reader:
 
 
 def _plain(stored: np.ndarray) -> np.ndarray:
-    return stored.astype(np.float32)
+    numbers: np.ndarray = stored.astype(np.float32)
+    return numbers
 
 
 def _eight_bits(blocks: np.ndarray) -> np.ndarray:
     """A whole number of 8 bits, times the block's scale."""
-    return blocks["scale"].astype(np.float32)[:, None] * blocks["values"]
+    numbers: np.ndarray = blocks["scale"].astype(np.float32)[:, None] * blocks["values"]
+    return numbers
 
 
 def _four_bits(blocks: np.ndarray) -> np.ndarray:

@@ -170,7 +170,7 @@ class Learner(nn.Module):
         for start, stop in pairwise(bounds):
             tensors = on_device(batch, device, slice(start, stop))
             loss = (self.answer_losses(tensors) * tensors.weights).sum() / total
-            loss.backward()
+            torch.autograd.backward(loss)
             answers += loss.detach()
         diverged = None
         if texts:
@@ -180,7 +180,7 @@ class Learner(nn.Module):
                 untouched = self.text_logits(ids, is_token)
             put(self.decoder, leaves)
             diverged = divergence(self.text_logits(ids, is_token), untouched)
-            (weight * diverged).backward()
+            torch.autograd.backward(weight * diverged)
             diverged = diverged.detach()
         torch.autograd.backward(list(updated.values()), [leaf.grad for leaf in leaves.values()])
         return Losses(answers, diverged)

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..model import IMAGE_TOKENS
 from ..world import FIRST_TRAINING_SEED, Scene, scene
+from .extra_families import EXTRA_FAMILIES
 from .language_model import END, IMAGE_ID, START
-from .wordings import DESCRIBING, EXTRA_FAMILIES, Family, Turn, plain, worded
+from .wordings import DESCRIBING, Family, Turn, plain, worded
 
 ROW_TOKENS = 512
 """Tokens of a row: prefix, image and branches."""
@@ -149,7 +150,7 @@ def row_about(about: Scene, rng: random.Random, writer: Writer, tokens: int = RO
     left = tokens - len(before) - IMAGE_TOKENS
     families, shares = list(SHARES), list(SHARES.values())
     row, asked = Row(scene=about, before=before, branches=[]), set[str]()
-    family: Family = rng.choice(DESCRIBING)  # type: ignore[assignment]
+    family = rng.choice(DESCRIBING)
     while True:
         turn = _turn(about, family, rng)
         if turn is not None and turn.request not in asked:

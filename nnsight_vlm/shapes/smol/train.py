@@ -19,8 +19,7 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,16 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader, Dataset
 
 from ...storage import atomic_write
 from ..world import FIRST_TRAINING_SEED, scene
 from . import assembly, language_model, measure
 from .beginning import Settings, new_learner, optimiser_of, texts_of
+from .feeding import feed
 from .gguf import GGUF, read
 from .learning import Losses
 from .packing import Batch, Batches, Writer, pack, row_about
+from .schedule import Clock, rate_share
 from .updates import cast
 
 REPORT_SECONDS = 10
@@ -45,64 +45,6 @@ KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacken
 """Of attention; where one cannot take the mask between branches, the next does."""
 LOOK_EVERY = 10
 """Steps between two looks at the loss, for which the processor waits."""
-
-
-@dataclass(kw_only=True)
-class Clock:
-    """The time of a run, that of interrupted attempts included.
-
-    Attributes:
-        seconds: that training may take in all.
-        used: before this attempt.
-    """
-
-    seconds: float
-    used: float = 0.0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds used so far."""
-        return self.used + time.monotonic() - self.started
-
-    @property
-    def share(self) -> float:
-        """The share of the time that has passed."""
-        return self.elapsed / self.seconds
-
-
-def rate_share(step: int, share: float, settings: Settings) -> float:
-    """The share of the full learning rate: a rise by steps, then constant, then half a cosine to zero by time."""
-    falling = min(max((share - settings.hold) / (1 - settings.hold), 0.0), 1.0)
-    return min(1.0, (step + 1) / settings.warmup) * 0.5 * (1 + math.cos(math.pi * falling))
-
-
-class _Steps(Dataset[Batch]):
-    """The batches, as PyTorch's loader takes them."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-
-    def __getitem__(self, step: int) -> Batch:
-        return self.batches[step]
-
-
-def _same(batch: Batch) -> Batch:
-    return batch
-
-
-def feed(batches: Batches, first: int, workers: int) -> Iterator[Batch]:
-    """The batches from a step on, made ahead of time by other processes; arrays come through pipes, in order."""
-    loader = DataLoader(
-        _Steps(batches),
-        batch_size=None,
-        sampler=range(first, first + 10**9),
-        num_workers=workers,
-        collate_fn=_same,
-        prefetch_factor=3 if workers else None,
-        multiprocessing_context="fork" if workers else None,
-    )
-    return iter(loader)
 
 
 class Run:

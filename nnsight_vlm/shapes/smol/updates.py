@@ -80,4 +80,4 @@ def put(decoder: LlamaModel, matrices: Matrices) -> None:
         for layer, values in zip(decoder.layers, stacked.unbind(), strict=True):
             module = matrix(layer, part)
             module._parameters.pop("weight", None)
-            module.weight = values  # type: ignore[assignment]
+            module.weight = values
