@@ -1,30 +1,39 @@
-"""Measuring `shapes-smol`: its answers about unseen scenes, and how well it still predicts ordinary text."""
+"""Measure `shapes-smol`: ``python -m nnsight_vlm.shapes.smol.measure --scenes 500``.
+
+Its answers about unseen scenes, in the words of the other embedded models and in those of `wordings.py`, and how well
+it still predicts ordinary text. An answer counts only if it is exactly right.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch.nn import functional as F
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from ..evaluate import Interval, answers, wilson
 from ..language import ATTRIBUTES, FAMILIES, questions
 from ..scoring import score
 from ..world import Scene, scene
+from . import assembly, cache, language_model
+from .gguf import GGUF, read
+from .updates import cast
 from .wordings import ALL_FAMILIES, DESCRIBING, Family, Turn, worded
-
-if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 LONGEST_DESCRIPTION, LONGEST_ANSWER = 64, 16
 """Most tokens of an answer."""
 PASSAGE = Path(__file__).with_name("passage.txt")
 """Prose that was written for this file and that no model was trained on."""
+LONGEST_TEXT = 2048
+"""Most tokens of a text that are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,3 +153,60 @@ def perplexity(model: LlavaForConditionalGeneration, ids: Sequence[int]) -> floa
     given = torch.tensor([list(ids)], device=model.device)
     logits = model(input_ids=given).logits[0, :-1].float()
     return math.exp(F.cross_entropy(logits, given[0, 1:]).item())
+
+
+def untouched(file: GGUF) -> LlavaForConditionalGeneration:
+    """The same model with the language model as it was, float32."""
+    parts = assembly.load_parts(cache.PARTS)
+    for name, tensor in parts.items():
+        if name.startswith(f"{assembly.UPDATES}b."):
+            tensor.zero_()
+    return assembly.assemble(file, parts)
+
+
+def perplexities(
+    model: LlavaForConditionalGeneration, file: GGUF, encode: Callable[[str], list[int]]
+) -> dict[str, float]:
+    """The perplexity of every text that the package ships, of the untouched language model and of this one."""
+    original = untouched(file).to(model.device)
+    cast(original, original.model.language_model, model.dtype)
+    found = {}
+    for text in (PASSAGE, PASSAGE.parents[1] / "README.md"):
+        ids = encode(text.read_text())[:LONGEST_TEXT]
+        found[f"{text.name}, untouched"] = perplexity(original, ids)
+        found[text.name] = perplexity(model, ids)
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=500, help="how many scenes; 0 for the perplexity alone")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="what is computed in")
+    parser.add_argument("--wordings", nargs="+", default=["plain", "other"], choices=["plain", "other"])
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    options = parser.parse_args()
+    folder = cache.folder()
+    dtype = getattr(torch, options.dtype)
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval().to(options.device)
+    processor = AutoProcessor.from_pretrained(folder)
+    results: dict[str, Any] = {"families": []}
+    file = language_model.find()
+    if file is None:
+        print(f"the perplexity of the untouched model needs its file; {language_model.INSTALL}")
+    else:
+        results |= perplexities(model, read(file), lambda text: processor.tokenizer(text)["input_ids"])
+        print({name: round(value, 2) for name, value in results.items() if name != "families"}, flush=True)
+    measured = []
+    for wording in options.wordings if options.scenes else ():
+        for result in accuracy(model, processor, first_scenes(options.scenes), wording):
+            measured.append(result)
+            print(table(measured).splitlines()[-1], flush=True)
+    results["families"] = [asdict(each) for each in measured]
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
