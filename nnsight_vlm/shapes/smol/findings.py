@@ -118,11 +118,16 @@ def sinks(
 def lens_words(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, scenes: Sequence[Scene]
 ) -> list[dict[str, Any]]:
-    """By layer, how often the likeliest word at a patch of an object is its colour or its shape, and common words."""
+    """By layer, what the patches of objects read as: the likeliest words, and how often those of the object.
+
+    `color` and `shape` are the shares of patches whose likeliest word is the object's colour or shape, of all words;
+    `color of 6` and `shape of 5` those where it is the likeliest of the world's colours, or of its shapes.
+    """
     words = [
         word.strip().lower()
         for word in processor.tokenizer.batch_decode([[n] for n in range(len(processor.tokenizer))])
     ]
+    colors, shapes = ([processor.tokenizer(f" {word}")["input_ids"][0] for word in names] for names in (COLORS, SHAPES))
     decoder = model.model.language_model
     counts = [Counter[str]() for _ in range(len(decoder.layers) + 1)]
     on_objects, on_ground = ([Counter[str]() for _ in counts] for _ in range(2))
@@ -134,8 +139,9 @@ def lens_words(
         for number, state in enumerate(states):
             at_image = state[0, is_image]
             normed = at_image if number == len(states) - 1 else decoder.norm(at_image)  # the last one is normed already
-            likeliest = model.lm_head(normed).argmax(-1).tolist()
-            for token, patch in zip(likeliest, patches, strict=True):
+            logits = model.lm_head(normed)
+            likeliest, *among = (each.argmax(-1).tolist() for each in (logits, logits[:, colors], logits[:, shapes]))
+            for token, patch, color, shape in zip(likeliest, patches, *among, strict=True):
                 word = words[token]
                 (on_ground if patch < 0 else on_objects)[number][word] += 1
                 if patch >= 0:
@@ -143,12 +149,15 @@ def lens_words(
                     counts[number]["patches"] += 1
                     counts[number]["color"] += word == found.color
                     counts[number]["shape"] += word == found.shape
-                    counts[number]["a color"] += word in COLORS
-                    counts[number]["a shape"] += word in SHAPES
+                    counts[number]["color of 6"] += COLORS[color] == found.color
+                    counts[number]["shape of 5"] += SHAPES[shape] == found.shape
     return [
         {
             "layer": number,
-            **{name: round(count[name] / count["patches"], 4) for name in ("color", "shape", "a color", "a shape")},
+            **{
+                name: round(count[name] / count["patches"], 4)
+                for name in ("color", "shape", "color of 6", "shape of 5")
+            },
             "on objects": [word for word, _ in on_objects[number].most_common(6)],
             "on the ground": [word for word, _ in on_ground[number].most_common(6)],
         }
