@@ -27,7 +27,7 @@ from .opening.processors import processor_of, with_settings
 from .opening.refusals import cause, config_of, refuse_folder, refuse_name
 from .opening.unwritten import fill_unwritten
 from .opening.wrapped import run_uncompiled, unwrapped
-from .shapes.model import CHECKPOINTS, checkpoint
+from .shapes.embedded import EMBEDDED, checkpoint
 from .versions import complaint
 
 TASK = "image-text-to-text"
@@ -41,7 +41,8 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
     Args:
         model: a name on the Hugging Face hub, a local folder (of a model, or of an adapter that names its base), a
             transformers model in memory (plain, or wrapped by PEFT or `torch.compile`; it runs uncompiled), or
-            `"shapes"` or `"shapes-gist"`, the small trained models inside the package.
+            `"shapes"`, `"shapes-gist"` or `"shapes-smol"`, the small trained models of this package (the last one
+            needs a language model that is installed apart).
         processor: the model's processor; where a name or folder is given, it is loaded from there by default. With a
             model in memory it may be left out if prompts come from ready encodings only.
         dispatch: load the weights now. `False` builds the model without weights, for remote runs; the first run on this
@@ -112,7 +113,7 @@ def _in_memory(given: Any, processor: Any) -> Model:
 
 
 def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any]) -> Model:
-    if name in CHECKPOINTS:
+    if name in EMBEDDED:
         if "revision" in options:
             raise SpecError(f"the model {name!r} is part of this package and has no revisions; leave revision= out")
         name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
