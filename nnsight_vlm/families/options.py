@@ -26,8 +26,8 @@ GridLayout = Literal[
     # the picture's own shape
     "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
     "merged windows",  # the same, computed window by window (Qwen2.5-VL)
-    "merged rows",  # the same as "merged", the patches row by row (PaddleOCR-VL)
-    "merged rows with breaks",  # the same, each row ended by a token, and one before and behind (HunYuan-VL)
+    "merged raster",  # the same as "merged", the patches row by row (PaddleOCR-VL)
+    "merged raster with breaks",  # the same, each row ended by a token, and one before and behind (HunYuan-VL)
     "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
     "sliced",  # the whole picture, then slices of it, whose sizes are in `target_sizes` (MiniCPM-V)
     "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
