@@ -585,7 +585,7 @@ _TABLE = (
     Family(
         model_type="paddleocr_vl",
         projector="model.projector",
-        grid="merged rows",
+        grid="merged raster",
         positions="mrope",
         inputs={"pixel_values": "piece", "image_grid_thw": "image"},
         needs=("mm_token_type_ids",),
@@ -603,7 +603,7 @@ _TABLE = (
         model_type="hunyuan_vl",
         transformers=">=5.22",
         projector="model.vision_tower.patch_merger",
-        grid="merged rows with breaks",
+        grid="merged raster with breaks",
         positions="mrope by row",
         inputs={"pixel_values": "piece", "image_grid_thw": "image"},
         needs=("mm_token_type_ids",),

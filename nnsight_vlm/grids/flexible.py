@@ -140,7 +140,7 @@ def merged_picture(view: ModelView, processed_inputs: Mapping[str, Any], pixels:
     return by_frame[0]
 
 
-def rows_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+def raster_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
     """The picture from its patches, which go row by row."""
     _, rows, columns = _table(processed_inputs, "image_grid_thw")[0]
     side = view.config.vision_config.patch_size
