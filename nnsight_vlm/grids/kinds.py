@@ -63,7 +63,7 @@ GRIDS: dict[GridLayout, GridKind] = {
     "tile rows then thumbnail": GridKind(cells=split.ROWS_THEN_THUMBNAIL.cells),
     "shuffled tiles": GridKind(cells=split.SHUFFLED_TILES.cells, tiles=split.canvas_tiles),
     "merged": GridKind(cells=flexible.merged, tiles=flexible.merged_tile),
-    "merged kernel": GridKind(cells=flexible.merged_kernel, tiles=flexible.rows_tile),
+    "merged kernel": GridKind(cells=flexible.merged_kernel, tiles=flexible.raster_tile),
     "merged windows": GridKind(cells=flexible.merged_windows, tiles=flexible.merged_tile),
     "merged raster": GridKind(cells=flexible.merged, tiles=flexible.raster_tile),
     "merged raster with breaks": GridKind(cells=flexible.merged_with_breaks, tiles=flexible.raster_tile),
