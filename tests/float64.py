@@ -76,7 +76,7 @@ def fits_grouped_mm(tokens: torch.Tensor, weight: torch.Tensor, ends: torch.Tens
 
 
 FULL, FITS_GROUPED_MM = torch.full, moe._can_use_grouped_mm
-SOFTMAX, TO = torch.nn.functional.softmax, torch.Tensor.to
+SOFTMAX, TO, NEW_ZEROS = torch.nn.functional.softmax, torch.Tensor.to, torch.Tensor.new_zeros
 
 
 @contextmanager
@@ -86,6 +86,7 @@ def float64() -> Iterator[None]:
         for owner, name, function in (
             (torch.Tensor, "float", as_float),
             (torch.Tensor, "to", widening(TO)),
+            (torch.Tensor, "new_zeros", widening(NEW_ZEROS)),
             (torch.nn.functional, "softmax", widening(SOFTMAX)),
             (torch, "full", full),
             (moe, "_can_use_grouped_mm", fits_grouped_mm),
