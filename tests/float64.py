@@ -83,7 +83,7 @@ def fits_grouped_mm(tokens: torch.Tensor, weight: torch.Tensor, ends: torch.Tens
 
 
 FULL, ZEROS, FITS_GROUPED_MM = torch.full, torch.zeros, moe._can_use_grouped_mm
-SOFTMAX, TO, TYPE = torch.nn.functional.softmax, torch.Tensor.to, torch.Tensor.type
+SOFTMAX, TO, TYPE, NEW_ZEROS = torch.nn.functional.softmax, torch.Tensor.to, torch.Tensor.type, torch.Tensor.new_zeros
 
 
 @contextmanager
@@ -94,6 +94,7 @@ def float64() -> Iterator[None]:
             (torch.Tensor, "float", as_float),
             (torch.Tensor, "to", widening(TO)),
             (torch.Tensor, "type", widening(TYPE)),
+            (torch.Tensor, "new_zeros", widening(NEW_ZEROS)),
             (torch.nn.functional, "softmax", widening(SOFTMAX)),
             (torch, "full", full),
             (torch, "zeros", zeros),

@@ -125,7 +125,7 @@ IDEFICS3: dict[str, Any] = {
 SIZED_IMAGES: dict[str, Any] = {"grid": "sized", "inputs": {"pixel_values": "image", "image_sizes": "image"}}
 MOLMO2: dict[str, Any] = {
     "model_type": "molmo2",
-    "transformers": ">=5.20",
+    "transformers": ">=5.23",  # before it, eager attention with a static cache gives other answers without nnsight too
     "projector": "model.multi_modal_projector.image_projector",
     "grid": "whole picture then canvas",
     "blocks": "marked",

@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 import transformers as hf
 from transformers.utils import is_torchvision_available
@@ -294,6 +295,11 @@ def _pad(image: torch.Tensor, sides: Any, fill: int = 0, padding_mode: str = "co
     return torch.nn.functional.pad(image, (left, right, top, bottom), mode=padding_mode, value=fill)
 
 
+def _to_tensor(picture: Any) -> torch.Tensor:
+    """What versions of transformers before 5.21 ask for."""
+    return torch.from_numpy(np.array(picture)).movedim(-1, 0)
+
+
 @functools.cache
 def _without_torchvision(name: str, owner: str) -> Any:
     """An image processor that only torchvision can carry, on the few functions of it that are needed."""
@@ -301,6 +307,7 @@ def _without_torchvision(name: str, owner: str) -> Any:
         return getattr(hf, owner)
     backends = importlib.import_module("transformers.image_processing_backends")
     functions = SimpleNamespace(InterpolationMode=_Interpolation, resize=_resize, normalize=_normalize, pad=_pad)
+    functions.pil_to_tensor = _to_tensor
     stand_ins = {path: ModuleType(path) for path in ("torchvision", "torchvision.transforms")}
     stand_ins["torchvision.transforms.v2"] = ModuleType("torchvision.transforms.v2")
     stand_ins["torchvision.transforms.v2"].functional = functions
