@@ -58,6 +58,13 @@ def test_a_decoder_adds_what_its_attention_and_feed_forward_give_and_its_cuts_ar
     assert tiny.gap(residual[1], residual[0] + attention[1] + mlp[1]) < LIMIT
     proof = nv.verify(model, prompt, nv.Knockout("image", "query") | nv.Knockout("image", "generated"))
     assert proof.edges > 0 and proof.tokens > 0
+    heads, whole = (
+        nv.run(model, prompt, nv.Ablate("query", site=site, layers=1)).logits for site in ("head", "attention")
+    )
+    if not any("bias" in name for name, _ in model._module.model.language_model.layers[1].self_attn.named_parameters()):
+        assert tiny.gap(heads, whole) < LIMIT  # a bias of the output projection is no head's
+    keys = nv.Ablate("image", site="key", layers=1, heads=1) | nv.Ablate("query", site="head", layers=1, heads=1)
+    assert nv.verify(model, prompt, keys).writes == 2
 
 
 def test_a_decoder_that_nobody_tried_is_refused():
