@@ -10,6 +10,8 @@ SmolVLM that has the same parts. Checked for several numbers and sizes of frames
 - `ids`: token ids are those of `processor.apply_chat_template(..., tokenize=True)`, and video tokens are those that the
   model itself puts features in;
 - `parts`: `system`, `image`, `video`, `markup`, `query` and `generated` part the prompt, and frames part the video;
+- `chat`: in two turns with a video each, and an image where the family takes one beside a video, token ids are the
+  processor's, turns and markers part the prompt, and each turn's words are its message's;
 - `pixels`: a square planted in one frame changes its tokens that the grid says, and none of another temporal patch;
 - `greedy`: `nv.generate` gives the tokens of transformers' own greedy generation;
 - `frame`, `cut`: proofs of a frame's cut, and that under the cut of the video logits do not depend on pixels.
@@ -112,6 +114,35 @@ def parts(model: Any, frames: list[Image.Image]) -> str:
     return f"ok {per_frame} a frame, {rest} more" if parted and rest <= 1 else f"parted {parted}, {rest} of no frame"
 
 
+def chat(model: Any, frames: list[Image.Image]) -> str:
+    import nnsight_vlm as nv
+    from nnsight_vlm.families import unsupported, view_of
+
+    beside = "video beside images" not in unsupported(view_of(model).family)
+    shown = [{"type": "image", "image": frames[0]}] if beside else []
+    said = ("What happens here?", "A dog runs.", "And in these?")
+    spoken = [[{"type": "text", "text": text}] for text in said]
+    film_entry = {"type": "video", "video": frames}
+    messages = [
+        {"role": "user", "content": [film_entry, *spoken[0]]},
+        {"role": "assistant", "content": spoken[1]},
+        {"role": "user", "content": [*shown, film_entry, *spoken[2]]},
+    ]
+    prompt, options = nv.encode(model, messages), {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    theirs = model.processor.apply_chat_template(
+        messages, add_generation_prompt=True, processor_kwargs={"do_sample_frames": False}, **options
+    )["input_ids"]
+    text, row = {*prompt["system"], *prompt["query"]}, prompt.rows[0].tokens
+    words = [
+        model.tokenizer.decode([row[place] for place in prompt[f"turn.{turn}"] if place in text]).strip()
+        for turn in range(3)
+    ]
+    turns = {place for turn in range(3) for place in prompt[f"turn.{turn}"]}
+    apart = not turns & {*prompt["markers"]} and turns | {*prompt["markers"]} == {*prompt["all"]}
+    holds = torch.equal(theirs, prompt.inputs["input_ids"]), tuple(words) == said, apart
+    return "ok" if all(holds) else f"ids {holds[0]}, words {holds[1]}, turns {holds[2]}"
+
+
 def entering(model: Any, prompt: Any) -> torch.Tensor:
     """What enters the decoder, `[position, width]`."""
     import nnsight_vlm as nv
@@ -157,7 +188,7 @@ def cut(model: Any, frames: list[Image.Image]) -> str:
     return f"ok {nv.verify(model, encode(model, frames), nv.Knockout('video', 'text'), pixels=True).pixels}"
 
 
-CHECKS: tuple[Callable[[Any, list[Image.Image]], str], ...] = (ids, parts, pixels, greedy, frame, cut)
+CHECKS: tuple[Callable[[Any, list[Image.Image]], str], ...] = (ids, parts, chat, pixels, greedy, frame, cut)
 
 
 def attempt(check: Callable[[], str]) -> str:

@@ -72,8 +72,9 @@ def layers(at: Case) -> range:
 # cuts and reads -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name, attention", [*((name, "sdpa") for name in NAMES), ("qwen3_vl", "eager"), ("smolvlm", "eager")]
+)
 def test_a_frame_that_is_cut_off_equals_the_reference(name, attention):
     at = case(name, attention)
     frame, query = at.prompt["frame.2"], at.prompt["query"]
@@ -209,7 +210,7 @@ def test_a_sweep_over_frames_equals_its_variants_one_by_one(name):
     if name in WITH_FEATURES:
         variants.append(nv.Ablate("frame.3", site="features"))
     one_by_one = torch.stack([nv.run(at.model, at.prompt, each).logits for each in variants])
-    for execution in ("auto", "rows", "single"):
+    for execution in ("auto", "rows"):
         table = nv.sweep(at.model, at.prompt, variants, answer=20, execution=execution)
         np.testing.assert_allclose(table["logit"], one_by_one[:, 20], atol=1e-7)
     packed = nv.sweep(at.model, at.prompt, cuts, answer=20, execution="packed")

@@ -99,6 +99,22 @@ def test_images_and_videos_stand_side_by_side(name):
     assert nv.run(model, prompt).logits.isfinite().all()
 
 
+def test_several_videos_of_a_row_are_one_row_of_frames():
+    model = videos.load("smolvlm")
+    films = [videos.film("smolvlm", 3), videos.film("smolvlm", 3, seed=1)]
+    prompt = nv.encode(model, TEXT, videos=films)
+    assert [len(tokens) for tokens in prompt.rows[0].videos] == [12, 12] and len(prompt.inputs["pixel_values"]) == 1
+    spelled = f"<video> <video> {TEXT}"
+    raw = model.processor(
+        text=[spelled], videos=[np.stack([*map(np.asarray, film)]) for film in films], return_tensors="pt"
+    )
+    assert len(raw["pixel_values"]) == 2
+    ready = nv.encode(model, inputs=dict(raw))
+    expected = view_of(model).module(**raw).logits[0, -1]
+    torch.testing.assert_close(nv.run(model, ready).logits, expected, atol=1e-5, rtol=1e-4)
+    assert len(ready["video.1"]) == 12 and ready["frame.5"][-1] == ready["video.1"][-1]
+
+
 def test_words_are_found_within_a_turn():
     model = videos.load("qwen3_vl")
     chat = [

@@ -63,6 +63,7 @@ def _prompt(
     tokenizer = known_tokenizer(model)
     made = token_maps(model, inputs, films=films)
     rows = tuple(speaking(row, unspoken(row, tokenizer, READY)) for row in made)
+    inputs = _in_one_row(model, inputs, rows)
     check_entries(model, inputs, rows)
     _check_count("picture", "image", pictures, [len(tokens.images) for tokens in rows])
     _check_count("video", "video", videos, [len(tokens.videos) for tokens in rows])
@@ -71,6 +72,20 @@ def _prompt(
         rows = tuple(_with_frames(tokens, shown, per_tile) for tokens, shown in zip(rows, videos, strict=True))
     frames = tuple(tuple(shown) for shown in videos) if any(videos) else ()
     return make_prompt(model, inputs, rows, pictures if any(pictures) else (), frames)
+
+
+def _in_one_row(model: Model, inputs: Mapping[str, Any], rows: Sequence[TokenMap]) -> Mapping[str, Any]:
+    """The inputs of one row; pixels that SmolVLM's processor returns `[video, frame, ...]` are `[row, frame, ...]`.
+
+    The model goes through all frames in this order in either form.
+    """
+    family, videos = view_of(model).family, len(rows[0].videos)
+    if len(rows) > 1 or videos < 2:
+        return inputs
+    by_video = [
+        name for name, counted in family.inputs.items() if counted == "row" and len(inputs.get(name, ())) == videos
+    ]
+    return {**inputs, **{name: inputs[name].flatten(0, 1)[None] for name in by_video}}
 
 
 def _check_count(thing: str, kind: str, given: Sequence[Sequence[Any]], there: Sequence[int]) -> None:
