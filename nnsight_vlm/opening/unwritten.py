@@ -14,6 +14,10 @@ from ..families.columns import config_value
 from .files import Checkpoint
 
 
+CLASS_TOKENS = {"clip_vision_model": 1}
+"""How many tokens a vision tower puts before the patches; none, where its type is not here."""
+
+
 def _patches(config: Any) -> int | None:
     """How many patches a picture of the vision tower's size has."""
     side, patch = (config_value(config, f"vision_config.{name}") for name in ("image_size", "patch_size"))
@@ -21,8 +25,8 @@ def _patches(config: Any) -> int | None:
 
 
 def _class_tokens(config: Any) -> int:
-    """How many tokens the vision tower puts before the patches: CLIP puts one."""
-    return int(config_value(config, "vision_config.model_type") == "clip_vision_model")
+    """How many tokens the vision tower puts before the patches."""
+    return CLASS_TOKENS.get(config_value(config, "vision_config.model_type"), 0)
 
 
 LLAVA: dict[str, Callable[[Any], Any]] = {
