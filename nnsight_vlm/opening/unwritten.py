@@ -13,7 +13,6 @@ from typing import Any
 from ..families.columns import config_value
 from .files import Checkpoint
 
-
 CLASS_TOKENS = {"clip_vision_model": 1}
 """How many tokens a vision tower puts before the patches; none, where its type is not here."""
 
