@@ -66,6 +66,15 @@ OTHERS = {
     "templates by name": ("llava", partial(template_in, "tokenizer_config.json", BY_NAME)),
     "a template of its own": ("llava", partial(template_in, "chat_template.json", TEMPLATE)),
     "no class named": ("qwen2_vl", no_class_named),
+    "a class of another package": ("llava", partial(edited, "processor_config.json", processor_class="OurProcessor")),
+    "a class of another package, with videos": (
+        "qwen2_vl",
+        partial(edited, "processor_config.json", processor_class="OurProcessor"),
+    ),
+    "code of its own beside": (
+        "qwen2_vl",
+        partial(edited, "preprocessor_config.json", auto_map={"AutoProcessor": "code.OurProcessor"}),
+    ),
     "pixels named": ("qwen2_vl", pixels_named),
 }
 CASES = {name: (name, partial(edited, "processor_config.json", **values)) for name, values in COUNTS.items()} | OTHERS

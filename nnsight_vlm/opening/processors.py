@@ -84,15 +84,22 @@ def processor_of(checkpoint: Checkpoint, config: Any) -> Any:
     Raises:
         SpecError: the checkpoint has no processor, or a package is missing that this one needs; names what to install.
     """
-    from transformers import AutoProcessor
+    from transformers import AutoProcessor, ProcessorMixin
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     try:
-        if is_torchvision_available():
-            return AutoProcessor.from_pretrained(checkpoint.name, **checkpoint.hub)
-        kind = _class_of(checkpoint, config)
-        if kind is None or not ("video_processor" in kind.get_attributes() or kind.__name__ in ON_PILLOW):
-            return AutoProcessor.from_pretrained(checkpoint.name, **checkpoint.hub)
-        return _from_parts(kind, checkpoint)
+        if not is_torchvision_available():
+            kind = _class_of(checkpoint, config)
+            if kind is not None and ("video_processor" in kind.get_attributes() or kind.__name__ in ON_PILLOW):
+                return _from_parts(kind, checkpoint)
+        made = AutoProcessor.from_pretrained(checkpoint.name, **checkpoint.hub)
+        if isinstance(made, ProcessorMixin):
+            return made
+        # a part of one: the checkpoint names a class that transformers does not have
+        known = PROCESSOR_MAPPING.get(type(config), None)
+        if known is None:
+            raise ValueError(f"transformers knows no processor of models of type {config.model_type!r}")
+        return known.from_pretrained(checkpoint.name, **checkpoint.hub)
     except (ImportError, ValueError, OSError) as error:
         raise SpecError(_cannot_be_made(checkpoint, error)) from error
 
@@ -129,14 +136,18 @@ def _fixed_settings(processor: Any) -> Mapping[str, Any]:
 
 
 def _class_of(checkpoint: Checkpoint, config: Any) -> Any:
-    """The class of the processor, as the checkpoint says, else as transformers knows for the model; None for none."""
+    """The class of the processor, as the checkpoint says, else as transformers knows for the model; None for none.
+
+    A checkpoint may name a class of another package, which transformers does not know.
+    """
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
 
     named = (checkpoint.read(file).get("processor_class") for file in PROCESSOR_FILES)
     name = next(filter(None, named), None)
     if name in ON_PILLOW:
         return _on_pillow(name)
-    return processor_class_from_name(name) if name else PROCESSOR_MAPPING.get(type(config), None)
+    known = processor_class_from_name(name) if name else None
+    return PROCESSOR_MAPPING.get(type(config), None) if known is None else known
 
 
 def _on_pillow(name: str) -> Any:

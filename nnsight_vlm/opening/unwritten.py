@@ -13,6 +13,9 @@ from typing import Any
 from ..families.columns import config_value
 from .files import Checkpoint
 
+CLASS_TOKENS = {"clip_vision_model": 1}
+"""How many tokens a vision tower puts before the patches; none, where its type is not here."""
+
 
 def _patches(config: Any) -> int | None:
     """How many patches a picture of the vision tower's size has."""
@@ -21,8 +24,8 @@ def _patches(config: Any) -> int | None:
 
 
 def _class_tokens(config: Any) -> int:
-    """How many tokens the vision tower puts before the patches: CLIP puts one."""
-    return int(config_value(config, "vision_config.model_type") == "clip_vision_model")
+    """How many tokens the vision tower puts before the patches."""
+    return CLASS_TOKENS.get(config_value(config, "vision_config.model_type"), 0)
 
 
 LLAVA: dict[str, Callable[[Any], Any]] = {
