@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import sys
-from pathlib import Path
 
 import pytest
+import smol_tiny as tiny
 import torch
 
 import nnsight_vlm as nv
@@ -16,9 +14,6 @@ from nnsight_vlm.shapes.embedded import checkpoint, is_embedded
 from nnsight_vlm.shapes.smol import assembly, cache, language_model, measure
 from nnsight_vlm.shapes.smol.beginning import Settings, new_learner
 from nnsight_vlm.shapes.smol.gguf import read
-
-sys.path.insert(0, str(Path(__file__).parent))
-tiny = importlib.import_module("smol_tiny")
 
 # --- the cache, with a tiny language model ------------------------------------------------------------------------
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
+import smol_tiny as tiny
 import torch
 
 from nnsight_vlm.shapes.smol import assembly, findings
 from nnsight_vlm.shapes.smol.beginning import Settings, new_learner
 from nnsight_vlm.shapes.smol.measure import first_scenes
 from nnsight_vlm.shapes.world import scene
-
-sys.path.insert(0, str(Path(__file__).parent))
-tiny = importlib.import_module("smol_tiny")
 
 
 @pytest.fixture(scope="module")

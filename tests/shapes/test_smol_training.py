@@ -5,16 +5,14 @@ The language model here is tiny and has random weights.
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 import struct
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+import smol_tiny as tiny
 import torch
 from torch.nn import functional as F
 
@@ -25,9 +23,6 @@ from nnsight_vlm.shapes.smol.learning import on_device
 from nnsight_vlm.shapes.smol.packing import DECISION, DECISIONS, ENDING, pack, row_about
 from nnsight_vlm.shapes.smol.updates import PARTS, SCALE, matrix, put
 from nnsight_vlm.shapes.world import scene
-
-sys.path.insert(0, str(Path(__file__).parent))
-tiny = importlib.import_module("smol_tiny")
 
 CPU = torch.device("cpu")
 TOKENS = 900
