@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .execution.mean_states import direction, mean_state
     from .execution.proof import Proof, verify
     from .families import FAMILIES, Family
-    from .grids import Grid
+    from .grids import Grid, VideoGrid
     from .loading import load
     from .lowering.layers import depth, window
     from .prompts.encoding import encode
@@ -74,6 +74,7 @@ __all__ = [
     "Run",
     "Scale",
     "SpecError",
+    "VideoGrid",
     "Word",
     "depth",
     "direction",
@@ -106,7 +107,7 @@ _NAMES_OF = {
     "execution.mean_states": ("direction", "mean_state"),
     "execution.proof": ("Proof", "verify"),
     "families": ("FAMILIES", "Family"),
-    "grids": ("Grid",),
+    "grids": ("Grid", "VideoGrid"),
     "loading": ("load",),
     "lowering.layers": ("depth", "window"),
     "prompts.encoding": ("encode",),

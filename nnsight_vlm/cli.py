@@ -25,7 +25,9 @@ QUERY = "describe the image."
 app = typer.Typer(name="nnsight-vlm", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(width=None)
 
-Model = Annotated[str, typer.Option(help="The model: shapes, shapes-gist, a name on the hub, or a local folder.")]
+Model = Annotated[
+    str, typer.Option(help="The model: shapes, shapes-gist, shapes-smol, a name on the hub, or a local folder.")
+]
 Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture file.", show_default=False)]
 Question = Annotated[
     str, typer.Argument(metavar="QUESTION", help="What the model is asked about the picture.", show_default=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from nnsight import TransformersModel
+from safetensors import SafetensorError
 from torch.overrides import TorchFunctionMode
 
 from .arguments import flag, refuse
@@ -18,15 +20,19 @@ from .families import Model, check_attention, family_of, view_of
 from .families.model_view import name_local_folder
 from .families.weights import matching_weights
 from .opening.adapters import Adapter, adapter_of
-from .opening.files import Checkpoint
-from .opening.options import HUB_OPTIONS, part_options
+from .opening.files import Checkpoint, inside
+from .opening.on_arrays import take_tensors
+from .opening.options import HUB_OPTIONS, part_options, placed
 from .opening.processors import processor_of, with_settings
 from .opening.refusals import cause, config_of, refuse_folder, refuse_name
+from .opening.unwritten import fill_unwritten
 from .opening.wrapped import run_uncompiled, unwrapped
-from .shapes.model import CHECKPOINTS, checkpoint
+from .shapes.embedded import EMBEDDED, checkpoint
 from .versions import complaint
 
 TASK = "image-text-to-text"
+NOT_LOADED = (ValueError, OSError, ImportError, AttributeError, AssertionError, UnpicklingError, SafetensorError)
+"""What transformers raises where files are broken, an option has no such value, or a device is not there."""
 
 
 def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch: bool = True, **options: Any) -> Model:
@@ -35,13 +41,16 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
     Args:
         model: a name on the Hugging Face hub, a local folder (of a model, or of an adapter that names its base), a
             transformers model in memory (plain, or wrapped by PEFT or `torch.compile`; it runs uncompiled), or
-            `"shapes"` or `"shapes-gist"`, the small trained models inside the package.
+            `"shapes"`, `"shapes-gist"` or `"shapes-smol"`, the small trained models of this package (the last one
+            needs a language model that is installed apart).
         processor: the model's processor; where a name or folder is given, it is loaded from there by default. With a
             model in memory it may be left out if prompts come from ready encodings only.
         dispatch: load the weights now. `False` builds the model without weights, for remote runs; the first run on this
             machine loads them.
         options: for a model that is loaded from files: those of transformers (`device_map`, `dtype`,
-            `attn_implementation`, ...), and the settings that its processor has for pictures (`min_pixels`, ...).
+            `attn_implementation`, ...; which files are read, `revision`, `subfolder`, `cache_dir`, `local_files_only`,
+            `token`, holds for the processor too), and the settings that its processor has for pictures (`min_pixels`,
+            ...).
 
     Raises:
         SpecError: the model's family is not in the table, or its attention implementation takes no mask; files that are
@@ -57,8 +66,10 @@ def load(model: str | Path | torch.nn.Module, *, processor: Any = None, dispatch
     _check_given(model, processor)
     dispatch = flag("dispatch", dispatch)
     attention = options.get("attn_implementation") or "sdpa"
-    if isinstance(attention, str):  # otherwise one for each part of the model; `view_of` checks the decoder's
-        check_attention(attention)
+    parts = attention if isinstance(attention, dict) else {"": attention}  # one for each part of the model
+    for part in ("", "text_config"):
+        if isinstance(parts.get(part), str):
+            check_attention(parts[part])
     with warnings.catch_warnings():
         # nnsight renames a Q-Former's modules called `output` to `E_output`, and the family table uses that name
         warnings.filterwarnings("ignore", message=".*has a submodule named 'output'.*")
@@ -94,7 +105,7 @@ def _in_memory(given: Any, processor: Any) -> Model:
     if not hasattr(module, "config"):
         refuse("model", module, "transformers model", "nv.load(AutoModelForImageTextToText.from_pretrained(...))")
     run_uncompiled(module)
-    family_of(module.config)
+    family_of(module.config, module)
     # nnsight looks for a processor on the hub if there is none, so it is given an empty object while it loads
     loaded = TransformersModel(module, task=TASK, processor=processor or SimpleNamespace())
     loaded.processor = processor
@@ -102,11 +113,12 @@ def _in_memory(given: Any, processor: Any) -> Model:
 
 
 def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any]) -> Model:
-    if name in CHECKPOINTS:
+    if name in EMBEDDED:
         if "revision" in options:
             raise SpecError(f"the model {name!r} is part of this package and has no revisions; leave revision= out")
         name, options = str(checkpoint(name)), {"dtype": torch.float32, **options}  # the files hold float16
     refuse_name(name)
+    name, options = inside(name, options)
     hub = {name: value for name, value in options.items() if name in HUB_OPTIONS}
     source = Checkpoint(name=name, hub=hub)
     adapter = adapter_of(source)
@@ -116,11 +128,15 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     config = config_of(source)
     family_of(config)
     made = processor is None
-    processor = processor_of(source, config) if made else processor
+    if made:
+        processor = processor_of(source, config)
+        fill_unwritten(processor, source, config)
+        take_tensors(processor)
     settings, options = part_options(name, config, processor, options)
     if settings and not made:
         raise SpecError(f"{next(iter(settings))}= is not used beside processor=; make the processor so")
     processor = with_settings(processor, source, settings)
+    options = placed(config, hub, options)
     if source.folder is not None:
         name_local_folder(name)
     if dispatch:
@@ -129,7 +145,7 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
                 return TransformersModel(name, task=TASK, processor=processor, dispatch=True, **options)
             except SpecError:
                 raise
-            except (ValueError, OSError, ImportError) as error:
+            except NOT_LOADED as error:
                 raise SpecError(f"{name!r} cannot be loaded: {cause(error)}") from error
     with _RealLinspace():
         loaded = TransformersModel(name, task=TASK, processor=processor, dispatch=False, **options)
@@ -143,7 +159,7 @@ def _with_adapter(adapter: Adapter, processor: Any, dispatch: bool, options: dic
         raise SpecError(
             f"{adapter.name!r} holds an adapter, which is put into weights that are there; leave dispatch=False out"
         )
-    of_base = {name: value for name, value in options.items() if name != "revision"}  # it is the adapter's
+    of_base = {name: value for name, value in options.items() if name not in ("revision", "subfolder")}  # the adapter's
     loaded = _from_name(adapter.base, processor, dispatch, of_base)
     module = view_of(loaded).module
     adapter.add_to(module)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import tiny
 import torch
@@ -10,7 +12,7 @@ from float64 import float64
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("NNSIGHT_VLM_TEST_THREADS", "1")))
 
 
 def pytest_configure(config):

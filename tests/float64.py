@@ -61,7 +61,7 @@ def widening(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
 def as_float(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
     """`tensor.float()`, likewise."""
     dtype = torch.float32 if tensor.dtype in KEPT or from_package() else torch.float64
-    return tensor.type(dtype, *args, **options)
+    return TYPE(tensor, dtype, *args, **options)
 
 
 def full(size: Any, fill_value: Any, **options: Any) -> torch.Tensor:
@@ -70,13 +70,20 @@ def full(size: Any, fill_value: Any, **options: Any) -> torch.Tensor:
     return FULL(size, fill_value, **({"dtype": torch.float64, **options} if beyond else options))
 
 
+def zeros(*size: Any, **options: Any) -> torch.Tensor:
+    """`torch.zeros` in float32 that a layer with states in float64 puts its numbers into (ERNIE's router)."""
+    states = sys._getframe(1).f_locals.get("hidden_states")
+    own = isinstance(states, torch.Tensor) and states.dtype == torch.float64
+    return ZEROS(*size, **({name: wide(value) for name, value in options.items()} if own else options))
+
+
 def fits_grouped_mm(tokens: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> bool:
     """Whether experts are multiplied by torch's grouped kernel, which has no float64."""
     return weight.dtype in KEPT and FITS_GROUPED_MM(tokens, weight, ends)
 
 
-FULL, FITS_GROUPED_MM = torch.full, moe._can_use_grouped_mm
-SOFTMAX, TO = torch.nn.functional.softmax, torch.Tensor.to
+FULL, ZEROS, FITS_GROUPED_MM = torch.full, torch.zeros, moe._can_use_grouped_mm
+SOFTMAX, TO, TYPE = torch.nn.functional.softmax, torch.Tensor.to, torch.Tensor.type
 
 
 @contextmanager
@@ -86,8 +93,10 @@ def float64() -> Iterator[None]:
         for owner, name, function in (
             (torch.Tensor, "float", as_float),
             (torch.Tensor, "to", widening(TO)),
+            (torch.Tensor, "type", widening(TYPE)),
             (torch.nn.functional, "softmax", widening(SOFTMAX)),
             (torch, "full", full),
+            (torch, "zeros", zeros),
             (moe, "_can_use_grouped_mm", fits_grouped_mm),
         ):
             stack.enter_context(patch.object(owner, name, function))

@@ -28,6 +28,8 @@ LLAVA = ModelSize(layers=4, width=256, heads=8, side=32)
 """1,064 tokens: 32 x 32 of a picture, and 40 of text."""
 PHOTO = ModelSize(kind="qwen2_5_vl", layers=2, width=64, heads=2, side=32)
 """A picture of 64 x 64 patches, whose tower is wider than the decoder."""
+LONG = ModelSize(layers=4, width=256, heads=8, side=66)
+"""4,396 tokens, as a few tiled pictures make them."""
 PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 CUTS = [nv.Knockout("image", "query", layers=layer) for layer in range(LLAVA.layers)]
 IMAGES = [nv.Ablate("image", layers=layer) for layer in range(LLAVA.layers)]
@@ -101,6 +103,7 @@ CASES: Mapping[str, Case] = {
     ),
     "photos": Case(words="answers to 4 large pictures", work=_answers([None]), prompts=4, size=PHOTO, budget=80),
     "windows": Case(words="`knockout_windows` of 2 pictures", work=_windows, prompts=2, budget=60),
+    "windows-long": Case(words="`knockout_windows` of 1 long prompt", work=_windows, size=LONG, budget=260),
     "windows-eager": Case(
         words="`knockout_windows` of 2 pictures", work=_windows, prompts=2, attention="eager", budget=300
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import zoo
@@ -28,6 +29,8 @@ def write(name: str, folder: Path) -> Any:
     pictures["image_processor_type"] = _published(processor.image_processor).removesuffix("Pil")
     pictures["processor_class"] = _published(processor)
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
+    if isinstance(videos := getattr(processor, "video_processor", None), SimpleNamespace):
+        (folder / "video_preprocessor_config.json").write_text(json.dumps(vars(videos)))
     (folder / "processor_config.json").write_text(json.dumps(_settings(processor)))
     return model
 

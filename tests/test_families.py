@@ -468,7 +468,8 @@ def test_interventions_are_verified_and_a_sweep_is_the_same_however_it_is_run(ca
     ):
         assert nv.verify(case.model, case.prompt, change).writes == 1
     tokens = case.prompt.rows[0]
-    after = tuple(place for place in places(tokens, "all") if place > max(places(tokens, "image")))
+    end = max([*places(tokens, "image"), *tokens.borders.positions(tokens.stop)])
+    after = tuple(place for place in places(tokens, "all") if place > end)
     whole, part = (Edges("decoder", "image", target, tokens) for target in ("last", after))
     layers = case.layers("decoder", whole.kind)
     zeros = [where for where in (after[-1:], after[:-1]) if where]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import real
 import zoo
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
 from nnsight_vlm.families import FAMILIES, family_of, lookup
-from nnsight_vlm.families.columns import AttentionSpec, Family, Stage
+from nnsight_vlm.families.columns import AttentionSpec, Family, Stage, VideoSpec
 from nnsight_vlm.families.drafting import GRIDS as DRAFTED_GRIDS
 from nnsight_vlm.families.drafting import INPUTS, draft, source
 from nnsight_vlm.families.options import (
@@ -27,17 +29,19 @@ from nnsight_vlm.families.options import (
     LayerSet,
     Limitation,
     PositionCounting,
+    VideoLayout,
 )
 from nnsight_vlm.families.stage_spec import LAYER_SETS
 from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
-from nnsight_vlm.grids import GRIDS
+from nnsight_vlm.grids import GRIDS, VIDEO_LAYOUTS
 from nnsight_vlm.prompts.position_ids import COUNTING
 from nnsight_vlm.prompts.row_inputs import ENTRIES
 from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS
 
 PAGE = Path(nv.__file__).parent.parent / "docs" / "families.md"
-NAMES_MISLEAD = {"chameleon-swin"}
-"""Families with norms after attention and feed-forward that are named as if they came before them."""
+NAMES_MISLEAD = {"chameleon-swin", "molmo2", "molmo2-norms-after"}
+"""Families with norms after attention and feed-forward that are named as if they came before them; and Molmo2, whose
+projector is the last part of what is called so."""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,7 @@ def members():
         (PositionCounting, {**COUNTING, "own": None}),
         (Counted, ENTRIES),
         (LayerSet, LAYER_SETS),
+        (VideoLayout, VIDEO_LAYOUTS),
     ],
 )
 def test_every_option_of_a_column_is_resolved_by_its_table(choices, table):
@@ -83,6 +88,7 @@ def test_every_choice_of_a_family_is_an_option(name):
     assert {attention.layers for attention in attentions} <= set(LAYER_SETS)
     assert {stage.keys for stage in family.stages.values() if stage.keys} <= set(GRIDS)
     assert set(family.limitations) <= set(get_args(Limitation))
+    assert family.video is None or (family.video.layout in VIDEO_LAYOUTS and family.video.pixels in family.inputs)
     assert list(family.stages)[-1] == "decoder"
     assert family.projector_after in (None, *family.stages)
 
@@ -101,6 +107,14 @@ def test_the_page_is_what_the_command_prints():
     introduction, _, table = PAGE.read_text().partition("| family")
     assert f"| family{table}" == printed.output, "docs/families.md is out of date: docs/adding-a-family.md, section 5"
     assert introduction.startswith("# Families")
+
+
+def test_the_page_says_which_published_configurations_were_tried():
+    kept = json.loads(real.TRIED.read_text())
+    assert real.markdown(kept) in PAGE.read_text(), "write what python tests/real.py --markdown prints"
+    assert {tried["family"] for tried in kept.values()} <= set(FAMILIES)
+    for tried in kept.values():
+        assert all(set(cells) <= {*real.CHECKS, *real.HALVES} for cells in tried["sizes"].values())
 
 
 def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():
@@ -127,9 +141,10 @@ def test_the_terminal_shows_every_family_and_every_footnote(monkeypatch):
 
 
 def test_a_family_without_limitations_has_no_footnotes():
-    table, footnotes = support([Family(model_type="some")])
+    shown = VideoSpec(layout="pooled frames")
+    table, footnotes = support([Family(model_type="some", video=shown)])
     assert footnotes == [] and set(table.loc[0, list(COLUMNS)]) == {"yes"}
-    limited = Family(model_type="some", limitations={"grid": "why"})
+    limited = Family(model_type="some", video=shown, limitations={"grid": "why"})
     assert markdown([limited]).endswith("[1] grid not supported: why  ")
     assert limited.limitation("grid") == "why" and limited.limitation("features") is None
 
@@ -201,7 +216,7 @@ def test_unknown_layer_types_are_refused_with_the_known_ones(members, monkeypatc
 
 def test_a_model_that_cannot_be_drafted_is_refused_with_the_reason():
     config = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=8)
-    with pytest.raises(nv.SpecError, match="no image-text-to-text model of type 'llama'"):
+    with pytest.raises(nv.SpecError, match="models of type 'llama' take no pixels"):
         nv.load(LlamaForCausalLM(config))
 
 

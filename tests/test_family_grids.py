@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zoo
 from numpy.lib.stride_tricks import sliding_window_view
 from zoo import planted
+from zoo.parts import picture_settings
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
@@ -290,7 +292,7 @@ def test_a_picture_beside_another_of_its_prompt_has_no_canvas():
 def test_tiles_that_the_processor_does_not_make_are_refused():
     picture = zoo.picture(1, (150, 80))
     assert len(given("got_ocr2-tiles", picture).grid().shapes) == 3
-    with pytest.raises(nv.SpecError, match=r"has 3 tile\(s\).*another number.*processor\.images_kwargs"):
+    with pytest.raises(nv.SpecError, match=r"has \(shape \(3, .*processor\.images_kwargs"):
         given("got_ocr2", picture, crop_to_patches=True, max_patches=6).grid()
 
 
@@ -306,6 +308,22 @@ def test_patches_of_padding_have_empty_boxes_and_take_no_part():
     values = np.zeros(len(grid.positions))
     values[empty] = np.inf
     assert np.array_equal(grid.heatmap(values), np.zeros((54, 120)))
+
+
+def test_pixels_that_newer_processors_name_otherwise_are_the_same_prompt():
+    """Video-LLaVA's pixels have an old and a new name, and its processor is told which to use."""
+    older, newer = zoo.ZOO["video_llava"].processor(), zoo.ZOO["video_llava"].processor()
+    if not hasattr(newer, "images_kwargs"):
+        pytest.skip("before transformers 5.23 a processor has no settings of its own for pictures")
+    newer = picture_settings(newer, return_legacy_image_output=False)
+    module, picture = zoo.ZOO["video_llava"].module("sdpa"), zoo.picture(1, (20, 44))
+    old, new = (
+        nv.encode(nv.load(module, processor=each), zoo.ZOO["video_llava"].text, picture) for each in (older, newer)
+    )
+    assert "pixel_values" in newer(text="<image>", images=picture)
+    assert old.inputs.keys() == new.inputs.keys() and "pixel_values_images" in new.inputs
+    assert torch.equal(nv.run(old.model, old).logits, nv.run(new.model, new).logits)
+    assert np.array_equal(old.grid().boxes, new.grid().boxes)
 
 
 @pytest.mark.parametrize("size", [(2000, 20), (300, 2), (1, 50), (1, 1)])

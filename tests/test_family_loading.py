@@ -42,9 +42,25 @@ NOT_READABLE = {
     "cohere2_vision": SUBSTITUTE,
     "llama4": SUBSTITUTE,
     **dict.fromkeys(("llava_onevision", "internvl", "perception_lm", "smolvlm"), NO_VIDEO_PROCESSOR),
+    **dict.fromkeys(("molmo2", "molmo2-norms-after", "kimi_k25"), NO_VIDEO_PROCESSOR),
+    **dict.fromkeys(("llava_next_video", "video_llava"), NO_VIDEO_PROCESSOR),
     **dict.fromkeys(
-        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "gemma4", "gemma4-shared"), NO_VIDEO_PROCESSOR
+        (
+            "qwen2_vl",
+            "qwen2_5_vl",
+            "qwen3_vl",
+            "qwen3_5",
+            "glm4v",
+            "gemma4",
+            "gemma4-shared",
+            "minicpmv4_6",
+            "exaone4_5",
+            "lfm3_vl",
+        ),
+        NO_VIDEO_PROCESSOR,
     ),
+    **dict.fromkeys(("qwen3_vl_moe", "qwen3_5_moe", "glm4v_moe", "glm46v", "glm46v-moe"), NO_VIDEO_PROCESSOR),
+    "ernie4_5_vl_moe": "has no attribute 'font'",
 }
 """Without torchvision: processors that cannot be saved to a folder and read again, and the error.
 

@@ -297,6 +297,15 @@ def test_without_a_cache_every_token_is_what_it_is_with_one(model, prompt, case)
     assert nv.generate(model, prompt, case, max_new_tokens=STEPS, use_cache=False).tokens == cached
 
 
+def test_without_a_cache_is_refused_where_transformers_does_not_continue_an_input():
+    model, prompt = zoo.load("ernie4_5_vl_moe"), zoo.prompt("ernie4_5_vl_moe")
+    with pytest.raises(IndexError, match="shape of the mask"):
+        view_of(model).module.generate(**prompt.inputs, max_new_tokens=2, use_cache=False)
+    for ask in (nv.generate, lambda *asked, **options: nv.generations(asked[0], [(asked[1], None)], **options)):
+        with pytest.raises(nv.SpecError, match=r"generate with a cache only.*moe_mm_tok.*Leave use_cache"):
+            ask(model, prompt, max_new_tokens=2, use_cache=False)
+
+
 @pytest.mark.parametrize("name", ["blip-2-opt", "blip-2-t5", "instructblip-llama", "kosmos-2", "florence2", "janus"])
 def test_models_that_leave_generation_to_a_part_or_override_it_are_greedy(name):
     model, prompt = zoo.load(name), zoo.prompt(name)

@@ -127,7 +127,8 @@ def test_line_breaks_and_tile_numbers_are_markup():
 def test_all_groups_can_be_listed(sdpa):
     prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
     by_role = ("markers", "system_message", "user", "assistant", "turn.0")
-    assert tuple(prompt.groups) == ("system", "image", "image.0", "markup", "query", "generated", *VIEWS, *by_role)
+    shown = ("image", "image.0", "video")
+    assert tuple(prompt.groups) == ("system", *shown, "markup", "query", "generated", *VIEWS, *by_role)
     assert all(prompt[name] == positions for name, positions in prompt.groups.items())
     assert prompt.groups["markup"] == prompt["markup"] == prompt["generated"] == ()
 

@@ -42,6 +42,7 @@ from nnsight_vlm.identity import (
 from nnsight_vlm.identity.weights import weights_digest
 from nnsight_vlm.recipes import Work
 from nnsight_vlm.recipes.words import Thing
+from nnsight_vlm.shapes.model import checkpoint
 
 
 class Color(enum.Enum):
@@ -991,3 +992,16 @@ def test_a_journal_is_that_of_the_precision_that_autocast_makes(fresh, asked):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert name_of_journal(fresh, asked) != name
     assert name_of_journal(fresh, asked) == name
+
+
+def test_a_model_that_is_spread_over_memory_and_disk_has_a_journal(tmp_path):
+    spread = {"device_map": "auto", "max_memory": {"cpu": "1MB"}}
+    names = []
+    for place in ("one", "other"):
+        model = nv.load(checkpoint("shapes"), dtype=torch.float32, offload_folder=tmp_path / place, **spread)
+        prompt = nv.encode(model, "what is red ?", nv.shapes.scene(3).image)
+        names.append(name_of_journal(model, prompt))
+    assert any(weight.is_meta for weight in model._module.parameters()) and names[0] == names[1]
+    model._module.to = lambda *_: model._module
+    with pytest.raises(nv.SpecError, match=r"1 replaced method.*such as to"):
+        name_of_journal(model, prompt)

@@ -123,7 +123,7 @@ def test_pixels_that_are_written_to_are_read_anew():
 # position ids of the caller's own --------------------------------------------------------------------
 
 PLAIN = ("llava", "llava-mistral", "blip-2-opt", "mllama", "idefics3", "qwen3_5", "gemma3", "lfm2_vl", "paligemma")
-ROTATED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
+ROTATED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "ernie4_5_vl_moe")
 CUTS = [
     nv.Knockout("image", "last", layers=0),
     nv.Knockout("image", "query", layers=1),
@@ -550,3 +550,15 @@ def test_a_text_alone_needs_the_types_that_say_which_tokens_see_each_other(name)
     grown = nv.generate(model, prompt, max_new_tokens=4)
     logits = nv.run(model, grown.prompt, positions=range(prompt.width - 1, grown.prompt.width - 1)).logits
     assert tuple(logits.argmax(-1).tolist()) == grown.tokens
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "glm4v"])
+def test_a_ready_text_need_not_say_of_which_type_its_tokens_are(name):
+    model = zoo.load(name)
+    prompt = nv.encode(model, "what is red ?", chat=False)
+    bare = nv.encode(model, inputs={"input_ids": prompt.inputs["input_ids"]})
+    cuts = [nv.Knockout("first", "last", layers=layer) for layer in (0, 1)]
+    for execution in ("packed", "rows"):
+        scores = [list(nv.sweep(model, it, cuts, answer="red", execution=execution)["logit"]) for it in (prompt, bare)]
+        assert scores[0] == scores[1]
+    assert torch.equal(position_ids(prompt), position_ids(bare))

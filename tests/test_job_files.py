@@ -202,6 +202,10 @@ def package_values(prompts):
         nv.recipes.shape_objects,
         nv.stack(prompts),
         prompts[0].grown([5, 6]),
+        nv.Add("query", torch.ones(tiny.WIDTH), layers=[1, 2], scale=np.float64(0.5)),
+        nv.Scale("generated", 2),
+        nv.Limit("image", "query", top=np.int64(3), heads=[1]) | nv.Knockout("image", "last", how="zero"),
+        nv.Limit("image", "last", top=1),
     ]
 
 
@@ -337,7 +341,7 @@ def test_what_cannot_be_kept_is_refused_when_it_is_submitted(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["trust_remote_code", "custom_generate"])
 def test_options_that_run_code_are_refused_when_they_are_submitted(name, client, prompts):
-    with pytest.raises(nv.SpecError, match=f"cannot hold {name}="):
+    with pytest.raises(nv.SpecError, match=f"{name}= is code that runs between tokens"):
         nv.generate(client, prompts[0], remote=True, blocking=False, **{name: True})
 
 

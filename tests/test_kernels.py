@@ -194,7 +194,9 @@ def test_copies_behind_a_prefix_see_the_prefix_and_themselves():
         ((2, 2, None, None, ()), full),
         ((2, 2, 2, None, ()), sliding),
         ((2, 2, None, 2, ()), chunks),
-        ((2, 2, None, None, ((0, 2),)), block),
+        ((2, 2, None, None, (((0, 2),),)), block),
+        ((2, 2, None, None, (((0, 1), (1, 2)),)), block),
+        ((2, 2, None, None, (((0, 1),), ((1, 2),))), full),
     ):
         assert opened(kernels.packed_mask(packing, window, like)) == [[expected]]
     behind = kernels.packed_mask((2, 2, None, None, ()), (2, 4, 0, 6, True), like)  # the prefix is in a cache

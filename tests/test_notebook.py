@@ -16,7 +16,7 @@ import zoo
 from PIL import Image
 
 import nnsight_vlm as nv
-from nnsight_vlm.notebook import element, picture_uri, shown_picture
+from nnsight_vlm.notebook import chip, element, picture_uri, shown_picture
 from nnsight_vlm.notebook.groups import HUES
 from nnsight_vlm.prompts.display import FIRST, LAST, stretches
 from nnsight_vlm.showing import visible
@@ -209,11 +209,12 @@ def luminance(color: tuple[float, ...]) -> float:
 
 
 def test_chips_are_read_with_the_contrast_that_wcag_asks_of_its_strictest_level():
-    prompt = zoo.prompt("mllama").grown([7])  # which has all groups
+    prompt = zoo.prompt("mllama").grown([7])  # which has all groups but that of videos
     style = re.compile(r"background:rgb\((\d+),(\d+),(\d+)\);color:#(..)(..)(..);border-bottom:3px solid (rgb.*?\))")
     found = [style.search(str(given.get("style"))) for _, given, _ in page_of(prompt).elements]
+    found.append(style.search(chip("video", "a part of a frame")))
     chips = [chip.groups() for chip in found if chip]
-    assert len({edge for *_, edge in chips}) == len(HUES) == 5  # every group has its own
+    assert len({edge for *_, edge in chips}) == len(HUES) == 6  # every group has its own
     for *colors, _ in chips:
         background, letters = tuple(map(int, colors[:3])), tuple(int(part, 16) for part in colors[3:])
         assert (luminance(background) + 0.05) / (luminance(letters) + 0.05) >= 7

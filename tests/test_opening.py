@@ -76,7 +76,12 @@ NAMES = {
     "liuhaotian/llava-v1.5-7b": "load 'llava-hf/llava-1.5-7b-hf'",
     "liuhaotian/llava-v1.6-vicuna-13b": "load 'llava-hf/llava-v1.6-vicuna-13b-hf'",
     "lmms-lab/llava-onevision-qwen2-0.5b-ov": "load 'llava-hf/llava-onevision-qwen2-0.5b-ov-hf'",
+    "liuhaotian/llava-llama-2-13b-chat-lightning-preview": "no version of it for transformers is known",
     "OpenGVLab/InternVL3-1B": "load 'OpenGVLab/InternVL3-1B-hf'",
+    "OpenGVLab/InternVL3_5-8B": "load 'OpenGVLab/InternVL3_5-8B-HF'",
+    "OpenGVLab/Mini-InternVL-Chat-2B-V1-5": "no version of it for transformers is known",
+    "microsoft/Phi-3.5-vision-instruct": "no version of it for transformers is known",
+    "https://huggingface.co/llava-hf/llava-1.5-7b-hf": "names on the hub are written 'owner/name'",
     "OpenGVLab/InternVL2_5-8B": "no version of it for transformers is known",
     "microsoft/Florence-2-large-ft": "load 'florence-community/Florence-2-large-ft'",
     "deepseek-ai/Janus-Pro-1B": "load 'deepseek-community/Janus-Pro-1B'",
@@ -90,7 +95,15 @@ def test_a_name_that_cannot_be_opened_is_refused_without_asking_the_hub(name):
         nv.load(name)
 
 
-@pytest.mark.parametrize("name", ["OpenGVLab/InternVL3-1B-hf", "llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2-VL-7B-Instruct"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OpenGVLab/InternVL3-1B-hf",
+        "OpenGVLab/InternVL3_5-8B-HF",
+        "llava-hf/llava-1.5-7b-hf",
+        "Qwen/Qwen2-VL-7B-Instruct",
+    ],
+)
 def test_converted_names_are_no_originals(name):
     refusals.refuse_name(name)
     assert refusal(name, {}) == ""
@@ -120,6 +133,10 @@ LACKING = {
     "gptq": ([], {"quantization_config": {"quant_method": "gptq"}}, "'gptq', which needs the package 'gptqmodel'"),
     "awq": ([], {"quantization_config": {"quant_method": "awq"}}, "'awq', which needs the package 'gptqmodel'"),
     "8 bit": ([], {"quantization_config": {"quant_method": "bitsandbytes"}}, "pip install bitsandbytes"),
+    "quark": ([], {"quantization_config": {"quant_method": "quark"}}, "pip install amd-quark"),
+    "no row": ([], {"model_type": "video_llava"}, "no family for models of type 'video_llava'"),
+    "phi-3": ([], {"model_type": "phi3_v", "auto_map": {"AutoModel": "a.B"}}, "which this package does not run"),
+    "a tokenizer": (["tokenizer.json"], {}, "it has no file of a tokenizer, such as tokenizer.json"),
 }
 
 
@@ -130,6 +147,38 @@ def test_what_a_folder_lacks_is_said_before_weights_are_read(kind, copy, monkeyp
     monkeypatch.setattr("nnsight_vlm.loading.TransformersModel", lambda *_, **__: pytest.fail("read weights"))
     with pytest.raises(nv.SpecError, match=message):
         nv.load(str(copy(*without, **config)))
+
+
+BROKEN = {
+    "a pointer": ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "half a file": ("model.safetensors", b"half", "cannot be loaded: .*header"),
+    "missing parts": (
+        "model.safetensors.index.json",
+        b'{"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}',
+        "has 1 of the 2 files with weights .*; download 'model-00002-of-00002.safetensors'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_weights_that_are_not_whole_are_named(kind, copy):
+    file, content, message = BROKEN[kind]
+    folder = copy()
+    (folder / file).write_bytes(content)
+    with pytest.raises(nv.SpecError, match=message):
+        nv.load(folder)
+
+
+def test_an_adapter_without_weights_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(FOLDER)}))
+    with pytest.raises(nv.SpecError, match="an adapter's config and no weights"):
+        nv.load(tmp_path)
+
+
+@pytest.mark.parametrize("dispatch", [True, False])
+def test_a_config_that_asks_for_flash_attention_is_opened_without(dispatch, copy, expected):
+    model = nv.load(copy(_attn_implementation="flash_attention_2"), dtype=torch.float32, dispatch=dispatch)
+    assert torch.equal(nv.run(model, prompt_of(model), CUT).logits, expected)
 
 
 def test_a_folder_without_weights_is_a_model_without_weights(copy):
@@ -151,6 +200,11 @@ def test_a_broken_file_is_named(copy):
         ({"dtypes": torch.float32}, "did you mean dtype="),
         ({"do_resise": False}, "did you mean do_resize="),
         ({"attn_implementation": "flash_attention_2"}, "does not take the mask"),
+        ({"attn_implementation": {"text_config": "flash_attention_2"}}, "does not take the mask"),
+        ({"use_flash_attention_2": True}, 'write attn_implementation="sdpa"'),
+        ({"load_in_4bit": True}, "write quantization_config=BitsAndBytesConfig"),
+        ({"dtype": "bfloat61"}, "cannot be loaded: .*bfloat61"),
+        ({"device_map": "atuo"}, "cannot be loaded: .*atuo"),
     ],
 )
 def test_options_that_nobody_knows(option, message):

@@ -15,6 +15,7 @@ from PIL import Image
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
+from nnsight_vlm.prompts.position_ids import position_ids
 
 SIX = ("llava", "internvl", "qwen2_vl", "idefics3", "paligemma", "llava_next")
 """All ways of processing: crop, cut into tiles, keep the shape, pad to one row of tiles, stretch, put on a canvas."""
@@ -128,7 +129,7 @@ def test_a_picture_of_any_size_keeps_its_colour_and_is_seen_from_edge_to_edge(fa
     seen = grid.boxes[grid.areas > 0]
     assert grid.size == size and len(grid.positions) == len(prompt["image"])
     assert (seen[:, :2] >= 0).all() and (seen[:, 2:] <= size).all()
-    assert grid.heatmap(np.ones(len(grid.positions)))[size[1] // 2, size[0] // 2] == 1
+    assert grid.heatmap(np.ones(len(grid.positions)))[size[1] // 2, size[0] // 2] == pytest.approx(1)
     assert nv.run(model, prompt).logits.isfinite().all()
 
 
@@ -321,3 +322,30 @@ def test_prompts_that_share_no_batch_are_answered_in_several(name):
     answers = nv.generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=3)
     alone = [nv.generate(model, prompt, max_new_tokens=3).tokens for prompt in prompts]
     assert [answer.tokens for answer in answers] == alone
+
+
+def here(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(name not in zoo.ZOO, reason=f"{name} does not run with this transformers")
+
+
+@here("minicpmv4_6")
+def test_pixels_of_other_slices_than_their_sizes_say_are_refused():
+    small, large = zoo.prompt("minicpmv4_6"), zoo.prompt("minicpmv4_6", size=1)
+    columns = [prompt.inputs["pixel_values"].shape[-1] for prompt in (small, large)]
+    with pytest.raises(nv.SpecError, match=f"pixel_values have {columns[0]} columns.*target_sizes {columns[1]}"):
+        nv.encode(large.model, inputs={**large.inputs, "pixel_values": small.inputs["pixel_values"]})
+
+
+@here("hunyuan_vl")
+@pytest.mark.float64
+def test_rows_of_a_batch_count_their_own_images_and_answer_as_alone(dtype):
+    """The model itself goes on counting from row to row: a row's answer would depend on how many pictures are above."""
+    model, texts, pictures = load("hunyuan_vl", dtype), texts_of("hunyuan_vl"), pictures_for("hunyuan_vl")
+    alone = [nv.encode(model, text, picture) for text, picture in zip(texts, pictures, strict=True)]
+    batch = nv.stack(alone)
+    own = view_of(model).rope_index({name: batch.inputs[name] for name in batch.inputs if name != "pixel_values"})
+    found = position_ids(batch)
+    assert found.shape == own.shape and torch.equal(found[:, 0], own[:, 0]) and not torch.equal(found[:, 1], own[:, 1])
+    assert torch.equal(found[:, 1, batch.rows[1].start :], position_ids(alone[1])[:, 0])
+    answers = nv.generate(model, batch, max_new_tokens=4).tokens
+    assert list(map(tuple, answers)) == [nv.generate(model, prompt, max_new_tokens=4).tokens for prompt in alone]

@@ -49,6 +49,8 @@ def greedy(prompt: nv.Prompt, options: dict[str, Any]) -> tuple[list[int], torch
 def test_an_answer_that_holds_the_image_token_is_what_transformers_says_and_runs_as_it_was_said_or_not_at_all(name):
     model, prompt = load(name), prompt_of(name)
     token = image_token(model)
+    if token >= view_of(model).vocab_size:
+        pytest.skip("the image token has no logit, so no answer holds it")
     options = saying(prompt, token)
     tokens, logits = greedy(prompt, options)
     answer = nv.generate(model, prompt, max_new_tokens=STEPS, min_new_tokens=STEPS, **options)

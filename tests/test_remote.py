@@ -77,6 +77,47 @@ def test_a_result_that_did_not_come_in_time_can_be_waited_for_again(server, clie
     assert len(job.result(timeout=20)) == 1
 
 
+def test_a_job_that_cannot_be_asked_leaves_no_folder_behind(server, client, tmp_path):
+    prompts, _ = arguments(client)
+    with pytest.raises(nv.SpecError, match="99"):
+        nv.sweep(
+            client,
+            prompts[0],
+            [nv.Knockout("image", "last", layers=[99])],
+            answer=20,
+            remote=True,
+            blocking=False,
+            path=tmp_path / "job",
+        )
+    assert not (tmp_path / "job").exists() and not server.jobs
+
+
+def test_steering_and_changed_weights_are_the_same_on_a_server(server, model, client):
+    """Vectors that are made there, added there, and weights that are changed there."""
+    (one, other), (here, there) = (
+        [nv.encode(each, "what is the red square ?", tiny.picture(seed)) for seed in range(2)]
+        for each in (model, client)
+    )
+    towards = nv.direction(model, [one], [other], "query", [1, 2])
+    job = nv.direction(client, [here], [there], "query", [1, 2], remote=True, blocking=False)
+    assert tiny.gap(nv.remote.resume(job.path).result(), towards) < LIMIT and len(server.jobs) == 1
+    cases = [
+        nv.Add(["last", "generated"], towards, layers=[1, 2], scale=2.0) | nv.Scale("image", 0.5, layers=1, site="mlp"),
+        nv.Knockout("image", ["query", "generated"], layers=[1], how="zero"),
+        nv.Limit("image", ["last", "generated"], top=3, layers=2) | nv.Patch("generated", source=towards[0], layers=3),
+    ]
+    read = [nv.Attention("last", "all"), nv.Residual("last")]
+    for case in cases:
+        local = nv.run(model, one, case, reads=read, empty="ignore")
+        sent = nv.run(client, here, case, reads=read, empty="ignore", remote=True)
+        assert tiny.gap(sent.logits, local.logits) < LIMIT
+        assert all(tiny.gap(*pair) < LIMIT for pair in zip(sent.reads, local.reads, strict=True))
+        answers = [nv.generate(each, given, case, max_new_tokens=3, remote=there_too).tokens
+                   for each, given, there_too in ((model, one, False), (client, here, True))]  # fmt: skip
+        assert answers[0] == answers[1]
+        assert nv.verify(client, here, case, remote=True).tokens == 4
+
+
 def test_a_resumed_job_asks_only_for_what_did_not_come_back(server, model, client):
     prompts, options = arguments(client)
     first = nv.recipes.attention_share(client, prompts, remote=True, blocking=False, max_new_tokens=5, **options)

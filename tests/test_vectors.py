@@ -284,3 +284,15 @@ def test_means_are_given_in_float32_and_of_nothing_are_refused(prompts):
         nv.mean_state(model, [*given, plain], "image", 1)
     hook.remove()
     assert not ran
+
+
+def test_a_request_is_another_where_the_vector_is_another():
+    from nnsight_vlm.identity.values import setting_digest
+
+    vector = torch.arange(4.0)
+    same, scaled = nv.Add("query", vector, layers=1), nv.Add("query", vector, layers=1, scale=2.0)
+    others = [scaled, nv.Add("query", vector + 1, layers=1), nv.Scale("query", 2.0, layers=1), nv.Scale("query", 3.0)]
+    others += [nv.Limit("image", "last", top=1), nv.Limit("image", "last", top=2)]
+    others += [nv.Knockout("image", "last"), nv.Knockout("image", "last", how="zero")]
+    assert setting_digest(same) == setting_digest(nv.Add("query", vector.clone(), layers=1))
+    assert len({setting_digest(each) for each in [same, *others]}) == 1 + len(others)

@@ -286,6 +286,10 @@ def test_what_changes_nothing_or_cannot_be_shown_is_refused(sdpa):
         with pytest.raises(nv.SpecError, match=words):
             nv.run(sdpa, prompt, case)
         assert torch.equal(nv.run(sdpa, prompt, case, empty="ignore").logits, nv.run(sdpa, prompt).logits)
+    among = nv.Limit("generated", "generated", top=2)
+    assert nv.generate(sdpa, prompt, among, max_new_tokens=4).tokens  # the third that is run has three to read
+    with pytest.raises(nv.SpecError, match="more than top=2"):
+        nv.generate(sdpa, prompt, among, max_new_tokens=3)
     edited = nv.install(sdpa, prompt, nv.Knockout("image", "last", how="zero", layers=1))
     with pytest.raises(nv.SpecError, match=r"behind the softmax.*with the intervention in the call"):
         nv.run(edited, prompt, reads=nv.Attention("last", "image"))

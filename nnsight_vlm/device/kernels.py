@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from .positions import cache_of, crossing, index, sequence, sequence_name
+from .positions import cache_of, columns_of, crossing, index, sequence, sequence_name
 
 MASKS_IN_MEMORY = 4  # most masks that are kept for layers to share; the mask of a long packed sequence is large
 LEAST_OPEN = -9e3  # an additive mask closes an edge with less: -inf, the least number of a type, or -1e4 (rounded)
@@ -38,7 +38,7 @@ def packed_mask(packing, window, like):
 
     ``packing`` is ``(prefix, length, span, chunk, blocks)``: the sequence is ``prefix`` tokens, then copies of
     ``length`` tokens each; a query sees ``span`` positions back at most and its own stretch of ``chunk`` positions
-    (None: all); tokens of a block, which lies in the prefix, see each other both ways.
+    (None: all); tokens of a block, whose ranges lie in the prefix, see each other both ways.
     """
     prefix, length, span, chunk, blocks = packing
     query_offset, queries, key_offset, keys, _ = window
@@ -47,8 +47,11 @@ def packed_mask(packing, window, like):
     position = torch.where(places < prefix, places, prefix + (places - prefix) % length)
     query, key = places[query_offset : query_offset + queries, None], places[None, key_offset : key_offset + keys]
     mask = causal_mask(window, like)
-    for start, stop in blocks:
-        mask.masked_fill_((start <= query) & (query < stop) & (start <= key) & (key < stop), 0)
+    for ranges in blocks:
+        inside = torch.zeros_like(places, dtype=torch.bool)
+        for start, stop in ranges:
+            inside[start:stop] = True
+        mask.masked_fill_(inside[query] & inside[key], 0)
     closed = (copy[key] >= 0) & (copy[query] != copy[key])
     if span is not None:
         closed |= position[query] - position[key] >= span
@@ -253,22 +256,18 @@ def values_of(values, targets, heads, offset, length):
     return states[..., columns_of(picks, states.shape[-1], states.device)]
 
 
-def columns_of(heads, width, device):
-    """The columns of some heads, where all of them lie side by side; None for every column.
-
-    ``heads`` is None or ``(head_count, numbers of the heads that are meant, numbers of those that the values hold)``.
-    """
-    if heads is None:
-        return None
-    count, numbers, _ = heads
-    return torch.arange(width, device=device).reshape(count, -1)[list(numbers)].flatten()
-
-
 def write_output(output, writes, window, mask_spec, memo):
-    """`write_rows` on what a module returns: a tensor, or a tuple that begins with one."""
-    if isinstance(output, tuple):
-        return (write_rows(output[0], writes, window), *output[1:])
-    return write_rows(output, writes, window)
+    """`write_rows` on what a module returns: a tensor, or a tuple that begins with one.
+
+    With a ``mask_spec``, on what a layer adds of it: that times the first of ``mask_spec``. What is not written stays
+    as it is, to the last bit.
+    """
+    factor, _, _ = mask_spec or (1, None, None)
+    hidden = output[0] if isinstance(output, tuple) else output
+    term = hidden if factor == 1 else factor * hidden
+    written = write_rows(term, writes, window)
+    written = written if factor == 1 else torch.where(written == term, hidden, written / factor)
+    return (written, *output[1:]) if isinstance(output, tuple) else written
 
 
 def write_embeddings(inputs, writes, window, mask_spec, memo):

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import torch
 
-from .kernels import attention_arguments
+from .kernels import attention_arguments, zero_unattended
 from .positions import crossing, index
 from .readouts import SCORES_PER_BLOCK, precise, probabilities
 from .weights import changed
 
 
-def change_weights(call, changes, window, mask_spec, memo):
+def change_weights(call, writes, window, mask_spec, memo):
     """What an attention call returns, as if the weights of some queries were others.
 
-    ``call`` is the call's ``((args, kwargs), output)``.
+    ``call`` is the call's ``((args, kwargs), output)``. Cuts of the mask may be among the writes, before the changes:
+    those that make `zero_unattended` due at the same call.
     """
+    changes = tuple(write for write in writes if is_change(write))
+    if len(changes) < len(writes):
+        call = call[0], zero_unattended(call, writes, window, mask_spec, memo)
     arguments, (mixed, *rest) = call
     _, query, key, *_ = attention_arguments(arguments)
     _, outside, _ = mask_spec
@@ -31,6 +35,11 @@ def change_weights(call, changes, window, mask_spec, memo):
             added = mixed_by_change(arguments, row, places, changes, window)
             mixed[row, places] = (precise(mixed[row, places]) + added.transpose(0, 1)).to(mixed)
     return (mixed, *rest)
+
+
+def is_change(write):
+    """Whether a write is a change of weights, see `weights`; else it is a cut of the mask."""
+    return len(write) > 4
 
 
 def mixed_by_change(arguments, row, places, changes, window):

@@ -221,7 +221,7 @@ def collect(model, extents, reads):
     answers = []
     window_of = {}  # by stage
     factors_of = row_factors(reads)
-    open_source(model, [gate[0] for *_, gate in reads if gate is not None])
+    open_source(model, [gate[0] for *_, gate in reads if gate is not None and gate[0]])
     for stage, layer, path, place, readout, requests, outside, gate in reads:
         if place == "logits":
             answers.append(readout(model.output.logits, requests, None))
@@ -281,7 +281,12 @@ def take_factors(model, factors_of, stage, layer):
 
 
 def gated(model, value, gate, factors):
-    """What a layer adds to the residual stream of what a module returned: that times the factors of rows and gate."""
+    """What a layer adds to the residual stream of what a module returned: that times the factors of rows and gate.
+
+    A gate without a path is a number.
+    """
     path, keyword, call = gate
     hidden = value[0] if isinstance(value, tuple) else value
+    if not path:
+        return call * hidden
     return getattr(model.get(path).source, call).output * (factors * hidden if keyword else hidden)

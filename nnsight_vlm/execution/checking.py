@@ -122,7 +122,7 @@ def _check_case(model: Model, prompt: Prompt, placement: Placement, case: Interv
         inputs=prompt.inputs,
         tokens=placement.tokens,
         row=placement.row,
-        decoded=bool(call.decoded),
+        decoded=call.decoded or 0,
     )
     for number, (part, writes) in enumerate(zip(case.parts, by_part, strict=True), start=1):
         whose = f"part {number} of {len(by_part)}, " if len(by_part) > 1 else ""
@@ -177,7 +177,7 @@ def refuse_unseen_weights(model: Model) -> None:
 
 def _shape_of(prompt: Prompt) -> tuple[Any, ...]:
     """Where a prompt's groups lie, answers left out."""
-    return tuple((tokens.start, tokens.answer, tokens.images, tokens.outside) for tokens in prompt.rows)
+    return tuple((tokens.start, tokens.answer, tokens.images, tokens.videos, tokens.outside) for tokens in prompt.rows)
 
 
 def require_model(model: Model, prompt: Prompt) -> None:

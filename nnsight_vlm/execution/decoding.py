@@ -17,7 +17,7 @@ from ..lowering.plan import Plan, for_decoding
 from ..prompts.carried import check_growing
 from ..prompts.given import prompt_given
 from ..prompts.pixel_tokens import PixelTokenWatch, has_pixels
-from ..prompts.position_ids import passed_whole
+from ..prompts.position_ids import passed_whole, positions_by_row
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.token_text import spell_answer
 from ..prompts.where import as_tuples, numbers_in
@@ -256,7 +256,8 @@ def _decoded(
     remote: Remote,
 ) -> Any:
     rest = (for_decoding(model, plan).edits, options, prompt.width)
-    inputs = {**inputs, **passed_whole(inputs)}
+    inputs = {**inputs, **positions_by_row(prompt)}
+    inputs |= passed_whole(inputs)
     return ask(model, ModelCall(task=task, inputs=inputs, rest=rest, needs=plan.needs), remote)
 
 

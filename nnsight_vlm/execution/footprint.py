@@ -189,11 +189,15 @@ def _earlier(view: ModelView, prompt: Prompt) -> Iterator[Footprint]:
 def _state(view: ModelView, spec: StageSpec) -> int:
     """Bytes that a token takes while a layer runs."""
     config = view.config_of(spec.stage)
-    inner = _setting(config, "intermediate_size") or 4 * spec.width
-    widest = max(inner) if isinstance(inner, list) else inner  # some configurations name one for every layer
     experts = _setting(config, "num_experts_per_tok") or 0
-    widest = max(widest, experts * (_setting(config, "moe_intermediate_size") or 0))
+    inner = _widest(_setting(config, "intermediate_size") or 4 * spec.width)
+    widest = max(inner, experts * _widest(_setting(config, "moe_intermediate_size") or 0))
     return int((STATES * spec.width * spec.streams + INNER * widest) * item_bytes(view))
+
+
+def _widest(sizes: int | list[int]) -> int:
+    """A size; the largest where a configuration names one for every layer, or for every kind of experts."""
+    return max(sizes) if isinstance(sizes, list) else sizes
 
 
 def _cached(view: ModelView, spec: StageSpec, layers: int) -> float:

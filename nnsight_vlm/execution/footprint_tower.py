@@ -25,6 +25,9 @@ PLAIN_PIXEL = 64
 ONE_SEQUENCE = ("sized",)
 """Layouts of families whose tower runs all pictures as one sequence, under a mask."""
 
+OF_IMAGES, OF_VIDEOS = "image_grid_thw", "video_grid_thw"
+"""The inputs that count flat patches, `[image or video, (times, rows, columns)]`."""
+
 
 def item_bytes(view: ModelView) -> int:
     """Bytes of a number in the model's dtype."""
@@ -56,12 +59,14 @@ class _Tower(NamedTuple):
 
 def pictures_bytes(view: ModelView, inputs: Mapping[str, Any], copies: int = 1) -> int:
     """What the tower takes for all pictures of an encoding, which is so often in the batch; their pixels included."""
-    pixels = list(_tensors(inputs.get(view.family.pixels))) * copies
+    named = [(name, each) for name in view.family.all_pixels for each in _tensors(inputs.get(name))] * copies
+    pixels = [each for _, each in named]
     item, tower = item_bytes(view), _tower_of(view)
     values = sum(each.numel() for each in pixels) * PIXELS * item
     if tower is None:
         return values + sum(each.numel() // 3 for each in pixels if each.dim() > 3) * PLAIN_PIXEL * item
-    lengths = [length for each in pixels for length in _lengths(each, inputs, tower)]
+    tables = {name: OF_VIDEOS if name in view.family.inputs_of_videos else OF_IMAGES for name, _ in named}
+    lengths = [length for name, each in named for length in _lengths(each, inputs, tower, tables[name])]
     kept = tower.layers if getattr(view.config, "vision_feature_layer", None) is not None else 0
     states = sum(lengths) * ((STATES + kept) * tower.width + INNER * tower.inner) * item
     one = view.family.grid in ONE_SEQUENCE
@@ -102,13 +107,16 @@ def _number(config: Any, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _lengths(pixels: torch.Tensor, inputs: Mapping[str, Any], tower: _Tower) -> list[int]:
-    """How many patches each sequence of the tower has."""
+def _lengths(pixels: torch.Tensor, inputs: Mapping[str, Any], tower: _Tower, table: str = OF_IMAGES) -> list[int]:
+    """How many patches each sequence of the tower has; `table` is the input that counts those of flat pixels."""
     if pixels.dim() > 3:
+        slices = inputs.get("target_sizes")
+        if slices is not None:
+            return [rows * columns for rows, columns in slices.tolist()]
         return [(pixels.shape[-2] // tower.patch) * (pixels.shape[-1] // tower.patch)] * prod(pixels.shape[:-3])
     if pixels.dim() == 3:
         return [pixels.shape[1]] * pixels.shape[0]
-    grid = inputs.get("image_grid_thw")
+    grid = inputs.get(table)
     if grid is None:
         return [len(pixels)]
     return [rows * columns for times, rows, columns in grid.tolist() for _ in range(times)]

@@ -69,7 +69,16 @@ def check_options(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
     said = {**{name: value for name, value in given.items() if name != "max_new_tokens"}, **said}
     said["max_new_tokens"] = whole_number("max_new_tokens", said["max_new_tokens"], least=1, kind="length")
     _check_checkpoint(model, said)
+    _check_uncached(model, said)
     return plain_options(said, view_of(model).embedded_words)
+
+
+def _check_uncached(model: Model, said: Mapping[str, Any]) -> None:
+    """Refuse generation without a cache where transformers cannot do that."""
+    family = view_of(model).family
+    reason = family.limitations.get("uncached generation")
+    if reason and said.get("use_cache") is False:
+        raise SpecError(f"{family.name!r} models generate with a cache only: {reason}. Leave use_cache out")
 
 
 def later_fields() -> tuple[str, ...]:
@@ -108,8 +117,8 @@ def without_padding_to_see(model: Model, prompt: Prompt, options: Mapping[str, A
     if padded and heeded:
         tokens: torch.Tensor = inputs[view.family.tokens].clone()
         for number, row in enumerate(prompt.rows):
-            image = {position for some in row.images for position in some}
-            own = next((place for place in range(row.start, row.stop) if place not in image), row.stop - 1)
+            shown = row.visual_tokens
+            own = next((place for place in range(row.start, row.stop) if place not in shown), row.stop - 1)
             tokens[number, : row.start] = tokens[number, own]
         inputs[view.family.tokens] = tokens
     return inputs

@@ -26,7 +26,7 @@ from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from .proof_rounding import Rounding, no_numbers
-from .proof_weights import edges_named, take_changes
+from .proof_weights import edges_named, first_key, take_changes
 from .requests import LogitRead, run_forward
 
 UNREACHED = (AttributeError, OutOfOrderError)
@@ -104,9 +104,9 @@ def prove_attention(
         site.kind: [queries_read(each, asked, site) for each in placements_in(layout, site.stage)] for site in sites
     }
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
-    changed = {_site_of(cut) for cut in cuts if _cut(cut).how != "mask"}
-    read = partial(_read_calls, model, layout, sites, queries, logits, changed)
-    clean, cut = together([partial(read, plan, remote) for plan in plans], remote)
+    read = partial(_read_calls, model, layout, sites, queries, logits)
+    runs = zip((set(), changed_sites(cuts)), plans, strict=True)
+    clean, cut = together([partial(read, with_values, plan, remote) for with_values, plan in runs], remote)
     edges, [clean_calls, clean_logits], [cut_calls, cut_logits] = 0, clean, cut
     for row, logits_of_row in enumerate(clean_logits):
         if bool(logits_of_row.isnan().any()):
@@ -120,7 +120,7 @@ def prove_attention(
             rows, given = queries[site.kind][number], after.given[number]
             _expect_module(model, site, given)
             edges += _compare(model, site, placement, rows, masked, before.given[number], given)
-            edges += take_changes(behind, rows, first_key(site, given), given)
+            edges += take_changes(behind, rows, first_key(site.site, given), given)
             _expect_output(site, given, after.returned[number], allowed)
     changes = [rounding.moved(*pair) for pair in zip(clean_logits, cut_logits, strict=True)]
     return AttentionProof(edges, max(changes))
@@ -129,6 +129,11 @@ def prove_attention(
 def _is_part(planned: PlannedWrite) -> bool:
     """Whether a query, key or value is written: what the attention returns is then recomputed from it."""
     return planned.site in SITES and SITES[planned.site].part in CALL_PARTS
+
+
+def changed_sites(cuts: Sequence[PlannedWrite]) -> set[AttentionSite]:
+    """The attentions whose weights are changed behind the softmax: their values are evidence, too."""
+    return {_site_of(cut) for cut in cuts if _cut(cut).how != "mask"}
 
 
 def _site_of(planned: PlannedWrite) -> AttentionSite:
@@ -161,12 +166,12 @@ def _read_calls(
     sites: Sequence[AttentionSite],
     queries: Queries,
     logits: LogitRead,
-    changed: Collection[AttentionSite],
+    with_values: Collection[AttentionSite],
     plan: Plan,
     remote: Remote,
 ) -> tuple[list[_Call], list[torch.Tensor]]:
     """What each attention was given and returned in one run, and the run's logits."""
-    steps = [list(_read_steps(model, layout, site, queries[site.kind], site in changed)) for site in sites]
+    steps = [list(_read_steps(model, layout, site, queries[site.kind], site in with_values)) for site in sites]
     try:
         result = run_forward(model, layout, plan, steps, logits, remote)
     except UNREACHED as error:
@@ -219,7 +224,7 @@ def _compare(
 ) -> int:
     """Edges of one attention and placement against the intervention; returns how many were closed."""
     heads, keys = view_of(model).stage(site.stage).head_count, clean["open"].shape[-1]
-    first = first_key(site, clean)
+    first = first_key(site.site, clean)
     planned = edges_named(cuts, rows, range(first, first + keys), heads)
     was_open, is_open = (seen["open"].expand(heads, -1, -1) for seen in (clean, cut))
     leaked = cut["weights"] * planned
@@ -234,11 +239,6 @@ def _compare(
     seen = (each["keys_seen"].expand(heads, -1) for each in (clean, cut))
     _expect_counts(site, placement, rows, closed, *seen)
     return int(closed.sum())
-
-
-def first_key(site: AttentionSite, given: dict[str, Any]) -> int:
-    """The position of the first key of an attention."""
-    return -int(given["open"].shape[-1]) if site.site == "cross mask" else 0
 
 
 def _expect_same(

@@ -10,7 +10,7 @@ from ..lowering.sites import ATTENTION_OF
 from ..lowering.writes import PlannedWrite
 from ..remote.model_call import Remote
 from .memory import refuse_large_prompt
-from .proof_attention import attentions_to_read, placements_in, queries_read
+from .proof_attention import attentions_to_read, changed_sites, placements_in, queries_read
 
 
 def refuse_large_proof(model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote) -> None:
@@ -20,9 +20,12 @@ def refuse_large_proof(model: Model, layout: Layout, writes: Sequence[PlannedWri
         SpecError: see `execution.memory`.
     """
     cuts, evidence = [planned for planned in writes if planned.site in ATTENTION_OF], 0
+    changed = changed_sites(cuts)
     for site in attentions_to_read(model, layout, writes):
+        spec = view_of(model).stage(site.stage)
         for placement in placements_in(layout, site.stage):
             keys = placement.tokens.outside if site.site == "cross mask" else len(placement.tokens.tokens)
-            heads = view_of(model).stage(site.stage).head_count
-            evidence += heads * len(queries_read(placement, cuts, site)) * keys
+            evidence += spec.head_count * len(queries_read(placement, cuts, site)) * keys
+            if site in changed:
+                evidence += spec.key_heads[site.layer] * spec.head_dim[site.layer] * keys
     refuse_large_prompt(model, layout.prompt, remote, whose="this proof", numbers=evidence, masks=2)

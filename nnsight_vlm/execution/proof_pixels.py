@@ -49,12 +49,12 @@ def check_pixels(model: Model, prompt: Prompt, intervention: Intervention) -> No
         SpecError: a prompt without pixels, or an intervention that neither cuts the image off from anything nor writes
             any states.
     """
-    if view_of(model).family.pixels not in prompt.inputs or not any(row.images for row in prompt.rows):
+    if not _pixels_of(prompt) or not any(row.visuals for row in prompt.rows):
         raise SpecError("the prompt has no pixels that could change; leave pixels=True out, or give it a picture")
     if not any(_acts_on_image(model, prompt, part) for part in intervention.parts):
         raise SpecError(
             f"this intervention neither cuts attention to the image nor writes states, so it cannot make logits "
-            f"independent of the pixels; leave pixels=True out, or write {_complete_cut(model)}"
+            f"independent of the pixels; leave pixels=True out, or write {_complete_cut(model, prompt)}"
         )
 
 
@@ -73,19 +73,21 @@ def _acts_on_image(model: Model, prompt: Prompt, part: Intervention) -> bool:
         for stage, _, _, write in part.lower(resolver(model, placement)):
             if not isinstance(write, EdgeCut):
                 return True
-            if any(position in write.sources for image in placement.tokens.stage(stage).images for position in image):
+            if any(position in write.sources for position in placement.tokens.stage(stage).visual_tokens):
                 return True
     return False
 
 
-def _complete_cut(model: Model) -> str:
-    """The intervention that cuts the image off from all text."""
+def _complete_cut(model: Model, prompt: Prompt) -> str:
+    """The intervention that cuts all images and videos off from all text."""
     if "encoder" in view_of(model).family.stages:
         return (
             'nv.Knockout("image", ("all", "generated"), layers="attention") | '
             'nv.Knockout("image", "text", stage="encoder")'
         )
-    return 'nv.Knockout("image", "text", layers="attention")'
+    kinds = sorted({visual.kind for row in prompt.rows for visual in row.visuals}) or ["image"]
+    source = f'"{kinds[0]}"' if len(kinds) == 1 else '("image", "video")'
+    return f'nv.Knockout({source}, "text", layers="attention")'
 
 
 def prove_pixels(
@@ -112,13 +114,13 @@ def prove_pixels(
     least = rounding.least
     by_rounding = [rounding.attention * _scale(logits, least) for logits in clean_own]
     allowed = [
-        _allowed(row, float(gap_of(one, two, least).max()), most) if prompt.rows[row].images else most
+        _allowed(row, float(gap_of(one, two, least).max()), most) if prompt.rows[row].visuals else most
         for row, (one, two, most) in enumerate(zip(clean_own, clean_changed, by_rounding, strict=True))
     ]
     compared = 0
     for row, (one, two) in enumerate(zip(own, changed, strict=True)):
         places = text_places(prompt, row)
-        _expect_equal(model, gap_of(one, two, least), allowed[row], [f"position {place}" for place in places], row)
+        _expect_equal(prompt, gap_of(one, two, least), allowed[row], [f"position {place}" for place in places], row)
         compared += len(places)
     if can_decode(prompt) and any(write.write.targets.is_open for write in writes):
         compared += _prove_decoding(model, (prompt, other), cut, allowed, least, remote)
@@ -138,7 +140,7 @@ def _prove_decoding(
         steps = min(parted, default=DECODED - 1) + 1
         gaps = gap_of(logits[row, :steps], other_logits[row, :steps], least)
         single = 16 * SINGLE * _scale(logits[row], least)  # generation hands out logits in float32
-        _expect_equal(model, gaps, max(limit, single), [f"decoded token {step}" for step in range(steps)], row)
+        _expect_equal(prompts[0], gaps, max(limit, single), [f"decoded token {step}" for step in range(steps)], row)
         compared += steps
     return compared
 
@@ -148,8 +150,13 @@ def _prove_decoding(
 
 def with_other_pixels(prompt: Prompt) -> Prompt:
     """The prompt with uniform noise of the same shape in place of its pixels; padding stays padding."""
-    name = view_of(prompt.model).family.pixels
-    return replace(prompt, inputs={**prompt.inputs, name: _noise(prompt.inputs[name])}, images=())
+    noise = {name: _noise(prompt.inputs[name]) for name in _pixels_of(prompt)}
+    return replace(prompt, inputs={**prompt.inputs, **noise}, images=(), videos=())
+
+
+def _pixels_of(prompt: Prompt) -> list[str]:
+    """The inputs of a prompt that hold pixels."""
+    return [name for name in view_of(prompt.model).family.all_pixels if name in prompt.inputs]
 
 
 def _noise(pixels: Any) -> Any:
@@ -166,10 +173,9 @@ def _noise(pixels: Any) -> Any:
 
 
 def text_places(prompt: Prompt, row: int) -> list[int]:
-    """Where a row's tokens are in the sequence, image tokens left out."""
+    """Where a row's tokens are in the sequence, those of images and videos left out."""
     tokens = prompt.rows[row]
-    image = {position for positions in tokens.images for position in positions}
-    return [position for position in range(tokens.start, tokens.stop) if position not in image]
+    return [position for position in range(tokens.start, tokens.stop) if position not in tokens.visual_tokens]
 
 
 def _text_logits(model: Model, prompt: Prompt, plan: Plan, remote: Remote) -> list[torch.Tensor]:
@@ -208,13 +214,13 @@ def _allowed(row: int, moved: float, by_rounding: float) -> float:
     return min(by_rounding, moved / LEAST_SHARE)
 
 
-def _expect_equal(model: Model, gaps: torch.Tensor, allowed: float, names: Sequence[str], row: int) -> None:
+def _expect_equal(prompt: Prompt, gaps: torch.Tensor, allowed: float, names: Sequence[str], row: int) -> None:
     """Raise InterventionError, with numbers, where other pixels move a logit."""
     if bool((gaps <= allowed).all()):
         return
-    worst = int(gaps.nan_to_num(float("inf")).argmax())
+    model, worst = prompt.model, int(gaps.nan_to_num(float("inf")).argmax())
     why = unsupported(view_of(model).family).get("complete cut")
-    write = f"To cut the image off from all text, write {_complete_cut(model)}"
+    write = f"To cut the image off from all text, write {_complete_cut(model, prompt)}"
     advice = f"In models of this type, {why}" if why else write
     raise InterventionError(
         f"row {row}, {names[worst]}: other pixels move a logit by {float(gaps[worst]):.3g} under the intervention (at "

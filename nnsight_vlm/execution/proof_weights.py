@@ -26,6 +26,11 @@ def edges_named(cuts: Sequence[EdgeCut], rows: Sequence[int], keys: range, heads
     return planned
 
 
+def first_key(site: str, given: dict[str, Any]) -> int:
+    """The position of the first key of an attention, by the site of its mask."""
+    return -int(given["open"].shape[-1]) if site == "cross mask" else 0
+
+
 def take_changes(changes: Sequence[EdgeCut], rows: Sequence[int], first: int, given: dict[str, Any]) -> int:
     """Put what changed weights mix in place of what an attention was `given` to mix.
 

@@ -171,7 +171,8 @@ def _forward_call(
 ) -> ModelCall:
     """The call of a forward, whose reads come in this order."""
     stages = order_of(view_of(model).family)
-    reads = [steps[key.readout][key.step].plain(key.stage, plan.changes) for key in order]
+    changes = plan.changes
+    reads = [steps[key.readout][key.step].plain(key.stage, changes) for key in order]
     extents = tuple(_extent(model, layout, name, number, order) for number, name in enumerate(stages))
     filled = tuple((at, slots[key.readout][key.step]) for at, key in enumerate(order)) if slots else ()
     return ModelCall(

@@ -1,6 +1,6 @@
 """One entry per family of vision-language models: where each part lives, and what follows from it."""
 
-from .columns import AttentionSpec, Family, Stage
+from .columns import AttentionSpec, Family, Stage, VideoSpec
 from .lookup import check_attention, family_of
 from .model_view import Model, ModelView, models_here, view_of
 from .reach import Reach
@@ -17,6 +17,7 @@ __all__ = [
     "Reach",
     "Stage",
     "StageSpec",
+    "VideoSpec",
     "check_attention",
     "family_of",
     "models_here",

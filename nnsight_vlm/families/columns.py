@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from .options import Bidirectional, Counted, GridLayout, ImageLocation, LayerSet, Limitation, PositionCounting
+from .options import (
+    Bidirectional,
+    Counted,
+    GridLayout,
+    ImageLocation,
+    LayerSet,
+    Limitation,
+    PositionCounting,
+    VideoLayout,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,8 @@ class Stage:
         cross: cross-attention to keys outside the sequence; those keys have negative positions.
         mlp: path, inside a layer, of the module whose output the feed-forward part adds to the residual stream.
         gates: for the sites `"cross"` and `"mlp"`, by what their module's output is multiplied before it is added.
+        scale: name, in that part of the config, of the number by which every layer multiplies what attention and the
+            feed-forward part return before it adds them; empty if it adds them as they are.
         embedding: path of the module whose input is what enters the first layer.
         causal: whether a query sees no later key where the mask is None.
         config: dotted path of the part of the model's config that holds the stage's sizes.
@@ -73,6 +84,7 @@ class Stage:
         head_count: name of the number of query heads in that part.
         key_heads: name of the number of key heads there; where the config has none, as many as query heads.
         head_dim: name of the width of a head there; where the config has none, an equal share of the stage's width.
+        value_dim: name of the width of a head's values and output, where queries and keys have another; else empty.
         streams: name of the number of parallel residual streams in that part; empty where there is one.
         keys: for a stage whose sequence is learned queries, the layout of the patches that its cross-attention reads.
         text: for such a stage, the input with the token ids that follow the queries; empty if there is none.
@@ -84,6 +96,7 @@ class Stage:
     cross: AttentionSpec | None = None
     mlp: str | None = "mlp"
     gates: Mapping[str, Gate] = field(default_factory=dict)
+    scale: str = ""
     embedding: str | None = "model.language_model"
     causal: bool = True
     config: str = "text_config"
@@ -91,6 +104,7 @@ class Stage:
     head_count: str = "num_attention_heads"
     key_heads: str = "num_key_value_heads"
     head_dim: str = "head_dim"
+    value_dim: str = ""
     streams: str = ""
     keys: GridLayout | None = None
     text: str = ""
@@ -99,6 +113,39 @@ class Stage:
     def text_mask(self) -> str:
         """Name of the input that says which token ids in the input `text` are padding."""
         return self.text.replace("input_ids", "attention_mask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSpec:
+    """How a family takes videos.
+
+    Attributes:
+        layout: how a video's tokens are laid out.
+        pixels: name of the input that holds the pixels of videos: one of their own, or that of images.
+        token: name of the config's id of the token that stands for a part of a video; empty where frames have the token
+            of images.
+        frames_per_token: name of the number of neighbouring frames that one token shows, in the config's
+            `vision_config`; empty for one.
+        opening, between: where frames have the token of images, the text before a video's first frame and that between
+            two frames, as patterns that the text without its spaces is searched for.
+        equal_frames: whether the videos of one encoding must have equally many frames.
+        own_template: whether the processor writes a chat that has a video by a template of its own, in place of the
+            checkpoint's.
+    """
+
+    layout: VideoLayout
+    pixels: str = "pixel_values_videos"
+    token: str = "video_token_id"
+    frames_per_token: str = ""
+    opening: str = ""
+    between: str = ""
+    equal_frames: bool = False
+    own_template: bool = False
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether a video runs through tower and projector apart from images."""
+        return bool(self.token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +161,7 @@ class Family:
         projector: path of the module whose output is the image features that enter the language model.
         projector_after: the stage after which the projector runs; None if it runs before all stages.
         grid: how image tokens are laid out on the picture.
+        video: how it takes videos; None for a family whose videos this package refuses.
         tokens: name of the input that holds the decoder's token ids.
         image_at: where the image tokens are.
         image_mask: name of the input that marks image tokens, where they have no token id of their own.
@@ -127,7 +175,13 @@ class Family:
         positions: how position ids are computed.
         inputs: what the first dimension of each input counts, the pixels first; inputs with an entry per token are left
             out.
+        indices: inputs that hold indices into another input, -1 for none, and that other input, whose first two
+            dimensions are counted as one, over all images of an encoding.
+        renamed: inputs that some processors of the family give under another name, and the name that they have in
+            `inputs`: `{"pixel_values": "pixel_values_images"}`.
         needs: inputs without which the model silently computes something else.
+        token_kinds: inputs with an entry per token that the decoder's layers read themselves, to choose which weights a
+            token gets; tokens behind a cache are given them too.
         new_token_values: for each input with an entry per token, its value at generated tokens, where that is not 0.
         generator: path of the module whose `generate` a model's own `generate` calls, and whose defaults count then;
             empty where the model generates itself.
@@ -146,6 +200,7 @@ class Family:
     projector: str | None = "model.multi_modal_projector"
     projector_after: str | None = None
     grid: GridLayout = "square"
+    video: VideoSpec | None = None
     tokens: str = "input_ids"
     image_at: ImageLocation = "decoder"
     image_mask: str = ""
@@ -157,7 +212,10 @@ class Family:
     wants_placeholders: bool = False
     positions: PositionCounting = "sequence"
     inputs: Mapping[str, Counted] = field(default_factory=lambda: {"pixel_values": "image"})
+    indices: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    token_kinds: tuple[str, ...] = ()
     new_token_values: Mapping[str, int] = field(default_factory=dict)
     generator: str = ""
     generate_with: Mapping[str, Any] = field(default_factory=dict)
@@ -173,6 +231,16 @@ class Family:
     def pixels(self) -> str:
         """Name of the input that holds the pixels."""
         return next(iter(self.inputs))
+
+    @property
+    def all_pixels(self) -> tuple[str, ...]:
+        """Names of the inputs that hold pixels: of images, and of videos where these have an input of their own."""
+        return tuple(dict.fromkeys((self.pixels, *(() if self.video is None else (self.video.pixels,)))))
+
+    @property
+    def inputs_of_videos(self) -> tuple[str, ...]:
+        """Names of the inputs that only videos have."""
+        return tuple(name for name, counted in self.inputs.items() if counted in ("video", "video piece"))
 
     @property
     def decoder(self) -> Stage:

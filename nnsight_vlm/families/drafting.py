@@ -7,7 +7,8 @@ to test it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,20 @@ if TYPE_CHECKING:
     from .options import Counted, GridLayout
 
 ATTENTIONS = ("self_attn", "attention", "attn")
+ATTENTION_NORMS = ("post_self_attn_layernorm", "post_operator_norm")
 PROJECTIONS = ("o_proj", "out_proj", "dense", "o", "proj")
-MLPS = ("post_mlp_layernorm", "post_feedforward_layernorm", "mlp", "feed_forward", "ffn", "fc2", "block_sparse_moe")
+MLPS = (
+    "post_ffn_norm",
+    "post_mlp_layernorm",
+    "post_feedforward_layernorm",
+    "mlp",
+    "feed_forward",
+    "ffn",
+    "fc2",
+    "block_sparse_moe",
+)
+VISION = re.compile(r"vision|visual|image_encoder")
+"""In the path of a module: it is part of a vision tower, which some models' `get_decoder` holds too."""
 PROJECTORS = (
     "multi_modal_projector",
     "connector",
@@ -38,7 +51,9 @@ PROJECTORS = (
     "image_to_text_projection",
     "vision_embed_tokens",
     "projector",
+    "resampler_model",
     "mm_projector",
+    "patch_merger",
 )
 """Last part of the projector's path in the families of the table."""
 GRIDS: dict[str, GridLayout] = {
@@ -60,6 +75,8 @@ INPUTS: dict[str, Counted] = {
     "batch_num_images": "group",
     "image_position_ids": "image",
     "pixel_attention_mask": "row",
+    "flattened_patches": "image",
+    "image_patches": "piece",
 }
 TOKEN_TYPE_INPUTS = ("mm_token_type_ids", "token_type_ids")
 
@@ -71,12 +88,16 @@ def draft(model: nn.Module | PreTrainedConfig) -> Family:
         SpecError: it is not a model that generates text about images, or its layers have no attention.
     """
     module: Any = model if isinstance(model, nn.Module) else _without_weights(model)
-    paths = {id(part): path for path, part in module.named_modules()}
-    layer_lists = [*_layer_lists(module.get_decoder())]
-    if not layer_lists or module.get_output_embeddings() is None:
+    decoder, paths = module.get_decoder(), {id(part): path for path, part in module.named_modules()}
+    if not any(part.get_output_embeddings() is not None for part in (module, decoder)):
+        raise SpecError(f"models of type {module.config.model_type!r} have no output embeddings, so they say no words")
+    layer_lists = _layer_lists(decoder, paths)
+    if not layer_lists:
         raise SpecError(f"models of type {module.config.model_type!r} have no decoder whose layers have attention")
     layers = layer_lists[-1 if module.config.is_encoder_decoder else 0]
-    path = paths[id(layers)]
+    path, inputs = paths[id(layers)], _inputs(module)
+    if not inputs:
+        raise SpecError(f"models of type {module.config.model_type!r} take no pixels")
     has_mrope = hasattr(module.base_model, "get_rope_index")
     return Family(
         model_type=module.config.model_type,
@@ -84,7 +105,7 @@ def draft(model: nn.Module | PreTrainedConfig) -> Family:
         projector=_projector(module, path),
         grid=next((grid for name, grid in GRIDS.items() if config_value(module.config, name) is not None), "square"),
         positions="mrope" if has_mrope else "sequence",
-        inputs=_inputs(module),
+        inputs=inputs,
         needs=_accepted(module, TOKEN_TYPE_INPUTS)[:1] if has_mrope else (),
         logits_to_keep="logits_to_keep" in inspect.signature(module.forward).parameters,
         assumes={"text_config.model_type": (module.config.get_text_config().model_type,)},
@@ -95,21 +116,32 @@ def _without_weights(config: Any) -> Any:
     """The model that transformers builds from a config, on the meta device."""
     from transformers import AutoModelForImageTextToText
 
+    if type(config) not in AutoModelForImageTextToText._model_mapping:
+        raise SpecError(f"transformers builds no image-text-to-text model of type {config.model_type!r}")
     try:
         with torch.device("meta"):
             return AutoModelForImageTextToText.from_config(config)
     except Exception as error:  # a constructor may raise anything; there is no model to draft from then
-        raise SpecError(f"transformers builds no image-text-to-text model of type {config.model_type!r}") from error
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise SpecError(
+            f"transformers builds no image-text-to-text model of type {config.model_type!r} from this config ({said})"
+        ) from error
 
 
-def _layer_lists(part: nn.Module) -> Iterator[nn.ModuleList]:
-    """The lists of modules inside a part of the model in which some module has attention."""
-    for module in part.modules():
-        if isinstance(module, nn.ModuleList) and any(_attention_name(layer) for layer in module):
-            yield module
+def _layer_lists(decoder: nn.Module, paths: Mapping[int, str]) -> list[nn.ModuleList]:
+    """The lists of modules inside a decoder in which some module has attention, without those of a vision tower.
+
+    Where no module has one of its own, the attention of a part of it counts, as in T5.
+    """
+    inside = (part for part in decoder.modules() if isinstance(part, nn.ModuleList))
+    of_text = [part for part in inside if not VISION.search(paths[id(part)])]
+    own = [part for part in of_text if any(map(_own_attention, part))]
+    deep = [part for part in of_text if any(map(_attention_name, part))]
+    within = {id(inner) for part in deep for inner in part.modules() if inner is not part}
+    return own or [part for part in deep if id(part) not in within]
 
 
-def _attention_name(layer: nn.Module) -> str:
+def _own_attention(layer: nn.Module) -> str:
     """Name of a layer's child that is an attention; empty if there is none."""
     children = [name for name, _ in layer.named_children()]
     usual = [name for name in ATTENTIONS if name in children]
@@ -117,12 +149,26 @@ def _attention_name(layer: nn.Module) -> str:
     return next(iter([*usual, *similar]), "")
 
 
+def _attention_name(layer: nn.Module) -> str:
+    """Path of an attention inside a layer; empty if there is none."""
+    deep = [path for path, part in layer.named_modules() if path and _is_attention(path, part)]
+    return _own_attention(layer) or next(iter(deep), "")
+
+
+def _is_attention(path: str, part: nn.Module) -> bool:
+    """Whether its name says so; or that of its class does, where the layers of a list are of several kinds."""
+    name = path.rpartition(".")[2].lower()
+    named = "attention" in name and not any(other in name for other in ("norm", "bias"))
+    return named or (name == "mixer" and "Attention" in type(part).__name__)
+
+
 def _stage(module: Any, path: str, layers: nn.ModuleList) -> Stage:
     """The decoder, with its layers at a path."""
-    layer = next((layer for layer in layers if _attention_name(layer) in ATTENTIONS), layers[0])
+    usual = [layer for layer in layers if _attention_name(layer) in ATTENTIONS]
+    layer: nn.Module = next(iter([*usual, *filter(_attention_name, layers)]))
     children, attention = [name for name, _ in layer.named_children()], _attention_name(layer)
     entry = path.rpartition(".")[0]
-    output = "post_self_attn_layernorm" if "post_self_attn_layernorm" in children else attention
+    output = next((name for name in ATTENTION_NORMS if name in children), attention)
     if output == attention and _norms_attention_output(children):
         output = "post_attention_layernorm"
     return Stage(
@@ -172,16 +218,19 @@ def _projector(module: nn.Module, layers: str) -> str | None:
     return min(projectors, key=lambda path: path.count("."), default=None)
 
 
-def _accepted(module: Any, names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the names that are parameters of the model's forward."""
+def _accepted(module: Any, names: Iterable[str], parts: Iterable[Any] = ()) -> tuple[str, ...]:
+    """Those of the names that are parameters of the model's forward, or of that of one of its parts."""
     parameters: set[str] = set()
-    for part in (module, module.base_model):
+    for part in (module, module.base_model, *parts):
         parameters |= set(inspect.signature(part.forward).parameters)
     return tuple(name for name in names if name in parameters)
 
 
 def _inputs(module: Any) -> dict[str, Counted]:
-    inputs = {name: INPUTS[name] for name in _accepted(module, INPUTS)}
+    """The inputs beside the text, by what they are called; some forwards pass on what they do not name."""
+    within = (part for part in module.modules() if not isinstance(part, nn.ModuleList))
+    named = _accepted(module, INPUTS) or _accepted(module, INPUTS, within)
+    inputs = {name: INPUTS[name] for name in named}
     if "image_grid_thw" in inputs:
         inputs["pixel_values"] = "piece"
     return inputs

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import versions
-from ..errors import SpecError
+from ..errors import SpecError, reason_of
 from .columns import Family, config_value
 from .stages import PROJECTIONS
 from .table import FAMILIES
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 RECURRENT = {"linear_attention", "conv"}
@@ -17,8 +20,12 @@ RECURRENT = {"linear_attention", "conv"}
 LAYER_TYPES = RECURRENT | {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def family_of(config: Any) -> Family:
+def family_of(config: Any, module: nn.Module | None = None) -> Family:
     """The family of a model, from its config.
+
+    Args:
+        config: of a transformers model.
+        module: the model itself where it is there: a draft of a missing family is then made from it.
 
     Raises:
         SpecError: no family fits, it does not run with this transformers, or the config has a value that it was never
@@ -32,7 +39,7 @@ def family_of(config: Any) -> Family:
     if not fitting:
         raise SpecError(
             f"no family for models of type {config.model_type!r}; the families are {', '.join(sorted(FAMILIES))}. "
-            f"{_advice(config)}"
+            f"{_advice(module if module is not None else config)}"
         )
     family = max(fitting, key=lambda family: len(family.when))
     _check_version(family)
@@ -50,14 +57,16 @@ def _with_projection(family: Family, config: Any) -> Family:
     return replace(family, stages={**family.stages, "decoder": replace(stage, attention=attention)})
 
 
-def _advice(config: Any) -> str:
+def _advice(model: Any) -> str:
     """What to do where there is no family: a draft of one, if transformers says enough about the model."""
     from .drafting import draft, source
 
     try:
-        drafted = source(draft(config))
+        drafted = source(draft(model))
     except SpecError as error:
         return f"No family can be drafted: {error}."
+    except Exception as error:  # what the code of an unknown model raises says nothing about what was asked
+        return f"No family can be drafted: its parts cannot be looked at ({reason_of(error)})."
     return (
         "A new family is one entry in nnsight_vlm/families/table.py; docs/adding-a-family.md says how to test it. "
         f"A draft of the entry:\n\n{drafted}\n"

@@ -117,7 +117,14 @@ class ModelView:
         if family.image_at != "decoder" or family.image_mask:
             return ()
         further = config_value(self.config, family.indicators) if family.indicators else ()
-        return tuple(sorted({int(self.config.image_token_id), *map(int, further)}))
+        video = () if self.video_token is None else (self.video_token,)
+        return tuple(sorted({int(self.config.image_token_id), *video, *map(int, further)}))
+
+    @property
+    def video_token(self) -> int | None:
+        """The token that stands for a part of a video; None where there is none but that of images."""
+        video = self.family.video
+        return int(getattr(self.config, video.token)) if video is not None and video.token else None
 
     @property
     def processor(self) -> Any | None:
@@ -219,7 +226,7 @@ def view_of(model: Model) -> ModelView:
     except (AttributeError, TypeError):
         refuse("model", model, "nnsight model", "model = nv.load(...) of a name, a folder or a transformers model")
     if facts is None or facts.config is not config:
-        family, text_config = family_of(config), config.get_text_config()
+        family, text_config = family_of(config, module), config.get_text_config()
         facts = _FACTS[module] = _Facts(
             config=config, text_config=text_config, family=family, stages={}, model=ref(model)
         )

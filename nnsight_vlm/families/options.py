@@ -1,7 +1,8 @@
 """The words of the family table: what a column may say where it picks a function or an explanation by name.
 
 The tables that resolve them are typed with these: `LAYER_SETS` (stage_spec), `GRIDS` (grids), `BUILDERS`, `BLOCKS`,
-`COUNTING` and `ENTRIES` (prompts). `tests/test_family_docs.py` holds every table to exactly its options.
+`COUNTING` and `ENTRIES` (prompts), `VIDEO_LAYOUTS` (grids). `tests/test_family_docs.py` holds every table to exactly
+its options.
 """
 
 from __future__ import annotations
@@ -25,9 +26,14 @@ GridLayout = Literal[
     "shuffled tiles",  # tiles that pixel shuffle made smaller, then the whole picture (Llama 4)
     # the picture's own shape
     "merged",  # neighbouring patches are merged into a token, counted in `image_grid_thw` (Qwen-VL, GLM-V)
+    "merged kernel",  # the same, the patches row by row, by the size of a kernel (Kimi K2.5)
     "merged windows",  # the same, computed window by window (Qwen2.5-VL)
+    "merged raster",  # the same as "merged", the patches row by row (PaddleOCR-VL)
+    "merged raster with breaks",  # the same, each row ended by a token, and one before and behind (HunYuan-VL)
     "shaped",  # tiles whose sizes are in `spatial_shapes` (LFM2-VL)
+    "sliced",  # the whole picture, then slices of it, whose sizes are in `target_sizes` (MiniCPM-V)
     "pooled",  # neighbouring patches are pooled into a token, located in `image_position_ids` (Gemma 4)
+    "whole picture then canvas",  # pooled patches of both, listed in `image_token_pooling` (Molmo2)
     # tokens without a place, and tokens outside the decoder's sequence
     "queries",  # the queries of a Q-Former (BLIP-2, InstructBLIP)
     "masked latents",  # latents that an input marks (Kosmos-2)
@@ -42,6 +48,14 @@ GridLayout = Literal[
 ]
 """How image tokens, or the patches that a stage reads, are laid out."""
 
+VideoLayout = Literal[
+    "merged frames",  # patches of neighbouring frames are merged into tokens, counted in `video_grid_thw` (Qwen-VL)
+    "merged frame windows",  # the same, computed window by window (Qwen2.5-VL)
+    "pooled frames",  # equally many tokens for every frame, then a token that ends the video (LLaVA-OneVision)
+    "frames as images",  # every frame is an image of one tile, with text between frames (InternVL, SmolVLM)
+]
+"""How the tokens of a video are laid out."""
+
 ImageLocation = Literal[
     "decoder",  # image tokens are in the decoder's sequence
     "encoder",  # image tokens are in the encoder's sequence, which the decoder reads through cross-attention
@@ -52,6 +66,7 @@ ImageLocation = Literal[
 Bidirectional = Literal[
     "none",  # all tokens attend causally
     "images",  # the tokens of each image attend to each other in both directions
+    "marked",  # all tokens do that `mm_token_type_ids` marks: those of all images, and the markers around them
     "prompt",  # all tokens of the prompt do
 ]
 """Which tokens of the decoder's sequence attend to each other in both directions."""
@@ -59,6 +74,7 @@ Bidirectional = Literal[
 PositionCounting = Literal[
     "sequence",  # tokens are numbered in order, padding left out
     "mrope",  # three numbers per token, time, height and width, which the model computes from the images' sizes
+    "mrope by row",  # more numbers per token, one of which counts images: from 0 in each row, as a prompt alone has it
     "own",  # the model computes them inside its forward and cannot be given any
 ]
 """How a family computes position ids."""
@@ -67,7 +83,12 @@ Counted = Literal[
     "row",  # one entry per row of the batch
     "image",  # one entry per image, images of all rows in order
     "piece",  # one entry per tile or patch, those of all images in order
+    "token",  # one entry per image token, those of all images in order
     "group",  # one entry per list of pictures that was processed at a time, which is how many there are in it
+    "column",  # one entry in all, whose last dimension has equally many columns for each image token
+    "video",  # one entry per video
+    "video piece",  # one entry per patch of a video, those of all videos in order
+    "shown piece",  # one entry per tile of an image or frame of a video, in the order of the text
 ]
 """What the first dimension of an input counts."""
 
@@ -94,8 +115,11 @@ Limitation = Literal[
     "grid",  # finding the pixels of image tokens in the decoder
     "generate",  # cached generation
     "padded generation",  # cached generation of padded rows
+    "uncached generation",  # generation that runs the whole sequence for every token, use_cache=False
     "text alone",  # a prompt without an image
     "several images",  # more than one image in a prompt
+    "video",  # a video in a prompt
+    "video beside images",  # images in a prompt that has a video
     "packed",  # several variants in one sequence, after a prefix that they share
     "prefix",  # a kept cache of the prefix that variants share
     "embedded",  # kept input embeddings in which the image is already encoded

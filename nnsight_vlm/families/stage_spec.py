@@ -33,11 +33,13 @@ class StageSpec:
         layer_count: how many layers it has.
         head_count: how many query heads an attention layer has.
         key_heads: for each layer, how many heads have keys and values of their own.
-        head_dim: for each layer, the width of a head.
+        head_dim: for each layer, the width of a head's queries and keys.
+        value_dim: for each layer, the width of its values and of what it gives.
         width: width of a module's output; the residual stream is `streams` of them side by side.
         streams: how many parallel residual streams of that width there are.
         attention, cross: the layers that have self-attention and cross-attention.
         gated: for each site with a gate, the layers that have it.
+        scale: by what each layer multiplies the outputs of attention and the feed-forward part.
         recurrent: whether some layers carry a state through the sequence instead of attending.
         cache_layer: for each layer, the layer whose cache gives its offset: itself, the layer it shares keys with, or
             the nearest one that attends.
@@ -48,17 +50,23 @@ class StageSpec:
     head_count: int
     key_heads: tuple[int, ...]
     head_dim: tuple[int, ...]
+    value_dim: tuple[int, ...]
     width: int
     streams: int
     attention: tuple[int, ...]
     cross: tuple[int, ...]
     gated: Mapping[str, tuple[int, ...]]
+    scale: float
     recurrent: bool
     cache_layer: tuple[int, ...]
 
     def gate(self, site: str, layer: int) -> Gate | None:
         """The gate between a site and the residual stream in a layer; None where there is none."""
         return self.stage.gates[site] if layer in self.gated.get(site, ()) else None
+
+    def factor(self, site: str) -> float:
+        """By what each layer multiplies the output of a site's module before it adds it to the residual stream."""
+        return self.scale if site in ("attention", "mlp") else 1.0
 
 
 def stage_spec(config: Any, stage: Stage) -> StageSpec:
@@ -67,17 +75,20 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
     layer_count = int(getattr(part, stage.layer_count)) if stage.layer_count else 1
     attention, head_count = _layers_with(stage.attention, part, layer_count), int(getattr(part, stage.head_count))
     by_layer = [_of_layer(part, layer) for layer in range(layer_count)]
+    head_dim = tuple(int(_size(layer, stage.head_dim) or part.hidden_size // head_count) for layer in by_layer)
     return StageSpec(
         stage=stage,
         layer_count=layer_count,
         head_count=head_count,
         key_heads=tuple(int(_size(layer, stage.key_heads) or head_count) for layer in by_layer),
-        head_dim=tuple(int(_size(layer, stage.head_dim) or part.hidden_size // head_count) for layer in by_layer),
+        head_dim=head_dim,
+        value_dim=tuple(int(_size(layer, stage.value_dim)) for layer in by_layer) if stage.value_dim else head_dim,
         width=int(part.hidden_size),
         streams=int(getattr(part, stage.streams)) if stage.streams else 1,
         attention=attention,
         cross=_layers_with(stage.cross, part, layer_count),
         gated={site: _layers_with(gate, part, layer_count) for site, gate in stage.gates.items()},
+        scale=float(getattr(part, stage.scale)) if stage.scale else 1.0,
         recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
         cache_layer=_cache_layers(part, stage, attention, layer_count),
     )

@@ -17,6 +17,8 @@ It embeds decoded tokens itself: what it is handed are ids then, and only its fi
 """
 GEMMA_DECODER = Stage(attention=AttentionSpec(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
 """Outputs of attention and of the feed-forward part pass a norm before they are added to the residual stream."""
+GLM_DECODER = Stage(attention=AttentionSpec(output="post_self_attn_layernorm"), mlp="post_mlp_layernorm")
+"""The same under other names."""
 LAYER_INPUTS_DECODER = replace(GEMMA_DECODER, embedding="model.language_model.layers.0")
 """Every layer is also handed an input of its own, which the decoder projects from the embeddings that it is handed.
 

@@ -35,9 +35,10 @@ COLUMNS: dict[str, Column] = {
     "heads": Column("heads"),
     "attention weights": Column("attention"),
     "grid": Column("grid"),
-    "generate": Column("generate", ("padded generation",)),
+    "generate": Column("generate", ("padded generation", "uncached generation")),
     "text alone": Column("text alone"),
     "several images": Column("several images"),
+    "video": Column("video", ("video beside images",)),
     "packed sweep": Column("packed"),
     "cached prefix": Column("prefix"),
     "image encoded once": Column("embedded"),
@@ -47,6 +48,7 @@ COLUMNS: dict[str, Column] = {
 """The columns of the table of what works, by their headings."""
 
 COMPUTES_POSITIONS = "the model computes position ids itself and cannot be given any"
+NO_VIDEO = "videos of these models are not taken; where several images are, give the frames as images"
 CARRIES_STATE = (
     "some layers carry a state through the sequence (recurrent or convolutional), so variants cannot share one; they "
     "run as rows of a batch"
@@ -76,6 +78,8 @@ def unsupported(family: Family) -> dict[Limitation, str]:
         limits |= {"packed": CARRIES_STATE, "complete cut": CARRIES_PICTURE}
     if "packed" in family.limitations:
         limits["prefix"] = family.limitations["packed"]
+    if family.video is None:
+        limits["video"] = NO_VIDEO
     if family.positions == "own":
         limits["embedded"] = COMPUTES_POSITIONS
     return {**limits, **family.limitations}

@@ -11,13 +11,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .columns import AttentionSpec, Family, Stage
+from .columns import AttentionSpec, Family, Stage, VideoSpec
+from .options import Limitation
 from .stages import (
     BART_DECODER,
     BART_ENCODER,
     CAUSAL_LM_DECODER,
     CHAMELEON_DECODER,
     GEMMA_DECODER,
+    GLM_DECODER,
     IDEFICS2_RESAMPLER,
     IDEFICS_DECODER,
     INSTRUCTBLIP_QFORMER,
@@ -44,6 +46,7 @@ RESAMPLER_LATENTS = (
     "image tokens are the resampler's latents, each of which reads the whole picture; for the patches that they read, "
     'write prompt.grid(0, stage="resampler")'
 )
+ONCE_PER_TILE = 'the projector runs once per tile; write site="embedding"'
 ONE_IMAGE_PER_TEXT = "the processor takes one image per text"
 COMPUTES_POSITIONS = (
     "the model computes position ids itself, so variants cannot be given those that continue a shared prefix"
@@ -72,14 +75,26 @@ TESTED_DECODERS = {
 
 # columns that related families share --------------------------------------------------------------------
 
+MERGED_FOURS = {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)}
 QWEN: dict[str, Any] = {
     "projector": "model.visual.merger",
     "grid": "merged",
     "positions": "mrope",
     "inputs": {"pixel_values": "piece", "image_grid_thw": "image"},
     "needs": ("mm_token_type_ids",),
-    "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)},
+    "assumes": MERGED_FOURS,
 }
+DEEPSTACK: dict[Limitation, str] = {
+    "features": "image features are also added to the first layers' output (DeepStack), so they remain after a "
+    'write at the projector; write site="residual" in a later layer',
+    "embedded": "image features are also added to the first layers' output (DeepStack)",
+}
+MERGED_FRAMES = VideoSpec(layout="merged frames", frames_per_token="temporal_patch_size")
+QWEN_VIDEO: dict[str, Any] = {
+    "video": MERGED_FRAMES,
+    "inputs": {**QWEN["inputs"], "pixel_values_videos": "video piece", "video_grid_thw": "video"},
+}
+"""The Qwen-VLs of which videos are taken."""
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
     "blocks": "prompt",
@@ -108,6 +123,21 @@ IDEFICS3: dict[str, Any] = {
     "assumes": TESTED_DECODERS,
 }
 SIZED_IMAGES: dict[str, Any] = {"grid": "sized", "inputs": {"pixel_values": "image", "image_sizes": "image"}}
+MOLMO2: dict[str, Any] = {
+    "model_type": "molmo2",
+    "transformers": ">=5.20",
+    "projector": "model.multi_modal_projector.image_projector",
+    "grid": "whole picture then canvas",
+    "blocks": "marked",
+    "inputs": {
+        "pixel_values": "piece",
+        "image_token_pooling": "token",
+        "image_grids": "image",
+        "image_num_crops": "image",
+    },
+    "indices": {"image_token_pooling": "pixel_values"},
+    "needs": ("mm_token_type_ids",),
+}
 BLIP: dict[str, Any] = {
     "projector": "language_projection",
     "projector_after": "qformer",
@@ -163,47 +193,99 @@ _TABLE = (
     Family(
         model_type="llava_onevision",
         grid="anyres",
-        inputs={"pixel_values": "image", "image_sizes": "image", "batch_num_images": "group"},
+        video=VideoSpec(layout="pooled frames", equal_frames=True),
+        inputs={
+            "pixel_values": "image",
+            "image_sizes": "image",
+            "batch_num_images": "group",
+            "pixel_values_videos": "video",
+        },
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",)},
         limitations={
-            "features": "where a picture is shrunk, each token is interpolated from several image features; "
-            'write site="embedding"'
+            "features": "where a picture is shrunk, and in every video, each token is interpolated from several image "
+            'features; write site="embedding"'
         },
+    ),
+    Family(
+        model_type="llava_next_video",
+        grid="anyres",
+        inputs={"pixel_values": "image", "image_sizes": "image"},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
+    ),
+    Family(
+        model_type="video_llava",
+        transformers=">=5.16",
+        inputs={"pixel_values_images": "image"},
+        renamed={"pixel_values": "pixel_values_images"},
+        assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
     Family(model_type="vipllava", assumes=TESTED_DECODERS),
     Family(
         model_type="internvl",
         transformers=">=5.18",
         grid="tiles by run",
-        inputs={"pixel_values": "piece"},
+        video=VideoSpec(
+            layout="frames as images",
+            pixels="pixel_values",
+            token="",
+            opening=r"Frame1:<img>$",
+            between=r"^</img>Frame\d+:<img>$",
+        ),
+        inputs={"pixel_values": "shown piece"},
         assumes={**TESTED_DECODERS, "downsample_ratio": (0.5,), "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="qwen2_vl",
-        **QWEN,
+        **{**QWEN, **QWEN_VIDEO},
     ),
     Family(
         model_type="qwen2_5_vl",
-        **{**QWEN, "grid": "merged windows"},
-    ),
-    Family(
-        model_type="qwen3_vl",
-        **QWEN,
-        limitations={
-            "features": "image features are also added to the first layers' output (DeepStack), so they remain after a "
-            'write at the projector; write site="residual" in a later layer',
-            "embedded": "image features are also added to the first layers' output (DeepStack)",
+        **{
+            **QWEN,
+            "grid": "merged windows",
+            "video": replace(MERGED_FRAMES, layout="merged frame windows"),
+            "inputs": {**QWEN_VIDEO["inputs"], "second_per_grid_ts": "video"},
         },
     ),
+    Family(model_type="qwen3_vl", **{**QWEN, **QWEN_VIDEO}, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl_moe", **QWEN, limitations=DEEPSTACK),
     Family(
         model_type="qwen3_5",
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
         **QWEN,
     ),
     Family(
-        model_type="glm4v",
-        stages={"decoder": Stage(attention=AttentionSpec(output="post_self_attn_layernorm"), mlp="post_mlp_layernorm")},
+        model_type="qwen3_5_moe",
+        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
         **QWEN,
+    ),
+    Family(model_type="glm4v", stages={"decoder": GLM_DECODER}, **QWEN),
+    Family(model_type="glm4v_moe", **QWEN),
+    Family(
+        model_type="glm46v",
+        when={"text_config.model_type": "glm4v_text"},
+        stages={"decoder": GLM_DECODER},
+        **QWEN,
+    ),
+    Family(
+        model_type="glm46v",
+        name="glm46v-moe",
+        when={"text_config.model_type": "glm4v_moe_text"},
+        **QWEN,
+    ),
+    Family(
+        **{
+            **QWEN,
+            "projector": "model.resampler_model",
+            "needs": ("mm_token_type_ids", "moe_mm_token_type_ids"),
+            "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_merge_size": (2,)},
+        },
+        model_type="ernie4_5_vl_moe",
+        token_kinds=("moe_mm_token_type_ids",),
+        limitations={
+            "uncached generation": "without a cache each token runs the whole sequence, and transformers does not give "
+            "generated tokens their entry of moe_mm_token_type_ids"
+        },
     ),
     Family(
         **PALIGEMMA,
@@ -258,7 +340,21 @@ _TABLE = (
         limitations={"embedded": TOKEN_IDS_IN_EVERY_LAYER},
     ),
     Family(**IDEFICS3, model_type="idefics3"),
-    Family(**IDEFICS3, model_type="smolvlm"),
+    Family(
+        **IDEFICS3,
+        model_type="smolvlm",
+        video=VideoSpec(
+            layout="frames as images",
+            pixels="pixel_values",
+            token="",
+            opening=r"Framefrom\d\d:\d\d:<fake_token_around_image><global-img>$",
+            between=r"^<fake_token_around_image>Framefrom\d\d:\d\d:<fake_token_around_image><global-img>$",
+            own_template=True,
+        ),
+        limitations={
+            "video beside images": "the processor puts the pixels of the video in the place of those of the images",
+        },
+    ),
     Family(
         model_type="idefics2",
         transformers=">=5.18",
@@ -374,6 +470,23 @@ _TABLE = (
         },
     ),
     Family(
+        model_type="kimi_k25",
+        stages={"decoder": Stage(head_dim="qk_head_dim", value_dim="v_head_dim")},
+        projector="model.mm_projector",
+        grid="merged kernel",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={"text_config.model_type": ("deepseek_v3",)},
+    ),
+    Family(**MOLMO2, when={"text_config.norm_after": False}),
+    Family(
+        **MOLMO2,
+        name="molmo2-norms-after",
+        when={"text_config.norm_after": True},
+        stages={
+            "decoder": Stage(attention=AttentionSpec(output="input_layernorm"), mlp="post_attention_layernorm"),
+        },
+    ),
+    Family(
         model_type="llama4",
         transformers=">=5.20,!=5.24.0",  # whose own forward fails
         stages={"decoder": replace(CAUSAL_LM_DECODER, mlp="feed_forward")},
@@ -440,7 +553,73 @@ _TABLE = (
         },
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
-        limitations={"features": 'the projector runs once per tile; write site="embedding"'},
+        limitations={"features": ONCE_PER_TILE},
+    ),
+    Family(
+        model_type="minicpmv4_6",
+        transformers=">=5.20",  # before, its own forward fails with slices of several sizes
+        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
+        projector="model.merger",
+        grid="sliced",
+        inputs={"pixel_values": "column", "target_sizes": "piece"},
+        logits_to_keep=False,
+        assumes={
+            "text_config.model_type": ("qwen3_5_text",),
+            "downsample_mode": ("16x",),
+            "merger_times": (1,),
+        },
+        limitations={"features": ONCE_PER_TILE},
+    ),
+    Family(
+        model_type="granite4_vision",
+        stages={"decoder": Stage(scale="residual_multiplier", embedding="model.language_model.layers.0")},
+        projector=None,
+        grid="anyres",
+        inputs={"pixel_values": "image", "image_sizes": "image"},
+        assumes={"text_config.model_type": ("granite4_vision_text",), "vision_feature_select_strategy": ("full",)},
+        limitations={
+            "features": "each of several projectors gives features that are added before a layer of its own, so no "
+            'output is the image features; write site="residual" in a later layer',
+            "embedded": "image features are added before several layers, and none of them enters with the embeddings",
+        },
+    ),
+    Family(
+        model_type="paddleocr_vl",
+        projector="model.projector",
+        grid="merged raster",
+        positions="mrope",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        needs=("mm_token_type_ids",),
+        assumes={"vision_config.spatial_merge_size": (2,)},
+    ),
+    Family(
+        model_type="exaone4_5",
+        stages={"decoder": GEMMA_DECODER},
+        projector="model.visual.merger",
+        grid="merged windows",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={**MERGED_FOURS, "text_config.model_type": ("exaone4",)},
+    ),
+    Family(
+        model_type="hunyuan_vl",
+        transformers=">=5.22",
+        projector="model.vision_tower.patch_merger",
+        grid="merged raster with breaks",
+        positions="mrope by row",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        needs=("mm_token_type_ids",),
+        assumes={"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (1,)},
+        limitations={"features": 'the projector runs once per image; write site="embedding"'},
+    ),
+    Family(
+        model_type="lfm3_vl",
+        transformers=">=5.23",
+        stages={
+            "decoder": Stage(attention=AttentionSpec(output="post_operator_norm", layers="typed"), mlp="post_ffn_norm")
+        },
+        grid="merged",
+        inputs={"pixel_values": "piece", "image_grid_thw": "image"},
+        assumes={**MERGED_FOURS, "text_config.model_type": ("lfm3",)},
     ),
     Family(
         model_type="fast_vlm",

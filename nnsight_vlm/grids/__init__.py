@@ -3,6 +3,26 @@
 from .cells import Cells, GridShape
 from .grid import Box, Grid, box_slices
 from .kinds import GRIDS, GridKind, grid_of
-from .tokens import marked
+from .tokens import marked, video_marked
+from .video_grid import VideoGrid, video_grid_of
+from .videos import VIDEO_LAYOUTS, frames_per_tile, joined, video_spec, with_frames
 
-__all__ = ["GRIDS", "Box", "Cells", "Grid", "GridKind", "GridShape", "box_slices", "grid_of", "marked"]
+__all__ = [
+    "GRIDS",
+    "VIDEO_LAYOUTS",
+    "Box",
+    "Cells",
+    "Grid",
+    "GridKind",
+    "GridShape",
+    "VideoGrid",
+    "box_slices",
+    "frames_per_tile",
+    "grid_of",
+    "joined",
+    "marked",
+    "video_grid_of",
+    "video_marked",
+    "video_spec",
+    "with_frames",
+]

@@ -86,6 +86,23 @@ def processed(view: ModelView, size: tuple[int, int], window: Window, processing
     return output
 
 
+def processed_video(view: ModelView, size: tuple[int, int], window: Window, frames: int) -> Mapping[str, Any]:
+    """What the video processor returns for so many frames, each the coordinate picture of `(width, height)`.
+
+    Raises:
+        SpecError: there is no video processor.
+    """
+    processor = getattr(view.processor, "video_processor", None)
+    if processor is None:
+        raise SpecError("placing video tokens needs the video processor; write nv.load(model, processor=...)")
+    frame = np.asarray(coordinate_picture(size, window))
+    own_options = dict(getattr(view.processor, "videos_kwargs", None) or {})
+    options = {**own_options, "do_normalize": False, "do_rescale": False, "do_sample_frames": False}
+    video = np.broadcast_to(frame, (frames, *frame.shape)).copy()
+    output: Mapping[str, Any] = processor([video], **{**options, "return_tensors": "pt"})
+    return output
+
+
 def coordinate_picture(size: tuple[int, int], window: Window) -> Image.Image:
     """A picture of `(width, height)` whose red is x and whose green is y, from the start of a window to its end."""
     shares = [

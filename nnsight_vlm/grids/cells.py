@@ -36,6 +36,8 @@ class Cells:
         latents: for the keys of a resampler, how many of them, the last ones, are its own latents and no patches.
         padded: for the keys of a resampler, the grid to which a tile is padded with keys that are never read, where
             tiles of a batch are padded to the largest.
+        frames: for a video, whose tiles are frames or several neighbouring ones together: the frames that each tile
+            shows, counted from 0; empty for an image.
     """
 
     places: np.ndarray
@@ -45,6 +47,7 @@ class Cells:
     features: int = 0
     latents: int = 0
     padded: GridShape | None = None
+    frames: tuple[tuple[int, ...], ...] = ()
 
     def without_padding(self) -> tuple[Cells, np.ndarray]:
         """The keys of a resampler that are the picture's, and where they lie among all keys, `[key]`."""
@@ -54,12 +57,16 @@ class Cells:
 
     def __eq__(self, other: object) -> bool:
         """Whether all tokens lie in the same places."""
-        if not isinstance(other, Cells) or (self.shapes, self.patches) != (other.shapes, other.patches):
+        if not isinstance(other, Cells) or self._sizes != other._sizes:
             return False
         return bool(np.array_equal(self.places, other.places))
 
     def __hash__(self) -> int:
-        return hash((self.shapes, self.patches))
+        return hash(self._sizes)
+
+    @property
+    def _sizes(self) -> tuple[object, ...]:
+        return self.shapes, self.patches, self.frames
 
     @property
     def tiles(self) -> np.ndarray:

@@ -47,14 +47,14 @@ def _shapes(grid: Grid) -> str:
 def grid_html(grid: Grid) -> Html:
     """What a notebook shows."""
     said = f"{_what(grid)} · {grid.size[0]} x {grid.size[1]} pixels"
-    drawn = [_tile_html(grid, tile) for tile in range(min(len(grid.shapes), TILES))]
+    drawn = [tile_html(grid, tile) for tile in range(min(len(grid.shapes), TILES))]
     if len(grid.shapes) > TILES:
         drawn.append(element("span", f"… and {len(grid.shapes) - TILES} more tiles"))
     return panel("Grid", said, element("div", *drawn))
 
 
-def _tile_html(grid: Grid, tile: int) -> Html:
-    """The picture with the cells of one tile; it says which positions they have."""
+def tile_html(grid: Grid, tile: int, name: str | None = None) -> Html:
+    """The picture with the cells of one tile; it says which positions they have, after the name of the tile."""
     numbers = np.flatnonzero((np.asarray(grid.tiles) == tile) & (grid.areas > 0))
     positions, shape = tuple(grid.positions[number] for number in numbers), grid.shapes[tile]
     side = min(LARGEST, max(SIDE, CELL * max(shape)))
@@ -66,7 +66,8 @@ def _tile_html(grid: Grid, tile: int) -> Html:
         element("path", d=outline, fill="none", stroke=color, stroke_width=thick, vector_effect="non-scaling-stroke")
         for color, thick in LINES
     ]
-    name = f"tile {tile}: " if len(grid.shapes) > 1 else ""
+    if name is None:
+        name = f"tile {tile}: " if len(grid.shapes) > 1 else ""
     caption = f"{name}{shape.rows} rows of {shape.columns} cells{_ends(positions)}" + ("" if positions else ", unseen")
     drawing = element(
         "svg",

@@ -14,16 +14,19 @@ from PIL import Image
 from ..errors import SpecError
 from ..families import ModelView
 from ..families.options import GridLayout
-from . import flexible, resampled, rows, split, tiled
+from . import flexible, pooled_canvas, resampled, rows, split, tiled
 from .calibration import ALONE, Processing, Window, boxes, full_picture, processed
 from .cells import Cells
 from .grid import Grid
 from .tokens import Inputs
 
 
-def every_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:  # noqa: ARG001
-    """All tiles in `pixel_values`, `[channel, height, width]` each."""
-    return list(rearrange(torch.as_tensor(processed_inputs["pixel_values"]), "... c h w -> (...) c h w"))
+def every_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """All tiles, `[channel, height, width]` each."""
+    family = view.family
+    names = (family.pixels, *(given for given, name in family.renamed.items() if name == family.pixels))
+    pixels = next(processed_inputs[name] for name in names if name in processed_inputs)
+    return list(rearrange(torch.as_tensor(pixels), "... c h w -> (...) c h w"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +63,16 @@ GRIDS: dict[GridLayout, GridKind] = {
     "tile rows then thumbnail": GridKind(cells=split.ROWS_THEN_THUMBNAIL.cells),
     "shuffled tiles": GridKind(cells=split.SHUFFLED_TILES.cells, tiles=split.canvas_tiles),
     "merged": GridKind(cells=flexible.merged, tiles=flexible.merged_tile),
+    "merged kernel": GridKind(cells=flexible.merged_kernel, tiles=flexible.raster_tile),
     "merged windows": GridKind(cells=flexible.merged_windows, tiles=flexible.merged_tile),
+    "merged raster": GridKind(cells=flexible.merged, tiles=flexible.raster_tile),
+    "merged raster with breaks": GridKind(cells=flexible.merged_with_breaks, tiles=flexible.raster_tile),
     "shaped": GridKind(cells=flexible.shaped, tiles=flexible.shaped_tiles),
+    "sliced": GridKind(cells=flexible.sliced, tiles=flexible.sliced_tiles),
     "pooled": GridKind(cells=flexible.pooled, tiles=flexible.pooled_tile),
+    "whole picture then canvas": GridKind(
+        cells=pooled_canvas.whole_then_canvas, tiles=pooled_canvas.whole_then_canvas_tiles
+    ),
     "queries": GridKind(cells=resampled.queries),
     "masked latents": GridKind(cells=resampled.masked_latents),
     "crop latents": GridKind(cells=resampled.crop_latents),

@@ -26,13 +26,13 @@ def fixed(view: ModelView, inputs: Inputs) -> list[Cells]:
     tokens = counts(view, inputs)
     if not sum(tokens):
         return []
-    *leading, _, height, width = _required(inputs, "pixel_values").shape
+    *leading, _, height, width = _required(inputs, view.family.pixels).shape
     images = prod(leading)
     per_image = sum(tokens) // max(images, 1)
     if per_image * images != sum(tokens) or any(count % max(per_image, 1) for count in tokens):
         raise SpecError(
-            f"the rows have {_listed(tokens)} image tokens, and pixel_values hold {images} image(s); the tokens of a "
-            "row must be those of whole images, equally many for each"
+            f"the rows have {_listed(tokens)} image tokens, and {view.family.pixels} hold {images} image(s); the "
+            "tokens of a row must be those of whole images, equally many for each"
         )
     shape = _tile_shape(view.config, per_image, (height, width))
     return [in_order([shape], before=per_image - shape.rows * shape.columns)] * images

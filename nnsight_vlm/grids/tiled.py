@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,7 +128,7 @@ def anyres_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[t
     A picture that was processed together with another (LLaVA-OneVision) has no canvas.
     """
     config = view.config
-    patch = config.vision_config.patch_size
+    patch = _cell(config)
     patched = _side(config) * patch  # SigLIP's 384 pixels are 27 patches of 14, and 6 pixels that no patch sees
     pixels = torch.as_tensor(processed_inputs["pixel_values"])[0, ..., :patched, :patched]
     if len(pixels) == 1:
@@ -143,8 +144,14 @@ def anyres_tiles(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[t
 
 
 def _side(config: Any) -> int:
-    """Rows of patches in a tile."""
-    return int(config.vision_config.image_size // config.vision_config.patch_size)
+    """Rows of tokens in a tile."""
+    return int(config.vision_config.image_size // _cell(config))
+
+
+def _cell(config: Any) -> int:
+    """Pixels along a side of what a token stands for: a patch, or as many as are merged into one (Granite 4 Vision)."""
+    patch, rate = config.vision_config.patch_size, getattr(config, "downsample_rate", None)
+    return int(patch if rate is None else patch / Fraction(rate))
 
 
 def _canvas_tiles(config: Any, size: tuple[int, int]) -> GridShape:

@@ -32,6 +32,13 @@ def marked(view: ModelView, inputs: Inputs) -> np.ndarray:
     return np.asarray((image if token_types is None else image & (token_types != 2)).cpu())
 
 
+def video_marked(view: ModelView, inputs: Inputs) -> np.ndarray:
+    """`[row, token]`: whether a token has the id that stands for a part of a video; none where frames are images."""
+    token = view.video_token
+    ids = inputs["input_ids"]
+    return np.zeros(ids.shape, dtype=bool) if token is None else np.asarray((ids == token).cpu())
+
+
 def counts(view: ModelView, inputs: Inputs) -> list[int]:
     """The number of image tokens in each row."""
     return [int(count) for count in marked(view, inputs).sum(1)]
@@ -57,14 +64,14 @@ def count_units(tokens: int, per_unit: int) -> int:
     return tokens // max(per_unit, 1)
 
 
-def check_total(expected: Sequence[int], total: int) -> None:
-    """Refuse an encoding whose number of image tokens is not that of its images.
+def check_total(expected: Sequence[int], total: int, kind: str = "image") -> None:
+    """Refuse an encoding whose number of image tokens is not that of its images, or of videos.
 
     Raises:
         SpecError: with both numbers.
     """
     if sum(expected) != total:
         raise SpecError(
-            f"{len(expected)} image(s) of {', '.join(map(str, expected)) or 'no'} tokens, but input_ids have {total} "
-            "image tokens; both must come from one call of the processor, without cutting it"
+            f"{len(expected)} {kind}(s) of {', '.join(map(str, expected)) or 'no'} tokens, but input_ids have {total} "
+            f"{kind} tokens; both must come from one call of the processor, without cutting it"
         )

@@ -164,7 +164,7 @@ def prompt_digest(prompt: Prompt) -> str:
     """
     family = view_of(prompt.model).family.name
     inputs = {name: prompt.inputs[name] for name in sorted(prompt.inputs)}
-    return setting_digest([family, prompt.rows, inputs, prompt.images])
+    return setting_digest([family, prompt.rows, inputs, prompt.images, prompt.videos])
 
 
 # journals -------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ _BASE = frozenset(vars(torch.nn.Module())) - {"training"}
 _PLAIN = (bool, int, float, str, type(None), torch.dtype)
 _NNSIGHT = "nnsight.intervention.source"
 """The module of the `forward` that nnsight puts on every module; it calls the one that was there."""
+_DISPATCH = "accelerate.big_modeling"
+"""The module of the `to` and `cuda` that accelerate puts on a model that it spreads over devices."""
 _ACCELERATE = "accelerate.hooks"
 """The module of the `forward` that accelerate puts on a module whose weights it moves; it calls the one before."""
 
@@ -70,7 +72,7 @@ def replaced_methods(module: torch.nn.Module) -> Iterator[str]:
         for key, value in vars(part).items():
             stock = getattr(type(part), key, None)
             if callable(stock) and callable(value) and not isinstance(stock, type):
-                if key == "forward" and _is_stock_forward(part, value):
+                if (key == "forward" and _is_stock_forward(part, value)) or _guards_moving(part, key, value):
                     continue
                 yield f"{name}.{key}".lstrip(".")
 
@@ -83,6 +85,16 @@ def _is_stock_forward(part: torch.nn.Module, forward: Any) -> bool:
     if type(forward).__module__ == _NNSIGHT:
         return forward.module_ref() is part and state is forward.state and state.original is type(part).forward
     return getattr(forward, "__self__", None) is part and forward.__func__ is type(part).forward
+
+
+def _guards_moving(part: torch.nn.Module, key: str, value: Any) -> bool:
+    """Whether a method is what accelerate puts before `to` and `cuda` of a model that is spread over devices or disk.
+
+    It warns, or refuses, and then does what the class's method does; no number depends on it.
+    """
+    is_guard = getattr(value, "__globals__", {}).get("__name__") == _DISPATCH
+    before: Any = getattr(value, "__wrapped__", None)
+    return is_guard and getattr(before, "__self__", None) is part and before.__func__ is getattr(type(part), key)
 
 
 def forward_function(part: torch.nn.Module) -> Any:

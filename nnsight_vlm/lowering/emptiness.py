@@ -35,19 +35,19 @@ class Reachable:
         inputs: the encoding.
         tokens: the row's token map.
         row: which row of the encoding it is.
-        decoded: whether tokens follow that are generated and then run. One is enough to tell: what lies closest to it
-            lies further from all that come later.
+        decoded: how many tokens follow at most that are generated and then run. One is enough to tell of a cut: what
+            lies closest to it lies further from all that come later. Of a limit, one more than are kept.
     """
 
     view: ModelView
     inputs: Mapping[str, Any]
     tokens: TokenMap
     row: int
-    decoded: bool
+    decoded: int
 
-    def stop(self, stage: str) -> int:
-        """One past the last position of a stage's sequence."""
-        return self.tokens.stage(stage).stop + (1 if self.decoded and stage == "decoder" else 0)
+    def stop(self, stage: str, decoded: int = 1) -> int:
+        """One past the last position of a stage's sequence, with so many decoded tokens at most."""
+        return self.tokens.stage(stage).stop + (min(self.decoded, decoded) if stage == "decoder" else 0)
 
     def holds(self, stage: str, ranges: Ranges) -> bool:
         """Whether any of the positions is there, in the sequence or outside it."""
@@ -62,7 +62,7 @@ class Reachable:
             return False
         if not isinstance(write, EdgeCut):
             return self.holds(planned.stage, write.targets)
-        stop = self.stop(planned.stage)
+        stop = self.stop(planned.stage, 1 + write.top)
         queries, keys = (np.asarray(part.positions(stop), dtype=np.int64) for part in (write.targets, write.sources))
         blocks = (queries[first : first + QUERIES_AT_ONCE] for first in range(0, len(queries), QUERIES_AT_ONCE))
         return any((self._open(planned, some, keys).sum(1) > write.top).any() for some in reversed(list(blocks)))

@@ -67,9 +67,8 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
     """`[query, key]`: at which keys `among` these queries may look in a clean run."""
     keys, rows = among[None, :], queries[:, None]
     block = np.zeros((len(queries), len(among)), dtype=bool)
-    for start, end in tokens.blocks if reach.blocks else ():
-        before = np.inf if end is None else end
-        block |= (start <= keys) & (keys < before) & (start <= rows) & (rows < before)
+    for inside in tokens.blocks if reach.blocks else ():
+        block |= _within(inside, keys) & _within(inside, rows)
     seen = (keys <= rows) | block
     if reach.span is not None:
         seen &= keys > rows - reach.span
@@ -77,6 +76,14 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
         seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
     seen = (seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start)
     return np.asarray(seen & ~np.isin(keys, tokens.padding))
+
+
+def _within(ranges: Ranges, places: np.ndarray) -> np.ndarray:
+    """Which of the places are in the ranges."""
+    inside = np.zeros(places.shape, dtype=bool)
+    for start, stop in ranges:
+        inside |= (start <= places) & (places < (np.inf if stop is None else stop))
+    return inside
 
 
 def _as_mask(ranges: Ranges, stop: int) -> np.ndarray:

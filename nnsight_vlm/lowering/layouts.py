@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..families import view_of
 from ..prompts.carried import counts_tokens, settings
 from ..prompts.position_ids import position_ids
 from ..prompts.prompt import Prompt
@@ -178,7 +179,7 @@ def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
 def _repeated(prompt: Prompt, cases: int, inputs: dict[str, Any]) -> Layout:
     """The same prompt in every row, given as these inputs, which contain its image already (in a cache or embedded)."""
     placements = tuple(Placement(tokens=prompt.rows[0], row=case) for case in range(cases))
-    batch = replace(prompt, inputs=inputs, rows=prompt.rows * cases, images=())
+    batch = replace(prompt, inputs=inputs, rows=prompt.rows * cases, images=(), videos=())
     return Layout(prompt=batch, placements=placements)
 
 
@@ -227,9 +228,10 @@ def after_prefix(layout: Layout, prefix: int, cache: Any) -> Layout:
 def _behind_cache(prompt: Prompt, name: str) -> bool:
     """Whether tokens behind a cache are given an input `[row, token, ...]`.
 
-    Which tokens are an image's is left out, because none of them is.
+    Which tokens are an image's is left out, because none of them is; but layers may treat the marks around it so too.
     """
-    return prompt.inputs[name].dim() > 2 or name in ("input_ids", "attention_mask")
+    named = ("input_ids", "attention_mask", *view_of(prompt.model).family.token_kinds)
+    return prompt.inputs[name].dim() > 2 or name in named
 
 
 def from_layer(layout: Layout, depth: int, states: torch.Tensor) -> Layout:

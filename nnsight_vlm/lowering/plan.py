@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from ..device.gates import take_output
 from ..device.kernels import close_edges, drop_edges
-from ..device.mixtures import change_weights
+from ..device.mixtures import change_weights, is_change
 from ..families import Family, Model, view_of
 from .layouts import Layout
-from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, locate, order_of
+from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, gate_of, locate, order_of, refuse_two_projections
 from .steps import MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
 from .writes import PlannedWrite
 
@@ -29,7 +29,6 @@ def read_step(
     path, place = locate(family, stage, site, layer)
     if site in ATTENTION_OF:
         place = getattr(family.stages[stage], ATTENTION_OF[site]).call
-    gate = None if stage == "features" else view_of(model).stage(stage).gate(site, layer)
     return ReadStep(
         stage=stage,
         layer=layer,
@@ -39,7 +38,7 @@ def read_step(
         readout=readout,
         requests=tuple(requests),
         outside=read_outside(layout, stage, site),
-        gate=None if gate is None else (locate(family, stage, "residual", layer)[0], gate.rows, gate.call),
+        gate=None if stage == "features" else gate_of(view_of(model), stage, layer, site),
     )
 
 
@@ -67,7 +66,11 @@ class Plan:
     def changes(self) -> dict[tuple[str, str], tuple[Any, ...]]:
         """What is done to attention behind the softmax, by path of the module and name of the call."""
         steps = (step for part in (*(stage.steps for stage in self.once), self.every_token) for step in part)
-        return {(step.path, step.place): step.writes for step in steps if step.kernel is change_weights}
+        return {
+            (step.path, step.place): tuple(filter(is_change, step.writes))
+            for step in steps
+            if step.kernel is change_weights
+        }
 
     @property
     def edits(self) -> tuple[Any, ...]:
@@ -92,6 +95,7 @@ def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int])
     """Where the queries and keys of a stage lie in some layers; of `"features"`, the rows of the projector's output."""
     wanted = sorted(set(layers))
     if name == "features":
+        refuse_two_projections(view_of(model).family, layout.prompt.rows)
         rows = sum(tokens.feature_rows for tokens in layout.prompt.rows)
         return StageExtent("", rows, False, tuple((layer, layer) for layer in wanted))
     spec, length = view_of(model).stage(name), len(layout.stage_tokens(name).tokens)
@@ -152,6 +156,10 @@ def _gathered(
     for stage, site, layer, write in writes:
         for name in sites_written(model, stage, site, layer):
             gathered.setdefault(_Site(order.index(stage), layer, SITES[name].rank, name), []).append(write)
+    for at in [at for at in gathered if at.name == "empty rows"]:
+        other = at._replace(rank=SITES["cross weights"].rank, name="cross weights")
+        if other in gathered:  # one call is visited once
+            gathered[other] = [*gathered.pop(at), *gathered[other]]
     return gathered
 
 
@@ -193,6 +201,9 @@ def _step(
     if f"{site.name} gate" in written:
         kernel = take_output
         mask = MaskSpec("", None, None) if "row factors" in written else None  # only then are they its own
+    factor = 1.0 if stage == "features" else view_of(model).stage(stage).factor(site.name)
+    if factor != 1:
+        mask = MaskSpec(factor, None, None)
     if SITES[site.name].part in CALL_PARTS:
         mask = MaskSpec(SITES[site.name].part, read_outside(layout, stage, site.name), None)
     if site.name in ATTENTION_OF:
@@ -207,5 +218,5 @@ def _packing(model: Model, layout: Layout, layer: int) -> tuple[Any, ...] | None
     if layout.packing is None:
         return None
     reach = view_of(model).reach("decoder", layer)
-    blocks = layout.prompt.rows[0].blocks.pairs if reach.blocks else ()
+    blocks = tuple(block.pairs for block in layout.prompt.rows[0].blocks) if reach.blocks else ()
     return (*layout.packing, reach.span, reach.chunk, blocks)

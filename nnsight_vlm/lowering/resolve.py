@@ -18,7 +18,7 @@ from ..prompts.where import Where
 from .heads import Heads, HeadSize, chosen_heads, numbers_of
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
 from .layouts import Placement
-from .sites import BEFORE_LAYERS, SITES, StateSite
+from .sites import BEFORE_LAYERS, SITES, StateSite, refuse_two_projections
 from .state_values import ClosedPlaces, RemoteStates, StatePlaces
 from .writes import HeadChoice
 
@@ -100,15 +100,17 @@ class Resolver:
                 f'site "features" is what the projector gives of the prompt\'s image tokens, after the {self.stage}, '
                 f'whose "image" is the patches that it reads; leave out stage={self.stage!r}'
             )
-        image_tokens = [position for image in tokens.images for position in image]
-        rows = [row for image in tokens.features for row in image] or list(range(len(image_tokens)))
+        refuse_two_projections(self.family, [tokens])
+        held = [position for visual in tokens.visuals for position in visual.positions]
+        rows = [row for visual in tokens.features for row in visual] or list(range(len(held)))
         wanted = self.ranges(where)
         if not wanted:
             return Ranges()
-        chosen = [row for row, position in zip(rows, image_tokens, strict=True) if position in wanted]
+        chosen = [row for row, position in zip(rows, held, strict=True) if position in wanted]
         if not chosen or len(chosen) != sum((stop or 0) - start for start, stop in wanted):
             raise SpecError(
-                f'site "features" holds image tokens only, and {where!r} is not made of them; write "image"'
+                f'site "features" holds tokens of images and videos only, and {where!r} is not made of them; write '
+                f'"{tokens.visuals[0].kind if tokens.visuals else "image"}"'
             )
         # line breaks between rows of patches come from no feature
         return Ranges.in_order([row + self.placement.features for row in chosen if row >= 0])
@@ -281,7 +283,8 @@ class Resolver:
     def head_size(self, site: str, layer: int) -> HeadSize:
         """How many heads a site has in a layer, and how wide they are."""
         keys = self.spec.key_heads[layer] if SITES[site].holds_keys else self.spec.head_count
-        return HeadSize(keys, self.spec.head_dim[layer])
+        width = self.spec.head_dim if SITES[site].part in ("query", "key") else self.spec.value_dim
+        return HeadSize(keys, width[layer])
 
 
 def resolver(model: Model, placement: Placement, captured: Mapping[int, Any] | None = None) -> Resolver:

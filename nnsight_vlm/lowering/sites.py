@@ -6,14 +6,15 @@ a layer sites have a rank, and stages have an order: together they are the order
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
 from ..device import attention_parts, gates, kernels, mixtures, readouts
 from ..errors import SpecError
-from ..families import Family
+from ..families import Family, ModelView
+from ..prompts.token_map import TokenMap
 from ..prompts.where import as_tuples, require_ascending
 from .heads import listed_heads
 from .layers import require_ascending_layers
@@ -175,6 +176,15 @@ def locate(family: Family, stage: str, name: str, layer: int) -> tuple[str, str]
     return site.module.format(**known), site.place.format(**known)
 
 
+def gate_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, str, str | float] | None:
+    """What stands between a site and the residual stream, see `plan.ReadStep`; None where there is nothing."""
+    spec = view.stage(stage)
+    gate = spec.gate(site, layer)
+    if gate is not None:
+        return locate(view.family, stage, "residual", layer)[0], gate.rows, gate.call
+    return ("", "", spec.factor(site)) if spec.factor(site) != 1 else None
+
+
 def order_of(family: Family) -> tuple[str, ...]:
     """The stages of a family and its image features, in the order in which the model reaches them."""
     names = list(family.stages)
@@ -199,4 +209,19 @@ def check_state_spec(spec: Any) -> None:
         raise SpecError(
             f"heads={spec.heads!r} names heads, and the states at site {spec.site!r} have none; write one of the sites "
             f"{', '.join(map(repr, HEAD_SITES))}, or leave heads out"
+        )
+
+
+def refuse_two_projections(family: Family, rows: Sequence[TokenMap]) -> None:
+    """Refuse image features where the projector runs once for images and once more for videos.
+
+    Raises:
+        SpecError: the rows have both.
+    """
+    kinds = {visual.kind for tokens in rows for visual in tokens.visuals}
+    if len(kinds) > 1 and family.video is not None and family.video.is_apart:
+        raise SpecError(
+            f"the projector of {family.name!r} models runs once for the images and once for the videos of these "
+            'prompts, so site "features" is not one place; give images and videos in prompts of their own, or write '
+            'site="embedding"'
         )

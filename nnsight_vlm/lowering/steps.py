@@ -13,12 +13,12 @@ class MaskSpec(NamedTuple):
 
     Attributes:
         keyword: the name by which the attention module is handed its mask; or which part is written, see
-            `device.attention_parts`.
+            `device.attention_parts`; or the number by which a layer multiplies states before it adds them.
         outside: `(keys outside the sequence, queries that read them or None for all)` for cross-attention.
         packing: for copies behind a shared prefix, see `device.kernels.packed_mask`.
     """
 
-    keyword: str
+    keyword: str | float
     outside: tuple[int, int | None] | None
     packing: tuple[Any, ...] | None
 
@@ -87,7 +87,8 @@ class ReadStep(NamedTuple):
         readout: a function of `device.readouts`.
         requests: one for each placement.
         outside: as in `MaskSpec`, for reads of cross-attention.
-        gate: `(path of the layer, keyword of the rows' factors, call of the gate)` for states behind a gate.
+        gate: `(path of the layer, keyword of the rows' factors, call of the gate)` for states behind a gate, and
+            `("", "", factor)` where all layers multiply by the same number.
     """
 
     stage: str
@@ -98,7 +99,7 @@ class ReadStep(NamedTuple):
     readout: Callable[..., Any]
     requests: tuple[AttentionRequest | StateRequest, ...]
     outside: tuple[int, int | None] | None
-    gate: tuple[str, str, str] | None = None
+    gate: tuple[str, str, str | float] | None = None
 
     def plain(self, stage: int, changes: Mapping[tuple[str, str], tuple[Any, ...]]) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it, which knows stages by number; `changes` are those of `Plan`."""

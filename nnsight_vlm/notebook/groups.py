@@ -13,6 +13,7 @@ from .elements import Html, element, joined
 HUES = {
     "system": (204, 121, 167),
     "image": (0, 114, 178),
+    "video": (240, 228, 66),
     "markup": (86, 180, 233),
     "query": (230, 159, 0),
     "generated": (0, 158, 115),

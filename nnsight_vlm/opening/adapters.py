@@ -68,6 +68,10 @@ def adapter_of(checkpoint: Checkpoint) -> Adapter | None:
     base = config.get("base_model_name_or_path")
     if not base:
         raise SpecError(f"the adapter {checkpoint.name!r} names no base_model_name_or_path in adapter_config.json")
+    if checkpoint.folder is not None and not checkpoint.has("adapter_model.*"):
+        raise SpecError(
+            f"the folder {checkpoint.name!r} has an adapter's config and no weights, adapter_model.safetensors"
+        )
     if not can_import("peft"):
         raise SpecError(
             f"{checkpoint.name!r} holds an adapter of the model {base!r}, which needs the package 'peft'; pip install "

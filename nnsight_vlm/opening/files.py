@@ -23,7 +23,7 @@ class Checkpoint:
 
     Attributes:
         name: a local folder, or a repository on the hub: `"llava-hf/llava-1.5-7b-hf"`.
-        hub: which files of a repository are read, and how: `revision`, `token`.
+        hub: which files of a repository are read, and how: `revision`, `subfolder`, `cache_dir`, `token`.
     """
 
     name: str
@@ -74,6 +74,21 @@ class Checkpoint:
     def has(self, *patterns: str) -> bool:
         """Whether a local folder has a file that fits one of these."""
         return self.folder is not None and any(any(self.folder.glob(pattern)) for pattern in patterns)
+
+
+def inside(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A local folder's subfolder as a folder of its own, and the options without `subfolder`; a repository as it is.
+
+    Raises:
+        SpecError: the folder has no such subfolder.
+    """
+    folder, below = Path(name).expanduser(), options.get("subfolder")
+    if not below or not folder.is_dir():
+        return name, dict(options)
+    if not isinstance(below, (str, Path)) or not (folder / below).is_dir():
+        there = ", ".join(repr(each.name) for each in sorted(folder.iterdir()) if each.is_dir()) or "none"
+        raise SpecError(f"the folder {name!r} has no folder {below!r} (subfolder=), but {there}")
+    return str(folder / below), {key: value for key, value in options.items() if key != "subfolder"}
 
 
 def can_import(module: str) -> bool:

@@ -8,26 +8,30 @@ from typing import Any
 
 from ..errors import SpecError
 
-HUB_OPTIONS = ("revision", "token", "trust_remote_code")
-"""The options that say which files of a repository are read, and how."""
+HUB_OPTIONS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "revision",
+    "subfolder",
+    "token",
+    "trust_remote_code",
+)
+"""The options that say which files of a repository are read, and how: those of the model and of its processor."""
 MODEL_OPTIONS = (
     *HUB_OPTIONS,
     "attn_implementation",
-    "cache_dir",
     "config",
     "device_map",
     "dtype",
     "experts_implementation",
-    "force_download",
     "key_mapping",
-    "local_files_only",
     "low_cpu_mem_usage",
     "max_memory",
     "offload_buffers",
     "offload_folder",
     "offload_state_dict",
     "quantization_config",
-    "subfolder",
     "torch_dtype",
     "tp_plan",
     "tp_size",
@@ -37,6 +41,16 @@ MODEL_OPTIONS = (
     "weights_only",
 )
 """The options that say how a model is loaded."""
+
+
+FORMER = {
+    "load_in_4bit": "quantization_config=BitsAndBytesConfig(load_in_4bit=True)",
+    "load_in_8bit": "quantization_config=BitsAndBytesConfig(load_in_8bit=True)",
+    "use_flash_attention_2": 'attn_implementation="sdpa"',
+    "use_auth_token": "token=",
+    "gguf_file": "a folder of safetensors; weights of GGUF files belong to other programs",
+}
+"""What is written instead of options that are no more, or never were."""
 
 
 def part_options(
@@ -54,10 +68,38 @@ def part_options(
     rest = {name: value for name, value in options.items() if name not in ours}
     for option in rest:
         if option not in MODEL_OPTIONS and not hasattr(config, option):
+            if option in FORMER:
+                raise SpecError(f"{option}= is no option of the model {name!r}; write {FORMER[option]}")
             close = get_close_matches(option, (*MODEL_OPTIONS, *known), n=1)
             meant = f"; did you mean {close[0]}=?" if close else ""
             raise SpecError(f"{option}= is no option of the model {name!r}, nor of its processor{meant}")
     return ours, rest
+
+
+def placed(config: Any, hub: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a model, such that all its files are read as `hub` says, and attention takes a mask.
+
+    A pipeline of transformers, which nnsight loads models by, looks for an adapter in the ordinary cache and on the
+    network whatever `cache_dir` and `local_files_only` say; and a config that asks for flash attention, as some of
+    models that were trained with it do, has its way whatever `attn_implementation` says. Neither where it is given a
+    config.
+
+    Args:
+        config: the model's config; it is given the values of options that are its own.
+        hub: the options of `HUB_OPTIONS` that the user gave.
+        options: all options of the model.
+    """
+    where = {name: hub[name] for name in ("cache_dir", "local_files_only") if name in hub}
+    flash = "flash" in str(getattr(config, "_attn_implementation", None))
+    if flash:
+        config._attn_implementation = "sdpa"
+    if not where and "subfolder" not in hub and not flash:
+        return dict(options)
+    own = {name: value for name, value in options.items() if name not in MODEL_OPTIONS}
+    for name, value in own.items():
+        setattr(config, name, value)
+    rest = {name: value for name, value in options.items() if name not in own}
+    return {"config": config, **rest, "adapter_kwargs": where}
 
 
 def picture_settings(processor: Any) -> frozenset[str]:

@@ -54,9 +54,17 @@ class NoVideos(PushToHubMixin):  # type: ignore[misc]  # what transformers asks 
 
     model_input_names: tuple[str, ...] = ()
     _auto_class = None
+    font = ""
+    """The file of a font that ERNIE's processor saves beside its settings, where there is one."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)
+
+    def __getattr__(self, name: str) -> Any:
+        """A setting of the video part that is missing, which some processors ask it for (MiniCPM-V)."""
+        if name == "settings" or name not in self.settings:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.settings[name]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings of the video part that is missing, so that a processor is saved whole."""
@@ -90,11 +98,34 @@ def processor_of(checkpoint: Checkpoint, config: Any) -> Any:
 
 
 def with_settings(processor: Any, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Any:
-    """The processor with other settings for pictures than the checkpoint's, such as `min_pixels`."""
-    if settings:
-        kind = type(processor.image_processor)
-        processor.image_processor = kind.from_pretrained(checkpoint.name, **checkpoint.hub, **settings)
+    """The processor with other settings for pictures than the checkpoint's, such as `min_pixels`.
+
+    Raises:
+        SpecError: a setting that this version of transformers does not let a processor have.
+    """
+    if not settings:
+        return processor
+    kind = type(processor.image_processor)
+    processor.image_processor = kind.from_pretrained(checkpoint.name, **checkpoint.hub, **settings)
+    # what the processor itself says comes before its image processor: pan and scan of Gemma 3, tiles of InternVL
+    own = getattr(processor, "images_kwargs", None)
+    if own:
+        processor.images_kwargs = {**own, **{name: value for name, value in settings.items() if name in own}}
+    fixed = _fixed_settings(processor)
+    lost = [name for name, value in settings.items() if fixed.get(name, value) != value]
+    if lost:
+        raise SpecError(
+            f"the class {type(processor).__name__} has {lost[0]}={fixed[lost[0]]!r} whatever its settings say, in this "
+            "version of transformers; install a later one, from 5.23 on"
+        )
     return processor
+
+
+def _fixed_settings(processor: Any) -> Mapping[str, Any]:
+    """Settings of pictures that a processor's class puts before all others, as versions before 5.23 do."""
+    module = sys.modules[type(processor).__module__]
+    options = vars(module).get(f"{type(processor).__name__}Kwargs")
+    return dict(getattr(options, "_defaults", {}).get("images_kwargs", {}))
 
 
 def _class_of(checkpoint: Checkpoint, config: Any) -> Any:
@@ -127,7 +158,7 @@ def _from_parts(kind: Any, checkpoint: Checkpoint) -> Any:
     parts: list[Any] = []
     for name in kind.get_attributes():
         if name == "video_processor":
-            parts.append(NoVideos(checkpoint.read("video_preprocessor_config.json")))
+            parts.append(NoVideos(_video_settings(checkpoint)))
         elif "tokenizer" in name:
             parts.append(kind._load_tokenizer_from_pretrained(name, checkpoint.name, **checkpoint.hub))
         else:
@@ -136,6 +167,12 @@ def _from_parts(kind: Any, checkpoint: Checkpoint) -> Any:
     processor = _without_videos(kind).from_args_and_dict(parts, kept)
     processor.__class__ = kind
     return processor
+
+
+def _video_settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The settings of the video part, which have a file of their own or stand among the processor's."""
+    own = checkpoint.read("video_preprocessor_config.json")
+    return own or checkpoint.read("processor_config.json").get("video_processor", {})
 
 
 def _cannot_be_made(checkpoint: Checkpoint, error: Exception) -> str:
@@ -147,6 +184,8 @@ def _cannot_be_made(checkpoint: Checkpoint, error: Exception) -> str:
         return (
             f"the processor of {checkpoint.name!r} needs the package {missing[0]!r}, which is not installed; {INSTALL}"
         )
+    if "backend tokenizer" in said:
+        first = "it has no file of a tokenizer, such as tokenizer.json, tokenizer.model or vocab.json"
     return (
         f"the processor of {checkpoint.name!r} cannot be made: {first}. Give one, nv.load(..., processor=...), which "
         "transformers' AutoProcessor may load from the repository that the model was converted from"

@@ -26,8 +26,16 @@ QUANTISED_WITH: dict[str, tuple[str, ...]] = {
     "fbgemm_fp8": ("fbgemm_gpu",),
     "spqr": ("spqr_quant",),
     "higgs": ("flute",),
+    "quark": ("quark",),
+    "auto-round": ("auto_round",),
+    "sinq": ("sinq",),
+    "fp_quant": ("fp_quant",),
 }
 """The packages that transformers needs for each way to quantise, by `quant_method`."""
+INSTALLED_AS = {"quark": "amd-quark", "flute": "flute-kernel", "optimum.quanto": "optimum-quanto"}
+"""What such a package is called where it is installed from, if not as it is imported."""
+POINTER = b"version https://git-lfs"
+"""How a file begins that git put in the place of a large one."""
 
 
 def refuse_name(name: str) -> None:
@@ -71,7 +79,8 @@ def config_of(checkpoint: Checkpoint) -> Any:
     try:
         return AutoConfig.from_pretrained(checkpoint.name, **checkpoint.hub)
     except (OSError, ValueError) as error:
-        raise SpecError(f"{checkpoint.name!r} cannot be opened: {cause(error)}") from error
+        meant = "" if checkpoint.folder else _meant(Path(checkpoint.name))
+        raise SpecError(f"{checkpoint.name!r} cannot be opened: {cause(error)}{meant}") from error
 
 
 def cause(error: Exception) -> str:
@@ -102,10 +111,10 @@ def refuse_config(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
     method = str((config.get("quantization_config") or {}).get("quant_method", ""))
     missing = [package for package in QUANTISED_WITH.get(method, ()) if not can_import(package)]
     if missing:
+        installed_as = INSTALLED_AS.get(missing[0], missing[0].replace("_", "-"))
         raise SpecError(
             f"the weights of {checkpoint.name!r} are quantised with {method!r}, which needs the package "
-            f"{missing[0]!r}; pip install {missing[0].replace('_', '-')}, or load a version with weights in float16 or "
-            "bfloat16"
+            f"{missing[0]!r}; pip install {installed_as}, or load a version with weights in float16 or bfloat16"
         )
 
 
@@ -141,3 +150,24 @@ def refuse_folder(checkpoint: Checkpoint, *, weights: bool, processor: bool) -> 
     for wanted, is_there, missing in checks:
         if wanted and not is_there():
             raise SpecError(f"the folder {str(folder)!r} has {missing}")
+    if weights:
+        _refuse_weights(checkpoint, folder)
+
+
+def _refuse_weights(checkpoint: Checkpoint, folder: Path) -> None:
+    """Refuse files of weights that are not whole: stand-ins that git left, and parts that an index names."""
+    for path in sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)}):
+        with path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise SpecError(
+                    f"{path.name} in {str(folder)!r} is a pointer of Git LFS and not the file itself; write "
+                    "git lfs pull there, or download it again"
+                )
+    for index in sorted(path.name for path in folder.glob("*.index.json")):
+        named = dict.fromkeys((checkpoint.read(index).get("weight_map") or {}).values())
+        absent = [name for name in named if not (folder / str(name)).is_file()]
+        if absent:
+            raise SpecError(
+                f"the folder {str(folder)!r} has {len(named) - len(absent)} of the {len(named)} files with weights "
+                f"that {index} names; download {absent[0]!r} and what else is missing"
+            )

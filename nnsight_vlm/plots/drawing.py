@@ -19,9 +19,11 @@ from ..recipes.labels import Form
 from ..showing import for_figure
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#222222"
+YELLOW = "#F0E442"
 GREY, PALE = "#8C8C8C", "#D9D9D9"
 COLORS = {
     "image": BLUE,
+    "video": YELLOW,
     "query": ORANGE,
     "question": ORANGE,
     "generated": GREEN,

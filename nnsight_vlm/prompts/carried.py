@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .prompt import Prompt
 
 TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
-"""Inputs of transformers that say which tokens are an image's."""
+"""Inputs of transformers that say which tokens are an image's or a video's."""
 
 
 def counts_tokens(prompt: Prompt, name: str) -> bool:
@@ -69,9 +69,11 @@ def _has_usual_types(prompt: Prompt, name: str) -> bool:
     """Whether text tokens are of the type that a model takes them for if it is told nothing."""
     if not counts_tokens(prompt, name) or prompt.inputs[name].dim() != 2:
         return False
+    if view_of(prompt.model).family.blocks == "marked":  # their blocks say it, which prompts are compared by
+        return True
     text = torch.ones(prompt.inputs[name].shape, dtype=torch.bool)
     for row, tokens in enumerate(prompt.rows):
-        text[row, [position for image in tokens.images for position in image if position >= 0]] = False
+        text[row, [position for position in tokens.visual_tokens if position >= 0]] = False
     of_text = set(prompt.inputs[name].cpu()[text].unique().tolist())
     return of_text <= {0, view_of(prompt.model).family.new_token_values.get(name, 0)}
 
@@ -83,14 +85,21 @@ def company(prompt: Prompt) -> Hashable | None:
     """Prompts of equal company may be rows of one batch; None for a prompt that runs by itself."""
     if uncounted(prompt) or any(said_pixel_tokens(prompt)):  # beside another's pixels they are no words
         return None
-    return frozenset(foreign(prompt)), tuple(sorted(settings(prompt).items())), pictures(prompt), length(prompt)
+    held = tuple(sorted(settings(prompt).items()))
+    return frozenset(foreign(prompt)), held, pictures(prompt), length(prompt), any(row.videos for row in prompt.rows)
 
 
 def pictures(prompt: Prompt) -> int | None:
-    """What the pictures of a batch's rows must have in common: text reads the padding of missing pictures or tiles."""
+    """What the pictures of a batch's rows must have in common: text reads the padding of missing pictures or tiles.
+
+    Of videos whose input is padded to the longest, the number of frames.
+    """
     family = view_of(prompt.model).family
     if family.image_at == "cross":
         return len(prompt.rows[0].images)
+    video = family.video
+    if video is not None and video.equal_frames and video.pixels in prompt.inputs:
+        return int(prompt.inputs[video.pixels].shape[1])
     shown = family.grid == "equal tiles" and family.pixels in prompt.inputs
     return int(prompt.inputs[family.pixels].shape[1]) if shown else None
 
@@ -102,7 +111,9 @@ def length(prompt: Prompt) -> int | None:
 
 def same_clean_run(prompt: Prompt, other: Prompt) -> bool:
     """Whether equal tokens at equal positions say that two prompts run alike: no input says anything else."""
-    return not foreign(prompt) and not foreign(other) and settings(prompt) == settings(other)
+    marked = view_of(prompt.model).family.blocks == "marked"
+    alike = not marked or [row.blocks for row in prompt.rows] == [row.blocks for row in other.rows]
+    return alike and not foreign(prompt) and not foreign(other) and settings(prompt) == settings(other)
 
 
 def why_alone(prompt: Prompt) -> str:

@@ -7,13 +7,14 @@ into a chat template itself. A complete text or a ready encoding does not say wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import SpecError
 from .ranges import NOWHERE, Ranges
 
 ROLE_GROUPS = {"system": "system_message", "user": "user", "assistant": "assistant"}
-"""The group of each role; `system` is the group of what stands before the first image. Other roles are groups too."""
+"""The group of each role; `system` is the group of what stands before the first image or video. Other roles are groups
+too."""
 MARKERS = "markers"
 TURN = "turn."
 
@@ -26,11 +27,13 @@ class Turn:
         role: as the message has it.
         words: the tokens that spell its text.
         images: the numbers of its images.
+        videos: the numbers of its videos.
     """
 
     role: str
     words: Ranges
     images: tuple[int, ...] = ()
+    videos: tuple[int, ...] = ()
 
     @property
     def group(self) -> str:
@@ -64,12 +67,12 @@ class Conversation:
         roles = dict.fromkeys((*ROLE_GROUPS.values(), *(turn.group for turn in self.turns)))
         return (*markers, *roles, *(f"{TURN}{number}" for number in range(len(self.turns))))
 
-    def group(self, name: str, image: Callable[[int], Ranges]) -> Ranges:
+    def group(self, name: str, stretch: Callable[[str, int], Ranges]) -> Ranges:
         """Positions of a group.
 
         Args:
             name: `markers`, a role's group or a turn.
-            image: the number of an image to all positions that belong to it.
+            stretch: `"image"` or `"video"` and its number to all positions that belong to it.
 
         Raises:
             SpecError: it is not known who says what, or there is no such turn.
@@ -86,13 +89,18 @@ class Conversation:
         else:
             chosen = [turn for turn in self.turns if turn.group == name]
         preset = self.preset if name == ROLE_GROUPS["system"] else NOWHERE
-        shown = (image(number) for turn in chosen for number in turn.images)
+        shown = (
+            stretch(kind, number)
+            for turn in chosen
+            for kind, numbers in (("image", turn.images), ("video", turn.videos))
+            for number in numbers
+        )
         return Ranges.union((preset, *shown, *(turn.words for turn in chosen)))
 
     def mapped(self, change: Callable[[Ranges], Ranges]) -> Conversation:
         """The same with all positions changed."""
         return Conversation(
-            turns=tuple(Turn(role=turn.role, words=change(turn.words), images=turn.images) for turn in self.turns),
+            turns=tuple(replace(turn, words=change(turn.words)) for turn in self.turns),
             preset=change(self.preset),
             markers=None if self.markers is None else change(self.markers),
             unknown=self.unknown,

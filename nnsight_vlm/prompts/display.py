@@ -10,6 +10,7 @@ from ..families import Model, view_of
 from ..notebook import Html, chip, element, joined, legend, panel, shown_picture
 from .token_map import PARTS, TokenMap
 from .token_text import known_tokenizer
+from .visuals import IMAGE, VIDEO
 
 if TYPE_CHECKING:
     from .prompt import Prompt
@@ -25,12 +26,12 @@ FIRST, LAST = 120, 40
 
 
 class Stretch(NamedTuple):
-    """Neighbouring tokens of one group, or all tokens between the first and the last of a picture.
+    """Neighbouring tokens of one group, or all tokens between the first and the last of a picture or a video.
 
     Attributes:
-        group: the group; of a picture the name of its own group, `image.0`.
+        group: the group; of a picture or a video the name of its own group, `image.0`.
         positions: where they are.
-        markup: how many of them are markup inside a picture.
+        markup: how many of them are markup inside it.
     """
 
     group: str
@@ -44,7 +45,7 @@ class Stretch(NamedTuple):
 def stretches(tokens: TokenMap) -> Iterator[Stretch]:
     """A row in its own order, what lies outside the sequence first, padding left out."""
     parts = {place: part for part in PARTS for place in tokens.group(part).positions(tokens.stop)}
-    ends = {image[0]: (f"image.{number}", image[-1]) for number, image in enumerate(tokens.images)}
+    ends = {visual.positions[0]: (visual.name, visual.positions[-1]) for visual in tokens.visuals}
     places = sorted(parts)
     at = 0
     while at < len(places):
@@ -135,12 +136,20 @@ def _row_line(prompt: Prompt, number: int) -> str:
     said = shortened(read(_ids(tokens, tokens.group("generated").positions(tokens.stop))))
     sizes = [f"{picture.width} x {picture.height}" for picture in _pictures(prompt, number)[:PICTURES]]
     consists = ", ".join(f"{part} {size:,}" for part, size in tokens.part_sizes.items())
-    parts = [consists, *([f"picture {', '.join(sizes)}"] if sizes else []), repr(asked)]
+    shown = [
+        f"{len(frames)} of {frames[0].width} x {frames[0].height}" for frames in _videos(prompt, number)[:PICTURES]
+    ]
+    pictures = [f"picture {', '.join(sizes)}"] if sizes else []
+    parts = [consists, *pictures, *([f"frames {', '.join(shown)}"] if shown else []), repr(asked)]
     return "; ".join(parts) + (f" -> {said!r}" if said else "")
 
 
 def _pictures(prompt: Prompt, number: int) -> Sequence[Any]:
     return prompt.images[number] if prompt.images else ()
+
+
+def _videos(prompt: Prompt, number: int) -> Sequence[Any]:
+    return prompt.videos[number] if prompt.videos else ()
 
 
 def _family(prompt: Prompt) -> str:
@@ -176,6 +185,11 @@ def row_html(prompt: Prompt, number: int) -> Html:
         shown_picture(picture, f"image.{at}, {picture.width} x {picture.height} pixels")
         for at, picture in enumerate(pictures[:PICTURES])
     ]
+    drawn += [
+        shown_picture(frame, f"video.{at}, frame {place} of {len(frames)}, {frame.width} x {frame.height} pixels")
+        for at, frames in enumerate(_videos(prompt, number)[:PICTURES])
+        for place, frame in ((0, frames[0]), *([(len(frames) - 1, frames[-1])] if len(frames) > 1 else []))
+    ]
     if len(pictures) > PICTURES:
         drawn.append(element("span", f"… and {counted(len(pictures) - PICTURES, 'more picture')}"))
     shown = element("div", *(_stretch_html(tokens, stretch, read) for stretch in stretches(tokens)))
@@ -189,9 +203,10 @@ def row_html(prompt: Prompt, number: int) -> Html:
 
 def _stretch_html(tokens: TokenMap, stretch: Stretch, read: Callable[[Sequence[int]], str]) -> Html:
     group, positions = stretch.group, stretch.positions
-    if group.startswith("image"):
+    kind = group.partition(".")[0]
+    if kind in (IMAGE, VIDEO):
         size, where = f"{group} x {len(positions) - stretch.markup:,}", _places(positions)
-        chips = [chip("image", size, f"{group}: positions {where}")]
+        chips = [chip(kind, size, f"{group}: positions {where}")]
         if stretch.markup:
             chips.append(chip("markup", f"markup x {stretch.markup:,}", f"between the tokens of {group}"))
         return joined(chips)

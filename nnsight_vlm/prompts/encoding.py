@@ -1,4 +1,4 @@
-"""From a question or a chat and its pictures, or a ready encoding, to a `Prompt`."""
+"""From a question or a chat, its pictures and its videos, or a ready encoding, to a `Prompt`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, overload
 from ..arguments import flag
 from ..errors import SpecError
 from ..families import Model, view_of
-from .from_inputs import from_inputs
+from .from_inputs import from_ready
 from .messages import WRITE_CHAT, Chat, is_chat
 from .one_row import RowEncoder
 from .pictures import per_row
 from .prompt import Prompt, PromptBatch
 from .stacking import stack
+from .video_sources import videos_per_row
 
 
 @overload
@@ -23,6 +24,7 @@ def encode(
     image: Any = None,
     *,
     images: Any = None,
+    videos: Any = None,
     chat: bool | None = None,
     tools: Sequence[Any] | None = None,
     continue_final_message: bool = False,
@@ -34,12 +36,15 @@ def encode(
     image: Any = None,
     *,
     images: Any = None,
+    videos: Any = None,
     chat: bool | None = None,
     tools: Sequence[Any] | None = None,
     continue_final_message: bool = False,
 ) -> PromptBatch: ...
 @overload
-def encode(model: Model, *, inputs: Mapping[str, Any], images: Any = None) -> Prompt | PromptBatch: ...
+def encode(
+    model: Model, *, inputs: Mapping[str, Any], images: Any = None, videos: Any = None
+) -> Prompt | PromptBatch: ...
 def encode(
     model: Model,
     text: Any = None,
@@ -47,20 +52,21 @@ def encode(
     *,
     inputs: Mapping[str, Any] | None = None,
     images: Any = None,
+    videos: Any = None,
     chat: bool | None = None,
     tools: Sequence[Any] | None = None,
     continue_final_message: bool = False,
 ) -> Prompt | PromptBatch:
-    """Encode a question or a chat and its picture(s) as a `Prompt`, or several of them as a `PromptBatch`.
+    """Encode a question or a chat, its pictures and videos as a `Prompt`, or several of them as a `PromptBatch`.
 
     Args:
         model: an nnsight model from `load`.
         text: the question, which is put into the processor's chat template; or the complete text, if it contains the
             image placeholder; or a chat: a list of messages in transformers' form, of any number of turns, whose
             images are entries `{"type": "image"}`, or hold their picture, `{"type": "image", "image": picture}` (also
-            under `url`, `path` and `base64`). A list of texts or of chats makes one row of each; a list of only one
-            gives a `Prompt`.
-        image: one picture or several (several frames of a video, say), in the order in which the text or the messages
+            under `url`, `path` and `base64`), and whose videos are entries `{"type": "video"}`, with or without theirs.
+            A list of texts or of chats makes one row of each; a list of only one gives a `Prompt`.
+        image: one picture or several, in the order in which the text or the messages
             refer to them; for several rows a list with such an entry for each. A picture is a PIL image, a path, a URL
             (`https:`, `file:`, `data:`), the bytes of a file, or an array or tensor `[row, column]`, `[row, column,
             channel]` or `[channel, row, column]`. Any size and mode will do; pictures of numbers (`I`, `F`, arrays of
@@ -69,6 +75,10 @@ def encode(
             of your own. Entries that are None are left out; labels are refused, because only a loss reads them, unless
             the model's own processor makes some every time (PaliGemma's).
         images: the same as `image`; beside `inputs` the pictures that these were made of, for `grid` and `region`.
+        videos: one video or several, in their order; for several rows a list with such an entry for each. A video is a
+            list of pictures, all of which are shown; an array or tensor `[frame, height, width, channel]`; the path or
+            URL of a file, of which the model's video processor chooses frames; or one of the first two as
+            `{"video": frames, "fps": 2.0}`, for families that are told times. They need torchvision.
         chat: True applies the chat template, False does not, whatever the text contains.
         tools: descriptions of tools, or functions, for a chat template that takes them.
         continue_final_message: the last message of a chat is left open, and the model goes on with it.
@@ -82,7 +92,7 @@ def encode(
         SpecError: neither text nor inputs, or an argument that goes with the other one of them; no processor, no chat
             template, or one that leaves out what the messages say; pictures that do not match the image entries or
             placeholders; a text that may be in the template already; an entry of `inputs` that is not part of an
-            encoding.
+            encoding; videos for a model of which they are not taken, or without torchvision.
 
     >>> import nnsight_vlm as nv
     >>> scene = nv.shapes.scene(3)
@@ -98,7 +108,7 @@ def encode(
         _refuse_beside_inputs(
             image=image, chat=chat, tools=tools, continue_final_message=continue_final_message or None
         )
-        return from_inputs(model, inputs, images)
+        return from_ready(model, inputs, images, videos)
     continues = flag("continue_final_message", continue_final_message)
     _check_tools(tools)
     if image is not None and images is not None:
@@ -108,8 +118,9 @@ def encode(
     is_single = isinstance(text, str) or is_chat(text)
     rows = [text] if is_single else _rows(text)
     pictures = per_row(image if images is None else images, len(rows))
+    shown = videos_per_row(videos, len(rows))
     encoder = RowEncoder(model=model, chat=chat, tools=tools, continues=continues)
-    prompts = [encoder.encode(row, shown) for row, shown in zip(rows, pictures, strict=True)]
+    prompts = [encoder.encode(*row) for row in zip(rows, pictures, shown, strict=True)]
     return prompts[0] if is_single else stack(prompts)
 
 

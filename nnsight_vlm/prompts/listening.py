@@ -1,7 +1,8 @@
 """What a processor does with a text: which text it hands to its tokenizer, and where in it each token lies.
 
-A processor puts many tokens in the place of an image's placeholder, in a way of its own. It is asked twice, with the
-text and with the text in which marks stand for the words; what it made of the pictures is kept in between.
+A processor puts many tokens in the place of an image's or a video's placeholder, in a way of its own. It is asked
+twice, with the text and with the text in which marks stand for the words; what it made of pictures and videos is kept
+in between.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image
+
+from .video_sources import Video
 
 
 class Heard(NamedTuple):
@@ -38,16 +41,23 @@ class ListeningProcessor:
         self.flat = flat
         self._processor = copy.copy(processor)
         self._tokenizer = self._processor.tokenizer = _Tokenizer(processor.tokenizer)
-        if getattr(processor, "image_processor", None) is not None:
-            self._processor.image_processor = _ImageProcessor(processor.image_processor)
+        self._parts = {
+            name: _PixelProcessor(part)
+            for name in ("image_processor", "video_processor")
+            if (part := getattr(processor, name, None)) is not None
+        }
+        for name, part in self._parts.items():
+            setattr(self._processor, name, part)
 
-    def __call__(self, text: str, pictures: Sequence[Image.Image], **options: Any) -> Any:
-        """The encoding of a text and its pictures, which are the same in every call."""
+    def __call__(self, text: str, pictures: Sequence[Image.Image], videos: Sequence[Video] = (), **options: Any) -> Any:
+        """The encoding of a text, its pictures and its videos, which are the same in every call."""
         self._tokenizer.heard.clear()
-        images = getattr(self._processor, "image_processor", None)
-        if isinstance(images, _ImageProcessor):
-            images.begin()
-        shown = {"images": list(pictures) if self.flat else [list(pictures)]} if pictures else {}
+        for part in self._parts.values():
+            part.begin()
+        shown: dict[str, Any] = {"images": list(pictures) if self.flat else [list(pictures)]} if pictures else {}
+        if videos:  # frames are chosen already
+            shown["videos"] = [video.array for video in videos]
+            shown |= {"video_metadata": [dict(video.metadata) for video in videos], "do_sample_frames": False}
         return self._processor(text=[text], return_tensors="pt", **shown, **options)
 
     @property
@@ -83,8 +93,8 @@ class _Tokenizer:
         return len(self._tokenizer)
 
 
-class _ImageProcessor:
-    """An image processor that makes pixels once, and hands out copies of what it made whenever it is asked again."""
+class _PixelProcessor:
+    """An image or video processor that makes pixels once, and hands out copies of them when it is asked again."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor

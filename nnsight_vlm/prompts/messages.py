@@ -1,7 +1,8 @@
-"""Chat messages in transformers' form: what they may hold, and the pictures in them."""
+"""Chat messages in transformers' form: what they may hold, and the pictures and videos in them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,17 +26,38 @@ SOURCES: Mapping[str, Callable[[Any], Image.Image]] = {
     "image_url": lambda given: as_picture(given["url"] if isinstance(given, Mapping) else given),
 }
 """How the picture of an image entry is opened, by the key that holds it."""
-NOT_TAKEN = {"video": "videos are not taken in messages", "audio": "no model of the table hears"}
+VIDEO_SOURCES = ("video", "url", "path", "video_url")
+"""The keys that hold the video of a video entry, beside `fps`; see `video_sources`."""
+NOT_TAKEN = {"audio": "no model of the table hears"}
 """Types of entries that transformers knows and this package refuses."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Keys of a message whose texts are words of its role, as those of its content are."""
 
 
-class ImageEntry(NamedTuple):
-    """A picture in a chat: the number of its message, and its picture, None where it is given apart."""
+class Placeholders(NamedTuple):
+    """What stands in a text for an image, and for a video; empty where the processor has nothing like it."""
 
+    image: str = ""
+    video: str = ""
+
+    @property
+    def there(self) -> tuple[str, ...]:
+        """Those that there are."""
+        return tuple(filter(None, self))
+
+
+class ShownEntry(NamedTuple):
+    """An image or a video in a chat.
+
+    Attributes:
+        kind: `"image"` or `"video"`.
+        message: the number of its message.
+        content: the picture of an image, the whole entry of a video; None where it is given apart.
+    """
+
+    kind: str
     message: int
-    picture: Image.Image | None
+    content: Any
 
 
 def is_chat(given: Any) -> bool:
@@ -63,7 +85,7 @@ def check_chat(chat: Chat) -> None:
 
 
 def _check_entry(number: int, entry: Any) -> None:
-    """Refuse an entry of a message's content that is neither text nor image."""
+    """Refuse an entry of a message's content that is neither text nor image nor video."""
     if not isinstance(entry, Mapping):
         raise SpecError(
             f"the content of message {number} holds {_kind(entry)}; its entries are dicts, "
@@ -72,15 +94,16 @@ def _check_entry(number: int, entry: Any) -> None:
     kind = _type_of(entry)
     if kind in NOT_TAKEN:
         raise SpecError(f"message {number} has an entry of type {kind!r}: {NOT_TAKEN[kind]}")
-    if kind not in ("text", "image"):
-        raise SpecError(f'message {number} has an entry of type {kind!r}; give "image" or "text"')
+    if kind not in ("text", "image", "video"):
+        raise SpecError(f'message {number} has an entry of type {kind!r}; give "image", "video" or "text"')
     if kind == "text" and not isinstance(entry.get("text"), str):
         raise SpecError(f"message {number} has a text entry without a text: {_keys(entry)} were given")
-    pictures = [key for key in SOURCES if entry.get(key) is not None]
-    if len(pictures) > (kind == "image"):
+    held = [key for key in dict.fromkeys((*SOURCES, *VIDEO_SOURCES)) if entry.get(key) is not None]
+    fitting = {"image": SOURCES, "video": VIDEO_SOURCES}.get(kind, ())
+    if len(held) > (kind != "text") or not set(held) <= set(fitting):
         raise SpecError(
-            f"message {number} has an entry of type {kind!r} with {' and '.join(map(repr, pictures))}; an image entry "
-            "has one picture or none, and a text entry has none"
+            f"message {number} has an entry of type {kind!r} with {' and '.join(map(repr, held))}; an image entry "
+            "has one picture or none, a video entry one video or none, and a text entry has neither"
         )
 
 
@@ -88,8 +111,9 @@ def _type_of(entry: Mapping[str, Any]) -> str:
     """The type of an entry; where it says none, it follows from the key of its content."""
     kind = entry.get("type")
     if kind is None:
-        kind = next((key for key in ("text", *SOURCES, *NOT_TAKEN) if entry.get(key) is not None), None)
-    return "image" if kind in SOURCES else str(kind)
+        known = ("text", "video", "video_url", *SOURCES, *NOT_TAKEN)
+        kind = next((key for key in known if entry.get(key) is not None), None)
+    return "image" if kind in SOURCES else "video" if kind in VIDEO_SOURCES else str(kind)
 
 
 def _keys(entry: Mapping[str, Any]) -> str:
@@ -101,54 +125,67 @@ def _kind(given: Any) -> str:
 
 
 def with_types(chat: Chat) -> list[dict[str, Any]]:
-    """Checked messages whose entries all say their type, an image's `image`: templates look at it."""
+    """Checked messages whose entries all say their type, `image`, `video` or `text`: templates look at it."""
     return [{**message, **_typed(message.get("content"))} for message in chat]
 
 
 def _typed(content: Any) -> dict[str, Any]:
     if content is None or isinstance(content, str):
         return {}
-    return {"content": [{**entry, "type": "image" if is_image(entry) else "text"} for entry in content]}
+    return {"content": [{**entry, "type": shown_kind(entry) or "text"} for entry in content]}
 
 
 # what is in them ----------------------------------------------------------------------------------
 
 
-def is_image(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of a content is an image."""
-    return _type_of(entry) == "image"
+def shown_kind(entry: Mapping[str, Any]) -> str:
+    """Whether an entry of a content is an `image` or a `video`; empty for a text."""
+    kind = _type_of(entry)
+    return kind if kind in ("image", "video") else ""
 
 
-def image_entries(chat: Chat, placeholder: str) -> Iterator[ImageEntry]:
-    """The images of a chat in order: image entries, and placeholders in texts."""
+def shown_entries(chat: Chat, placeholders: Placeholders) -> Iterator[ShownEntry]:
+    """The images and videos of a chat in order: their entries, and placeholders in texts."""
     for number, message in enumerate(chat):
         content = message.get("content") or ()
-        for entry in [content] if isinstance(content, str) else content:
-            if isinstance(entry, Mapping) and is_image(entry):
-                yield ImageEntry(number, _picture_of(entry))
+        for entry in [{"text": content}] if isinstance(content, str) else content:
+            kind = shown_kind(entry)
+            if kind == "image":
+                yield ShownEntry(kind, number, _picture_of(entry))
+            elif kind == "video":
+                has_own = any(entry.get(key) is not None for key in VIDEO_SOURCES)
+                yield ShownEntry(kind, number, entry if has_own else None)
             else:
-                text = entry if isinstance(entry, str) else entry["text"]
-                yield from [ImageEntry(number, None)] * (text.count(placeholder) if placeholder else 0)
+                yield from (ShownEntry(kind, number, None) for kind in kinds_in(entry["text"], placeholders))
+
+
+def kinds_in(text: str, placeholders: Placeholders) -> list[str]:
+    """What the placeholders in a text stand for, `image` or `video`, in their order."""
+    if not placeholders.there:
+        return []
+    kind_of = {placeholder: kind for kind, placeholder in placeholders._asdict().items() if placeholder}
+    return [kind_of[found] for found in re.findall("|".join(map(re.escape, placeholders.there)), text)]
 
 
 def _picture_of(entry: Mapping[str, Any]) -> Image.Image | None:
     return next((SOURCES[key](entry[key]) for key in SOURCES if entry.get(key) is not None), None)
 
 
-def pictures_of(entries: Sequence[ImageEntry], given: Sequence[Image.Image]) -> tuple[Image.Image, ...]:
-    """The pictures of a chat in order; those that are given apart belong to the entries without one.
+def contents_of(kind: str, entries: Sequence[ShownEntry], given: Sequence[Any]) -> tuple[Any, ...]:
+    """The pictures or videos of a chat in order; those that are given apart belong to the entries without one.
 
     Raises:
         SpecError: they are not as many.
     """
-    empty = sum(entry.picture is None for entry in entries)
+    own = [entry for entry in entries if entry.kind == kind]
+    empty, thing = sum(entry.content is None for entry in own), {"image": "picture", "video": "video"}[kind]
     if empty != len(given):
         raise SpecError(
-            f"the chat has {empty} image entries without a picture of their own and {len(given)} picture(s) were given "
-            "apart; give one for each, in order"
+            f"the chat has {empty} {kind} entries without a {thing} of their own and {len(given)} {thing}(s) were "
+            "given apart; give one for each, in order"
         )
     apart = iter(given)
-    return tuple(next(apart) if entry.picture is None else entry.picture for entry in entries)
+    return tuple(next(apart) if entry.content is None else entry.content for entry in own)
 
 
 def with_words(chat: Chat, change: Change) -> list[dict[str, Any]]:
@@ -166,7 +203,7 @@ def _message_with(message: Message, number: int, change: Change) -> dict[str, An
             changed[key] = change(number, key, value)
         elif isinstance(value, (list, tuple)):
             changed[key] = [
-                dict(entry) if is_image(entry) else {**entry, "text": change(number, key, entry["text"])}
+                dict(entry) if shown_kind(entry) else {**entry, "text": change(number, key, entry["text"])}
                 for entry in value
             ]
     return changed
@@ -184,16 +221,16 @@ def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
 # forms that templates take ------------------------------------------------------------------------
 
 
-def forms_of(chat: Chat, placeholder: str) -> Iterator[list[dict[str, Any]]]:
+def forms_of(chat: Chat, placeholders: Placeholders) -> Iterator[list[dict[str, Any]]]:
     """A chat as it was given, then in the other forms that templates are written for.
 
-    With lists as contents; with texts, in which the template writes the images; with texts that have a placeholder for
-    each image, each part on a line of its own.
+    With lists as contents; with texts, in which the template writes images and videos; with texts that have a
+    placeholder for each of them, each part on a line of its own.
     """
     yield [dict(message) for message in chat]
     yield [_listed(message) for message in chat]
-    yield [_as_text(message, "") for message in chat]
-    yield [_as_text(message, placeholder) for message in chat]
+    yield [_as_text(message, Placeholders()) for message in chat]
+    yield [_as_text(message, placeholders) for message in chat]
 
 
 def _listed(message: Message) -> dict[str, Any]:
@@ -201,9 +238,10 @@ def _listed(message: Message) -> dict[str, Any]:
     return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else dict(message)
 
 
-def _as_text(message: Message, placeholder: str) -> dict[str, Any]:
+def _as_text(message: Message, placeholders: Placeholders) -> dict[str, Any]:
     content = message.get("content")
     if content is None or isinstance(content, str):
         return dict(message)
-    parts = (placeholder if is_image(entry) else str(entry["text"]) for entry in content)
+    kinds = placeholders._asdict()
+    parts = (kinds[kind] if (kind := shown_kind(entry)) else str(entry["text"]) for entry in content)
     return {**message, "content": "\n".join(part for part in parts if part)}

@@ -1,4 +1,4 @@
-"""A text or a chat and its pictures as a prompt of one row."""
+"""A text or a chat, its pictures and its videos as a prompt of one row."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 from PIL import Image
 
 from ..errors import SpecError
-from ..families import Family, Model, view_of
+from ..families import Family, Model, unsupported, view_of
 from ..families.locks import lock_of
+from ..grids import video_spec
 from .conversation import COMPLETE, Conversation
 from .from_inputs import from_inputs
 from .listening import ListeningProcessor
-from .messages import Chat, check_chat, image_entries, pictures_of, with_types
+from .messages import Chat, Placeholders, check_chat, contents_of, kinds_in, shown_entries, with_types
 from .pictures import as_rgb
 from .prompt import Prompt
 from .templates import ChatTemplate, rendered, sign_of_template, template_of
 from .turns import Asked, Untold, conversation_of, speaking, unspoken
+from .video_sources import Video, as_video, require_video_processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,40 +39,50 @@ class RowEncoder:
     tools: Sequence[Any] | None
     continues: bool
 
-    def encode(self, given: str | Chat, pictures: Sequence[Image.Image]) -> Prompt:
+    def encode(self, given: str | Chat, pictures: Sequence[Image.Image], videos: Sequence[Any] = ()) -> Prompt:
         """A text or a chat as a prompt.
+
+        Args:
+            given: the text or the chat.
+            pictures: those that were given apart.
+            videos: what was given for videos, not opened yet.
 
         Raises:
             SpecError: see `encode`.
         """
+        if videos:
+            self._check_videos(pictures)
         if not isinstance(given, str):
-            return self._chat(given, pictures)
+            return self._chat(given, pictures, videos)
         if self.continues:
             raise SpecError(
                 "continue_final_message=True goes on with the last message of a chat, and a text was given; write "
                 '[{"role": "user", "content": ...}, {"role": "assistant", "content": "..."}]'
             )
         if self._is_complete(given):
-            return self._complete(given, pictures)
-        missing = len(pictures) - self._placeholders(given, 0)
-        content = [*[{"type": "image"}] * missing, {"type": "text", "text": given}]
-        return self._in_template([{"role": "user", "content": content}], pictures)
+            return self._complete(given, pictures, [as_video(view_of(self.model), video) for video in videos])
+        there = kinds_in(given, self._placeholders)
+        content: list[dict[str, Any]] = [
+            *[{"type": "image"}] * (len(pictures) - there.count("image")),
+            *[{"type": "video"}] * (len(videos) - there.count("video")),
+            {"type": "text", "text": given},
+        ]
+        return self._in_template([{"role": "user", "content": content}], pictures, videos)
 
     @property
     def _family(self) -> Family:
         return view_of(self.model).family
 
     @property
-    def _placeholder(self) -> str:
-        """What stands for an image in a text; in some processors it is an AddedToken."""
-        return str(getattr(self.model.processor, "image_token", None) or "")
+    def _placeholders(self) -> Placeholders:
+        """What stands for an image and for a video in a text; in some processors it is an AddedToken."""
+        image, video = (str(getattr(self.model.processor, f"{kind}_token", None) or "") for kind in ("image", "video"))
+        return Placeholders(image, video if self._family.video is not None else "")
 
-    def _placeholders(self, text: str, otherwise: int) -> int:
-        """How many images stand in a text; another number where nothing stands for one."""
-        return text.count(self._placeholder) if self._placeholder else otherwise
-
-    def _template(self) -> ChatTemplate | None:
-        return template_of(self.model.processor, self.tools, self.continues)
+    def _template(self, *, has_video: bool = False) -> ChatTemplate | None:
+        video = self._family.video
+        is_own = has_video and video is not None and video.own_template
+        return template_of(self.model.processor, self.tools, self.continues, is_own=is_own)
 
     # complete texts -------------------------------------------------------------------------------
 
@@ -83,7 +95,7 @@ class RowEncoder:
         if self.chat is not None:
             return not self.chat
         template = self._template()
-        if self._placeholders(text, 0) or (self._family.writes_image and template is None):
+        if kinds_in(text, self._placeholders) or (self._family.writes_image and template is None):
             return True
         sign = "" if template is None else sign_of_template(template, text)
         if sign:
@@ -93,44 +105,50 @@ class RowEncoder:
             )
         return False
 
-    def _complete(self, text: str, pictures: Sequence[Image.Image]) -> Prompt:
+    def _complete(self, text: str, pictures: Sequence[Image.Image], videos: Sequence[Video]) -> Prompt:
         """A complete text as a prompt."""
         if self.tools is not None:
             raise SpecError("tools= are for the chat template, and the text is complete; leave them out")
-        there = self._placeholders(text, len(pictures))
-        if there != len(pictures) and not (self._family.writes_image and there == 0):
-            raise SpecError(
-                f"the text has {there} image placeholder(s) {self._placeholder!r} and {len(pictures)} picture(s) were "
-                "given; write one placeholder per picture"
-            )
-        if self._family.wants_placeholders and there == 0:
-            text = self._placeholder * len(pictures) + text
-        prompt = self._processed(self._listener(), text, pictures)
+        there, given = kinds_in(text, self._placeholders), {"image": len(pictures), "video": len(videos)}
+        for (kind, placeholder), thing in zip(self._placeholders._asdict().items(), ("picture", "video"), strict=True):
+            count = there.count(kind) if placeholder else given[kind]
+            if count != given[kind] and not (kind == "image" and self._family.writes_image and count == 0):
+                raise SpecError(
+                    f"the text has {count} {kind} placeholder(s) {placeholder!r} and {given[kind]} {thing}(s) were "
+                    f"given; write one placeholder per {thing}"
+                )
+        if self._family.wants_placeholders and "image" not in there:
+            text = self._placeholders.image * len(pictures) + text
+        prompt = self._processed(self._listener(), text, pictures, videos)
         return self._with(prompt, self._unspoken(prompt, COMPLETE))
 
     # chats ----------------------------------------------------------------------------------------
 
-    def _chat(self, chat: Chat, apart: Sequence[Image.Image]) -> Prompt:
-        """A chat as a prompt; some of its pictures may be given apart."""
+    def _chat(self, chat: Chat, apart: Sequence[Image.Image], videos: Sequence[Any]) -> Prompt:
+        """A chat as a prompt; some of its pictures and videos may be given apart."""
         if self.chat is False:
             raise SpecError("chat=False takes a text as it is, and messages go into the chat template; leave it out")
         check_chat(chat)
-        return self._in_template(with_types(chat), apart)
+        return self._in_template(with_types(chat), apart, videos)
 
-    def _in_template(self, chat: Chat, apart: Sequence[Image.Image]) -> Prompt:
-        template = self._template()
+    def _in_template(self, chat: Chat, apart: Sequence[Image.Image], apart_videos: Sequence[Any]) -> Prompt:
+        entries = list(shown_entries(chat, self._placeholders))
+        given, pictures = contents_of("video", entries, apart_videos), contents_of("image", entries, apart)
+        if given:
+            self._check_videos(pictures)
+        videos = [as_video(view_of(self.model), video) for video in given]
+        template = self._template(has_video=bool(videos))
         if template is None:
             raise SpecError(
                 "the processor has no chat template; write the complete text yourself, image placeholder "
-                f"{self._placeholder or '<image>'!r} included, with nv.encode(..., chat=False)"
+                f"{self._placeholders.image or '<image>'!r} included, with nv.encode(..., chat=False)"
             )
-        entries = list(image_entries(chat, self._placeholder))
-        pictures = pictures_of(entries, apart)
-        known = rendered(template, chat, self._placeholder, None if self._family.writes_image else len(pictures))
+        kinds = None if self._family.writes_image else [entry.kind for entry in entries]
+        known = rendered(template, chat, self._placeholders, kinds)
         listener = self._listener()
-        prompt = self._processed(listener, known.text, pictures)
+        prompt = self._processed(listener, known.text, pictures, videos)
         shown = [as_rgb(picture) for picture in pictures]
-        asked = Asked(chat, [entry.message for entry in entries], known, shown, self._options(known.text))
+        asked = Asked(chat, entries, known, shown, videos, self._options(known.text))
         try:
             return self._with(prompt, conversation_of(asked, listener, prompt.rows[0]))
         except Untold as reason:
@@ -141,23 +159,47 @@ class RowEncoder:
     def _listener(self) -> ListeningProcessor:
         return ListeningProcessor(self.model.processor, flat=self._family.flat_pictures)
 
-    def _processed(self, listener: ListeningProcessor, text: str, pictures: Sequence[Image.Image]) -> Prompt:
+    def _processed(
+        self, listener: ListeningProcessor, text: str, pictures: Sequence[Image.Image], videos: Sequence[Video]
+    ) -> Prompt:
         """A text as the processor encodes it."""
         shown = [as_rgb(picture) for picture in pictures]
         try:
             with lock_of(view_of(self.model).module):  # a tokenizer serves one thread at a time
-                encoding = listener(text, shown, **self._options(text))
+                encoding = listener(text, shown, videos, **self._options(text))
         except SpecError:
             raise
         except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
             sizes = " and ".join(f"{picture.width} x {picture.height}" for picture in pictures) or "none"
             said = str(error).strip() or type(error).__name__
+            of_frames = ", ".join(f"{len(video.frames)} of {video.frames[0].size}" for video in videos)
+            if of_frames:
+                raise SpecError(
+                    f"the processor of this model cannot encode this text with {len(videos)} video(s), frames of size "
+                    f"{of_frames}, and {len(pictures)} picture(s): {said.splitlines()[0]}"
+                ) from error
             raise SpecError(
                 f"the processor of this model cannot encode this text with {len(pictures)} picture(s), {sizes} pixels: "
                 f"{said.splitlines()[0]}. Give pictures of one size and shape, which it cuts into equally many tiles, "
                 "or fewer of them"
             ) from error
-        return from_inputs(self.model, encoding, [pictures])
+        placeholders = iter(videos)
+        films = [
+            len(next(placeholders).frames) if kind == "video" else 0 for kind in kinds_in(text, self._placeholders)
+        ]
+        return from_inputs(self.model, encoding, [pictures], [[video.frames for video in videos]], [films])
+
+    def _check_videos(self, pictures: Sequence[Image.Image]) -> None:
+        """Refuse videos where nothing takes them, or not beside images."""
+        view = view_of(self.model)
+        video_spec(view)
+        require_video_processor(view)
+        why = unsupported(view.family).get("video beside images")
+        if pictures and why:
+            raise SpecError(
+                f"{view.family.name!r} models take no images beside a video: {why}; give the images as frames of it, "
+                "or the frames as images"
+            )
 
     def _options(self, text: str) -> dict[str, bool]:
         """The option that keeps the tokenizer from adding an opening token to a text that has one."""

@@ -39,8 +39,18 @@ def said_pixel_tokens(prompt: Prompt) -> Iterator[SaidToken]:
 
 
 def has_pixels(prompt: Prompt) -> bool:
-    """Whether a prompt has a picture, in any of its rows."""
+    """Whether a prompt has a picture or a video, in any of its rows."""
     return any(name in prompt.inputs for name in view_of(prompt.model).family.inputs)
+
+
+def _replaced_in(*prompts: Prompt) -> frozenset[int]:
+    """The tokens in whose place a forward of these prompts puts features: of images, of videos, where it has any."""
+    view, given = view_of(prompts[0].model), {name for prompt in prompts for name in prompt.inputs}
+    video, of_videos = view.video_token, set(view.family.inputs_of_videos)
+    replaced = set(view.pixel_tokens)
+    if not given.intersection(view.family.inputs).difference(of_videos):
+        replaced &= {video}
+    return frozenset(replaced if given & of_videos else replaced - {video})
 
 
 def refuse_said_pixel_tokens(*prompts: Prompt) -> None:
@@ -49,9 +59,10 @@ def refuse_said_pixel_tokens(*prompts: Prompt) -> None:
     Raises:
         SpecError: naming the token, and how it is kept from being said.
     """
-    if not any(map(has_pixels, prompts)):
-        return
+    replaced = _replaced_in(*prompts)
     for said, grown in ((said, prompt) for prompt in prompts for said in said_pixel_tokens(prompt)):
+        if said.token not in replaced:
+            continue
         answered = said.position - grown.rows[said.row].answer
         raise SpecError(
             f"the answer in this prompt holds {_named(grown.model, said.token)} at position {said.position}, and a "
@@ -69,12 +80,12 @@ class PixelTokenWatch:
     """
 
     def __init__(self, prompt: Prompt, length: int) -> None:
-        self._model, self._length = prompt.model, length
+        self._model, self._length, self._replaced = prompt.model, length, _replaced_in(prompt)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
         """For each row, whether it shall stop: never."""
         for token in input_ids[:, -1].tolist() if input_ids.shape[1] < self._length else ():
-            if token in view_of(self._model).pixel_tokens:
+            if token in self._replaced:
                 raise SpecError(
                     f"the model has said {_named(self._model, token)}, and without a cache every token runs the whole "
                     "sequence, in which an image feature would be put in its place. Generate with the cache, leave "

@@ -11,17 +11,41 @@ from ..families import view_of
 from ..families.options import PositionCounting
 from .prompt import Prompt
 
+SECONDS = "second_per_grid_ts"
+"""The input that says how much time lies between two temporal patches of a video (Qwen2.5-VL)."""
+
 
 def _in_order(prompt: Prompt) -> torch.Tensor:
     return torch.as_tensor(prompt.inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
 
 def _of_images(prompt: Prompt) -> torch.Tensor:
+    """Position ids of texts with pictures; a ready encoding of a text alone need not say of which type tokens are."""
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
-    return view_of(prompt.model).rope_index({name: prompt.inputs.get(name) for name in names})
+    given: dict[str, Any] = {name: prompt.inputs.get(name) for name in names}
+    if given["mm_token_type_ids"] is None:
+        given["mm_token_type_ids"] = torch.zeros_like(given["input_ids"])
+    seconds = {SECONDS: prompt.inputs[SECONDS]} if SECONDS in prompt.inputs else {}
+    return view_of(prompt.model).rope_index(given | seconds)
 
 
-COUNTING: dict[PositionCounting, Callable[[Prompt], torch.Tensor]] = {"sequence": _in_order, "mrope": _of_images}
+def _of_images_by_row(prompt: Prompt) -> torch.Tensor:
+    """Each row's as if it were alone: the model goes on counting images from row to row (HunYuan-VL)."""
+    if len(prompt) == 1:
+        return _of_images(prompt)
+    each = [_of_images(prompt.row(number))[:, 0] for number in range(len(prompt))]
+    mask = prompt.inputs["attention_mask"]
+    found = each[0].new_zeros((len(each[0]), *mask.shape))
+    for number, (ids, tokens) in enumerate(zip(each, prompt.rows, strict=True)):
+        found[:, number, tokens.start : tokens.stop] = ids
+    return found
+
+
+COUNTING: dict[PositionCounting, Callable[[Prompt], torch.Tensor]] = {
+    "sequence": _in_order,
+    "mrope": _of_images,
+    "mrope by row": _of_images_by_row,
+}
 """The functions that compute position ids; there is none for `"own"`."""
 
 
@@ -46,5 +70,13 @@ def padded_positions(prompt: Prompt) -> dict[str, torch.Tensor]:
     """The input `position_ids` for a forward of padded rows, as `generate` would make it; none where the model does."""
     given = "position_ids" in prompt.inputs or view_of(prompt.model).family.positions == "own"
     if given or bool(prompt.inputs["attention_mask"].all()):
+        return positions_by_row(prompt)
+    return {"position_ids": position_ids(prompt)}
+
+
+def positions_by_row(prompt: Prompt) -> dict[str, torch.Tensor]:
+    """The input `position_ids` for several rows of a model whose own would be others than those of each row alone."""
+    counting = view_of(prompt.model).family.positions
+    if counting != "mrope by row" or len(prompt) == 1 or "position_ids" in prompt.inputs:
         return {}
     return {"position_ids": position_ids(prompt)}

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from PIL import Image
 
 from ..arguments import spelled, text, whole_number
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..grids import Box, Grid, grid_of
+from ..grids import Box, Grid, VideoGrid, grid_of, video_grid_of
 from .carried import check_growing, check_rows
 from .display import prompt_html, prompt_line
 from .inputs import Inputs
 from .pickling import KnowsItsModel
 from .prompt_words import PromptWords
 from .row_inputs import answer_ids, answers_given, grown_inputs, row_input
+from .shown_pictures import check_pictures
 from .stage_maps import with_query_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
 from .turns import speaking, spoken
+from .video_sources import Frames, Videos
 from .where import Where, as_tuples
 
 
@@ -40,12 +42,14 @@ class Prompt(KnowsItsModel, PromptWords):
             written to; see `Inputs`.
         rows: a `TokenMap` for each row of the encoding.
         images: the pictures of each row as the user gave them; empty for an encoding without pictures.
+        videos: the frames of each row's videos, as the model is shown them; empty for an encoding without.
         model: the nnsight model that the encoding was made for.
     """
 
     inputs: Mapping[str, Any]
     rows: tuple[TokenMap, ...]
     images: tuple[tuple[Image.Image, ...], ...] = ()
+    videos: Videos = ()
     model: Model
 
     def __post_init__(self) -> None:
@@ -81,7 +85,7 @@ class Prompt(KnowsItsModel, PromptWords):
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Every group's name and positions; none for a group without tokens in this prompt. See `TokenMap.ranges`.
 
-        `system`, `image`, `markup`, `query` and `generated` part the prompt; all others are views of it.
+        `system`, `image`, `video`, `markup`, `query` and `generated` part the prompt; all others are views of it.
 
         Raises:
             SpecError: positions differ between rows (then ask `prompt.row(i)`).
@@ -96,7 +100,7 @@ class Prompt(KnowsItsModel, PromptWords):
         ]
         differing = [name for name in by_row[0] if any(row.get(name) != by_row[0][name] for row in by_row)]
         if differing or len({len(row) for row in by_row}) > 1:
-            what = f"the group {differing[0]!r} is" if differing else "images or turns are"
+            what = f"the group {differing[0]!r} is" if differing else "images, videos or turns are"
             raise SpecError(f"{what} at different positions in the {len(self)} rows; write prompt.row(0).groups")
         return by_row[0]
 
@@ -126,20 +130,47 @@ class Prompt(KnowsItsModel, PromptWords):
         self._only_row("image(...)")
         pictures = self.images[0] if self.images else ()
         if not 0 <= (number := whole_number("number", number, kind="number of a picture")) < len(pictures):
-            raise SpecError(
-                f"no picture {number}: the prompt holds {len(pictures)}; "
-                "for a ready encoding write nv.encode(model, inputs=..., images=[...])"
-            )
+            instead = "for a ready encoding write nv.encode(model, inputs=..., images=[...])"
+            if self.videos and self.videos[0]:
+                instead = "its videos are prompt.video(0) and prompt.grid(video=0)"
+            raise SpecError(f"no picture {number}: the prompt holds {len(pictures)}; {instead}")
         return pictures[number]
 
-    def grid(self, number: int = 0, stage: str = "decoder") -> Grid:
-        """The image tokens of a picture and the pixels that each of them saw (one row only).
-
-        In a stage that reads patches through cross-attention (a Q-Former), the grid of these patches.
+    def video(self, number: int = 0) -> Frames:
+        """The frames of a video, as the model is shown them (one row only).
 
         Raises:
-            SpecError: there is no such picture or stage, or each of the tokens read the whole picture.
+            SpecError: there is no such video, or the encoding was given without videos.
         """
+        self._only_row("video(...)")
+        videos = self.videos[0] if self.videos else ()
+        if not 0 <= (number := whole_number("number", number, kind="number of a video")) < len(videos):
+            raise SpecError(
+                f"no video {number}: the prompt holds {len(videos)}; "
+                "for a ready encoding write nv.encode(model, inputs=..., videos=[...])"
+            )
+        return videos[number]
+
+    @overload
+    def grid(self, number: int = 0, stage: str = "decoder", *, video: None = None) -> Grid: ...
+    @overload
+    def grid(self, *, video: int) -> VideoGrid: ...
+    def grid(self, number: int = 0, stage: str = "decoder", *, video: int | None = None) -> Grid:
+        """The image tokens of a picture and the pixels that each of them saw (one row only).
+
+        It is measured with the processor, as the processor is now.
+
+        Args:
+            number: which picture.
+            stage: one that reads patches through cross-attention (a Q-Former) has the grid of these patches.
+            video: in place of both, which video: a `VideoGrid`, whose tokens also have frames.
+
+        Raises:
+            SpecError: there is no such picture, video or stage, or each of the tokens read the whole picture; the
+                processor makes other pixels of the pictures than the prompt has.
+        """
+        if video is not None:
+            return self._video_grid(video, number, stage)
         picture, tokens = self.image(number), self._only_row("grid(...)").stage(text("stage", stage))
         view = view_of(self.model)
         if not tokens.cells[number].shapes:
@@ -147,20 +178,45 @@ class Prompt(KnowsItsModel, PromptWords):
                 f"image tokens of {view.family.name!r} models have no box in the picture: "
                 f"{view.family.limitations['grid']}"
             )
+        check_pictures(self)
         layout = view.family.stages[stage].keys or view.family.grid
         return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture)
 
-    def region(self, box: Box, image: int = 0, stage: str = "decoder") -> tuple[int, ...]:
-        """Image tokens whose patch touches the pixel box `(x0, y0, x1, y1)` of a picture (one row only).
+    def _video_grid(self, video: int, number: int, stage: str) -> VideoGrid:
+        if (number, stage) != (0, "decoder"):
+            raise SpecError(
+                "a picture and a video were named; write prompt.grid(0) for one, prompt.grid(video=0) for the other"
+            )
+        frames, tokens = self.video(video), self._only_row("grid(...)")
+        return video_grid_of(view_of(self.model), tokens.video_cells[video], tokens.videos[video], frames)
+
+    def region(
+        self,
+        box: Box,
+        image: int = 0,
+        stage: str = "decoder",
+        *,
+        video: int | None = None,
+        frame: int | None = None,
+    ) -> tuple[int, ...]:
+        """Tokens whose patch touches the pixel box `(x0, y0, x1, y1)` of a picture (one row only).
+
+        Args:
+            box: in pixels.
+            image, stage: see `grid`.
+            video: in place of them, which video: its tokens that touch the box in any frame.
+            frame: only those that show this frame of the video, counted from 0.
 
         Raises:
             SpecError: no patch does; parts of a picture may have been cropped away.
         """
-        positions = self.grid(image, stage).tokens_in(box)
+        if frame is not None and video is None:
+            raise SpecError(f"frame={spelled(frame)} is one of a video; write prompt.region(box, video=0, frame=...)")
+        grid = self.grid(image, stage) if video is None else self._video_grid(video, image, stage)
+        grid = grid.frame(frame) if isinstance(grid, VideoGrid) and frame is not None else grid
+        positions = grid.tokens_in(box)
         if not positions:
-            raise SpecError(
-                f"the box {spelled(box)} touches no patch of the picture, whose size is {self.image(image).size}"
-            )
+            raise SpecError(f"the box {spelled(box)} touches no patch of the picture, whose size is {grid.size}")
         return positions
 
     def grown(self, tokens: Sequence[int]) -> Self:
@@ -203,10 +259,11 @@ def make_prompt(
     inputs: Mapping[str, Any],
     rows: tuple[TokenMap, ...],
     images: tuple[tuple[Image.Image, ...], ...] = (),
+    videos: Videos = (),
 ) -> Prompt | PromptBatch:
     """A `Prompt`, or a `PromptBatch` where there are several rows."""
     kind = Prompt if len(rows) == 1 else PromptBatch
-    return kind(inputs=inputs, rows=rows, images=images, model=model)
+    return kind(inputs=inputs, rows=rows, images=images, videos=videos, model=model)
 
 
 def _single_row(prompt: Prompt, number: int) -> Prompt:
@@ -217,7 +274,7 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
     inputs = {
         name: value
         for name, value in inputs.items()
-        if name not in family.inputs or (tokens.images and len(value))  # no empty pixels for a row without images
+        if name not in family.inputs or (tokens.visuals and len(value))  # no empty pixels for a row without images
     }
     unpadded = replace(tokens, tokens=tokens.tokens[: tokens.stop]).shifted(-tokens.start)
     if tokens.outside:  # how many keys lie outside the sequence depends on the longest row of a batch
@@ -225,4 +282,7 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
         made = token_maps(prompt.model, inputs, [unpadded.answer])[0]
         unpadded = speaking(replace(made, answer=unpadded.answer), said)
     [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
-    return Prompt(inputs=inputs, rows=(unpadded,), images=prompt.images[number : number + 1], model=prompt.model)
+    own = slice(number, number + 1)
+    return Prompt(
+        inputs=inputs, rows=(unpadded,), images=prompt.images[own], videos=prompt.videos[own], model=prompt.model
+    )

@@ -45,11 +45,12 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptText:
-    """A prompt of one row as text, every image a line break.
+    """A prompt of one row as text, every image and every frame of a video a line break.
 
     Attributes:
         writing: the text, with the borders of characters and words.
-        positions: for each of its characters, the positions of the tokens that hold a part of it; none for an image.
+        positions: for each of its characters, the positions of the tokens that hold a part of it; none for an image or
+            a frame.
         tokenizer: what spells the text.
     """
 
@@ -163,7 +164,8 @@ def _atoms(
 ) -> Iterator[Atom]:
     """The tokens at some positions, in a text that begins at `offset`, without the spaces that a decoder writes.
 
-    These are added tokens, and all within an image, such as the ends of its lines: they belong to no word.
+    These are added tokens, and all within an image, such as the ends of its lines: they belong to no word. What stands
+    between the frames of a video, such as their times, is text.
     """
     for piece, (start, stop) in zip(pieces, spelled.spans, strict=True):
         token = spelled.text[start:stop]
@@ -174,8 +176,11 @@ def _atoms(
 
 
 def _stretches(tokens: TokenMap) -> Iterator[list[_Piece] | None]:
-    """The tokens outside the sequence, then those in it, without padding, divided by images; None for each image."""
-    images = {position for image in tokens.images for position in image}
+    """The tokens outside the sequence, then those in it, without padding, divided by images and frames.
+
+    None stands for each image and frame.
+    """
+    images = tokens.visual_tokens
     pieces = list[_Piece]()
     for piece in _in_order(tokens):
         if piece.position not in images:

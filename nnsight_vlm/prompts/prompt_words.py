@@ -25,7 +25,7 @@ class PromptWords:
 
     @property
     def text(self) -> str:
-        """The prompt's text, every image a line break (one row only)."""
+        """The prompt's text, every image and every frame of a video a line break (one row only)."""
         return self._written("text").text
 
     def find(

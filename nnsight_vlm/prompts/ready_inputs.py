@@ -12,6 +12,7 @@ from ..arguments import refuse, text
 from ..device.positions import CACHE_NAMES
 from ..errors import SpecError
 from ..families import Model, view_of
+from ..grids import video_spec
 from .known_inputs import refuse_unknown
 from .row_inputs import ENTRIES
 from .token_map import TokenMap
@@ -34,8 +35,10 @@ def checked_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(inputs, Mapping):
         refuse("inputs", inputs, "encoding", 'inputs=processor(text=..., images=..., return_tensors="pt")')
     by_the_way = {"labels"}.intersection(getattr(view_of(model).processor, "model_input_names", None) or ())
-    given = {name: value for name, value in inputs.items() if value is not None and name not in by_the_way}
+    named = ((family.renamed.get(name, name), value) for name, value in inputs.items())
+    given = {name: value for name, value in named if value is not None and name not in by_the_way}
     _refuse_options(given)
+    _refuse_videos(model, given)
     refuse_unknown(model, given)
     given = _in_model_dtype(model, given)
     ids = given.get("input_ids")
@@ -82,13 +85,24 @@ def _refuse_options(given: Mapping[str, Any]) -> None:
         )
 
 
+def _refuse_videos(model: Model, given: Mapping[str, Any]) -> None:
+    """Refuse a video of a family whose videos are not taken."""
+    of_videos = [name for name in given if "video" in name and name not in view_of(model).family.inputs]
+    if of_videos:
+        try:
+            video_spec(view_of(model))
+        except SpecError as error:
+            raise SpecError(f"the inputs have {of_videos[0]}: {error}") from None
+
+
 def _check_ids(model: Model, ids: torch.Tensor) -> None:
     """Refuse token ids that are none, or that the model has no embedding for."""
     view, words = view_of(model), view_of(model).embedded_words
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or not ids.numel():
         raise SpecError(f"input_ids of shape {tuple(ids.shape)} and {ids.dtype} are no token ids; give whole numbers")
-    image = getattr(view.config, "image_token_id", None)  # it need not have an embedding
-    beyond = ids[((ids < 0) | (ids >= words)) & (ids != (words if image is None else image))]
+    beyond = ids[(ids < 0) | (ids >= words)]
+    placeholders = [getattr(view.config, "image_token_id", None), view.video_token]  # they need not have an embedding
+    beyond = beyond[[int(token) not in placeholders for token in beyond]]
     if len(beyond):
         raise SpecError(f"input_ids hold {int(beyond[0])}, and the model has embeddings of tokens 0..{words - 1}")
 
@@ -128,6 +142,12 @@ def _check_per_token(model: Model, given: Mapping[str, Any]) -> None:
             )
 
 
+UNCOUNTED = ("group", "column")
+"""What is not compared with the rows: the entries themselves say how many pictures go together, and how many columns a
+token has is known where they are read (`grids.flexible.sliced`).
+"""
+
+
 def check_entries(model: Model, inputs: Mapping[str, Any], rows: Sequence[TokenMap]) -> None:
     """Refuse pixels, and what goes with them, of another number of pictures than the rows have.
 
@@ -135,7 +155,7 @@ def check_entries(model: Model, inputs: Mapping[str, Any], rows: Sequence[TokenM
         SpecError: with both numbers.
     """
     for name, counted in view_of(model).family.inputs.items():
-        if name not in inputs or counted == "group":  # how many pictures go together is said by its own entries
+        if name not in inputs or counted in UNCOUNTED:
             continue
         expected = sum(ENTRIES[counted](inputs[name], rows))
         if len(inputs[name]) != expected:
@@ -146,9 +166,13 @@ def check_entries(model: Model, inputs: Mapping[str, Any], rows: Sequence[TokenM
 
 
 def _in_model_dtype(model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs with pixels in the model's dtype; processors return another."""
-    dtype = view_of(model).dtype
+    """The inputs with pixels in the model's dtype; processors return another. Seconds of a video stay as they are."""
+    dtype, counted = view_of(model).dtype, view_of(model).family.inputs
+    seconds = [name for name in inputs if counted.get(name) == "video" and np.ndim(inputs[name]) == 1]
+    given = {**inputs, **{name: torch.as_tensor(inputs[name]) for name in seconds}}  # as exact as they were
     return {
-        name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-        for name, value in inputs.items()
+        name: value.to(dtype)
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and name not in seconds
+        else value
+        for name, value in given.items()
     }

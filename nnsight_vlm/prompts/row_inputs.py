@@ -10,6 +10,7 @@ import torch
 from ..arguments import refuse, whole_number
 from ..families import Model, view_of
 from ..families.options import Counted
+from ..grids import Cells
 from .carried import counts_tokens, is_known
 from .token_map import TokenMap
 from .where import as_tuples
@@ -29,13 +30,33 @@ def _groups_of(value: torch.Tensor, rows: Sequence[TokenMap]) -> list[int]:
     return entries
 
 
+def _pieces(shown: Sequence[Cells]) -> int:
+    return sum(cells.pieces for cells in shown)
+
+
+def _columns_of(value: torch.Tensor, rows: Sequence[TokenMap]) -> list[int]:
+    """How many columns belong to each row, all image tokens having equally many."""
+    tokens = [sum(len(places) for places in row.images) for row in rows]
+    return [value.shape[-1] * count // max(sum(tokens), 1) for count in tokens]
+
+
 ENTRIES: dict[Counted, Callable[[torch.Tensor, Sequence[TokenMap]], list[int]]] = {
     "row": lambda _value, rows: [1] * len(rows),
     "image": lambda _value, rows: [len(tokens.images) for tokens in rows],
-    "piece": lambda _value, rows: [sum(cells.pieces for cells in tokens.cells) for tokens in rows],
+    "piece": lambda _value, rows: [_pieces(tokens.cells) for tokens in rows],
+    "token": lambda _value, rows: [sum(len(cells.places) for cells in tokens.cells) for tokens in rows],
     "group": _groups_of,
+    "column": _columns_of,
+    "video": lambda _value, rows: [len(tokens.videos) for tokens in rows],
+    "video piece": lambda _value, rows: [_pieces(tokens.video_cells) for tokens in rows],
+    "shown piece": lambda _value, rows: [_pieces((*tokens.cells, *tokens.video_cells)) for tokens in rows],
 }
 """How many entries of such an input belong to each row."""
+
+
+def counted_dimension(model: Model, name: str) -> int:
+    """The dimension along which an input lists its entries."""
+    return -1 if view_of(model).family.inputs.get(name) == "column" else 0
 
 
 def answer_ids(model: Model, name: str, given: Any) -> tuple[int, ...]:
@@ -98,14 +119,34 @@ def row_input(prompt: Prompt, name: str, number: int) -> Any:
     value, tokens, family = prompt.inputs[name], prompt.rows[number], view_of(prompt.model).family
     if name in family.inputs:
         entries = ENTRIES[family.inputs[name]](value, prompt.rows)
-        start = sum(entries[:number])
-        return _without_padded_question(prompt, name, value[start : start + entries[number]], number)
+        start, stop = sum(entries[:number]), sum(entries[: number + 1])
+        own = value[start:stop] if not counted_dimension(prompt.model, name) else value[..., start:stop]
+        if name in family.indices:
+            return moved_indices(own, -_places_before(prompt, family.indices[name], number))
+        return _without_padded_question(prompt, name, own, number)
     if name == "position_ids":
         return value[..., number : number + 1, tokens.start : tokens.stop]
     if counts_tokens(prompt, name):
         padded = tokens if family.tokens == "input_ids" else tokens.stage("encoder")
         return value[number : number + 1, padded.start : padded.stop]
     return value[number : number + 1] if name == family.tokens else value
+
+
+def moved_indices(indices: torch.Tensor, by: int) -> torch.Tensor:
+    """Indices into an input to which `by` more entries were added in front; -1 stays, which stands for none."""
+    return torch.where(indices >= 0, indices + by, indices)
+
+
+def places_in(value: torch.Tensor) -> int:
+    """How many places an input has that another holds indices into: see `Family.indices`."""
+    return len(value) * value.shape[1]
+
+
+def _places_before(prompt: Prompt, name: str, number: int) -> int:
+    """How many places of an input belong to rows before a row."""
+    value = prompt.inputs[name]
+    counted = view_of(prompt.model).family.inputs[name]
+    return places_in(value[: sum(ENTRIES[counted](value, prompt.rows)[:number])])
 
 
 def _without_padded_question(prompt: Prompt, name: str, value: torch.Tensor, number: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from .pixel_tokens import refuse_said_pixel_tokens
 from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
 from .ranges import Ranges
+from .row_inputs import counted_dimension, moved_indices, places_in
 from .stage_maps import with_query_stages
 from .token_roles import token_maps
 from .turns import speaking, spoken
@@ -43,13 +44,16 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
     names = dict.fromkeys(name for prompt in prompts for name in prompt.inputs)
     held = settings(prompts[0])
     inputs = {
-        name: held[name] if name in held else _concatenated(list(_one_per_row(prompts, name, input_width)))
+        name: held[name]
+        if name in held
+        else _concatenated(list(_one_per_row(prompts, name, input_width)), counted_dimension(model, name))
         for name in names
         if name != "position_ids"
     }
     if "position_ids" in names:
         inputs["position_ids"] = _stacked_positions(prompts, input_width)
     images = tuple(prompt.images[0] if prompt.images else () for prompt in prompts)
+    videos = tuple(prompt.videos[0] if prompt.videos else () for prompt in prompts)
     paddings = [width - prompt.width for prompt in prompts]
     if any(prompt.rows[0].outside for prompt in prompts):
         # how many keys lie outside the sequence depends on the other rows, so the token maps are made again
@@ -68,7 +72,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
             for prompt, padding in zip(prompts, paddings, strict=True)
         )
         rows = with_query_stages(view_of(model), inputs, rows)
-    return make_prompt(model, inputs, rows, images)
+    return make_prompt(model, inputs, rows, images, videos if any(videos) else ())
 
 
 def _check_stackable(prompts: Sequence[Prompt]) -> None:
@@ -95,8 +99,9 @@ def _check_stackable(prompts: Sequence[Prompt]) -> None:
         )
     if len(unequal) > 1:
         raise SpecError(
-            f"the pictures of these prompts have {' and '.join(map(str, unequal))} tiles, and models of type "
-            f"{family.name!r} share a batch only if all have equally many, because they read empty tiles as they do "
+            f"the {'pictures' if family.video is None else 'videos'} of these prompts have "
+            f"{' and '.join(map(str, unequal))} {'tiles' if family.video is None else 'frames'}, and models of type "
+            f"{family.name!r} share a batch only if all have equally many, because they read empty ones as they do "
             "others; run the prompts one at a time"
         )
 
@@ -135,8 +140,12 @@ def _one_per_row(prompts: Sequence[Prompt], name: str, width: int) -> Iterator[t
     """An input of each prompt, padded to a width; zeros for a prompt without it, if the input has an entry per row."""
     first = next(prompt for prompt in prompts if name in prompt.inputs)
     in_every_row = view_of(first.model).family.inputs.get(name) == "row" or counts_tokens(first, name)
+    indexed, before = view_of(first.model).family.indices.get(name), 0
     for prompt in prompts:
-        if name in prompt.inputs:
+        if name in prompt.inputs and indexed:
+            yield moved_indices(prompt.inputs[name], before)
+            before += places_in(prompt.inputs[indexed])
+        elif name in prompt.inputs:
             yield _padded(prompt, name, width)
         elif in_every_row:
             yield torch.zeros_like(_padded(first, name, width))
@@ -154,14 +163,16 @@ def _padded(prompt: Prompt, name: str, width: int) -> torch.Tensor:
 
 
 def _padding_token(prompt: Prompt) -> int:
-    """The pad token (some models derive positions from it); if there is none, any token that is not an image's."""
+    """The pad token (some models derive positions from it); if there is none, any token that stands for no pixels."""
     config, tokens = view_of(prompt.model).config, prompt.rows[0]
     pad = config.get_text_config().pad_token_id
     return tokens.filler if pad is None or pad == getattr(config, "image_token_id", None) else int(pad)
 
 
-def _concatenated(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Tensors along their first dimension, the others padded with zeros at the end to the size of the largest."""
+def _concatenated(values: Sequence[torch.Tensor], along: int) -> torch.Tensor:
+    """Tensors along a dimension; along the first, the others are padded with zeros to the size of the largest."""
+    if along:
+        return torch.cat(list(values), dim=along)
     sizes = [max(lengths) for lengths in zip(*(value.shape[1:] for value in values), strict=True)]
     return torch.cat([_padded_to(value, sizes) for value in values])
 

@@ -112,7 +112,7 @@ def _query_token_map(
         outside=outside,
         key_grid=cells.padded,
         readers=queries,
-        blocks=Ranges(((0, stop),)),
+        blocks=(Ranges(((0, stop),)),),
         padding=tuple(place for place in range(queries, stop) if place not in text),
         named=(
             ("query", Ranges(((0, queries),))),

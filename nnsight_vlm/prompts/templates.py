@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import SpecError
 from .marks import Marked, Marks, Piece
-from .messages import Chat, forms_of, with_words
+from .messages import Chat, Placeholders, forms_of, kinds_in, with_words
 
 PRESET = -1
 """The number of the message that the template writes where no system message is given."""
@@ -64,12 +64,14 @@ class ChatTemplate:
         source: the template itself.
         tools: descriptions of tools, or functions.
         continues: the last message is left open, and the model goes on with it.
+        is_own: whether the processor takes a template of its own in place of this one.
     """
 
     processor: Any
     source: str
     tools: Sequence[Any] | None = None
     continues: bool = False
+    is_own: bool = False
 
     def __call__(self, chat: Chat) -> str:
         """A chat as text.
@@ -81,13 +83,16 @@ class ChatTemplate:
 
         ending = "continue_final_message" if self.continues else "add_generation_prompt"
         options: dict[str, Any] = {ending: True} | ({} if self.tools is None else {"tools": [*self.tools]})
+        options |= {} if self.is_own else {"chat_template": self.source}
         try:
-            return str(self.processor.apply_chat_template([*chat], chat_template=self.source, **options))
+            return str(self.processor.apply_chat_template([*chat], **options))
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise Unfit(f"the chat template does not take these messages: {error}") from error
 
 
-def template_of(processor: Any, tools: Sequence[Any] | None = None, continues: bool = False) -> ChatTemplate | None:
+def template_of(
+    processor: Any, tools: Sequence[Any] | None = None, continues: bool = False, *, is_own: bool = False
+) -> ChatTemplate | None:
     """The chat template of a processor, or of its tokenizer; None where neither has one.
 
     Of several templates it is the one named `tool_use` where tools are given, else `default`.
@@ -96,26 +101,28 @@ def template_of(processor: Any, tools: Sequence[Any] | None = None, continues: b
     found = next((template for holder in holders if (template := getattr(holder, "chat_template", None))), None)
     if isinstance(found, Mapping):
         found = found.get("tool_use" if tools is not None and "tool_use" in found else "default")
-    return None if found is None else ChatTemplate(processor=processor, source=found, tools=tools, continues=continues)
+    if found is None:
+        return None
+    return ChatTemplate(processor=processor, source=found, tools=tools, continues=continues, is_own=is_own)
 
 
-def rendered(template: ChatTemplate, chat: Chat, placeholder: str, images: int | None) -> Rendered:
+def rendered(template: ChatTemplate, chat: Chat, placeholders: Placeholders, shown: Sequence[str] | None) -> Rendered:
     """A chat as text, in the first form that its template takes without leaving anything out.
 
     Args:
         template: the chat template.
         chat: messages that have been checked.
-        placeholder: what stands for an image in a text; empty where the processor has nothing like it.
-        images: how many images the chat has; None where the processor may write them itself.
+        placeholders: what stands for images and videos in a text.
+        shown: `"image"` or `"video"` for each that the chat has; None where the processor may write them itself.
 
     Raises:
         SpecError: the template does not take the chat in any form.
     """
     _check_tools(template, chat)
     refusals = list[Unfit]()
-    for form in forms_of(chat, placeholder):
+    for form in forms_of(chat, placeholders):
         try:
-            return _in_form(template, form, placeholder, images)
+            return _in_form(template, form, placeholders, shown)
         except Unfit as refusal:
             refusals.append(refusal)
     nearest = max(refusals, key=lambda refusal: refusal.near)
@@ -126,23 +133,23 @@ def _check_tools(template: ChatTemplate, chat: Chat) -> None:
     """Refuse tools that a template does not write."""
     if template.tools is None:
         return
-    for form in forms_of(chat, ""):
+    for form in forms_of(chat, Placeholders()):
         with suppress(Unfit):
             if template(form) == replace(template, tools=None)(form):
                 raise SpecError("tools= change nothing: its chat template takes no tools; leave them out")
             return
 
 
-def _in_form(template: ChatTemplate, form: Chat, placeholder: str, images: int | None) -> Rendered:
+def _in_form(template: ChatTemplate, form: Chat, placeholders: Placeholders, shown: Sequence[str] | None) -> Rendered:
     """A chat as text in one form.
 
     Raises:
         Unfit: the template refuses it, or leaves something out.
     """
     text = template(form)
-    draft = _Draft(template, form, placeholder, text)
+    draft = _Draft(template, form, placeholders, text)
     marked = draft.marked()
-    _check_nothing_is_lost(draft, marked, placeholder, images)
+    _check_nothing_is_lost(draft, marked, placeholders, shown)
     known = Rendered(text=text, marks=draft.marks, marked=marked, pieces=tuple(draft.pieces))
     if len(set(marked.numbers)) < len(marked.numbers):
         return replace(known, unknown="its chat template writes some words of a message twice")
@@ -152,7 +159,7 @@ def _in_form(template: ChatTemplate, form: Chat, placeholder: str, images: int |
 def sign_of_template(template: ChatTemplate, text: str) -> str:
     """Why a text may be in the template already: a token of its that the template writes; empty where there is none."""
     try:
-        known = rendered(template, [{"role": "user", "content": "?"}], "", None)
+        known = rendered(template, [{"role": "user", "content": "?"}], Placeholders(), None)
     except SpecError:
         return ""
     literals = known.marked.literals
@@ -165,13 +172,13 @@ def sign_of_template(template: ChatTemplate, text: str) -> str:
 
 
 class _Draft:
-    """One form of a chat, and the pieces in it: the texts of its messages, without the image placeholders in them.
+    """One form of a chat, and the pieces in it: the texts of its messages, without the placeholders in them.
 
     Its marks are of two characters that neither the chat, as it was given and as text, nor the template has.
     """
 
-    def __init__(self, template: ChatTemplate, form: Chat, placeholder: str, text: str) -> None:
-        self.template, self.form, self.placeholder = template, form, placeholder
+    def __init__(self, template: ChatTemplate, form: Chat, placeholders: Placeholders, text: str) -> None:
+        self.template, self.form, self.placeholders = template, form, placeholders
         self.pieces: list[Piece] = []
 
         def take(message: int, key: str, text: str) -> str:
@@ -185,7 +192,8 @@ class _Draft:
 
     def _parts(self, text: str) -> list[str]:
         """A text cut at its placeholders, which stand at the odd places."""
-        return re.split(f"({re.escape(self.placeholder)})", text) if self.placeholder else [text]
+        there = self.placeholders.there
+        return re.split(f"({'|'.join(map(re.escape, there))})", text) if there else [text]
 
     def marked(self, shown: int | None = None, before: Chat = ()) -> Marked:
         """The chat as text with a mark for each piece.
@@ -205,16 +213,24 @@ class _Draft:
         return self.marks.split(self.template([*before, *with_words(self.form, write)]))
 
 
-def _check_nothing_is_lost(draft: _Draft, marked: Marked, placeholder: str, images: int | None) -> None:
-    """Refuse a form in which the template drops words or images, or writes a list as data."""
+def _check_nothing_is_lost(
+    draft: _Draft, marked: Marked, placeholders: Placeholders, shown: Sequence[str] | None
+) -> None:
+    """Refuse a form in which the template drops words, images or videos, or writes a list as data."""
     for number, piece in enumerate(draft.pieces):
         if number not in marked.numbers and piece.key == "content":
             raise Unfit(f"the chat template leaves out words of message {piece.message}: {piece.words[:60]!r}", near=1)
     if any(literal.endswith('"text": "') for literal in marked.literals):
         raise Unfit("the chat template takes texts as content, and writes lists as JSON")
-    there = sum(literal.count(placeholder) for literal in marked.literals) if placeholder else images
-    if images is not None and there != images:
-        raise Unfit(f"the chat template writes {there} image(s) ({placeholder!r}) where the chat has {images}", near=2)
+    if shown is None:
+        return
+    written = [kind for literal in marked.literals for kind in kinds_in(literal, placeholders)]
+    for kind, placeholder in placeholders._asdict().items():
+        has, there = shown.count(kind), written.count(kind)
+        if there != has and (placeholder or kind == "video"):
+            raise Unfit(
+                f"the chat template writes {there} {kind}(s) ({placeholder!r}) where the chat has {has}", near=2
+            )
 
 
 def _with_words_as_rendered(draft: _Draft, known: Rendered) -> Rendered:

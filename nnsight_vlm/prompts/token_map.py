@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from ..errors import SpecError
 from ..grids import Cells
 from .conversation import READY, Conversation, is_role_group
 from .ranges import NOWHERE, Ranges, moved
+from .visuals import IMAGE, VIDEO, Visual, frames_of, is_numbered, numbered_group, numbered_names, shown_in, stretch_of
 from .where import MaskedPositions, Where, as_tuples, require_number
 
-PARTS = ("system", "image", "markup", "query", "generated")
+PARTS = ("system", "image", "video", "markup", "query", "generated")
 """The groups that part a prompt: each of its tokens is in exactly one of them, and padding in none."""
 VIEWS = ("question", "text", "last", "first", "bos", "all")
 """Groups that are views of it: their tokens are in one of `PARTS` too."""
@@ -24,7 +25,7 @@ VIEWS = ("question", "text", "last", "first", "bos", "all")
 
 def is_group(name: str) -> bool:
     """Whether some text is the name of a group that a prompt can have."""
-    return name in (*PARTS, *VIEWS) or name.startswith("image.") or is_role_group(name)
+    return name in (*PARTS, *VIEWS) or is_numbered(name) or is_role_group(name)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -37,6 +38,7 @@ class TokenMap:
         stop: one past the last real token.
         answer: where the model's own words begin; equal to `stop` until the prompt has grown.
         images: positions of each image's tokens.
+        videos: positions of each video's tokens.
         bos: position of the token that opens the text, wherever it stands, if there is one.
         outside: how many keys lie outside the sequence; their positions are `-outside .. -1`.
         outside_tokens: their token ids, where they are tokens.
@@ -44,10 +46,11 @@ class TokenMap:
             for each of them, or all with which a decoder begins that reads an encoder. They are `markup`: text tokens,
             which read the image as other text does.
         readers: how many of the first tokens read what lies outside; None for all.
-        blocks: stretches whose tokens see each other in both directions.
-        features: for each image and token its row in the projector's output, -1 for none; empty where these rows are
-            the image tokens in order.
-        feature_rows: how many rows the projector's output has for this row's images.
+        blocks: tokens that see each other in both directions, block by block.
+        borders: tokens before and behind images that are in a block with them; they are `markup`.
+        features: for each of `visuals` and its tokens their row in the projector's output, -1 for none; empty where
+            these rows are the tokens in order.
+        feature_rows: how many rows the projector's output has for this row's images and videos.
         named: groups that lie elsewhere than the order of the tokens says.
         stages: the token map of each stage that runs before the decoder.
         row: of a stage, the row of the stage's own batch in which this sequence runs.
@@ -56,6 +59,7 @@ class TokenMap:
             patches that it is padded to.
         padding: places before `stop` that are padding all the same; no query reads them.
         cells: how the tokens of each image lie on its tiles.
+        video_cells: the same of each video, whose tiles are times.
         conversation: who says what. It follows from how the row was encoded, not from what the encoding holds, so rows
             with equal encodings are equal.
     """
@@ -65,17 +69,20 @@ class TokenMap:
     stop: int
     answer: int
     images: tuple[tuple[int, ...], ...]
+    videos: tuple[tuple[int, ...], ...] = ()
     bos: int | None = None
     outside: int = 0
     outside_tokens: tuple[int, ...] = ()
     marks: tuple[int, ...] = ()
     readers: int | None = None
-    blocks: Ranges = NOWHERE
+    blocks: tuple[Ranges, ...] = ()
+    borders: Ranges = NOWHERE
     features: tuple[tuple[int, ...], ...] = ()
     feature_rows: int = 0
     named: tuple[tuple[str, Ranges], ...] = ()
     stages: tuple[tuple[str, TokenMap], ...] = ()
     cells: tuple[Cells, ...] = ()
+    video_cells: tuple[Cells, ...] = ()
     row: int = 0
     rows: int = 1
     key_grid: tuple[int, int] | None = None
@@ -94,13 +101,15 @@ class TokenMap:
         Groups that can grow (`generated`, `text`, `all`) are open.
 
         - `image`: image tokens; `image.0`, `image.1`: those of one image.
-        - `system`: text before the first image.
-        - `markup`: tokens that belong to an image and stand for no part of it: line breaks, tile numbers, the mark of
-          an image that lies outside the sequence; also the token with which a decoder begins that reads an encoder.
+        - `video`: tokens of videos; `video.0`: those of one; `frame.0`, `frame.1`: those that show one frame, counted
+          through all videos. Neighbouring frames may share their tokens.
+        - `system`: text before the first image or video.
+        - `markup`: tokens that belong to an image or a video and stand for no part of it: line breaks, tile numbers,
+          marks around it, times between frames, the mark of one outside the sequence; and a decoder's first token.
         - `query`: all other text of the prompt. It contains the prompt's last token, which predicts the answer.
         - `generated`: what follows the prompt.
         - `question`: `query` without the prompt's last token and without `markers`.
-        - `text`: all that is no image token.
+        - `text`: all that is no token of an image or a video.
         - `last`, `first`, `bos`: single tokens of the prompt; `bos` opens its text, which may begin behind an image.
         - `all`: the whole sequence, without what lies outside it.
         - `system_message`, `user`, `assistant`: the words and images of these messages of a chat, wherever they stand;
@@ -140,16 +149,15 @@ class TokenMap:
             )
         if "bos" in names:
             return 'no token opens its text; the first one is "first"'
-        if not self.images and any(name in ("image", "markup", "system") for name in names):
-            return f'it has no image, so it has no group {names[0]!r}; "text" and "all" are there'
+        if not self.visuals and any(name in ("image", "video", "markup", "system") for name in names):
+            return f'it has no image and no video, so it has no group {names[0]!r}; "text" and "all" are there'
         there = [name for name in self.group_names if self.group(name).positions(self.stop)]
         return f"it has no such tokens. It has {', '.join(there)}"
 
     @property
     def group_names(self) -> tuple[str, ...]:
         """The names of all groups, those of single images included, and of groups without tokens."""
-        images = (f"image.{number}" for number in range(len(self.images)))
-        return (*PARTS[:2], *images, *PARTS[2:], *VIEWS, *self.conversation.names)
+        return ("system", *numbered_names(self), *PARTS[3:], *VIEWS, *self.conversation.names)
 
     @property
     def part_sizes(self) -> dict[str, int]:
@@ -184,13 +192,14 @@ class TokenMap:
 
     def _find_group(self, name: str) -> Ranges:
         groups: dict[str, Callable[[], Ranges]] = {
-            "image": lambda: Ranges.of(self._image_tokens),
+            "image": lambda: Ranges.of(position for image in self.images for position in image),
+            "video": lambda: Ranges.of(position for video in self.videos for position in video),
             "system": lambda: Ranges.of(range(self.start, self._text_starts)),
-            "markup": lambda: Ranges.of(self._of_images - self._image_tokens),
-            "query": lambda: Ranges.of(p for p in range(self._text_starts, self.answer) if p not in self._of_images),
+            "markup": lambda: Ranges.of(self._of_visuals - self.visual_tokens),
+            "query": lambda: Ranges.of(p for p in range(self._text_starts, self.answer) if p not in self._of_visuals),
             "generated": lambda: self._from(self.answer),
             "question": lambda: self.group("query").without(self._no_question),
-            "text": lambda: Ranges.union(self.group(part) for part in PARTS if part != "image"),
+            "text": lambda: Ranges.union(self.group(part) for part in PARTS if part not in (IMAGE, VIDEO)),
             "last": lambda: Ranges(((self.answer - 1, self.answer),)),
             "first": lambda: Ranges(((self.start, self.start + 1),)),
             "bos": lambda: (
@@ -203,30 +212,12 @@ class TokenMap:
         if name in groups:
             return groups[name]()
         is_by_role = is_role_group(name) or name in self.conversation.names
-        return self.conversation.group(name, self._stretch) if is_by_role else self._one_image(name)
+        return self.conversation.group(name, partial(stretch_of, self)) if is_by_role else numbered_group(self, name)
 
     @property
     def _no_question(self) -> Ranges:
         """The prompt's last token and the template's."""
         return Ranges.union((self.group("last"), self.conversation.markers or NOWHERE))
-
-    def _stretch(self, number: int) -> Ranges:
-        """All that belongs to an image: from its first token to its last, and the mark that stands for it."""
-        image = self.images[number]
-        marks = () if self.outside_tokens else self.marks[number : number + 1]
-        return Ranges.of((*range(image[0], image[-1] + 1), *marks))
-
-    def _one_image(self, name: str) -> Ranges:
-        """The group of a single image, `image.0`."""
-        head, _, number = name.partition(".")
-        if head != "image" or not number.isdecimal():
-            raise SpecError(
-                f"no token group {name!r}; the groups of this prompt are {', '.join(self.group_names)} (image.N is one "
-                "image alone); or give positions"
-            )
-        if int(number) >= len(self.images):
-            raise SpecError(f"no group {name!r}: the prompt has {len(self.images)} image(s), counted from image.0")
-        return Ranges.of(self.images[int(number)])
 
     def _from(self, start: int) -> Ranges:
         """From a position on; a row that is padded on the right cannot grow."""
@@ -234,32 +225,45 @@ class TokenMap:
         return NOWHERE if start == end else Ranges(((start, end),))
 
     @cached_property
-    def _image_tokens(self) -> set[int]:
-        return {position for image in self.images for position in image}
+    def visuals(self) -> tuple[Visual, ...]:
+        """The images and videos, in the order of the sequence."""
+        return shown_in(self)
 
     @cached_property
-    def _of_images(self) -> set[int]:
-        """The stretches that are images: from each one's first token to its last, and all marks."""
-        stretches = [range(image[0], image[-1] + 1) for image in self.images]
+    def frames(self) -> tuple[tuple[int, ...], ...]:
+        """For each frame of all videos the positions of the tokens that show it."""
+        return frames_of(self.videos, self.video_cells)
+
+    @cached_property
+    def visual_tokens(self) -> frozenset[int]:
+        """The positions of all tokens of images and videos."""
+        return frozenset(position for visual in self.visuals for position in visual.positions)
+
+    @cached_property
+    def _of_visuals(self) -> set[int]:
+        """The stretches that are images and videos: from each one's first token to its last, all marks and borders."""
+        stretches = [visual.stretch for visual in self.visuals]
+        stretches += [range(start, self.answer if stop is None else stop) for start, stop in self.borders]
         return {place for stretch in (*stretches, self.marks) for place in stretch if place < self.answer}
 
     @cached_property
     def _text_starts(self) -> int:
-        """Where the first image begins; the prompt's first token where there is none."""
-        return min((place for place in self._of_images if place >= 0), default=self.start)
+        """Where the first image or video begins; the prompt's first token where there is none."""
+        return min((place for place in self._of_visuals if place >= 0), default=self.start)
 
     # other questions ------------------------------------------------------------------------------
 
     @property
     def filler(self) -> int:
-        """A token id to pad with: any token that is not an image's, because the model counts those."""
+        """A token id to pad with: any token that is no image's and no video's, because the model counts those."""
         if self.outside_tokens:
             return 0
-        return next(token for position, token in enumerate(self.tokens) if position not in self._of_images)
+        return next(token for position, token in enumerate(self.tokens) if position not in self._of_visuals)
 
     def last_seen(self, position: int) -> int:
         """The last position that a position may attend to."""
-        return max([position, *(stop - 1 for start, stop in self.blocks if stop and start <= position < stop)])
+        blocks = [block for block in self.blocks if position in block]
+        return max([position, *(stop - 1 for block in blocks for _, stop in block if stop)])
 
     def stage(self, name: str) -> TokenMap:
         """The token map of a stage.
@@ -286,9 +290,11 @@ class TokenMap:
             stop=self.stop + by,
             answer=self.answer + by,
             images=tuple(tuple(moved(position, by) for position in image) for image in self.images),
+            videos=tuple(tuple(moved(position, by) for position in video) for video in self.videos),
             bos=None if self.bos is None else moved(self.bos, by),
             marks=tuple(moved(mark, by) for mark in self.marks),
-            blocks=self.blocks.shifted(by),
+            blocks=tuple(block.shifted(by) for block in self.blocks),
+            borders=self.borders.shifted(by),
             named=tuple((name, ranges.shifted(by)) for name, ranges in self.named),
             conversation=self.conversation.mapped(lambda ranges: ranges.shifted(by)),
         )

@@ -10,10 +10,12 @@ from PIL import Image
 
 from .conversation import Conversation, Turn
 from .listening import ListeningProcessor
+from .messages import ShownEntry
 from .ranges import NOWHERE, Ranges
 from .templates import PRESET, Rendered
 from .token_map import TokenMap
 from .token_text import added_tokens
+from .video_sources import Video
 
 TEMPLATE = -2
 """Whose words those of the template are, beside `PRESET` and the numbers of messages."""
@@ -28,16 +30,18 @@ class Asked(NamedTuple):
 
     Attributes:
         chat: its messages.
-        shown_by: for each of its images the number of the message that shows it.
+        shown: its images and videos, and which message shows each.
         known: the chat as text.
         pictures: its pictures.
+        videos: its videos.
         options: what the processor was told beside them.
     """
 
     chat: Sequence[Mapping[str, Any]]
-    shown_by: Sequence[int]
+    shown: Sequence[ShownEntry]
     known: Rendered
     pictures: Sequence[Image.Image]
+    videos: Sequence[Video]
     options: Mapping[str, Any]
 
 
@@ -57,11 +61,18 @@ def conversation_of(asked: Asked, listener: ListeningProcessor, tokens: TokenMap
         Turn(
             role=message["role"],
             words=words_of(number),
-            images=tuple(image for image, by in enumerate(asked.shown_by) if by == number),
+            images=_shown_by(asked.shown, "image", number),
+            videos=_shown_by(asked.shown, "video", number),
         )
         for number, message in enumerate(asked.chat)
     )
     return Conversation(turns=tuple(turns), preset=words_of(PRESET), markers=words_of(TEMPLATE))
+
+
+def _shown_by(shown: Sequence[ShownEntry], kind: str, message: int) -> tuple[int, ...]:
+    """The numbers of the images or videos that a message shows."""
+    own = (entry for entry in shown if entry.kind == kind)
+    return tuple(number for number, entry in enumerate(own) if entry.message == message)
 
 
 def unspoken(tokens: TokenMap, tokenizer: Any, why: str) -> Conversation:
@@ -86,7 +97,7 @@ def _encoded(tokens: TokenMap) -> TokenMap:
 
 
 def _text_tokens(tokens: TokenMap) -> list[int]:
-    """Positions in `input_ids` of all tokens that belong to no image, and are not generated."""
+    """Positions in `input_ids` of all tokens that belong to no image or video, and are not generated."""
     row = _encoded(tokens)
     return [place for part in ("system", "query") for place in row.group(part).positions(row.stop) if place >= 0]
 
@@ -103,7 +114,7 @@ def _owners(asked: Asked, listener: ListeningProcessor, row: TokenMap) -> list[i
         raise Untold("its tokenizer does not tell where in the text a token lies")
     if tuple(heard.ids) != row.tokens:
         raise Untold("its processor changes the tokens that its tokenizer gives")
-    listener(known.marked.filled(known.marks), asked.pictures, **asked.options)
+    listener(known.marked.filled(known.marks), asked.pictures, asked.videos, **asked.options)
     marked = known.marks.split("" if listener.heard is None else listener.heard.text)
     if marked.numbers != known.marked.numbers or _filled(marked.literals, known) != heard.text:
         raise Untold("its processor changes the words of the text")

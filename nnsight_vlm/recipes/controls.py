@@ -106,7 +106,7 @@ def with_picture_of(prompt: Prompt, other: Prompt) -> Prompt | None:
     own_tokens, other_tokens = prompt.rows[0], other.rows[0]
     if (own_tokens.tokens, own_tokens.outside_tokens) == (other_tokens.tokens, other_tokens.outside_tokens):
         return replace(other, rows=(replace(other_tokens, answer=own_tokens.answer),))
-    if own_tokens.cells != other_tokens.cells:
+    if (own_tokens.cells, own_tokens.video_cells) != (other_tokens.cells, other_tokens.video_cells):
         return None
     moved = {name: other.inputs[name] for name in visual_inputs(prompt)}
-    return replace(prompt, inputs={**prompt.inputs, **moved}, images=other.images)
+    return replace(prompt, inputs={**prompt.inputs, **moved}, images=other.images, videos=other.videos)

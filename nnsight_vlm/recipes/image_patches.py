@@ -1,4 +1,4 @@
-"""The patches of a picture, and how much attention positions of the prompt pay to each of them.
+"""The patches of a picture or of a frame, and how much attention positions of the prompt pay to each of them.
 
 In most families each image token of the decoder stands for one patch. In some (BLIP-2, Kosmos-2, Idefics2) the image
 tokens are *latents*: a Q-Former or a resampler computes them from all patches, so no image token has a place in the
@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments import whole_number
+from ..errors import SpecError
 from ..execution.forward import run
 from ..families import Model, view_of
 from ..grids import Grid
@@ -49,14 +51,32 @@ def has_patches(prompt: Prompt) -> bool:
     )
 
 
-def patch_source(prompt: Prompt, image: int = 0) -> PatchSource:
+def patch_source(prompt: Prompt, image: int = 0, frame: int | None = None) -> PatchSource:
     """Where the patches of a picture are; image tokens without a place (line breaks between patches) are left out.
 
+    Args:
+        prompt: of one row.
+        image: which picture.
+        frame: in its place, which frame of the prompt's videos, counted through all of them.
+
     Raises:
-        SpecError: nothing tells which patch a token stands for; says why.
+        SpecError: nothing tells which patch a token stands for, says why; or there is no such frame.
     """
+    if frame is not None:
+        return PatchSource("decoder", _frame_grid(prompt, frame))
     stage = patch_stage(prompt)
     return PatchSource(stage, prompt.grid(image, stage).placed)
+
+
+def _frame_grid(prompt: Prompt, frame: int) -> Grid:
+    """The grid of a frame, counted through all videos."""
+    tokens = prompt.rows[0]
+    counts = [1 + max(of_tile[-1] for of_tile in cells.frames) for cells in tokens.video_cells]
+    frame = whole_number("frame", frame, kind="number of a frame")
+    if not 0 <= frame < sum(counts):
+        raise SpecError(f"no frame {frame}: the prompt's videos have {sum(counts)} frame(s), counted from 0")
+    video = next(number for number in range(len(counts)) if frame < sum(counts[: number + 1]))
+    return prompt.grid(video=video).frame(frame - sum(counts[:video]))
 
 
 def patch_maps(

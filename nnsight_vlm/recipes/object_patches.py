@@ -36,6 +36,7 @@ def patch_knockout(
     layers: Layers = "attention",
     size: int = 3,
     image: int = 0,
+    frame: int | None = None,
     memory: int | None = None,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
@@ -54,6 +55,8 @@ def patch_knockout(
             `last` token, or all queries of a Q-Former, in all layers that read patches.
         size: side of the square of patches that is hidden around each patch, odd.
         image: which picture of the prompt.
+        frame: in its place, which frame of the prompt's videos, counted through all of them. A family whose tokens show
+            several neighbouring frames hides all of these.
         memory: see `nv.sweep`.
         remote, blocking, path: see `nv.run`.
 
@@ -69,7 +72,8 @@ def patch_knockout(
     size = whole_number("size", size, least=1, kind="number of patches")
     if size % 2 == 0:
         raise SpecError(f"size={size} is no odd number of patches; write size=1 or size=3")
-    stage, grid = patch_source(single_prompt(prompt), whole_number("image", image, kind="number of a picture"))
+    image = whole_number("image", image, kind="number of a picture")
+    stage, grid = patch_source(single_prompt(prompt), image, frame)
     target, layers = as_tuples(target), as_tuples(layers)
     if target is None:
         target = "last" if stage == "decoder" else "query"

@@ -39,7 +39,7 @@ from .work import PLAIN, Work
 Target = Literal["query", "generated"]
 """The tokens whose attention is read: the prompt's text after the image, its last token included, and the answer."""
 TARGETS: tuple[Target, ...] = get_args(Target)
-SOURCES = ("system", "image", "markup", "query", "generated")
+SOURCES = ("system", "image", "video", "markup", "query", "generated")
 OTHER = "other"
 """Tokens of the decoder's sequence that are in none of these groups, such as the one that the sequence begins with."""
 BY = ["target", "source", "layer", "token", "control"]

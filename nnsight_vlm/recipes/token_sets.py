@@ -69,9 +69,9 @@ def same_axis_positions(prompt: Prompt, where: Sequence[int]) -> tuple[int, ...]
 
 
 def non_image_tokens(tokens: TokenMap) -> tuple[int, ...]:
-    """All positions of a sequence that are not image tokens."""
-    image = {position for positions in tokens.images for position in positions}
-    return tuple(position for position in tokens.ranges("all").positions(tokens.stop) if position not in image)
+    """All positions of a sequence that are not tokens of images or videos."""
+    everywhere = tokens.ranges("all").positions(tokens.stop)
+    return tuple(position for position in everywhere if position not in tokens.visual_tokens)
 
 
 def spell_token(prompt: Prompt, position: int) -> str:

@@ -53,6 +53,7 @@ def patch_grounding(
     read_at: Sequence[ReadAt] = READ_AT,
     top: int = 5,
     cut: bool = True,
+    frame: int | None = None,
     max_new_tokens: int = 64,
     rows: int | None = None,
     seed: int = 0,
@@ -83,6 +84,8 @@ def patch_grounding(
             the word's own position, which already prepares the next word.
         top: how many of the best patches are listed and make up `top_mass`.
         cut: also hide the object's patches, word by word.
+        frame: which frame of each prompt's videos is measured, counted through all of them, in place of its picture;
+            truths then have masks of that frame.
         max_new_tokens, rows, seed: see `knockout_windows`.
         cluster: a key for each prompt, equal where prompts are about one image; see `knockout_windows`.
         per_image: return the rows of every word instead of means with intervals. They also have `image, thing, word`
@@ -115,10 +118,11 @@ def patch_grounding(
     truths, objects, cut = truths_given(prompts, truths), objects_given(model, objects), flag("cut", cut)
     read_at = words_given("read_at", read_at, READ_AT, "read_at")
     top = whole_number("top", top, least=1, kind="number of patches")
-    _check(prompts, truths, top)
+    _check(prompts, truths, top, frame)
     clusters = clusters_of(prompts, cluster)
     settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}
     settings |= {"read_at": read_at, "top": top, "cut": cut, "max_new_tokens": max_new_tokens, "seed": seed}
+    settings |= {} if frame is None else {"frame": frame}
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
@@ -127,7 +131,7 @@ def patch_grounding(
         )
         computations = list[Callable[[], list[dict[str, Any]]]]()
         for image, answer in zip(chunk, answers, strict=True):
-            source = patch_source(answer.prompt)
+            source = patch_source(answer.prompt, frame=frame)
             truth = None if truths is None else truths[image]
             words = find_object_words(answer.prompt, source.grid, answer.text, truth, objects)
             computations.append(partial(_map_rows, model, answer.prompt, source, words, image, read_at, top, remote))
@@ -152,15 +156,15 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 
 
-def _check(prompts: Sequence[Prompt], truths: Sequence[Sequence[Thing]] | None, top: int) -> None:
+def _check(prompts: Sequence[Prompt], truths: Sequence[Sequence[Thing]] | None, top: int, frame: int | None) -> None:
     """Refuse more patches than there are, and masks of another size than their picture."""
-    patches = len(patch_source(prompts[0]).grid.positions)
+    patches = len(patch_source(prompts[0], frame=frame).grid.positions)
     if top > patches:
         raise SpecError(f"top={top} of {patches} patches; write a number from 1 to {patches}")
     if truths is None:
         return
     for prompt, truth in zip(prompts, truths, strict=True):
-        grid = patch_source(prompt).grid
+        grid = patch_source(prompt, frame=frame).grid
         for thing in truth:
             if thing.mask is not None:
                 grid.coverage(thing.mask)
@@ -181,7 +185,8 @@ def _map_rows(
     if not positions:
         return []
     maps = patch_maps(model, prompt, positions, source, remote=remote)
-    by_layer = dict(zip(map(str, layers_reading(model, prompt, "image")), maps, strict=True))
+    shown = source.grid.positions if source.stage == "decoder" else "image"
+    by_layer = dict(zip(map(str, layers_reading(model, prompt, shown)), maps, strict=True))
     by_layer[MIDDLE_HALF] = maps[list(middle_half(len(maps)))].mean(0)
     rows = list[dict[str, Any]]()
     for word in words:

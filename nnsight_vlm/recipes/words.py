@@ -20,7 +20,7 @@ from ..arguments import instance, listed, refuse
 from ..arguments import text as text_given
 from ..families import Model, view_of
 from ..prompts.writing import Writing
-from ..shapes.model import checkpoint
+from ..shapes.embedded import is_embedded
 from ..shapes.scoring import parse
 from ..shapes.world import Scene
 from .labels import AGREEMENT
@@ -136,7 +136,7 @@ def vocabulary(names: Sequence[str]) -> Vocabulary:
 def default_objects(model: Model) -> Objects:
     """The parser of the synthetic world for an embedded model, content words for any other."""
     name = str(getattr(view_of(model).config, "_name_or_path", ""))
-    return shape_objects if name and Path(name).parent == checkpoint("shapes").parent else content_words
+    return shape_objects if name and is_embedded(Path(name)) else content_words
 
 
 def agreement(named: Sequence[str], expected: Sequence[str]) -> dict[str, float]:

@@ -58,6 +58,15 @@ class Job(Generic[T]):
         """Begin the computation anew; answers that are stored in the folder are not asked for again."""
         self._worker = Computation(self._compute)
         self._waiting_for: list[ServerJob | SimulatedJob] = []
+        self._begun: list[Any] = []
+
+    def begin(self) -> None:
+        """Compute up to the first question, and send nothing: arguments are checked on the way.
+
+        Raises:
+            SpecError: as the call does without `blocking=False`.
+        """
+        self._begun = [self._worker.switch()]
 
     @property
     def status(self) -> str:
@@ -138,7 +147,7 @@ class Job(Generic[T]):
         resume_with: tuple[list[Any], ...] = ()
         while True:
             if not self._waiting_for:
-                yielded = self._worker.switch(*resume_with)
+                yielded = self._begun.pop() if self._begun else self._worker.switch(*resume_with)
                 if self._worker.dead:
                     self._result = [yielded]
                     return
@@ -177,8 +186,9 @@ def _submit(
     kept = None if path is None else folder_given("path", path)
     folder = kept or DEFAULT_FOLDER / f"{name}-{uuid.uuid4().hex[:8]}"
     call = StoredCall(function, args, kwargs)
-    write_job(folder, call)
     job: Job[T] = Job(folder, functools.partial(_compute, call))
+    job.begin()  # what cannot be asked leaves no folder behind
+    write_job(folder, call)
     job.done()
     return job
 

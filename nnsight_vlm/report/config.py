@@ -12,7 +12,7 @@ from ..families import Model
 from ..loading import load
 from ..prompts.pictures import open_picture
 from ..remote.model_call import Remote
-from ..shapes.model import CHECKPOINTS, checkpoint
+from ..shapes.embedded import EMBEDDED, checkpoint
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Files of a folder that are taken for pictures."""
@@ -130,7 +130,7 @@ def check_model_name(name: str) -> None:
     Raises:
         SpecError: an embedded model that this installation lacks, or a path without a model.
     """
-    if name in CHECKPOINTS:
+    if name in EMBEDDED:
         if not (checkpoint(name) / "config.json").is_file():
             raise SpecError(f"this installation has no model {name!r}; choose one by its name on the hub")
         return

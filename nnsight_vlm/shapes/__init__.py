@@ -13,8 +13,8 @@ an ordinary `LlavaForConditionalGeneration`:
 `train.py` trains it again.
 """
 
+from .embedded import CHECKPOINTS, checkpoint
 from .language import FAMILIES, Question, ask, questions
-from .model import CHECKPOINTS, checkpoint
 from .scoring import Mention, Score, parse, score
 from .world import CHANGES, Object, Scene, pair, scene
 

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..versions import cache_name
+from .embedded import EMBEDDED, checkpoint
 from .language import ATTRIBUTES, DESCRIPTIONS, FAMILIES, Attribute, Question, QuestionFamily, questions
-from .model import CHECKPOINTS, checkpoint
 from .scoring import score
 from .world import Scene, scene
 
@@ -87,7 +87,7 @@ def load(name: str) -> Loaded:
     """A checkpoint of the package, or of any other folder, in float32."""
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    folder = checkpoint(name) if name in CHECKPOINTS else Path(name)
+    folder = checkpoint(name) if name in EMBEDDED else Path(name)
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     return Loaded(model.eval(), AutoProcessor.from_pretrained(folder))
 
@@ -230,7 +230,7 @@ def _table_lines(results: Sequence[FamilyResult]) -> Iterator[str]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="shapes", help=f"{' or '.join(CHECKPOINTS)}, or a folder")
+    parser.add_argument("--model", default="shapes", help=f"{' or '.join(EMBEDDED)}, or a folder")
     parser.add_argument("--scenes", type=int, default=1000, help="how many scenes")
     parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, help="which questions are asked")

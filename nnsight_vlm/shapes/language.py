@@ -159,7 +159,7 @@ def ask(scene: Scene, family: TrainingFamily, rng: random.Random) -> Question | 
     _check_scene(scene)
     one_of("family", family, list(REQUESTS), "question family")
     instance("rng", rng, random.Random, "rng=random.Random(0)")
-    answer = _ANSWERS[family](scene.objects, rng)
+    answer = right_answer(scene.objects, family, rng)
     if answer is None:
         return None
     return Question(family=family, text=rng.choice(REQUESTS[family]).format(**answer.fields), answer=answer.text)
@@ -184,14 +184,19 @@ def _check_scene(given: Any) -> None:
         refuse("scene", given, "scene", "scene=nv.shapes.scene(3)")
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """A right answer, and the fields that its question's wording is filled with."""
 
     text: str
     fields: dict[str, str]
 
 
-_Answerer = Callable[["Sequence[Object]", random.Random], _Answer | None]
+def right_answer(objects: Sequence[Object], family: TrainingFamily, rng: random.Random) -> Answer | None:
+    """Choose what a question of this family asks about; None where the objects permit none."""
+    return _ANSWERS[family](objects, rng)
+
+
+_Answerer = Callable[["Sequence[Object]", random.Random], Answer | None]
 
 
 def _fields(obj: Object) -> dict[str, str]:
@@ -199,31 +204,31 @@ def _fields(obj: Object) -> dict[str, str]:
 
 
 def _description(describe_objects: Callable[[Sequence[Object]], str]) -> _Answerer:
-    return lambda objects, _: _Answer(describe_objects(objects), {})
+    return lambda objects, _: Answer(describe_objects(objects), {})
 
 
 def _attribute(name: Attribute) -> _Answerer:
-    def answer(objects: Sequence[Object], rng: random.Random) -> _Answer:
+    def answer(objects: Sequence[Object], rng: random.Random) -> Answer:
         obj = rng.choice(objects)
-        return _Answer(getattr(obj, name), _fields(obj))
+        return Answer(getattr(obj, name), _fields(obj))
 
     return answer
 
 
-def _color(objects: Sequence[Object], rng: random.Random) -> _Answer | None:
+def _color(objects: Sequence[Object], rng: random.Random) -> Answer | None:
     """The question names an object by its shape alone, so that shape must occur once."""
     shape_counts = Counter(obj.shape for obj in objects)
     unique = [obj for obj in objects if shape_counts[obj.shape] == 1]
     if not unique:
         return None
     obj = rng.choice(unique)
-    return _Answer(obj.color, _fields(obj))
+    return Answer(obj.color, _fields(obj))
 
 
-def _exists(objects: Sequence[Object], rng: random.Random) -> _Answer:
+def _exists(objects: Sequence[Object], rng: random.Random) -> Answer:
     """Half yes, half no; most of the "no" combine a colour and a shape that are both present, on different objects."""
     if rng.random() < 0.5:
-        return _Answer("yes", _fields(rng.choice(objects)))
+        return Answer("yes", _fields(rng.choice(objects)))
     present = {(obj.color, obj.shape) for obj in objects}
     colors, shapes = sorted({obj.color for obj in objects}), sorted({obj.shape for obj in objects})
     absent = [(color, shape) for color in colors for shape in shapes if (color, shape) not in present]
@@ -231,20 +236,20 @@ def _exists(objects: Sequence[Object], rng: random.Random) -> _Answer:
         half_present = [(c, s) for c in colors for s in SHAPES] + [(c, s) for c in COLORS for s in shapes]
         absent = [pair for pair in half_present if pair not in present]
     color, shape = rng.choice(absent)
-    return _Answer("no", {"color": color, "shape": shape})
+    return Answer("no", {"color": color, "shape": shape})
 
 
 def _relation(axis: int) -> _Answerer:
     """Half yes, half no; a "no" is a true pair asked the wrong way round. Pairs level with each other are not asked."""
 
-    def answer(objects: Sequence[Object], rng: random.Random) -> _Answer | None:
+    def answer(objects: Sequence[Object], rng: random.Random) -> Answer | None:
         ordered = [(a, b) for a in objects for b in objects if a.cell[axis] < b.cell[axis]]
         if not ordered:
             return None
         is_true, (first, second) = rng.random() < 0.5, rng.choice(ordered)
         obj, other = (first, second) if is_true else (second, first)
         fields = _fields(obj) | {"other_color": other.color, "other_shape": other.shape}
-        return _Answer("yes" if is_true else "no", fields)
+        return Answer("yes" if is_true else "no", fields)
 
     return answer
 
@@ -257,9 +262,9 @@ _ANSWERS: dict[TrainingFamily, _Answerer] = {
     "shape": _attribute("shape"),
     "size": _attribute("size"),
     "where": _attribute("place"),
-    "count": lambda objects, _: _Answer(NUMBERS[len(objects)], {}),
+    "count": lambda objects, _: Answer(NUMBERS[len(objects)], {}),
     "exists": _exists,
     "left-of": _relation(1),
     "above": _relation(0),
-    "facts": lambda objects, rng: _Answer(facts(objects, rng), {}),
+    "facts": lambda objects, rng: Answer(facts(objects, rng), {}),
 }

@@ -1,4 +1,4 @@
-"""The model: its configuration, its processor, and the folders of its trained weights.
+"""The model `shapes`: its configuration and its processor.
 
 A `LlavaForConditionalGeneration` like any on the hub, only small: a CLIP vision tower of 4 layers, a projector of 2, a
 Llama decoder of 10, all 128 wide. An image of 80 x 80 pixels becomes 10 x 10 image tokens of 8 x 8 pixels each.
@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-from ..arguments import one_of
 from .language import SYSTEM, words
 from .world import PIXELS
 
 if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+    from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
-Checkpoint = Literal["shapes", "shapes-gist"]
-CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 PATCH = 8
 """Pixels along each side of a patch; every patch becomes one image token."""
 IMAGE_TOKENS = (PIXELS // PATCH) ** 2
@@ -41,22 +38,6 @@ CHAT_TEMPLATE = (
 )
 
 
-def checkpoint(name: str = "shapes") -> Path:
-    """The folder of a checkpoint inside the package, to be opened with `from_pretrained`; no network is used.
-
-    `shapes` is the model as trained. `shapes-gist` is a positive control: it was fine-tuned so that its query tokens
-    must carry the image.
-
-    Raises:
-        SpecError: no checkpoint has this name.
-
-    >>> checkpoint("shapes").name
-    'shapes'
-    """
-    one_of("name", name, CHECKPOINTS, "checkpoint")
-    return Path(__file__).parent / "checkpoints" / name
-
-
 def vocabulary() -> dict[str, int]:
     """Every token with its id: the special tokens, then the words in alphabetical order."""
     return {token: index for index, token in enumerate((*SPECIAL_TOKENS, *words()))}
@@ -65,20 +46,10 @@ def vocabulary() -> dict[str, int]:
 def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
     """The model with random weights, float32; the seed fixes them."""
     import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     ids = vocabulary()
     special = {"pad_token_id": ids["<pad>"], "bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"]}
-    vision = CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=PIXELS,
-        patch_size=PATCH,
-        projection_dim=128,
-        hidden_act="gelu",
-    )
     text = LlamaConfig(
         vocab_size=len(ids),
         hidden_size=128,
@@ -92,7 +63,7 @@ def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
         **special,
     )
     config = LlavaConfig(
-        vision_config=vision,
+        vision_config=vision_config(),
         text_config=text,
         image_token_id=ids["<image>"],
         image_seq_length=IMAGE_TOKENS,
@@ -105,19 +76,40 @@ def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
     return LlavaForConditionalGeneration(config)
 
 
+def vision_config() -> CLIPVisionConfig:
+    """The vision tower that all embedded models have."""
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=PIXELS,
+        patch_size=PATCH,
+        projection_dim=128,
+        hidden_act="gelu",
+    )
+
+
 def build_processor() -> LlavaProcessor:
     """The processor: tokenizer, image processor and chat template."""
+    return processor_with(_tokenizer(), CHAT_TEMPLATE)
+
+
+def processor_with(tokenizer: PreTrainedTokenizerFast, chat_template: str) -> LlavaProcessor:
+    """The processor of a model with this tokenizer and chat template; images are prepared alike for all."""
     from transformers import CLIPImageProcessorPil, LlavaProcessor
 
     side = {"height": PIXELS, "width": PIXELS}
     images = CLIPImageProcessorPil(size=side, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return LlavaProcessor(
         image_processor=images,
-        tokenizer=_tokenizer(),
+        tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
     )
 
 

@@ -122,4 +122,4 @@ CLEAN = Composed()
 
 def start_of_block(tokens: TokenMap, position: int) -> int:
     """Earliest affected position: in a block that sees itself both ways all tokens change when one does."""
-    return min([position, *(start for start, stop in tokens.blocks if start <= position < (stop or tokens.stop))])
+    return min([position, *(start for block in tokens.blocks if position in block for start, _ in block)])

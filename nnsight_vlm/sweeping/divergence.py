@@ -124,7 +124,7 @@ def _prefix_patch(here: Resolver, prompt: Prompt, part: Intervention) -> _Prefix
 
 def _first_difference(mine: TokenMap, theirs: TokenMap, end: int) -> int:
     """The first position before `end` at which two clean runs may differ, else `end`."""
-    images = min((position for tokens in (mine, theirs) for image in tokens.images for position in image), default=end)
+    images = min((position for tokens in (mine, theirs) for position in tokens.visual_tokens), default=end)
     same = min(images, end, theirs.stop)
     first = next((place for place in range(same) if mine.tokens[place] != theirs.tokens[place]), same)
     return next((place for place in range(first) if mine.last_seen(place) >= first), first)
@@ -151,4 +151,4 @@ def _same_position_ids(prompt: Prompt, other: Prompt, end: int) -> bool:
 
 
 def _images_before(tokens: TokenMap, end: int) -> list[tuple[int, ...]]:
-    return [tuple(position for position in image if position < end) for image in tokens.images]
+    return [tuple(place for place in visual.positions if place < end) for visual in tokens.visuals]

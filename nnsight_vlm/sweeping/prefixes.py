@@ -86,9 +86,9 @@ def _run_exactly(model: Model, prompt: Prompt, length: int) -> PrefixRun:
 
 
 def end_of_images(prompt: Prompt) -> int:
-    """The position behind the last image."""
+    """The position behind the last image or video."""
     tokens = prompt.rows[0]
-    return max([tokens.start, *(image[-1] + 1 for image in tokens.images)])
+    return max([tokens.start, *(visual.stretch.stop for visual in tokens.visuals)])
 
 
 def cache_for(

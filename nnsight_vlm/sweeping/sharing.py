@@ -112,7 +112,7 @@ def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote
         image = image or "a variant changes a stage that runs before the text"
     uncached = why_uncached(prompt)
     prefix, image = prefix or uncached, image or uncached
-    if not prompt.rows[0].images:
+    if not prompt.rows[0].visuals:
         image = image or "the prompt has no image"
     if remote is not False:
         prefix = image = ON_A_SERVER
@@ -122,7 +122,7 @@ def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote
 def _differs_early(prompt: Prompt, divergence: Divergence) -> str:
     """Why what lies before a case is not shared: the case changes it, or it cannot be run by itself."""
     tokens = prompt.rows[0]
-    if any(image[-1] >= max(divergence.position, 0) for image in tokens.images):
+    if any(visual.stretch.stop > max(divergence.position, 0) for visual in tokens.visuals):
         return "a variant changes image tokens, or text before the image, which cannot be shared"
     if any(part.acts_in != "decoder" for part in divergence.case.parts):
         return "a variant changes a stage that runs before the text, which cannot be shared"

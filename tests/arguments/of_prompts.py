@@ -17,6 +17,7 @@ from .values import ARRAYS, COUNTS, DATASET, FLAGS, INF, NAN, NO_LIST, NO_WHOLE,
 
 LARGE, SMALL = (4, 4, 12, 12), tiny.SIDE
 NUMBERS = [*NO_WHOLE, -1, 1, 10**6]
+FRAME_NUMBERS = [each for each in NUMBERS if each is not None]
 BOXES = [
     *(None, 3, "image", "4,4,12,12", True, THING, {}, [], [1, 2, 3], [1, 2, 3, 4, 5], (4, 4, 4, 12), (12, 4, 4, 12)),
     *((0.1, 0.2, 0.5, 0.6), (0.0, 0.0, 1.0, 1.0), np.array([0.2, 0.2, 0.8, 0.8]), ("a", 4, 12, 12), (None, 0, 5, 5)),
@@ -92,6 +93,7 @@ def entries() -> dict[str, Entry]:
     model, prompt, picture = here.model, here.prompt, tiny.picture(0)
     module, processor = tiny.load("sdpa")._module, model.processor
     grid, given = prompt.grid(), {"inputs": here.prompt.inputs, "images": [picture]}
+    film = nv.VideoGrid(**{**vars(grid), "frames": ((0,),) * len(grid.positions)})
     no_model = [*models(), model, "", Path("none.txt"), ["shapes"], b"shapes"]
     two = [QUESTION, QUESTION]
     return {
@@ -142,11 +144,21 @@ def entries() -> dict[str, Entry]:
                 "image": pictures(),
                 "inputs": [given["inputs"], 3, "a"],
                 "images": [picture, [picture], [], "photo.png"],
+                "videos": [
+                    3,
+                    "clip.mp4",
+                    [picture],
+                    np.zeros((2, 4, 4, 3)),
+                    THING,
+                    {},
+                    {"video": [picture]},
+                    [[picture]],
+                ],
                 "chat": [each for each in [*FLAGS, "default", 2] if each is not None],
                 "tools": [[], "search", 3, {"name": "search"}, [len]],
                 "continue_final_message": [*FLAGS, True],
             },
-            ["picture", "message", "template"],
+            ["picture", "message", "template", "video"],
         ),
         "encode inputs": Entry(
             nv.encode,
@@ -155,11 +167,12 @@ def entries() -> dict[str, Entry]:
             {
                 "inputs": inputs(),
                 "images": [*pictures(), [picture, picture]],
+                "videos": [3, "clip.mp4", [picture], np.zeros((2, 4, 4, 3)), THING, {"video": [picture]}],
                 "text": [QUESTION, 3],
                 "image": [picture, 3],
                 "chat": [True, False, 3],
             },
-            ["picture", "pixel_values"],
+            ["picture", "pixel_values", "video"],
         ),
         "encode texts": Entry(
             nv.encode,
@@ -203,15 +216,23 @@ def entries() -> dict[str, Entry]:
         ),
         "Prompt.words": Entry(nv.Prompt.words, prompt.words, {"within": "query"}, {"within": [*WHERE, None]}),
         "Prompt.image": Entry(nv.Prompt.image, prompt.image, {"number": 0}, {"number": NUMBERS}, ["picture"]),
+        "Prompt.video": Entry(
+            nv.Prompt.video, prompt.video, {"number": 0}, {"number": [*NUMBERS, 0]}, ["video"], works=False
+        ),
         "Prompt.grid": Entry(
-            nv.Prompt.grid, prompt.grid, {"number": 0}, {"number": NUMBERS, "stage": [*WORDS, "qformer"]}, ["picture"]
+            nv.Prompt.grid,
+            prompt.grid,
+            {"number": 0},
+            {"number": NUMBERS, "stage": [*WORDS, "qformer"], "video": [*FRAME_NUMBERS, 0]},
+            ["picture", "number"],
         ),
         "Prompt.region": Entry(
             nv.Prompt.region,
             prompt.region,
             {"box": LARGE},
-            {"box": [*BOXES, *MASKS[:1], (30, 30, 40, 40)], "image": NUMBERS, "stage": [*WORDS, "qformer"]},
-            ["picture", "mask"],
+            {"box": [*BOXES, *MASKS[:1], (30, 30, 40, 40)], "image": NUMBERS, "stage": [*WORDS, "qformer"]}
+            | {"video": [*FRAME_NUMBERS, 0], "frame": [*FRAME_NUMBERS, 0]},
+            ["picture", "mask", "number"],
         ),
         "Prompt.grown": Entry(
             nv.Prompt.grown,
@@ -269,5 +290,6 @@ def entries() -> dict[str, Entry]:
                 ]
             },
         ),
+        "VideoGrid.frame": Entry(nv.VideoGrid.frame, film.frame, {"number": 0}, {"number": NUMBERS}, ["frame"]),
         "counts": Entry(nv.Prompt.row, here.batch.row, {"number": 1}, {"number": [2, *COUNTS[-2:-1]]}, ["row"]),
     }

@@ -41,7 +41,11 @@ def entries() -> dict[str, Entry]:
     """The table."""
     here = world()
     pair = {"source": "image", "target": "last"}
-    state = {"layers": LAYERS, "site": [*WORDS, "mask", "cross mask", "logits"], "stage": [*WORDS, "encoder"]}
+    state = {
+        "layers": LAYERS,
+        "site": [*WORDS, "mask", "cross mask", "logits"],
+        "stage": [*WORDS, "encoder"],
+    }
     edges = {"source": WHERE, "target": WHERE, "layers": LAYERS, "heads": HEADS, "stage": [*WORDS, "encoder"]}
     pairs = [[(0, 1)], [(0, 1), 2]]
     wholes = [*NO_NUMBER, 1.5, NAN, INF, -1, 100]
@@ -87,11 +91,11 @@ def entries() -> dict[str, Entry]:
         "Add": Entry(
             nv.Add,
             run_with(nv.Add),
-            {"where": [5, 6], "vector": torch.ones(tiny.WIDTH // 4), "layers": 1, "site": "head"},
+            {"where": [5, 6], "vector": torch.ones(tiny.WIDTH // tiny.HEADS), "layers": 1, "site": "head"},
             {
                 "where": WHERE,
                 **state,
-                "heads": [*HEADS, [(0, 1)]],
+                "heads": [*HEADS, [(0, 1)], [2, 1]],
                 "vector": [
                     *prompts(),
                     *tensors(),
@@ -106,7 +110,7 @@ def entries() -> dict[str, Entry]:
             nv.Scale,
             run_with(nv.Scale),
             {"where": [5, 6], "factor": 2.0, "layers": 1, "site": "head"},
-            {"where": WHERE, **state, "factor": NUMBERS, "heads": [*HEADS, [(0, 1)]]},
+            {"where": WHERE, **state, "heads": [*HEADS, [(0, 1)]], "factor": NUMBERS},
         ),
         "Attention": Entry(
             nv.Attention,

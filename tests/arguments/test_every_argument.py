@@ -8,7 +8,14 @@ from .census import REFUSED, arguments, outcomes, public_callables, tables
 
 MADE_HERE = {
     *("nnsight_vlm.BatchGeneration", "nnsight_vlm.BatchRun", "nnsight_vlm.Family", "nnsight_vlm.Generation"),
-    *("nnsight_vlm.Grid", "nnsight_vlm.Prompt", "nnsight_vlm.PromptBatch", "nnsight_vlm.Proof", "nnsight_vlm.Run"),
+    *(
+        "nnsight_vlm.Grid",
+        "nnsight_vlm.VideoGrid",
+        "nnsight_vlm.Prompt",
+        "nnsight_vlm.PromptBatch",
+        "nnsight_vlm.Proof",
+        "nnsight_vlm.Run",
+    ),
     *("nnsight_vlm.InterventionError", "nnsight_vlm.NonFiniteWarning", "nnsight_vlm.PassesDifferWarning"),
     *("nnsight_vlm.RemoteError", "nnsight_vlm.SpecError", "nnsight_vlm.remote.RemoteError"),
     *("nnsight_vlm.Intervention", "nnsight_vlm.recipes.Pair", "nnsight_vlm.remote.Job", "nnsight_vlm.remote.Traffic"),

@@ -56,7 +56,8 @@ GEMMA = Stage(attention=Attends("self_attn", "post_attention_layernorm"), mlp="p
 GLM = Stage(attention=Attends("self_attn", "post_self_attn_layernorm"), mlp="post_mlp_layernorm")
 TEXT_MODEL = Stage(layers="model.text_model.layers")
 CHAMELEON = Stage(layers="model.layers")
-SWIN = Stage(layers="model.layers", attention=Attends("self_attn", "input_layernorm"), mlp="post_attention_layernorm")
+NORMS_AFTER = Stage(attention=Attends("self_attn", "input_layernorm"), mlp="post_attention_layernorm")
+SWIN = replace(NORMS_AFTER, layers="model.layers")
 QFORMER = Stage(
     layers="qformer.encoder.layer",
     attention=Attends("attention.attention", "attention.output.dense"),
@@ -94,6 +95,7 @@ PLAIN = Member()
 VISUAL = Member(projector="model.visual.merger")
 ALIGNER = Member(projector="model.aligner")
 CONNECTOR = Member(decoder=TEXT_MODEL, projector="model.connector")
+MOLMO2 = Member(projector="model.multi_modal_projector.image_projector")
 IDEFICS2 = replace(CONNECTOR, resampler=IDEFICS_RESAMPLER)
 GEMMA_4 = Member(decoder=GEMMA, projector="model.embed_vision")
 BLIP_T5 = Member(qformer=QFORMER, encoder=T5_ENCODER, decoder=T5_DECODER, projector="language_projection")
@@ -101,11 +103,12 @@ BLIP_T5 = Member(qformer=QFORMER, encoder=T5_ENCODER, decoder=T5_DECODER, projec
 MEMBERS: dict[str, Member] = {
     **dict.fromkeys(
         ("llava", "llava-mistral", "mistral3", "llava-pixtral", "fast_vlm", "vipllava", "llava_next",
+         "llava_next_video", "video_llava",
          "internvl", "got_ocr2", "got_ocr2-tiles", "perception_lm", "paligemma", "aya_vision", "cohere2_vision", "aria",
          "aria-split"),
         PLAIN,
     ),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5"), VISUAL),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "glm4v_moe", "glm46v-moe"), VISUAL),
     **dict.fromkeys(("janus", "deepseek_vl"), ALIGNER),
     **dict.fromkeys(("idefics3", "idefics3-whole", "smolvlm"), CONNECTOR),
     **dict.fromkeys(("idefics2", "idefics2-split"), IDEFICS2),
@@ -113,12 +116,15 @@ MEMBERS: dict[str, Member] = {
     **dict.fromkeys(("paligemma2", "gemma3", "gemma3-crops"), Member(decoder=GEMMA)),
     **dict.fromkeys(("blip-2-t5", "instructblip-t5"), BLIP_T5),
     "gemma3n": Member(decoder=GEMMA, projector=None),  # it also runs on text
-    **dict.fromkeys(("llava_onevision", "qwen3_vl"), Member(projector=None)),  # tokens are not the projector's rows
+    **dict.fromkeys(  # tokens are not the projector's rows
+        ("llava_onevision", "qwen3_vl", "qwen3_vl_moe"), Member(projector=None)
+    ),
     "chameleon": Member(decoder=CHAMELEON, projector=None),
     "chameleon-swin": Member(decoder=SWIN, projector=None),
     "fuyu": Member(projector="model.vision_embed_tokens"),
     "ovis2": Member(projector="model.visual_embeddings_table"),
-    "glm4v": Member(decoder=GLM, projector="model.visual.merger"),
+    **dict.fromkeys(("glm4v", "glm46v"), Member(decoder=GLM, projector="model.visual.merger")),
+    "ernie4_5_vl_moe": Member(projector="model.resampler_model"),
     "lfm2_vl": Member(decoder=Stage(mlp="feed_forward"), projector=None),  # it runs once a tile
     "llama4": Member(
         decoder=Stage(layers="language_model.model.layers", mlp="feed_forward"), projector="multi_modal_projector"
@@ -138,5 +144,14 @@ MEMBERS: dict[str, Member] = {
         decoder=Stage(layers="text_model.model.layers", mlp="ffn"),
         projector="image_to_text_projection",
     ),
+    "kimi_k25": Member(projector="model.mm_projector"),
+    "molmo2": MOLMO2,
+    "molmo2-norms-after": replace(MOLMO2, decoder=NORMS_AFTER),
+    "minicpmv4_6": Member(projector=None),  # it gives a list, of each tile
+    "granite4_vision": Member(projector=None),  # there are several
+    "paddleocr_vl": Member(projector="model.projector"),
+    "exaone4_5": Member(decoder=GEMMA, projector="model.visual.merger"),
+    "hunyuan_vl": Member(projector=None),  # it runs once an image
+    "lfm3_vl": Member(decoder=Stage(attention=Attends("self_attn", "post_operator_norm"), mlp="post_ffn_norm")),
     "lighton_ocr": Member(projector="model.vision_projection"),
 }  # fmt: skip

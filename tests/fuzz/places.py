@@ -40,10 +40,12 @@ class Places:
         return position + self.outside if position < 0 else position
 
 
-def groups_of(image: list[list[int]], length: int, bos: list[int]) -> dict[str, tuple[int, ...]]:
-    """The groups of a sequence with these images."""
+def groups_of(
+    image: list[list[int]], length: int, bos: list[int], around: Collection[int] = ()
+) -> dict[str, tuple[int, ...]]:
+    """The groups of a sequence with these images; `around` are further tokens that are theirs."""
     tokens = {place for some in image for place in some}
-    within = {place for some in image for place in range(some[0], some[-1] + 1)}
+    within = {place for some in image for place in range(some[0], some[-1] + 1)}.union(around)
     text = [place for place in range(length) if place not in tokens]
     groups = {"all": list(range(length)), "text": text, "last": [length - 1], "first": [0], "bos": bos}
     groups |= {"query": text, "question": text[:-1] if text[-1] == length - 1 else text}
@@ -52,7 +54,7 @@ def groups_of(image: list[list[int]], length: int, bos: list[int]) -> dict[str, 
         groups |= {
             "image": sorted(tokens),
             "markup": sorted(within - tokens),
-            "system": list(range(image[0][0])),
+            "system": list(range(min(within))),
             "query": query,
             "question": [place for place in query if place != length - 1],
             **{f"image.{number}": some for number, some in enumerate(image)},
@@ -98,7 +100,9 @@ def places_of(
     elif paths.decoder.cross is not None:
         found = {"decoder": beside_pictures(config, ids, image, bos, inputs, special, answer)}
     else:
-        groups = asking(groups_of(image, len(ids) - answer, bos), ids, special)
+        theirs = torch.as_tensor(inputs.get("mm_token_type_ids", torch.zeros(1, 1)))[0] == 1
+        around = theirs.nonzero().flatten().tolist() if image else []
+        groups = asking(groups_of(image, len(ids) - answer, bos, around), ids, special)
         found = {"decoder": with_answer(groups, len(ids), answer)}
     pixels = inputs.get("pixel_values")
     if paths.qformer is not None and pixels is not None:

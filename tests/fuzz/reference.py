@@ -198,6 +198,13 @@ class Reference:
             found.append((FEATURES, self.module.get_submodule(self.paths.projector)))
         return found
 
+    def _factor(self, spot: Spot) -> float:
+        """By what a layer multiplies what a module returns before it adds it (Granite)."""
+        if spot.site not in ("attention", "mlp"):
+            return 1.0
+        layer = self.layers(self.paths.stages[spot.stage])[spot.layer]
+        return float(getattr(layer, "residual_multiplier", 1.0))
+
     def _gives_itself(self, spot: Spot) -> bool:
         stage = self.paths.stages.get(spot.stage)
         if stage is None or not stage.gated or spot.site not in ("cross", "mlp"):
@@ -214,7 +221,8 @@ class Reference:
                 for spot, part in self.states():
                     if self._gives_itself(spot):
                         continue
-                    stack.callback(part.register_forward_hook(leaving(outcome, spot)).remove)
+                    hook = leaving(outcome, spot, self._factor(spot))
+                    stack.callback(part.register_forward_hook(hook).remove)
                 for name, stage in self.paths.stages.items():
                     if stage.embedding:
                         hook = entering(outcome, Spot(name, "embedding", -1))
@@ -261,11 +269,16 @@ def settled(outcome: Outcome, spot: Spot, state: torch.Tensor) -> torch.Tensor:
     return held.reshape(state.shape) if spot == FEATURES or state.dim() == 2 else torch.cat([held[None], state[1:]])
 
 
-def leaving(outcome: Outcome, spot: Spot) -> Any:
+def leaving(outcome: Outcome, spot: Spot, factor: float) -> Any:
+    """A hook on a module whose output, times a factor, is a state."""
+
+    def settle(output: torch.Tensor) -> torch.Tensor:
+        return settled(outcome, spot, output) if factor == 1 else settled(outcome, spot, output * factor) / factor
+
     def hook(_: Any, __: Any, output: Any) -> Any:
         if isinstance(output, tuple):
-            return settled(outcome, spot, output[0]), *output[1:]
-        return settled(outcome, spot, output)
+            return settle(output[0]), *output[1:]
+        return settle(output)
 
     return hook
 

@@ -119,7 +119,7 @@ class World:
                 end = value[:, -1:].expand(-1, added, *value.shape[2:])
             elif name == "token_type_ids" and self.name in FIRST:
                 end = value.new_ones((1, added))
-            elif name in ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask"):
+            elif name in ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids", "image_embeds_position_mask"):
                 end = value.new_zeros((1, added))
             else:
                 continue

@@ -12,9 +12,10 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from nnsight_vlm.shapes import checkpoint, scene, score
 from nnsight_vlm.shapes import train as train_module
+from nnsight_vlm.shapes.embedded import CHECKPOINTS
 from nnsight_vlm.shapes.evaluate import _generate_with_cut, answers, evaluate, load, markdown, prompt_text
 from nnsight_vlm.shapes.language import FAMILIES, questions, tokens
-from nnsight_vlm.shapes.model import CHECKPOINTS, IMAGE_TOKENS, build_model, build_processor, save, vocabulary
+from nnsight_vlm.shapes.model import IMAGE_TOKENS, build_model, build_processor, save, vocabulary
 from nnsight_vlm.shapes.muon import orthogonal
 from nnsight_vlm.shapes.packing import PREFIX_IDS, PREFIX_TOKENS, branch, pack, pixels, segments_about
 from nnsight_vlm.shapes.train import Settings, exact, packed_logits, train

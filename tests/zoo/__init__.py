@@ -11,10 +11,11 @@ import nnsight_vlm as nv
 from nnsight_vlm import versions
 from nnsight_vlm.families import FAMILIES
 
-from . import added, blocks, flexible, plain, resampled, tiled
+from . import added, blocks, carried, experts, flexible, plain, recent, resampled, tiled
 from .parts import Member, in_dtype, picture
 
-EVERY = tuple(member for room in (plain, tiled, flexible, blocks, resampled, added) for member in room.MEMBERS)
+ROOMS = (plain, tiled, flexible, blocks, resampled, added, experts, carried, recent)
+EVERY = tuple(member for room in ROOMS for member in room.MEMBERS)
 
 
 def runs_here(member: Member) -> bool:

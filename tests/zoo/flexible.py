@@ -65,12 +65,13 @@ def _base(words: Any) -> dict[str, Any]:
     }
 
 
-def _build(owner: Any, config: Any, attention: str) -> Any:
+def _build(owner: Any, config: Any, attention: str, seed: int = 0) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = parts.draw(owner._from_config(config, attn_implementation=attention), spread=1.0)
-    silent = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
-    module.get_output_embeddings().weight[[number for number in silent if number is not None]] = 0  # never said
+        module = parts.draw(owner._from_config(config, attn_implementation=attention), seed=seed, spread=1.0)
+    words = module.get_output_embeddings()
+    silent, said = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")], len(words.weight)
+    words.weight[[number for number in silent if number is not None and number < said]] = 0  # never said
     return module
 
 
@@ -288,13 +289,18 @@ def _normalize(image: torch.Tensor, mean: Any, std: Any, inplace: bool = False) 
     return (image - middle) / scale
 
 
+def _pad(image: torch.Tensor, sides: Any, fill: int = 0, padding_mode: str = "constant") -> torch.Tensor:
+    left, top, right, bottom = sides
+    return torch.nn.functional.pad(image, (left, right, top, bottom), mode=padding_mode, value=fill)
+
+
 @functools.cache
 def _without_torchvision(name: str, owner: str) -> Any:
     """An image processor that only torchvision can carry, on the few functions of it that are needed."""
     if is_torchvision_available():
         return getattr(hf, owner)
     backends = importlib.import_module("transformers.image_processing_backends")
-    functions = SimpleNamespace(InterpolationMode=_Interpolation, resize=_resize, normalize=_normalize)
+    functions = SimpleNamespace(InterpolationMode=_Interpolation, resize=_resize, normalize=_normalize, pad=_pad)
     stand_ins = {path: ModuleType(path) for path in ("torchvision", "torchvision.transforms")}
     stand_ins["torchvision.transforms.v2"] = ModuleType("torchvision.transforms.v2")
     stand_ins["torchvision.transforms.v2"].functional = functions

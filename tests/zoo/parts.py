@@ -47,14 +47,18 @@ class Member:
     implementations: tuple[str, ...] = ("sdpa", "eager")
 
 
-def tokenizer(named: Mapping[str, str] | None = None, extra: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def tokenizer(
+    named: Mapping[str, str] | None = None, extra: Sequence[str] = (), behind: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """One token a word; special tokens come first, so `len(tokenizer)` is the vocabulary size.
 
     `named` are special tokens that a processor asks the tokenizer for (`{"image_token": "<image>"}`), `extra` further
-    special tokens. Special tokens need no spaces around them in a text.
+    special tokens, and `behind` those that come last: they may be tokens that are embedded and never said. Special
+    tokens need no spaces around them in a text.
     """
     special = dict.fromkeys((*BASIC, *(named or {}).values(), *extra))
-    vocabulary = {token: number for number, token in enumerate((*special, *WORDS, "\n"))}
+    vocabulary = {token: number for number, token in enumerate((*special, *WORDS, "\n", *behind))}
+    extra = (*extra, *behind)
     inner = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
     inner.normalizer = normalizers.Lowercase()
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -85,7 +89,8 @@ def draw(module: Any, seed: int = 0, spread: float = 1.5) -> Any:
     for part in module.modules():
         if isinstance(getattr(part, "generation_config", None), GenerationConfig):
             part.generation_config.eos_token_id = None  # answers do not end early
-            part.generation_config.suppress_tokens = sorted(unsaid - {None}) or None  # and are made of words
+            said = (token for token in unsaid if token is not None and token < text.vocab_size)
+            part.generation_config.suppress_tokens = sorted(said) or None  # and are made of words
     module.requires_grad_(False)
     return module.eval()
 

@@ -91,8 +91,9 @@ def entering(prompt: nv.Prompt, stage: str) -> list[torch.Tensor]:
 
 
 def _first(module: torch.nn.Module, stage: Stage) -> list[torch.nn.Module]:
-    """The module of a stage, and its first layer."""
-    paths = [path for path in (stage.entry, f"{stage.layers}.0" if stage.layer_count else stage.layers) if path]
+    """The module of a stage, and its first layer; where less than what enters that is handed to the stage, it alone."""
+    layer = f"{stage.layers}.0" if stage.layer_count else stage.layers
+    paths = [layer] if stage.embedding == layer else [path for path in (stage.entry, layer) if path]
     return [module.get_submodule(path) for path in paths]
 
 

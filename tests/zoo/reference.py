@@ -194,6 +194,14 @@ def gated_layer(
     return hidden + settle((stage, "mlp", number), torch.tanh(layer.cross_attn_mlp_gate) * mixed)
 
 
+def multiplier(module: Any, family: Family, spot: Spot) -> float:
+    """By what a layer multiplies what a module returns before it adds it (Granite)."""
+    stage, site, number = spot
+    if site not in ("attention", "mlp"):
+        return 1.0
+    return float(getattr(layers(module, family.stages[stage])[number], "residual_multiplier", 1.0))
+
+
 GATED = {"MllamaCrossAttentionDecoderLayer": gated_layer}
 """Layers that are written out by hand, by the name of their class."""
 
@@ -211,10 +219,17 @@ def hooked(module: Any, family: Family, run: Reference, rows: int) -> Iterator[N
         return held.reshape(state.shape) if spot == FEATURES else unfolded(held, state)
 
     def leaving(spot: Spot) -> Any:
+        factor = multiplier(module, family, spot)
+
+        def settled(state: torch.Tensor) -> torch.Tensor:
+            return settle(spot, state) if factor == 1 else settle(spot, state * factor) / factor
+
         def hook(_: Any, __: Any, output: Any) -> Any:
+            if isinstance(output, list):
+                return None  # of each tile: no site
             if isinstance(output, tuple):
-                return settle(spot, output[0]), *output[1:]
-            return settle(spot, output)
+                return settled(output[0]), *output[1:]
+            return settled(output)
 
         return hook
 

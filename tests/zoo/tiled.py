@@ -1,4 +1,4 @@
-"""Families that see square tiles: VipLLaVA, LLaVA-NeXT and -OneVision, InternVL, GOT-OCR2, Ovis2, PerceptionLM."""
+"""Families that see square tiles: the LLaVAs behind the first, InternVL, GOT-OCR2, Ovis2, PerceptionLM."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
+    LlavaNextVideoConfig,
+    LlavaNextVideoForConditionalGeneration,
+    LlavaNextVideoProcessor,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessorPil,
@@ -39,6 +42,10 @@ from transformers import (
     PerceptionLMProcessor,
     Qwen2Config,
     SiglipVisionConfig,
+    VideoLlavaConfig,
+    VideoLlavaForConditionalGeneration,
+    VideoLlavaImageProcessor,
+    VideoLlavaProcessor,
     VipLlavaConfig,
     VipLlavaForConditionalGeneration,
 )
@@ -160,13 +167,67 @@ def _llava_next(attention: str) -> Any:
     return _built(LlavaNextForConditionalGeneration, config, attention)
 
 
-def _llava_next_processor() -> Any:
-    images = LlavaNextImageProcessorPil(
+def _llava_next_pictures() -> Any:
+    return LlavaNextImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size=SQUARE, image_grid_pinpoints=_pinpoints(SIDE), **COLOURS
     )
+
+
+def _llava_next_processor() -> Any:
     return LlavaNextProcessor(
-        image_processor=images,
+        image_processor=_llava_next_pictures(),
         tokenizer=_tokens(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+
+
+def _llava_next_video(attention: str) -> Any:
+    """As LLaVA-NeXT, with a pooling that only videos go through."""
+    tokenizer = _tokens(video="<video>")
+    config = LlavaNextVideoConfig(
+        vision_config=CLIPVisionConfig(**TOWER, **PATCHES, projection_dim=24),
+        text_config=_decoder(LlamaConfig, tokenizer),
+        image_token_index=tokenizer.image_token_id,
+        video_token_index=tokenizer.video_token_id,
+        image_seq_length=16,
+        image_grid_pinpoints=_pinpoints(SIDE),
+        **_special(tokenizer),
+    )
+    return _built(LlavaNextVideoForConditionalGeneration, config, attention)
+
+
+def _llava_next_video_processor() -> Any:
+    return _processor(
+        LlavaNextVideoProcessor,
+        image_processor=_llava_next_pictures(),
+        tokenizer=_tokens(video="<video>"),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+
+
+def _video_llava(attention: str) -> Any:
+    """Two towers, of which pictures go through one and videos through the other."""
+    tokenizer = _tokens(video="<video>")
+    config = VideoLlavaConfig(
+        vision_config=CLIPVisionConfig(**TOWER, **PATCHES, projection_dim=24),
+        text_config=_decoder(LlamaConfig, tokenizer),
+        image_token_index=tokenizer.image_token_id,
+        video_token_index=tokenizer.video_token_id,
+        image_seq_length=16,
+        **_special(tokenizer),
+    )
+    return _built(VideoLlavaForConditionalGeneration, config, attention)
+
+
+def _video_llava_processor() -> Any:
+    return _processor(
+        VideoLlavaProcessor,
+        image_processor=VideoLlavaImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE, **COLOURS),
+        tokenizer=_tokens(video="<video>"),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -390,6 +451,22 @@ MEMBERS = (
         text=TEXT.format("<image>"),
         sizes=((14, 12), (40, 18), (36, 28)),
         local=_wiper(CLIP_LAYERS, "self_attn.out_proj"),
+    ),
+    Member(
+        name="llava_next_video",
+        module=_llava_next_video,
+        processor=_llava_next_video_processor,
+        text=TEXT.format("<image>"),
+        sizes=((14, 12), (40, 18), (36, 28)),
+        local=_wiper(CLIP_LAYERS, "self_attn.out_proj"),
+    ),
+    Member(
+        name="video_llava",
+        module=_video_llava,
+        processor=_video_llava_processor,
+        text=TEXT.format("<image>"),
+        sizes=((24, 16), (20, 44)),
+        local=_wiper("model.image_tower.encoder.layers", "self_attn.out_proj"),
     ),
     Member(
         name="llava_onevision",
