@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from .positions import cache_of, crossing, index, sequence, sequence_name
+from .positions import cache_of, columns_of, crossing, index, sequence, sequence_name
 
 MASKS_IN_MEMORY = 4  # most masks that are kept for layers to share; the mask of a long packed sequence is large
 LEAST_OPEN = -9e3  # an additive mask closes an edge with less: -inf, the least number of a type, or -1e4 (rounded)
@@ -254,17 +254,6 @@ def values_of(values, targets, heads, offset, length):
     _, numbers, held = heads
     picks = len(held), [held.index(head) for head in numbers], held
     return states[..., columns_of(picks, states.shape[-1], states.device)]
-
-
-def columns_of(heads, width, device):
-    """The columns of some heads, where all of them lie side by side; None for every column.
-
-    ``heads`` is None or ``(head_count, numbers of the heads that are meant, numbers of those that the values hold)``.
-    """
-    if heads is None:
-        return None
-    count, numbers, _ = heads
-    return torch.arange(width, device=device).reshape(count, -1)[list(numbers)].flatten()
 
 
 def write_output(output, writes, window, mask_spec, memo):

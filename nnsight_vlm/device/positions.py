@@ -32,6 +32,17 @@ def index(ranges, offset, length, device):
     return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.long, device=device)
 
 
+def columns_of(heads, width, device):
+    """The columns of some heads, where all of them lie side by side; None for every column.
+
+    ``heads`` is None or ``(head_count, numbers of the heads that are meant, numbers of those that the values hold)``.
+    """
+    if heads is None:
+        return None
+    count, numbers, _ = heads
+    return torch.arange(width, device=device).reshape(count, -1)[list(numbers)].flatten()
+
+
 def reaches(writes, window):
     """Whether any write has a target among this forward's queries."""
     query_offset, queries, *_ = window

@@ -84,6 +84,7 @@ class Stage:
         head_count: name of the number of query heads in that part.
         key_heads: name of the number of key heads there; where the config has none, as many as query heads.
         head_dim: name of the width of a head there; where the config has none, an equal share of the stage's width.
+        value_dim: name of the width of a head's values and output, where queries and keys have another; else empty.
         streams: name of the number of parallel residual streams in that part; empty where there is one.
         keys: for a stage whose sequence is learned queries, the layout of the patches that its cross-attention reads.
         text: for such a stage, the input with the token ids that follow the queries; empty if there is none.
@@ -103,6 +104,7 @@ class Stage:
     head_count: str = "num_attention_heads"
     key_heads: str = "num_key_value_heads"
     head_dim: str = "head_dim"
+    value_dim: str = ""
     streams: str = ""
     keys: GridLayout | None = None
     text: str = ""

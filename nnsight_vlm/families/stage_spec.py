@@ -33,7 +33,8 @@ class StageSpec:
         layer_count: how many layers it has.
         head_count: how many query heads an attention layer has.
         key_heads: for each layer, how many heads have keys and values of their own.
-        head_dim: for each layer, the width of a head.
+        head_dim: for each layer, the width of a head's queries and keys.
+        value_dim: for each layer, the width of its values and of what it gives.
         width: width of a module's output; the residual stream is `streams` of them side by side.
         streams: how many parallel residual streams of that width there are.
         attention, cross: the layers that have self-attention and cross-attention.
@@ -49,6 +50,7 @@ class StageSpec:
     head_count: int
     key_heads: tuple[int, ...]
     head_dim: tuple[int, ...]
+    value_dim: tuple[int, ...]
     width: int
     streams: int
     attention: tuple[int, ...]
@@ -73,12 +75,14 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
     layer_count = int(getattr(part, stage.layer_count)) if stage.layer_count else 1
     attention, head_count = _layers_with(stage.attention, part, layer_count), int(getattr(part, stage.head_count))
     by_layer = [_of_layer(part, layer) for layer in range(layer_count)]
+    head_dim = tuple(int(_size(layer, stage.head_dim) or part.hidden_size // head_count) for layer in by_layer)
     return StageSpec(
         stage=stage,
         layer_count=layer_count,
         head_count=head_count,
         key_heads=tuple(int(_size(layer, stage.key_heads) or head_count) for layer in by_layer),
-        head_dim=tuple(int(_size(layer, stage.head_dim) or part.hidden_size // head_count) for layer in by_layer),
+        head_dim=head_dim,
+        value_dim=tuple(int(_size(layer, stage.value_dim)) for layer in by_layer) if stage.value_dim else head_dim,
         width=int(part.hidden_size),
         streams=int(getattr(part, stage.streams)) if stage.streams else 1,
         attention=attention,

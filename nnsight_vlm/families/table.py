@@ -471,6 +471,7 @@ _TABLE = (
     ),
     Family(
         model_type="kimi_k25",
+        stages={"decoder": Stage(head_dim="qk_head_dim", value_dim="v_head_dim")},
         projector="model.mm_projector",
         grid="merged kernel",
         inputs={"pixel_values": "piece", "image_grid_thw": "image"},

@@ -283,7 +283,8 @@ class Resolver:
     def head_size(self, site: str, layer: int) -> HeadSize:
         """How many heads a site has in a layer, and how wide they are."""
         keys = self.spec.key_heads[layer] if SITES[site].holds_keys else self.spec.head_count
-        return HeadSize(keys, self.spec.head_dim[layer])
+        width = self.spec.head_dim if SITES[site].part in ("query", "key") else self.spec.value_dim
+        return HeadSize(keys, width[layer])
 
 
 def resolver(model: Model, placement: Placement, captured: Mapping[int, Any] | None = None) -> Resolver:
