@@ -61,7 +61,7 @@ BAD = {
         ["(2, 1, 32)", "3 layer"],
     ),
     "a patch of another width": (nv.Patch("last", source=torch.zeros(1, 7), layers=1), ["7", "32"]),
-    "a patch of a flat tensor": (nv.Patch("last", source=torch.zeros(tiny.WIDTH)), ["(32,)", "1 position"]),
+    "a patch of one state of another width": (nv.Patch("last", source=torch.zeros(7), layers=1), ["7", "32"]),
 }
 
 

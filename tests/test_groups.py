@@ -137,7 +137,7 @@ def test_a_prompt_without_a_picture_has_empty_groups_and_all_its_text_is_query(s
     groups = nv.encode(sdpa, inputs={"input_ids": torch.tensor([[7, 8, 9]])}).groups
     whole = dict.fromkeys(("query", "text", "all"), (0, 1, 2))
     assert groups == {
-        **dict.fromkeys(("system", "image", "markup", "generated", "bos", "markers"), ()),
+        **dict.fromkeys(("system", "image", "video", "markup", "generated", "bos", "markers"), ()),
         **whole,
         "question": (0, 1),
         "first": (0,),
@@ -158,7 +158,7 @@ def test_rows_with_equal_groups_list_them_and_others_say_what_to_write(sdpa):
 @pytest.mark.parametrize("name", ["sky", "image.", "image.-1", "image.1", "image.x", "query.0", "image.²", "Image", ""])
 def test_a_group_that_no_prompt_has_is_refused_with_those_that_this_one_has(sdpa, name):
     prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
-    with pytest.raises(nv.SpecError, match=r"counted from image\.0|system, image, image\.0, markup, query"):
+    with pytest.raises(nv.SpecError, match=r"counted from image\.0|system, image, image\.0, video, markup, query"):
         prompt[name]
 
 

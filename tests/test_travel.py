@@ -19,7 +19,17 @@ import nnsight_vlm as nv
 
 FILES = tuple(
     f"device/{name}.py"
-    for name in ("positions", "kernels", "gates", "attention_parts", "weights", "readouts", "mixtures", "runner")
+    for name in (
+        "positions",
+        "kernels",
+        "states",
+        "gates",
+        "attention_parts",
+        "weights",
+        "readouts",
+        "mixtures",
+        "runner",
+    )
 )
 """The files whose source travels to a server."""
 PACKAGE = Path(nv.__file__).parent

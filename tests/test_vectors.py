@@ -161,16 +161,16 @@ def test_a_sweep_gives_what_single_runs_give(model, prompt, execution):
 
 @pytest.mark.parametrize("how", ["add", "scale"])
 def test_a_vector_that_does_not_arrive_is_seen_by_the_proof(model, prompt, monkeypatch, how):
-    from nnsight_vlm.device import kernels
+    from nnsight_vlm.device import states
 
-    right = kernels.write_rows
+    right = states.write_rows
     change = {"add": nv.Add("query", torch.ones(tiny.WIDTH), layers=1), "scale": nv.Scale("query", 2.0, layers=1)}[how]
     assert nv.verify(model, prompt, change).writes == 1
 
     def elsewhere(hidden, writes, window):
         return right(hidden, [(*write[:3], write[3] * 0.99, *write[4:]) for write in writes], window)
 
-    monkeypatch.setattr(kernels, "write_rows", elsewhere)
+    monkeypatch.setattr(states, "write_rows", elsewhere)
     with pytest.raises(nv.InterventionError, match=r"position \d+ does not hold what was to be written"):
         nv.verify(model, prompt, change)
 

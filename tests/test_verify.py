@@ -9,7 +9,7 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm.device import kernels, runner
+from nnsight_vlm.device import kernels, runner, states
 from nnsight_vlm.families import FAMILIES, AttentionSpec
 from nnsight_vlm.lowering import plan, sites
 from nnsight_vlm.specs.interventions import CLEAN
@@ -239,7 +239,7 @@ def test_an_ablation_that_writes_nothing_is_caught(model, prompt, swap, site):
 @pytest.mark.parametrize("fault", ["one position off", "too many", "halved"])
 def test_a_patch_that_writes_wrong_values_is_caught(model, prompt, twin, swap, fault):
     def faulty(output, writes, window, mask_spec, memo):
-        written = kernels.write_output(output, writes, window, mask_spec, memo)
+        written = states.write_output(output, writes, window, mask_spec, memo)
         if fault == "one position off":
             return torch.roll(written, 1, dims=1)
         if fault == "halved":

@@ -9,8 +9,8 @@ Kernels and readouts as in `kernels` and `readouts`, and like them this file tra
 
 from __future__ import annotations
 
-from .kernels import to_batch_layout, write_rows
 from .positions import columns_of, crossing, index, reaches
+from .states import to_batch_layout, write_rows
 
 TORCH_CALL = "torch_nn_functional_scaled_dot_product_attention_0"  # inside transformers' function for sdpa
 PARTS = ("module", "query", "key", "value")  # the order in which an attention function is handed them

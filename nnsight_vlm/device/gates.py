@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from .kernels import write_rows
+from .states import write_rows
 
 
 def take_row_factors(inputs, writes, window, mask_spec, memo):

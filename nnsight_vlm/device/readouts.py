@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import torch
 
-from .kernels import attention_arguments, is_open, to_batch_layout
+from .kernels import attention_arguments, is_open
 from .positions import index, sequence
+from .states import to_batch_layout
 from .weights import changed
 
 SCORES_PER_BLOCK = 2**24  # attention scores that exist at once: 64 MiB in float32

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
-from ..device import attention_parts, gates, kernels, mixtures, readouts
+from ..device import attention_parts, gates, kernels, mixtures, readouts, states
 from ..errors import SpecError
 from ..families import Family, ModelView
 from ..prompts.token_map import TokenMap
@@ -98,7 +98,7 @@ SITES: dict[str, Site] = {
         rank=0,
         module="{family.projector}",
         place="output",
-        kernel=kernels.write_features,
+        kernel=states.write_features,
         read=readouts.feature_rows,
         layered=False,
     ),
@@ -106,7 +106,7 @@ SITES: dict[str, Site] = {
         rank=0,
         module="{stage.embedding}",
         place="inputs",
-        kernel=kernels.write_embeddings,
+        kernel=states.write_embeddings,
         read=readouts.embedding_rows,
         layered=False,
     ),
@@ -127,7 +127,7 @@ SITES: dict[str, Site] = {
         rank=8,
         module=f"{LAYER}.{{stage.attention.output}}",
         place="output",
-        kernel=kernels.write_output,
+        kernel=states.write_output,
         needs="attention",
     ),
     "cross mask": Site(
@@ -146,12 +146,12 @@ SITES: dict[str, Site] = {
     "cross weights": _weights(14, "cross"),
     "cross head": _heads(15, "cross"),
     "cross": Site(
-        rank=16, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=kernels.write_output, needs="cross"
+        rank=16, module=f"{LAYER}.{{stage.cross.output}}", place="output", kernel=states.write_output, needs="cross"
     ),
     "cross gate": Site(rank=17, module=LAYER, place="{stage.gates[cross].call}", kernel=gates.write_gated),
-    "mlp": Site(rank=18, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=kernels.write_output, needs="mlp"),
+    "mlp": Site(rank=18, module=f"{LAYER}.{{stage.mlp}}", place="output", kernel=states.write_output, needs="mlp"),
     "mlp gate": Site(rank=19, module=LAYER, place="{stage.gates[mlp].call}", kernel=gates.write_gated),
-    "residual": Site(rank=20, module=LAYER, place="output", kernel=kernels.write_output),
+    "residual": Site(rank=20, module=LAYER, place="output", kernel=states.write_output),
 }
 HeadSite = Literal["query", "key", "value", "head", "cross query", "cross head"]
 StateSite = Literal["features", "embedding", "attention", "cross", "mlp", "residual", HeadSite]

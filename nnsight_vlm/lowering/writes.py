@@ -57,7 +57,7 @@ class StateWrite(NamedTuple):
     held: tuple[int, ...] | None = None
 
     def plain(self) -> tuple[Any, ...]:
-        """As `device.kernels.write_rows` takes it."""
+        """As `device.states.write_rows` takes it."""
         heads = None if self.heads is None else (*self.heads, self.held or self.heads.numbers)
         return self.row, self.targets.pairs, self.how, self.values, heads
 
