@@ -19,6 +19,7 @@ from ..families.locks import lock_of
 from ..grids import GRIDS
 from .listening import ListeningProcessor
 from .pictures import as_rgb
+from .visuals import IMAGE
 
 if TYPE_CHECKING:
     from .prompt import Prompt
@@ -42,7 +43,7 @@ def check_pictures(prompt: Prompt) -> None:
     allowed, apart = _one_level(view) * LEVELS, ""
     for made in _made(view, pictures):
         there = [name for name in names if _is_pixels(made.get(name))]
-        found = next(filter(None, (_apart(prompt.inputs[name], made[name], allowed) for name in there)), "")
+        found = next(filter(None, (_apart(_of_images(prompt, name), made[name], allowed) for name in there)), "")
         if there and not found:
             return
         apart = apart or found
@@ -75,6 +76,15 @@ def _made(view: ModelView, pictures: list[Image.Image]) -> Iterator[Mapping[str,
                 yield processor.image_processor(form, **{**own, **options, "return_tensors": "pt"})
             except REFUSED:
                 continue
+
+
+def _of_images(prompt: Prompt, name: str) -> Any:
+    """An input without the frames of videos that it also holds."""
+    value = prompt.inputs[name]
+    if view_of(prompt.model).family.inputs[name] != "shown piece":
+        return value
+    kinds = [visual.kind for visual in prompt.rows[0].visuals for _ in range(visual.cells.pieces)]
+    return value[[kind == IMAGE for kind in kinds]]
 
 
 def _is_pixels(value: Any) -> bool:

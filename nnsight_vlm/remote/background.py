@@ -25,7 +25,7 @@ from ..errors import RemoteError, SpecError
 from ..families import view_of
 from .batching import Computation, make_job, split_into_jobs
 from .job import ServerJob
-from .job_files import StoredCall, read_job, write_job
+from .job_files import StoredCall, name_of, read_job, write_job
 from .job_store import storing_jobs
 from .model_call import check_remote
 from .simulate import SimulatedJob
@@ -182,7 +182,7 @@ def _submit(
     check_remote(kwargs["remote"])
     if kwargs["remote"] is False:
         raise SpecError("blocking=False is for work on a server; write remote=True as well, or leave it out")
-    name = getattr(function, "__name__", "job")
+    name = name_of(function)
     kept = None if path is None else folder_given("path", path)
     folder = kept or DEFAULT_FOLDER / f"{name}-{uuid.uuid4().hex[:8]}"
     call = StoredCall(function, args, kwargs)

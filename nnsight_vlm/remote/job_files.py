@@ -172,15 +172,25 @@ def _check_host(folder: Path, remote: Remote, host: str | None) -> None:
 # the two files --------------------------------------------------------------------------------
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function that can run as a job is called.
+
+    Raises:
+        SpecError: it cannot.
+    """
+    name = getattr(function, "__name__", "")
+    if name not in FUNCTIONS or function is not job_function(name):
+        raise SpecError(
+            f"{name or function!r} cannot run as a job; functions that can are {', '.join(sorted(FUNCTIONS))}"
+        )
+    return name
+
+
 def _serialized(call: StoredCall) -> tuple[str, bytes]:
     """What the two files hold of a call, tried out."""
     from safetensors.numpy import save
 
-    function = getattr(call.function, "__name__", "")
-    if function not in FUNCTIONS or call.function is not job_function(function):
-        raise SpecError(
-            f"{function or call.function!r} cannot run as a job; functions that can are {', '.join(sorted(FUNCTIONS))}"
-        )
+    function = name_of(call.function)
     writer = ValueWriter(describe_model)
     arguments = writer.write((call.args, call.kwargs))
     data = save({str(number): np.frombuffer(blob, np.uint8) for number, blob in enumerate(writer.blobs)})
