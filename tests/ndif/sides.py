@@ -157,6 +157,9 @@ def interventions(model: Any, prompt: nv.Prompt, twin: nv.Prompt) -> dict[str, A
         | nv.Ablate("image", how="mean", site="value", layers=2, heads=[0])
         | nv.Patch("query", source=twin, site="head", layers=1, heads=[1])
         | nv.Ablate("last", site="query", layers=2),
+        "steering": nv.Add(["last", "generated"], torch.linspace(-1, 1, width), layers=1, scale=2.0)
+        | nv.Scale("image", 0.5, layers=2, site="mlp"),
+        "weights": nv.Knockout("image", "query", layers=1, how="zero") | nv.Limit("image", "last", top=3, layers=2),
         "embedding": nv.Ablate("image", how="mean", site="embedding"),
         "features": nv.Patch("image", source=twin, site="features"),
         "generated": nv.Knockout("image", "generated") | nv.Ablate("generated", layers=1, site="mlp"),
