@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 import nnsight_vlm as nv
 from nnsight_vlm import loading
 from nnsight_vlm.opening import adapters
-from nnsight_vlm.shapes.model import checkpoint
+from nnsight_vlm.shapes.embedded import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # PEFT asks for it
 FOLDER = Path(checkpoint("shapes"))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import nnsight_vlm as nv
-from nnsight_vlm.shapes.model import checkpoint
+from nnsight_vlm.shapes.embedded import checkpoint
 
 FOLDER = Path(checkpoint("shapes"))
 NAME = "someone/shapes"

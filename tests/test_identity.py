@@ -42,7 +42,7 @@ from nnsight_vlm.identity import (
 from nnsight_vlm.identity.weights import weights_digest
 from nnsight_vlm.recipes import Work
 from nnsight_vlm.recipes.words import Thing
-from nnsight_vlm.shapes.model import checkpoint
+from nnsight_vlm.shapes.embedded import checkpoint
 
 
 class Color(enum.Enum):

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 import nnsight_vlm as nv
 from nnsight_vlm.opening import files, refusals
 from nnsight_vlm.opening.originals import ORIGINALS, refusal
-from nnsight_vlm.shapes.model import checkpoint
+from nnsight_vlm.shapes.embedded import checkpoint
 
 FOLDER = Path(checkpoint("shapes"))
 CUT = nv.Knockout("image", "last")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from nnsight_vlm.cli import app
 from nnsight_vlm.remote import counting
 from nnsight_vlm.report import write_report
-from nnsight_vlm.shapes.model import checkpoint
+from nnsight_vlm.shapes.embedded import checkpoint
 
 EXACT = 1e-5
 

@@ -7,7 +7,7 @@ import pytest
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work, knockout_windows, shape_objects, shape_truth
 from nnsight_vlm.report import judge
-from nnsight_vlm.shapes.model import checkpoint
+from nnsight_vlm.shapes.embedded import checkpoint
 from nnsight_vlm.statistics import FAILS, HOLDS
 
 SCENES = 24
