@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from real import SIZES, picture
+from real import SIZES, noise
 from transformers import AutoImageProcessor
 
 
@@ -20,7 +20,7 @@ def main() -> None:
         kinds = [AutoImageProcessor.from_pretrained(folder, backend=backend) for backend in ("pil", "torchvision")]
         cells = []
         for size in SIZES:
-            one, two = (kind(images=[picture(size)], return_tensors="pt")["pixel_values"] for kind in kinds)
+            one, two = (kind(images=[noise(size)], return_tensors="pt")["pixel_values"] for kind in kinds)
             cells.append(f"{float((one - two).abs().max()):.3f}" if one.shape == two.shape else "other shapes")
         print(f"| {folder.rstrip('/').rpartition('/')[2]} | {' | '.join(cells)} |", flush=True)
 

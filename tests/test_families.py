@@ -158,6 +158,15 @@ def built(name: str, attention: str) -> Case:
 
 
 PARAMETERS = [(name, attention) for name, member in zoo.ZOO.items() for attention in member.implementations]
+IN_FULL = ("llava", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "internvl", "gemma3", "mllama", "blip-2", "idefics3")
+"""What the names of members begin with that stand for a kind of decoder or of image tokens each."""
+ONE_EACH = [
+    (name, attention)
+    for name, attention in PARAMETERS
+    if name.startswith(IN_FULL) or attention == zoo.ZOO[name].implementations[0]
+]
+"""All members, most under one attention: for what an attention's implementation makes no difference to."""
+under_one = pytest.mark.parametrize("case", ONE_EACH, ids=["-".join(each) for each in ONE_EACH], indirect=True)
 
 
 @pytest.fixture(params=PARAMETERS, ids="-".join)
@@ -314,6 +323,7 @@ def named(case: Case, stage: str, site: str) -> tuple[str, dict[str, Any]]:
     return written(case.tiled.rows[0].stage(stage)), {"site": site, "stage": stage}
 
 
+@under_one
 def test_patches_and_ablations_equal_the_reference(case):
     clean, source = case.reference(case.tiled), case.reference(case.twin)
     assert gap(nv.run(case.model, case.tiled, positions="all").logits, clean.logits[0]) < LIMIT
@@ -364,6 +374,7 @@ def steer(at: Sequence[int], run: reference.Reference, spot: reference.Spot) -> 
     return write
 
 
+@under_one
 def test_states_that_are_read_equal_the_reference(case):
     there, clean = sites(case), case.reference(case.tiled)
     reads = []
@@ -418,6 +429,7 @@ def test_cached_generation_equals_the_reference_without_a_cache(case):
         assert change is None or gap(logits, whole) > SEEN, change
 
 
+@under_one
 def test_states_at_decoded_tokens_equal_the_reference_without_a_cache(case):
     stop, steps = case.prompt.width, 3
     clean = case.reference(case.prompt)

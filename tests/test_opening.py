@@ -134,7 +134,7 @@ LACKING = {
     "awq": ([], {"quantization_config": {"quant_method": "awq"}}, "'awq', which needs the package 'gptqmodel'"),
     "8 bit": ([], {"quantization_config": {"quant_method": "bitsandbytes"}}, "pip install bitsandbytes"),
     "quark": ([], {"quantization_config": {"quant_method": "quark"}}, "pip install amd-quark"),
-    "no row": ([], {"model_type": "video_llava"}, "no family for models of type 'video_llava'"),
+    "no row": ([], {"model_type": "idefics"}, "no family for models of type 'idefics'"),
     "phi-3": ([], {"model_type": "phi3_v", "auto_map": {"AutoModel": "a.B"}}, "which this package does not run"),
     "a tokenizer": (["tokenizer.json"], {}, "it has no file of a tokenizer, such as tokenizer.json"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from float64 import LIMIT, float64
-from test_families import PARAMETERS, Case, Edges, built, gap, stages
+from test_families import PARAMETERS, Case, Edges, built, gap, stages, under_one
 from zoo import reference
 
 import nnsight_vlm as nv
@@ -30,9 +30,8 @@ def zeroed(queries: Sequence[int], keys: Sequence[int], heads: Sequence[int] | N
     """Probabilities `[row, head, query, key]` without those of edges of row 0."""
 
     def change(weights: torch.Tensor) -> torch.Tensor:
-        for head in range(weights.shape[1]) if heads is None else heads:
-            for query in queries:
-                weights[0, head, query, list(keys)] = 0
+        every = range(weights.shape[1]) if heads is None else heads
+        weights[0, torch.tensor(every)[:, None, None], torch.tensor(queries)[:, None], torch.tensor(keys)] = 0
         return weights
 
     return change
@@ -42,12 +41,12 @@ def limited(queries: Sequence[int], keys: Sequence[int], top: int) -> Any:
     """Probabilities with only the greatest of some keys, the rest renormalised; of row 0."""
 
     def change(weights: torch.Tensor) -> torch.Tensor:
-        for head in range(weights.shape[1]):
-            for query in queries:
-                row = weights[0, head, query]
-                total = row.sum()
-                row[sorted(keys, key=lambda key, row=row: -float(row[key]))[top:]] = 0
-                row *= total / row.sum() if total else 0
+        rows, columns = weights[0][:, list(queries)], torch.tensor(sorted(keys))
+        total, chosen = rows.sum(-1, keepdim=True), rows[..., columns]
+        lesser = chosen.argsort(dim=-1, descending=True, stable=True)[..., top:]
+        rows[..., columns] = chosen.scatter(-1, lesser, 0.0)
+        left = rows.sum(-1, keepdim=True)
+        weights[0][:, list(queries)] = rows * torch.where(left > 0, total / left, 0.0)
         return weights
 
     return change
@@ -87,14 +86,13 @@ def test_edges_without_weight_and_the_greatest_sources_equal_the_reference(case)
             moved.append(expect(case, edges, some, limit, limited(*at, 1)))
             one = nv.Knockout(*named, how="zero", heads=[1], **how)
             expect(case, edges, some, one | limit, both(zeroed(*at, [1]), limited(*at, 1)))
-            if (
-                edges.kind == "cross"
-            ):  # a query that a cut of the mask leaves without any key is emptied at the same call
+            if edges.kind == "cross":  # a query that a cut of the mask leaves without any key is emptied there too
                 every = nv.Knockout(tuple(range(-edges.tokens.outside, 0)), edges.target, **how)
                 expect(case, edges, some, every | cut | limit, zeroed(edges.queries, range(edges.tokens.outside)))
         assert not moved or max(moved) > 1e-4, stage
 
 
+@under_one
 def test_cached_generation_and_the_proof_see_the_same(case):
     stop, tokens = case.prompt.width, case.prompt.rows[0]
     for intervention, change in (
