@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -267,75 +267,80 @@ class Patches(NamedTuple):
     variants: list[nv.Intervention]
 
 
-def patching(on: Bench) -> Comparison:
-    groups: tuple[Group, ...] = ("image", "query", "last", "system")
-    sites = [(group, layer) for group in groups for layer in on.layers]
-    sample = sites[::4]
-    inputs, source_inputs = on.inputs, inputs_of(on.size, 999)
+def interchange(
+    on: Bench,
+    sites: Sequence[tuple[Any, int]],
+    every: int,
+    variant: Callable[[nv.Prompt, Any, int], nv.Intervention],
+    by_hooks: Callable[[list[torch.Tensor], Any, int], AbstractContextManager[Any]],
+    states_of: Callable[[Any, Mapping[str, Any]], list[torch.Tensor]],
+) -> Comparison:
+    """Patches from another prompt's run in one sweep, against hooks one by one.
+
+    Args:
+        on: the model.
+        sites: what is patched, each a place and a layer.
+        every: one of so many sites is patched by hooks, and stands for all.
+        variant: the patch of a site from a prompt.
+        by_hooks: the same, of states that `states_of` gave.
+        states_of: the states of a run, by layer.
+    """
+    sample, inputs, source_inputs = sites[::every], on.inputs, inputs_of(on.size, 999)
 
     def prepare(turn: int) -> Patches:
         source = prompt_of(on.model, on.size, 999 - turn)
-        return Patches(on.prompt(turn), [nv.Patch(group, source=source, layers=layer) for group, layer in sites])
+        return Patches(on.prompt(turn), [variant(source, *site) for site in sites])
 
     def ours(patches: Patches) -> Any:
         return nv.sweep(on.model, patches.prompt, patches.variants, answer=ANSWER)
 
     def naive(states: list[torch.Tensor]) -> torch.Tensor:
         logits = []
-        for group, layer in sample:
-            positions = on.positions(group)
-            with hooks.patched(on.module, layer, positions, states[layer][list(positions)]):
+        for site in sample:
+            with by_hooks(states, *site):
                 logits.append(hooks.answer_logit(on.module, inputs, ANSWER))
         return torch.tensor(logits)
 
     def source_states(_: int = 0) -> list[torch.Tensor]:
-        return hooks.layer_outputs(on.module, source_inputs)
+        return states_of(on.module, source_inputs)
 
     return Comparison(
         ours=Task(run=ours, prepare=prepare),
         naive=Task(run=naive, prepare=source_states, scale=len(sites) / len(sample)),
-        our_numbers=lambda: torch.tensor(ours(prepare(0))["logit"].to_numpy()[::4]),
+        our_numbers=lambda: torch.tensor(ours(prepare(0))["logit"].to_numpy()[::every]),
         naive_numbers=lambda: naive(source_states()),
         clean_numbers=lambda: torch.full((len(sample),), hooks.answer_logit(on.module, inputs, ANSWER)),
         note=f"one by one: {len(sample)} of {len(sites)}, scaled, without the source's run",
     )
+
+
+def patching(on: Bench) -> Comparison:
+    groups: tuple[Group, ...] = ("image", "query", "last", "system")
+
+    def variant(source: nv.Prompt, group: Group, layer: int) -> nv.Intervention:
+        return nv.Patch(group, source=source, layers=layer)
+
+    def by_hooks(states: list[torch.Tensor], group: Group, layer: int) -> AbstractContextManager[Any]:
+        positions = on.positions(group)
+        return hooks.patched(on.module, layer, positions, states[layer][list(positions)])
+
+    sites = [(group, layer) for group in groups for layer in on.layers]
+    return interchange(on, sites, 4, variant, by_hooks, hooks.layer_outputs)
 
 
 def patched_heads(on: Bench) -> Comparison:
     """Each head of each layer, patched at the question by what it gives of another prompt."""
-    sites = [(layer, head) for layer in on.layers for head in range(on.size.heads)]
-    sample, each = sites[::8], on.size.width // on.size.heads
-    inputs, source_inputs = on.inputs, inputs_of(on.size, 999)
-    positions = on.positions("query")
+    positions, width = on.positions("query"), on.size.width // on.size.heads
 
-    def prepare(turn: int) -> Patches:
-        source = prompt_of(on.model, on.size, 999 - turn)
-        heads = [nv.Patch("query", source=source, site="head", layers=at, heads=[head]) for at, head in sites]
-        return Patches(on.prompt(turn), heads)
+    def variant(source: nv.Prompt, head: int, layer: int) -> nv.Intervention:
+        return nv.Patch("query", source=source, site="head", layers=layer, heads=[head])
 
-    def ours(patches: Patches) -> Any:
-        return nv.sweep(on.model, patches.prompt, patches.variants, answer=ANSWER)
+    def by_hooks(states: list[torch.Tensor], head: int, layer: int) -> AbstractContextManager[Any]:
+        columns = slice(head * width, (head + 1) * width)
+        return hooks.head_patched(on.module, layer, positions, columns, states[layer][list(positions), columns])
 
-    def naive(states: list[torch.Tensor]) -> torch.Tensor:
-        logits = []
-        for layer, head in sample:
-            columns = slice(head * each, (head + 1) * each)
-            values = states[layer][list(positions), columns]
-            with hooks.head_patched(on.module, layer, positions, columns, values):
-                logits.append(hooks.answer_logit(on.module, inputs, ANSWER))
-        return torch.tensor(logits)
-
-    def source_states(_: int = 0) -> list[torch.Tensor]:
-        return hooks.head_outputs(on.module, source_inputs)
-
-    return Comparison(
-        ours=Task(run=ours, prepare=prepare),
-        naive=Task(run=naive, prepare=source_states, scale=len(sites) / len(sample)),
-        our_numbers=lambda: torch.tensor(ours(prepare(0))["logit"].to_numpy()[::8]),
-        naive_numbers=lambda: naive(source_states()),
-        clean_numbers=lambda: torch.full((len(sample),), hooks.answer_logit(on.module, inputs, ANSWER)),
-        note=f"one by one: {len(sample)} of {len(sites)}, scaled, without the source's run",
-    )
+    sites = [(head, layer) for layer in on.layers for head in range(on.size.heads)]
+    return interchange(on, sites, 8, variant, by_hooks, hooks.head_outputs)
 
 
 # attention ----------------------------------------------------------------------------------------------------------

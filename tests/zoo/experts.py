@@ -16,7 +16,6 @@ from .flexible import (
     GLM,
     GLM_MARKS,
     GLM_TEXT,
-    LAYERS,
     PATCHES,
     QWEN,
     QWEN3_TOWER,
@@ -28,6 +27,7 @@ from .flexible import (
     _base,
     _build,
     _glm_words,
+    _hybrid,
     _local_visual,
     _marks,
     _QuietGlm,
@@ -100,13 +100,7 @@ def _qwen3_5_moe(attention: str) -> Any:
         **_base(words),
         **ROUTING,
         "shared_expert_intermediate_size": 16,
-        "head_dim": 16,
-        "layer_types": ["linear_attention", "full_attention"] * (LAYERS // 2),
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "rope_parameters": _rope(mrope_interleaved=True, partial_rotary_factor=0.5),
+        **_hybrid(),
     }
     config = hf.Qwen3_5MoeConfig(text_config=text, vision_config=QWEN3_TOWER, **_marks(words, QWEN))
     return _routed(hf.Qwen3_5MoeForConditionalGeneration, config, attention)

@@ -142,11 +142,9 @@ def _qwen3_vl(attention: str) -> Any:
     return _build(hf.Qwen3VLForConditionalGeneration, config, attention)
 
 
-def _qwen3_5(attention: str) -> Any:
-    words = _qwen_words()
-    text = {
-        **_base(words),
-        "intermediate_size": 48,
+def _hybrid() -> dict[str, Any]:
+    """The decoder of Qwen3.5: every second layer carries a state in place of attention."""
+    return {
         "head_dim": 16,
         "layer_types": ["linear_attention", "full_attention"] * (LAYERS // 2),
         "linear_key_head_dim": 8,
@@ -154,6 +152,15 @@ def _qwen3_5(attention: str) -> Any:
         "linear_num_key_heads": 2,
         "linear_num_value_heads": 4,
         "rope_parameters": _rope(mrope_interleaved=True, partial_rotary_factor=0.5),
+    }
+
+
+def _qwen3_5(attention: str) -> Any:
+    words = _qwen_words()
+    text = {
+        **_base(words),
+        "intermediate_size": 48,
+        **_hybrid(),
     }
     config = hf.Qwen3_5Config(text_config=text, vision_config=QWEN3_TOWER, **_marks(words, QWEN))
     return _build(hf.Qwen3_5ForConditionalGeneration, config, attention)

@@ -22,6 +22,7 @@ from .flexible import (
     _assemble,
     _base,
     _build,
+    _hybrid,
     _local_visual,
     _marks,
     _rope,
@@ -58,13 +59,7 @@ def _minicpm(attention: str) -> Any:
         **_base(words),
         "model_type": "qwen3_5_text",
         "intermediate_size": 48,
-        "head_dim": 16,
-        "layer_types": ["linear_attention", "full_attention"] * (LAYERS // 2),
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "rope_parameters": _rope(mrope_interleaved=True, partial_rotary_factor=0.5),
+        **_hybrid(),
     }
     vision = {
         "hidden_size": 16,
