@@ -63,5 +63,4 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
         if path.suffix == ".csv":
             frame.to_csv(temporary, index=False)
         else:
-            with temporary.open("wb") as file:  # pyarrow itself cannot open every name that a folder may have
-                frame.to_parquet(file, index=False)
+            temporary.write_bytes(frame.to_parquet(index=False))  # pyarrow cannot open every name of a folder

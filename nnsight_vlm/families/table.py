@@ -281,6 +281,7 @@ _TABLE = (
             "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_merge_size": (2,)},
         },
         model_type="ernie4_5_vl_moe",
+        transformers=">=5.23",  # before, it cannot go on behind a cache with position ids that it is given
         token_kinds=("moe_mm_token_type_ids",),
         limitations={
             "uncached generation": "without a cache each token runs the whole sequence, and transformers does not give "
