@@ -62,8 +62,18 @@ def check(model: Model, prompt: Prompt, given: Intervention | Sequence[Intervent
     """
     call = Call() if call is None else call
     check_empty(call.empty)
+    check_prompt(model, prompt)
+    check_interventions(model, prompt, given, call)
+
+
+def check_prompt(model: Model, prompt: Prompt) -> None:
+    """What `check` asks of a prompt, whatever the intervention: that a model can run it as it was encoded."""
     require_model(model, prompt)
     refuse_said_pixel_tokens(prompt)
+
+
+def check_interventions(model: Model, prompt: Prompt, given: Intervention | Sequence[Intervention], call: Call) -> None:
+    """What `check` asks of interventions, where the prompt has been checked already."""
     cases = [given] * len(prompt) if isinstance(given, Intervention) else given
     for part in {id(part): part for case in cases for part in case.parts}.values():
         _check_source(model, part, call)
@@ -140,8 +150,10 @@ def _refuse_blind_queries(model: Model, here: Resolver, writes: Sequence[Planned
         if site == "mask":
             cuts.setdefault((stage, layer), []).append(write)
     view = view_of(model)
+    cut = {stage: [layer for other, layer in cuts if other == stage] for stage, _ in cuts}
+    reaches = {stage: view.reaches(stage, layers) for stage, layers in cut.items()}
     # layers with equal cuts that see equally far need one check
-    distinct = {(stage, tuple(some), view.reach(stage, layer)) for (stage, layer), some in cuts.items()}
+    distinct = {(stage, tuple(some), reaches[stage][layer]) for (stage, layer), some in cuts.items()}
     for stage, some, reach in distinct:
         refuse_empty_rows(some, here.placement.tokens.stage(stage), reach, to_come if stage == "decoder" else 0)
 

@@ -58,12 +58,12 @@ def refuse_chance(model: Model, remote: Remote) -> None:
 def _any_in_training(module: torch.nn.Module) -> bool:
     """Whether a module or a part of it is in train mode. `Module.modules` takes six times as long, on every run."""
     parts: list[torch.nn.Module | None] = [module]
-    while parts:
-        part = parts.pop()
+    for part in parts:  # which grow meanwhile
         if part is not None:
             if part.training:
                 return True
-            parts.extend(part._modules.values())
+            if part._modules:
+                parts.extend(part._modules.values())
     return False
 
 

@@ -2,7 +2,7 @@
 
 from .columns import AttentionSpec, Family, Stage, VideoSpec
 from .lookup import check_attention, family_of
-from .model_view import Model, ModelView, models_here, view_of
+from .model_view import Model, ModelView, hooks_of, models_here, view_of
 from .reach import Reach
 from .stage_spec import StageSpec
 from .support import unsupported
@@ -20,6 +20,7 @@ __all__ = [
     "VideoSpec",
     "check_attention",
     "family_of",
+    "hooks_of",
     "models_here",
     "unsupported",
     "view_of",

@@ -6,7 +6,7 @@ No other module of the package touches nnsight's private attributes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -18,8 +18,8 @@ from transformers import GenerationMixin
 
 from ..arguments import refuse
 from .columns import Family, Stage, config_value
-from .lookup import check_attention, family_of
-from .reach import Reach, reach
+from .lookup import ATTENTION_IMPLEMENTATIONS, check_attention, family_of
+from .reach import Reach, reaches
 from .stage_spec import StageSpec, stage_spec
 
 if TYPE_CHECKING:
@@ -36,16 +36,21 @@ nnsight.register("nnsight_vlm")  # send this package's functions to NDIF as sour
 PLACEHOLDER = re.compile(r"(image|video|visual|vision|audio)\w*_token_(id|ids|index)")
 """Fields of a config that name tokens in whose place other states than their own embedding can be put."""
 
+_ATTENTION = "_attn_implementation_internal"
+"""Where a config of transformers keeps how attention is computed."""
+
 
 @dataclass(kw_only=True, eq=False)
 class _Facts:
     """What follows from a module's config. It does not keep the module, so that the module can be freed.
 
-    `model` is an nnsight model around it, where there is one still.
+    `settings` are those of `text_config`, as they are at any time: to ask a config of transformers takes ten times as
+    long as to look there. `model` is an nnsight model around the module, where there is one still.
     """
 
     config: Any
     text_config: Any
+    settings: Mapping[str, Any]
     family: Family
     stages: dict[str, StageSpec]
     model: ReferenceType[Any]
@@ -83,7 +88,11 @@ class ModelView:
 
     def reach(self, stage: str, layer: int) -> Reach:
         """Which keys a query may see in one layer of a stage."""
-        return reach(self.config, self.family, stage, layer)
+        return self.reaches(stage, (layer,))[layer]
+
+    def reaches(self, stage: str, layers: Iterable[int]) -> dict[int, Reach]:
+        """The same of each of some layers."""
+        return reaches(self.config, self.family, stage, layers)
 
     def config_of(self, stage: Stage) -> Any:
         """The part of the config that holds a stage's sizes."""
@@ -185,7 +194,7 @@ class ModelView:
     @property
     def hooks(self) -> tuple[Any, ...]:
         """The forward hooks of all modules, those that transformers itself registers among them."""
-        return tuple(_hooks(self.module))
+        return tuple(hooks_of(self.module.modules()))
 
     @property
     def remote_environment(self) -> dict[str, Any]:
@@ -202,8 +211,9 @@ class ModelView:
         return str(self.text_config._attn_implementation)
 
 
-def _hooks(module: torch.nn.Module) -> Iterator[Any]:
-    for part in module.modules():
+def hooks_of(modules: Iterable[torch.nn.Module]) -> Iterator[Any]:
+    """The forward hooks of modules, without those of what lies inside them."""
+    for part in modules:
         yield from part._forward_pre_hooks.values()
         yield from part._forward_hooks.values()
 
@@ -228,11 +238,17 @@ def view_of(model: Model) -> ModelView:
     if facts is None or facts.config is not config:
         family, text_config = family_of(config, module), config.get_text_config()
         facts = _FACTS[module] = _Facts(
-            config=config, text_config=text_config, family=family, stages={}, model=ref(model)
+            config=config,
+            text_config=text_config,
+            settings=vars(text_config),
+            family=family,
+            stages={},
+            model=ref(model),
         )
     elif facts.model() is None:
         facts.model = ref(model)
-    check_attention(facts.text_config._attn_implementation)
+    if facts.settings.get(_ATTENTION) not in ATTENTION_IMPLEMENTATIONS:
+        check_attention(facts.text_config._attn_implementation)
     return ModelView(model, module, facts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +27,18 @@ class Reach:
     blocks_ignore_span: bool = False
 
 
-def reach(config: Any, family: Family, stage: str, layer: int) -> Reach:
-    """The reach of one layer of a stage."""
+def reaches(config: Any, family: Family, stage: str, layers: Iterable[int]) -> dict[int, Reach]:
+    """The reach of each of some layers of a stage."""
     if not family.stages[stage].causal:
-        return Reach(blocks=True, blocks_ignore_span=True)
+        return dict.fromkeys(layers, Reach(blocks=True, blocks_ignore_span=True))
     part = config_value(config, family.stages[stage].config)
     layer_types = getattr(part, "layer_types", None)
-    layer_type = layer_types[layer] if layer_types else "sliding_attention"
+    type_of = {layer: layer_types[layer] if layer_types else "sliding_attention" for layer in layers}
+    by_type = {layer_type: _of_type(part, family, layer_type) for layer_type in {*type_of.values()}}
+    return {layer: by_type[layer_type] for layer, layer_type in type_of.items()}
+
+
+def _of_type(part: Any, family: Family, layer_type: str) -> Reach:
     return Reach(
         span=getattr(part, "sliding_window", None) if layer_type == "sliding_attention" else None,
         chunk=part.attention_chunk_size if layer_type == "chunked_attention" else None,

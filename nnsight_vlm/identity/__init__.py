@@ -15,6 +15,7 @@ from .models import (
     resolved,
     same_model,
 )
+from .modules import walked
 from .references import ModelHandle, ModelReference
 from .values import bytes_of, digest, setting_digest
 from .weights import tensor_version, weight_versions, weights_digest
@@ -34,6 +35,7 @@ __all__ = [
     "same_model",
     "setting_digest",
     "tensor_version",
+    "walked",
     "weight_versions",
     "weights_digest",
 ]

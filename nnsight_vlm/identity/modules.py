@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import compress
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -29,6 +30,28 @@ _DISPATCH = "accelerate.big_modeling"
 """The module of the `to` and `cuda` that accelerate puts on a model that it spreads over devices."""
 _ACCELERATE = "accelerate.hooks"
 """The module of the `forward` that accelerate puts on a module whose weights it moves; it calls the one before."""
+
+
+def walked(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """What `module.named_modules()` gives, in its order, without a generator inside a generator for every level.
+
+    >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Sequential(torch.nn.Tanh()))
+    >>> [name for name, _ in walked(net)]
+    ['', '0', '1', '1.0']
+    """
+    found: list[tuple[str, torch.nn.Module]] = []
+    seen: set[int] = set()
+    ahead: list[tuple[str, torch.nn.Module | None]] = [("", module)]
+    while ahead:
+        name, part = ahead.pop()
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        found.append((name, part))
+        if part._modules:
+            before = f"{name}." if name else ""
+            ahead.extend([(before + key, inner) for key, inner in part._modules.items()][::-1])
+    return found
 
 
 def module_states(module: torch.nn.Module) -> Iterator[Any]:
@@ -68,10 +91,16 @@ def _spelled(value: Any) -> Any:
 
 def replaced_methods(module: torch.nn.Module) -> Iterator[str]:
     """The path of every method that was replaced on one module and not in its class: `"lm_head.forward"`."""
-    for name, part in module.named_modules():
-        for key, value in vars(part).items():
+    return replaced_in(walked(module))
+
+
+def replaced_in(parts: Sequence[tuple[str, torch.nn.Module]]) -> Iterator[str]:
+    """The same of modules with their paths."""
+    for name, part in parts:
+        own = vars(part)
+        for key, value in compress(own.items(), map(callable, own.values())):  # before the class is asked: few are
             stock = getattr(type(part), key, None)
-            if callable(stock) and callable(value) and not isinstance(stock, type):
+            if callable(stock) and not isinstance(stock, type):
                 if (key == "forward" and _is_stock_forward(part, value)) or _guards_moving(part, key, value):
                     continue
                 yield f"{name}.{key}".lstrip(".")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -53,13 +53,13 @@ _KNOWN_CHECKPOINTS: dict[tuple[Any, ...], str] = {}
 """Digests of the files of checkpoints, by file, size and times of change."""
 
 
-def weight_versions(module: torch.nn.Module) -> int:
-    """A number that changes when parameters or buffers are replaced or written to, except through `.data`.
+def weight_versions(modules: Iterable[torch.nn.Module]) -> int:
+    """A number that changes when parameters or buffers of modules are replaced or written to, except through `.data`.
 
-    It reads no values.
+    It reads no values. What lies inside the modules is not counted, so give these too, `module.modules()`.
     """
-    tensors = chain(module.parameters(), module.buffers())
-    return hash(tuple((tensor.data_ptr(), tensor_version(tensor)) for tensor in tensors))
+    tensors = (tensor for part in modules for tensor in chain(part._parameters.values(), part._buffers.values()))
+    return hash(tuple([(tensor.data_ptr(), tensor_version(tensor)) for tensor in tensors if tensor is not None]))
 
 
 def weights_digest(module: torch.nn.Module) -> tuple[str, bool]:

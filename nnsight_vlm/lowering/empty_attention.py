@@ -75,7 +75,7 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
     if reach.chunk is not None:
         seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
     seen = (seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start)
-    return np.asarray(seen & ~np.isin(keys, tokens.padding))
+    return np.asarray(seen & ~np.isin(keys, tokens.padding) if tokens.padding else seen)
 
 
 def _within(ranges: Ranges, places: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ user vouches for what cannot be seen, and calls share what they ran.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedConfig
 
-from ..families import Model, ModelView, view_of
+from ..families import Model, ModelView, hooks_of, view_of
 from ..families.locks import lock_of
-from ..identity import global_hooks, tensor_version, weight_versions
+from ..identity import global_hooks, tensor_version, walked, weight_versions
 from ..prompts.prompt import Prompt
 
 MOST = 2
@@ -137,12 +137,13 @@ def forget() -> None:
 def visible_state(model: Model, prompt: Prompt) -> tuple[Any, ...]:
     """All that can be seen of what a clean run of a prompt depends on, as values that differ where it differs."""
     view = view_of(model)
+    parts = [part for _, part in walked(view.module)]
     return (
         id(view.module),
-        weight_versions(view.module),
+        weight_versions(parts),
         _inputs(prompt),
-        _modules(view.module),
-        (*view.hooks, *global_hooks()),
+        _modules(parts),
+        (*hooks_of(parts), *global_hooks()),
         view.edits,
         view.attention_implementation,
         _modes(view),
@@ -156,13 +157,12 @@ def _inputs(prompt: Prompt) -> tuple[Any, ...]:
     return tuple((name, id(value), value.data_ptr(), tensor_version(value)) for name, value in tensors)
 
 
-def _modules(module: torch.nn.Module) -> tuple[Any, ...]:
+def _modules(parts: Sequence[torch.nn.Module]) -> tuple[Any, ...]:
     """Train mode of every module, and `forward`s that were replaced on the module itself.
 
     The functions themselves, because another one may come to lie where one that is gone has lain.
     """
-    parts = list(module.modules())
-    return hash(tuple(part.training for part in parts)), tuple(vars(part).get("forward") for part in parts)
+    return [part.training for part in parts], [vars(part).get("forward") for part in parts]
 
 
 def _settings(config: Any) -> tuple[Any, ...]:

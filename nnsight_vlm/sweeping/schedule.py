@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from ..errors import SpecError
 from ..execution.determinism import refuse_chance
 from ..families import Model
-from ..prompts.carried import company
+from ..prompts.carried import company, why_uncached
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
@@ -205,11 +205,12 @@ def _diverging(
     Only a case that begins behind a prefix can have a donor.
     """
     divergences = [divergence_of(model, prompt, case, donors=donors and remote is False) for case in cases]
-    reasons = [sharing(model, prompt, each, remote) for each in divergences]
+    uncached = why_uncached(prompt)
+    reasons = [sharing(model, prompt, each, remote, uncached) for each in divergences]
     for number in set(range(len(cases))) - set(prefix_sharers(reasons)):
         if divergences[number].donor is not None:
             divergences[number] = unshared_divergence(model, prompt, cases[number])
-            reasons[number] = sharing(model, prompt, divergences[number], remote)
+            reasons[number] = sharing(model, prompt, divergences[number], remote, uncached)
     return divergences, reasons
 
 

@@ -91,7 +91,9 @@ def answers_share_prefix(model: Model, options: Mapping[str, Any]) -> bool:
     return not asked and bool(checkpoint.use_cache) and checkpoint.cache_implementation is None
 
 
-def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote) -> Sharing:
+def sharing(
+    model: Model, prompt: Prompt, divergence: Divergence, remote: Remote, uncached: str | None = None
+) -> Sharing:
     """What a case may share with others of its prompt.
 
     Args:
@@ -99,6 +101,7 @@ def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote
         prompt: a prompt of one row.
         divergence: where the case first differs from clean runs.
         remote: see `nv.run`.
+        uncached: what `why_uncached` says of the prompt, where that is known.
     """
     family = view_of(model).family
     limits, early = unsupported(family), _differs_early(prompt, divergence)
@@ -110,7 +113,7 @@ def sharing(model: Model, prompt: Prompt, divergence: Divergence, remote: Remote
         prefix = prefix or "a variant differs from the first token on, or before the image can be seen"
     if any(part.acts_in != "decoder" for part in divergence.case.parts):
         image = image or "a variant changes a stage that runs before the text"
-    uncached = why_uncached(prompt)
+    uncached = why_uncached(prompt) if uncached is None else uncached
     prefix, image = prefix or uncached, image or uncached
     if not prompt.rows[0].visuals:
         image = image or "the prompt has no image"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..arguments import as_index, listed, one_of, spelled
 from ..errors import SpecError
-from ..execution.checking import as_intervention, check
+from ..execution.checking import as_intervention, check_interventions, check_prompt
 from ..execution.emptiness import Call, Empty, check_empty
 from ..execution.memory import check_memory
 from ..families import Model, view_of
@@ -112,8 +112,9 @@ def sweep(
             'memory= says how many variants run at once, and execution="single" runs one; leave one of them out'
         )
     token = answer_token(model, answer)
+    check_prompt(model, prompt)
     for name, case in zip(names, cases, strict=True):
-        check(model, prompt, case, Call(f"variant {name!r}: ", empty=empty))
+        check_interventions(model, prompt, case, Call(f"variant {name!r}: ", empty=empty))
     with one_thread(model, here=remote is False):
         scores, done = score(model, prompt, [CLEAN, *cases], token, execution=execution, remote=remote, memory=memory)
     clean, *by_variant = scores
@@ -150,6 +151,8 @@ def _fields(case: Intervention) -> dict[str, Any]:
 def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns of one type each, so that Parquet can store them."""
     for name in frame.columns:
+        if frame[name].dtype != object:  # of one type as it is
+            continue
         known = frame[name].dropna()
         if known.map(type).nunique() > 1:
             frame[name] = frame[name].where(frame[name].isna(), frame[name].astype(str))

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from ..families import Model, view_of
 from ..identity import global_hooks
 from ..identity.models import CAPTURING
-from ..identity.modules import foreign_hook, replaced_methods
+from ..identity.modules import foreign_hook, replaced_in, walked
 from ..remote.model_call import Remote
 
 PLAIN_LIBRARIES = ("torch.nn.modules.", "transformers.", "timm.", "torchvision.", __name__.partition(".")[0] + ".")
@@ -43,24 +43,31 @@ def unusual_parts(model: Model, remote: Remote) -> tuple[tuple[str, int], ...]:
 
 
 def _parts(module: torch.nn.Module) -> Iterator[tuple[str, int]]:
-    for name, part in module.named_modules():
-        path = name or type(part).__name__
-        if not _is_plain(part):
-            yield f"{path} ({type(part).__module__}.{type(part).__name__})", id(part)
+    parts, plain_kinds = walked(module), dict[type, bool]()
+    for name, part in parts:
+        path, kind = name or type(part).__name__, type(part)
+        if kind not in plain_kinds:
+            plain_kinds[kind] = _is_plain_kind(kind)
+        if not plain_kinds[kind] or not _is_plain(part):
+            yield f"{path} ({kind.__module__}.{kind.__name__})", id(part)
         for key, tensor in (*part._parameters.items(), *part._buffers.items()):
             if tensor is not None and not _is_plain_tensor(tensor, parameter=key in part._parameters):
                 yield f"{path}.{key} ({type(tensor).__name__}, {tensor.dtype})", id(tensor)
         hooks = (*part._forward_pre_hooks.values(), *part._forward_hooks.values(), *foreign_hook(part))
         yield from ((f"{path} (a hook)", id(hook)) for hook in hooks if not _is_harmless(hook))
-    yield from ((f"{path} (replaced)", id(module)) for path in replaced_methods(module))
+    yield from ((f"{path} (replaced)", id(module)) for path in replaced_in(parts))
     yield from (("a global hook", id(hook)) for hook in global_hooks() if not _is_harmless(hook))
 
 
+def _is_plain_kind(kind: type) -> bool:
+    """Whether modules of a class compute each row, and each position where they are no attention, by themselves."""
+    place = f"{kind.__module__}."
+    known = place.startswith(PLAIN_LIBRARIES) and not place.startswith(NOT_PLAIN)
+    return known and kind.__name__ not in NOT_PLAIN_CLASSES
+
+
 def _is_plain(part: torch.nn.Module) -> bool:
-    """Whether a module computes each row, and each position where it is no attention, by itself."""
-    kind = f"{type(part).__module__}."
-    if not kind.startswith(PLAIN_LIBRARIES) or kind.startswith(NOT_PLAIN) or type(part).__name__ in NOT_PLAIN_CLASSES:
-        return False
+    """Whether a module of such a class has no settings by which it does otherwise."""
     if isinstance(part, _NormBase) and hasattr(part, "running_mean"):
         per_batch = isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and part.running_mean is None
         return not per_batch
