@@ -27,7 +27,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
 from .attention_parts import arguments_inside, is_part, touches
-from .gates import write_gated
+from .gates import gated, row_factors, take_factors, write_gated
 from .positions import cache_of, crossing, sequence, windows
 from .readouts import precise
 
@@ -213,16 +213,17 @@ def perform(model, steps, window_of, means=None):
 
 
 def collect(model, extents, reads):
-    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, gate)``.
+    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, projection, gate)``.
 
     Stages are numbers of ``extents``. ``outside`` is given for reads of attention to keys outside the sequence, see
-    `kernels.crossing`; ``gate`` for states that a layer multiplies before it adds them, see `gated`.
+    `kernels.crossing`; ``projection`` for what passes an output projection, see `with_projection`; ``gate`` for
+    states that a layer multiplies before it adds them, see `gates.gated`.
     """
     answers = []
     window_of = {}  # by stage
-    factors_of = row_factors(reads)
+    factors_of, passed = row_factors(reads), {}
     open_source(model, [gate[0] for *_, gate in reads if gate is not None and gate[0]])
-    for stage, layer, path, place, readout, requests, outside, gate in reads:
+    for stage, layer, path, place, readout, requests, outside, projection, gate in reads:
         if place == "logits":
             answers.append(readout(model.output.logits, requests, None))
             continue
@@ -232,7 +233,10 @@ def collect(model, extents, reads):
             window_of[stage] = windows(inputs, cache_layers, causal) if entry else full_windows(extents[stage])
         take_factors(model, factors_of, stage, layer)
         _, queries, *_ = window_of[stage][layer]
-        value = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
+        if projection is not None:
+            value = with_projection(model, path, place, queries, projection, passed)
+        else:
+            value = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
         value = value if gate is None else gated(model, value, gate, factors_of.get((stage, layer)))
         answers.append(readout(value, requests, crossing(window_of[stage][layer], outside)))
     return answers
@@ -258,35 +262,20 @@ def fetch(model, path, place, queries):
     return operation.inputs
 
 
+def with_projection(model, path, place, queries, projection, passed):
+    """An attention's call, its output projection as what can be called, and the factors of the heads' outputs, if any.
+
+    They are kept in ``passed`` until another attention is read: at the factors the model has left the call behind.
+    """
+    if path not in passed:
+        module, gate = projection
+        passed.clear()
+        call = fetch(model, path, place, queries)
+        passed[path] = call, model.get(module), getattr(model.get(path).source, gate).output if gate else None
+    return passed[path]
+
+
 def open_source(model, paths):
     """Let nnsight list the calls inside modules before the model enters them; afterwards it is too late."""
     for path in paths:
         _ = model.get(path).source
-
-
-def row_factors(reads):
-    """For each ``(stage, layer)`` with states behind factors of rows: where they are, ``(layer's path, keyword)``."""
-    behind = [(stage, layer, gate) for stage, layer, *_, gate in reads if gate is not None and gate[1]]
-    return {(stage, layer): gate[:2] for stage, layer, gate in behind}
-
-
-def take_factors(model, factors_of, stage, layer):
-    """Put the factors ``[row, token, 1]`` of a layer in place of where they are, when the reads enter that layer."""
-    where = factors_of.get((stage, layer))
-    if isinstance(where, tuple):
-        path, keyword = where
-        _, kwargs = model.get(path).inputs
-        factors = kwargs.get(keyword)
-        factors_of[(stage, layer)] = 1 if factors is None else factors[:, 0]
-
-
-def gated(model, value, gate, factors):
-    """What a layer adds to the residual stream of what a module returned: that times the factors of rows and gate.
-
-    A gate without a path is a number.
-    """
-    path, keyword, call = gate
-    hidden = value[0] if isinstance(value, tuple) else value
-    if not path:
-        return call * hidden
-    return getattr(model.get(path).source, call).output * (factors * hidden if keyword else hidden)

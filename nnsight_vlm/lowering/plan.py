@@ -16,7 +16,18 @@ from ..device.kernels import close_edges, drop_edges
 from ..device.mixtures import change_weights, is_change
 from ..families import Family, Model, view_of
 from .layouts import Layout
-from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, gate_of, locate, order_of, refuse_two_projections
+from .read_requests import ContributionRequest
+from .sites import (
+    ATTENTION_OF,
+    CALL_PARTS,
+    KEY_PARTS,
+    SITES,
+    gate_of,
+    locate,
+    order_of,
+    projection_of,
+    refuse_two_projections,
+)
 from .steps import MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
 from .writes import PlannedWrite
 
@@ -29,6 +40,8 @@ def read_step(
     path, place = locate(family, stage, site, layer)
     if site in ATTENTION_OF:
         place = getattr(family.stages[stage], ATTENTION_OF[site]).call
+    asked = tuple(requests)
+    through = projection_of(view_of(model), stage, layer, site) if isinstance(asked[0], ContributionRequest) else None
     return ReadStep(
         stage=stage,
         layer=layer,
@@ -36,8 +49,9 @@ def read_step(
         path=path,
         place=place,
         readout=readout,
-        requests=tuple(requests),
+        requests=asked,
         outside=read_outside(layout, stage, site),
+        projection=through,
         gate=None if stage == "features" else gate_of(view_of(model), stage, layer, site),
     )
 

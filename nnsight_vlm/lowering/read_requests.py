@@ -28,6 +28,25 @@ class AttentionRequest(NamedTuple):
         return self.row, self.queries.pairs, self.keys.pairs, self.heads, (self.reduce, self.top), self.changes
 
 
+class ContributionRequest(NamedTuple):
+    """What keys add to queries through the output projection, in some heads (None is all).
+
+    `over` says over what vectors are summed before their norm is taken, `"heads"` and `"keys"`; `changes` as in
+    `AttentionRequest`.
+    """
+
+    row: int
+    queries: Ranges
+    keys: Ranges
+    heads: tuple[int, ...] | None
+    over: tuple[str, ...]
+    changes: tuple[Any, ...] = ()
+
+    def plain(self) -> tuple[Any, ...]:
+        """For `device.contributions`."""
+        return self.row, self.queries.pairs, self.keys.pairs, self.heads, self.over, self.changes
+
+
 class StateRequest(NamedTuple):
     """Hidden states at positions; at a site of heads, of these heads."""
 

@@ -185,6 +185,13 @@ def gate_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, st
     return ("", "", spec.factor(site)) if spec.factor(site) != 1 else None
 
 
+def projection_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, str]:
+    """The output projection of the attention that a site belongs to, and the gate before it, see `plan.ReadStep`."""
+    attention, spec = ATTENTION_OF[site], view.stage(stage)
+    path, _ = locate(view.family, stage, "cross head" if attention == "cross" else "head", layer)
+    return path, spec.head_gates[attention]
+
+
 def order_of(family: Family) -> tuple[str, ...]:
     """The stages of a family and its image features, in the order in which the model reaches them."""
     names = list(family.stages)
