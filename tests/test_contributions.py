@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from zoo import reference
 import nnsight_vlm as nv
 from nnsight_vlm.device import contributions, runner
 from nnsight_vlm.families import view_of
+from nnsight_vlm.families.stage_spec import stage_spec
 
 FULL = ("llava", "qwen2_5_vl", "gemma3", "mllama", "blip-2-t5", "idefics2", "qwen3_5", "lfm3_vl", "kimi_k25")
 """Plain; several keys a head; a norm behind; cross-attention; biases of positions and an encoder; a resampler; gates of
@@ -172,6 +174,14 @@ def test_reading_them_changes_nothing(model, prompt):
     reads = [nv.Attention("all", "all", reduce="contribution", over=over) for over in FORMS]
     cut = nv.Knockout("image", "query", layers=1) | nv.Limit("system", "last", top=1, layers=2)
     assert torch.equal(nv.run(model, prompt, cut, reads=reads).logits, nv.run(model, prompt, cut).logits)
+
+
+def test_a_gate_that_the_config_leaves_out_is_not_looked_for():
+    view = view_of(zoo.load("lfm3_vl", zoo.ZOO["lfm3_vl"].implementations[0]))
+    config, stage = copy.deepcopy(view.config), view.family.decoder
+    assert stage_spec(config, stage).head_gates == {"attention": "torch_sigmoid_0"}
+    config.text_config.use_attention_gate = False
+    assert stage_spec(config, stage).head_gates == {"attention": ""}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
