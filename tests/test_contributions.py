@@ -23,6 +23,7 @@ from nnsight_vlm.families.stage_spec import stage_spec
 FULL = ("llava", "qwen2_5_vl", "gemma3", "mllama", "blip-2-t5", "idefics2", "qwen3_5", "lfm3_vl", "kimi_k25")
 """Plain; several keys a head; a norm behind; cross-attention; biases of positions and an encoder; a resampler; gates of
 columns; gates of heads; heads whose values are of another width than their keys."""
+CASES = [(name, zoo.ZOO[name].implementations[0]) for name in FULL] + [(name, "eager") for name in FULL[:4]]
 FORMS: tuple[Any, ...] = (None, "keys", "heads", ["heads", "keys"])
 NORMED = [("kosmos-2", "decoder")]
 """Stages in which a norm lies between the heads and the projection."""
@@ -108,11 +109,8 @@ def test_every_form_equals_the_one_computed_by_hand_and_all_add_up_to_the_output
             nv.run(model, prompt, reads=spot.reads()[:1])
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize(("name", "attention"), CASES, ids=map("-".join, CASES))
 def test_under_interventions_they_are_those_of_the_changed_run(wide, monkeypatch, name, attention):
-    if attention not in zoo.ZOO[name].implementations:
-        pytest.skip("the family does not run with it")
     monkeypatch.setattr(contributions, "NUMBERS_PER_BLOCK", 300)
     model, prompt, other = loaded(name, attention)
     decoder = [spot for spot in spots(model, prompt) if spot.stage == "decoder" and len(spot.keys) > 4]
