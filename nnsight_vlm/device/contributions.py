@@ -24,24 +24,26 @@ from .readouts import SCORES_PER_BLOCK, final_weights, precise
 NUMBERS_PER_BLOCK = SCORES_PER_BLOCK  # that exist at once beside the values: 64 MiB in float32
 
 
-def contributions(held, requests, window):
+def contributions(call, requests, window, projection, attention):
     """Norms of what keys add: one tensor for each request.
 
-    ``held`` is ``(call, projection, factors)``: the ``(args, kwargs)`` of the attention function, the output projection
-    to be called, and by what the heads' outputs are multiplied before it, ``[row, position, ...]`` or None. A request
-    is ``(row, queries, keys, heads, over, changes)``. Returns ``[head, query, key]``; with ``"heads"`` in ``over`` the
-    vectors are summed over the heads, and there is one head; with ``"keys"`` over the keys: ``[head, query]``.
+    ``call`` holds the ``(args, kwargs)`` of the attention function, ``projection`` is the output projection, to be
+    called, and ``attention`` the module that calls the function. A request is ``(row, queries, keys, heads, (over,
+    gate), changes)``; ``gate`` is the name of the call that gives the factors of the heads' outputs, empty where there
+    are none. Returns ``[head, query, key]``; with ``"heads"`` in ``over`` the vectors are summed over the heads, and
+    there is one head; with ``"keys"`` over the keys: ``[head, query]``.
     """
-    call, projection, factors = held
-    return [contribution(call, projection, factors, request, window) for request in requests]
+    gates = {gate for *_, (_, gate), _ in requests if gate}
+    factors = {gate: getattr(attention.source, gate).output for gate in gates}
+    return [contribution(call, request, window, projection, factors) for request in requests]
 
 
-def contribution(call, projection, factors, request, window):
+def contribution(call, request, window, projection, factors_of):
     """The answer to one request. Queries are taken in blocks, so that little exists at once."""
     _, query, key, value, *_ = attention_arguments(call)
     query_offset, queries, key_offset, *_ = window
-    row, wanted_queries, wanted_keys, heads, over, changes = request
-    count = query.shape[1]
+    row, wanted_queries, wanted_keys, heads, (over, gate), changes = request
+    count, factors = query.shape[1], factors_of.get(gate)
     part = projection, list(range(count) if heads is None else heads), count, value.dtype
     columns = index(wanted_keys, key_offset, key.shape[2], query.device)
     wanted = index(wanted_queries, query_offset, queries, query.device)

@@ -213,17 +213,18 @@ def perform(model, steps, window_of, means=None):
 
 
 def collect(model, extents, reads):
-    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, projection, gate)``.
+    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, modules, gate)``.
 
     Stages are numbers of ``extents``. ``outside`` is given for reads of attention to keys outside the sequence, see
-    `kernels.crossing`; ``projection`` for what passes an output projection, see `with_projection`; ``gate`` for
-    states that a layer multiplies before it adds them, see `gates.gated`.
+    `kernels.crossing`; ``modules`` are paths of modules that the readout calls; ``gate`` is given for states that a
+    layer multiplies before it adds them, see `gates.gated`. What reads of one site hold is fetched once: a readout may
+    have taken what the model computes behind it.
     """
     answers = []
     window_of = {}  # by stage
-    factors_of, passed = row_factors(reads), {}
+    factors_of, held_at = row_factors(reads), None
     open_source(model, [gate[0] for *_, gate in reads if gate is not None and gate[0]])
-    for stage, layer, path, place, readout, requests, outside, projection, gate in reads:
+    for stage, layer, path, place, readout, requests, outside, modules, gate in reads:
         if place == "logits":
             answers.append(readout(model.output.logits, requests, None))
             continue
@@ -233,12 +234,12 @@ def collect(model, extents, reads):
             window_of[stage] = windows(inputs, cache_layers, causal) if entry else full_windows(extents[stage])
         take_factors(model, factors_of, stage, layer)
         _, queries, *_ = window_of[stage][layer]
-        if projection is not None:
-            value = with_projection(model, path, place, queries, projection, passed)
-        else:
-            value = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
-        value = value if gate is None else gated(model, value, gate, factors_of.get((stage, layer)))
-        answers.append(readout(value, requests, crossing(window_of[stage][layer], outside)))
+        if held_at != (path, place):
+            held = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
+            held_at = path, place
+        value = held if gate is None else gated(model, held, gate, factors_of.get((stage, layer)))
+        window = crossing(window_of[stage][layer], outside)
+        answers.append(readout(value, requests, window, *[model.get(each) for each in modules]))
     return answers
 
 
@@ -260,19 +261,6 @@ def fetch(model, path, place, queries):
     if queries > 1 and is_sandboxed(model) and model._module.config.get_text_config()._attn_implementation == "sdpa":
         return arguments_inside(operation)
     return operation.inputs
-
-
-def with_projection(model, path, place, queries, projection, passed):
-    """An attention's call, its output projection as what can be called, and the factors of the heads' outputs, if any.
-
-    They are kept in ``passed`` until another attention is read: at the factors the model has left the call behind.
-    """
-    if path not in passed:
-        module, gate = projection
-        passed.clear()
-        call = fetch(model, path, place, queries)
-        passed[path] = call, model.get(module), getattr(model.get(path).source, gate).output if gate else None
-    return passed[path]
 
 
 def open_source(model, paths):

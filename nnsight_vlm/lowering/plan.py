@@ -36,12 +36,10 @@ def read_step(
     model: Model, layout: Layout, stage: str, layer: int, site: str, readout: Callable[..., Any], requests: Any
 ) -> ReadStep:
     """The step that reads one site in one layer."""
-    family = view_of(model).family
+    family, requests = view_of(model).family, tuple(requests)
     path, place = locate(family, stage, site, layer)
     if site in ATTENTION_OF:
         place = getattr(family.stages[stage], ATTENTION_OF[site]).call
-    asked = tuple(requests)
-    through = projection_of(view_of(model), stage, layer, site) if isinstance(asked[0], ContributionRequest) else None
     return ReadStep(
         stage=stage,
         layer=layer,
@@ -49,10 +47,10 @@ def read_step(
         path=path,
         place=place,
         readout=readout,
-        requests=asked,
+        requests=requests,
         outside=read_outside(layout, stage, site),
-        projection=through,
         gate=None if stage == "features" else gate_of(view_of(model), stage, layer, site),
+        modules=projection_of(family, stage, layer, site) if isinstance(requests[0], ContributionRequest) else (),
     )
 
 

@@ -185,11 +185,10 @@ def gate_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, st
     return ("", "", spec.factor(site)) if spec.factor(site) != 1 else None
 
 
-def projection_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, str]:
-    """The output projection of the attention that a site belongs to, and the gate before it, see `plan.ReadStep`."""
-    attention, spec = ATTENTION_OF[site], view.stage(stage)
-    path, _ = locate(view.family, stage, "cross head" if attention == "cross" else "head", layer)
-    return path, spec.head_gates[attention]
+def projection_of(family: Family, stage: str, layer: int, site: str) -> tuple[str, str]:
+    """The paths of the output projection of the attention that a site belongs to, and of that attention."""
+    head = "cross head" if ATTENTION_OF[site] == "cross" else "head"
+    return locate(family, stage, head, layer)[0], locate(family, stage, site, layer)[0]
 
 
 def order_of(family: Family) -> tuple[str, ...]:

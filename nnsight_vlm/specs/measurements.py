@@ -17,7 +17,7 @@ from ..device import contributions, readouts
 from ..errors import SpecError
 from ..lowering.heads import Heads, listed_heads, require_ascending_heads, require_named_layers
 from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
-from ..lowering.read_requests import AttentionRequest, ContributionRequest, StateRequest
+from ..lowering.read_requests import AttentionRequest, ContributionRequest, ReadOfRow, StateRequest
 from ..lowering.resolve import Resolver
 from ..lowering.sites import SITES, StateSite, check_state_spec
 from ..prompts.where import Where, as_tuples, require_ascending
@@ -36,7 +36,7 @@ class ReadRequest(NamedTuple):
     layer: int
     site: str
     readout: Callable[..., Any]
-    request: AttentionRequest | ContributionRequest | StateRequest
+    request: ReadOfRow
 
 
 Reduction = Literal["rows", "mean", "mass", "entropy", "top", "contribution"]
@@ -206,7 +206,7 @@ class Attention(Readout):
             asked = here.placement.row, queries, keys, numbers
             if self.reduce == "contribution":
                 _check_sum(here, needs)
-                request = ContributionRequest(*asked, tuple(self.over or ()))
+                request = ContributionRequest(*asked, tuple(self.over or ()), here.spec.head_gates[needs])
                 yield ReadRequest(self.stage, layer, WEIGHTS[needs], contributions.contributions, request)
             else:
                 rows = AttentionRequest(*asked, self.reduce, top)
