@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, LlavaConfig, LlavaForConditionalGenerat
 from zoo.parts import draw
 
 import nnsight_vlm as nv
+from nnsight_vlm.families import view_of
 from nnsight_vlm.families.table import TESTED_DECODERS
 
 SIZES = {
@@ -54,8 +55,12 @@ def test_a_decoder_adds_what_its_attention_and_feed_forward_give_and_its_cuts_ar
     model = nv.load(build(decoder).double(), processor=tiny.build_processor())
     prompt = nv.encode(model, "what is red ?", tiny.picture(0))
     sites = [nv.Residual("all", site=site) for site in ("residual", "attention", "mlp")]
-    residual, attention, mlp = nv.run(model, prompt, reads=sites).reads
+    added = nv.Attention("all", "all", reduce="contribution", over=["heads", "keys"])
+    residual, attention, mlp, keys = nv.run(model, prompt, reads=[*sites, added]).reads
     assert tiny.gap(residual[1], residual[0] + attention[1] + mlp[1]) < LIMIT
+    layer = model._module.model.language_model.layers[1]
+    bias = layer.get_submodule(view_of(model).family.decoder.attention.projection).bias
+    assert tiny.gap(keys[1], (attention[1] - (0 if bias is None else bias)).norm(dim=-1)) < LIMIT
     proof = nv.verify(model, prompt, nv.Knockout("image", "query") | nv.Knockout("image", "generated"))
     assert proof.edges > 0 and proof.tokens > 0
     heads, whole = (

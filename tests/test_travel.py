@@ -27,6 +27,7 @@ FILES = tuple(
         "attention_parts",
         "weights",
         "readouts",
+        "contributions",
         "mixtures",
         "runner",
     )
@@ -110,6 +111,8 @@ READS = [
     nv.Attention("last", "all", reduce="mass", heads=[1]),
     nv.Attention("last", "image", reduce="entropy", layers=0),
     nv.Attention("last", "image", reduce="top", top=3, layers=1),
+    nv.Attention("query", "image", reduce="contribution", layers=[1, 2]),
+    nv.Attention("query", "image", reduce="contribution", over="keys", heads=[1], layers=2),
     *(nv.Residual("image", site=site) for site in ("features", "embedding", "residual", "attention", "mlp")),
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
 ]

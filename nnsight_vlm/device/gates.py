@@ -36,3 +36,34 @@ def write_gated(call, writes, window, mask_spec, memo):
     """`write_rows` on the gated term; ``call`` is ``((args, kwargs), gate)``."""
     _, gate = call
     return write_rows(gate * memo.pop("term"), writes, window)
+
+
+# reading ------------------------------------------------------------------------------------------
+
+
+def row_factors(reads):
+    """For each ``(stage, layer)`` with states behind factors of rows: where they are, ``(layer's path, keyword)``."""
+    behind = [(stage, layer, gate) for stage, layer, *_, gate in reads if gate is not None and gate[1]]
+    return {(stage, layer): gate[:2] for stage, layer, gate in behind}
+
+
+def take_factors(model, factors_of, stage, layer):
+    """Put the factors ``[row, token, 1]`` of a layer in place of where they are, when the reads enter that layer."""
+    where = factors_of.get((stage, layer))
+    if isinstance(where, tuple):
+        path, keyword = where
+        _, kwargs = model.get(path).inputs
+        factors = kwargs.get(keyword)
+        factors_of[(stage, layer)] = 1 if factors is None else factors[:, 0]
+
+
+def gated(model, value, gate, factors):
+    """What a layer adds to the residual stream of what a module returned: that times the factors of rows and gate.
+
+    A gate without a path is a number.
+    """
+    path, keyword, call = gate
+    hidden = value[0] if isinstance(value, tuple) else value
+    if not path:
+        return call * hidden
+    return getattr(model.get(path).source, call).output * (factors * hidden if keyword else hidden)

@@ -45,12 +45,18 @@ def reduced(call, request, window):
     blocks = wanted.split(max(1, SCORES_PER_BLOCK // (query.shape[1] * key.shape[2])))
     answers = []
     for block in blocks:
-        weights = probabilities(call, row, block, None if changes else heads, window)
-        if changes:
-            weights = changed(weights, block, row, changes, window)
-            weights = weights if heads is None else weights[list(heads)]
+        weights = final_weights(call, row, block, heads, changes, window)
         answers.append(reduce_rows(weights[..., columns], columns + key_offset, reduction))
     return torch.cat(answers, dim=1)
+
+
+def final_weights(call, row, places, heads, changes, window):
+    """`probabilities` with what is done to them behind the softmax."""
+    weights = probabilities(call, row, places, None if changes else heads, window)
+    if not changes:
+        return weights
+    weights = changed(weights, places, row, changes, window)
+    return weights if heads is None else weights[list(heads)]
 
 
 def precise(tensor):

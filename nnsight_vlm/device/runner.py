@@ -27,7 +27,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.iterator import Iterations
 
 from .attention_parts import arguments_inside, is_part, touches
-from .gates import write_gated
+from .gates import gated, row_factors, take_factors, write_gated
 from .positions import cache_of, crossing, sequence, windows
 from .readouts import precise
 
@@ -213,16 +213,18 @@ def perform(model, steps, window_of, means=None):
 
 
 def collect(model, extents, reads):
-    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, gate)``.
+    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, modules, gate)``.
 
     Stages are numbers of ``extents``. ``outside`` is given for reads of attention to keys outside the sequence, see
-    `kernels.crossing`; ``gate`` for states that a layer multiplies before it adds them, see `gated`.
+    `kernels.crossing`; ``modules`` are paths of modules that the readout calls; ``gate`` is given for states that a
+    layer multiplies before it adds them, see `gates.gated`. What reads of one site hold is fetched once: a readout may
+    have taken what the model computes behind it.
     """
     answers = []
     window_of = {}  # by stage
-    factors_of = row_factors(reads)
+    factors_of, held_at = row_factors(reads), None
     open_source(model, [gate[0] for *_, gate in reads if gate is not None and gate[0]])
-    for stage, layer, path, place, readout, requests, outside, gate in reads:
+    for stage, layer, path, place, readout, requests, outside, modules, gate in reads:
         if place == "logits":
             answers.append(readout(model.output.logits, requests, None))
             continue
@@ -232,9 +234,12 @@ def collect(model, extents, reads):
             window_of[stage] = windows(inputs, cache_layers, causal) if entry else full_windows(extents[stage])
         take_factors(model, factors_of, stage, layer)
         _, queries, *_ = window_of[stage][layer]
-        value = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
-        value = value if gate is None else gated(model, value, gate, factors_of.get((stage, layer)))
-        answers.append(readout(value, requests, crossing(window_of[stage][layer], outside)))
+        if held_at != (path, place):
+            held = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
+            held_at = path, place
+        value = held if gate is None else gated(model, held, gate, factors_of.get((stage, layer)))
+        window = crossing(window_of[stage][layer], outside)
+        answers.append(readout(value, requests, window, *[model.get(each) for each in modules]))
     return answers
 
 
@@ -262,31 +267,3 @@ def open_source(model, paths):
     """Let nnsight list the calls inside modules before the model enters them; afterwards it is too late."""
     for path in paths:
         _ = model.get(path).source
-
-
-def row_factors(reads):
-    """For each ``(stage, layer)`` with states behind factors of rows: where they are, ``(layer's path, keyword)``."""
-    behind = [(stage, layer, gate) for stage, layer, *_, gate in reads if gate is not None and gate[1]]
-    return {(stage, layer): gate[:2] for stage, layer, gate in behind}
-
-
-def take_factors(model, factors_of, stage, layer):
-    """Put the factors ``[row, token, 1]`` of a layer in place of where they are, when the reads enter that layer."""
-    where = factors_of.get((stage, layer))
-    if isinstance(where, tuple):
-        path, keyword = where
-        _, kwargs = model.get(path).inputs
-        factors = kwargs.get(keyword)
-        factors_of[(stage, layer)] = 1 if factors is None else factors[:, 0]
-
-
-def gated(model, value, gate, factors):
-    """What a layer adds to the residual stream of what a module returned: that times the factors of rows and gate.
-
-    A gate without a path is a number.
-    """
-    path, keyword, call = gate
-    hidden = value[0] if isinstance(value, tuple) else value
-    if not path:
-        return call * hidden
-    return getattr(model.get(path).source, call).output * (factors * hidden if keyword else hidden)

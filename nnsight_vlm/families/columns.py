@@ -36,6 +36,11 @@ class AttentionSpec:
             handed the module, then query, key and value `[row, head, position, head_dim]`.
         projection: path, inside the layer, of the output projection: the module that is handed the outputs of all heads
             side by side.
+        gate: name of the call inside `module` that gives the factors, `[row, position, head or width]`, by which the
+            outputs of the heads are multiplied before the output projection; empty where there are none.
+        gate_when: name, in the stage's part of the config, of the setting that says whether there is that gate; empty
+            where there always is.
+        inner_norm: whether a norm lies between the heads and the output projection.
         layers: which layers have this attention.
     """
 
@@ -44,6 +49,9 @@ class AttentionSpec:
     mask: str = "attention_mask"
     call: str = "attention_interface_1"
     projection: str = "self_attn.o_proj"
+    gate: str = ""
+    gate_when: str = ""
+    inner_norm: bool = False
     layers: LayerSet = "every"
 
 

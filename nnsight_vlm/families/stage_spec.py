@@ -39,6 +39,7 @@ class StageSpec:
         streams: how many parallel residual streams of that width there are.
         attention, cross: the layers that have self-attention and cross-attention.
         gated: for each site with a gate, the layers that have it.
+        head_gates: for `"attention"` and `"cross"`, the call that gives the gate before the output projection, or "".
         scale: by what each layer multiplies the outputs of attention and the feed-forward part.
         recurrent: whether some layers carry a state through the sequence instead of attending.
         cache_layer: for each layer, the layer whose cache gives its offset: itself, the layer it shares keys with, or
@@ -56,6 +57,7 @@ class StageSpec:
     attention: tuple[int, ...]
     cross: tuple[int, ...]
     gated: Mapping[str, tuple[int, ...]]
+    head_gates: Mapping[str, str]
     scale: float
     recurrent: bool
     cache_layer: tuple[int, ...]
@@ -73,6 +75,7 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
     """The sizes of a stage of a model with this config."""
     part = config_value(config, stage.config)
     layer_count = int(getattr(part, stage.layer_count)) if stage.layer_count else 1
+    attentions = {"attention": stage.attention, "cross": stage.cross}
     attention, head_count = _layers_with(stage.attention, part, layer_count), int(getattr(part, stage.head_count))
     by_layer = [_of_layer(part, layer) for layer in range(layer_count)]
     head_dim = tuple(int(_size(layer, stage.head_dim) or part.hidden_size // head_count) for layer in by_layer)
@@ -88,6 +91,7 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         attention=attention,
         cross=_layers_with(stage.cross, part, layer_count),
         gated={site: _layers_with(gate, part, layer_count) for site, gate in stage.gates.items()},
+        head_gates={name: _head_gate(which, part) for name, which in attentions.items() if which is not None},
         scale=float(getattr(part, stage.scale)) if stage.scale else 1.0,
         recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
         cache_layer=_cache_layers(part, stage, attention, layer_count),
@@ -110,6 +114,11 @@ def _layers_with(what: AttentionSpec | Gate | None, part: Any, layer_count: int)
         return ()
     has_it = LAYER_SETS[what.layers]
     return tuple(layer for layer in range(layer_count) if has_it(part, layer))
+
+
+def _head_gate(which: AttentionSpec, part: Any) -> str:
+    """The call that gives the gate between the heads and the output projection; empty where there is none."""
+    return which.gate if not which.gate_when or getattr(part, which.gate_when) else ""
 
 
 def _cache_layers(part: Any, stage: Stage, attending: tuple[int, ...], layer_count: int) -> tuple[int, ...]:

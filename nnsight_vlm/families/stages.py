@@ -15,6 +15,8 @@ CAUSAL_LM_DECODER = Stage(
 
 It embeds decoded tokens itself: what it is handed are ids then, and only its first layer is always handed states.
 """
+GATED_DECODER = Stage(attention=AttentionSpec(gate="torch_sigmoid_0", layers="typed"))
+"""Some layers attend, and what their heads give is multiplied by gates of each query before the output projection."""
 GEMMA_DECODER = Stage(attention=AttentionSpec(output="post_attention_layernorm"), mlp="post_feedforward_layernorm")
 """Outputs of attention and of the feed-forward part pass a norm before they are added to the residual stream."""
 GLM_DECODER = Stage(attention=AttentionSpec(output="post_self_attn_layernorm"), mlp="post_mlp_layernorm")
@@ -37,7 +39,7 @@ OPT_DECODER = Stage(
 KOSMOS_DECODER = Stage(
     entry="text_model.model",
     layers="text_model.model.layers",
-    attention=OUT_PROJ,
+    attention=replace(OUT_PROJ, inner_norm=True),
     mlp="ffn",
     embedding="text_model.model.layers.0",
 )

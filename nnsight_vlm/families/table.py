@@ -18,6 +18,7 @@ from .stages import (
     BART_ENCODER,
     CAUSAL_LM_DECODER,
     CHAMELEON_DECODER,
+    GATED_DECODER,
     GEMMA_DECODER,
     GLM_DECODER,
     IDEFICS2_RESAMPLER,
@@ -251,12 +252,12 @@ _TABLE = (
     Family(model_type="qwen3_vl_moe", **QWEN, limitations=DEEPSTACK),
     Family(
         model_type="qwen3_5",
-        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
+        stages={"decoder": GATED_DECODER},
         **QWEN,
     ),
     Family(
         model_type="qwen3_5_moe",
-        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
+        stages={"decoder": GATED_DECODER},
         **QWEN,
     ),
     Family(model_type="glm4v", stages={"decoder": GLM_DECODER}, **QWEN),
@@ -559,7 +560,7 @@ _TABLE = (
     Family(
         model_type="minicpmv4_6",
         transformers=">=5.20",  # before, its own forward fails with slices of several sizes
-        stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
+        stages={"decoder": GATED_DECODER},
         projector="model.merger",
         grid="sliced",
         inputs={"pixel_values": "column", "target_sizes": "piece"},
@@ -616,7 +617,15 @@ _TABLE = (
         model_type="lfm3_vl",
         transformers=">=5.23",
         stages={
-            "decoder": Stage(attention=AttentionSpec(output="post_operator_norm", layers="typed"), mlp="post_ffn_norm")
+            "decoder": Stage(
+                attention=AttentionSpec(
+                    output="post_operator_norm",
+                    gate="torch_sigmoid_0",
+                    gate_when="use_attention_gate",
+                    layers="typed",
+                ),
+                mlp="post_ffn_norm",
+            )
         },
         grid="merged",
         inputs={"pixel_values": "piece", "image_grid_thw": "image"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..prompts.ranges import Ranges
 from .writes import HeadChoice
@@ -28,6 +28,26 @@ class AttentionRequest(NamedTuple):
         return self.row, self.queries.pairs, self.keys.pairs, self.heads, (self.reduce, self.top), self.changes
 
 
+class ContributionRequest(NamedTuple):
+    """What keys add to queries through the output projection, in some heads (None is all).
+
+    `over` says over what vectors are summed before their norm is taken, `"heads"` and `"keys"`; `gate` is the call that
+    gives the factors of the heads' outputs, empty where there are none; `changes` as in `AttentionRequest`.
+    """
+
+    row: int
+    queries: Ranges
+    keys: Ranges
+    heads: tuple[int, ...] | None
+    over: tuple[str, ...]
+    gate: str
+    changes: tuple[Any, ...] = ()
+
+    def plain(self) -> tuple[Any, ...]:
+        """For `device.contributions`."""
+        return self.row, self.queries.pairs, self.keys.pairs, self.heads, (self.over, self.gate), self.changes
+
+
 class StateRequest(NamedTuple):
     """Hidden states at positions; at a site of heads, of these heads."""
 
@@ -39,6 +59,10 @@ class StateRequest(NamedTuple):
         """For `readouts.hidden_rows`, `embedding_rows` and `feature_rows`, and the readouts of `attention_parts`."""
         heads = () if self.heads is None else (tuple(self.heads),)
         return (self.row, self.positions.pairs, *heads)
+
+
+ReadOfRow: TypeAlias = AttentionRequest | ContributionRequest | StateRequest
+"""What is asked of one row in one layer."""
 
 
 class LogitRequest(NamedTuple):

@@ -185,6 +185,12 @@ def gate_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, st
     return ("", "", spec.factor(site)) if spec.factor(site) != 1 else None
 
 
+def projection_of(family: Family, stage: str, layer: int, site: str) -> tuple[str, str]:
+    """The paths of the output projection of the attention that a site belongs to, and of that attention."""
+    head = "cross head" if ATTENTION_OF[site] == "cross" else "head"
+    return locate(family, stage, head, layer)[0], locate(family, stage, site, layer)[0]
+
+
 def order_of(family: Family) -> tuple[str, ...]:
     """The stages of a family and its image features, in the order in which the model reaches them."""
     names = list(family.stages)

@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
-from ..arguments import one_of, text, whole_number
-from ..device import readouts
+from ..arguments import listed, one_of, spelled, text, whole_number
+from ..device import contributions, readouts
 from ..errors import SpecError
 from ..lowering.heads import Heads, listed_heads, require_ascending_heads, require_named_layers
 from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
-from ..lowering.read_requests import AttentionRequest, StateRequest
+from ..lowering.read_requests import AttentionRequest, ContributionRequest, ReadOfRow, StateRequest
 from ..lowering.resolve import Resolver
 from ..lowering.sites import SITES, StateSite, check_state_spec
 from ..prompts.where import Where, as_tuples, require_ascending
@@ -36,13 +36,18 @@ class ReadRequest(NamedTuple):
     layer: int
     site: str
     readout: Callable[..., Any]
-    request: AttentionRequest | StateRequest
+    request: ReadOfRow
 
 
-Reduction = Literal["rows", "mean", "mass", "entropy", "top"]
+Reduction = Literal["rows", "mean", "mass", "entropy", "top", "contribution"]
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 TOP = 10
 """How many keys `reduce="top"` gives unless told otherwise."""
+MASKS = {"attention": "mask", "cross": "cross mask"}
+WEIGHTS = {"attention": "weights", "cross": "cross weights"}
+"""The sites where weights are read, and those behind what else an attention is handed."""
+SUMMED = ("heads", "keys")
+"""Over what vectors can be summed before their norm is taken."""
 
 
 class Readout(ABC):
@@ -78,6 +83,35 @@ def _some(layers: tuple[int, ...]) -> tuple[int, ...]:
     return layers
 
 
+def _summed(over: Any) -> tuple[str, ...] | None:
+    """Over what vectors are summed, in one order.
+
+    Raises:
+        SpecError: anything else than some of `SUMMED`.
+    """
+    if over is None:
+        return None
+    named = (over,) if isinstance(over, str) else listed("over", over, '["heads", "keys"]', kind=str)
+    if not named or len(set(named)) < len(named) or not set(named) <= set(SUMMED):
+        raise SpecError(f'no over={spelled(over)}; write "heads", "keys" or ["heads", "keys"], or leave it out')
+    return tuple(name for name in SUMMED if name in named)
+
+
+def _check_sum(here: Resolver, kind: str) -> None:
+    """Refuse contributions of keys where what an attention gives is no sum of them.
+
+    Raises:
+        SpecError: a norm lies between its heads and the output projection.
+    """
+    which = getattr(here.spec.stage, kind)
+    if which.inner_norm:
+        raise SpecError(
+            f"in the {here.stage} of {here.family.name!r} models a norm lies between the heads and the output "
+            'projection, so what a key adds depends on all others; read the weights, reduce="rows", or the values, '
+            'nv.Residual(..., site="value")'
+        )
+
+
 @dataclass(frozen=True)
 class Attention(Readout):
     """Attention probabilities from `queries` to `keys`: `[layer, head, query, key]`, float32, or float64 as the model.
@@ -93,9 +127,20 @@ class Attention(Readout):
             in Mllama) are read from cross-attention, in the layers that have it.
         reduce: `rows`; `mean`, the mean of the rows over the heads `[layer, query, key]`; `mass`, the sum over the
             keys `[layer, head, query]`; `entropy` of the distribution over the keys, in nats, `[layer, head, query]`,
-            NaN where no key is left; or `top`, the keys that are looked at most `[layer, head, query, top, 2]`: their
-            positions, and probabilities.
+            NaN where no key is left; `top`, the keys that are looked at most `[layer, head, query, top, 2]`: their
+            positions, and probabilities; or `contribution`, how long the vectors are that the keys add to the query's
+            row, `[layer, head, query, key]`.
         top: how many keys `reduce="top"` gives, most first; 10 unless told otherwise.
+        over: for `reduce="contribution"`, over what the vectors are summed before their norm is taken: `"keys"`, which
+            gives what all of them add `[layer, head, query]`; `"heads"`, `[layer, query, key]`; or both,
+            `["heads", "keys"]`, `[layer, query]`. None takes the norm of each.
+
+    A key's contribution in one head is the Euclidean norm of its value, times its weight, through the head's part of
+    the output projection (Kobayashi et al. 2020, arXiv 2004.10102): the vectors of all heads and keys, and the bias,
+    add up to what the projection gives. What lies behind it is left out: a norm (Gemma, GLM), a gate (Mllama), a factor
+    (Granite). Gates before it count (Qwen3.5, LFM3). Weights, values and gates are those of the run, under whatever is
+    done to them; what is written at the sites `head`, `attention` and `cross` is written behind. Where a norm lies
+    before the projection (Kosmos-2's decoder), no key has a part of its own, and `run` raises `SpecError`.
     """
 
     queries: Where
@@ -105,6 +150,7 @@ class Attention(Readout):
     stage: str = field(default="decoder", kw_only=True)
     reduce: Reduction = field(default="rows", kw_only=True)
     top: int | None = field(default=None, kw_only=True)
+    over: str | Sequence[str] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("queries", "keys", "layers"):
@@ -122,6 +168,11 @@ class Attention(Readout):
             )
         one_of("reduce", self.reduce, REDUCTIONS, "reduction")
         text("stage", self.stage, 'stage="decoder"')
+        object.__setattr__(self, "over", _summed(self.over))
+        if self.over and self.reduce != "contribution":
+            raise SpecError(
+                f'over={self.over!r} is for reduce="contribution", and reduce={self.reduce!r} was asked for; choose one'
+            )
         if self.top is None:
             return
         object.__setattr__(self, "top", whole_number("top", self.top, kind="number of keys"))
@@ -139,7 +190,7 @@ class Attention(Readout):
                 f"keys={self.keys!r} lie in the sequence and outside it, in attentions of their own; "
                 "write one nv.Attention for each"
             )
-        site, needs = ("cross mask", "cross") if outside else ("mask", "attention")
+        needs = "cross" if outside else "attention"
         if outside:
             here.check_readers(self.queries, queries)
         keys = outside or inside
@@ -152,19 +203,32 @@ class Attention(Readout):
         for layer in layers:
             heads = here.heads(self.heads, layer)
             numbers = None if heads is None else heads.numbers
-            request = AttentionRequest(here.placement.row, queries, keys, numbers, self.reduce, top)
-            yield ReadRequest(self.stage, layer, site, readouts.attention_rows, request)
+            asked = here.placement.row, queries, keys, numbers
+            if self.reduce == "contribution":
+                _check_sum(here, needs)
+                request = ContributionRequest(*asked, tuple(self.over or ()), here.spec.head_gates[needs])
+                yield ReadRequest(self.stage, layer, WEIGHTS[needs], contributions.contributions, request)
+            else:
+                rows = AttentionRequest(*asked, self.reduce, top)
+                yield ReadRequest(self.stage, layer, MASKS[needs], readouts.attention_rows, rows)
 
     def numbers(self, resolver: Resolver) -> int:
         here = resolver.at(self.stage)
         queries, keys = len(here.positions(self.queries)), len(here.positions(self.keys))
-        each = {"rows": keys, "mean": keys, "top": 2 * (self.top or TOP)}.get(self.reduce, 1)
-        heads = 1 if self.reduce == "mean" else here.spec.head_count
+        over = self.over or ()
+        of_keys = keys if "keys" not in over else 1
+        each = {"rows": keys, "mean": keys, "top": 2 * (self.top or TOP), "contribution": of_keys}.get(self.reduce, 1)
+        heads = 1 if self._one_head else here.spec.head_count
         return len(layer_numbers(self.layers, here.spec.layer_count)) * heads * queries * each
 
     def assemble(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
         stacked = torch.stack(list(layers))
-        return stacked[:, 0] if self.reduce == "mean" else stacked
+        return stacked[:, 0] if self._one_head else stacked
+
+    @property
+    def _one_head(self) -> bool:
+        """Whether all heads become one."""
+        return self.reduce == "mean" or "heads" in (self.over or ())
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,17 @@ def entries() -> dict[str, Entry]:
                 "stage": edges["stage"],
                 "reduce": [*WORDS, "max", "mean"],
                 "top": [*(value for value in NO_WHOLE if value is not None), 0, -1, 26],
+                "over": [*(word for word in WORDS if word is not None), "keys", ["heads", "keys"]],
+            },
+        ),
+        "Attention's contributions": Entry(
+            nv.Attention,
+            read_with(nv.Attention),
+            {"queries": "last", "keys": "image", "reduce": "contribution", "over": ["heads", "keys"]},
+            {
+                "reduce": ["rows", "route", "contributions"],
+                "top": [1, 2],
+                "over": [*(word for word in WORDS if word is not None), "query", [], ["keys", "keys"], ["keys", 1]],
             },
         ),
         "Residual": Entry(

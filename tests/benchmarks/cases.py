@@ -374,6 +374,25 @@ def attention_share(on: Bench) -> Comparison:
     )
 
 
+def contribution(on: Bench) -> Comparison:
+    """How long the vectors are that each image token adds to the last row, in every head of every layer."""
+    inputs, read = on.inputs, nv.Attention("last", "image", reduce="contribution")
+
+    def ours(prompt: nv.Prompt) -> torch.Tensor:
+        return nv.run(on.model, prompt, reads=[read]).reads[0][:, :, 0]
+
+    def naive(_: Any = None) -> torch.Tensor:
+        with eager(on.module):
+            return hooks.contributions(on.module, inputs, on.positions("last")[0], on.positions("image"))
+
+    return Comparison(
+        ours=Task(run=ours, prepare=on.prompt),
+        naive=Task(run=naive),
+        our_numbers=lambda: ours(on.prompt()),
+        naive_numbers=naive,
+    )
+
+
 # generation ---------------------------------------------------------------------------------------------------------
 
 
@@ -480,6 +499,13 @@ LINES = {
         target=1.1,
         figure="forwards",
         comparison=attention_share,
+    ),
+    "contribution-576": Line(
+        work="what every image token adds to the last row, all heads and layers",
+        size="576",
+        target=1.3,
+        figure="forwards",
+        comparison=contribution,
     ),
     "generation": Line(
         work="8 knockouts under generation of 64 tokens", size="576", target=3, figure="faster", comparison=generation

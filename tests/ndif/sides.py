@@ -175,6 +175,8 @@ READS = (
     nv.Attention("last", "all", reduce="mass", heads=[1]),
     nv.Attention("last", "image", reduce="entropy", layers=0),
     nv.Attention("last", "image", reduce="top", top=3, layers=1),
+    nv.Attention("query", "image", reduce="contribution", layers=[1, 2]),
+    *(nv.Attention("last", "image", reduce="contribution", over=over) for over in ("keys", "heads")),
     *(nv.Residual("image", site=site) for site in ("features", "embedding")),
     *(nv.Residual("query", site=site) for site in ("residual", "attention", "mlp")),
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),

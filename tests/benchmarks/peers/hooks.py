@@ -169,6 +169,27 @@ def attention_shares(
     return torch.stack([layer[0][:, list(queries)][..., list(keys)].sum(-1) for layer in weights])
 
 
+def contributions(module: Any, inputs: Mapping[str, Any], query: int, keys: Sequence[int]) -> torch.Tensor:
+    """Norms of what keys add to a query's row through the output projection, `[layer, head, key]`.
+
+    From the full matrices that eager attention returns, and the values.
+    """
+    values: list[torch.Tensor] = []
+    parts = [layer.self_attn.v_proj for layer in layers_of(module)]
+    hooks = [part.register_forward_hook(lambda _, __, output: values.append(output[0, list(keys)])) for part in parts]
+    attentions = module(**inputs, logits_to_keep=1, output_attentions=True).attentions
+    for hook in hooks:
+        hook.remove()
+    found = []
+    for layer, weights, value in zip(layers_of(module), attentions, values, strict=True):
+        rows, attention = weights[0, :, query, list(keys)], layer.self_attn
+        by_head = attention.o_proj.weight.unflatten(1, (len(rows), -1)).transpose(0, 1)  # [head, width, head_dim]
+        own = value.unflatten(1, (-1, attention.head_dim)).transpose(0, 1)
+        own = own.repeat_interleave(len(rows) // len(own), 0)
+        found.append(rows * torch.matmul(own, by_head.transpose(1, 2)).norm(dim=-1))
+    return torch.stack(found)
+
+
 def _sweep(case: Any) -> list[float]:
     conditions = [{layer: Cut(case.image, case.text)} for layer in range(case.layers)]
     return knockout_logits(case.module, case.inputs, case.answer, conditions)
