@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .prompts.stacking import stack
     from .specs.interventions import Intervention
     from .specs.knockouts import Allow, Knockout, Limit
+    from .specs.lenses import Lens
     from .specs.measurements import Attention, Residual
     from .specs.states import Ablate, Patch
     from .specs.vectors import Add, Scale
@@ -62,6 +63,7 @@ __all__ = [
     "Intervention",
     "InterventionError",
     "Knockout",
+    "Lens",
     "Limit",
     "NonFiniteWarning",
     "PassesDifferWarning",
@@ -116,6 +118,7 @@ _NAMES_OF = {
     "prompts.stacking": ("stack",),
     "specs.interventions": ("Intervention",),
     "specs.knockouts": ("Allow", "Knockout", "Limit"),
+    "specs.lenses": ("Lens",),
     "specs.states": ("Ablate", "Patch"),
     "specs.measurements": ("Attention", "Residual"),
     "specs.vectors": ("Add", "Scale"),

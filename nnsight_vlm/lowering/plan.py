@@ -16,6 +16,7 @@ from ..device.kernels import close_edges, drop_edges
 from ..device.mixtures import change_weights, is_change
 from ..families import Family, Model, view_of
 from .layouts import Layout
+from .read_requests import WordRequest
 from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, gate_of, locate, order_of, refuse_two_projections
 from .steps import MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
 from .writes import PlannedWrite
@@ -25,7 +26,7 @@ def read_step(
     model: Model, layout: Layout, stage: str, layer: int, site: str, readout: Callable[..., Any], requests: Any
 ) -> ReadStep:
     """The step that reads one site in one layer."""
-    family = view_of(model).family
+    family, requests = view_of(model).family, tuple(requests)
     path, place = locate(family, stage, site, layer)
     if site in ATTENTION_OF:
         place = getattr(family.stages[stage], ATTENTION_OF[site]).call
@@ -36,9 +37,10 @@ def read_step(
         path=path,
         place=place,
         readout=readout,
-        requests=tuple(requests),
+        requests=requests,
         outside=read_outside(layout, stage, site),
         gate=None if stage == "features" else gate_of(view_of(model), stage, layer, site),
+        modules=requests[0].head.paths if isinstance(requests[0], WordRequest) else (),
     )
 
 

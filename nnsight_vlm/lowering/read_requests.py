@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from ..families import HeadCall
 from ..prompts.ranges import Ranges
 from .writes import HeadChoice
 
@@ -39,6 +40,28 @@ class StateRequest(NamedTuple):
         """For `readouts.hidden_rows`, `embedding_rows` and `feature_rows`, and the readouts of `attention_parts`."""
         heads = () if self.heads is None else (tuple(self.heads),)
         return (self.row, self.positions.pairs, *heads)
+
+
+class WordRequest(NamedTuple):
+    """Words that states at positions stand for: the `top` most probable, or `tokens` where there are some.
+
+    `at_once` is how many states' logits exist at a time, and `head` how they are computed.
+    """
+
+    row: int
+    positions: Ranges
+    top: int
+    tokens: tuple[int, ...]
+    at_once: int
+    head: HeadCall
+
+    def plain(self) -> tuple[Any, ...]:
+        """For `lenses.word_rows`."""
+        return self.row, self.positions.pairs, (self.top, self.tokens), self.at_once, tuple(self.head.settings)
+
+
+ReadOfRow: TypeAlias = AttentionRequest | StateRequest | WordRequest
+"""What is asked of one row in one layer."""
 
 
 class LogitRequest(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .read_requests import AttentionRequest, StateRequest
+from .read_requests import AttentionRequest, ReadOfRow
 
 
 class MaskSpec(NamedTuple):
@@ -89,6 +89,7 @@ class ReadStep(NamedTuple):
         outside: as in `MaskSpec`, for reads of cross-attention.
         gate: `(path of the layer, keyword of the rows' factors, call of the gate)` for states behind a gate, and
             `("", "", factor)` where all layers multiply by the same number.
+        modules: paths of modules that the readout calls.
     """
 
     stage: str
@@ -97,16 +98,17 @@ class ReadStep(NamedTuple):
     path: str
     place: str
     readout: Callable[..., Any]
-    requests: tuple[AttentionRequest | StateRequest, ...]
+    requests: tuple[ReadOfRow, ...]
     outside: tuple[int, int | None] | None
     gate: tuple[str, str, str | float] | None = None
+    modules: tuple[str, ...] = ()
 
     def plain(self, stage: int, changes: Mapping[tuple[str, str], tuple[Any, ...]]) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it, which knows stages by number; `changes` are those of `Plan`."""
         requests = tuple(request.plain() for request in self._under(changes.get((self.path, self.place), ())))
-        return stage, self.layer, self.path, self.place, self.readout, requests, self.outside, self.gate
+        return stage, self.layer, self.path, self.place, self.readout, requests, self.outside, self.gate, self.modules
 
-    def _under(self, changes: tuple[Any, ...]) -> Iterator[AttentionRequest | StateRequest]:
+    def _under(self, changes: tuple[Any, ...]) -> Iterator[ReadOfRow]:
         """The requests; those of attention with what is done to it behind the softmax."""
         for request in self.requests:
             yield request._replace(changes=changes) if isinstance(request, AttentionRequest) else request

@@ -17,7 +17,7 @@ from ..device import readouts
 from ..errors import SpecError
 from ..lowering.heads import Heads, listed_heads, require_ascending_heads, require_named_layers
 from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
-from ..lowering.read_requests import AttentionRequest, StateRequest
+from ..lowering.read_requests import AttentionRequest, ReadOfRow, StateRequest
 from ..lowering.resolve import Resolver
 from ..lowering.sites import SITES, StateSite, check_state_spec
 from ..prompts.where import Where, as_tuples, require_ascending
@@ -36,7 +36,7 @@ class ReadRequest(NamedTuple):
     layer: int
     site: str
     readout: Callable[..., Any]
-    request: AttentionRequest | StateRequest
+    request: ReadOfRow
 
 
 Reduction = Literal["rows", "mean", "mass", "entropy", "top"]
@@ -67,7 +67,7 @@ class Readout(ABC):
         """Combine the results of the layers into one tensor."""
 
 
-def _some(layers: tuple[int, ...]) -> tuple[int, ...]:
+def some_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
     """The layers that are read.
 
     Raises:
@@ -147,7 +147,7 @@ class Attention(Readout):
         top = TOP if self.top is None else self.top
         if self.reduce == "top" and not 0 < top <= there:
             raise SpecError(f"no top={top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
-        layers = _some(here.layers(self.layers, needs))
+        layers = some_layers(here.layers(self.layers, needs))
         require_ascending_layers(self.layers, here.spec.layer_count)
         for layer in layers:
             heads = here.heads(self.heads, layer)
@@ -194,7 +194,7 @@ class Residual(Readout):
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
         site = here.site_of(self.site, self.where)
-        layers = _some(here.ordered_layers(site, self.layers))
+        layers = some_layers(here.ordered_layers(site, self.layers))
         row, places = here.state_places(site, self.where)
         stage = "features" if site == "features" else self.stage
         here.width(site, layers)  # refuses layers whose heads differ in size
