@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .specs.vectors import Add, Scale
     from .sweeping.answers import generations
     from .sweeping.kept_runs import forget, reuse
+    from .sweeping.layer_words import lens
     from .sweeping.table import sweep
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "generate",
     "generations",
     "install",
+    "lens",
     "load",
     "mean_state",
     "plots",
@@ -124,6 +126,7 @@ _NAMES_OF = {
     "specs.vectors": ("Add", "Scale"),
     "sweeping.answers": ("generations",),
     "sweeping.kept_runs": ("forget", "reuse"),
+    "sweeping.layer_words": ("lens",),
     "sweeping.table": ("sweep",),
 }
 """The module of every public name that is no module itself. Type checkers read the imports above instead."""

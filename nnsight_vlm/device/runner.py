@@ -213,17 +213,17 @@ def perform(model, steps, window_of, means=None):
 
 
 def collect(model, extents, reads):
-    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, gate, modules)``.
+    """What each read gives, in order: ``(stage, layer, path, place, readout, requests, outside, modules, gate)``.
 
     Stages are numbers of ``extents``. ``outside`` is given for reads of attention to keys outside the sequence, see
-    `kernels.crossing`; ``gate`` for states that a layer multiplies before it adds them, see `gated`; ``modules`` are
-    paths of modules that the readout calls.
+    `kernels.crossing`; ``modules`` are paths of modules that the readout calls; ``gate`` is given for states that a
+    layer multiplies before it adds them, see `gated`.
     """
     answers = []
     window_of = {}  # by stage
     factors_of = row_factors(reads)
-    open_source(model, [gate[0] for *_, gate, _ in reads if gate is not None and gate[0]])
-    for stage, layer, path, place, readout, requests, outside, gate, modules in reads:
+    open_source(model, [gate[0] for *_, gate in reads if gate is not None and gate[0]])
+    for stage, layer, path, place, readout, requests, outside, modules, gate in reads:
         if place == "logits":
             answers.append(readout(model.output.logits, requests, None))
             continue
@@ -268,7 +268,7 @@ def open_source(model, paths):
 
 def row_factors(reads):
     """For each ``(stage, layer)`` with states behind factors of rows: where they are, ``(layer's path, keyword)``."""
-    behind = [(stage, layer, gate) for stage, layer, *_, gate, _ in reads if gate is not None and gate[1]]
+    behind = [(stage, layer, gate) for stage, layer, *_, gate in reads if gate is not None and gate[1]]
     return {(stage, layer): gate[:2] for stage, layer, gate in behind}
 
 

@@ -56,7 +56,7 @@ class LogitRead(NamedTuple):
 
     def plain(self) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it: the last of its reads, of no stage or layer."""
-        return None, None, "", "logits", self.readout, tuple(request.plain() for request in self.requests), None, None, ()
+        return None, None, "", "logits", self.readout, tuple(request.plain() for request in self.requests), None, (), None
 
 
 class ForwardResult(NamedTuple):

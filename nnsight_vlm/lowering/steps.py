@@ -87,9 +87,9 @@ class ReadStep(NamedTuple):
         readout: a function of `device.readouts`.
         requests: one for each placement.
         outside: as in `MaskSpec`, for reads of cross-attention.
+        modules: paths of modules that the readout calls.
         gate: `(path of the layer, keyword of the rows' factors, call of the gate)` for states behind a gate, and
             `("", "", factor)` where all layers multiply by the same number.
-        modules: paths of modules that the readout calls.
     """
 
     stage: str
@@ -100,13 +100,13 @@ class ReadStep(NamedTuple):
     readout: Callable[..., Any]
     requests: tuple[ReadOfRow, ...]
     outside: tuple[int, int | None] | None
-    gate: tuple[str, str, str | float] | None = None
     modules: tuple[str, ...] = ()
+    gate: tuple[str, str, str | float] | None = None
 
     def plain(self, stage: int, changes: Mapping[tuple[str, str], tuple[Any, ...]]) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it, which knows stages by number; `changes` are those of `Plan`."""
         requests = tuple(request.plain() for request in self._under(changes.get((self.path, self.place), ())))
-        return stage, self.layer, self.path, self.place, self.readout, requests, self.outside, self.gate, self.modules
+        return stage, self.layer, self.path, self.place, self.readout, requests, self.outside, self.modules, self.gate
 
     def _under(self, changes: tuple[Any, ...]) -> Iterator[ReadOfRow]:
         """The requests; those of attention with what is done to it behind the softmax."""

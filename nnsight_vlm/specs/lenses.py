@@ -11,6 +11,7 @@ import torch
 from ..arguments import as_index, listed, refuse, whole_number
 from ..device.lenses import word_rows
 from ..errors import SpecError
+from ..families import unsupported
 from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
 from ..lowering.read_requests import WordRequest
 from ..lowering.resolve import Resolver
@@ -74,10 +75,8 @@ class Lens(Readout):
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
         if here.ranges(self.where).outside:
-            raise SpecError(
-                f"{self.where!r} lies outside the decoder's sequence, which only reads it through cross-attention: its "
-                "states never reach the model's head, so they stand for no words; write groups of the text"
-            )
+            why = unsupported(here.family)["image lens"]
+            raise SpecError(f"where={self.where!r}: {why}; write groups of the text")
         layers, places = some_layers(here.ordered_layers("residual", self.layers)), here.places(self.where)
         head = resolver.head()
         top, tokens = self._asked(head.words)
