@@ -28,6 +28,7 @@ FILES = tuple(
         "weights",
         "readouts",
         "mixtures",
+        "lenses",
         "runner",
     )
 )
@@ -112,6 +113,8 @@ READS = [
     nv.Attention("last", "image", reduce="top", top=3, layers=1),
     *(nv.Residual("image", site=site) for site in ("features", "embedding", "residual", "attention", "mlp")),
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
+    nv.Lens(["image", "last"], layers=[1, 3], top=3),
+    nv.Lens("last", layers=2, tokens=[20, 21]),
 ]
 
 

@@ -20,9 +20,10 @@ WORDS_PER_CHUNK = 64  # of how many words `greatest` first looks at the greatest
 def word_rows(value, requests, window, *modules):
     """Words ``[position, word, 3]``: token, rank and log-probability; one tensor for each request.
 
-    ``value`` is what a layer returns, and ``modules`` are what turns its states into logits, the head last. A request is
-    ``(row, positions, (top, tokens), at_once, settings)``: the ``top`` most probable words of each state, or, where
-    ``top`` is 0, these tokens. ``at_once`` is how many states' logits exist at a time; for ``settings`` see `logits_of`.
+    ``value`` is what a layer returns, and ``modules`` are what turns its states into logits, the head last. A request
+    is ``(row, positions, (top, tokens), at_once, settings)``: the ``top`` most probable words of each state, or, where
+    ``top`` is 0, these tokens. ``at_once`` is how many states' logits exist at a time; for ``settings`` see
+    `logits_of`.
     """
     offset, queries, *_ = window
     hidden = to_batch_layout(value[0] if isinstance(value, tuple) else value, queries)
@@ -55,11 +56,11 @@ def logits_of(states, settings, modules):
 
 
 def one_stream(states, projections):
-    """Parallel streams, side by side, as one: the mean of the first and of projections of the others, as large as it."""
+    """Parallel streams, side by side, as one: the mean of the first and of projections of the others, of its size."""
     first, *others = states.unflatten(-1, (len(projections) + 1, -1)).unbind(-2)
     size = torch.mean(first**2, dim=-1, keepdim=True) ** 0.5
     streams = [first]
-    for projection, stream in zip(projections, others):
+    for projection, stream in zip(projections, others, strict=True):
         projected = projection(stream)
         own = torch.sqrt(torch.mean(projected**2, dim=-1, keepdim=True).clamp(min=1e-5))
         streams.append(projected * size / own)

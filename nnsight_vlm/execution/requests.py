@@ -56,7 +56,8 @@ class LogitRead(NamedTuple):
 
     def plain(self) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it: the last of its reads, of no stage or layer."""
-        return None, None, "", "logits", self.readout, tuple(request.plain() for request in self.requests), None, (), None
+        requests = tuple(request.plain() for request in self.requests)
+        return None, None, "", "logits", self.readout, requests, None, (), None
 
 
 class ForwardResult(NamedTuple):

@@ -51,8 +51,8 @@ COLUMNS: dict[str, Column] = {
 COMPUTES_POSITIONS = "the model computes position ids itself and cannot be given any"
 NO_VIDEO = "videos of these models are not taken; where several images are, give the frames as images"
 IMAGE_OUTSIDE = (
-    "the decoder only reads the image, through cross-attention: the states of image tokens never reach its head, so they "
-    "stand for no words"
+    "the decoder only reads the image, through cross-attention: the states of image tokens never reach its head, so "
+    "they stand for no words"
 )
 CARRIES_STATE = (
     "some layers carry a state through the sequence (recurrent or convolutional), so variants cannot share one; they "

@@ -293,6 +293,4 @@ def resolver(model: Model, placement: Placement, captured: Mapping[int, Any] | N
     """The resolver of one placement in a model."""
     view = view_of(model)
     specs = {name: view.stage(name) for name in view.family.stages}
-    return Resolver(
-        family=view.family, specs=specs, placement=placement, head=view.head_call, captured=captured or {}
-    )
+    return Resolver(family=view.family, specs=specs, placement=placement, head=view.head_call, captured=captured or {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -16,7 +16,7 @@ from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
 from ..lowering.read_requests import WordRequest
 from ..lowering.resolve import Resolver
 from ..prompts.where import Where, as_tuples, require_ascending
-from .measurements import ReadRequest, Readout, some_layers
+from .measurements import Readout, ReadRequest, some_layers
 
 TOP = 5
 """How many words a lens gives unless told otherwise."""
@@ -31,9 +31,9 @@ class Lens(Readout):
     """The words that states of the residual stream stand for: `[layer, position, word, 3]`.
 
     A layer's output goes through the model's own final norm and head (the logit lens, nostalgebraist 2020; of image
-    tokens, Neo et al., arXiv 2410.07149), with all that the model does to its logits: at the last layer the
-    log-probabilities are those of the model's answer. The three numbers of a word are its token, its rank (0 is the most
-    probable; ties count as better) and its log-probability, in float32, or float64 as the model.
+    tokens, Neo et al., arXiv 2410.07149), with all that the model does to its logits: at the last layer the words are
+    the model's own. The three numbers of a word are its token, its rank (0 is the most probable; ties count as better)
+    and its log-probability, in float32, or float64 as the model.
 
     All of it is done where the model is, so many states at a time that their logits take a 64th of what all would, and
     64 MiB in float32 at most.
@@ -52,7 +52,7 @@ class Lens(Readout):
     layers: Layers = field(default="all", kw_only=True)
     top: int | None = field(default=None, kw_only=True)
     tokens: tuple[int, ...] | int | None = field(default=None, kw_only=True)
-    stage: ClassVar[str] = "decoder"
+    stage: str = field(default="decoder", init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("where", "layers"):

@@ -178,8 +178,10 @@ READS = (
     *(nv.Residual("image", site=site) for site in ("features", "embedding")),
     *(nv.Residual("query", site=site) for site in ("residual", "attention", "mlp")),
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
+    nv.Lens(["image", "last"], layers=[1, 3], top=3),
+    nv.Lens("last", layers=2, tokens=[20, 21]),
 )
-ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("generated"))
+ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("generated"), nv.Lens("generated"))
 
 
 def every_run(side: Side, said: Sequence[Sequence[int]]) -> Asks:
