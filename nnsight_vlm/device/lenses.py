@@ -75,14 +75,13 @@ def words_of(logits, asked):
     top, tokens = asked
     scores = precise(logits)
     if top:
-        picked, places = greatest(scores, top)
+        _, places = greatest(scores, top)
         ranks = torch.arange(top, device=scores.device).expand_as(places)
     else:
         places = torch.tensor(tokens, device=scores.device).expand(len(scores), -1)
         picked = scores.gather(1, places)
         ranks = torch.stack([(scores > picked[:, [number]]).sum(1) for number in range(len(tokens))], dim=1)
-    most = scores.amax(1, keepdim=True)
-    logprob = picked - most - (scores - most).exp_().sum(1, keepdim=True).log_()
+    logprob = scores.log_softmax(1).gather(1, places)
     words = torch.stack([places.to(logprob), ranks.to(logprob), logprob], dim=-1)
     return words.masked_fill(logprob.isnan()[..., None], float("nan"))
 
