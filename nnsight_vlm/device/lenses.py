@@ -14,6 +14,7 @@ from .positions import index
 from .readouts import precise
 from .states import to_batch_layout
 
+PARTS = 8  # in how many parts a block's logits become probabilities, which are a second copy of them
 WORDS_PER_CHUNK = 64  # of how many words `greatest` first looks at the greatest only
 
 
@@ -30,9 +31,11 @@ def word_rows(value, requests, window, *modules):
     length, device = hidden.shape[1], hidden.device
     chosen = [hidden[row, index(positions, offset, length, device)] for row, positions, *_ in requests]
     _, _, asked, at_once, settings = requests[0]
-    blocks = torch.cat(chosen).split(at_once)
-    words = torch.cat([words_of(logits_of(block[None], settings, modules)[0], asked).cpu() for block in blocks])
-    return list(words.split([len(some) for some in chosen]))
+    words = []
+    for block in torch.cat(chosen).split(at_once):
+        logits = logits_of(block[None], settings, modules)[0]
+        words.extend(words_of(some, asked).cpu() for some in logits.split(max(1, at_once // PARTS)))
+    return list(torch.cat(words).split([len(some) for some in chosen]))
 
 
 def logits_of(states, settings, modules):

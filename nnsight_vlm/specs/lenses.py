@@ -22,8 +22,9 @@ TOP = 5
 """How many words a lens gives unless told otherwise."""
 LEAST, MOST = 2**18, 2**24
 """Within these many logits, those of a block of states exist at once: 1 MiB to 64 MiB in float32."""
-SHARE = 64
-"""Within them a block is one of so many of all states that are looked at."""
+SHARE = 24
+"""Within them a block is one of so many of all states that are looked at. Smaller ones take the head longer: it is as
+fast as it can be with a few hundred states at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Lens(Readout):
     the model's own. The three numbers of a word are its token, its rank (0 is the most probable; ties count as better)
     and its log-probability, in float32, or float64 as the model.
 
-    All of it is done where the model is, so many states at a time that their logits take a 64th of what all would, and
+    All of it is done where the model is, so many states at a time that their logits take a 20th of what all would, and
     64 MiB in float32 at most.
 
     Args:

@@ -229,7 +229,7 @@ def every_row(side: Side) -> Asks:
 
 
 def every_sweep(side: Side, answer: int) -> Asks:
-    """Variants of one prompt in each way of running them."""
+    """Variants of one prompt in each way of running them, and the words of its states."""
     prompt = side.prompts[0]
     cases = interventions(side.model, *side.prompts[:2])
     late = {name: cases[name] for name in ("knockout", "heads", "patch", "tensor", "mean", "resample")}
@@ -237,6 +237,10 @@ def every_sweep(side: Side, answer: int) -> Asks:
         f"sweep {how}": partial(nv.sweep, side.model, prompt, late, answer=answer, execution=how, remote=side.remote)
         for how in ("packed", "rows", "single")
     }
+    for name, more in (("lens", {"top": 3}), ("lens of words", {"tokens": [answer, 20]})):
+        asks[name] = partial(
+            nv.lens, side.model, prompt, cases["patch"], where=["image", "last"], remote=side.remote, **more
+        )
     every = {name: case for name, case in cases.items() if case is not None}
     asks["sweep auto"] = partial(nv.sweep, side.model, prompt, every, answer=answer, empty="ignore", remote=side.remote)
     return asks
