@@ -41,11 +41,13 @@ if TYPE_CHECKING:
     from .prompts.stacking import stack
     from .specs.interventions import Intervention
     from .specs.knockouts import Allow, Knockout, Limit
+    from .specs.lenses import Lens
     from .specs.measurements import Attention, Residual
     from .specs.states import Ablate, Patch
     from .specs.vectors import Add, Scale
     from .sweeping.answers import generations
     from .sweeping.kept_runs import forget, reuse
+    from .sweeping.layer_words import lens
     from .sweeping.table import sweep
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "Intervention",
     "InterventionError",
     "Knockout",
+    "Lens",
     "Limit",
     "NonFiniteWarning",
     "PassesDifferWarning",
@@ -83,6 +86,7 @@ __all__ = [
     "generate",
     "generations",
     "install",
+    "lens",
     "load",
     "mean_state",
     "plots",
@@ -116,11 +120,13 @@ _NAMES_OF = {
     "prompts.stacking": ("stack",),
     "specs.interventions": ("Intervention",),
     "specs.knockouts": ("Allow", "Knockout", "Limit"),
+    "specs.lenses": ("Lens",),
     "specs.states": ("Ablate", "Patch"),
     "specs.measurements": ("Attention", "Residual"),
     "specs.vectors": ("Add", "Scale"),
     "sweeping.answers": ("generations",),
     "sweeping.kept_runs": ("forget", "reuse"),
+    "sweeping.layer_words": ("lens",),
     "sweeping.table": ("sweep",),
 }
 """The module of every public name that is no module itself. Type checkers read the imports above instead."""

@@ -206,6 +206,7 @@ def package_values(prompts):
         nv.Scale("generated", 2),
         nv.Limit("image", "query", top=np.int64(3), heads=[1]) | nv.Knockout("image", "last", how="zero"),
         nv.Limit("image", "last", top=1),
+        nv.Lens("image", layers=[1, 2], tokens=torch.tensor([3, 4])),
     ]
 
 

@@ -29,6 +29,7 @@ FILES = tuple(
         "readouts",
         "contributions",
         "mixtures",
+        "lenses",
         "runner",
     )
 )
@@ -115,6 +116,8 @@ READS = [
     nv.Attention("query", "image", reduce="contribution", over="keys", heads=[1], layers=2),
     *(nv.Residual("image", site=site) for site in ("features", "embedding", "residual", "attention", "mlp")),
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
+    nv.Lens(["image", "last"], layers=[1, 3], top=3),
+    nv.Lens("last", layers=2, tokens=[20, 21]),
 ]
 
 

@@ -129,7 +129,7 @@ def run(
         model: an nnsight model from `load`.
         prompt: from `encode`, of one row or several.
         intervention: what to change; None is the clean run. For a prompt of several rows also one for each row.
-        reads: what to look at, see `Attention` and `Residual`.
+        reads: what to look at, see `Attention`, `Residual` and `Lens`.
         positions: where to take logits; default the last token of the sequence.
         empty: `"error"` refuses an intervention that can change nothing in this call, or a read of nothing: positions,
             layers or heads that name none, a group that the prompt has not got, edges that are closed already (a cut of

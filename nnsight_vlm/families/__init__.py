@@ -7,11 +7,13 @@ from .reach import Reach
 from .stage_spec import StageSpec
 from .support import unsupported
 from .table import FAMILIES
+from .unembedding import HeadCall
 
 __all__ = [
     "FAMILIES",
     "AttentionSpec",
     "Family",
+    "HeadCall",
     "Model",
     "ModelView",
     "Reach",

@@ -124,6 +124,30 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unembedding:
+    """How the residual stream behind the last layer becomes logits; the head is what `get_output_embeddings` names.
+
+    Attributes:
+        norms: paths, inside the decoder's entry, of the modules that states pass before the head, in order.
+        optional: whether models are built without some of them too.
+        merge: path, inside the entry, of the list of projections by which parallel residual streams become one; empty
+            where there is one.
+        by_root: name of the config's switch for dividing states by the root of their width; empty if none does.
+        divisor: name, in the decoder's part of the config, of the number that logits are divided by; empty for none.
+        cap: name there of the number `c` where logits become `c * tanh(logits / c)`; empty, or None there, for none.
+        unsaid: `(name of the config's vocabulary, how the names begin of those of its tokens that are never said)`.
+    """
+
+    norms: tuple[str, ...] = ("norm",)
+    optional: bool = False
+    merge: str = ""
+    by_root: str = ""
+    divisor: str = ""
+    cap: str = ""
+    unsaid: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoSpec:
     """How a family takes videos.
 
@@ -195,6 +219,7 @@ class Family:
             empty where the model generates itself.
         generate_with: options without which transformers' `generate` skips positions of the prompt.
         logits_to_keep: whether the model can compute logits at chosen positions only.
+        unembedding: how the decoder's states become logits.
         transformers: the versions of transformers that the family runs with, `">=5.20,!=5.24.0"`; empty for all that
             the package takes.
         assumes: config values, by dotted path, that the family was tested with; a model with another value is refused.
@@ -228,6 +253,7 @@ class Family:
     generator: str = ""
     generate_with: Mapping[str, Any] = field(default_factory=dict)
     logits_to_keep: bool = True
+    unembedding: Unembedding = Unembedding()
     transformers: str = ""
     assumes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     limitations: Mapping[Limitation, str] = field(default_factory=dict)

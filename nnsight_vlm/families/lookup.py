@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import versions
 from ..errors import SpecError, reason_of
 from .columns import Family, config_value
-from .stages import PROJECTIONS
+from .stages import FINAL_NORMS, PROJECTIONS
 from .table import FAMILIES
 
 if TYPE_CHECKING:
@@ -44,17 +44,19 @@ def family_of(config: Any, module: nn.Module | None = None) -> Family:
     family = max(fitting, key=lambda family: len(family.when))
     _check_version(family)
     _check_assumptions(family, config)
-    return _with_projection(family, config)
+    return _with_names(family, config)
 
 
-def _with_projection(family: Family, config: Any) -> Family:
-    """The family with the name that the output projection has in its decoder."""
+def _with_names(family: Family, config: Any) -> Family:
+    """The family with the names that the output projection and the final norm have in its decoder."""
     stage = family.decoder
-    projection = PROJECTIONS.get(config_value(config, f"{stage.config}.model_type" if stage.config else "model_type"))
-    if projection is None:
-        return family
-    attention = replace(stage.attention, projection=projection)
-    return replace(family, stages={**family.stages, "decoder": replace(stage, attention=attention)})
+    decoder = config_value(config, f"{stage.config}.model_type" if stage.config else "model_type")
+    if decoder in PROJECTIONS:
+        attention = replace(stage.attention, projection=PROJECTIONS[decoder])
+        family = replace(family, stages={**family.stages, "decoder": replace(stage, attention=attention)})
+    if decoder in FINAL_NORMS:
+        family = replace(family, unembedding=replace(family.unembedding, norms=(FINAL_NORMS[decoder],)))
+    return family
 
 
 def _advice(model: Any) -> str:

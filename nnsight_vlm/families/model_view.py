@@ -21,6 +21,7 @@ from .columns import Family, Stage, config_value
 from .lookup import ATTENTION_IMPLEMENTATIONS, check_attention, family_of
 from .reach import Reach, reaches
 from .stage_spec import StageSpec, stage_spec
+from .unembedding import HeadCall, head_call
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
@@ -53,6 +54,7 @@ class _Facts:
     settings: Mapping[str, Any]
     family: Family
     stages: dict[str, StageSpec]
+    heads: list[HeadCall]
     model: ReferenceType[Any]
 
 
@@ -70,13 +72,13 @@ class ModelView:
         family: its entry in the family table.
     """
 
-    __slots__ = ("_stages", "config", "family", "model", "module", "text_config")
+    __slots__ = ("_heads", "_stages", "config", "family", "model", "module", "text_config")
 
     def __init__(self, model: Model, module: torch.nn.Module, facts: _Facts) -> None:
         self.model, self.module = model, module
         self.config, self.text_config = facts.config, facts.text_config
         self.family: Family = facts.family
-        self._stages = facts.stages
+        self._stages, self._heads = facts.stages, facts.heads
 
     def stage(self, name: str = "decoder") -> StageSpec:
         """Layers, heads and widths of one stage."""
@@ -85,6 +87,17 @@ class ModelView:
         if known is None or known.stage is not stage:
             known = self._stages[name] = stage_spec(self.config, stage)
         return known
+
+    def head_call(self) -> HeadCall:
+        """How the decoder's states become logits.
+
+        Raises:
+            SpecError: the model has no head.
+        """
+        if not self._heads:
+            streams = self.stage().streams
+            self._heads.append(head_call(self.module, self.config, self.family, streams, self.vocab_size))
+        return self._heads[0]
 
     def reach(self, stage: str, layer: int) -> Reach:
         """Which keys a query may see in one layer of a stage."""
@@ -243,6 +256,7 @@ def view_of(model: Model) -> ModelView:
             settings=vars(text_config),
             family=family,
             stages={},
+            heads=[],
             model=ref(model),
         )
     elif facts.model() is None:

@@ -112,6 +112,8 @@ Limitation = Literal[
     "ablate",  # replacing states by zero, a mean or another prompt's
     "heads",  # choosing heads
     "attention",  # reading attention weights
+    "lens",  # reading the words that states stand for
+    "image lens",  # reading those of image tokens
     "grid",  # finding the pixels of image tokens in the decoder
     "generate",  # cached generation
     "padded generation",  # cached generation of padded rows

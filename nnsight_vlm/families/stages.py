@@ -158,5 +158,7 @@ IDEFICS2_RESAMPLER = Stage(
 
 # decoders that several families hold ----------------------------------------------------------------
 
+FINAL_NORMS = {"phi": "final_layernorm"}
+"""Final norms of decoders, by their model type, where families that take any decoder have another name."""
 PROJECTIONS = {"phi": "self_attn.dense"}
 """Output projections of decoders, by their model type, where families that take any decoder have another name."""

@@ -34,6 +34,7 @@ COLUMNS: dict[str, Column] = {
     "ablate": Column("ablate", SITES),
     "heads": Column("heads"),
     "attention weights": Column("attention"),
+    "lens": Column("lens", ("image lens",)),
     "grid": Column("grid"),
     "generate": Column("generate", ("padded generation", "uncached generation")),
     "text alone": Column("text alone"),
@@ -49,6 +50,10 @@ COLUMNS: dict[str, Column] = {
 
 COMPUTES_POSITIONS = "the model computes position ids itself and cannot be given any"
 NO_VIDEO = "videos of these models are not taken; where several images are, give the frames as images"
+IMAGE_OUTSIDE = (
+    "the decoder only reads the image, through cross-attention: the states of image tokens never reach its head, so "
+    "they stand for no words"
+)
 CARRIES_STATE = (
     "some layers carry a state through the sequence (recurrent or convolutional), so variants cannot share one; they "
     "run as rows of a batch"
@@ -78,6 +83,8 @@ def unsupported(family: Family) -> dict[Limitation, str]:
         limits |= {"packed": CARRIES_STATE, "complete cut": CARRIES_PICTURE}
     if "packed" in family.limitations:
         limits["prefix"] = family.limitations["packed"]
+    if family.image_at != "decoder":
+        limits["image lens"] = IMAGE_OUTSIDE
     if family.video is None:
         limits["video"] = NO_VIDEO
     if family.positions == "own":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .columns import AttentionSpec, Family, Stage, VideoSpec
+from .columns import AttentionSpec, Family, Stage, Unembedding, VideoSpec
 from .options import Limitation
 from .stages import (
     BART_DECODER,
@@ -96,8 +96,10 @@ QWEN_VIDEO: dict[str, Any] = {
     "inputs": {**QWEN["inputs"], "pixel_values_videos": "video piece", "video_grid_thw": "video"},
 }
 """The Qwen-VLs of which videos are taken."""
+CAPPED = Unembedding(cap="final_logit_softcapping")
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
+    "unembedding": CAPPED,
     "blocks": "prompt",
     "writes_image": True,
     "wants_placeholders": True,
@@ -110,6 +112,7 @@ GEMMA4: dict[str, Any] = {
     "stages": {"decoder": LAYER_INPUTS_DECODER},
     "transformers": ">=5.23",
     "projector": "model.embed_vision",
+    "unembedding": CAPPED,
     "grid": "pooled",
     "inputs": {"pixel_values": "image", "image_position_ids": "image"},
     "generate_with": {"logits_to_keep": 0},
@@ -160,6 +163,8 @@ INSTRUCTBLIP: dict[str, Any] = {
     "inputs": INSTRUCTBLIP_INPUTS,
     "needs": ("qformer_input_ids", "qformer_attention_mask"),
 }
+T5_UNEMBEDDING = Unembedding(norms=("final_layer_norm",), by_root="scale_decoder_outputs")
+CODEBOOK_UNSAID = Unembedding(unsaid=("vocabulary_map", "IMGIMG"))
 ENCODER_DECODER: dict[str, Any] = {
     "tokens": "decoder_input_ids",
     "image_at": "encoder",
@@ -320,6 +325,7 @@ _TABLE = (
         transformers=">=5.20",
         stages={"decoder": replace(LAYER_INPUTS_DECODER, streams="altup_num_inputs")},
         projector="model.embed_vision",
+        unembedding=Unembedding(merge="altup_unembed_projections", cap="final_logit_softcapping"),
         grid="soft tokens",
         assumes={"text_config.altup_active_idx": (0,)},
         limitations={
@@ -394,6 +400,7 @@ _TABLE = (
         name="blip-2-opt",
         when={"use_decoder_only_language_model": True},
         stages={"qformer": QFORMER, "decoder": OPT_DECODER},
+        unembedding=Unembedding(norms=("final_layer_norm", "project_out"), optional=True),
         assumes={"text_config.model_type": ("opt",), "qformer_config.use_qformer_text_input": (False,)},
     ),
     Family(
@@ -403,6 +410,7 @@ _TABLE = (
         transformers=">=5.16",
         when={"use_decoder_only_language_model": False},
         stages={"qformer": QFORMER, "encoder": T5_ENCODER, "decoder": T5_DECODER},
+        unembedding=T5_UNEMBEDDING,
         logits_to_keep=False,
         assumes={"text_config.model_type": ("t5",), "qformer_config.use_qformer_text_input": (False,)},
     ),
@@ -419,6 +427,7 @@ _TABLE = (
         transformers=">=5.16",
         when={"use_decoder_only_language_model": False},
         stages={"qformer": INSTRUCTBLIP_QFORMER, "encoder": T5_ENCODER, "decoder": T5_DECODER},
+        unembedding=T5_UNEMBEDDING,
         logits_to_keep=False,
         assumes={"text_config.model_type": ("t5",)},
     ),
@@ -435,6 +444,7 @@ _TABLE = (
     Family(
         model_type="florence2",
         stages={"encoder": BART_ENCODER, "decoder": BART_DECODER},
+        unembedding=Unembedding(norms=()),
         **{**ENCODER_DECODER, "limitations": {"several images": ONE_IMAGE_PER_TEXT, "packed": PROMPT_IN_ENCODER}},
         grid="pooled square",
         writes_image=True,
@@ -446,6 +456,7 @@ _TABLE = (
         stages={"resampler": KOSMOS_RESAMPLER, "decoder": KOSMOS_DECODER},
         projector="image_to_text_projection",
         projector_after="resampler",
+        unembedding=Unembedding(norms=("layer_norm",)),
         grid="masked latents",
         image_mask="image_embeds_position_mask",
         generator="text_model",
@@ -501,6 +512,7 @@ _TABLE = (
     Family(
         model_type="fuyu",
         stages={"decoder": Stage(attention=AttentionSpec(projection="self_attn.dense"))},
+        unembedding=Unembedding(norms=("final_layernorm",)),
         transformers=">=5.20",
         projector="model.vision_embed_tokens",
         grid="rows with breaks",
@@ -512,6 +524,7 @@ _TABLE = (
         model_type="chameleon",
         when={"swin_norm": False},
         stages={"decoder": CHAMELEON_DECODER},
+        unembedding=CODEBOOK_UNSAID,
         projector=None,
         limitations={"features": CODEBOOK_TOKENS},
     ),
@@ -524,6 +537,7 @@ _TABLE = (
                 CHAMELEON_DECODER, attention=AttentionSpec(output="input_layernorm"), mlp="post_attention_layernorm"
             )
         },
+        unembedding=CODEBOOK_UNSAID,
         projector=None,
         limitations={"features": CODEBOOK_TOKENS},
     ),
@@ -553,6 +567,7 @@ _TABLE = (
                 attention=AttentionSpec(layers="typed", projection="self_attn.out_proj"), mlp="feed_forward"
             )
         },
+        unembedding=Unembedding(norms=("embedding_norm",)),
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
         limitations={"features": ONCE_PER_TILE},
@@ -575,6 +590,7 @@ _TABLE = (
     Family(
         model_type="granite4_vision",
         stages={"decoder": Stage(scale="residual_multiplier", embedding="model.language_model.layers.0")},
+        unembedding=Unembedding(divisor="logits_scaling"),
         projector=None,
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image"},
@@ -627,6 +643,7 @@ _TABLE = (
                 mlp="post_ffn_norm",
             )
         },
+        unembedding=Unembedding(norms=("embedding_norm",)),
         grid="merged",
         inputs={"pixel_values": "piece", "image_grid_thw": "image"},
         assumes={**MERGED_FOURS, "text_config.model_type": ("lfm3",)},

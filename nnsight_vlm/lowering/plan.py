@@ -16,7 +16,7 @@ from ..device.kernels import close_edges, drop_edges
 from ..device.mixtures import change_weights, is_change
 from ..families import Family, Model, view_of
 from .layouts import Layout
-from .read_requests import ContributionRequest
+from .read_requests import ContributionRequest, WordRequest
 from .sites import (
     ATTENTION_OF,
     CALL_PARTS,
@@ -50,8 +50,15 @@ def read_step(
         requests=requests,
         outside=read_outside(layout, stage, site),
         gate=None if stage == "features" else gate_of(view_of(model), stage, layer, site),
-        modules=projection_of(family, stage, layer, site) if isinstance(requests[0], ContributionRequest) else (),
+        modules=_called_modules(family, stage, layer, site, requests[0]),
     )
+
+
+def _called_modules(family: Family, stage: str, layer: int, site: str, request: Any) -> tuple[str, ...]:
+    """Paths of the modules that a readout calls: an attention's output projection; the final norm and the head."""
+    if isinstance(request, ContributionRequest):
+        return projection_of(family, stage, layer, site)
+    return request.head.paths if isinstance(request, WordRequest) else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
+from ..families import HeadCall
 from ..prompts.ranges import Ranges
 from .writes import HeadChoice
 
@@ -61,7 +62,25 @@ class StateRequest(NamedTuple):
         return (self.row, self.positions.pairs, *heads)
 
 
-ReadOfRow: TypeAlias = AttentionRequest | ContributionRequest | StateRequest
+class WordRequest(NamedTuple):
+    """Words that states at positions stand for: the `top` most probable, or `tokens` where there are some.
+
+    `at_once` is how many states' logits exist at a time, and `head` how they are computed.
+    """
+
+    row: int
+    positions: Ranges
+    top: int
+    tokens: tuple[int, ...]
+    at_once: int
+    head: HeadCall
+
+    def plain(self) -> tuple[Any, ...]:
+        """For `lenses.word_rows`."""
+        return self.row, self.positions.pairs, (self.top, self.tokens), self.at_once, tuple(self.head.settings)
+
+
+ReadOfRow: TypeAlias = AttentionRequest | ContributionRequest | StateRequest | WordRequest
 """What is asked of one row in one layer."""
 
 

@@ -5,14 +5,14 @@ Raises SpecError for what the model or the prompt does not have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from ..errors import SpecError
-from ..families import Family, Model, StageSpec, view_of
+from ..families import Family, HeadCall, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
 from ..prompts.where import Where
 from .heads import Heads, HeadSize, chosen_heads, numbers_of
@@ -31,6 +31,7 @@ class Resolver:
         family: the row of the family table.
         specs: the sizes of every stage.
         placement: where the case sits.
+        head: asks how states become logits.
         captured: the states of every patch that has a source; while a patch is checked, only their shapes.
         stage: the stage whose positions and layers are meant.
     """
@@ -38,6 +39,7 @@ class Resolver:
     family: Family
     specs: Mapping[str, StageSpec]
     placement: Placement
+    head: Callable[[], HeadCall]
     captured: Mapping[int, torch.Tensor | RemoteStates]
     stage: str = "decoder"
 
@@ -291,4 +293,4 @@ def resolver(model: Model, placement: Placement, captured: Mapping[int, Any] | N
     """The resolver of one placement in a model."""
     view = view_of(model)
     specs = {name: view.stage(name) for name in view.family.stages}
-    return Resolver(family=view.family, specs=specs, placement=placement, captured=captured or {})
+    return Resolver(family=view.family, specs=specs, placement=placement, head=view.head_call, captured=captured or {})

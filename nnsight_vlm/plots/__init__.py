@@ -1,4 +1,7 @@
-"""Figures: one function for each recipe's frame, and maps over pictures. Each returns a matplotlib `Figure`."""
+"""Figures: one function for each recipe's frame, maps and words over pictures. Each returns a matplotlib `Figure`.
+
+`image_words` draws into axes, and returns these.
+"""
 
 from .figures import (
     answer_windows,
@@ -11,6 +14,7 @@ from .figures import (
     query_patching,
 )
 from .overlays import Overlay, answer_map, draw_overlay, draw_overlays
+from .words import image_words
 
 __all__ = [
     "Overlay",
@@ -20,6 +24,7 @@ __all__ = [
     "claims",
     "draw_overlay",
     "draw_overlays",
+    "image_words",
     "knockout_routes",
     "knockout_windows",
     "patch_grounding",

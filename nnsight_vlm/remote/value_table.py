@@ -21,7 +21,7 @@ from ..errors import SpecError
 
 VALUES = {
     **dict.fromkeys(("Ablate", "Add", "Allow", "Attention", "Knockout", "Patch", "Prompt", "PromptBatch"), ""),
-    **dict.fromkeys(("Limit", "Residual", "Scale"), ""),
+    **dict.fromkeys(("Lens", "Limit", "Residual", "Scale"), ""),
     "Cells": "grids",
     "Composed": "specs.interventions",
     "Conversation": "prompts.conversation",
@@ -42,7 +42,7 @@ VALUES = {
 They are looked up when they are needed, because some are of wings that import this one.
 """
 FUNCTIONS = {
-    **dict.fromkeys(("direction", "generate", "generations", "mean_state", "run", "sweep", "verify"), ""),
+    **dict.fromkeys(("direction", "generate", "generations", "lens", "mean_state", "run", "sweep", "verify"), ""),
     **dict.fromkeys(
         (
             "attention_share",

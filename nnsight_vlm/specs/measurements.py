@@ -72,7 +72,7 @@ class Readout(ABC):
         """Combine the results of the layers into one tensor."""
 
 
-def _some(layers: tuple[int, ...]) -> tuple[int, ...]:
+def some_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
     """The layers that are read.
 
     Raises:
@@ -198,7 +198,7 @@ class Attention(Readout):
         top = TOP if self.top is None else self.top
         if self.reduce == "top" and not 0 < top <= there:
             raise SpecError(f"no top={top} of the {there} keys {self.keys!r}; give a number from 1 to {there}")
-        layers = _some(here.layers(self.layers, needs))
+        layers = some_layers(here.layers(self.layers, needs))
         require_ascending_layers(self.layers, here.spec.layer_count)
         for layer in layers:
             heads = here.heads(self.heads, layer)
@@ -258,7 +258,7 @@ class Residual(Readout):
     def lower(self, resolver: Resolver) -> Iterator[ReadRequest]:
         here = resolver.at(self.stage)
         site = here.site_of(self.site, self.where)
-        layers = _some(here.ordered_layers(site, self.layers))
+        layers = some_layers(here.ordered_layers(site, self.layers))
         row, places = here.state_places(site, self.where)
         stage = "features" if site == "features" else self.stage
         here.width(site, layers)  # refuses layers whose heads differ in size

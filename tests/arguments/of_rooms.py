@@ -37,6 +37,7 @@ from .values import (
     NAN,
     NO_LIST,
     NO_NUMBER,
+    NO_WHOLE,
     NUMBERS,
     PATHS,
     REMOTES,
@@ -113,6 +114,8 @@ def of_plots() -> dict[str, Entry]:
     grid, picture = here.prompt.grid(), tiny.picture(0)
     overlay = plots.Overlay.of(picture, grid, np.arange(25.0), title="map")
     scores = pd.DataFrame({"layers": ["0-1"], "form": ["block"], "logprob_change": [0.5]})
+    said = {"token": 20, "text": "red", "logprob": -1.0}
+    words = pd.DataFrame({"position": grid.positions, "layer": 1, "rank": 0, **said})
     figure = Figure()
     axis = figure.subplots()
     no_picture = [each for each in pictures() if not isinstance(each, Image.Image)]
@@ -170,6 +173,19 @@ def of_plots() -> dict[str, Entry]:
             plots.draw_overlays,
             {"pictures": [[overlay]]},
             {"pictures": [*NO_LIST, [], [overlay], overlay, [[]], [["a"]], [None], [3]]},
+        ),
+        "image_words": Entry(
+            plots.image_words,
+            plots.image_words,
+            {"frame": words, "grid": grid, "layer": 1},
+            {
+                "frame": FRAMES,
+                "grid": [None, 3, "grid", {}, THING, here.prompt],
+                "layer": [*NO_WHOLE, 7, -3],
+                "rank": [*NO_WHOLE, -1, 5],
+                "tile": [*(each for each in NO_WHOLE if each is not None), -1, 1],
+                "ax": [3, "axis", {}, THING, figure],
+            },
         ),
         "answer_map": Entry(
             plots.answer_map,

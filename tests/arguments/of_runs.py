@@ -11,7 +11,22 @@ from transformers import GenerationConfig
 import nnsight_vlm as nv
 
 from .calls import QUESTION, Entry, interventions, models, prompt_lists, prompts, reads, world
-from .values import ANSWERS, BYTES, COUNTS, DATASET, FLAGS, LAYERS, NAN, NO_LIST, PATHS, REMOTES, THING, WHERE, WORDS
+from .values import (
+    ANSWERS,
+    BYTES,
+    COUNTS,
+    DATASET,
+    FLAGS,
+    LAYERS,
+    NAN,
+    NO_LIST,
+    PATHS,
+    REMOTES,
+    THING,
+    TOKENS,
+    WHERE,
+    WORDS,
+)
 
 PLACED = {"remote": REMOTES, "blocking": FLAGS, "path": [*PATHS, "a folder, where nothing is kept"]}
 """What is refused as the place where a call runs."""
@@ -154,6 +169,20 @@ def entries() -> dict[str, Entry]:
                 "execution": [*WORDS, "row"],
                 "memory": BYTES,
                 "empty": WORDS,
+                **PLACED,
+            },
+        ),
+        "lens": Entry(
+            nv.lens,
+            nv.lens,
+            {**cut, "where": "last", "layers": 1},
+            {
+                **asked,
+                "prompt": one["prompt"],
+                "where": [*WHERE, [], [6, 5]],
+                "layers": [*LAYERS, [], [2, 1]],
+                "top": [*(each for each in COUNTS if each is not None), 10**6],
+                "tokens": TOKENS,
                 **PLACED,
             },
         ),

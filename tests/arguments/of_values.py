@@ -12,7 +12,7 @@ import torch
 import nnsight_vlm as nv
 
 from .calls import Entry, interventions, prompts, world
-from .values import HEADS, INF, LAYERS, NAN, NO_NUMBER, NO_WHOLE, NUMBERS, WHERE, WORDS
+from .values import HEADS, INF, LAYERS, NAN, NO_NUMBER, NO_WHOLE, NUMBERS, TOKENS, WHERE, WORDS
 
 
 def run_with(kind: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,6 +135,17 @@ def entries() -> dict[str, Entry]:
                 "reduce": ["rows", "route", "contributions"],
                 "top": [1, 2],
                 "over": [*(word for word in WORDS if word is not None), "query", [], ["keys", "keys"], ["keys", 1]],
+            },
+        ),
+        "Lens": Entry(
+            nv.Lens,
+            read_with(nv.Lens),
+            {"where": "last", "layers": 1},
+            {
+                "where": [*WHERE, [], [6, 5]],
+                "layers": [*LAYERS, [], [2, 1]],
+                "top": [*(value for value in NO_WHOLE if value is not None), 0, -1, 10**6],
+                "tokens": TOKENS,
             },
         ),
         "Residual": Entry(

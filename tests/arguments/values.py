@@ -63,5 +63,26 @@ ANSWERS = [
     *(None, 1.5, NAN, True, b"red", "", "red square", "zebra", -1, 10**6, THING, {}, [], [1], ("red",), 2j, int),
     *(torch.tensor(1.5), torch.tensor([1, 2]), np.array([1, 2]), np.float64(2.0), DATASET),
 ]
+TOKENS = [
+    *(
+        1.5,
+        NAN,
+        True,
+        b"red",
+        "",
+        "red square",
+        "zebra",
+        -1,
+        10**6,
+        THING,
+        {},
+        [],
+        [-1],
+        [1, 1.5],
+        [True],
+        ["red square"],
+    ),
+    *({1, 2}, 2j, int, torch.tensor(1.5), torch.tensor([[1, 2]]), np.array([0.5]), np.float64(2.0), DATASET, [10**6]),
+]
 FRAMES = [None, 3, "frame", {}, {"measure": ["f1"]}, [], [{}], THING, pd.DataFrame(), pd.DataFrame({"a": [1]}), DATASET]
 ARRAYS = [None, 3, "values", {}, [], ["a"], [None], THING, [[1.0], [2.0, 3.0]], np.zeros((2, 2)), DATASET, [1j]]

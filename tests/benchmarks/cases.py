@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -62,8 +63,8 @@ class Line:
         size: a key of `models.SIZES`.
         target: the figure to reach.
         figure: `forwards`, our time as a ratio to one clean forward (at most); `faster`, the naive time as a ratio to
-            ours (at least); `fixed`, ms over an empty nnsight trace; `overhead`, our time as a ratio to the same call
-            without an intervention (both at most).
+            ours (at least); `fixed`, ms over an empty nnsight trace; `overhead`, our time as a ratio to `without`: the
+            same call without an intervention, or what the work may take (both at most).
         comparison: makes both ways.
         peer_case: the case that peers run for this line, if any.
     """
@@ -393,6 +394,44 @@ def contribution(on: Bench) -> Comparison:
     )
 
 
+# lenses -------------------------------------------------------------------------------------------------------------
+
+
+def image_lens(on: Bench) -> Comparison:
+    """The five words of every image token in every layer; the naive way keeps all logits.
+
+    `without` is what the lens may take: 1.2 forwards, and the head's own arithmetic on these states.
+    """
+    inputs, positions, read = on.inputs, list(on.positions("image")), nv.Lens("image", top=5)
+    norm, head = on.module.model.language_model.norm, on.module.lm_head
+    with torch.no_grad():
+        states = [norm(layer[positions]) for layer in hooks.layer_outputs(on.module, inputs)]
+
+    def ours(prompt: nv.Prompt) -> torch.Tensor:
+        return nv.run(on.model, prompt, reads=read).reads[0][..., 2]
+
+    def naive(_: Any = None) -> torch.Tensor:
+        outputs = hooks.layer_outputs(on.module, inputs)
+        logits = [head(norm(layer[positions])) for layer in outputs]
+        return torch.stack([kept.log_softmax(-1).topk(5).values for kept in logits])
+
+    def allowed(_: Any) -> float:
+        begun = perf_counter()
+        hooks.answer_logit(on.module, inputs, ANSWER)
+        run = perf_counter()
+        for some in states:
+            head(some)
+        return 1.2 * (run - begun) + perf_counter() - run
+
+    return Comparison(
+        ours=Task(run=ours, prepare=on.prompt),
+        naive=Task(run=naive),
+        our_numbers=lambda: ours(on.prompt()),
+        naive_numbers=naive,
+        others={"without": Task(run=allowed, reports_seconds=True)},
+    )
+
+
 # generation ---------------------------------------------------------------------------------------------------------
 
 
@@ -506,6 +545,20 @@ LINES = {
         target=1.3,
         figure="forwards",
         comparison=contribution,
+    ),
+    "lens-576": Line(
+        work="5 words of all image tokens, all layers, beside 1.2 forwards and the head",
+        size="576",
+        target=1.0,
+        figure="overhead",
+        comparison=image_lens,
+    ),
+    "lens-2880": Line(
+        work="5 words of 2,880 image tokens, all layers, beside 1.2 forwards and the head",
+        size="2880",
+        target=1.0,
+        figure="overhead",
+        comparison=image_lens,
     ),
     "generation": Line(
         work="8 knockouts under generation of 64 tokens", size="576", target=3, figure="faster", comparison=generation

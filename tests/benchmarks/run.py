@@ -39,7 +39,7 @@ FOLDER = Path(__file__).parent
 RESULTS, BASELINE = FOLDER / "results.json", FOLDER / "baseline.json"
 LARGEST_CHANGE = 0.15
 """A ratio that differs from the baseline's by more than this share of it is reported."""
-MEMORY_LINES = ("share-576", "share-2880", "contribution-576")
+MEMORY_LINES = ("share-576", "share-2880", "contribution-576", "lens-576", "lens-2880")
 """The lines whose peak memory is measured too."""
 MEMORY_TARGET = 20.0
 """How many times less memory than the naive way this package has to take."""

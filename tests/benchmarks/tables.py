@@ -65,5 +65,5 @@ def _memory_row(result: Result) -> list[str]:
     ours, naive = (
         f"{peaks[way] / mib:.1f} MiB over a forward's {peaks['forward'] / mib:.1f}" for way in ("ours", "naive")
     )
-    target = f"at most 1/{peaks['target']:g} of eager"
+    target = f"at most 1/{peaks['target']:g} of the naive way"
     return [f"{result['work']}: peak memory", target, _missed(peaks) + ours, naive, ""]

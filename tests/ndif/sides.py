@@ -180,8 +180,10 @@ READS = (
     *(nv.Residual("image", site=site) for site in ("features", "embedding")),
     *(nv.Residual("query", site=site) for site in ("residual", "attention", "mlp")),
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
+    nv.Lens(["image", "last"], layers=[1, 3], top=3),
+    nv.Lens("last", layers=2, tokens=[20, 21]),
 )
-ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("generated"))
+ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("generated"), nv.Lens("generated"))
 
 
 def every_run(side: Side, said: Sequence[Sequence[int]]) -> Asks:
@@ -229,7 +231,7 @@ def every_row(side: Side) -> Asks:
 
 
 def every_sweep(side: Side, answer: int) -> Asks:
-    """Variants of one prompt in each way of running them."""
+    """Variants of one prompt in each way of running them, and the words of its states."""
     prompt = side.prompts[0]
     cases = interventions(side.model, *side.prompts[:2])
     late = {name: cases[name] for name in ("knockout", "heads", "patch", "tensor", "mean", "resample")}
@@ -237,6 +239,10 @@ def every_sweep(side: Side, answer: int) -> Asks:
         f"sweep {how}": partial(nv.sweep, side.model, prompt, late, answer=answer, execution=how, remote=side.remote)
         for how in ("packed", "rows", "single")
     }
+    for name, more in (("lens", {"top": 3}), ("lens of words", {"tokens": [answer, 20]})):
+        asks[name] = partial(
+            nv.lens, side.model, prompt, cases["patch"], where=["image", "last"], remote=side.remote, **more
+        )
     every = {name: case for name, case in cases.items() if case is not None}
     asks["sweep auto"] = partial(nv.sweep, side.model, prompt, every, answer=answer, empty="ignore", remote=side.remote)
     return asks
