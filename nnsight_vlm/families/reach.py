@@ -10,7 +10,7 @@ from .columns import Family, config_value
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """Which keys a query of one layer may see, besides being causal.
+    """Which keys a query of one layer may see.
 
     Attributes:
         span: number of keys, the query's own included, that a query sees going back from itself; None for all.
@@ -18,18 +18,20 @@ class Reach:
             there are no chunks.
         blocks: whether the prompt's blocks (the tokens of one image, say) attend to each other in both directions.
         blocks_ignore_span: whether they do so even beyond `span`.
+        causal: whether a query sees the keys before it; else it sees those of its blocks only.
     """
 
     span: int | None = None
     chunk: int | None = None
     blocks: bool = False
     blocks_ignore_span: bool = False
+    causal: bool = True
 
 
 def reach(config: Any, family: Family, stage: str, layer: int) -> Reach:
     """The reach of one layer of a stage."""
     if not family.stages[stage].causal:
-        return Reach(blocks=True, blocks_ignore_span=True)
+        return Reach(blocks=True, blocks_ignore_span=True, causal=family.stages[stage].tower is None)
     part = config_value(config, family.stages[stage].config)
     layer_types = getattr(part, "layer_types", None)
     layer_type = layer_types[layer] if layer_types else "sliding_attention"
