@@ -74,6 +74,7 @@ class TowerSpec:
     Attributes:
         sequences: the layout of its sequences, see `grids.towers`.
         cls: how many class tokens each sequence begins with.
+        cls_behind: whether they are behind the patches instead.
         registers: how many register tokens follow them, or the name of their number in that part of the config.
         packed: whether the tokens of all pictures lie in one line; attention is then called for each segment of it, or
             with a mask of blocks.
@@ -84,6 +85,7 @@ class TowerSpec:
 
     sequences: TowerLayout = "rows"
     cls: int = 0
+    cls_behind: bool = False
     registers: int | str = 0
     packed: bool = False
     taken: str = ""
