@@ -20,8 +20,12 @@ from .options import (
     LayerSet,
     Limitation,
     PositionCounting,
+    TowerLayout,
     VideoLayout,
 )
+
+VISION = "vision"
+"""The name of the vision tower among the stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +68,31 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TowerSpec:
+    """How the tokens of a vision tower lie in its batch, and which of its layers are taken from it.
+
+    Attributes:
+        sequences: the layout of its sequences, see `grids.towers`.
+        cls: how many class tokens each sequence begins with.
+        registers: how many register tokens follow them, or the name of their number in that part of the config.
+        packed: whether the tokens of all pictures lie in one line; attention is then called for each segment of it, or
+            with a mask of blocks.
+        taken: dotted path of the value in the model's config that says which hidden states the projector takes, counted
+            as transformers does: 0 is what enters the first layer, -1 what the last one gives. Empty for the last.
+        taps: dotted path of the numbers of layers there whose outputs are taken beside those; empty for none.
+    """
+
+    sequences: TowerLayout = "rows"
+    cls: int = 0
+    registers: int | str = 0
+    packed: bool = False
+    taken: str = ""
+    taps: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A transformer inside a model: the text decoder, an encoder, a Q-Former.
+    """A transformer inside a model: the text decoder, an encoder, a Q-Former, a vision tower.
 
     Attributes:
         entry: path of the module that takes the decoder's sequence and its cache; empty for a stage that runs only once
@@ -86,8 +113,10 @@ class Stage:
         head_dim: name of the width of a head there; where the config has none, an equal share of the stage's width.
         value_dim: name of the width of a head's values and output, where queries and keys have another; else empty.
         streams: name of the number of parallel residual streams in that part; empty where there is one.
+        width: name of the width of a state in that part.
         keys: for a stage whose sequence is learned queries, the layout of the patches that its cross-attention reads.
         text: for such a stage, the input with the token ids that follow the queries; empty if there is none.
+        tower: for a vision tower, how its tokens lie; None for every other stage.
     """
 
     entry: str = "model.language_model"
@@ -106,8 +135,10 @@ class Stage:
     head_dim: str = "head_dim"
     value_dim: str = ""
     streams: str = ""
+    width: str = "hidden_size"
     keys: GridLayout | None = None
     text: str = ""
+    tower: TowerSpec | None = None
 
     @property
     def text_mask(self) -> str:
@@ -157,7 +188,10 @@ class Family:
         name: the family's name; needed where one model type has several families.
         when: config values, by dotted path, that tell this family from others of its model type:
             `{"swin_norm": True}`.
-        stages: the transformers of the model, by name, in the order in which they run; the last is `"decoder"`.
+        stages: the transformers of the model, by name, in the order in which they run; the last is `"decoder"`. The
+            vision tower is put in front of those that an entry names, as `"vision"`.
+        tower: the vision tower; None where `limitations["vision"]` says why it is no stage.
+        towers: in families that take any tower, each that they are known with, by the `model_type` of `vision_config`.
         projector: path of the module whose output is the image features that enter the language model.
         projector_after: the stage after which the projector runs; None if it runs before all stages.
         grid: how image tokens are laid out on the picture.
@@ -197,6 +231,8 @@ class Family:
     name: str = ""
     when: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Stage] = field(default_factory=lambda: {"decoder": Stage()})
+    tower: Stage | None = None
+    towers: Mapping[str, Stage] = field(default_factory=dict)
     projector: str | None = "model.multi_modal_projector"
     projector_after: str | None = None
     grid: GridLayout = "square"
@@ -226,6 +262,8 @@ class Family:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.model_type)
+        others = {name: stage for name, stage in self.stages.items() if name != VISION}
+        object.__setattr__(self, "stages", others if self.tower is None else {VISION: self.tower, **others})
 
     @property
     def pixels(self) -> str:

@@ -44,7 +44,18 @@ def family_of(config: Any, module: nn.Module | None = None) -> Family:
     family = max(fitting, key=lambda family: len(family.when))
     _check_version(family)
     _check_assumptions(family, config)
-    return _with_projection(family, config)
+    return _with_tower(_with_projection(family, config), config)
+
+
+def _with_tower(family: Family, config: Any) -> Family:
+    """The family with the tower that the model has, where the family takes any."""
+    if not family.towers:
+        return family
+    kind = config_value(config, "vision_config.model_type")
+    if kind in family.towers:
+        return replace(family, tower=family.towers[kind])
+    reason = f"its vision tower is of type {kind!r}, and the known ones are {', '.join(family.towers)}"
+    return replace(family, tower=None, limitations={**family.limitations, "vision": reason})
 
 
 def _with_projection(family: Family, config: Any) -> Family:

@@ -1,8 +1,8 @@
 """The words of the family table: what a column may say where it picks a function or an explanation by name.
 
-The tables that resolve them are typed with these: `LAYER_SETS` (stage_spec), `GRIDS` (grids), `BUILDERS`, `BLOCKS`,
-`COUNTING` and `ENTRIES` (prompts), `VIDEO_LAYOUTS` (grids). `tests/test_family_docs.py` holds every table to exactly
-its options.
+The tables that resolve them are typed with these: `LAYER_SETS` (stage_spec), `GRIDS`, `VIDEO_LAYOUTS` and
+`TOWER_SEQUENCES` (grids), `BUILDERS`, `BLOCKS`, `COUNTING` and `ENTRIES` (prompts). `tests/test_family_docs.py` holds
+every table to exactly its options.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ GridLayout = Literal[
     "crop patches",  # patches of one tile and the resampler's own latents (Idefics2)
 ]
 """How image tokens, or the patches that a stage reads, are laid out."""
+
+TowerLayout = Literal[
+    "rows",  # a sequence for every tile of every picture, in order: class tokens, registers, patches row by row
+]
+"""How the tokens of a vision tower lie in the sequences of its batch."""
 
 VideoLayout = Literal[
     "merged frames",  # patches of neighbouring frames are merged into tokens, counted in `video_grid_thw` (Qwen-VL)
@@ -106,6 +111,7 @@ Limitation = Literal[
     "features",  # site "features": writing and reading the projector's output
     "embedding",  # site "embedding": writing and reading what enters the first layer
     "mlp",  # site "mlp": writing and reading the output of the feed-forward part
+    "vision",  # the vision tower as a stage
     "knockout",  # closing edges of attention
     "complete cut",  # making every logit independent of the pixels by cutting the image off from all text
     "patch",  # writing states of another run

@@ -32,6 +32,7 @@ from .stages import (
     T5_DECODER,
     T5_ENCODER,
 )
+from .towers import CLIP_TOWER
 
 # why something does not work in several families: `Family.limitations` --------------------------------
 
@@ -175,6 +176,8 @@ ENCODER_DECODER: dict[str, Any] = {
 _TABLE = (
     Family(
         model_type="llava",
+        tower=CLIP_TOWER,
+        towers={"clip_vision_model": CLIP_TOWER},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default", "full")},
     ),
     Family(
