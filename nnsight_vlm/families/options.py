@@ -50,6 +50,10 @@ GridLayout = Literal[
 
 TowerLayout = Literal[
     "rows",  # a sequence for every tile of every picture, in order: class tokens, registers, patches row by row
+    "line, merged",  # all pictures in one line, each frame a sequence; patches merged token by merged token (Qwen-VL)
+    "line, merged windows",  # the same, merged tokens in the order of windows (Qwen2.5-VL)
+    "line, row by row",  # all pictures in one line, each frame a sequence, patches row by row (PaddleOCR-VL)
+    "line, sized",  # the same of pictures whose sizes in pixels are in `image_sizes` (Pixtral)
 ]
 """How the tokens of a vision tower lie in the sequences of its batch."""
 

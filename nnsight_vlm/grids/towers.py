@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,45 +11,9 @@ from ..errors import SpecError
 from ..families import ModelView
 from ..families.options import TowerLayout
 from .cells import Cells, GridShape, full_tile, no_places
+from .packed_towers import merged_line, merged_windows_line, raster_line, sized_line
 from .tokens import Inputs
-
-
-class Shown(NamedTuple):
-    """A picture or a video of an encoding.
-
-    Attributes:
-        kind: `"image"` or `"video"`.
-        number: which one, counted over all rows of the encoding, images and videos each for themselves.
-        cells: where its tokens lie in the decoder, or whichever stage reads it.
-    """
-
-    kind: str
-    number: int
-    cells: Cells
-
-
-class TowerSequence(NamedTuple):
-    """One sequence of a tower's batch: tokens that see each other, in the order in which the tower's layers hold them.
-
-    A tower whose tokens lie in one line has a sequence for each stretch of it whose tokens see each other.
-
-    Attributes:
-        kind, number: which picture or video it shows, see `Shown`; a number of -1 for none.
-        places: `[place, 3]` `(tile, row, column)`, tiles counted from the first of this sequence; all -1 at a class
-            token, a register and padding.
-        shapes: the size of each of its tiles, in patches.
-        cls: the places of class tokens.
-        registers: the places of registers.
-        padding: the places that no query reads.
-    """
-
-    kind: str
-    number: int
-    places: np.ndarray
-    shapes: tuple[GridShape, ...]
-    cls: tuple[int, ...] = ()
-    registers: tuple[int, ...] = ()
-    padding: tuple[int, ...] = ()
+from .tower_sequences import Shown, TowerSequence
 
 
 def rows(view: ModelView, inputs: Inputs, shown: Sequence[Shown]) -> list[TowerSequence]:
@@ -83,5 +46,11 @@ def patch_side(view: ModelView) -> int:
     return int(side[0] if isinstance(side, (list, tuple)) else side)
 
 
-TOWER_SEQUENCES: dict[TowerLayout, Callable[[ModelView, Inputs, Sequence[Shown]], list[TowerSequence]]] = {"rows": rows}
+TOWER_SEQUENCES: dict[TowerLayout, Callable[[ModelView, Inputs, Sequence[Shown]], list[TowerSequence]]] = {
+    "rows": rows,
+    "line, merged": merged_line,
+    "line, merged windows": merged_windows_line,
+    "line, row by row": raster_line,
+    "line, sized": sized_line,
+}
 """For each layout of a tower's tokens, the sequences of an encoding."""
