@@ -29,6 +29,28 @@ VISION = "vision"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Line:
+    """Where an attention that is called once for every piece of its sequence holds the parts of all pieces.
+
+    The names are those of assignments in the attention module's forward, as nnsight's `.source` lists them.
+
+    Attributes:
+        query, key, value: `[1, head, position, head_dim]`, before they are divided.
+        mixed: what the calls gave, put together again, `[1, position, head, head_dim]`.
+    """
+
+    query: str = "query_states_0"
+    key: str = "key_states_0"
+    value: str = "value_states_0"
+    mixed: str = "attn_output_0"
+
+    @property
+    def parts(self) -> str:
+        """Query, key and value, in the order in which the module reaches them."""
+        return f"{self.query} {self.key} {self.value}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttentionSpec:
     """An attention inside a layer.
 
@@ -41,6 +63,8 @@ class AttentionSpec:
         projection: path, inside the layer, of the output projection: the module that is handed the outputs of all heads
             side by side.
         layers: which layers have this attention.
+        line: where all pieces of its sequence are, if the function is called once for each piece of it, without a mask;
+            None where it is called once. `call` and `mask` mean nothing then.
     """
 
     module: str = "self_attn"
@@ -49,6 +73,7 @@ class AttentionSpec:
     call: str = "attention_interface_1"
     projection: str = "self_attn.o_proj"
     layers: LayerSet = "every"
+    line: Line | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +106,8 @@ class TowerSpec:
         taken: dotted path of the value in the model's config that says which hidden states the projector takes, counted
             as transformers does: 0 is what enters the first layer, -1 what the last one gives. Empty for the last.
         taps: dotted path of the numbers of layers there whose outputs are taken beside those; empty for none.
+        full: name, in that part of the config, of the numbers of the layers whose queries see all of their sequence,
+            where those of all other layers see their window of it; empty if there are no windows.
     """
 
     sequences: TowerLayout = "rows"
@@ -90,6 +117,7 @@ class TowerSpec:
     packed: bool = False
     taken: str = ""
     taps: str = ""
+    full: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,10 @@ TowerLayout = Literal[
     "shaped rows",  # each of the size in `spatial_shapes`, then padding (LFM2-VL)
     "located rows",  # the place of each patch is in `image_position_ids` (Gemma 4)
     "tiles in one row",  # a sequence for every picture, which has room for all tiles (Mllama)
+    "line, merged",  # all pictures in one line, each frame a sequence; patches merged token by merged token (Qwen-VL)
+    "line, merged windows",  # the same, merged tokens in the order of windows (Qwen2.5-VL)
+    "line, row by row",  # all pictures in one line, each frame a sequence, patches row by row (PaddleOCR-VL)
+    "line, sized",  # the same of pictures whose sizes in pixels are in `image_sizes` (Pixtral)
 ]
 """How the tokens of a vision tower lie in the sequences of its batch."""
 

@@ -13,6 +13,20 @@ from typing import Any
 
 from .columns import AttentionSpec, Family, Stage, VideoSpec
 from .options import Limitation
+from .packed_towers import (
+    BLOCKS,
+    ERNIE_TOWER,
+    EXAONE_TOWER,
+    HUNYUAN_TOWER,
+    KIMI_TOWER,
+    LFM3_TOWER,
+    LIGHTON_TOWER,
+    PADDLE_TOWER,
+    PIXTRAL_TOWER,
+    QWEN2_TOWER,
+    TAPPED_TOWER,
+    WINDOWED_TOWER,
+)
 from .stages import (
     BART_DECODER,
     BART_ENCODER,
@@ -78,6 +92,7 @@ TESTED_DECODERS = {
 
 MERGED_FOURS = {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)}
 QWEN: dict[str, Any] = {
+    "tower": BLOCKS,
     "projector": "model.visual.merger",
     "grid": "merged",
     "positions": "mrope",
@@ -123,7 +138,11 @@ IDEFICS3: dict[str, Any] = {
     "inputs": {"pixel_values": "row", "pixel_attention_mask": "row"},
     "assumes": TESTED_DECODERS,
 }
-SIZED_IMAGES: dict[str, Any] = {"grid": "sized", "inputs": {"pixel_values": "image", "image_sizes": "image"}}
+SIZED_IMAGES: dict[str, Any] = {
+    "tower": PIXTRAL_TOWER,
+    "grid": "sized",
+    "inputs": {"pixel_values": "image", "image_sizes": "image"},
+}
 MOLMO2: dict[str, Any] = {
     "model_type": "molmo2",
     "transformers": ">=5.23",  # before it, eager attention with a static cache gives other answers without nnsight too
@@ -239,19 +258,20 @@ _TABLE = (
     ),
     Family(
         model_type="qwen2_vl",
-        **{**QWEN, **QWEN_VIDEO},
+        **{**QWEN, **QWEN_VIDEO, "tower": QWEN2_TOWER},
     ),
     Family(
         model_type="qwen2_5_vl",
         **{
             **QWEN,
+            "tower": WINDOWED_TOWER,
             "grid": "merged windows",
             "video": replace(MERGED_FRAMES, layout="merged frame windows"),
             "inputs": {**QWEN_VIDEO["inputs"], "second_per_grid_ts": "video"},
         },
     ),
-    Family(model_type="qwen3_vl", **{**QWEN, **QWEN_VIDEO}, limitations=DEEPSTACK),
-    Family(model_type="qwen3_vl_moe", **QWEN, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl", **{**QWEN, **QWEN_VIDEO, "tower": TAPPED_TOWER}, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl_moe", **{**QWEN, "tower": TAPPED_TOWER}, limitations=DEEPSTACK),
     Family(
         model_type="qwen3_5",
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
@@ -279,6 +299,7 @@ _TABLE = (
     Family(
         **{
             **QWEN,
+            "tower": ERNIE_TOWER,
             "projector": "model.resampler_model",
             "needs": ("mm_token_type_ids", "moe_mm_token_type_ids"),
             "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_merge_size": (2,)},
@@ -372,7 +393,7 @@ _TABLE = (
     ),
     Family(**SIZED_IMAGES, model_type="mistral3", assumes=TESTED_DECODERS),
     Family(
-        **SIZED_IMAGES,
+        **{**SIZED_IMAGES, "tower": LIGHTON_TOWER},
         model_type="lighton_ocr",
         projector="model.vision_projection",
         assumes={"text_config.model_type": ("qwen3",)},
@@ -474,6 +495,7 @@ _TABLE = (
     ),
     Family(
         model_type="kimi_k25",
+        tower=KIMI_TOWER,
         stages={"decoder": Stage(head_dim="qk_head_dim", value_dim="v_head_dim")},
         projector="model.mm_projector",
         grid="merged kernel",
@@ -588,6 +610,7 @@ _TABLE = (
     ),
     Family(
         model_type="paddleocr_vl",
+        tower=PADDLE_TOWER,
         projector="model.projector",
         grid="merged raster",
         positions="mrope",
@@ -597,6 +620,7 @@ _TABLE = (
     ),
     Family(
         model_type="exaone4_5",
+        tower=EXAONE_TOWER,
         stages={"decoder": GEMMA_DECODER},
         projector="model.visual.merger",
         grid="merged windows",
@@ -605,6 +629,7 @@ _TABLE = (
     ),
     Family(
         model_type="hunyuan_vl",
+        tower=HUNYUAN_TOWER,
         transformers=">=5.22",
         projector="model.vision_tower.patch_merger",
         grid="merged raster with breaks",
@@ -616,6 +641,7 @@ _TABLE = (
     ),
     Family(
         model_type="lfm3_vl",
+        tower=LFM3_TOWER,
         transformers=">=5.23",
         stages={
             "decoder": Stage(attention=AttentionSpec(output="post_operator_norm", layers="typed"), mlp="post_ffn_norm")

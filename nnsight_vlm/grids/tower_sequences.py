@@ -39,6 +39,7 @@ class TowerSequence(NamedTuple):
         cls: the places of class tokens.
         registers: the places of registers.
         padding: the places that no query reads.
+        windows: where windows end, counted in places, in a tower some of whose layers see windows only.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class TowerSequence(NamedTuple):
     cls: tuple[int, ...] = ()
     registers: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
+    windows: tuple[int, ...] = ()
 
 
 SequencesOf: TypeAlias = Callable[[ModelView, Inputs, Sequence[Shown]], list[TowerSequence]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..families.options import TowerLayout
-from . import tower_rows
+from . import packed_towers, tower_rows
 from .tower_sequences import SequencesOf, Shown, TowerSequence, patch_side
 
 __all__ = ["TOWER_SEQUENCES", "Shown", "TowerSequence", "patch_side"]
@@ -16,5 +16,9 @@ TOWER_SEQUENCES: dict[TowerLayout, SequencesOf] = {
     "shaped rows": tower_rows.shaped_rows,
     "located rows": tower_rows.located_rows,
     "tiles in one row": tower_rows.tiles_in_one_row,
+    "line, merged": packed_towers.merged_line,
+    "line, merged windows": packed_towers.merged_windows_line,
+    "line, row by row": packed_towers.raster_line,
+    "line, sized": packed_towers.sized_line,
 }
 """For each layout of a tower's tokens, the sequences of an encoding."""

@@ -67,7 +67,7 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
     """`[query, key]`: at which keys `among` these queries may look in a clean run."""
     keys, rows = among[None, :], queries[:, None]
     block = np.zeros((len(queries), len(among)), dtype=bool)
-    for inside in tokens.blocks if reach.blocks else ():
+    for inside in (tokens.windows if reach.windows else tokens.blocks) if reach.blocks else ():
         block |= _within(inside, keys) & _within(inside, rows)
     seen = (keys <= rows) | block
     if reach.span is not None:
