@@ -57,7 +57,7 @@ class AttentionSpec:
     Attributes:
         module: path, inside the layer, of the module that takes the mask.
         output: path, inside the layer, of the module whose output is added to the residual stream.
-        mask: keyword under which the module takes the mask.
+        mask: keyword under which the module takes the mask; empty where it hands its function none of its own accord.
         call: name of the attention function's call inside the module, as nnsight's `.source` lists it. The function is
             handed the module, then query, key and value `[row, head, position, head_dim]`.
         projection: path, inside the layer, of the output projection: the module that is handed the outputs of all heads
@@ -103,8 +103,9 @@ class TowerSpec:
         registers: how many register tokens follow them, or the name of their number in that part of the config.
         packed: whether the tokens of all pictures lie in one line; attention is then called for each segment of it, or
             with a mask of blocks.
-        taken: dotted path of the value in the model's config that says which hidden states the projector takes, counted
-            as transformers does: 0 is what enters the first layer, -1 what the last one gives. Empty for the last.
+        taken: dotted paths of the values in the model's config that say which hidden states the projector takes,
+            counted as transformers does: 0 is what enters the first layer, -1 what the last one gives. Of pairs the
+            first number counts; a value that a config lacks says nothing. Empty for the last, None for none.
         taps: dotted path of the numbers of layers there whose outputs are taken beside those; empty for none.
         full: name, in that part of the config, of the numbers of the layers whose queries see all of their sequence,
             where those of all other layers see their window of it; empty if there are no windows.
@@ -115,7 +116,7 @@ class TowerSpec:
     cls_behind: bool = False
     registers: int | str = 0
     packed: bool = False
-    taken: str = ""
+    taken: tuple[str, ...] | None = ()
     taps: str = ""
     full: str = ""
 
