@@ -69,7 +69,7 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
     block = np.zeros((len(queries), len(among)), dtype=bool)
     for inside in (tokens.windows if reach.windows else tokens.blocks) if reach.blocks else ():
         block |= _within(inside, keys) & _within(inside, rows)
-    seen = (keys <= rows) | block
+    seen = ((keys <= rows) & reach.causal) | block
     if reach.span is not None:
         seen &= keys > rows - reach.span
     if reach.chunk is not None:

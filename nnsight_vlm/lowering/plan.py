@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from ..device.gates import take_output
 from ..device.kernels import close_edges, drop_edges
 from ..device.mixtures import change_weights, is_change
-from ..families import Family, Model, view_of
+from ..device.towers import change_tower_weights
+from ..families import VISION, Family, Model, view_of
 from .layouts import Layout
 from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, gate_of, locate, order_of, refuse_two_projections
 from .steps import MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
+from .towers import in_stage
 from .writes import PlannedWrite
 
 
@@ -35,7 +37,7 @@ def read_step(
         rank=SITES[site].rank,
         path=path,
         place=place,
-        readout=readout,
+        readout=in_stage(family.stages.get(stage), readout),
         requests=tuple(requests),
         outside=read_outside(layout, stage, site),
         gate=None if stage == "features" else gate_of(view_of(model), stage, layer, site),
@@ -69,7 +71,7 @@ class Plan:
         return {
             (step.path, step.place): tuple(filter(is_change, step.writes))
             for step in steps
-            if step.kernel is change_weights
+            if step.kernel in (change_weights, change_tower_weights)
         }
 
     @property
@@ -98,9 +100,15 @@ def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int])
         refuse_two_projections(view_of(model).family, layout.prompt.rows)
         rows = sum(tokens.feature_rows for tokens in layout.prompt.rows)
         return StageExtent("", rows, False, tuple((layer, layer) for layer in wanted))
-    spec, length = view_of(model).stage(name), len(layout.stage_tokens(name).tokens)
+    spec, length = view_of(model).stage(name), _length(layout, name)
     cache_layers = tuple((layer, spec.cache_layer[max(layer, 0)]) for layer in wanted)
     return StageExtent(spec.stage.entry, length, spec.stage.causal, cache_layers)
+
+
+def _length(layout: Layout, stage: str) -> int:
+    """How many positions the sequence of a stage has; of the vision tower, those of all rows."""
+    own = layout.stage_tokens(stage)
+    return sum(tokens.stop for tokens in layout.tower_maps) if stage == VISION else len(own.tokens)
 
 
 def layer_paths(model: Model, layers: int) -> tuple[str, ...]:
@@ -210,7 +218,7 @@ def _step(
         packing = _packing(model, layout, site.layer) if site.name == "mask" else None
         keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask
         mask = MaskSpec(keyword, read_outside(layout, stage, site.name), packing)
-    return Step(site.layer, path, place, kernel, writes, mask)
+    return Step(site.layer, path, place, in_stage(family.stages.get(stage), kernel), writes, mask)
 
 
 def _packing(model: Model, layout: Layout, layer: int) -> tuple[Any, ...] | None:
