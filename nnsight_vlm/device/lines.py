@@ -28,6 +28,17 @@ def pieces(window):
     return list(zip((0, *stops), stops))
 
 
+def stops_of(causal, layer):
+    """Where the pieces of a layer end, of ``(layers, stops)`` for all layers; else what an extent says for all."""
+    return next((stops for layers, stops in causal if layer in layers), False) if isinstance(causal, tuple) else causal
+
+
+def parts_of(module, names):
+    """Query, key and value of a line, as a call of an attention function holds them; names as `.source` lists them."""
+    parts = [getattr(module.source, name).output for name in names.split()]
+    return (None, *parts, None), {}
+
+
 def within(call, start, stop):
     """The query, key and value of one piece, as the attention function is handed them; and the piece's window."""
     (module, query, key, value, mask), kwargs = call
