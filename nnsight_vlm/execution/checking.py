@@ -69,7 +69,7 @@ def check(model: Model, prompt: Prompt, given: Intervention | Sequence[Intervent
         _check_source(model, part, call)
     for placement, case in zip(one_case_per_row(prompt).placements, cases, strict=True):
         try:
-            _check_case(model, prompt, placement, case, call)
+            _check_case(model, prompt, replace(placement, vision=0), case, call)  # in positions of the row alone
         except SpecError as error:
             row = f"row {placement.row}: " if len(prompt) > 1 else ""
             raise SpecError(f"{call.name}{row}{error}") from None

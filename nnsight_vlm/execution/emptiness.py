@@ -128,6 +128,10 @@ def _why(stage: Resolver, reachable: Reachable, call: Call, part: Intervention, 
     for name, where in part.named().items():
         if not reachable.holds(stage.stage, stage.ranges(where)):
             return _nothing_there(stage, call, name, where)
+    last = reachable.last_taken(stage.stage)
+    if writes and all(planned.layer > last for planned in writes if planned.stage == stage.stage):
+        taken = label(stage.spec.taken) if last >= 0 else "no layer, but what enters the first"
+        return f"of the {stage.stage} the projector takes what layers {taken} give, and these are behind them"
     cuts = [(planned, planned.write) for planned in writes if isinstance(planned.write, EdgeCut)]
     if not cuts:
         return part.why_without_writes(stage)

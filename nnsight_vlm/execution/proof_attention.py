@@ -21,6 +21,7 @@ from ..lowering.plan import Plan, compile_plan, read_outside
 from ..lowering.read_requests import AttentionRequest
 from ..lowering.sites import ATTENTION_OF, CALL_PARTS, MASK_OF, SITES, locate
 from ..lowering.steps import ReadStep
+from ..lowering.towers import in_stage
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
@@ -198,7 +199,8 @@ def _read_steps(
     )
     rank = SITES[site.site].rank
     for place, readout in ((call, readouts.edges_used), (f"{call}.output", readouts.mixed_rows)):
-        yield ReadStep(site.stage, site.layer, rank, path, place, readout, requests, outside)
+        function = in_stage(family.stages[site.stage], readout)
+        yield ReadStep(site.stage, site.layer, rank, path, place, function, requests, outside)
 
 
 # what is expected of one attention ----------------------------------------------------------------

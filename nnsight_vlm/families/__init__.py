@@ -1,6 +1,6 @@
 """One entry per family of vision-language models: where each part lives, and what follows from it."""
 
-from .columns import AttentionSpec, Family, Stage, VideoSpec
+from .columns import VISION, AttentionSpec, Family, Stage, TowerSpec, VideoSpec
 from .lookup import check_attention, family_of
 from .model_view import Model, ModelView, models_here, view_of
 from .reach import Reach
@@ -10,6 +10,7 @@ from .table import FAMILIES
 
 __all__ = [
     "FAMILIES",
+    "VISION",
     "AttentionSpec",
     "Family",
     "Model",
@@ -17,6 +18,7 @@ __all__ = [
     "Reach",
     "Stage",
     "StageSpec",
+    "TowerSpec",
     "VideoSpec",
     "check_attention",
     "family_of",

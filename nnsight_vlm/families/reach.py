@@ -10,7 +10,7 @@ from .columns import Family, config_value
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """Which keys a query of one layer may see, besides being causal.
+    """Which keys a query of one layer may see.
 
     Attributes:
         span: number of keys, the query's own included, that a query sees going back from itself; None for all.
@@ -18,7 +18,8 @@ class Reach:
             there are no chunks.
         blocks: whether the prompt's blocks (the tokens of one image, say) attend to each other in both directions.
         blocks_ignore_span: whether they do so even beyond `span`.
-        windows: whether they do so in windows, and not in blocks.
+        windows: whether they do so in the prompt's windows, and not in its blocks.
+        causal: whether a query sees the keys before it; else it sees those of its blocks only.
     """
 
     span: int | None = None
@@ -26,6 +27,7 @@ class Reach:
     blocks: bool = False
     blocks_ignore_span: bool = False
     windows: bool = False
+    causal: bool = True
 
 
 def reach(config: Any, family: Family, stage: str, layer: int) -> Reach:
@@ -33,7 +35,7 @@ def reach(config: Any, family: Family, stage: str, layer: int) -> Reach:
     part, tower = config_value(config, family.stages[stage].config), family.stages[stage].tower
     if not family.stages[stage].causal:
         in_windows = tower is not None and bool(tower.full) and layer not in getattr(part, tower.full)
-        return Reach(blocks=True, blocks_ignore_span=True, windows=in_windows)
+        return Reach(blocks=True, blocks_ignore_span=True, windows=in_windows, causal=tower is None)
     layer_types = getattr(part, "layer_types", None)
     layer_type = layer_types[layer] if layer_types else "sliding_attention"
     return Reach(

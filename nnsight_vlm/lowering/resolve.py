@@ -14,6 +14,7 @@ import torch
 from ..errors import SpecError
 from ..families import Family, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
+from ..prompts.stage_maps import stage_map
 from ..prompts.where import Where
 from .heads import Heads, HeadSize, chosen_heads, numbers_of
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
@@ -45,9 +46,12 @@ class Resolver:
         """The same case in another stage.
 
         Raises:
-            SpecError: the model has no such stage.
+            SpecError: the model, or this prompt, has no such stage.
         """
-        return self if stage == self.stage else replace(self, placement=self.placement.at(stage), stage=stage)
+        if stage == self.stage:
+            return self
+        stage_map(self.family, self.placement.tokens, stage)
+        return replace(self, placement=self.placement.at(stage), stage=stage)
 
     @property
     def spec(self) -> StageSpec:
@@ -95,10 +99,10 @@ class Resolver:
             SpecError: something else than image tokens, or a stage that runs before the projector.
         """
         tokens = self.placement.tokens
-        if self.spec.stage.keys:
+        if self.spec.stage.keys or self.spec.stage.tower:
             raise SpecError(
                 f'site "features" is what the projector gives of the prompt\'s image tokens, after the {self.stage}, '
-                f'whose "image" is the patches that it reads; leave out stage={self.stage!r}'
+                f'whose "image" is patches; leave out stage={self.stage!r}'
             )
         refuse_two_projections(self.family, [tokens])
         held = [position for visual in tokens.visuals for position in visual.positions]

@@ -130,6 +130,13 @@ SITES: dict[str, Site] = {
         kernel=kernels.close_edges,
         needs="attention",
     ),
+    "pieces": Site(
+        rank=2,
+        module=f"{LAYER}.{{stage.attention.module}}",
+        place="inputs",
+        kernel=lines.check_pieces,
+        needs="attention",
+    ),
     "query": _part_of_call(3, "attention", "query"),
     "query kept": _kept(3, "query"),
     "key": _part_of_call(4, "attention", "key"),

@@ -23,7 +23,7 @@ from .pickling import KnowsItsModel
 from .prompt_words import PromptWords
 from .row_inputs import answer_ids, answers_given, grown_inputs, row_input
 from .shown_pictures import check_pictures
-from .stage_maps import with_query_stages
+from .stage_maps import stage_map, with_earlier_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
 from .turns import speaking, spoken
@@ -73,8 +73,20 @@ class Prompt(KnowsItsModel, PromptWords):
         Raises:
             SpecError: there is no such group, or its positions differ between rows (then ask `prompt.row(i)`).
         """
-        group = as_tuples(group)
-        positions = {tokens.ranges(group).positions(tokens.stop) for tokens in self.rows}
+        return self.positions(group)
+
+    def positions(self, group: Where, stage: str = "decoder") -> tuple[int, ...]:
+        """Positions of a token group in a stage, sorted; none where it has no such tokens.
+
+        Those of `"vision"` count the tower's tokens of all pictures and tiles, one sequence after the other, in the
+        order in which its layers hold them. Its groups are `image`, `image.0`, `cls`, `registers` and `all`.
+
+        Raises:
+            SpecError: there is no such group or stage, or its positions differ between rows (then ask `prompt.row(i)`).
+        """
+        group, family, stage = as_tuples(group), view_of(self.model).family, text("stage", stage)
+        maps = [stage_map(family, tokens, stage) for tokens in self.rows]
+        positions = {tokens.ranges(group).positions(tokens.stop) for tokens in maps}
         if len(positions) > 1:
             raise SpecError(
                 f"{group!r} is at different positions in the {len(self)} rows; write prompt.row(0)[{group!r}]"
@@ -162,7 +174,7 @@ class Prompt(KnowsItsModel, PromptWords):
 
         Args:
             number: which picture.
-            stage: one that reads patches through cross-attention (a Q-Former) has the grid of these patches.
+            stage: `"vision"` has the grid of the tower's patches, a Q-Former that of the patches that it reads.
             video: in place of both, which video: a `VideoGrid`, whose tokens also have frames.
 
         Raises:
@@ -171,8 +183,8 @@ class Prompt(KnowsItsModel, PromptWords):
         """
         if video is not None:
             return self._video_grid(video, number, stage)
-        picture, tokens = self.image(number), self._only_row("grid(...)").stage(text("stage", stage))
-        view = view_of(self.model)
+        picture, view = self.image(number), view_of(self.model)
+        tokens = stage_map(view.family, self._only_row("grid(...)"), text("stage", stage))
         if not tokens.cells[number].shapes:
             raise SpecError(
                 f"image tokens of {view.family.name!r} models have no box in the picture: "
@@ -281,7 +293,7 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
         said = spoken(tokens).mapped(lambda ranges: ranges.shifted(-tokens.start))
         made = token_maps(prompt.model, inputs, [unpadded.answer])[0]
         unpadded = speaking(replace(made, answer=unpadded.answer), said)
-    [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
+    [unpadded] = with_earlier_stages(view_of(prompt.model), inputs, [unpadded])
     own = slice(number, number + 1)
     return Prompt(
         inputs=inputs, rows=(unpadded,), images=prompt.images[own], videos=prompt.videos[own], model=prompt.model

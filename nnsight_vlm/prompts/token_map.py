@@ -14,7 +14,18 @@ from ..errors import SpecError
 from ..grids import Cells
 from .conversation import READY, Conversation, is_role_group
 from .ranges import NOWHERE, Ranges, moved
-from .visuals import IMAGE, VIDEO, Visual, frames_of, is_numbered, numbered_group, numbered_names, shown_in, stretch_of
+from .visuals import (
+    IMAGE,
+    VIDEO,
+    Visual,
+    frames_of,
+    is_numbered,
+    missing_stage,
+    numbered_group,
+    numbered_names,
+    shown_in,
+    stretch_of,
+)
 from .where import MaskedPositions, Where, as_tuples, require_number
 
 PARTS = ("system", "image", "video", "markup", "query", "generated")
@@ -159,7 +170,8 @@ class TokenMap:
     @property
     def group_names(self) -> tuple[str, ...]:
         """The names of all groups, those of single images included, and of groups without tokens."""
-        return ("system", *numbered_names(self), *PARTS[3:], *VIEWS, *self.conversation.names)
+        names = ("system", *numbered_names(self), *PARTS[3:], *VIEWS, *self.conversation.names)
+        return tuple(dict.fromkeys((*names, *(name for name, _ in self.named))))
 
     @property
     def part_sizes(self) -> dict[str, int]:
@@ -276,11 +288,7 @@ class TokenMap:
         if name == "decoder":
             return self
         if name not in dict(self.stages):
-            there = ", ".join(["decoder", *dict(self.stages)])
-            raise SpecError(
-                f"no stage {name!r} here; the stages of this prompt are {there} (one that reads an image's patches is "
-                "there for a prompt with one image of one crop)"
-            )
+            raise missing_stage(self, name)
         return dict(self.stages)[name]
 
     def shifted(self, by: int, filler: int | None = None) -> TokenMap:
