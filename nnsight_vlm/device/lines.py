@@ -28,6 +28,33 @@ def pieces(window):
     return list(zip((0, *stops), stops))
 
 
+def stops_of(causal, layer):
+    """Where the pieces of a layer end, of ``(layers, stops)`` for all layers; else what an extent says for all."""
+    return next((stops for layers, stops in causal if layer in layers), False) if isinstance(causal, tuple) else causal
+
+
+def parts_of(module, names, window):
+    """Query, key and value of a line, as a call of an attention function holds them.
+
+    ``names`` are the keyword of the ends of its pieces, and the parts as `.source` lists them.
+    """
+    ends, *parts = names.split()
+    expect_ends(module.inputs, ends, window)
+    return (None, *[getattr(module.source, name).output for name in parts], None), {}
+
+
+def expect_ends(inputs, keyword, window):
+    """Refuse an attention whose pieces end elsewhere than a plan was made for: it would change other edges."""
+    _, kwargs = inputs
+    *_, stops = window
+    found = tuple(kwargs[keyword].tolist())
+    if found != (0, *stops):
+        raise ValueError(
+            f"an attention of the vision tower was to run on pieces that end at {stops}, and they end at {found[1:]}; "
+            "give the pictures in a prompt of their own"
+        )
+
+
 def within(call, start, stop):
     """The query, key and value of one piece, as the attention function is handed them; and the piece's window."""
     (module, query, key, value, mask), kwargs = call
@@ -43,6 +70,13 @@ def write_line(value, writes, window, part_spec, memo):
     number = PARTS.index(part_spec[0])
     args, _ = write_part(((*(None for _ in range(number)), value), {}), writes, window, part_spec, memo)
     return args[number]
+
+
+def check_pieces(inputs, writes, window, mask_spec, memo):
+    """What an attention module is handed, as it is, if its pieces end where they were expected to."""
+    keyword, _, _ = mask_spec
+    expect_ends(inputs, keyword, window)
+    return inputs
 
 
 def keep_part(value, writes, window, part_spec, memo):

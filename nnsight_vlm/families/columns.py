@@ -37,17 +37,19 @@ class Line:
     Attributes:
         query, key, value: `[1, head, position, head_dim]`, before they are divided.
         mixed: what the calls gave, put together again, `[1, position, head, head_dim]`.
+        ends: keyword under which the module is handed where pieces begin and end.
     """
 
     query: str = "query_states_0"
     key: str = "key_states_0"
     value: str = "value_states_0"
     mixed: str = "attn_output_0"
+    ends: str = "cu_seqlens"
 
     @property
     def parts(self) -> str:
-        """Query, key and value, in the order in which the module reaches them."""
-        return f"{self.query} {self.key} {self.value}"
+        """Where all of it but `mixed` is read, in the order in which the module reaches it, see `device.lines`."""
+        return f"{self.ends} {self.query} {self.key} {self.value}"
 
 
 @dataclass(frozen=True, kw_only=True)

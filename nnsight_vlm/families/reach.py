@@ -18,7 +18,7 @@ class Reach:
             there are no chunks.
         blocks: whether the prompt's blocks (the tokens of one image, say) attend to each other in both directions.
         blocks_ignore_span: whether they do so even beyond `span`.
-        windows: whether they do so in windows, and not in blocks.
+        windows: whether they do so in the prompt's windows, and not in its blocks.
         causal: whether a query sees the keys before it; else it sees those of its blocks only.
     """
 
