@@ -29,18 +29,44 @@ VISION = "vision"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Line:
+    """Where an attention that is called once for every piece of its sequence holds the parts of all pieces.
+
+    The names are those of assignments in the attention module's forward, as nnsight's `.source` lists them.
+
+    Attributes:
+        query, key, value: `[1, head, position, head_dim]`, before they are divided.
+        mixed: what the calls gave, put together again, `[1, position, head, head_dim]`.
+        ends: keyword under which the module is handed where pieces begin and end.
+    """
+
+    query: str = "query_states_0"
+    key: str = "key_states_0"
+    value: str = "value_states_0"
+    mixed: str = "attn_output_0"
+    ends: str = "cu_seqlens"
+
+    @property
+    def parts(self) -> str:
+        """Where all of it but `mixed` is read, in the order in which the module reaches it, see `device.lines`."""
+        return f"{self.ends} {self.query} {self.key} {self.value}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttentionSpec:
     """An attention inside a layer.
 
     Attributes:
         module: path, inside the layer, of the module that takes the mask.
         output: path, inside the layer, of the module whose output is added to the residual stream.
-        mask: keyword under which the module takes the mask.
+        mask: keyword under which the module takes the mask; empty where it hands its function none of its own accord.
         call: name of the attention function's call inside the module, as nnsight's `.source` lists it. The function is
             handed the module, then query, key and value `[row, head, position, head_dim]`.
         projection: path, inside the layer, of the output projection: the module that is handed the outputs of all heads
             side by side.
         layers: which layers have this attention.
+        line: where all pieces of its sequence are, if the function is called once for each piece of it, without a mask;
+            None where it is called once. `call` and `mask` mean nothing then.
     """
 
     module: str = "self_attn"
@@ -49,6 +75,7 @@ class AttentionSpec:
     call: str = "attention_interface_1"
     projection: str = "self_attn.o_proj"
     layers: LayerSet = "every"
+    line: Line | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +101,26 @@ class TowerSpec:
     Attributes:
         sequences: the layout of its sequences, see `grids.towers`.
         cls: how many class tokens each sequence begins with.
+        cls_behind: whether they are behind the patches instead.
         registers: how many register tokens follow them, or the name of their number in that part of the config.
         packed: whether the tokens of all pictures lie in one line; attention is then called for each segment of it, or
             with a mask of blocks.
-        taken: dotted path of the value in the model's config that says which hidden states the projector takes, counted
-            as transformers does: 0 is what enters the first layer, -1 what the last one gives. Empty for the last.
+        taken: dotted paths of the values in the model's config that say which hidden states the projector takes,
+            counted as transformers does: 0 is what enters the first layer, -1 what the last one gives. Of pairs the
+            first number counts; a value that a config lacks says nothing. Empty for the last, None for none.
         taps: dotted path of the numbers of layers there whose outputs are taken beside those; empty for none.
+        full: name, in that part of the config, of the numbers of the layers whose queries see all of their sequence,
+            where those of all other layers see their window of it; empty if there are no windows.
     """
 
     sequences: TowerLayout = "rows"
     cls: int = 0
+    cls_behind: bool = False
     registers: int | str = 0
     packed: bool = False
-    taken: str = ""
+    taken: tuple[str, ...] | None = ()
     taps: str = ""
+    full: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

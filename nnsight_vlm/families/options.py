@@ -50,6 +50,16 @@ GridLayout = Literal[
 
 TowerLayout = Literal[
     "rows",  # a sequence for every tile of every picture, in order: class tokens, registers, patches row by row
+    "rows of crops",  # the same where the pixels are handed over as patches already (Molmo2)
+    "rows with padding",  # patches that show only padding are never read (Idefics3, SmolVLM, Aria)
+    "rows of whole patches",  # nor are those that are padding in part (Idefics2)
+    "shaped rows",  # each of the size in `spatial_shapes`, then padding (LFM2-VL)
+    "located rows",  # the place of each patch is in `image_position_ids` (Gemma 4)
+    "tiles in one row",  # a sequence for every picture, which has room for all tiles (Mllama)
+    "line, merged",  # all pictures in one line, each frame a sequence; patches merged token by merged token (Qwen-VL)
+    "line, merged windows",  # the same, merged tokens in the order of windows (Qwen2.5-VL)
+    "line, row by row",  # all pictures in one line, each frame a sequence, patches row by row (PaddleOCR-VL)
+    "line, sized",  # the same of pictures whose sizes in pixels are in `image_sizes` (Pixtral)
 ]
 """How the tokens of a vision tower lie in the sequences of its batch."""
 

@@ -18,6 +18,7 @@ class Reach:
             there are no chunks.
         blocks: whether the prompt's blocks (the tokens of one image, say) attend to each other in both directions.
         blocks_ignore_span: whether they do so even beyond `span`.
+        windows: whether they do so in the prompt's windows, and not in its blocks.
         causal: whether a query sees the keys before it; else it sees those of its blocks only.
     """
 
@@ -25,14 +26,16 @@ class Reach:
     chunk: int | None = None
     blocks: bool = False
     blocks_ignore_span: bool = False
+    windows: bool = False
     causal: bool = True
 
 
 def reach(config: Any, family: Family, stage: str, layer: int) -> Reach:
     """The reach of one layer of a stage."""
+    part, tower = config_value(config, family.stages[stage].config), family.stages[stage].tower
     if not family.stages[stage].causal:
-        return Reach(blocks=True, blocks_ignore_span=True, causal=family.stages[stage].tower is None)
-    part = config_value(config, family.stages[stage].config)
+        in_windows = tower is not None and bool(tower.full) and layer not in getattr(part, tower.full)
+        return Reach(blocks=True, blocks_ignore_span=True, windows=in_windows, causal=tower is None)
     layer_types = getattr(part, "layer_types", None)
     layer_type = layer_types[layer] if layer_types else "sliding_attention"
     return Reach(

@@ -106,10 +106,16 @@ def _taken(config: Any, stage: Stage, layer_count: int) -> tuple[int, ...]:
     """See `StageSpec.taken`."""
     if stage.tower is None:
         return ()
-    states = config_value(config, stage.tower.taken) if stage.tower.taken else -1
-    taps = config_value(config, stage.tower.taps) if stage.tower.taps else ()
-    listed = states if isinstance(states, (list, tuple)) else (states,)
-    return tuple(sorted({*(state % (layer_count + 1) - 1 for state in listed), *taps}))
+    paths, taps = stage.tower.taken, config_value(config, stage.tower.taps) if stage.tower.taps else ()
+    states = (-1,) if paths == () else (state for path in paths or () for state in _numbers(config_value(config, path)))
+    from_states = (state % (layer_count + 1) - 1 for state in states)
+    return tuple(sorted({*from_states, *(tap % layer_count for tap in taps)}))
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """The numbers of hidden states in a config's value: a number, several, or pairs that each begin with one."""
+    listed = value if isinstance(value, (list, tuple)) else () if value is None else (value,)
+    return tuple(int(each[0] if isinstance(each, (list, tuple)) else each) for each in listed)
 
 
 def _registers(part: Any, stage: Stage) -> int:

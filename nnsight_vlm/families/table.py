@@ -13,6 +13,20 @@ from typing import Any
 
 from .columns import AttentionSpec, Family, Stage, VideoSpec
 from .options import Limitation
+from .packed_towers import (
+    BLOCKS,
+    ERNIE_TOWER,
+    EXAONE_TOWER,
+    HUNYUAN_TOWER,
+    KIMI_TOWER,
+    LFM3_TOWER,
+    LIGHTON_TOWER,
+    PADDLE_TOWER,
+    PIXTRAL_TOWER,
+    QWEN2_TOWER,
+    TAPPED_TOWER,
+    WINDOWED_TOWER,
+)
 from .stages import (
     BART_DECODER,
     BART_ENCODER,
@@ -32,7 +46,34 @@ from .stages import (
     T5_DECODER,
     T5_ENCODER,
 )
-from .towers import CLIP_TOWER
+from .towers import (
+    ARIA_TOWER,
+    BLIP_TOWER,
+    CHANNELS,
+    CLIP_TOWER,
+    CODEBOOK,
+    CONVOLUTIONS,
+    GEMMA4_TOWER,
+    GRANITE_TOWER,
+    IDEFICS2_TOWER,
+    IDEFICS3_TOWER,
+    IMAGE_CLIP_TOWER,
+    INTERN_TOWER,
+    JANUS_TOWER,
+    KOSMOS_TOWER,
+    LAST_CLIP_TOWER,
+    LAST_SIGLIP_TOWER,
+    LLAMA4_TOWER,
+    MERGES_WITHIN,
+    MLLAMA_TOWER,
+    MOLMO_TOWER,
+    NO_TOWER,
+    OVIS_TOWER,
+    SAM_TOWER,
+    SIGLIP2_TOWER,
+    SIGLIP_TOWER,
+    VISION_MODEL_TOWER,
+)
 
 # why something does not work in several families: `Family.limitations` --------------------------------
 
@@ -78,6 +119,7 @@ TESTED_DECODERS = {
 
 MERGED_FOURS = {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)}
 QWEN: dict[str, Any] = {
+    "tower": BLOCKS,
     "projector": "model.visual.merger",
     "grid": "merged",
     "positions": "mrope",
@@ -96,8 +138,12 @@ QWEN_VIDEO: dict[str, Any] = {
     "inputs": {**QWEN["inputs"], "pixel_values_videos": "video piece", "video_grid_thw": "video"},
 }
 """The Qwen-VLs of which videos are taken."""
+CLIP: dict[str, Any] = {"tower": CLIP_TOWER, "towers": {"clip_vision_model": CLIP_TOWER}}
+SIGLIP: dict[str, Any] = {"tower": LAST_SIGLIP_TOWER, "towers": {"siglip_vision_model": LAST_SIGLIP_TOWER}}
+"""Families that take any tower, and of which these are known."""
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
+    **SIGLIP,
     "blocks": "prompt",
     "writes_image": True,
     "wants_placeholders": True,
@@ -107,6 +153,7 @@ PALIGEMMA: dict[str, Any] = {
 }
 GEMMA4: dict[str, Any] = {
     "model_type": "gemma4",
+    "tower": GEMMA4_TOWER,
     "stages": {"decoder": LAYER_INPUTS_DECODER},
     "transformers": ">=5.23",
     "projector": "model.embed_vision",
@@ -116,6 +163,7 @@ GEMMA4: dict[str, Any] = {
     "assumes": {"text_config.enable_moe_block": (False,)},
 }
 IDEFICS3: dict[str, Any] = {
+    "tower": IDEFICS3_TOWER,
     "transformers": ">=5.18",
     "stages": {"decoder": IDEFICS_DECODER},
     "projector": "model.connector",
@@ -123,9 +171,14 @@ IDEFICS3: dict[str, Any] = {
     "inputs": {"pixel_values": "row", "pixel_attention_mask": "row"},
     "assumes": TESTED_DECODERS,
 }
-SIZED_IMAGES: dict[str, Any] = {"grid": "sized", "inputs": {"pixel_values": "image", "image_sizes": "image"}}
+SIZED_IMAGES: dict[str, Any] = {
+    "tower": PIXTRAL_TOWER,
+    "grid": "sized",
+    "inputs": {"pixel_values": "image", "image_sizes": "image"},
+}
 MOLMO2: dict[str, Any] = {
     "model_type": "molmo2",
+    "tower": MOLMO_TOWER,
     "transformers": ">=5.23",  # before it, eager attention with a static cache gives other answers without nnsight too
     "projector": "model.multi_modal_projector.image_projector",
     "grid": "whole picture then canvas",
@@ -140,6 +193,7 @@ MOLMO2: dict[str, Any] = {
     "needs": ("mm_token_type_ids",),
 }
 BLIP: dict[str, Any] = {
+    "tower": BLIP_TOWER,
     "projector": "language_projection",
     "projector_after": "qformer",
     "grid": "queries",
@@ -177,7 +231,7 @@ _TABLE = (
     Family(
         model_type="llava",
         tower=CLIP_TOWER,
-        towers={"clip_vision_model": CLIP_TOWER},
+        towers={"clip_vision_model": CLIP_TOWER, "siglip_vision_model": SIGLIP_TOWER},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default", "full")},
     ),
     Family(
@@ -189,12 +243,15 @@ _TABLE = (
     ),
     Family(
         model_type="llava_next",
+        **CLIP,
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="llava_onevision",
+        tower=SIGLIP_TOWER,
+        towers={"siglip_vision_model": SIGLIP_TOWER},
         grid="anyres",
         video=VideoSpec(layout="pooled frames", equal_frames=True),
         inputs={
@@ -211,20 +268,25 @@ _TABLE = (
     ),
     Family(
         model_type="llava_next_video",
+        **CLIP,
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="video_llava",
+        tower=IMAGE_CLIP_TOWER,
+        towers={"clip_vision_model": IMAGE_CLIP_TOWER},
         transformers=">=5.16",
         inputs={"pixel_values_images": "image"},
         renamed={"pixel_values": "pixel_values_images"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
-    Family(model_type="vipllava", assumes=TESTED_DECODERS),
+    Family(model_type="vipllava", **CLIP, assumes=TESTED_DECODERS),
     Family(
         model_type="internvl",
+        tower=INTERN_TOWER,
+        towers={"internvl_vision": INTERN_TOWER},
         transformers=">=5.18",
         grid="tiles by run",
         video=VideoSpec(
@@ -239,19 +301,20 @@ _TABLE = (
     ),
     Family(
         model_type="qwen2_vl",
-        **{**QWEN, **QWEN_VIDEO},
+        **{**QWEN, **QWEN_VIDEO, "tower": QWEN2_TOWER},
     ),
     Family(
         model_type="qwen2_5_vl",
         **{
             **QWEN,
+            "tower": WINDOWED_TOWER,
             "grid": "merged windows",
             "video": replace(MERGED_FRAMES, layout="merged frame windows"),
             "inputs": {**QWEN_VIDEO["inputs"], "second_per_grid_ts": "video"},
         },
     ),
-    Family(model_type="qwen3_vl", **{**QWEN, **QWEN_VIDEO}, limitations=DEEPSTACK),
-    Family(model_type="qwen3_vl_moe", **QWEN, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl", **{**QWEN, **QWEN_VIDEO, "tower": TAPPED_TOWER}, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl_moe", **{**QWEN, "tower": TAPPED_TOWER}, limitations=DEEPSTACK),
     Family(
         model_type="qwen3_5",
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
@@ -279,6 +342,7 @@ _TABLE = (
     Family(
         **{
             **QWEN,
+            "tower": ERNIE_TOWER,
             "projector": "model.resampler_model",
             "needs": ("mm_token_type_ids", "moe_mm_token_type_ids"),
             "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_merge_size": (2,)},
@@ -308,6 +372,7 @@ _TABLE = (
     ),
     Family(
         model_type="gemma3",
+        **SIGLIP,
         transformers=">=5.18",
         stages={"decoder": GEMMA_DECODER},
         grid="pan and scan",
@@ -324,6 +389,7 @@ _TABLE = (
         grid="soft tokens",
         assumes={"text_config.altup_active_idx": (0,)},
         limitations={
+            "vision": CONVOLUTIONS,
             "features": "the projector also runs on text tokens, so its output is not the image features alone, and "
             'what it gives enters every layer; write site="residual" in all of them',
             "embedded": TOKEN_IDS_IN_EVERY_LAYER,
@@ -360,6 +426,7 @@ _TABLE = (
     ),
     Family(
         model_type="idefics2",
+        tower=IDEFICS2_TOWER,
         transformers=">=5.18",
         stages={"resampler": IDEFICS2_RESAMPLER, "decoder": IDEFICS_DECODER},
         projector="model.connector",
@@ -372,19 +439,22 @@ _TABLE = (
     ),
     Family(**SIZED_IMAGES, model_type="mistral3", assumes=TESTED_DECODERS),
     Family(
-        **SIZED_IMAGES,
+        **{**SIZED_IMAGES, "tower": LIGHTON_TOWER},
         model_type="lighton_ocr",
         projector="model.vision_projection",
         assumes={"text_config.model_type": ("qwen3",)},
     ),
     Family(
         model_type="aya_vision",
+        tower=SIGLIP_TOWER,
+        towers={"siglip_vision_model": SIGLIP_TOWER},
         grid="tile rows then thumbnail",
         inputs={"pixel_values": "piece"},
         assumes=TESTED_DECODERS,
     ),
     Family(
         model_type="cohere2_vision",
+        **SIGLIP,
         grid="tile rows then thumbnail",
         inputs={"pixel_values": "piece"},
         assumes=TESTED_DECODERS,
@@ -425,6 +495,7 @@ _TABLE = (
     ),
     Family(
         model_type="mllama",
+        tower=MLLAMA_TOWER,
         transformers=">=5.20",
         stages={"decoder": MLLAMA_DECODER},
         grid="cross-attention tiles",
@@ -436,13 +507,17 @@ _TABLE = (
     Family(
         model_type="florence2",
         stages={"encoder": BART_ENCODER, "decoder": BART_DECODER},
-        **{**ENCODER_DECODER, "limitations": {"several images": ONE_IMAGE_PER_TEXT, "packed": PROMPT_IN_ENCODER}},
+        **{
+            **ENCODER_DECODER,
+            "limitations": {"vision": CHANNELS, "several images": ONE_IMAGE_PER_TEXT, "packed": PROMPT_IN_ENCODER},
+        },
         grid="pooled square",
         writes_image=True,
         assumes={"text_config.model_type": ("bart",)},
     ),
     Family(
         model_type="kosmos-2",
+        tower=KOSMOS_TOWER,
         transformers=">=5.23",
         stages={"resampler": KOSMOS_RESAMPLER, "decoder": KOSMOS_DECODER},
         projector="image_to_text_projection",
@@ -464,6 +539,8 @@ _TABLE = (
     ),
     Family(
         model_type="aria",
+        tower=ARIA_TOWER,
+        towers={"idefics3_vision": ARIA_TOWER},
         grid="tile latents",
         inputs={"pixel_values": "piece", "pixel_mask": "piece"},
         needs=("pixel_mask",),
@@ -474,6 +551,7 @@ _TABLE = (
     ),
     Family(
         model_type="kimi_k25",
+        tower=KIMI_TOWER,
         stages={"decoder": Stage(head_dim="qk_head_dim", value_dim="v_head_dim")},
         projector="model.mm_projector",
         grid="merged kernel",
@@ -491,14 +569,21 @@ _TABLE = (
     ),
     Family(
         model_type="llama4",
+        tower=LLAMA4_TOWER,
         transformers=">=5.20,!=5.24.0",  # whose own forward fails
         stages={"decoder": replace(CAUSAL_LM_DECODER, mlp="feed_forward")},
         projector="multi_modal_projector",
         grid="shuffled tiles",
         inputs={"pixel_values": "piece"},
     ),
-    Family(model_type="deepseek_vl", projector="model.aligner", assumes=TESTED_DECODERS),
-    Family(model_type="janus", projector="model.aligner", assumes=TESTED_DECODERS),
+    Family(
+        model_type="deepseek_vl",
+        tower=VISION_MODEL_TOWER,
+        towers={"siglip_vision_model": VISION_MODEL_TOWER},
+        projector="model.aligner",
+        assumes=TESTED_DECODERS,
+    ),
+    Family(model_type="janus", tower=JANUS_TOWER, projector="model.aligner", assumes=TESTED_DECODERS),
     Family(
         model_type="fuyu",
         stages={"decoder": Stage(attention=AttentionSpec(projection="self_attn.dense"))},
@@ -507,14 +592,14 @@ _TABLE = (
         grid="rows with breaks",
         writes_image=True,
         inputs={"image_patches": "piece"},
-        limitations={"several images": ONE_IMAGE_PER_TEXT},
+        limitations={"vision": NO_TOWER, "several images": ONE_IMAGE_PER_TEXT},
     ),
     Family(
         model_type="chameleon",
         when={"swin_norm": False},
         stages={"decoder": CHAMELEON_DECODER},
         projector=None,
-        limitations={"features": CODEBOOK_TOKENS},
+        limitations={"vision": CODEBOOK, "features": CODEBOOK_TOKENS},
     ),
     Family(
         model_type="chameleon",
@@ -526,10 +611,11 @@ _TABLE = (
             )
         },
         projector=None,
-        limitations={"features": CODEBOOK_TOKENS},
+        limitations={"vision": CODEBOOK, "features": CODEBOOK_TOKENS},
     ),
     Family(
         model_type="got_ocr2",
+        tower=SAM_TOWER,
         transformers=">=5.16",
         grid="tiles by run",
         inputs={"pixel_values": "piece"},
@@ -538,6 +624,7 @@ _TABLE = (
     ),
     Family(
         model_type="ovis2",
+        tower=OVIS_TOWER,
         transformers=">=5.18",
         projector="model.visual_embeddings_table",
         grid="tiles by mark",
@@ -548,6 +635,8 @@ _TABLE = (
     ),
     Family(
         model_type="lfm2_vl",
+        tower=SIGLIP2_TOWER,
+        towers={"siglip2_vision_model": SIGLIP2_TOWER},
         transformers=">=5.21",
         stages={
             "decoder": Stage(
@@ -571,10 +660,12 @@ _TABLE = (
             "downsample_mode": ("16x",),
             "merger_times": (1,),
         },
-        limitations={"features": ONCE_PER_TILE},
+        limitations={"vision": MERGES_WITHIN, "features": ONCE_PER_TILE},
     ),
     Family(
         model_type="granite4_vision",
+        tower=GRANITE_TOWER,
+        towers={"siglip_vision_model": GRANITE_TOWER},
         stages={"decoder": Stage(scale="residual_multiplier", embedding="model.language_model.layers.0")},
         projector=None,
         grid="anyres",
@@ -588,6 +679,7 @@ _TABLE = (
     ),
     Family(
         model_type="paddleocr_vl",
+        tower=PADDLE_TOWER,
         projector="model.projector",
         grid="merged raster",
         positions="mrope",
@@ -597,6 +689,7 @@ _TABLE = (
     ),
     Family(
         model_type="exaone4_5",
+        tower=EXAONE_TOWER,
         stages={"decoder": GEMMA_DECODER},
         projector="model.visual.merger",
         grid="merged windows",
@@ -605,6 +698,7 @@ _TABLE = (
     ),
     Family(
         model_type="hunyuan_vl",
+        tower=HUNYUAN_TOWER,
         transformers=">=5.22",
         projector="model.vision_tower.patch_merger",
         grid="merged raster with breaks",
@@ -616,6 +710,7 @@ _TABLE = (
     ),
     Family(
         model_type="lfm3_vl",
+        tower=LFM3_TOWER,
         transformers=">=5.23",
         stages={
             "decoder": Stage(attention=AttentionSpec(output="post_operator_norm", layers="typed"), mlp="post_ffn_norm")
@@ -627,8 +722,15 @@ _TABLE = (
     Family(
         model_type="fast_vlm",
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
+        limitations={"vision": CONVOLUTIONS},
     ),
-    Family(model_type="perception_lm", grid="equal tiles", assumes=TESTED_DECODERS),
+    Family(
+        model_type="perception_lm",
+        tower=LAST_CLIP_TOWER,
+        towers={"clip_vision_model": LAST_CLIP_TOWER},
+        grid="equal tiles",
+        assumes=TESTED_DECODERS,
+    ),
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in _TABLE}

@@ -66,9 +66,9 @@ def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) ->
 def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Reach) -> np.ndarray:
     """`[query, key]`: at which keys `among` these queries may look in a clean run."""
     keys, rows = among[None, :], queries[:, None]
-    block = np.zeros((len(queries), len(among)), dtype=bool)
-    for inside in tokens.blocks if reach.blocks else ():
-        block |= _within(inside, keys) & _within(inside, rows)
+    blocks = (tokens.windows if reach.windows else tokens.blocks) if reach.blocks else ()
+    own, theirs = _numbers(blocks, rows), _numbers(blocks, keys)
+    block = (own == theirs) & (own >= 0)
     seen = ((keys <= rows) & reach.causal) | block
     if reach.span is not None:
         seen &= keys > rows - reach.span
@@ -76,6 +76,14 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
         seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
     seen = (seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start)
     return np.asarray(seen & ~np.isin(keys, tokens.padding))
+
+
+def _numbers(blocks: Sequence[Ranges], places: np.ndarray) -> np.ndarray:
+    """The number of the block that each place is in, -1 for none; a place is in one of them at most."""
+    numbers = np.full(places.shape, -1)
+    for number, inside in enumerate(blocks):
+        numbers[_within(inside, places)] = number
+    return numbers
 
 
 def _within(ranges: Ranges, places: np.ndarray) -> np.ndarray:

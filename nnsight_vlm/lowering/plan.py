@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 from ..device.gates import take_output
 from ..device.kernels import close_edges, drop_edges
+from ..device.lines import change_line
 from ..device.mixtures import change_weights, is_change
 from ..device.towers import change_tower_weights
 from ..families import VISION, Family, Model, view_of
 from .layouts import Layout
 from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, gate_of, locate, order_of, refuse_two_projections
-from .steps import MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
-from .towers import in_stage
+from .steps import LINE, MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
+from .towers import ends_of_pieces, in_stage, is_line, parts_of_line
 from .writes import PlannedWrite
 
 
@@ -31,6 +32,8 @@ def read_step(
     path, place = locate(family, stage, site, layer)
     if site in ATTENTION_OF:
         place = getattr(family.stages[stage], ATTENTION_OF[site]).call
+    if (site in ATTENTION_OF or SITES[site].part in CALL_PARTS) and is_line(family, stage):
+        place = parts_of_line(family, stage)
     return ReadStep(
         stage=stage,
         layer=layer,
@@ -66,13 +69,15 @@ class Plan:
 
     @property
     def changes(self) -> dict[tuple[str, str], tuple[Any, ...]]:
-        """What is done to attention behind the softmax, by path of the module and name of the call."""
+        """What is done to attention behind the softmax, by path of the module and name of the call.
+
+        What is done to a line, whose cuts no call shows, has the name `LINE`.
+        """
         steps = (step for part in (*(stage.steps for stage in self.once), self.every_token) for step in part)
-        return {
-            (step.path, step.place): tuple(filter(is_change, step.writes))
-            for step in steps
-            if step.kernel in (change_weights, change_tower_weights)
-        }
+        changed = [step for step in steps if step.kernel in (change_weights, change_tower_weights)]
+        found = {(step.path, step.place): tuple(filter(is_change, step.writes)) for step in changed}
+        steps = (step for stage in self.once for step in stage.steps if step.kernel is change_line)
+        return found | {(step.path, LINE): step.writes for step in steps}
 
     @property
     def edits(self) -> tuple[Any, ...]:
@@ -102,6 +107,8 @@ def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int])
         return StageExtent("", rows, False, tuple((layer, layer) for layer in wanted))
     spec, length = view_of(model).stage(name), _length(layout, name)
     cache_layers = tuple((layer, spec.cache_layer[max(layer, 0)]) for layer in wanted)
+    if is_line(view_of(model).family, name):
+        return StageExtent("", length, ends_of_pieces(view_of(model), layout, wanted), cache_layers)
     return StageExtent(spec.stage.entry, length, spec.stage.causal, cache_layers)
 
 
@@ -173,6 +180,8 @@ def _gathered(
 
 def sites_written(model: Model, stage: str, site: str, layer: int) -> tuple[str, ...]:
     """Where a model is written for one site: there, and at the places that go with it."""
+    if site in ("mask", "weights") and is_line(view_of(model).family, stage):
+        return "pieces", "query kept", "key kept", "value kept", "line"
     if site == "cross mask":
         return site, "empty rows"
     gate = view_of(model).stage(stage).gate(site, layer) if site in ("cross", "mlp") else None
@@ -214,6 +223,8 @@ def _step(
         mask = MaskSpec(factor, None, None)
     if SITES[site.name].part in CALL_PARTS:
         mask = MaskSpec(SITES[site.name].part, read_outside(layout, stage, site.name), None)
+    if site.name == "pieces":
+        mask = MaskSpec(parts_of_line(family, stage).split()[0], None, None)
     if site.name in ATTENTION_OF:
         packing = _packing(model, layout, site.layer) if site.name == "mask" else None
         keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask

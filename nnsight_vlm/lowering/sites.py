@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
-from ..device import attention_parts, gates, kernels, mixtures, readouts, states
+from ..device import attention_parts, gates, kernels, lines, mixtures, readouts, states
 from ..errors import SpecError
 from ..families import Family, ModelView
 from ..prompts.token_map import TokenMap
@@ -69,6 +69,18 @@ def _part_of_call(rank: int, attention: str, part: str) -> Site:
     )
 
 
+def _kept(rank: int, part: str) -> Site:
+    """The same of a line, kept for what is done to its edges; the model reaches it right behind the part itself."""
+    return Site(
+        rank=rank,
+        module=f"{LAYER}.{{stage.attention.module}}",
+        place=f"{{stage.attention.line.{part}}}.output",
+        kernel=lines.keep_part,
+        needs="attention",
+        part=part,
+    )
+
+
 def _heads(rank: int, attention: str) -> Site:
     """What the output projection is handed: the outputs of all heads."""
     return Site(
@@ -118,10 +130,27 @@ SITES: dict[str, Site] = {
         kernel=kernels.close_edges,
         needs="attention",
     ),
+    "pieces": Site(
+        rank=2,
+        module=f"{LAYER}.{{stage.attention.module}}",
+        place="inputs",
+        kernel=lines.check_pieces,
+        needs="attention",
+    ),
     "query": _part_of_call(3, "attention", "query"),
+    "query kept": _kept(3, "query"),
     "key": _part_of_call(4, "attention", "key"),
+    "key kept": _kept(4, "key"),
     "value": _part_of_call(5, "attention", "value"),
+    "value kept": _kept(5, "value"),
     "weights": _weights(6, "attention"),
+    "line": Site(
+        rank=6,
+        module=f"{LAYER}.{{stage.attention.module}}",
+        place="{stage.attention.line.mixed}.output",
+        kernel=lines.change_line,
+        needs="attention",
+    ),
     "head": _heads(7, "attention"),
     "attention": Site(
         rank=8,
@@ -173,7 +202,9 @@ def locate(family: Family, stage: str, name: str, layer: int) -> tuple[str, str]
     site, part = SITES[name], family.stages.get(stage)
     at = "" if part is None else f"{part.layers}.{layer}" if part.layer_count else part.layers
     known = {"family": family, "stage": part, "layer": at}
-    return site.module.format(**known), site.place.format(**known)
+    in_line = part is not None and part.attention.line is not None and name in CALL_PARTS
+    place = SITES[f"{name} kept"].place if in_line else site.place
+    return site.module.format(**known), place.format(**known)
 
 
 def gate_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, str, str | float] | None:

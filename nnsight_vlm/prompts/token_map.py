@@ -47,6 +47,7 @@ class TokenMap:
             which read the image as other text does.
         readers: how many of the first tokens read what lies outside; None for all.
         blocks: tokens that see each other in both directions, block by block.
+        windows: the same of those layers whose queries see their window only; empty where there are none.
         borders: tokens before and behind images that are in a block with them; they are `markup`.
         features: for each of `visuals` and its tokens their row in the projector's output, -1 for none; empty where
             these rows are the tokens in order.
@@ -76,6 +77,7 @@ class TokenMap:
     marks: tuple[int, ...] = ()
     readers: int | None = None
     blocks: tuple[Ranges, ...] = ()
+    windows: tuple[Ranges, ...] = ()
     borders: Ranges = NOWHERE
     features: tuple[tuple[int, ...], ...] = ()
     feature_rows: int = 0
@@ -291,6 +293,7 @@ class TokenMap:
             bos=None if self.bos is None else moved(self.bos, by),
             marks=tuple(moved(mark, by) for mark in self.marks),
             blocks=tuple(block.shifted(by) for block in self.blocks),
+            windows=tuple(window.shifted(by) for window in self.windows),
             borders=self.borders.shifted(by),
             named=tuple((name, ranges.shifted(by)) for name, ranges in self.named),
             conversation=self.conversation.mapped(lambda ranges: ranges.shifted(by)),

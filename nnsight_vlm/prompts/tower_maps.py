@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -118,6 +119,7 @@ class _Made:
                 for (_, cells), own in zip(videos, frames, strict=True)
             ),
             blocks=tuple(Ranges.of(real.intersection(range(at, at + len(its.places)))) for at, its in self.sequences),
+            windows=tuple(self._windows()),
             padding=tuple(padding),
             named=(
                 ("cls", Ranges.of(self._where("cls"))),
@@ -126,6 +128,12 @@ class _Made:
                 *((name, NOWHERE) for name in OF_TEXT),
             ),
         )
+
+    def _windows(self) -> Iterator[Ranges]:
+        """The windows of all sequences, one after the other."""
+        for at, sequence in self.sequences:
+            for start, stop in pairwise((0, *sequence.windows)):
+                yield Ranges(((at + start, at + stop),))
 
     def _where(self, kind: str) -> list[int]:
         """The positions of class tokens, registers or padding."""
