@@ -28,6 +28,7 @@ FILES = tuple(
         "weights",
         "readouts",
         "mixtures",
+        "towers",
         "runner",
     )
 )

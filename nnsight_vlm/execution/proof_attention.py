@@ -27,6 +27,7 @@ from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from .proof_rounding import Rounding, no_numbers
+from .proof_towers import by_sequence, placements_in
 from .proof_weights import edges_named, first_key, take_changes
 from .requests import LogitRead, run_forward
 
@@ -99,8 +100,9 @@ def prove_attention(
     Raises:
         InterventionError: naming layer, head and positions.
     """
-    cuts = [planned for planned in writes if planned.site in ATTENTION_OF]
-    asked = [*cuts, *(planned for planned in writes if _is_part(planned) and SITES[planned.site].part == "query")]
+    apart = list(by_sequence(layout, writes))
+    cuts = [planned for planned in apart if planned.site in ATTENTION_OF]
+    asked = [*cuts, *(planned for planned in apart if _is_part(planned) and SITES[planned.site].part == "query")]
     queries = {
         site.kind: [queries_read(each, asked, site) for each in placements_in(layout, site.stage)] for site in sites
     }
@@ -144,13 +146,6 @@ def _site_of(planned: PlannedWrite) -> AttentionSite:
 def _cut(planned: PlannedWrite) -> EdgeCut:
     assert isinstance(planned.write, EdgeCut)
     return planned.write
-
-
-def placements_in(layout: Layout, stage: str) -> list[Placement]:
-    """The cases in a stage, without those of rows that have no such stage."""
-    if stage == "decoder":
-        return list(layout.placements)
-    return [placement.at(stage) for placement in layout.placements if stage in dict(placement.tokens.stages)]
 
 
 def queries_read(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:

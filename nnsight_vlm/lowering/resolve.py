@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ..errors import SpecError
-from ..families import Family, Model, StageSpec, view_of
+from ..families import VISION, Family, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
-from ..prompts.stage_maps import stage_map
+from ..prompts.stage_maps import require_tower
 from ..prompts.where import Where
 from .heads import Heads, HeadSize, chosen_heads, numbers_of
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
@@ -50,7 +50,8 @@ class Resolver:
         """
         if stage == self.stage:
             return self
-        stage_map(self.family, self.placement.tokens, stage)
+        if stage == VISION:
+            require_tower(self.family)
         return replace(self, placement=self.placement.at(stage), stage=stage)
 
     @property

@@ -84,8 +84,8 @@ class Prompt(KnowsItsModel, PromptWords):
         Raises:
             SpecError: there is no such group or stage, or its positions differ between rows (then ask `prompt.row(i)`).
         """
-        group, family, stage = as_tuples(group), view_of(self.model).family, text("stage", stage)
-        maps = [stage_map(family, tokens, stage) for tokens in self.rows]
+        group, stage = as_tuples(group), text("stage", stage)
+        maps = [stage_map(self.model, tokens, stage) for tokens in self.rows]
         positions = {tokens.ranges(group).positions(tokens.stop) for tokens in maps}
         if len(positions) > 1:
             raise SpecError(
@@ -184,7 +184,7 @@ class Prompt(KnowsItsModel, PromptWords):
         if video is not None:
             return self._video_grid(video, number, stage)
         picture, view = self.image(number), view_of(self.model)
-        tokens = stage_map(view.family, self._only_row("grid(...)"), text("stage", stage))
+        tokens = stage_map(self.model, self._only_row("grid(...)"), text("stage", stage))
         if not tokens.cells[number].shapes:
             raise SpecError(
                 f"image tokens of {view.family.name!r} models have no box in the picture: "

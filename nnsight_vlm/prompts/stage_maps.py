@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 from ..errors import SpecError
-from ..families import VISION, Family, ModelView, Stage
+from ..families import VISION, Family, Model, ModelView, Stage, view_of
 from ..grids import GRIDS, Cells
 from ..grids.tokens import Inputs
 from .ranges import Ranges
@@ -39,16 +39,26 @@ def with_earlier_stages(view: ModelView, inputs: Inputs, rows: Sequence[TokenMap
     return found
 
 
-def stage_map(family: Family, tokens: TokenMap, stage: str) -> TokenMap:
+def stage_map(model: Model, tokens: TokenMap, stage: str) -> TokenMap:
     """The token map of a stage of a row.
 
     Raises:
         SpecError: the model, or this row, has no such stage.
     """
-    reason = family.limitation("vision")
-    if stage == VISION and reason:
-        raise SpecError(f"models of type {family.name!r} have no stage {stage!r}: {reason}")
+    if stage == VISION:
+        require_tower(view_of(model).family)
     return tokens.stage(stage)
+
+
+def require_tower(family: Family) -> None:
+    """Refuse the stage of the vision tower in a family where it is none.
+
+    Raises:
+        SpecError: saying why.
+    """
+    reason = family.limitation(VISION)
+    if reason:
+        raise SpecError(f"models of type {family.name!r} have no stage {VISION!r}: {reason}")
 
 
 def require_image(view: ModelView, there: bool) -> None:

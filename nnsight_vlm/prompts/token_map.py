@@ -14,19 +14,8 @@ from ..errors import SpecError
 from ..grids import Cells
 from .conversation import READY, Conversation, is_role_group
 from .ranges import NOWHERE, Ranges, moved
-from .visuals import (
-    IMAGE,
-    VIDEO,
-    Visual,
-    frames_of,
-    is_numbered,
-    missing_stage,
-    numbered_group,
-    numbered_names,
-    shown_in,
-    stretch_of,
-)
-from .where import MaskedPositions, Where, as_tuples, require_number
+from .visuals import IMAGE, VIDEO, Visual, frames_of, is_numbered, numbered_group, numbered_names, shown_in, stretch_of
+from .where import MaskedPositions, Where, as_tuples, missing_stage, require_number
 
 PARTS = ("system", "image", "video", "markup", "query", "generated")
 """The groups that part a prompt: each of its tokens is in exactly one of them, and padding in none."""
@@ -288,7 +277,7 @@ class TokenMap:
         if name == "decoder":
             return self
         if name not in dict(self.stages):
-            raise missing_stage(self, name)
+            raise missing_stage(name, ["decoder", *dict(self.stages)])
         return dict(self.stages)[name]
 
     def shifted(self, by: int, filler: int | None = None) -> TokenMap:

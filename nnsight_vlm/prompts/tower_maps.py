@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..families import VISION, ModelView
-from ..grids import TOWER_SEQUENCES, Cells, Shown, TowerSequence
+from ..grids import TOWER_SEQUENCES, Cells, GridShape, Shown, TowerSequence
 from ..grids.tokens import Inputs
 from .ranges import NOWHERE, Ranges
 from .token_map import TokenMap
@@ -141,7 +141,7 @@ class _Made:
 
     def _visual(self, kind: str, number: int) -> tuple[tuple[int, ...], Cells]:
         """The positions of the patches of a picture or video, and where these lie on its tiles."""
-        positions, places, shapes = list[int](), list[np.ndarray](), list[tuple[int, int]]()
+        positions, places, shapes = list[int](), list[np.ndarray](), list[GridShape]()
         for at, sequence in self.sequences:
             if (sequence.kind, sequence.number) != (kind, number):
                 continue

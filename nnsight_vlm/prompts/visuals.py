@@ -109,13 +109,3 @@ def numbered_group(tokens: TokenMap, name: str) -> Ranges:
     if int(number) >= len(some):
         raise SpecError(f"no group {name!r}: the prompt has {len(some)} {kind}(s), counted from {kind}.0")
     return Ranges.of(some[int(number)])
-
-
-def missing_stage(tokens: TokenMap, name: str) -> SpecError:
-    """What to raise where a row has no such stage."""
-    there = ", ".join(["decoder", *dict(tokens.stages)])
-    return SpecError(
-        f"no stage {name!r} here; the stages of this prompt are {there} (one that reads an image's patches is there for "
-        'a prompt with one image of one crop, and "vision", in families that have it, for a prompt with images or with '
-        "videos, but not both)"
-    )
