@@ -10,19 +10,28 @@ from tiny import gap
 from zoo import towers
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import FAMILIES, view_of
-
-WITH_TOWER = [name for name in zoo.ZOO if "vision" not in view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family.limitations]
+from nnsight_vlm.families import view_of
 
 
-@pytest.fixture(params=WITH_TOWER)
-def name(request):
+def has_tower(name: str) -> bool:
+    return view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family.tower is not None
+
+
+EAGER_TOO = ("llava", "blip-2-opt", "llama4", "idefics2-split", "gemma4", "mllama", "qwen2_5_vl", "mistral3")
+"""Members of which each stands for a way in which a mask comes to attention."""
+CASES = [(name, member.implementations[0]) for name, member in zoo.ZOO.items() if has_tower(name)]
+CASES += [(name, "eager") for name in EAGER_TOO if name in zoo.ZOO]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request):
     with float64():
         yield request.param
 
 
-def test_a_cut_a_patch_and_what_is_read_equal_plain_hooks(name):
-    attention, last = zoo.ZOO[name].implementations[-1], len(zoo.ZOO[name].sizes) - 1
+def test_a_cut_a_patch_and_what_is_read_equal_plain_hooks(case):
+    name, attention = case
+    last = len(zoo.ZOO[name].sizes) - 1
     model = zoo.load(name, attention, torch.float64)
     prompt, other = (zoo.prompt(name, attention, seed, last, torch.float64) for seed in (1, 2))
     view = view_of(model)
