@@ -109,6 +109,20 @@ def close_tower_edges(inputs, cuts, window, mask_spec, memo):
     return close_edges(inputs, edits, (0, length, 0, length, False), mask_spec, memo)
 
 
+def close_call_edges(inputs, cuts, window, mask_spec, memo):
+    """The same in the mask that an attention function is handed, of a module that takes none."""
+    args, kwargs = inputs
+    _, query, _, _, mask, _ = attention_arguments(inputs)
+    sequences, _, length, _ = query.shape
+    edits = edits_by_sequence(cuts, sequences, length, window, memo)
+    handed = (), {"hidden_states": query, "attention_mask": mask}
+    named = "attention_mask", None, None
+    _, closed = close_edges(handed, edits, (0, length, 0, length, False), named, memo)
+    if len(args) > 4:
+        return (*args[:4], closed["attention_mask"], *args[5:]), kwargs
+    return args, {**kwargs, "attention_mask": closed["attention_mask"]}
+
+
 def change_tower_weights(call, writes, window, mask_spec, memo):
     """`mixtures.change_weights` in each sequence for itself."""
     arguments, _ = call

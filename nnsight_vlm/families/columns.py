@@ -77,6 +77,11 @@ class AttentionSpec:
     layers: LayerSet = "every"
     line: Line | None = None
 
+    @property
+    def mask_at(self) -> str:
+        """Where the mask is handed over: the module's inputs, or those of its function's call."""
+        return "inputs" if self.mask else f"{self.call}.inputs"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:

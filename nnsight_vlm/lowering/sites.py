@@ -126,7 +126,7 @@ SITES: dict[str, Site] = {
     "mask": Site(
         rank=2,
         module=f"{LAYER}.{{stage.attention.module}}",
-        place="inputs",
+        place="{stage.attention.mask_at}",
         kernel=kernels.close_edges,
         needs="attention",
     ),

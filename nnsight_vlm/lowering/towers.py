@@ -10,7 +10,7 @@ from ..device import attention_parts, kernels, lines, mixtures, readouts, states
 from ..families import VISION, Family, ModelView, Stage
 from .layouts import Layout
 
-IN_SEQUENCES: Mapping[Callable[..., Any], Callable[..., Any]] = {
+IN_SEQUENCES: dict[Callable[..., Any], Callable[..., Any]] = {
     states.write_output: towers.write_tower_output,
     states.write_embeddings: towers.write_tower_embeddings,
     attention_parts.write_heads: towers.write_tower_heads,
@@ -28,6 +28,8 @@ IN_SEQUENCES: Mapping[Callable[..., Any], Callable[..., Any]] = {
     readouts.mixed_rows: readouts.mixed_rows,
 }
 """Of towers whose batch has a row for each sequence."""
+AT_CALLS = IN_SEQUENCES | {kernels.close_edges: towers.close_call_edges}
+"""Of those of them whose attention module takes no mask: it is handed to the function that the module calls."""
 IN_PIECES: Mapping[Callable[..., Any], Callable[..., Any]] = {
     **{function: IN_SEQUENCES[function] for function in (states.write_output, states.write_embeddings)},
     **{function: IN_SEQUENCES[function] for function in (readouts.hidden_rows, readouts.embedding_rows)},
@@ -46,7 +48,9 @@ def in_stage(stage: Stage | None, function: Callable[..., Any]) -> Callable[...,
     """A kernel or readout as a stage needs it; None stands for the image features, which lie between stages."""
     if stage is None or stage.tower is None:
         return function
-    return (IN_SEQUENCES if stage.attention.line is None else IN_PIECES)[function]
+    if stage.attention.line is not None:
+        return IN_PIECES[function]
+    return (IN_SEQUENCES if stage.attention.mask else AT_CALLS)[function]
 
 
 def is_line(family: Family, stage: str) -> bool:

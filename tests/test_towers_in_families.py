@@ -1,0 +1,69 @@
+"""Every family's vision tower as a stage: a cut, a patch and what is read of attention equal plain hooks, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import zoo
+from float64 import LIMIT, float64
+from tiny import gap
+from zoo import towers
+
+import nnsight_vlm as nv
+from nnsight_vlm.families import view_of
+
+
+def has_tower(name: str) -> bool:
+    return view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family.tower is not None
+
+
+EAGER_TOO = ("llava", "blip-2-opt", "llama4", "idefics2-split", "gemma4", "mllama", "qwen2_5_vl", "mistral3")
+"""Members of which each stands for a way in which a mask comes to attention."""
+CASES = [(name, member.implementations[0]) for name, member in zoo.ZOO.items() if has_tower(name)]
+CASES += [(name, "eager") for name in EAGER_TOO if name in zoo.ZOO]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request):
+    with float64():
+        yield request.param
+
+
+def test_a_cut_a_patch_and_what_is_read_equal_plain_hooks(case):
+    name, attention = case
+    last = len(zoo.ZOO[name].sizes) - 1
+    model = zoo.load(name, attention, torch.float64)
+    prompt, other = (zoo.prompt(name, attention, seed, last, torch.float64) for seed in (1, 2))
+    view = view_of(model)
+    spec, module = view.stage("vision"), view.module
+    clean = towers.forward(module, view.family, prompt.inputs)
+    image = prompt.positions("image", stage="vision")
+    sources, targets = image[: len(image) // 2 : 2], image[1::3]
+    targets = tuple(sorted(set(targets) - set(sources)))
+    layer = spec.taken[0]
+    if spec.attention:
+        layer = spec.attention[0]
+        cut = nv.Knockout(sources, targets, layers=[layer], stage="vision")
+        read = nv.Attention(targets, "all", layers=[layer], stage="vision")
+        run = nv.run(model, prompt, cut, positions="all", reads=[read])
+        expected = towers.forward(module, view.family, prompt.inputs, cuts={layer: [(targets, sources)]})
+        every = list(prompt.positions("all", stage="vision"))
+        assert gap(run.logits, expected.logits[0]) < LIMIT
+        assert gap(expected.logits, clean.logits) > 1e-4
+        assert gap(run.reads[0][0], expected.weights(layer)[:, list(targets)][..., every]) < LIMIT
+    layer = spec.taken[0]
+    donor = towers.forward(module, view.family, other.inputs)
+    some = list(image[::2])
+
+    def write(states: torch.Tensor) -> torch.Tensor:
+        states[some] = donor.states[layer][some]
+        return states
+
+    patch = nv.Patch(some, source=other, layers=[layer], stage="vision")
+    states = nv.Residual("all", layers=[layer], stage="vision")
+    run = nv.run(model, prompt, patch, positions="all", reads=[states])
+    expected = towers.forward(module, view.family, prompt.inputs, writes={layer: write})
+    every = list(prompt.positions("all", stage="vision"))
+    assert gap(run.logits, expected.logits[0]) < LIMIT
+    assert gap(expected.logits, clean.logits) > 1e-4
+    assert gap(run.reads[0][0], expected.states[layer][every]) < LIMIT
