@@ -21,7 +21,7 @@ def refuse_large_proof(model: Model, layout: Layout, writes: Sequence[PlannedWri
         SpecError: see `execution.memory`.
     """
     cuts, evidence = [planned for planned in by_sequence(layout, writes) if planned.site in ATTENTION_OF], 0
-    changed = changed_sites(cuts)
+    changed = changed_sites(model, cuts)
     for site in attentions_to_read(model, layout, writes):
         spec = view_of(model).stage(site.stage)
         for placement in placements_in(layout, site.stage):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..families import VISION
+from ..families import VISION, view_of
 from ..lowering.layouts import Layout, Placement
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
@@ -25,9 +25,14 @@ def placements_in(layout: Layout, stage: str) -> list[Placement]:
 
 
 def sequences_of(layout: Layout) -> list[Placement]:
-    """Each sequence of the tower's batch as if it were a case: its row there, and positions from its first place on."""
-    maps = layout.tower_maps
-    count, length = sum(len(tokens.blocks) for tokens in maps), sum(tokens.stop for tokens in maps)
+    """Each sequence of the tower's batch as if it were a case: its row there, and positions from its first place on.
+
+    Where tokens lie in one line, that is one: which of them see each other is told by what its attention is handed.
+    """
+    maps, tower = layout.tower_maps, view_of(layout.prompt.model).stage(VISION).stage.tower
+    assert tower is not None
+    count = 1 if tower.packed else sum(len(tokens.blocks) for tokens in maps)
+    length = sum(tokens.stop for tokens in maps)
     each = length // max(count, 1)
     alone = TokenMap(tokens=(0,) * each, start=0, stop=each, answer=each, images=())
     return [Placement(tokens=alone, row=row) for row in range(count)]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .columns import AttentionSpec, Stage, TowerSpec
+from .columns import Stage
+from .part_columns import AttentionSpec, TowerSpec
 
 OUT_PROJ = AttentionSpec(projection="self_attn.out_proj")
 AT_CALL = AttentionSpec(mask="")
