@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
 from nnsight_vlm.families import FAMILIES, family_of, lookup
-from nnsight_vlm.families.columns import AttentionSpec, Family, Stage, VideoSpec
+from nnsight_vlm.families.columns import Family, Stage
 from nnsight_vlm.families.drafting import GRIDS as DRAFTED_GRIDS
 from nnsight_vlm.families.drafting import INPUTS, draft, source
 from nnsight_vlm.families.options import (
@@ -31,6 +31,7 @@ from nnsight_vlm.families.options import (
     PositionCounting,
     VideoLayout,
 )
+from nnsight_vlm.families.part_columns import AttentionSpec, VideoSpec
 from nnsight_vlm.families.stage_spec import LAYER_SETS
 from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
 from nnsight_vlm.grids import GRIDS, VIDEO_LAYOUTS

@@ -1,4 +1,4 @@
-"""Every family's vision tower as a stage: a cut, a patch and what is read of attention equal plain hooks, in float64."""
+"""Every family's vision tower as a stage: a cut, a patch and what is read equal plain hooks, in float64."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """One entry per family of vision-language models: where each part lives, and what follows from it."""
 
-from .columns import VISION, AttentionSpec, Family, Stage, TowerSpec, VideoSpec
+from .columns import VISION, Family, Stage
 from .lookup import check_attention, family_of
 from .model_view import Model, ModelView, models_here, view_of
+from .part_columns import AttentionSpec, TowerSpec, VideoSpec
 from .reach import Reach
 from .stage_spec import StageSpec
 from .support import unsupported

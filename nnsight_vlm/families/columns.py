@@ -17,115 +17,13 @@ from .options import (
     Counted,
     GridLayout,
     ImageLocation,
-    LayerSet,
     Limitation,
     PositionCounting,
-    TowerLayout,
-    VideoLayout,
 )
+from .part_columns import PLAIN_ATTENTION, AttentionSpec, Gate, TowerSpec, VideoSpec
 
 VISION = "vision"
 """The name of the vision tower among the stages."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Where an attention that is called once for every piece of its sequence holds the parts of all pieces.
-
-    The names are those of assignments in the attention module's forward, as nnsight's `.source` lists them.
-
-    Attributes:
-        query, key, value: `[1, head, position, head_dim]`, before they are divided.
-        mixed: what the calls gave, put together again, `[1, position, head, head_dim]`.
-        ends: keyword under which the module is handed where pieces begin and end.
-    """
-
-    query: str = "query_states_0"
-    key: str = "key_states_0"
-    value: str = "value_states_0"
-    mixed: str = "attn_output_0"
-    ends: str = "cu_seqlens"
-
-    @property
-    def parts(self) -> str:
-        """Where all of it but `mixed` is read, in the order in which the module reaches it, see `device.lines`."""
-        return f"{self.ends} {self.query} {self.key} {self.value}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionSpec:
-    """An attention inside a layer.
-
-    Attributes:
-        module: path, inside the layer, of the module that takes the mask.
-        output: path, inside the layer, of the module whose output is added to the residual stream.
-        mask: keyword under which the module takes the mask; empty where it hands its function none of its own accord.
-        call: name of the attention function's call inside the module, as nnsight's `.source` lists it. The function is
-            handed the module, then query, key and value `[row, head, position, head_dim]`.
-        projection: path, inside the layer, of the output projection: the module that is handed the outputs of all heads
-            side by side.
-        layers: which layers have this attention.
-        line: where all pieces of its sequence are, if the function is called once for each piece of it, without a mask;
-            None where it is called once. `call` and `mask` mean nothing then.
-    """
-
-    module: str = "self_attn"
-    output: str = "self_attn"
-    mask: str = "attention_mask"
-    call: str = "attention_interface_1"
-    projection: str = "self_attn.o_proj"
-    layers: LayerSet = "every"
-    line: Line | None = None
-
-    @property
-    def mask_at(self) -> str:
-        """Where the mask is handed over: the module's inputs, or those of its function's call."""
-        return "inputs" if self.mask else f"{self.call}.inputs"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """Factors by which some layers multiply what a module returns before they add it to the residual stream.
-
-    Attributes:
-        call: name of the call in the layer's forward that gives the factor, as nnsight's `.source` lists it.
-        rows: keyword under which the layer is handed a factor of every token, `[row, 1, token, 1]`; empty if there is
-            none.
-        layers: which layers do so.
-    """
-
-    call: str
-    rows: str = ""
-    layers: LayerSet = "every"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TowerSpec:
-    """How the tokens of a vision tower lie in its batch, and which of its layers are taken from it.
-
-    Attributes:
-        sequences: the layout of its sequences, see `grids.towers`.
-        cls: how many class tokens each sequence begins with.
-        cls_behind: whether they are behind the patches instead.
-        registers: how many register tokens follow them, or the name of their number in that part of the config.
-        packed: whether the tokens of all pictures lie in one line; attention is then called for each segment of it, or
-            with a mask of blocks.
-        taken: dotted paths of the values in the model's config that say which hidden states the projector takes,
-            counted as transformers does: 0 is what enters the first layer, -1 what the last one gives. Of pairs the
-            first number counts; a value that a config lacks says nothing. Empty for the last, None for none.
-        taps: dotted path of the numbers of layers there whose outputs are taken beside those; empty for none.
-        full: name, in that part of the config, of the numbers of the layers whose queries see all of their sequence,
-            where those of all other layers see their window of it; empty if there are no windows.
-    """
-
-    sequences: TowerLayout = "rows"
-    cls: int = 0
-    cls_behind: bool = False
-    registers: int | str = 0
-    packed: bool = False
-    taken: tuple[str, ...] | None = ()
-    taps: str = ""
-    full: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +53,12 @@ class Stage:
         keys: for a stage whose sequence is learned queries, the layout of the patches that its cross-attention reads.
         text: for such a stage, the input with the token ids that follow the queries; empty if there is none.
         tower: for a vision tower, how its tokens lie; None for every other stage.
+        lacks: sites that the stage has not got, and why, for a message.
     """
 
     entry: str = "model.language_model"
     layers: str = "model.language_model.layers"
-    attention: AttentionSpec = AttentionSpec()
+    attention: AttentionSpec = PLAIN_ATTENTION
     cross: AttentionSpec | None = None
     mlp: str | None = "mlp"
     gates: Mapping[str, Gate] = field(default_factory=dict)
@@ -177,44 +76,12 @@ class Stage:
     keys: GridLayout | None = None
     text: str = ""
     tower: TowerSpec | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text_mask(self) -> str:
         """Name of the input that says which token ids in the input `text` are padding."""
         return self.text.replace("input_ids", "attention_mask")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoSpec:
-    """How a family takes videos.
-
-    Attributes:
-        layout: how a video's tokens are laid out.
-        pixels: name of the input that holds the pixels of videos: one of their own, or that of images.
-        token: name of the config's id of the token that stands for a part of a video; empty where frames have the token
-            of images.
-        frames_per_token: name of the number of neighbouring frames that one token shows, in the config's
-            `vision_config`; empty for one.
-        opening, between: where frames have the token of images, the text before a video's first frame and that between
-            two frames, as patterns that the text without its spaces is searched for.
-        equal_frames: whether the videos of one encoding must have equally many frames.
-        own_template: whether the processor writes a chat that has a video by a template of its own, in place of the
-            checkpoint's.
-    """
-
-    layout: VideoLayout
-    pixels: str = "pixel_values_videos"
-    token: str = "video_token_id"
-    frames_per_token: str = ""
-    opening: str = ""
-    between: str = ""
-    equal_frames: bool = False
-    own_template: bool = False
-
-    @property
-    def is_apart(self) -> bool:
-        """Whether a video runs through tower and projector apart from images."""
-        return bool(self.token)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .columns import AttentionSpec, Line, Stage, TowerSpec
+from .columns import Stage
+from .part_columns import AttentionSpec, Line, TowerSpec
 
 TURNED = Line(query="query_states_1", key="key_states_1", value="value_states_1")
 """Parts that are assigned once more before, by head of each token."""

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .columns import AttentionSpec, Gate, Stage, config_value
+from .columns import Stage, config_value
 from .lookup import RECURRENT
 from .options import LayerSet
+from .part_columns import AttentionSpec, Gate
 
 LAYER_SETS: dict[LayerSet, Callable[[Any, int], bool]] = {
     "every": lambda _config, _layer: True,

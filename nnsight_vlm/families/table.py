@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .columns import AttentionSpec, Family, Stage, VideoSpec
+from .columns import Family, Stage
 from .options import Limitation
 from .packed_towers import (
     BLOCKS,
@@ -27,6 +27,7 @@ from .packed_towers import (
     TAPPED_TOWER,
     WINDOWED_TOWER,
 )
+from .part_columns import AttentionSpec, VideoSpec
 from .stages import (
     BART_DECODER,
     BART_ENCODER,

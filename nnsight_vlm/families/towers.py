@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .columns import AttentionSpec, Stage, TowerSpec
+from .columns import Stage
+from .part_columns import AttentionSpec, TowerSpec
 
 OUT_PROJ = AttentionSpec(projection="self_attn.out_proj")
 AT_CALL = AttentionSpec(mask="")
@@ -41,12 +42,18 @@ GRANITE_TOWER = _tower(LAYERS, TowerSpec(taken=("spatial_vision_layer", "deepsta
 VISION_MODEL_TOWER = _tower("model.vision_model.encoder.layers", TowerSpec())
 """Of DeepSeek-VL."""
 JANUS_TOWER = replace(VISION_MODEL_TOWER, attention=AttentionSpec(projection="self_attn.projection_layer"))
-INTERN_TOWER = _tower(
-    "model.vision_tower.encoder.layer",
-    replace(CHOSEN, cls=1),
-    AttentionSpec(module="attention", output="attention", projection="attention.projection_layer"),
+SCALED = (
+    "each layer of the tower multiplies it by a learned vector before it adds it, which no module returns; write "
+    'site="head", what the output projection of attention is handed, or site="residual"'
 )
-"""Each layer multiplies what attention and the feed-forward part return by a learned vector before it adds it."""
+INTERN_TOWER = replace(
+    _tower(
+        "model.vision_tower.encoder.layer",
+        replace(CHOSEN, cls=1),
+        AttentionSpec(module="attention", output="attention", projection="attention.projection_layer"),
+    ),
+    lacks={"attention": SCALED, "mlp": SCALED},
+)
 OVIS_TOWER = _tower(
     "model.vision_tower.transformer.encoder.layers",
     TowerSpec(),

@@ -2,7 +2,7 @@
 
 from .cells import Cells, GridShape
 from .grid import Box, Grid, box_slices
-from .kinds import GRIDS, GridKind, grid_of
+from .kinds import GRIDS, GridKind, grid_kind, grid_of
 from .tokens import marked, video_marked
 from .towers import TOWER_SEQUENCES, Shown, TowerSequence
 from .video_grid import VideoGrid, video_grid_of
@@ -22,6 +22,7 @@ __all__ = [
     "VideoGrid",
     "box_slices",
     "frames_per_tile",
+    "grid_kind",
     "grid_of",
     "joined",
     "marked",

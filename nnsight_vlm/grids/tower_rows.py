@@ -17,7 +17,6 @@ from einops import rearrange
 
 from ..errors import SpecError
 from ..families import ModelView
-from . import flexible, resampled
 from .cells import NOWHERE, Cells, GridShape, full_tile, no_places
 from .tokens import Inputs
 from .tower_sequences import Shown, TowerSequence, patch_side
@@ -125,7 +124,7 @@ def _patch_masks(view: ModelView, inputs: Mapping[str, Any], whole: bool) -> lis
     pixels, mask = (torch.as_tensor(inputs[name]) for name in list(view.family.inputs)[:2])
     if pixels.dim() == 5:
         pixels, mask = pixels.flatten(0, 1), mask.flatten(0, 1)
-        there = pixels.flatten(1).any(1)  # so the models, too, tell tiles from padding
+        there = pixels.bool().flatten(1).any(1)  # so the models, too, tell tiles from padding
         mask = mask[there] if bool(there.any()) else mask[:1]
     counted = mask.bool().unfold(1, side, side).unfold(2, side, side).sum((-1, -2))
     read = counted == side * side if whole else counted > 0
@@ -223,9 +222,6 @@ def padded_pictures(view: ModelView, processed_inputs: Mapping[str, Any], whole:
 
 
 whole_patch_pictures = partial(padded_pictures, whole=True)
-shaped_pictures = flexible.shaped_tiles
-located_pictures = flexible.pooled_tile
-tile_pictures = resampled.tile_keys_tiles
 
 
 def _first(view: ModelView, processed_inputs: Mapping[str, Any]) -> Iterator[torch.Tensor]:

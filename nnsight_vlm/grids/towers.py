@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+
+from ..families import ModelView
 from ..families.options import TowerLayout
-from . import packed_towers, tower_rows
+from . import flexible, packed_towers, resampled, tower_rows
 from .tower_sequences import SequencesOf, Shown, TowerSequence, patch_side
 
-__all__ = ["TOWER_SEQUENCES", "Shown", "TowerSequence", "patch_side"]
+__all__ = ["TOWER_SEQUENCES", "TOWER_TILES", "Shown", "TowerSequence", "patch_side"]
 
 TOWER_SEQUENCES: dict[TowerLayout, SequencesOf] = {
     "rows": tower_rows.rows,
@@ -22,3 +28,21 @@ TOWER_SEQUENCES: dict[TowerLayout, SequencesOf] = {
     "line, sized": packed_towers.sized_line,
 }
 """For each layout of a tower's tokens, the sequences of an encoding."""
+
+TilesOf: TypeAlias = Callable[[ModelView, Mapping[str, Any]], list[torch.Tensor]]
+"""From what the image processor returned for one picture to its tiles, as `GridKind.tiles`."""
+
+TOWER_TILES: dict[TowerLayout, TilesOf] = {
+    "rows": tower_rows.row_pictures,
+    "rows of crops": tower_rows.crop_pictures,
+    "rows with padding": tower_rows.padded_pictures,
+    "rows of whole patches": tower_rows.whole_patch_pictures,
+    "shaped rows": flexible.shaped_tiles,
+    "located rows": flexible.pooled_tile,
+    "tiles in one row": resampled.tile_keys_tiles,
+    "line, merged": flexible.merged_tile,
+    "line, merged windows": flexible.merged_tile,
+    "line, row by row": flexible.raster_tile,
+    "line, sized": tower_rows.row_pictures,
+}
+"""For each layout of a tower's tokens, the tiles of a processed picture, cut to the patches that the tower makes."""

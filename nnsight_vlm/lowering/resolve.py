@@ -209,8 +209,8 @@ class Resolver:
         Raises:
             SpecError: the family has no such site.
         """
-        reason = self.family.limitation(site)
         stage = self.spec.stage
+        reason = stage.lacks.get(site) or self.family.limitation(site)
         modules: dict[str, Any] = {
             "mlp": stage.mlp,
             "embedding": stage.embedding,

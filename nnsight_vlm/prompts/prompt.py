@@ -15,7 +15,7 @@ from PIL import Image
 from ..arguments import spelled, text, whole_number
 from ..errors import SpecError
 from ..families import VISION, Model, view_of
-from ..grids import Box, Grid, VideoGrid, grid_of, video_grid_of
+from ..grids import Box, Grid, VideoGrid, grid_kind, grid_of, video_grid_of
 from .carried import check_growing, check_rows
 from .display import prompt_html, prompt_line
 from .inputs import Inputs
@@ -191,8 +191,7 @@ class Prompt(KnowsItsModel, PromptWords):
                 f"{view.family.limitations['grid']}"
             )
         check_pictures(self)
-        layout = view.family.stages[stage].keys or view.family.grid
-        return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture)
+        return grid_of(view, grid_kind(view, stage), tokens.cells[number], tokens.images[number], picture)
 
     def _video_grid(self, video: int, number: int, stage: str) -> VideoGrid:
         if number != 0 or stage not in ("decoder", VISION):

@@ -1,8 +1,8 @@
 """A family's forward with its vision tower changed by plain hooks: what the tests of all towers compare with.
 
-Nothing of nnsight is used, and of nnsight_vlm the family's row only: module paths. Positions count the tower's tokens one
-after the other, as its layers hold them. Attention is spelled out by hand; where it is called once for every piece of a
-line, the calls of a layer follow each other.
+Nothing of nnsight is used, and of nnsight_vlm the family's row only: module paths. Positions count the tower's tokens
+one after the other, as its layers hold them. Attention is spelled out by hand; where it is called once for every piece
+of a line, the calls of a layer follow each other.
 """
 
 from __future__ import annotations
@@ -146,3 +146,28 @@ def _hooked(module: Any, stage: Stage, run: Run) -> Iterator[None]:
         for number, layer in enumerate(module.get_submodule(stage.layers)):
             stack.callback(layer.register_forward_hook(leaving(number), prepend=True).remove)
         yield
+
+
+class _Entered(Exception):
+    """What enters the tower has been seen; the rest of the forward may be left out."""
+
+
+@torch.no_grad()
+def entering(module: Any, family: Family, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """What enters the tower's first layer, `[position, width]`."""
+    seen = list[torch.Tensor]()
+
+    def look(_: Any, args: Any, kwargs: Any) -> None:
+        named = (kwargs.get(name) for name in ("hidden_states", "hidden_state"))
+        hidden = next(state for state in (*named, *args) if state is not None)
+        seen.append(hidden.reshape(-1, hidden.shape[-1]).clone())
+        raise _Entered
+
+    hook = module.get_submodule(f"{family.stages['vision'].layers}.0").register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        module(**inputs)
+    except _Entered:
+        return seen[0]
+    finally:
+        hook.remove()
+    raise AssertionError("the tower did not run")
