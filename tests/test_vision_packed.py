@@ -1,6 +1,6 @@
 """Vision towers whose tokens lie in one line: Qwen's, Pixtral's and others built like them.
 
-The reference is the tower written out by hand (`vision_lines`), or attention written out by hand inside the plain model.
+The reference is the tower written out by hand (`vision_lines`), or attention written out inside the plain model.
 """
 
 from __future__ import annotations
@@ -294,7 +294,8 @@ def test_rows_of_a_batch_are_what_they_are_alone(name):
     batch = nv.stack(alone)
     assert batch.width > alone[0].width, "rows are padded on the left"
     image = alone[0].positions("image.0", stage="vision")
-    act = nv.Knockout(image[1:3], image[:4], **VISION) | nv.Ablate("image.0", layers=0, site="key", how="mean", **VISION)
+    act = nv.Knockout(image[1:3], image[:4], **VISION)
+    act |= nv.Ablate("image.0", layers=0, site="key", how="mean", **VISION)
     reads = [nv.Attention(image[:4], "image.0", **VISION), nv.Residual("image.0", **VISION)]
     together = nv.run(model, batch, act, reads=reads)
     for row, prompt in enumerate(alone):
@@ -322,7 +323,9 @@ def test_a_sweep_equals_runs_one_by_one(name):
 def test_an_answer_is_that_of_one_forward_over_the_whole_sequence(name):
     model, prompt = model_of(name), prompt_of(name)
     act = some(prompt)["all"]
-    grown = nv.generate(model, prompt, act, max_new_tokens=3).prompt
+    answer = nv.generate(model, prompt, act, max_new_tokens=3)
+    assert answer.tokens == nv.generate(model, prompt, act, max_new_tokens=3, use_cache=False).tokens
+    grown = answer.prompt
     logits = nv.run(model, grown, act, positions=range(prompt.width - 1, grown.width - 1)).logits
     said = view_of(model).generation_config.suppress_tokens
     logits[:, said] = -torch.inf
@@ -345,16 +348,13 @@ def test_proofs_hold(name, attention):
     assert nv.verify(model, prompt, limit | some(prompt)["all"]).writes > 0
 
 
-FAULTS = {
-    "forgotten": lambda mixed, writes, window, mask_spec, memo: mixed,
-    "another row": lambda mixed, writes, window, mask_spec, memo: CHANGE(
-        mixed, [(0, tuple((a + 1, b + 1) for a, b in targets), *rest) for _, targets, *rest in writes], window, None, memo
-    ),
-    "a row too many": lambda mixed, writes, window, mask_spec, memo: CHANGE(
-        mixed, [(0, (*targets, (9, 10)), *rest) for _, targets, *rest in writes], window, None, memo
-    ),
-}
 CHANGE = lines.change_line
+FAULTS = {
+    "forgotten": lambda writes: writes[:0],
+    "another row": lambda writes: [(0, tuple((a + 1, b + 1) for a, b in at), *rest) for _, at, *rest in writes],
+    "a row too many": lambda writes: [(0, (*at, (9, 10)), *rest) for _, at, *rest in writes],
+    "an edge too few": lambda writes: [(0, at, ((a, b - 1),), *rest) for _, at, [(a, b)], *rest in writes],
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -362,9 +362,12 @@ def test_a_cut_of_a_line_that_does_something_else_is_found(fault, monkeypatch):
     model, prompt = model_of("qwen2_5_vl"), prompt_of("qwen2_5_vl")
     image = prompt.positions("image.0", stage="vision")
     cut = nv.Knockout(image[1:3], image[:4], **VISION)
-    site = SITES["line"]
-    monkeypatch.setitem(SITES, "line", dataclasses.replace(site, kernel=FAULTS[fault]))
-    monkeypatch.setitem(towers.IN_PIECES, FAULTS[fault], FAULTS[fault])
+
+    def change(mixed: Any, writes: Any, window: Any, mask_spec: Any, memo: Any) -> Any:
+        return CHANGE(mixed, FAULTS[fault](writes), window, mask_spec, memo)
+
+    monkeypatch.setitem(SITES, "line", dataclasses.replace(SITES["line"], kernel=change))
+    monkeypatch.setitem(towers.IN_PIECES, change, change)
     with pytest.raises(nv.InterventionError):
         nv.verify(model, prompt, cut)
 

@@ -132,9 +132,7 @@ def video_grid_of(
     )
 
 
-def _cell_boxes(
-    view: ModelView, shape: GridShape, size: tuple[int, int], frames: int, of_patches: bool
-) -> np.ndarray:
+def _cell_boxes(view: ModelView, shape: GridShape, size: tuple[int, int], frames: int, of_patches: bool) -> np.ndarray:
     """`[row, column, 4]`: the pixels that each cell of a frame saw. They are measured, see `calibration`."""
     kind = VIDEO_LAYOUTS[video_spec(view).layout]
     own = ((one_patch_each(count), count) if of_patches else kind.reach(view, count) for count in shape)
