@@ -199,8 +199,12 @@ def requests_to(name):
         )
     stages = dict(prompt.rows[0].stages)
     if stages:
-        cuts = [nv.Knockout(tokens.images[0][:2], "first", stage=stage, layers=0) for stage, tokens in stages.items()]
-        weights = [nv.Attention("first", "image", stage=stage, layers=0) for stage in stages]
+        layers = {stage: view_of(model).stage(stage).attention[:1] or (0,) for stage in stages}
+        cuts = [
+            nv.Knockout(tokens.images[0][:2], "first", stage=stage, layers=layers[stage])
+            for stage, tokens in stages.items()
+        ]
+        weights = [nv.Attention("first", "image", stage=stage, layers=layers[stage]) for stage in stages]
         calls["stages"] = lambda: nv.run(model, prompt, reduce(or_, cuts), reads=weights, remote="local")
     requests = {}
     with pytest.MonkeyPatch.context() as patch:

@@ -29,6 +29,7 @@ FILES = tuple(
         "readouts",
         "mixtures",
         "towers",
+        "lines",
         "runner",
     )
 )

@@ -25,7 +25,7 @@ from .weights import changed
 def pieces(window):
     """Where the pieces of a line begin and end, ``[(start, stop)]``."""
     *_, stops = window
-    return list(zip((0, *stops), stops))
+    return list(zip((0, *stops[:-1]), stops, strict=True))
 
 
 def stops_of(causal, layer):
@@ -134,7 +134,7 @@ def rows_weights(call, places, mask):
 
 def closed_edges(cuts, call, places, window):
     """Where the edges of cuts are closed, ``[1, head, query, key]``; True is open."""
-    (_, query, key, *_), _ = call
+    (_, query, *_), _ = call
     query_offset, queries, key_offset, keys, _ = window
     is_open = torch.ones(1, query.shape[1], len(places), keys, dtype=torch.bool, device=places.device)
     for _, targets, sources, heads in cuts:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..arguments import spelled, text, whole_number
 from ..errors import SpecError
-from ..families import Model, view_of
+from ..families import VISION, Model, view_of
 from ..grids import Box, Grid, VideoGrid, grid_kind, grid_of, video_grid_of
 from .carried import check_growing, check_rows
 from .display import prompt_html, prompt_line
@@ -194,12 +194,11 @@ class Prompt(KnowsItsModel, PromptWords):
         return grid_of(view, grid_kind(view, stage), tokens.cells[number], tokens.images[number], picture)
 
     def _video_grid(self, video: int, number: int, stage: str) -> VideoGrid:
-        if (number, stage) != (0, "decoder"):
-            raise SpecError(
-                "a picture and a video were named; write prompt.grid(0) for one, prompt.grid(video=0) for the other"
-            )
-        frames, tokens = self.video(video), self._only_row("grid(...)")
-        return video_grid_of(view_of(self.model), tokens.video_cells[video], tokens.videos[video], frames)
+        if number != 0 or stage not in ("decoder", VISION):
+            raise SpecError("a picture and a video were named; write prompt.grid(0), or prompt.grid(video=0)")
+        frames, tokens = self.video(video), stage_map(self.model, self._only_row("grid(...)"), stage)
+        cells, positions = tokens.video_cells[video], tokens.videos[video]
+        return video_grid_of(view_of(self.model), cells, positions, frames, of_patches=stage == VISION)
 
     def region(
         self,
