@@ -12,7 +12,7 @@ import torch
 
 from ..arguments import spelled
 from ..errors import SpecError
-from ..families import Model, view_of
+from ..families import VISION, Model, check_attention, view_of
 from ..identity import same_model, weights_digest
 from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
@@ -140,6 +140,8 @@ def _refuse_blind_queries(model: Model, here: Resolver, writes: Sequence[Planned
         if site == "mask":
             cuts.setdefault((stage, layer), []).append(write)
     view = view_of(model)
+    if any(stage == VISION for stage, _ in cuts):
+        check_attention(view.config_of(view.family.stages[VISION])._attn_implementation, VISION)
     # layers with equal cuts that see equally far need one check
     distinct = {(stage, tuple(some), view.reach(stage, layer)) for (stage, layer), some in cuts.items()}
     for stage, some, reach in distinct:
@@ -176,8 +178,12 @@ def refuse_unseen_weights(model: Model) -> None:
 
 
 def _shape_of(prompt: Prompt) -> tuple[Any, ...]:
-    """Where a prompt's groups lie, answers left out."""
-    return tuple((tokens.start, tokens.answer, tokens.images, tokens.videos, tokens.outside) for tokens in prompt.rows)
+    """Where a prompt's groups lie, answers left out, and the tokens of its vision tower."""
+    towers = (dict(tokens.stages).get(VISION) for tokens in prompt.rows)
+    return tuple(
+        (tokens.start, tokens.answer, tokens.images, tokens.videos, tokens.outside, tower)
+        for tokens, tower in zip(prompt.rows, towers, strict=True)
+    )
 
 
 def require_model(model: Model, prompt: Prompt) -> None:

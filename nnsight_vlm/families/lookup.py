@@ -115,14 +115,15 @@ def _check_assumptions(family: Family, config: Any) -> None:
         )
 
 
-def check_attention(implementation: str) -> None:
-    """Refuse an attention implementation whose mask cannot be edited.
+def check_attention(implementation: str, stage: str = "decoder") -> None:
+    """Refuse an attention implementation of a stage whose mask cannot be edited.
 
     Raises:
         SpecError: saying what to load instead.
     """
     if implementation not in ATTENTION_IMPLEMENTATIONS:
+        of = "" if stage == "decoder" else f" of the {stage}"
         raise SpecError(
-            f"{implementation!r} attention does not take the mask that a knockout edits; "
+            f"{implementation!r} attention{of} does not take the mask that a knockout edits; "
             'load the model with nv.load(..., attn_implementation="sdpa") or "eager"'
         )

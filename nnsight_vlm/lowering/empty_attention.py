@@ -53,9 +53,19 @@ def _empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach, stop: i
     """Absolute positions before `stop` of targets all of whose keys are sources."""
     targets = np.stack([_as_mask(cut.targets, stop) for cut in cuts])
     sources = np.stack([_as_mask(cut.sources, stop) for cut in cuts])
+    if not reach.causal:  # a tower has many tokens, and each sees those of its own sequence
+        blocks = (np.array(block.positions(stop), dtype=int) for block in blocks_seen(tokens, reach))
+        empty = [block[_without_keys(targets[:, block], sources[:, block])] for block in blocks]
+        return np.sort(np.concatenate([np.empty(0, dtype=int), *empty]))
     queries = np.flatnonzero(targets.any(0))
     closed = np.einsum("cq,ck->qk", targets[:, queries].astype(np.float32), sources.astype(np.float32)) > 0
     return np.asarray(queries[~(seen_keys(queries, stop, tokens, reach) & ~closed).any(1)])
+
+
+def _without_keys(targets: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """`[query]`: which tokens of a block that sees all of itself are left without a key by cuts `[cut, token]`."""
+    closed = np.einsum("cq,ck->qk", targets.astype(np.float32), sources.astype(np.float32)) > 0
+    return np.asarray(closed.all(1))
 
 
 def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) -> np.ndarray:
@@ -66,7 +76,7 @@ def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) ->
 def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Reach) -> np.ndarray:
     """`[query, key]`: at which keys `among` these queries may look in a clean run."""
     keys, rows = among[None, :], queries[:, None]
-    blocks = (tokens.windows if reach.windows else tokens.blocks) if reach.blocks else ()
+    blocks = blocks_seen(tokens, reach)
     own, theirs = _numbers(blocks, rows), _numbers(blocks, keys)
     block = (own == theirs) & (own >= 0)
     seen = ((keys <= rows) & reach.causal) | block
@@ -76,6 +86,11 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
         seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
     seen = (seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start)
     return np.asarray(seen & ~np.isin(keys, tokens.padding))
+
+
+def blocks_seen(tokens: TokenMap, reach: Reach) -> tuple[Ranges, ...]:
+    """The blocks whose tokens see each other in a layer."""
+    return (tokens.windows if reach.windows else tokens.blocks) if reach.blocks else ()
 
 
 def _numbers(blocks: Sequence[Ranges], places: np.ndarray) -> np.ndarray:
