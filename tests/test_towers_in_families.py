@@ -10,7 +10,7 @@ from tiny import gap
 from zoo import towers
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import view_of
+from nnsight_vlm.families import FAMILIES, view_of
 
 
 def has_tower(name: str) -> bool:
@@ -67,3 +67,32 @@ def test_a_cut_a_patch_and_what_is_read_equal_plain_hooks(case):
     assert gap(run.logits, expected.logits[0]) < LIMIT
     assert gap(expected.logits, clean.logits) > 1e-4
     assert gap(run.reads[0][0], expected.states[layer][every]) < LIMIT
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.ZOO if has_tower(name)])
+def test_the_layers_that_are_taken_are_those_that_change_something_by_themselves(name):
+    """A layer's output is another, and those of all layers behind it are what they were."""
+    attention = zoo.ZOO[name].implementations[0]
+    model, prompt = zoo.load(name, attention), zoo.prompt(name, attention)
+    view = view_of(model)
+    clean, taken = towers.forward(view.module, view.family, prompt.inputs), set[int]()
+    kept = {layer: (lambda _, states=states: states) for layer, states in clean.states.items()}
+    for layer in kept:
+        behind = {other: write for other, write in kept.items() if other > layer}
+        changed = {layer: lambda states: states.flip(-1)}
+        logits = towers.forward(view.module, view.family, prompt.inputs, writes=behind | changed).logits
+        taken |= {layer} if gap(logits, clean.logits) > 1e-4 else set()
+    found = nv.describe(model).set_index("stage").loc["vision", "taken"]
+    assert set(found) == taken
+
+
+def test_every_model_has_a_line_for_its_tower_and_sizes_are_those_of_its_modules():
+    for name, member in zoo.ZOO.items():
+        model = zoo.load(name, member.implementations[0])
+        view, table = view_of(model), nv.describe(model).set_index("stage")
+        assert list(table.index) == list(dict.fromkeys(("vision", *view.family.stages)))
+        assert list(table.columns)[:3] == ["layers", "heads", "key_heads"]
+        for stage, part in view.family.stages.items():
+            if part.layer_count:
+                assert table.loc[stage, "layers"] == len(view.module.get_submodule(part.layers))
+        assert ("vision" in table.loc["vision", "missing"]) == (FAMILIES[view.family.name].tower is None)

@@ -87,13 +87,18 @@ MLLAMA_TOWER = replace(
         AttentionSpec(),
     ),
     head_count="attention_heads",
+    lacks={
+        "global layers": "what the last layer gives runs through layers of another kind, global_transformer: no stage"
+    },
 )
-"""What its last layer gives runs through a second encoder, which is no stage."""
-SAM_TOWER = _tower("model.vision_tower.layers", TowerSpec(), AttentionSpec(layers="none"))
-"""Of GOT-OCR2: attention adds terms for relative places to its scores by itself, and is handed no mask.
-
-States are `[tile, row, column, width]`.
-"""
+OWN_SCORES = (
+    "attention adds terms for relative places to its scores by itself, in windows, and calls no function of them"
+)
+SAM_TOWER = replace(
+    _tower("model.vision_tower.layers", TowerSpec(), AttentionSpec(layers="none")),
+    lacks=dict.fromkeys(("attention", "query", "key", "value", "head"), OWN_SCORES),
+)
+"""Of GOT-OCR2. States are `[tile, row, column, width]`."""
 
 # why a model has no tower that could be a stage -----------------------------------------------------
 

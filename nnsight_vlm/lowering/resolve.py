@@ -177,6 +177,8 @@ class Resolver:
         if not chosen or (named and len(chosen) < len(numbers)):
             missing = next((layer for layer in numbers if layer not in having), None)
             kind = "cross-attention" if needs == "cross" else "self-attention"
+            if not having and needs in self.spec.stage.lacks:
+                raise SpecError(f"the {self.stage} has no {kind} to change: {self.spec.stage.lacks[needs]}")
             raise SpecError(f"layer {missing} of the {self.stage} has no {kind}; layers {label(having)} have")
         self._check_run(numbers, chosen)
         return chosen
@@ -217,8 +219,7 @@ class Resolver:
             "features": self.family.projector,
             "cross": stage.cross,
         }
-        if SITES[site].needs == "cross":
-            modules[site] = stage.cross
+        modules |= {site: stage.cross} if SITES[site].needs == "cross" else {}
         if reason or modules.get(site, site) is None:
             why = reason or f"the {self.stage} has no module that gives it"
             raise SpecError(f"models of type {self.family.name!r} have no site {site!r}: {why}")
