@@ -103,6 +103,12 @@ def every_intervention(prompt, twin):
         "everything": nv.Knockout("image", "text", layers=1)
         | nv.Patch("image", source=twin, site="features")
         | nv.Ablate("last", layers=2),
+        "tower": nv.Knockout("cls", "image", heads=[1], stage="vision")
+        | nv.Knockout("image", "cls", how="zero", layers=0, stage="vision")
+        | nv.Ablate("image", how="mean", site="value", layers=0, stage="vision")
+        | nv.Scale("image", 0.5, site="head", layers=0, heads=[0], stage="vision")
+        | nv.Add("cls", torch.ones(24), site="embedding", stage="vision")
+        | nv.Patch("image", source=twin, site="mlp", layers=0, stage="vision"),
         "nothing": None,
     }
 
@@ -114,6 +120,8 @@ READS = [
     nv.Attention("last", "image", reduce="top", top=3, layers=1),
     *(nv.Residual("image", site=site) for site in ("features", "embedding", "residual", "attention", "mlp")),
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
+    nv.Attention("cls", "image", reduce="top", top=3, stage="vision"),
+    *(nv.Residual("image", site=site, stage="vision") for site in ("embedding", "residual", "key", "head")),
 ]
 
 

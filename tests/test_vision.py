@@ -82,12 +82,14 @@ def compare(model: Any, prompt: nv.Prompt, case: nv.Intervention | None, **by_ha
     expected = vision_reference.tower(model._module, prompt.inputs["pixel_values"], **by_hand)
     sites = ("embedding", "attention", "mlp", "residual", "head", "query", "key", "value")
     reads = [nv.Attention("all", "all", **IN_VISION), *(nv.Residual("all", site=site, **IN_VISION) for site in sites)]
+    reads.append(nv.Residual("image", site="features"))
     found = nv.run(model, prompt, case, reads=reads, positions="last")
     wanted = vision_reference.logits(model._module, prompt.inputs, expected.features)[:, -1]
     rows = [found.reads] if len(prompt) == 1 else list(zip(*found.reads, strict=True))
     assert tiny.gap(torch.stack(list(found.logits)).reshape(wanted.shape), wanted) < LIMIT
     first = 0
-    for tokens, (weights, *states) in zip(prompt.rows, rows, strict=True):
+    assert tiny.gap(torch.cat([features for *_, features in rows]), expected.features) < LIMIT
+    for tokens, (weights, *states, _) in zip(prompt.rows, rows, strict=True):
         own = slice(first, first := first + len(tokens.images) * EACH)
         assert tiny.gap(weights, expected.weights[:, :, own, own]) < LIMIT
         for site, held in zip(sites, states, strict=True):

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from ..arguments import one_of, text
 from ..device import attention_parts, gates, kernels, lines, mixtures, readouts, states
 from ..errors import SpecError
-from ..families import Family, ModelView
+from ..families import VISION, Family, ModelView
 from ..prompts.token_map import TokenMap
 from ..prompts.where import as_tuples, require_ascending
 from .heads import listed_heads
@@ -219,7 +219,7 @@ def gate_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, st
 def order_of(family: Family) -> tuple[str, ...]:
     """The stages of a family and its image features, in the order in which the model reaches them."""
     names = list(family.stages)
-    at = names.index(family.projector_after) + 1 if family.projector_after else 0
+    at = names.index(family.projector_after or VISION) + 1 if family.projector_after or family.tower else 0
     return (*names[:at], "features", *names[at:])
 
 
