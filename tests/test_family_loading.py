@@ -197,9 +197,10 @@ def requests_to(name):
         calls["features"] = lambda: nv.run(
             model, prompt, mean, reads=[nv.Residual("image", site="features")], remote="local"
         )
-    stages = dict(prompt.rows[0].stages)
+    specs = {stage: view_of(model).stage(stage) for stage, _ in prompt.rows[0].stages}
+    stages = {stage: its for stage, its in prompt.rows[0].stages if specs[stage].attention or specs[stage].cross}
     if stages:
-        layers = {stage: view_of(model).stage(stage).attention[:1] or (0,) for stage in stages}
+        layers = {stage: specs[stage].attention[:1] or specs[stage].cross[:1] for stage in stages}
         cuts = [
             nv.Knockout(tokens.images[0][:2], "first", stage=stage, layers=layers[stage])
             for stage, tokens in stages.items()

@@ -17,7 +17,7 @@ import torch
 
 from .attention_parts import PARTS, write_part
 from .mixtures import is_change
-from .positions import index
+from .positions import clip, index
 from .readouts import SCORES_PER_BLOCK, precise, probabilities, reduce_rows, scaled
 from .weights import changed
 
@@ -95,12 +95,11 @@ def change_line(mixed, writes, window, mask_spec, memo):
     mixed = mixed.clone()
     for start, stop in pieces(window):
         part, inside = within(call, start, stop)
-        for places in blocks(targets_in(writes, inside, mixed.device), part):
-            before = rows_weights(part, places, None)
-            after = changed_weights(part, places, writes, inside)
-            added = mixture(after, part).to(mixed)
-            is_other = (before != after).any(-1).transpose(0, 1)[..., None]
-            mixed[0, places + start] = torch.where(is_other, added.transpose(0, 1), mixed[0, places + start])
+        here = [write for write in writes if clip(write[1], *inside[:2]) and clip(write[2], *inside[2:4])]
+        for places in blocks(targets_in(here, inside, mixed.device), part):
+            given = mixture(changed_weights(part, places, here, inside), part).to(mixed)
+            is_named = heads_named(here, places, inside, len(given)).transpose(0, 1)[..., None]
+            mixed[0, places + start] = torch.where(is_named, given.transpose(0, 1), mixed[0, places + start])
     return mixed
 
 
@@ -109,6 +108,16 @@ def targets_in(writes, window, device):
     query_offset, queries, *_ = window
     found = [index(targets, query_offset, queries, device) for _, targets, *_ in writes]
     return torch.cat(found).unique() if found else torch.empty(0, dtype=torch.long, device=device)
+
+
+def heads_named(writes, places, window, count):
+    """Which of so many heads are changed at some places, ``[head, place]``."""
+    query_offset, queries, *_ = window
+    named = torch.zeros(count, len(places), dtype=torch.bool, device=places.device)
+    for _, targets, _, heads, *_ in writes:
+        _, numbers = (None, range(count)) if heads is None else heads
+        named[list(numbers)] |= torch.isin(places, index(targets, query_offset, queries, places.device))
+    return named
 
 
 def blocks(places, call):
