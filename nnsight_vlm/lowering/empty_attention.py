@@ -69,6 +69,11 @@ def _without_keys(
     return np.asarray(queries[~(may_look(queries, among, tokens, reach) & ~closed).any(1)])
 
 
+def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) -> np.ndarray:
+    """`[query, key]`: which of the keys before `stop` queries may see in a clean run."""
+    return may_look(queries, np.arange(stop), tokens, reach)
+
+
 def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Reach) -> np.ndarray:
     """`[query, key]`: at which keys `among` these queries may look in a clean run."""
     keys, rows = among[None, :], queries[:, None]
