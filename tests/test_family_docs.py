@@ -29,12 +29,15 @@ from nnsight_vlm.families.options import (
     LayerSet,
     Limitation,
     PositionCounting,
+    TowerLayout,
     VideoLayout,
 )
 from nnsight_vlm.families.part_columns import AttentionSpec, VideoSpec
 from nnsight_vlm.families.stage_spec import LAYER_SETS
 from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
+from nnsight_vlm.families.tower_support import TOKENS
 from nnsight_vlm.grids import GRIDS, VIDEO_LAYOUTS
+from nnsight_vlm.grids.towers import TOWER_SEQUENCES, TOWER_TILES
 from nnsight_vlm.prompts.position_ids import COUNTING
 from nnsight_vlm.prompts.row_inputs import ENTRIES
 from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS
@@ -114,6 +117,14 @@ def test_the_page_is_what_the_command_prints():
     introduction, _, table = PAGE.read_text().partition("| family")
     assert f"| family{table}" == printed.output, "docs/families.md is out of date: docs/adding-a-family.md, section 5"
     assert introduction.startswith("# Families")
+
+
+def test_the_page_of_vision_towers_is_what_the_command_prints():
+    printed = CliRunner().invoke(app, ["families", "--towers"])
+    assert printed.exit_code == 0
+    assert printed.output in (PAGE.parent / "vision.md").read_text(), "write what nnsight-vlm families --towers prints"
+    assert set(get_args(TowerLayout)) == set(TOKENS)
+    assert list(get_args(TowerLayout)) == list(TOWER_SEQUENCES) and set(TOWER_SEQUENCES) == set(TOWER_TILES)
 
 
 def test_the_page_says_which_published_configurations_were_tried():
