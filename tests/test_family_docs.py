@@ -152,7 +152,7 @@ def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():
 
 
 def test_the_terminal_shows_every_family_and_every_footnote(monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=300))
+    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=340))
     shown = CliRunner().invoke(app, ["families"]).output
     assert all(f"│ {name} " in shown for name in FAMILIES)
     assert all(note in shown for note in support(FAMILIES.values()).footnotes)

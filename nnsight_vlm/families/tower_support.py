@@ -37,7 +37,8 @@ def _line(family: Family) -> tuple[str, ...]:
     if stage is None or stage.tower is None:
         return family.name, "", "", "", "", f"no stage: {family.limitation('vision')}"
     tokens = f"{TOKENS[stage.tower.sequences]}{', windows in some layers' if stage.tower.full else ''}"
-    own = (("cls", bool(stage.tower.cls)), ("registers", bool(stage.tower.registers)))
+    tower = stage.tower
+    own = (("cls", tower.cls), ("registers", tower.registers), ("filling", tower.filled))
     groups = ", ".join(["image", *(group for group, there in own if there)])
     return family.name, f"`{stage.layers}`", tokens, groups, _taken(stage.tower), _missing(family, stage)
 

@@ -116,6 +116,7 @@ def _groups(view: ModelView, name: str) -> tuple[str, ...]:
     stage, video = view.family.stages[name], view.family.video is not None
     if stage.tower is not None:
         own = {"video": video, "cls": stage.tower.cls, "registers": view.stage(name).registers}
+        own["filling"] = stage.tower.filled
         return ("image", *(group for group, there in own.items() if there), *ANY)
     if stage.keys:
         text = ("question", "text") if stage.text else ()

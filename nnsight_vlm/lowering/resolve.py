@@ -218,9 +218,8 @@ class Resolver:
             "mlp": stage.mlp,
             "embedding": stage.embedding,
             **dict.fromkeys(AT_PROJECTOR, self.family.projector),
-            "cross": stage.cross,
+            **({site: stage.cross} if SITES[site].needs == "cross" else {}),
         }
-        modules |= {site: stage.cross} if SITES[site].needs == "cross" else {}
         if reason or modules.get(site, site) is None:
             why = reason or f"the {self.stage} has no module that gives it"
             raise SpecError(f"models of type {self.family.name!r} have no site {site!r}: {why}")
