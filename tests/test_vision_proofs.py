@@ -70,11 +70,11 @@ REFUSED = {
     "edges between two pictures": (nv.Knockout("image.0", "image.1", **IN_VISION), "no target can attend to any"),
     "layers behind those taken": (
         nv.Knockout("cls", "image", layers=3, **IN_VISION),
-        "the output of layer 2 is taken, and these",
+        "output of layer 2 is taken",
     ),
     "states behind those taken": (
         nv.Ablate("cls", layers=[3], **IN_VISION),
-        "the output of layer 2 is taken, and these",
+        "output of layer 2 is taken",
     ),
     "no registers": (nv.Knockout("registers", "image", **IN_VISION), "the group 'registers' is empty"),
     "nothing left to read": (nv.Knockout("all", "cls", layers=0, **IN_VISION), "position 0 would be left with no key"),
