@@ -230,6 +230,24 @@ def test_an_answer_is_generated_behind_one_run_of_the_tower(model, pair):
     assert nv.generate(model, pair, None, max_new_tokens=5).tokens != answer
 
 
+def test_answers_to_several_prompts_under_cuts_of_their_own_equal_those_one_by_one(model, batch):
+    cases = [
+        (batch.row(0), nv.Scale("image", 0.5, layers=1, site="value", **IN_VISION)),
+        (batch.row(2), nv.Ablate("image.1", layers=0, **IN_VISION)),
+        (batch.row(2), nv.Knockout([1, 2], [EACH - 1, 30], layers=2, **IN_VISION)),
+        (batch.row(1), nv.Knockout("image", "generated")),
+        (batch.row(2), None),
+    ]
+    found = [generation.tokens for generation in nv.generations(model, cases, max_new_tokens=4)]
+    assert found == [nv.generate(model, *case, max_new_tokens=4).tokens for case in cases]
+    with nv.reuse(model):
+        again = [nv.sweep(model, prompt, [case, None], answer="dog").logit[0] for prompt, case in cases[:3]]
+    dog = tiny.vocabulary()["dog"]
+    assert all(
+        abs(logit - float(nv.run(model, *case).logits[dog])) < 1e-9 for logit, case in zip(again, cases, strict=False)
+    )
+
+
 def test_a_sweep_equals_runs_one_by_one_and_leaves_decoder_variants_packed(model, pair, batch):
     cases = [
         nv.Knockout("cls", "image", **IN_VISION),

@@ -68,8 +68,14 @@ def test_a_tower_has_groups_and_a_grid_of_its_own_patches(pair, batch):
 
 REFUSED = {
     "edges between two pictures": (nv.Knockout("image.0", "image.1", **IN_VISION), "no target can attend to any"),
-    "layers behind those taken": (nv.Knockout("cls", "image", layers=3, **IN_VISION), r"takes what layers? 2 give"),
-    "states behind those taken": (nv.Ablate("cls", layers=[3], **IN_VISION), r"takes what layers? 2 give"),
+    "layers behind those taken": (
+        nv.Knockout("cls", "image", layers=3, **IN_VISION),
+        "output of layer 2 is taken",
+    ),
+    "states behind those taken": (
+        nv.Ablate("cls", layers=[3], **IN_VISION),
+        "output of layer 2 is taken",
+    ),
     "no registers": (nv.Knockout("registers", "image", **IN_VISION), "the group 'registers' is empty"),
     "nothing left to read": (nv.Knockout("all", "cls", layers=0, **IN_VISION), "position 0 would be left with no key"),
     "no such layer": (nv.Ablate("cls", layers=4, **IN_VISION), r"layers 0\.\.3"),

@@ -53,19 +53,20 @@ def _empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach, stop: i
     """Absolute positions before `stop` of targets all of whose keys are sources."""
     targets = np.stack([_as_mask(cut.targets, stop) for cut in cuts])
     sources = np.stack([_as_mask(cut.sources, stop) for cut in cuts])
-    if not reach.causal:  # a tower has many tokens, and each sees those of its own sequence
-        blocks = (np.array(block.positions(stop), dtype=int) for block in blocks_seen(tokens, reach))
-        empty = [block[_without_keys(targets[:, block], sources[:, block])] for block in blocks]
-        return np.sort(np.concatenate([np.empty(0, dtype=int), *empty]))
-    queries = np.flatnonzero(targets.any(0))
-    closed = np.einsum("cq,ck->qk", targets[:, queries].astype(np.float32), sources.astype(np.float32)) > 0
-    return np.asarray(queries[~(seen_keys(queries, stop, tokens, reach) & ~closed).any(1)])
+    parts = [np.arange(stop)]
+    if not reach.causal:  # a tower has many tokens, and each sees those of its own block
+        parts = [np.array(block.positions(stop), dtype=int) for block in blocks_seen(tokens, reach)]
+    empty = [_without_keys(targets, sources, part, tokens, reach) for part in parts]
+    return np.sort(np.concatenate([np.empty(0, dtype=int), *empty]))
 
 
-def _without_keys(targets: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """`[query]`: which tokens of a block that sees all of itself are left without a key by cuts `[cut, token]`."""
-    closed = np.einsum("cq,ck->qk", targets.astype(np.float32), sources.astype(np.float32)) > 0
-    return np.asarray(closed.all(1))
+def _without_keys(
+    targets: np.ndarray, sources: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Reach
+) -> np.ndarray:
+    """Which of some tokens, that see none but each other, are left without a key by cuts `[cut, position]`."""
+    queries = among[targets[:, among].any(0)]
+    closed = np.einsum("cq,ck->qk", targets[:, queries].astype(np.float32), sources[:, among].astype(np.float32)) > 0
+    return np.asarray(queries[~(may_look(queries, among, tokens, reach) & ~closed).any(1)])
 
 
 def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) -> np.ndarray:
@@ -79,6 +80,9 @@ def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Re
     blocks = blocks_seen(tokens, reach)
     own, theirs = _numbers(blocks, rows), _numbers(blocks, keys)
     block = (own == theirs) & (own >= 0)
+    filling = dict(tokens.named).get("filling")
+    if filling is not None:
+        block &= ~(_within(filling, rows) & _within(filling, keys))
     seen = ((keys <= rows) & reach.causal) | block
     if reach.span is not None:
         seen &= keys > rows - reach.span

@@ -79,7 +79,8 @@ class Prompt(KnowsItsModel, PromptWords):
         """Positions of a token group in a stage, sorted; none where it has no such tokens.
 
         Those of `"vision"` count the tower's tokens of all pictures and tiles, one sequence after the other, in the
-        order in which its layers hold them. Its groups are `image`, `image.0`, `cls`, `registers` and `all`.
+        order in which its layers hold them. Its groups are `image`, `image.0`, `cls`, `registers` and `all`; and
+        `filling`, where patches read tokens that are none (Mllama).
 
         Raises:
             SpecError: there is no such group or stage, or its positions differ between rows (then ask `prompt.row(i)`).

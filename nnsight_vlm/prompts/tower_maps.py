@@ -106,6 +106,8 @@ class _Made:
         videos = [self._visual(VIDEO, first[VIDEO] + number) for number in range(len(tokens.videos))]
         frames = [own.frames for own in tokens.video_cells]
         real = set(range(self.length)).difference(padding)
+        shown = {position for positions, _ in (*images, *videos) for position in positions}
+        filling = real.difference(shown, self._where("cls"), self._where("registers"))
         return TokenMap(
             tokens=(0,) * self.length,
             start=0,
@@ -125,7 +127,10 @@ class _Made:
                 ("cls", Ranges.of(self._where("cls"))),
                 ("registers", Ranges.of(self._where("registers"))),
                 ("all", Ranges.of(real)),
+                ("first", Ranges.of(sorted(real - filling)[:1])),
+                ("last", Ranges.of(sorted(real - filling)[-1:])),
                 *((name, NOWHERE) for name in OF_TEXT),
+                *([("filling", Ranges.of(filling))] if filling else []),
             ),
         )
 
