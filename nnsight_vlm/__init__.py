@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .families import FAMILIES, Family
     from .grids import Grid, VideoGrid
     from .loading import load
+    from .lowering.describing import describe
     from .lowering.layers import depth, window
     from .prompts.encoding import encode
     from .prompts.prompt import Prompt, PromptBatch
@@ -80,6 +81,7 @@ __all__ = [
     "VideoGrid",
     "Word",
     "depth",
+    "describe",
     "direction",
     "encode",
     "forget",
@@ -113,6 +115,7 @@ _NAMES_OF = {
     "families": ("FAMILIES", "Family"),
     "grids": ("Grid", "VideoGrid"),
     "loading": ("load",),
+    "lowering.describing": ("describe",),
     "lowering.layers": ("depth", "window"),
     "prompts.encoding": ("encode",),
     "prompts.prompt": ("Prompt", "PromptBatch"),

@@ -13,8 +13,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import FAMILIES, family_of
-from nnsight_vlm.families.columns import AttentionSpec, Family, Stage
+from nnsight_vlm.families.columns import Family, Stage
 from nnsight_vlm.families.drafting import draft, source
+from nnsight_vlm.families.part_columns import AttentionSpec
 
 KNOWN = {family.model_type for family in FAMILIES.values()}
 OTHERS = [name for name in TYPES if name not in KNOWN]

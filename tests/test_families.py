@@ -93,8 +93,8 @@ def places(tokens: TokenMap, where: Any) -> list[int]:
 
 
 def stages(prompt: nv.Prompt) -> list[str]:
-    """The stages that have tokens of this prompt."""
-    return [*dict(prompt.rows[0].stages), "decoder"]
+    """The stages that have tokens of this prompt; vision towers are tested by themselves."""
+    return [*(name for name in dict(prompt.rows[0].stages) if name != "vision"), "decoder"]
 
 
 def tokens_of(case: Case, stage: str) -> TokenMap:
@@ -198,8 +198,10 @@ def test_the_family_fits_the_model_and_an_empty_intervention_changes_nothing(cas
         missing |= {
             "cross mask": spec.stage.cross,
             "embedding": spec.stage.embedding,
-            "features": case.family.projector,
+            **dict.fromkeys(("projector", "features"), case.family.projector),
         }
+        of_lines = ("pieces", "query kept", "key kept", "value kept", "line")
+        missing |= dict.fromkeys(of_lines, spec.stage.attention.line)
         for name, site in SITES.items():
             if name.endswith(" gate") and name.removesuffix(" gate") not in spec.stage.gates:
                 continue

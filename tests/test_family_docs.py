@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
 from nnsight_vlm.families import FAMILIES, family_of, lookup
-from nnsight_vlm.families.columns import AttentionSpec, Family, Stage, VideoSpec
+from nnsight_vlm.families.columns import Family, Stage
 from nnsight_vlm.families.drafting import GRIDS as DRAFTED_GRIDS
 from nnsight_vlm.families.drafting import INPUTS, draft, source
 from nnsight_vlm.families.options import (
@@ -29,11 +29,15 @@ from nnsight_vlm.families.options import (
     LayerSet,
     Limitation,
     PositionCounting,
+    TowerLayout,
     VideoLayout,
 )
+from nnsight_vlm.families.part_columns import AttentionSpec, VideoSpec
 from nnsight_vlm.families.stage_spec import LAYER_SETS
 from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
+from nnsight_vlm.families.tower_support import TOKENS
 from nnsight_vlm.grids import GRIDS, VIDEO_LAYOUTS
+from nnsight_vlm.grids.towers import TOWER_SEQUENCES, TOWER_TILES
 from nnsight_vlm.prompts.position_ids import COUNTING
 from nnsight_vlm.prompts.row_inputs import ENTRIES
 from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS
@@ -93,6 +97,12 @@ def test_every_choice_of_a_family_is_an_option(name):
     assert family.projector_after in (None, *family.stages)
 
 
+def test_every_family_has_a_vision_tower_or_says_why_not():
+    for family in FAMILIES.values():
+        assert (family.tower is None) == ("vision" in family.limitations)
+        assert not family.towers or family.tower in family.towers.values()
+
+
 def test_drafts_choose_among_the_same_options():
     assert set(DRAFTED_GRIDS.values()) <= set(GRIDS)
     assert set(INPUTS.values()) <= set(ENTRIES)
@@ -107,6 +117,14 @@ def test_the_page_is_what_the_command_prints():
     introduction, _, table = PAGE.read_text().partition("| family")
     assert f"| family{table}" == printed.output, "docs/families.md is out of date: docs/adding-a-family.md, section 5"
     assert introduction.startswith("# Families")
+
+
+def test_the_page_of_vision_towers_is_what_the_command_prints():
+    printed = CliRunner().invoke(app, ["families", "--towers"])
+    assert printed.exit_code == 0
+    assert printed.output in (PAGE.parent / "vision.md").read_text(), "write what nnsight-vlm families --towers prints"
+    assert set(get_args(TowerLayout)) == set(TOKENS)
+    assert list(get_args(TowerLayout)) == list(TOWER_SEQUENCES) and set(TOWER_SEQUENCES) == set(TOWER_TILES)
 
 
 def test_the_page_says_which_published_configurations_were_tried():
@@ -134,7 +152,7 @@ def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():
 
 
 def test_the_terminal_shows_every_family_and_every_footnote(monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=300))
+    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=340))
     shown = CliRunner().invoke(app, ["families"]).output
     assert all(f"│ {name} " in shown for name in FAMILIES)
     assert all(note in shown for note in support(FAMILIES.values()).footnotes)
@@ -166,8 +184,13 @@ def paths(family):
     }
 
 
+def without_tower(name):
+    """A family as it is drafted: transformers does not say how a vision tower lays out its tokens."""
+    return replace(FAMILIES[name], tower=None, towers={})
+
+
 def test_drafts_find_the_paths_of_every_family_with_one_stage(members):
-    single = {name: module for name, module in members.items() if len(FAMILIES[name].stages) == 1}
+    single = {name: module for name, module in members.items() if set(FAMILIES[name].stages) <= {"vision", "decoder"}}
     agree = {name for name, module in single.items() if paths(draft(module)) == paths(FAMILIES[name])}
     assert set(single) - agree == NAMES_MISLEAD
     assert len(agree) > 30
@@ -179,7 +202,7 @@ def test_a_draft_from_the_config_alone_is_the_draft_from_the_model(members):
 
 
 def test_the_family_that_was_added_from_its_draft_equals_it(members):
-    assert draft(members["lighton_ocr"]) == FAMILIES["lighton_ocr"]
+    assert draft(members["lighton_ocr"]) == without_tower("lighton_ocr")
 
 
 def test_the_source_of_a_draft_evaluates_to_the_draft(members):
@@ -199,7 +222,7 @@ def test_an_unknown_family_is_refused_with_the_known_ones_and_a_draft_to_paste(m
         nv.load(members["lighton_ocr"])
     message = str(error.value)
     assert all(name in message for name in others)
-    assert source(FAMILIES["lighton_ocr"]) in message
+    assert source(without_tower("lighton_ocr")) in message
 
 
 def test_a_config_value_that_was_never_tested_is_refused_with_those_that_were(members, monkeypatch):
@@ -223,7 +246,7 @@ def test_a_model_that_cannot_be_drafted_is_refused_with_the_reason():
 def test_the_command_line_drafts_from_a_folder_with_a_config(members, tmp_path):
     members["mistral3"].config.save_pretrained(tmp_path)
     printed = CliRunner().invoke(app, ["draft", str(tmp_path)])
-    family = replace(FAMILIES["mistral3"], assumes={"text_config.model_type": ("mistral",)}, limitations={})
+    family = replace(without_tower("mistral3"), assumes={"text_config.model_type": ("mistral",)}, limitations={})
     assert printed.exit_code == 0 and printed.output == f"{source(family)}\n"
     refused = CliRunner().invoke(app, ["draft", str(tmp_path / "nowhere")])
     assert refused.exit_code == 2 and refused.stderr.startswith("error: no model")

@@ -197,10 +197,15 @@ def requests_to(name):
         calls["features"] = lambda: nv.run(
             model, prompt, mean, reads=[nv.Residual("image", site="features")], remote="local"
         )
-    stages = dict(prompt.rows[0].stages)
+    specs = {stage: view_of(model).stage(stage) for stage, _ in prompt.rows[0].stages}
+    stages = {stage: its for stage, its in prompt.rows[0].stages if specs[stage].attention or specs[stage].cross}
     if stages:
-        cuts = [nv.Knockout(tokens.images[0][:2], "first", stage=stage, layers=0) for stage, tokens in stages.items()]
-        weights = [nv.Attention("first", "image", stage=stage, layers=0) for stage in stages]
+        layers = {stage: specs[stage].attention[:1] or specs[stage].cross[:1] for stage in stages}
+        cuts = [
+            nv.Knockout(tokens.images[0][:2], "first", stage=stage, layers=layers[stage])
+            for stage, tokens in stages.items()
+        ]
+        weights = [nv.Attention("first", "image", stage=stage, layers=layers[stage]) for stage in stages]
         calls["stages"] = lambda: nv.run(model, prompt, reduce(or_, cuts), reads=weights, remote="local")
     requests = {}
     with pytest.MonkeyPatch.context() as patch:

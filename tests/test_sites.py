@@ -31,7 +31,8 @@ NORMS_AFTER_THE_SUM = {"qformer"}
 def summed_stages(name, model):
     """The stages of a member whose residual stream is a plain sum."""
     there = view_of(model).family.stages
-    plain = {stage for stage, spec in there.items() if spec.embedding is not None} - NORMS_AFTER_THE_SUM
+    plain = {stage for stage, spec in there.items() if spec.embedding is not None and not spec.lacks}
+    plain -= NORMS_AFTER_THE_SUM
     return [] if name in ALSO_ADDED else sorted(plain)
 
 

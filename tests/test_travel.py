@@ -30,6 +30,8 @@ FILES = tuple(
         "contributions",
         "mixtures",
         "lenses",
+        "towers",
+        "lines",
         "runner",
     )
 )
@@ -103,6 +105,12 @@ def every_intervention(prompt, twin):
         "everything": nv.Knockout("image", "text", layers=1)
         | nv.Patch("image", source=twin, site="features")
         | nv.Ablate("last", layers=2),
+        "tower": nv.Knockout("cls", "image", heads=[1], stage="vision")
+        | nv.Knockout("image", "cls", how="zero", layers=0, stage="vision")
+        | nv.Ablate("image", how="mean", site="value", layers=0, stage="vision")
+        | nv.Scale("image", 0.5, site="head", layers=0, heads=[0], stage="vision")
+        | nv.Add("cls", torch.ones(24), site="embedding", stage="vision")
+        | nv.Patch("image", source=twin, site="mlp", layers=0, stage="vision"),
         "nothing": None,
     }
 
@@ -118,6 +126,8 @@ READS = [
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
     nv.Lens(["image", "last"], layers=[1, 3], top=3),
     nv.Lens("last", layers=2, tokens=[20, 21]),
+    nv.Attention("cls", "image", reduce="top", top=3, stage="vision"),
+    *(nv.Residual("image", site=site, stage="vision") for site in ("embedding", "residual", "key", "head")),
 ]
 
 

@@ -90,13 +90,14 @@ def build_processor(size: dict[str, int] | None = None) -> LlavaProcessor:
     )
 
 
-def build_config(text: str = "llama") -> LlavaConfig:
+def build_config(text: str = "llama", tower: int = 2) -> LlavaConfig:
+    """A decoder of this kind behind a vision tower of so many layers, of which the last but one is taken."""
     ids = vocabulary()
     special = {"pad_token_id": ids["<pad>"], "bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"]}
     vision = CLIPVisionConfig(
         hidden_size=24,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=tower,
         num_attention_heads=2,
         image_size=SIDE,
         patch_size=PATCH,
@@ -123,11 +124,15 @@ def build_config(text: str = "llama") -> LlavaConfig:
     )
 
 
-def build_module(attention: str = "sdpa", text: str = "llama", seed: int = 0) -> LlavaForConditionalGeneration:
+def build_module(
+    attention: str = "sdpa", text: str = "llama", seed: int = 0, tower: int = 2
+) -> LlavaForConditionalGeneration:
     """A LLaVA in memory; equal `text` and `seed` give equal weights under either attention."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = LlavaForConditionalGeneration._from_config(build_config(text), attn_implementation=attention).eval()
+        module = LlavaForConditionalGeneration._from_config(
+            build_config(text, tower), attn_implementation=attention
+        ).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in module.named_parameters():
@@ -142,22 +147,24 @@ def build_module(attention: str = "sdpa", text: str = "llama", seed: int = 0) ->
     return module
 
 
-def build(attention: str = "sdpa", text: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+def build(
+    attention: str = "sdpa", text: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, tower: int = 2
+) -> Any:
     """A tiny model as `nv.load` gives it.
 
     Weights are the same in every `dtype`; what computes with those of float64 must run within `float64.float64`.
     """
-    return nv.load(build_module(attention, text, seed).to(dtype), processor=build_processor())
+    return nv.load(build_module(attention, text, seed, tower).to(dtype), processor=build_processor())
 
 
-def load(attention: str = "sdpa", text: str = "llama", dtype: torch.dtype = torch.float32) -> Any:
+def load(attention: str = "sdpa", text: str = "llama", dtype: torch.dtype = torch.float32, tower: int = 2) -> Any:
     """The same model for every test that asks; nobody may change it."""
-    return _loaded(attention, text, dtype)
+    return _loaded(attention, text, dtype, tower)
 
 
 @functools.cache
-def _loaded(attention: str, text: str, dtype: torch.dtype) -> Any:
-    return build(attention, text, dtype=dtype)
+def _loaded(attention: str, text: str, dtype: torch.dtype, tower: int) -> Any:
+    return build(attention, text, dtype=dtype, tower=tower)
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import torch
 
-SEQUENCE_NAMES = ("inputs_embeds", "hidden_states", "latents", "input_ids")  # as modules are handed their sequence
+SEQUENCE_NAMES = ("inputs_embeds", "hidden_states", "hidden_state", "latents", "input_ids")  # of what is handed over
 CACHE_NAMES = ("cache", "past_key_values")  # and their cache: since transformers 5.24, and before
 
 

@@ -6,8 +6,9 @@ What arrives here are plain tuples, made by `lowering.plan` and unpacked at the 
   reaches them;
 - an *extent* is ``(entry, length, causal, cache_layers)``: where the queries and keys of one stage lie. Of the decoder,
   ``entry`` is the path of the module that is handed its sequence and cache; a stage that runs once a prompt has none,
-  and its sequence has ``length`` positions. ``causal`` says whether its queries see no later key; ``cache_layers`` are
-  ``(layer, layer whose cache gives its offset)``;
+  and its sequence has ``length`` positions. ``causal`` says whether its queries see no later key, or, of a line (see
+  `lines`), where its pieces end: ``(layers, stops)`` for layers with the same; ``cache_layers`` are ``(layer, layer
+  whose cache gives its offset)``;
 - *edits* are ``(once, every_token)``: steps that run once a prompt and steps that run once a decoded token. They live
   in two nnsight workers: one worker, parked on the vision tower, would drop the decoder's steps after the first token.
 
@@ -28,6 +29,7 @@ from nnsight.intervention.iterator import Iterations
 
 from .attention_parts import arguments_inside, is_part, touches
 from .gates import gated, row_factors, take_factors, write_gated
+from .lines import parts_of, stops_of
 from .positions import cache_of, crossing, sequence, windows
 from .readouts import precise
 
@@ -181,7 +183,7 @@ def on_every_token(model, extent, steps, rows, skipped):
 def full_windows(extent):
     """The windows of a stage that runs once a prompt: in every layer all of its sequence."""
     _, length, causal, cache_layers = extent
-    return {layer: (0, length, 0, length, causal) for layer, _ in cache_layers}
+    return {layer: (0, length, 0, length, stops_of(causal, layer)) for layer, _ in cache_layers}
 
 
 def perform(model, steps, window_of, means=None):
@@ -203,6 +205,9 @@ def perform(model, steps, window_of, means=None):
         elif place.endswith(".inputs"):
             operation = getattr(site.source, place.partition(".")[0])
             operation.inputs = kernel(operation.inputs, writes, window, mask_spec, memo)
+        elif place.endswith(".output"):
+            operation = getattr(site.source, place.partition(".")[0])
+            operation.output = kernel(operation.output, writes, window, mask_spec, memo)
         else:
             operation = getattr(site.source, place)
             given = operation.inputs
@@ -221,7 +226,7 @@ def collect(model, extents, reads):
     have taken what the model computes behind it.
     """
     answers = []
-    window_of = {}  # by stage
+    window_of, line_of = {}, {}  # by stage; by path of an attention
     factors_of, held_at = row_factors(reads), None
     open_source(model, [gate[0] for *_, gate in reads if gate is not None and gate[0]])
     for stage, layer, path, place, readout, requests, outside, modules, gate in reads:
@@ -234,9 +239,11 @@ def collect(model, extents, reads):
             window_of[stage] = windows(inputs, cache_layers, causal) if entry else full_windows(extents[stage])
         take_factors(model, factors_of, stage, layer)
         _, queries, *_ = window_of[stage][layer]
-        if held_at != (path, place):
+        if " " in place:
+            held = parts_of(model.get(path), place, window_of[stage][layer], line_of.setdefault(path, []))
+        elif held_at != (path, place):
             held = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
-            held_at = path, place
+        held_at = path, place
         value = held if gate is None else gated(model, held, gate, factors_of.get((stage, layer)))
         window = crossing(window_of[stage][layer], outside)
         answers.append(readout(value, requests, window, *[model.get(each) for each in modules]))

@@ -12,7 +12,7 @@ import torch
 
 from ..arguments import spelled
 from ..errors import SpecError
-from ..families import Model, view_of
+from ..families import VISION, Model, check_attention, view_of
 from ..identity import same_model, weights_digest
 from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
@@ -79,7 +79,7 @@ def check_interventions(model: Model, prompt: Prompt, given: Intervention | Sequ
         _check_source(model, part, call)
     for placement, case in zip(one_case_per_row(prompt).placements, cases, strict=True):
         try:
-            _check_case(model, prompt, placement, case, call)
+            _check_case(model, prompt, replace(placement, vision=0), case, call)  # in positions of the row alone
         except SpecError as error:
             row = f"row {placement.row}: " if len(prompt) > 1 else ""
             raise SpecError(f"{call.name}{row}{error}") from None
@@ -152,6 +152,8 @@ def _refuse_blind_queries(model: Model, here: Resolver, writes: Sequence[Planned
     view = view_of(model)
     cut = {stage: [layer for other, layer in cuts if other == stage] for stage, _ in cuts}
     reaches = {stage: view.reaches(stage, layers) for stage, layers in cut.items()}
+    if any(stage == VISION for stage, _ in cuts):
+        check_attention(view.config_of(view.family.stages[VISION])._attn_implementation, VISION)
     # layers with equal cuts that see equally far need one check
     distinct = {(stage, tuple(some), reaches[stage][layer]) for (stage, layer), some in cuts.items()}
     for stage, some, reach in distinct:
@@ -188,8 +190,12 @@ def refuse_unseen_weights(model: Model) -> None:
 
 
 def _shape_of(prompt: Prompt) -> tuple[Any, ...]:
-    """Where a prompt's groups lie, answers left out."""
-    return tuple((tokens.start, tokens.answer, tokens.images, tokens.videos, tokens.outside) for tokens in prompt.rows)
+    """Where a prompt's groups lie, answers left out, and the tokens of its vision tower."""
+    towers = (dict(tokens.stages).get(VISION) for tokens in prompt.rows)
+    return tuple(
+        (tokens.start, tokens.answer, tokens.images, tokens.videos, tokens.outside, tower)
+        for tokens, tower in zip(prompt.rows, towers, strict=True)
+    )
 
 
 def require_model(model: Model, prompt: Prompt) -> None:

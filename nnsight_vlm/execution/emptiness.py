@@ -128,6 +128,9 @@ def _why(stage: Resolver, reachable: Reachable, call: Call, part: Intervention, 
     for name, where in part.named().items():
         if not reachable.holds(stage.stage, stage.ranges(where)):
             return _nothing_there(stage, call, name, where)
+    last = reachable.last_taken(stage.stage)
+    if writes and all(planned.layer > last for planned in writes if planned.stage == stage.stage):
+        return f"of the vision tower {_taken(stage.spec.taken)} taken, and these layers are behind"
     cuts = [(planned, planned.write) for planned in writes if isinstance(planned.write, EdgeCut)]
     if not cuts:
         return part.why_without_writes(stage)
@@ -144,3 +147,11 @@ def _why(stage: Resolver, reachable: Reachable, call: Call, part: Intervention, 
     if any(map(reachable.is_changed, turned)):
         why += "; the other way round, with source and target exchanged, there are open edges"
     return why
+
+
+def _taken(layers: Sequence[int]) -> str:
+    """What is taken from a vision tower, in words."""
+    given = [layer for layer in layers if layer >= 0]
+    if not given:
+        return "only what enters its first layer is"
+    return f"the output of layer{'s' * (len(given) > 1)} {label(tuple(given))} is"

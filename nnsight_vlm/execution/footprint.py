@@ -11,7 +11,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 from ..device.kernels import MASKS_IN_MEMORY
-from ..families import Model, ModelView, StageSpec, view_of
+from ..families import VISION, Model, ModelView, StageSpec, view_of
 from ..prompts.prompt import Prompt
 from .footprint_tower import INNER, item_bytes, pictures_bytes, score_bytes
 
@@ -178,7 +178,8 @@ def _earlier(view: ModelView, prompt: Prompt) -> Iterator[Footprint]:
             scores=edges * score_bytes(item_bytes(view)) * decoder.head_count * eager,
         )
     for name in view.family.stages:
-        maps = [tokens.stage(name) for tokens in prompt.rows if name != "decoder" and name in dict(tokens.stages)]
+        apart = name in ("decoder", VISION)  # the tower is counted by its pictures
+        maps = [tokens.stage(name) for tokens in prompt.rows if not apart and name in dict(tokens.stages)]
         if maps:
             spec = view.stage(name)
             queries, keys = len(maps) * len(maps[0].tokens), len(maps[0].tokens) + maps[0].outside

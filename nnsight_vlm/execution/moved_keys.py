@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from ..errors import SpecError
-from ..families import Model, view_of
+from ..families import VISION, Model, view_of
 from ..lowering.layouts import Placement, one_case_per_row
 from ..lowering.resolve import resolver
 from ..prompts.position_ids import position_ids
 from ..prompts.prompt import Prompt
+from ..prompts.token_map import TokenMap
 from ..prompts.where import Where
 from ..specs.interventions import Intervention
 from ..specs.states import StateIntervention
@@ -52,9 +53,19 @@ def _counted(model: Model, prompt: Prompt, placement: Placement, where: Where, s
     """Position ids of some positions, `[1 or 3, position]`."""
     here = resolver(model, placement).at(stage)
     positions = torch.tensor(here.positions(where), dtype=torch.long)
+    if stage == VISION:
+        return _cells(here.placement.tokens)[:, positions]
     counts = stage == "decoder" and view_of(model).family.positions != "own"
     if "position_ids" not in prompt.inputs and not counts:
         return (positions - here.placement.tokens.start)[None]
     ids = position_ids(prompt)
     ids = ids if ids.dim() > 2 else ids[None]
     return ids[:, placement.row if ids.shape[1] > 1 else 0][:, positions]
+
+
+def _cells(tokens: TokenMap) -> torch.Tensor:
+    """The row and column of each token of a tower, `[2, position]`; -1 for one that is no patch."""
+    cells = torch.full((2, tokens.stop), -1)
+    for visual in tokens.visuals:
+        cells[:, list(visual.positions)] = torch.as_tensor(visual.cells.places[:, 1:].T)
+    return cells

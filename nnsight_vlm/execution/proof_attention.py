@@ -21,11 +21,13 @@ from ..lowering.plan import Plan, compile_plan, read_outside
 from ..lowering.read_requests import AttentionRequest
 from ..lowering.sites import ATTENTION_OF, CALL_PARTS, MASK_OF, SITES, locate
 from ..lowering.steps import ReadStep
+from ..lowering.towers import in_stage, is_line
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from .proof_rounding import Rounding, no_numbers
+from .proof_towers import by_sequence, placements_in
 from .proof_weights import edges_named, first_key, take_changes
 from .requests import LogitRead, run_forward
 
@@ -98,14 +100,15 @@ def prove_attention(
     Raises:
         InterventionError: naming layer, head and positions.
     """
-    cuts = [planned for planned in writes if planned.site in ATTENTION_OF]
-    asked = [*cuts, *(planned for planned in writes if _is_part(planned) and SITES[planned.site].part == "query")]
+    apart = list(by_sequence(layout, writes))
+    cuts = [planned for planned in apart if planned.site in ATTENTION_OF]
+    asked = [*cuts, *(planned for planned in apart if _is_part(planned) and SITES[planned.site].part == "query")]
     queries = {
         site.kind: [queries_read(each, asked, site) for each in placements_in(layout, site.stage)] for site in sites
     }
     plans = compile_plan(model, layout, []), compile_plan(model, layout, writes)
     read = partial(_read_calls, model, layout, sites, queries, logits)
-    runs = zip((set(), changed_sites(cuts)), plans, strict=True)
+    runs = zip((set(), changed_sites(model, cuts)), plans, strict=True)
     clean, cut = together([partial(read, with_values, plan, remote) for with_values, plan in runs], remote)
     edges, [clean_calls, clean_logits], [cut_calls, cut_logits] = 0, clean, cut
     for row, logits_of_row in enumerate(clean_logits):
@@ -115,8 +118,9 @@ def prove_attention(
     for site, before, after in zip(sites, clean_calls, cut_calls, strict=True):
         for number, placement in enumerate(placements_in(layout, site.stage)):
             named = [_cut(each) for each in cuts if _site_of(each) == site and each.write.row == placement.row]
-            masked = [each for each in named if each.how == "mask"]
-            behind = [each for each in named if each.how != "mask"]
+            has_mask = not is_line(view_of(model).family, site.stage)
+            masked = [each for each in named if each.how == "mask" and has_mask]
+            behind = sorted((each for each in named if each not in masked), key=lambda each: each.how != "mask")
             rows, given = queries[site.kind][number], after.given[number]
             _expect_module(model, site, given)
             edges += _compare(model, site, placement, rows, masked, before.given[number], given)
@@ -131,9 +135,10 @@ def _is_part(planned: PlannedWrite) -> bool:
     return planned.site in SITES and SITES[planned.site].part in CALL_PARTS
 
 
-def changed_sites(cuts: Sequence[PlannedWrite]) -> set[AttentionSite]:
-    """The attentions whose weights are changed behind the softmax: their values are evidence, too."""
-    return {_site_of(cut) for cut in cuts if _cut(cut).how != "mask"}
+def changed_sites(model: Model, cuts: Sequence[PlannedWrite]) -> set[AttentionSite]:
+    """The attentions whose weights are changed and no mask tells how: their values are evidence, too."""
+    family = view_of(model).family
+    return {_site_of(cut) for cut in cuts if _cut(cut).how != "mask" or is_line(family, cut.stage)}
 
 
 def _site_of(planned: PlannedWrite) -> AttentionSite:
@@ -143,13 +148,6 @@ def _site_of(planned: PlannedWrite) -> AttentionSite:
 def _cut(planned: PlannedWrite) -> EdgeCut:
     assert isinstance(planned.write, EdgeCut)
     return planned.write
-
-
-def placements_in(layout: Layout, stage: str) -> list[Placement]:
-    """The cases in a stage, without those of rows that have no such stage."""
-    if stage == "decoder":
-        return list(layout.placements)
-    return [placement.at(stage) for placement in layout.placements if stage in dict(placement.tokens.stages)]
 
 
 def queries_read(placement: Placement, cuts: Sequence[PlannedWrite], site: AttentionSite) -> tuple[int, ...]:
@@ -197,8 +195,11 @@ def _read_steps(
         for placement, wanted in zip(placements_in(layout, site.stage), queries, strict=True)
     )
     rank = SITES[site.site].rank
-    for place, readout in ((call, readouts.edges_used), (f"{call}.output", readouts.mixed_rows)):
-        yield ReadStep(site.stage, site.layer, rank, path, place, readout, requests, outside)
+    line = family.stages[site.stage].attention.line
+    places = (call, f"{call}.output") if line is None else (line.parts, f"{line.mixed}.output")
+    for place, readout in zip(places, (readouts.edges_used, readouts.mixed_rows), strict=True):
+        function = in_stage(family.stages[site.stage], readout)
+        yield ReadStep(site.stage, site.layer, rank, path, place, function, requests, outside)
 
 
 # what is expected of one attention ----------------------------------------------------------------

@@ -10,7 +10,8 @@ from ..lowering.sites import ATTENTION_OF
 from ..lowering.writes import PlannedWrite
 from ..remote.model_call import Remote
 from .memory import refuse_large_prompt
-from .proof_attention import attentions_to_read, changed_sites, placements_in, queries_read
+from .proof_attention import attentions_to_read, changed_sites, queries_read
+from .proof_towers import by_sequence, placements_in
 
 
 def refuse_large_proof(model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote) -> None:
@@ -19,8 +20,8 @@ def refuse_large_proof(model: Model, layout: Layout, writes: Sequence[PlannedWri
     Raises:
         SpecError: see `execution.memory`.
     """
-    cuts, evidence = [planned for planned in writes if planned.site in ATTENTION_OF], 0
-    changed = changed_sites(cuts)
+    cuts, evidence = [planned for planned in by_sequence(layout, writes) if planned.site in ATTENTION_OF], 0
+    changed = changed_sites(model, cuts)
     for site in attentions_to_read(model, layout, writes):
         spec = view_of(model).stage(site.stage)
         for placement in placements_in(layout, site.stage):

@@ -70,7 +70,7 @@ def _acts_on_image(model: Model, prompt: Prompt, part: Intervention) -> bool:
     if part.capture() is not None:
         return True
     for placement in one_case_per_row(prompt).placements:
-        for stage, _, _, write in part.lower(resolver(model, placement)):
+        for stage, _, _, write in part.lower(resolver(model, replace(placement, vision=0))):
             if not isinstance(write, EdgeCut):
                 return True
             if any(position in write.sources for position in placement.tokens.stage(stage).visual_tokens):

@@ -7,7 +7,7 @@ the intervention is lowered again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from ..errors import InterventionError
-from ..families import Model
-from ..lowering.layouts import Layout, one_case_per_row
+from ..families import VISION, Model
+from ..lowering.layouts import Layout, one_case_per_row, tower_places
 from ..lowering.plan import Plan, compile_plan
 from ..lowering.state_values import StateValues
 from ..lowering.writes import PlannedWrite
@@ -116,7 +116,11 @@ def in_lone_row(
 def _moved(part: Intervention, tokens: TokenMap, lone: TokenMap) -> Any:
     """A single intervention with its positions as they are in the row alone."""
     start, outside = (tokens.start, tokens.outside - lone.outside) if part.stage == "decoder" else (0, 0)
-    moved = {name: _alone(where, start, outside) for name, where in part.named().items()}
+    if part.stage == VISION:  # padded otherwise beside other pictures
+        places = tower_places(tokens.stage(VISION), lone.stage(VISION), 0)
+        moved = {name: _renumbered(where, places) for name, where in part.named().items()}
+    else:
+        moved = {name: _alone(where, start, outside) for name, where in part.named().items()}
     return replace(part, **moved) if moved != part.named() else part  # type: ignore[type-var]
 
 
@@ -127,3 +131,12 @@ def _alone(where: Where, start: int, outside: int) -> Where:
     if isinstance(where, MaskedPositions):
         return tuple(position - start for position in where.positions)
     return where if isinstance(where, str) else tuple(_alone(each, start, outside) for each in where)  # type: ignore[misc]
+
+
+def _renumbered(where: Where, places: Mapping[int, int]) -> Where:
+    """Positions of which some are another number in the row alone."""
+    if isinstance(where, int):
+        return places.get(where, where)
+    if isinstance(where, MaskedPositions):
+        return tuple(places.get(position, position) for position in where.positions)
+    return where if isinstance(where, str) else tuple(_renumbered(each, places) for each in where)  # type: ignore[misc]

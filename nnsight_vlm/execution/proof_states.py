@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import InterventionError
-from ..families import Model, view_of
+from ..families import Family, Model, view_of
 from ..lowering.heads import side_by_side
 from ..lowering.layouts import Layout
 from ..lowering.plan import compile_plan, read_step
 from ..lowering.read_requests import StateRequest
 from ..lowering.resolve import resolver
-from ..lowering.sites import ATTENTION_OF, BEFORE_LAYERS, SITES, STATES, locate, order_of
+from ..lowering.sites import AT_PROJECTOR, ATTENTION_OF, BEFORE_LAYERS, SITES, STATES, locate, order_of
 from ..lowering.steps import ReadStep
+from ..lowering.towers import is_line
 from ..lowering.writes import HeadChoice, PlannedWrite, StateWrite
 from ..prompts.ranges import Ranges
 from ..remote.batching import together
@@ -96,7 +97,7 @@ def prove_states(
 def prove_other_queries(
     model: Model, layout: Layout, writes: Sequence[PlannedWrite], remote: Remote, *, rounding: Rounding
 ) -> int:
-    """Where weights are changed behind the softmax, what other queries get of that attention must be as without it.
+    """Where weights are changed and no mask shows it, what other queries get of that attention must be as without it.
 
     Returns:
         How many attentions were looked at.
@@ -104,9 +105,9 @@ def prove_other_queries(
     Raises:
         InterventionError: naming site, row and position.
     """
-    order = order_of(view_of(model).family)
-    by_write = [_StateSite.of(planned, order) for planned in writes]
-    changed = sorted({site for site in by_write if site.name in CHANGED})
+    family = view_of(model).family
+    by_write = [_StateSite.of(planned, order_of(family)) for planned in writes]
+    changed = sorted({site for site in by_write if site.name in CHANGED or _is_cut_line(family, site)})
     runs = []
     for site in changed:
         read = site._replace(name=ATTENTION_OF[site.name], rank=SITES[ATTENTION_OF[site.name]].rank)
@@ -123,6 +124,11 @@ def prove_other_queries(
         read = site._replace(name=ATTENTION_OF[site.name])
         _compare(read, before, after, [], rounding, "is changed by weights that an intervention changes for others")
     return len(changed)
+
+
+def _is_cut_line(family: Family, site: _StateSite) -> bool:
+    """Whether edges are cut there in an attention that is handed no mask."""
+    return site.name == "mask" and is_line(family, site.stage)
 
 
 def _places(targets: Ranges, end: int) -> list[int]:
@@ -152,7 +158,7 @@ def states_everywhere(
 
 
 def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadStep:
-    rows = 1 if site.name == "features" else len(layout.placements)
+    rows = 1 if site.name in AT_PROJECTOR else len(layout.placements)
     if site.stage in dict(view_of(model).family.stages) and site.stage != "decoder":
         rows = layout.stage_tokens(site.stage).rows
     every, heads = Ranges(((0, None),)), None

@@ -1,4 +1,4 @@
-"""Proof that weights are changed behind the softmax where an intervention says so, and nowhere else.
+"""Proof that weights are changed where an intervention says so and no mask shows it, and nowhere else.
 
 The weights that an attention computes are recomputed from what it was handed, as everywhere in the proof. Here they are
 changed as the intervention says, from its positions alone, and what they mix out of the values must be what the
@@ -53,6 +53,10 @@ def take_changes(changes: Sequence[EdgeCut], rows: Sequence[int], first: int, gi
         if change.how == "zero":
             lost = named
             weights = weights.masked_fill(lost, 0.0)
+        elif change.how == "mask":  # of an attention that is handed no mask
+            lost = named
+            kept = weights.masked_fill(lost, 0.0)
+            weights = torch.where(lost.any(-1, keepdim=True), kept / kept.sum(-1, keepdim=True), weights)
         else:
             lost = named & (_rank(weights.masked_fill(~named, -1.0)) >= change.top)
             kept = weights.masked_fill(lost, 0.0)

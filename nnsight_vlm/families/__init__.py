@@ -1,8 +1,9 @@
 """One entry per family of vision-language models: where each part lives, and what follows from it."""
 
-from .columns import AttentionSpec, Family, Stage, VideoSpec
+from .columns import VISION, Family, Stage
 from .lookup import check_attention, family_of
 from .model_view import Model, ModelView, hooks_of, models_here, view_of
+from .part_columns import AttentionSpec, TowerSpec, VideoSpec
 from .reach import Reach
 from .stage_spec import StageSpec
 from .support import unsupported
@@ -11,6 +12,7 @@ from .unembedding import HeadCall
 
 __all__ = [
     "FAMILIES",
+    "VISION",
     "AttentionSpec",
     "Family",
     "HeadCall",
@@ -19,6 +21,7 @@ __all__ = [
     "Reach",
     "Stage",
     "StageSpec",
+    "TowerSpec",
     "VideoSpec",
     "check_attention",
     "family_of",

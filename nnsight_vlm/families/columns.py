@@ -17,63 +17,19 @@ from .options import (
     Counted,
     GridLayout,
     ImageLocation,
-    LayerSet,
     Limitation,
     PositionCounting,
-    VideoLayout,
+    ProjectorRows,
 )
+from .part_columns import PLAIN_ATTENTION, PLAIN_UNEMBEDDING, AttentionSpec, Gate, TowerSpec, Unembedding, VideoSpec
 
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionSpec:
-    """An attention inside a layer.
-
-    Attributes:
-        module: path, inside the layer, of the module that takes the mask.
-        output: path, inside the layer, of the module whose output is added to the residual stream.
-        mask: keyword under which the module takes the mask.
-        call: name of the attention function's call inside the module, as nnsight's `.source` lists it. The function is
-            handed the module, then query, key and value `[row, head, position, head_dim]`.
-        projection: path, inside the layer, of the output projection: the module that is handed the outputs of all heads
-            side by side.
-        gate: name of the call inside `module` that gives the factors, `[row, position, head or width]`, by which the
-            outputs of the heads are multiplied before the output projection; empty where there are none.
-        gate_when: name, in the stage's part of the config, of the setting that says whether there is that gate; empty
-            where there always is.
-        inner_norm: whether a norm lies between the heads and the output projection.
-        layers: which layers have this attention.
-    """
-
-    module: str = "self_attn"
-    output: str = "self_attn"
-    mask: str = "attention_mask"
-    call: str = "attention_interface_1"
-    projection: str = "self_attn.o_proj"
-    gate: str = ""
-    gate_when: str = ""
-    inner_norm: bool = False
-    layers: LayerSet = "every"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """Factors by which some layers multiply what a module returns before they add it to the residual stream.
-
-    Attributes:
-        call: name of the call in the layer's forward that gives the factor, as nnsight's `.source` lists it.
-        rows: keyword under which the layer is handed a factor of every token, `[row, 1, token, 1]`; empty if there is
-            none.
-        layers: which layers do so.
-    """
-
-    call: str
-    rows: str = ""
-    layers: LayerSet = "every"
+VISION = "vision"
+"""The name of the vision tower among the stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A transformer inside a model: the text decoder, an encoder, a Q-Former.
+    """A transformer inside a model: the text decoder, an encoder, a Q-Former, a vision tower.
 
     Attributes:
         entry: path of the module that takes the decoder's sequence and its cache; empty for a stage that runs only once
@@ -94,13 +50,16 @@ class Stage:
         head_dim: name of the width of a head there; where the config has none, an equal share of the stage's width.
         value_dim: name of the width of a head's values and output, where queries and keys have another; else empty.
         streams: name of the number of parallel residual streams in that part; empty where there is one.
+        width: name of the width of a state in that part.
         keys: for a stage whose sequence is learned queries, the layout of the patches that its cross-attention reads.
         text: for such a stage, the input with the token ids that follow the queries; empty if there is none.
+        tower: for a vision tower, how its tokens lie; None for every other stage.
+        lacks: sites that the stage has not got, and why, for a message.
     """
 
     entry: str = "model.language_model"
     layers: str = "model.language_model.layers"
-    attention: AttentionSpec = AttentionSpec()
+    attention: AttentionSpec = PLAIN_ATTENTION
     cross: AttentionSpec | None = None
     mlp: str | None = "mlp"
     gates: Mapping[str, Gate] = field(default_factory=dict)
@@ -114,70 +73,16 @@ class Stage:
     head_dim: str = "head_dim"
     value_dim: str = ""
     streams: str = ""
+    width: str = "hidden_size"
     keys: GridLayout | None = None
     text: str = ""
+    tower: TowerSpec | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text_mask(self) -> str:
         """Name of the input that says which token ids in the input `text` are padding."""
         return self.text.replace("input_ids", "attention_mask")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unembedding:
-    """How the residual stream behind the last layer becomes logits; the head is what `get_output_embeddings` names.
-
-    Attributes:
-        norms: paths, inside the decoder's entry, of the modules that states pass before the head, in order.
-        optional: whether models are built without some of them too.
-        merge: path, inside the entry, of the list of projections by which parallel residual streams become one; empty
-            where there is one.
-        by_root: name of the config's switch for dividing states by the root of their width; empty if none does.
-        divisor: name, in the decoder's part of the config, of the number that logits are divided by; empty for none.
-        cap: name there of the number `c` where logits become `c * tanh(logits / c)`; empty, or None there, for none.
-        unsaid: `(name of the config's vocabulary, how the names begin of those of its tokens that are never said)`.
-    """
-
-    norms: tuple[str, ...] = ("norm",)
-    optional: bool = False
-    merge: str = ""
-    by_root: str = ""
-    divisor: str = ""
-    cap: str = ""
-    unsaid: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoSpec:
-    """How a family takes videos.
-
-    Attributes:
-        layout: how a video's tokens are laid out.
-        pixels: name of the input that holds the pixels of videos: one of their own, or that of images.
-        token: name of the config's id of the token that stands for a part of a video; empty where frames have the token
-            of images.
-        frames_per_token: name of the number of neighbouring frames that one token shows, in the config's
-            `vision_config`; empty for one.
-        opening, between: where frames have the token of images, the text before a video's first frame and that between
-            two frames, as patterns that the text without its spaces is searched for.
-        equal_frames: whether the videos of one encoding must have equally many frames.
-        own_template: whether the processor writes a chat that has a video by a template of its own, in place of the
-            checkpoint's.
-    """
-
-    layout: VideoLayout
-    pixels: str = "pixel_values_videos"
-    token: str = "video_token_id"
-    frames_per_token: str = ""
-    opening: str = ""
-    between: str = ""
-    equal_frames: bool = False
-    own_template: bool = False
-
-    @property
-    def is_apart(self) -> bool:
-        """Whether a video runs through tower and projector apart from images."""
-        return bool(self.token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +94,12 @@ class Family:
         name: the family's name; needed where one model type has several families.
         when: config values, by dotted path, that tell this family from others of its model type:
             `{"swin_norm": True}`.
-        stages: the transformers of the model, by name, in the order in which they run; the last is `"decoder"`.
+        stages: the transformers of the model, by name, in the order in which they run; the last is `"decoder"`. The
+            vision tower is put in front of those that an entry names, as `"vision"`.
+        tower: the vision tower; None where `limitations["vision"]` says why it is no stage.
+        towers: in families that take any tower, each that they are known with, by the `model_type` of `vision_config`.
         projector: path of the module whose output is the image features that enter the language model.
+        handed: what the rows are that this module is handed.
         projector_after: the stage after which the projector runs; None if it runs before all stages.
         grid: how image tokens are laid out on the picture.
         video: how it takes videos; None for a family whose videos this package refuses.
@@ -230,7 +139,10 @@ class Family:
     name: str = ""
     when: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Stage] = field(default_factory=lambda: {"decoder": Stage()})
+    tower: Stage | None = None
+    towers: Mapping[str, Stage] = field(default_factory=dict)
     projector: str | None = "model.multi_modal_projector"
+    handed: ProjectorRows = "patches"
     projector_after: str | None = None
     grid: GridLayout = "square"
     video: VideoSpec | None = None
@@ -253,13 +165,15 @@ class Family:
     generator: str = ""
     generate_with: Mapping[str, Any] = field(default_factory=dict)
     logits_to_keep: bool = True
-    unembedding: Unembedding = Unembedding()
+    unembedding: Unembedding = PLAIN_UNEMBEDDING
     transformers: str = ""
     assumes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     limitations: Mapping[Limitation, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.model_type)
+        others = {name: stage for name, stage in self.stages.items() if name != VISION}
+        object.__setattr__(self, "stages", others if self.tower is None else {VISION: self.tower, **others})
 
     @property
     def pixels(self) -> str:

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from ..errors import SpecError
-from .columns import AttentionSpec, Family, Stage, config_value
+from .columns import Family, Stage, config_value
+from .part_columns import AttentionSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

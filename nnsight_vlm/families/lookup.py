@@ -44,7 +44,20 @@ def family_of(config: Any, module: nn.Module | None = None) -> Family:
     family = max(fitting, key=lambda family: len(family.when))
     _check_version(family)
     _check_assumptions(family, config)
-    return _with_names(family, config)
+    return _with_tower(_with_names(family, config), config)
+
+
+def _with_tower(family: Family, config: Any) -> Family:
+    """The family with the tower that the model has, where the family takes any, and with what it hands on of it."""
+    if family.handed == "patches" and config_value(config, "vision_feature_select_strategy") == "full":
+        family = replace(family, handed="tokens")
+    if not family.towers:
+        return family
+    kind = config_value(config, "vision_config.model_type")
+    if kind in family.towers:
+        return replace(family, tower=family.towers[kind])
+    reason = f"its vision tower is of type {kind!r}, and the known ones are {', '.join(family.towers)}"
+    return replace(family, tower=None, limitations={**family.limitations, "vision": reason})
 
 
 def _with_names(family: Family, config: Any) -> Family:
@@ -106,14 +119,15 @@ def _check_assumptions(family: Family, config: Any) -> None:
         )
 
 
-def check_attention(implementation: str) -> None:
-    """Refuse an attention implementation whose mask cannot be edited.
+def check_attention(implementation: str, stage: str = "decoder") -> None:
+    """Refuse an attention implementation of a stage whose mask cannot be edited.
 
     Raises:
         SpecError: saying what to load instead.
     """
     if implementation not in ATTENTION_IMPLEMENTATIONS:
+        of = "" if stage == "decoder" else f" of the {stage}"
         raise SpecError(
-            f"{implementation!r} attention does not take the mask that a knockout edits; "
+            f"{implementation!r} attention{of} does not take the mask that a knockout edits; "
             'load the model with nv.load(..., attn_implementation="sdpa") or "eager"'
         )

@@ -1,8 +1,8 @@
 """The words of the family table: what a column may say where it picks a function or an explanation by name.
 
-The tables that resolve them are typed with these: `LAYER_SETS` (stage_spec), `GRIDS` (grids), `BUILDERS`, `BLOCKS`,
-`COUNTING` and `ENTRIES` (prompts), `VIDEO_LAYOUTS` (grids). `tests/test_family_docs.py` holds every table to exactly
-its options.
+The tables that resolve them are typed with these: `LAYER_SETS` (stage_spec), `GRIDS`, `VIDEO_LAYOUTS` and
+`TOWER_SEQUENCES` (grids), `BUILDERS`, `BLOCKS`, `COUNTING` and `ENTRIES` (prompts). `tests/test_family_docs.py` holds
+every table to exactly its options.
 """
 
 from __future__ import annotations
@@ -48,6 +48,21 @@ GridLayout = Literal[
 ]
 """How image tokens, or the patches that a stage reads, are laid out."""
 
+TowerLayout = Literal[
+    "rows",  # a sequence for every tile of every picture, in order: class tokens, registers, patches row by row
+    "rows of crops",  # the same where the pixels are handed over as patches already (Molmo2)
+    "rows with padding",  # patches that show only padding are never read (Idefics3, SmolVLM, Aria)
+    "rows of whole patches",  # nor are those that are padding in part (Idefics2)
+    "shaped rows",  # each of the size in `spatial_shapes`, then padding (LFM2-VL)
+    "located rows",  # the place of each patch is in `image_position_ids` (Gemma 4)
+    "tiles in one row",  # a sequence for every picture, which has room for all tiles (Mllama)
+    "line, merged",  # all pictures in one line, each frame a sequence; patches merged token by merged token (Qwen-VL)
+    "line, merged windows",  # the same, merged tokens in the order of windows (Qwen2.5-VL)
+    "line, row by row",  # all pictures in one line, each frame a sequence, patches row by row (PaddleOCR-VL)
+    "line, sized",  # the same of pictures whose sizes in pixels are in `image_sizes` (Pixtral)
+]
+"""How the tokens of a vision tower lie in the sequences of its batch."""
+
 VideoLayout = Literal[
     "merged frames",  # patches of neighbouring frames are merged into tokens, counted in `video_grid_thw` (Qwen-VL)
     "merged frame windows",  # the same, computed window by window (Qwen2.5-VL)
@@ -55,6 +70,13 @@ VideoLayout = Literal[
     "frames as images",  # every frame is an image of one tile, with text between frames (InternVL, SmolVLM)
 ]
 """How the tokens of a video are laid out."""
+
+ProjectorRows = Literal[
+    "patches",  # a row for every token of the vision tower but class tokens and registers, in its order
+    "tokens",  # a row for every token of the tower
+    "features",  # a row for every row of its output
+]
+"""What the rows are that a projector is handed."""
 
 ImageLocation = Literal[
     "decoder",  # image tokens are in the decoder's sequence
@@ -103,9 +125,11 @@ LayerSet = Literal[
 """Which layers of a stage have an attention."""
 
 Limitation = Literal[
+    "projector",  # site "projector": writing and reading what the projector is handed
     "features",  # site "features": writing and reading the projector's output
     "embedding",  # site "embedding": writing and reading what enters the first layer
     "mlp",  # site "mlp": writing and reading the output of the feed-forward part
+    "vision",  # the vision tower as a stage
     "knockout",  # closing edges of attention
     "complete cut",  # making every logit independent of the pixels by cutting the image off from all text
     "patch",  # writing states of another run

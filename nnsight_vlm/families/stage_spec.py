@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .columns import AttentionSpec, Gate, Stage, config_value
+from .columns import Stage, config_value
 from .lookup import RECURRENT
 from .options import LayerSet
+from .part_columns import AttentionSpec, Gate
 
 LAYER_SETS: dict[LayerSet, Callable[[Any, int], bool]] = {
     "every": lambda _config, _layer: True,
@@ -44,6 +45,9 @@ class StageSpec:
         recurrent: whether some layers carry a state through the sequence instead of attending.
         cache_layer: for each layer, the layer whose cache gives its offset: itself, the layer it shares keys with, or
             the nearest one that attends.
+        taken: of a vision tower, the layers whose outputs are taken from it, -1 for what enters the first layer; empty
+            for every other stage.
+        registers: of a vision tower, how many register tokens each of its sequences has.
     """
 
     stage: Stage
@@ -61,6 +65,8 @@ class StageSpec:
     scale: float
     recurrent: bool
     cache_layer: tuple[int, ...]
+    taken: tuple[int, ...] = ()
+    registers: int = 0
 
     def gate(self, site: str, layer: int) -> Gate | None:
         """The gate between a site and the residual stream in a layer; None where there is none."""
@@ -77,8 +83,9 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
     layer_count = int(getattr(part, stage.layer_count)) if stage.layer_count else 1
     attentions = {"attention": stage.attention, "cross": stage.cross}
     attention, head_count = _layers_with(stage.attention, part, layer_count), int(getattr(part, stage.head_count))
+    width = int(getattr(part, stage.width))
     by_layer = [_of_layer(part, layer) for layer in range(layer_count)]
-    head_dim = tuple(int(_size(layer, stage.head_dim) or part.hidden_size // head_count) for layer in by_layer)
+    head_dim = tuple(int(_size(layer, stage.head_dim) or width // head_count) for layer in by_layer)
     return StageSpec(
         stage=stage,
         layer_count=layer_count,
@@ -86,7 +93,7 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         key_heads=tuple(int(_size(layer, stage.key_heads) or head_count) for layer in by_layer),
         head_dim=head_dim,
         value_dim=tuple(int(_size(layer, stage.value_dim)) for layer in by_layer) if stage.value_dim else head_dim,
-        width=int(part.hidden_size),
+        width=width,
         streams=int(getattr(part, stage.streams)) if stage.streams else 1,
         attention=attention,
         cross=_layers_with(stage.cross, part, layer_count),
@@ -95,7 +102,31 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         scale=float(getattr(part, stage.scale)) if stage.scale else 1.0,
         recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
         cache_layer=_cache_layers(part, stage, attention, layer_count),
+        taken=_taken(config, stage, layer_count),
+        registers=_registers(part, stage),
     )
+
+
+def _taken(config: Any, stage: Stage, layer_count: int) -> tuple[int, ...]:
+    """See `StageSpec.taken`."""
+    if stage.tower is None:
+        return ()
+    paths, taps = stage.tower.taken, config_value(config, stage.tower.taps) if stage.tower.taps else ()
+    states = (-1,) if paths == () else (state for path in paths or () for state in _numbers(config_value(config, path)))
+    from_states = (state % (layer_count + 1) - 1 for state in states)
+    return tuple(sorted({*from_states, *(tap % layer_count for tap in taps)}))
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """The numbers of hidden states in a config's value: a number, several, or pairs that each begin with one."""
+    listed = value if isinstance(value, (list, tuple)) else () if value is None else (value,)
+    return tuple(int(each[0] if isinstance(each, (list, tuple)) else each) for each in listed)
+
+
+def _registers(part: Any, stage: Stage) -> int:
+    """See `StageSpec.registers`."""
+    named = 0 if stage.tower is None else stage.tower.registers
+    return int(getattr(part, named)) if isinstance(named, str) else named
 
 
 def _of_layer(part: Any, layer: int) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .columns import AttentionSpec, Gate, Stage
+from .columns import Stage
+from .part_columns import AttentionSpec, Gate
 
 # decoder-only language models --------------------------------------------------------------------
 

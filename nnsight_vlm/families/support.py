@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .columns import Family
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SITES: tuple[Limitation, ...] = ("features", "embedding", "mlp")
+SITES: tuple[Limitation, ...] = ("projector", "features", "embedding", "mlp")
 """The sites that may be missing in a family; the others are in all of them."""
 
 
@@ -28,7 +28,10 @@ class Column(NamedTuple):
     parts: tuple[Limitation, ...] = ()
 
 
+TOWER = "vision tower"
+"""The heading of the column of the stage `"vision"`."""
 COLUMNS: dict[str, Column] = {
+    TOWER: Column("vision"),
     "knockout": Column("knockout", ("complete cut",)),
     "patch": Column("patch", SITES),
     "ablate": Column("ablate", SITES),
@@ -103,16 +106,30 @@ def support(families: Iterable[Family]) -> Support:
 def _line(family: Family, footnotes: list[str]) -> dict[str, Any]:
     """The line of one family; footnotes that are new are added to the list."""
     limits = unsupported(family)
-    cells = {heading: _cell(heading, column, limits, footnotes) for heading, column in COLUMNS.items()}
+    lacking = {TOWER: tuple(_lacking(family))}
+    cells = {
+        heading: _cell(heading, column, limits, footnotes, lacking.get(heading, ()))
+        for heading, column in COLUMNS.items()
+    }
     named = {"family": family.name, "model type": family.model_type, "transformers": family.transformers}
     return {**named, "stages": ", ".join(family.stages), **cells}
 
 
-def _cell(heading: str, column: Column, limits: dict[Limitation, str], footnotes: list[str]) -> str:
+def _lacking(family: Family) -> Iterator[str]:
+    """What the vision tower has not got, and why: a note for each reason."""
+    lacks = {} if family.tower is None else family.tower.lacks
+    for why in dict.fromkeys(lacks.values()):
+        yield f"{', '.join(what for what, its in lacks.items() if its == why)} in the {TOWER} not supported: {why}"
+
+
+def _cell(
+    heading: str, column: Column, limits: dict[Limitation, str], footnotes: list[str], lacking: tuple[str, ...]
+) -> str:
     """Whether a column works, and the numbers of the footnotes that say what does not."""
     subjects: dict[Limitation, str] = {column.main: heading}
     subjects |= {part: f'site "{part}"' if part in SITES else part for part in column.parts}
     missing = [f"{subject} not supported: {limits[name]}" for name, subject in subjects.items() if name in limits]
+    missing += lacking
     footnotes += [note for note in missing if note not in footnotes]
     works = "-" if column.main in limits else "yes"
     return " ".join([works, *(f"[{footnotes.index(note) + 1}]" for note in missing)])

@@ -11,8 +11,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .columns import AttentionSpec, Family, Stage, Unembedding, VideoSpec
+from .columns import Family, Stage
 from .options import Limitation
+from .packed_towers import (
+    BLOCKS,
+    ERNIE_TOWER,
+    EXAONE_TOWER,
+    HUNYUAN_TOWER,
+    KIMI_TOWER,
+    LFM3_TOWER,
+    LIGHTON_TOWER,
+    PADDLE_TOWER,
+    PIXTRAL_TOWER,
+    QWEN2_TOWER,
+    TAPPED_TOWER,
+    WINDOWED_TOWER,
+)
+from .part_columns import AttentionSpec, Unembedding, VideoSpec
 from .stages import (
     BART_DECODER,
     BART_ENCODER,
@@ -32,6 +47,34 @@ from .stages import (
     QFORMER,
     T5_DECODER,
     T5_ENCODER,
+)
+from .towers import (
+    ARIA_TOWER,
+    BLIP_TOWER,
+    CHANNELS,
+    CLIP_TOWER,
+    CODEBOOK,
+    CONVOLUTIONS,
+    GEMMA4_TOWER,
+    GRANITE_TOWER,
+    IDEFICS2_TOWER,
+    IDEFICS3_TOWER,
+    IMAGE_CLIP_TOWER,
+    INTERN_TOWER,
+    JANUS_TOWER,
+    KOSMOS_TOWER,
+    LAST_CLIP_TOWER,
+    LAST_SIGLIP_TOWER,
+    LLAMA4_TOWER,
+    MERGES_WITHIN,
+    MLLAMA_TOWER,
+    MOLMO_TOWER,
+    NO_TOWER,
+    OVIS_TOWER,
+    SAM_TOWER,
+    SIGLIP2_TOWER,
+    SIGLIP_TOWER,
+    VISION_MODEL_TOWER,
 )
 
 # why something does not work in several families: `Family.limitations` --------------------------------
@@ -60,6 +103,7 @@ TOKEN_IDS_IN_EVERY_LAYER = (
     "every layer also takes an embedding of its own for each token id, which is lost if only input embeddings are given"
 )
 FORWARD_NEEDS_PIXELS = "the model's forward does not run without pixel_values"
+CHANNELS_FIRST = "the projector is handed a map of channels, not rows of tokens"
 PROMPT_IS_ONE_BLOCK = (
     "all tokens of the prompt attend to each other in both directions, so none is the same in all variants"
 )
@@ -78,6 +122,7 @@ TESTED_DECODERS = {
 
 MERGED_FOURS = {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (2,)}
 QWEN: dict[str, Any] = {
+    "tower": BLOCKS,
     "projector": "model.visual.merger",
     "grid": "merged",
     "positions": "mrope",
@@ -96,10 +141,14 @@ QWEN_VIDEO: dict[str, Any] = {
     "inputs": {**QWEN["inputs"], "pixel_values_videos": "video piece", "video_grid_thw": "video"},
 }
 """The Qwen-VLs of which videos are taken."""
+CLIP: dict[str, Any] = {"tower": CLIP_TOWER, "towers": {"clip_vision_model": CLIP_TOWER}}
+SIGLIP: dict[str, Any] = {"tower": LAST_SIGLIP_TOWER, "towers": {"siglip_vision_model": LAST_SIGLIP_TOWER}}
+"""Families that take any tower, and of which these are known."""
 CAPPED = Unembedding(cap="final_logit_softcapping")
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
     "unembedding": CAPPED,
+    **SIGLIP,
     "blocks": "prompt",
     "writes_image": True,
     "wants_placeholders": True,
@@ -109,6 +158,8 @@ PALIGEMMA: dict[str, Any] = {
 }
 GEMMA4: dict[str, Any] = {
     "model_type": "gemma4",
+    "handed": "features",
+    "tower": GEMMA4_TOWER,
     "stages": {"decoder": LAYER_INPUTS_DECODER},
     "transformers": ">=5.23",
     "projector": "model.embed_vision",
@@ -119,6 +170,7 @@ GEMMA4: dict[str, Any] = {
     "assumes": {"text_config.enable_moe_block": (False,)},
 }
 IDEFICS3: dict[str, Any] = {
+    "tower": IDEFICS3_TOWER,
     "transformers": ">=5.18",
     "stages": {"decoder": IDEFICS_DECODER},
     "projector": "model.connector",
@@ -126,11 +178,17 @@ IDEFICS3: dict[str, Any] = {
     "inputs": {"pixel_values": "row", "pixel_attention_mask": "row"},
     "assumes": TESTED_DECODERS,
 }
-SIZED_IMAGES: dict[str, Any] = {"grid": "sized", "inputs": {"pixel_values": "image", "image_sizes": "image"}}
+SIZED_IMAGES: dict[str, Any] = {
+    "tower": PIXTRAL_TOWER,
+    "grid": "sized",
+    "inputs": {"pixel_values": "image", "image_sizes": "image"},
+}
 MOLMO2: dict[str, Any] = {
     "model_type": "molmo2",
+    "tower": MOLMO_TOWER,
     "transformers": ">=5.23",  # before it, eager attention with a static cache gives other answers without nnsight too
     "projector": "model.multi_modal_projector.image_projector",
+    "handed": "features",
     "grid": "whole picture then canvas",
     "blocks": "marked",
     "inputs": {
@@ -143,7 +201,9 @@ MOLMO2: dict[str, Any] = {
     "needs": ("mm_token_type_ids",),
 }
 BLIP: dict[str, Any] = {
+    "tower": BLIP_TOWER,
     "projector": "language_projection",
+    "handed": "features",
     "projector_after": "qformer",
     "grid": "queries",
     "generator": "language_model",
@@ -181,6 +241,8 @@ ENCODER_DECODER: dict[str, Any] = {
 _TABLE = (
     Family(
         model_type="llava",
+        tower=CLIP_TOWER,
+        towers={"clip_vision_model": CLIP_TOWER, "siglip_vision_model": SIGLIP_TOWER},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default", "full")},
     ),
     Family(
@@ -192,12 +254,15 @@ _TABLE = (
     ),
     Family(
         model_type="llava_next",
+        **CLIP,
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="llava_onevision",
+        tower=SIGLIP_TOWER,
+        towers={"siglip_vision_model": SIGLIP_TOWER},
         grid="anyres",
         video=VideoSpec(layout="pooled frames", equal_frames=True),
         inputs={
@@ -214,20 +279,26 @@ _TABLE = (
     ),
     Family(
         model_type="llava_next_video",
+        **CLIP,
         grid="anyres",
         inputs={"pixel_values": "image", "image_sizes": "image"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
     Family(
         model_type="video_llava",
+        tower=IMAGE_CLIP_TOWER,
+        towers={"clip_vision_model": IMAGE_CLIP_TOWER},
         transformers=">=5.16",
         inputs={"pixel_values_images": "image"},
         renamed={"pixel_values": "pixel_values_images"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
-    Family(model_type="vipllava", assumes=TESTED_DECODERS),
+    Family(model_type="vipllava", **CLIP, assumes=TESTED_DECODERS),
     Family(
         model_type="internvl",
+        handed="features",
+        tower=INTERN_TOWER,
+        towers={"internvl_vision": INTERN_TOWER},
         transformers=">=5.18",
         grid="tiles by run",
         video=VideoSpec(
@@ -242,19 +313,20 @@ _TABLE = (
     ),
     Family(
         model_type="qwen2_vl",
-        **{**QWEN, **QWEN_VIDEO},
+        **{**QWEN, **QWEN_VIDEO, "tower": QWEN2_TOWER},
     ),
     Family(
         model_type="qwen2_5_vl",
         **{
             **QWEN,
+            "tower": WINDOWED_TOWER,
             "grid": "merged windows",
             "video": replace(MERGED_FRAMES, layout="merged frame windows"),
             "inputs": {**QWEN_VIDEO["inputs"], "second_per_grid_ts": "video"},
         },
     ),
-    Family(model_type="qwen3_vl", **{**QWEN, **QWEN_VIDEO}, limitations=DEEPSTACK),
-    Family(model_type="qwen3_vl_moe", **QWEN, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl", **{**QWEN, **QWEN_VIDEO, "tower": TAPPED_TOWER}, limitations=DEEPSTACK),
+    Family(model_type="qwen3_vl_moe", **{**QWEN, "tower": TAPPED_TOWER}, limitations=DEEPSTACK),
     Family(
         model_type="qwen3_5",
         stages={"decoder": GATED_DECODER},
@@ -265,10 +337,11 @@ _TABLE = (
         stages={"decoder": GATED_DECODER},
         **QWEN,
     ),
-    Family(model_type="glm4v", stages={"decoder": GLM_DECODER}, **QWEN),
-    Family(model_type="glm4v_moe", **QWEN),
+    Family(model_type="glm4v", handed="features", stages={"decoder": GLM_DECODER}, **QWEN),
+    Family(model_type="glm4v_moe", handed="features", **QWEN),
     Family(
         model_type="glm46v",
+        handed="features",
         when={"text_config.model_type": "glm4v_text"},
         stages={"decoder": GLM_DECODER},
         **QWEN,
@@ -276,12 +349,14 @@ _TABLE = (
     Family(
         model_type="glm46v",
         name="glm46v-moe",
+        handed="features",
         when={"text_config.model_type": "glm4v_moe_text"},
         **QWEN,
     ),
     Family(
         **{
             **QWEN,
+            "tower": ERNIE_TOWER,
             "projector": "model.resampler_model",
             "needs": ("mm_token_type_ids", "moe_mm_token_type_ids"),
             "assumes": {"vision_config.spatial_merge_size": (2,), "vision_config.temporal_merge_size": (2,)},
@@ -312,6 +387,7 @@ _TABLE = (
     ),
     Family(
         model_type="gemma3",
+        **SIGLIP,
         transformers=">=5.18",
         stages={"decoder": GEMMA_DECODER},
         grid="pan and scan",
@@ -329,6 +405,8 @@ _TABLE = (
         grid="soft tokens",
         assumes={"text_config.altup_active_idx": (0,)},
         limitations={
+            "vision": CONVOLUTIONS,
+            "projector": "the projector also runs on text tokens",
             "features": "the projector also runs on text tokens, so its output is not the image features alone, and "
             'what it gives enters every layer; write site="residual" in all of them',
             "embedded": TOKEN_IDS_IN_EVERY_LAYER,
@@ -365,6 +443,7 @@ _TABLE = (
     ),
     Family(
         model_type="idefics2",
+        tower=IDEFICS2_TOWER,
         transformers=">=5.18",
         stages={"resampler": IDEFICS2_RESAMPLER, "decoder": IDEFICS_DECODER},
         projector="model.connector",
@@ -377,19 +456,22 @@ _TABLE = (
     ),
     Family(**SIZED_IMAGES, model_type="mistral3", assumes=TESTED_DECODERS),
     Family(
-        **SIZED_IMAGES,
+        **{**SIZED_IMAGES, "tower": LIGHTON_TOWER},
         model_type="lighton_ocr",
         projector="model.vision_projection",
         assumes={"text_config.model_type": ("qwen3",)},
     ),
     Family(
         model_type="aya_vision",
+        tower=SIGLIP_TOWER,
+        towers={"siglip_vision_model": SIGLIP_TOWER},
         grid="tile rows then thumbnail",
         inputs={"pixel_values": "piece"},
         assumes=TESTED_DECODERS,
     ),
     Family(
         model_type="cohere2_vision",
+        **SIGLIP,
         grid="tile rows then thumbnail",
         inputs={"pixel_values": "piece"},
         assumes=TESTED_DECODERS,
@@ -433,6 +515,8 @@ _TABLE = (
     ),
     Family(
         model_type="mllama",
+        handed="features",
+        tower=MLLAMA_TOWER,
         transformers=">=5.20",
         stages={"decoder": MLLAMA_DECODER},
         grid="cross-attention tiles",
@@ -445,13 +529,23 @@ _TABLE = (
         model_type="florence2",
         stages={"encoder": BART_ENCODER, "decoder": BART_DECODER},
         unembedding=Unembedding(norms=()),
-        **{**ENCODER_DECODER, "limitations": {"several images": ONE_IMAGE_PER_TEXT, "packed": PROMPT_IN_ENCODER}},
+        **{
+            **ENCODER_DECODER,
+            "limitations": {
+                "vision": CHANNELS,
+                "projector": CHANNELS_FIRST,
+                "several images": ONE_IMAGE_PER_TEXT,
+                "packed": PROMPT_IN_ENCODER,
+            },
+        },
         grid="pooled square",
         writes_image=True,
         assumes={"text_config.model_type": ("bart",)},
     ),
     Family(
         model_type="kosmos-2",
+        handed="tokens",
+        tower=KOSMOS_TOWER,
         transformers=">=5.23",
         stages={"resampler": KOSMOS_RESAMPLER, "decoder": KOSMOS_DECODER},
         projector="image_to_text_projection",
@@ -474,6 +568,8 @@ _TABLE = (
     ),
     Family(
         model_type="aria",
+        tower=ARIA_TOWER,
+        towers={"idefics3_vision": ARIA_TOWER},
         grid="tile latents",
         inputs={"pixel_values": "piece", "pixel_mask": "piece"},
         needs=("pixel_mask",),
@@ -484,6 +580,8 @@ _TABLE = (
     ),
     Family(
         model_type="kimi_k25",
+        limitations={"projector": "the patches of a token are handed over side by side"},
+        tower=KIMI_TOWER,
         stages={"decoder": Stage(head_dim="qk_head_dim", value_dim="v_head_dim")},
         projector="model.mm_projector",
         grid="merged kernel",
@@ -501,16 +599,25 @@ _TABLE = (
     ),
     Family(
         model_type="llama4",
+        handed="features",
+        tower=LLAMA4_TOWER,
         transformers=">=5.20,!=5.24.0",  # whose own forward fails
         stages={"decoder": replace(CAUSAL_LM_DECODER, mlp="feed_forward")},
         projector="multi_modal_projector",
         grid="shuffled tiles",
         inputs={"pixel_values": "piece"},
     ),
-    Family(model_type="deepseek_vl", projector="model.aligner", assumes=TESTED_DECODERS),
-    Family(model_type="janus", projector="model.aligner", assumes=TESTED_DECODERS),
+    Family(
+        model_type="deepseek_vl",
+        tower=VISION_MODEL_TOWER,
+        towers={"siglip_vision_model": VISION_MODEL_TOWER},
+        projector="model.aligner",
+        assumes=TESTED_DECODERS,
+    ),
+    Family(model_type="janus", tower=JANUS_TOWER, projector="model.aligner", assumes=TESTED_DECODERS),
     Family(
         model_type="fuyu",
+        handed="features",
         stages={"decoder": Stage(attention=AttentionSpec(projection="self_attn.dense"))},
         unembedding=Unembedding(norms=("final_layernorm",)),
         transformers=">=5.20",
@@ -518,7 +625,7 @@ _TABLE = (
         grid="rows with breaks",
         writes_image=True,
         inputs={"image_patches": "piece"},
-        limitations={"several images": ONE_IMAGE_PER_TEXT},
+        limitations={"vision": NO_TOWER, "several images": ONE_IMAGE_PER_TEXT},
     ),
     Family(
         model_type="chameleon",
@@ -526,7 +633,7 @@ _TABLE = (
         stages={"decoder": CHAMELEON_DECODER},
         unembedding=CODEBOOK_UNSAID,
         projector=None,
-        limitations={"features": CODEBOOK_TOKENS},
+        limitations={"vision": CODEBOOK, "projector": CODEBOOK_TOKENS, "features": CODEBOOK_TOKENS},
     ),
     Family(
         model_type="chameleon",
@@ -539,10 +646,12 @@ _TABLE = (
         },
         unembedding=CODEBOOK_UNSAID,
         projector=None,
-        limitations={"features": CODEBOOK_TOKENS},
+        limitations={"vision": CODEBOOK, "projector": CODEBOOK_TOKENS, "features": CODEBOOK_TOKENS},
     ),
     Family(
         model_type="got_ocr2",
+        limitations={"projector": CHANNELS_FIRST},
+        tower=SAM_TOWER,
         transformers=">=5.16",
         grid="tiles by run",
         inputs={"pixel_values": "piece"},
@@ -551,6 +660,8 @@ _TABLE = (
     ),
     Family(
         model_type="ovis2",
+        handed="features",
+        tower=OVIS_TOWER,
         transformers=">=5.18",
         projector="model.visual_embeddings_table",
         grid="tiles by mark",
@@ -561,6 +672,8 @@ _TABLE = (
     ),
     Family(
         model_type="lfm2_vl",
+        tower=SIGLIP2_TOWER,
+        towers={"siglip2_vision_model": SIGLIP2_TOWER},
         transformers=">=5.21",
         stages={
             "decoder": Stage(
@@ -570,7 +683,7 @@ _TABLE = (
         unembedding=Unembedding(norms=("embedding_norm",)),
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
-        limitations={"features": ONCE_PER_TILE},
+        limitations={"projector": ONCE_PER_TILE, "features": ONCE_PER_TILE},
     ),
     Family(
         model_type="minicpmv4_6",
@@ -585,10 +698,12 @@ _TABLE = (
             "downsample_mode": ("16x",),
             "merger_times": (1,),
         },
-        limitations={"features": ONCE_PER_TILE},
+        limitations={"vision": MERGES_WITHIN, "projector": ONCE_PER_TILE, "features": ONCE_PER_TILE},
     ),
     Family(
         model_type="granite4_vision",
+        tower=GRANITE_TOWER,
+        towers={"siglip_vision_model": GRANITE_TOWER},
         stages={"decoder": Stage(scale="residual_multiplier", embedding="model.language_model.layers.0")},
         unembedding=Unembedding(divisor="logits_scaling"),
         projector=None,
@@ -596,6 +711,7 @@ _TABLE = (
         inputs={"pixel_values": "image", "image_sizes": "image"},
         assumes={"text_config.model_type": ("granite4_vision_text",), "vision_feature_select_strategy": ("full",)},
         limitations={
+            "projector": "there are several projectors, each of which is handed other layers of the tower",
             "features": "each of several projectors gives features that are added before a layer of its own, so no "
             'output is the image features; write site="residual" in a later layer',
             "embedded": "image features are added before several layers, and none of them enters with the embeddings",
@@ -603,6 +719,7 @@ _TABLE = (
     ),
     Family(
         model_type="paddleocr_vl",
+        tower=PADDLE_TOWER,
         projector="model.projector",
         grid="merged raster",
         positions="mrope",
@@ -612,6 +729,7 @@ _TABLE = (
     ),
     Family(
         model_type="exaone4_5",
+        tower=EXAONE_TOWER,
         stages={"decoder": GEMMA_DECODER},
         projector="model.visual.merger",
         grid="merged windows",
@@ -620,6 +738,7 @@ _TABLE = (
     ),
     Family(
         model_type="hunyuan_vl",
+        tower=HUNYUAN_TOWER,
         transformers=">=5.22",
         projector="model.vision_tower.patch_merger",
         grid="merged raster with breaks",
@@ -627,10 +746,14 @@ _TABLE = (
         inputs={"pixel_values": "piece", "image_grid_thw": "image"},
         needs=("mm_token_type_ids",),
         assumes={"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (1,)},
-        limitations={"features": 'the projector runs once per image; write site="embedding"'},
+        limitations={
+            "projector": "the projector runs once per image",
+            "features": 'the projector runs once per image; write site="embedding"',
+        },
     ),
     Family(
         model_type="lfm3_vl",
+        tower=LFM3_TOWER,
         transformers=">=5.23",
         stages={
             "decoder": Stage(
@@ -650,9 +773,17 @@ _TABLE = (
     ),
     Family(
         model_type="fast_vlm",
+        handed="features",
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
+        limitations={"vision": CONVOLUTIONS},
     ),
-    Family(model_type="perception_lm", grid="equal tiles", assumes=TESTED_DECODERS),
+    Family(
+        model_type="perception_lm",
+        tower=LAST_CLIP_TOWER,
+        towers={"clip_vision_model": LAST_CLIP_TOWER},
+        grid="equal tiles",
+        assumes=TESTED_DECODERS,
+    ),
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in _TABLE}

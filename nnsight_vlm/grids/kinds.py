@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from .calibration import ALONE, Processing, Window, boxes, full_picture, process
 from .cells import Cells
 from .grid import Grid
 from .tokens import Inputs
+from .towers import TOWER_TILES
 
 
 def every_tile(view: ModelView, processed_inputs: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -92,14 +93,20 @@ def _coordinate_tiles(
     return kind.tiles(view, processed(view, size, window, processing))
 
 
-def grid_of(
-    view: ModelView, layout: GridLayout, cells: Cells, positions: tuple[int, ...], picture: Image.Image
-) -> Grid:
+def grid_kind(view: ModelView, stage: str) -> GridKind:
+    """How the patches or image tokens of a stage are laid out."""
+    part = view.family.stages[stage]
+    if part.tower is None:
+        return GRIDS[part.keys or view.family.grid]
+    return replace(GRIDS[view.family.grid], tiles=TOWER_TILES[part.tower.sequences])
+
+
+def grid_of(view: ModelView, kind: GridKind, cells: Cells, positions: tuple[int, ...], picture: Image.Image) -> Grid:
     """The grid of one picture.
 
     Args:
         view: the model.
-        layout: how its image tokens are laid out.
+        kind: how its tokens are laid out, see `grid_kind`.
         cells: where the image's tokens lie on its tiles.
         positions: the tokens' positions in the prompt, `[token]`.
         picture: the picture.
@@ -107,7 +114,7 @@ def grid_of(
     Raises:
         SpecError: the image processor makes another number of tiles of such a picture than the encoding has.
     """
-    kind, size = GRIDS[layout], picture.size
+    size = picture.size
     ways = (partial(_coordinate_tiles, view, kind, size, processing) for processing in kind.processings)
     tiles_of = next((way for way in ways if len(way(full_picture(size))) == len(cells.shapes)), None)
     if tiles_of is None:

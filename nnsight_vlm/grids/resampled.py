@@ -44,7 +44,7 @@ def _without_place(totals: Sequence[int], per_image: int) -> list[Cells]:
 def crop_latents(view: ModelView, inputs: Inputs) -> list[Cells]:
     """Latents of one tile per image, or of four quarters and the whole picture (Idefics2)."""
     per_tile = int(view.config.perceiver_config.resampler_n_latents)
-    return [Cells(no_places(per_tile * tiles)) for tiles in tiles_by_option(view, inputs)]
+    return [Cells(no_places(per_tile * tiles), patches=tiles) for tiles in tiles_by_option(view, inputs)]
 
 
 def tile_latents(view: ModelView, inputs: Inputs) -> list[Cells]:

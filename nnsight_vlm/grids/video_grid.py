@@ -17,7 +17,7 @@ from .calibration import Window, boxes, processed_video
 from .cells import Cells, GridShape, full_tile
 from .display import TILES, tile_html
 from .grid import Grid
-from .videos import VIDEO_LAYOUTS, VideoKind, video_spec
+from .videos import VIDEO_LAYOUTS, VideoKind, one_patch_each, video_spec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -96,7 +96,12 @@ class VideoGrid(Grid):
 
 
 def video_grid_of(
-    view: ModelView, cells: Cells, positions: tuple[int, ...], pictures: tuple[Image.Image, ...]
+    view: ModelView,
+    cells: Cells,
+    positions: tuple[int, ...],
+    pictures: tuple[Image.Image, ...],
+    *,
+    of_patches: bool = False,
 ) -> VideoGrid:
     """The grid of one video.
 
@@ -105,12 +110,13 @@ def video_grid_of(
         cells: where the video's tokens lie on its tiles.
         positions: the tokens' positions in the prompt, `[token]`.
         pictures: its frames, all of one size.
+        of_patches: whether tokens are the vision tower's patches, of which none is pooled yet.
 
     Raises:
         SpecError: there is no video processor, or it makes frames of another size than the encoding has.
     """
     size, shape = pictures[0].size, cells.shapes[0]
-    by_cell = _cell_boxes(view, shape, size, len(pictures))
+    by_cell = _cell_boxes(view, shape, size, len(pictures), of_patches)
     edges = np.full((len(cells.places), 4), np.nan)
     has_place = cells.tiles >= 0
     edges[has_place] = by_cell[cells.rows[has_place], cells.columns[has_place]]
@@ -126,10 +132,11 @@ def video_grid_of(
     )
 
 
-def _cell_boxes(view: ModelView, shape: GridShape, size: tuple[int, int], frames: int) -> np.ndarray:
+def _cell_boxes(view: ModelView, shape: GridShape, size: tuple[int, int], frames: int, of_patches: bool) -> np.ndarray:
     """`[row, column, 4]`: the pixels that each cell of a frame saw. They are measured, see `calibration`."""
     kind = VIDEO_LAYOUTS[video_spec(view).layout]
-    (down, rows), (across, columns) = (kind.reach(view, count) for count in shape)
+    own = ((one_patch_each(count), count) if of_patches else kind.reach(view, count) for count in shape)
+    (down, rows), (across, columns) = own
     patches = GridShape(rows, columns)
     tiles_of = partial(_first_tile, view, kind, size, frames)
     measured = boxes(Cells(full_tile(patches), (patches,)), size, tiles_of).reshape(rows, columns, 4)

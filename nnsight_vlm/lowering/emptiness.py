@@ -53,12 +53,19 @@ class Reachable:
         """Whether any of the positions is there, in the sequence or outside it."""
         return any(start < (self.stop(stage) if stop is None else stop) for start, stop in ranges)
 
+    def last_taken(self, stage: str) -> int:
+        """The last layer of a stage whose output is taken from it: of a vision tower not always the last one."""
+        spec = self.view.stage(stage)
+        return max(spec.taken, default=spec.layer_count - 1)
+
     def is_changed(self, planned: PlannedWrite) -> bool:
         """Whether a write has a position that is there, or an edge that is open."""
         write = planned.write
         if planned.stage == "features":
             return bool(write.targets)
         if write.heads is not None and not write.heads.numbers:
+            return False
+        if planned.layer > self.last_taken(planned.stage):
             return False
         if not isinstance(write, EdgeCut):
             return self.holds(planned.stage, write.targets)

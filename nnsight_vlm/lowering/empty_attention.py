@@ -53,9 +53,20 @@ def _empty_rows(cuts: Sequence[EdgeCut], tokens: TokenMap, reach: Reach, stop: i
     """Absolute positions before `stop` of targets all of whose keys are sources."""
     targets = np.stack([_as_mask(cut.targets, stop) for cut in cuts])
     sources = np.stack([_as_mask(cut.sources, stop) for cut in cuts])
-    queries = np.flatnonzero(targets.any(0))
-    closed = np.einsum("cq,ck->qk", targets[:, queries].astype(np.float32), sources.astype(np.float32)) > 0
-    return np.asarray(queries[~(seen_keys(queries, stop, tokens, reach) & ~closed).any(1)])
+    parts = [np.arange(stop)]
+    if not reach.causal:  # a tower has many tokens, and each sees those of its own block
+        parts = [np.array(block.positions(stop), dtype=int) for block in blocks_seen(tokens, reach)]
+    empty = [_without_keys(targets, sources, part, tokens, reach) for part in parts]
+    return np.sort(np.concatenate([np.empty(0, dtype=int), *empty]))
+
+
+def _without_keys(
+    targets: np.ndarray, sources: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Reach
+) -> np.ndarray:
+    """Which of some tokens, that see none but each other, are left without a key by cuts `[cut, position]`."""
+    queries = among[targets[:, among].any(0)]
+    closed = np.einsum("cq,ck->qk", targets[:, queries].astype(np.float32), sources[:, among].astype(np.float32)) > 0
+    return np.asarray(queries[~(may_look(queries, among, tokens, reach) & ~closed).any(1)])
 
 
 def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) -> np.ndarray:
@@ -66,16 +77,32 @@ def seen_keys(queries: np.ndarray, stop: int, tokens: TokenMap, reach: Reach) ->
 def may_look(queries: np.ndarray, among: np.ndarray, tokens: TokenMap, reach: Reach) -> np.ndarray:
     """`[query, key]`: at which keys `among` these queries may look in a clean run."""
     keys, rows = among[None, :], queries[:, None]
-    block = np.zeros((len(queries), len(among)), dtype=bool)
-    for inside in tokens.blocks if reach.blocks else ():
-        block |= _within(inside, keys) & _within(inside, rows)
-    seen = (keys <= rows) | block
+    blocks = blocks_seen(tokens, reach)
+    own, theirs = _numbers(blocks, rows), _numbers(blocks, keys)
+    block = (own == theirs) & (own >= 0)
+    filling = dict(tokens.named).get("filling")
+    if filling is not None:
+        block &= ~(_within(filling, rows) & _within(filling, keys))
+    seen = ((keys <= rows) & reach.causal) | block
     if reach.span is not None:
         seen &= keys > rows - reach.span
     if reach.chunk is not None:
         seen &= (keys - tokens.start) // reach.chunk == (rows - tokens.start) // reach.chunk
     seen = (seen | (block & reach.blocks_ignore_span)) & (keys >= tokens.start)
     return np.asarray(seen & ~np.isin(keys, tokens.padding) if tokens.padding else seen)
+
+
+def blocks_seen(tokens: TokenMap, reach: Reach) -> tuple[Ranges, ...]:
+    """The blocks whose tokens see each other in a layer."""
+    return (tokens.windows if reach.windows else tokens.blocks) if reach.blocks else ()
+
+
+def _numbers(blocks: Sequence[Ranges], places: np.ndarray) -> np.ndarray:
+    """The number of the block that each place is in, -1 for none; a place is in one of them at most."""
+    numbers = np.full(places.shape, -1)
+    for number, inside in enumerate(blocks):
+        numbers[_within(inside, places)] = number
+    return numbers
 
 
 def _within(ranges: Ranges, places: np.ndarray) -> np.ndarray:

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from ..families import view_of
+from ..families import VISION, view_of
 from ..prompts.carried import counts_tokens, settings
 from ..prompts.position_ids import position_ids
 from ..prompts.prompt import Prompt
 from ..prompts.ranges import Range, Ranges
 from ..prompts.stacking import stack
 from ..prompts.token_map import TokenMap
+from ..prompts.tower_maps import real_places
 from ..versions import cache_name
 
 
@@ -34,9 +35,10 @@ class Placement:
         branch: first position that is the case's own.
         shift: how far its own positions are moved.
         features: where the case's image features begin in the projector's output, counted in its rows.
+        vision: where the case's tokens of the vision tower begin among those of the whole batch.
         shared: whether other cases share what lies before `branch`.
         outside: how far its negative positions, outside the sequence, are moved down.
-        moved: where such a position lies that does not move like the others, `{position: place}`.
+        moved: where a position lies that does not move like the others, `{position: place}`.
         batch: the token map of the row that runs, where that is another than the prompt's own, because it is padded to
             the other rows; None where they are one.
     """
@@ -46,6 +48,7 @@ class Placement:
     branch: int = 0
     shift: int = 0
     features: int = 0
+    vision: int = 0
     shared: bool = False
     outside: int = 0
     moved: Mapping[int, int] = field(default_factory=dict)
@@ -54,23 +57,28 @@ class Placement:
     def at(self, stage: str) -> Placement:
         """The same case in the sequence of a stage that runs before the decoder.
 
-        Its row there is the stage's own; the sequence is padded on the right, and its keys as `stage_keys` says.
+        Its row there is the stage's own; the sequence is padded on the right, and its keys as `stage_keys` says. The
+        tokens of the vision tower are one line, those of all cases.
         """
         own = self.tokens.stage(stage)
         there = own if self.batch is None else self.batch.stage(stage)
+        if stage == VISION:
+            return Placement(tokens=own, shift=self.vision, moved=tower_places(own, there, self.vision))
         return Placement(tokens=own, row=there.row, features=self.features, moved=stage_keys(own, there))
 
     def place(self, position: int) -> int:
         """Where a position of the prompt lies in the sequence that runs."""
+        if position in self.moved:
+            return self.moved[position]
         if position < 0:
-            return self.moved.get(position, position - self.outside)
+            return position - self.outside
         return position if position < self.branch else position + self.shift
 
     def places(self, ranges: Ranges) -> Ranges:
         """Where ranges lie in the sequence that runs; in a packed sequence open ranges end with the case."""
         placed: list[Range] = []
         for start, end in ranges:
-            if start < 0 and self.moved:
+            if start in self.moved:
                 placed += Ranges.of(self.place(position) for position in range(start, end or 0))
                 continue
             if start < 0:
@@ -94,6 +102,17 @@ def stage_keys(own: TokenMap, there: TokenMap) -> dict[int, int]:
     (rows, columns), (_, width) = own.key_grid, there.key_grid
     places = ((row * columns + column, row * width + column) for row in range(rows) for column in range(columns))
     return {alone - own.outside: in_batch - there.outside for alone, in_batch in places}
+
+
+def tower_places(own: TokenMap, there: TokenMap, offset: int) -> dict[int, int]:
+    """Where the tokens of a tower that a prompt has alone lie in a batch whose sequences are padded to longer ones.
+
+    Empty where all of them are `offset` further on.
+    """
+    if (own.stop, own.padding) == (there.stop, there.padding):
+        return {}
+    pairs = zip(real_places(own), real_places(there), strict=True)
+    return {alone: in_batch + offset for alone, in_batch in pairs}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +144,23 @@ class Layout:
         there = (tokens for tokens in self.prompt.rows if name in dict(tokens.stages))
         return next(there, self.prompt.rows[0]).stage(name)
 
+    @property
+    def tower_maps(self) -> tuple[TokenMap, ...]:
+        """The token maps of the vision tower, one after the other as they lie in its batch."""
+        maps = (dict(tokens.stages).get(VISION) for tokens in self.prompt.rows)
+        return tuple(tokens for tokens in maps if tokens is not None)
+
 
 # cases and their own rows -------------------------------------------------------------------------
 
 
 def one_case_per_row(prompt: Prompt) -> Layout:
     """Every row of a prompt is a case."""
-    placements, features = [], 0
+    placements, features, vision = [], 0, 0
     for number, tokens in enumerate(prompt.rows):
-        placements.append(Placement(tokens=tokens, row=number, features=features))
-        features += tokens.feature_rows
+        placements.append(Placement(tokens=tokens, row=number, features=features, vision=vision))
+        tower = dict(tokens.stages).get(VISION)
+        features, vision = features + tokens.feature_rows, vision + (0 if tower is None else tower.stop)
     return Layout(prompt=prompt, placements=tuple(placements))
 
 

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 from ..device.gates import take_output
 from ..device.kernels import close_edges, drop_edges
+from ..device.lines import change_line
 from ..device.mixtures import change_weights, is_change
-from ..families import Family, Model, view_of
+from ..device.towers import change_tower_weights
+from ..families import VISION, Family, Model, view_of
 from .layouts import Layout
+from .projected import rows_handed
 from .read_requests import ContributionRequest, WordRequest
 from .sites import (
     ATTENTION_OF,
@@ -28,7 +31,8 @@ from .sites import (
     projection_of,
     refuse_two_projections,
 )
-from .steps import MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
+from .steps import LINE, MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
+from .towers import ends_of_pieces, in_stage, is_line, parts_of_line
 from .writes import PlannedWrite
 
 
@@ -40,13 +44,15 @@ def read_step(
     path, place = locate(family, stage, site, layer)
     if site in ATTENTION_OF:
         place = getattr(family.stages[stage], ATTENTION_OF[site]).call
+    if (site in ATTENTION_OF or SITES[site].part in CALL_PARTS) and is_line(family, stage):
+        place = parts_of_line(family, stage)
     return ReadStep(
         stage=stage,
         layer=layer,
         rank=SITES[site].rank,
         path=path,
         place=place,
-        readout=readout,
+        readout=in_stage(family.stages.get(stage), readout),
         requests=requests,
         outside=read_outside(layout, stage, site),
         gate=None if stage == "features" else gate_of(view_of(model), stage, layer, site),
@@ -83,13 +89,15 @@ class Plan:
 
     @property
     def changes(self) -> dict[tuple[str, str], tuple[Any, ...]]:
-        """What is done to attention behind the softmax, by path of the module and name of the call."""
+        """What is done to attention behind the softmax, by path of the module and name of the call.
+
+        What is done to a line, whose cuts no call shows, has the name `LINE`.
+        """
         steps = (step for part in (*(stage.steps for stage in self.once), self.every_token) for step in part)
-        return {
-            (step.path, step.place): tuple(filter(is_change, step.writes))
-            for step in steps
-            if step.kernel is change_weights
-        }
+        changed = [step for step in steps if step.kernel in (change_weights, change_tower_weights)]
+        found = {(step.path, step.place): tuple(filter(is_change, step.writes)) for step in changed}
+        steps = (step for stage in self.once for step in stage.steps if step.kernel is change_line)
+        return found | {(step.path, LINE): step.writes for step in steps}
 
     @property
     def edits(self) -> tuple[Any, ...]:
@@ -117,9 +125,17 @@ def stage_extent(model: Model, layout: Layout, name: str, layers: Iterable[int])
         refuse_two_projections(view_of(model).family, layout.prompt.rows)
         rows = sum(tokens.feature_rows for tokens in layout.prompt.rows)
         return StageExtent("", rows, False, tuple((layer, layer) for layer in wanted))
-    spec, length = view_of(model).stage(name), len(layout.stage_tokens(name).tokens)
+    spec, length = view_of(model).stage(name), _length(layout, name)
     cache_layers = tuple((layer, spec.cache_layer[max(layer, 0)]) for layer in wanted)
+    if is_line(view_of(model).family, name):
+        return StageExtent("", length, ends_of_pieces(view_of(model), layout, wanted), cache_layers)
     return StageExtent(spec.stage.entry, length, spec.stage.causal, cache_layers)
+
+
+def _length(layout: Layout, stage: str) -> int:
+    """How many positions the sequence of a stage has; of the vision tower, those of all rows."""
+    own = layout.stage_tokens(stage)
+    return sum(tokens.stop for tokens in layout.tower_maps) if stage == VISION else len(own.tokens)
 
 
 def layer_paths(model: Model, layers: int) -> tuple[str, ...]:
@@ -184,6 +200,8 @@ def _gathered(
 
 def sites_written(model: Model, stage: str, site: str, layer: int) -> tuple[str, ...]:
     """Where a model is written for one site: there, and at the places that go with it."""
+    if site in ("mask", "weights") and is_line(view_of(model).family, stage):
+        return "pieces", "query kept", "key kept", "value kept", "line"
     if site == "cross mask":
         return site, "empty rows"
     gate = view_of(model).stage(stage).gate(site, layer) if site in ("cross", "mlp") else None
@@ -225,11 +243,15 @@ def _step(
         mask = MaskSpec(factor, None, None)
     if SITES[site.name].part in CALL_PARTS:
         mask = MaskSpec(SITES[site.name].part, read_outside(layout, stage, site.name), None)
+    if site.name == "pieces":
+        mask = MaskSpec(parts_of_line(family, stage).split()[0], None, None)
+    if site.name == "projector":
+        mask = MaskSpec(rows_handed(family, layout), None, None)
     if site.name in ATTENTION_OF:
         packing = _packing(model, layout, site.layer) if site.name == "mask" else None
         keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask
         mask = MaskSpec(keyword, read_outside(layout, stage, site.name), packing)
-    return Step(site.layer, path, place, kernel, writes, mask)
+    return Step(site.layer, path, place, in_stage(family.stages.get(stage), kernel), writes, mask)
 
 
 def _packing(model: Model, layout: Layout, layer: int) -> tuple[Any, ...] | None:

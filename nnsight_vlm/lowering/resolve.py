@@ -12,13 +12,15 @@ from typing import Any
 import torch
 
 from ..errors import SpecError
-from ..families import Family, HeadCall, Model, StageSpec, view_of
+from ..families import VISION, Family, HeadCall, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
+from ..prompts.stage_maps import require_tower
 from ..prompts.where import Where
 from .heads import Heads, HeadSize, chosen_heads, numbers_of
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
 from .layouts import Placement
-from .sites import BEFORE_LAYERS, SITES, StateSite, refuse_two_projections
+from .projected import projector_places
+from .sites import AT_PROJECTOR, BEFORE_LAYERS, SITES, StateSite, refuse_two_projections
 from .state_values import ClosedPlaces, RemoteStates, StatePlaces
 from .writes import HeadChoice
 
@@ -47,9 +49,13 @@ class Resolver:
         """The same case in another stage.
 
         Raises:
-            SpecError: the model has no such stage.
+            SpecError: the model, or this prompt, has no such stage.
         """
-        return self if stage == self.stage else replace(self, placement=self.placement.at(stage), stage=stage)
+        if stage == self.stage:
+            return self
+        if stage == VISION:
+            require_tower(self.family)
+        return replace(self, placement=self.placement.at(stage), stage=stage)
 
     @property
     def spec(self) -> StageSpec:
@@ -97,10 +103,10 @@ class Resolver:
             SpecError: something else than image tokens, or a stage that runs before the projector.
         """
         tokens = self.placement.tokens
-        if self.spec.stage.keys:
+        if self.spec.stage.keys or self.spec.stage.tower:
             raise SpecError(
                 f'site "features" is what the projector gives of the prompt\'s image tokens, after the {self.stage}, '
-                f'whose "image" is the patches that it reads; leave out stage={self.stage!r}'
+                f'whose "image" is patches; leave out stage={self.stage!r}'
             )
         refuse_two_projections(self.family, [tokens])
         held = [position for visual in tokens.visuals for position in visual.positions]
@@ -119,8 +125,8 @@ class Resolver:
 
     def state_places(self, site: str, where: Where) -> StatePlaces:
         """Where a site holds positions. The image features of all rows are concatenated, so their row is 0."""
-        if site == "features":
-            return StatePlaces(0, self.feature_places(where))
+        if site in AT_PROJECTOR:
+            return StatePlaces(0, self.feature_places(where) if site == "features" else projector_places(self, where))
         if SITES[site].holds_keys:
             inside, outside = self.keys(where)
             return StatePlaces(self.placement.row, outside or inside)
@@ -174,6 +180,8 @@ class Resolver:
         if not chosen or (named and len(chosen) < len(numbers)):
             missing = next((layer for layer in numbers if layer not in having), None)
             kind = "cross-attention" if needs == "cross" else "self-attention"
+            if not having and needs in self.spec.stage.lacks:
+                raise SpecError(f"the {self.stage} has no {kind} to change: {self.spec.stage.lacks[needs]}")
             raise SpecError(f"layer {missing} of the {self.stage} has no {kind}; layers {label(having)} have")
         self._check_run(numbers, chosen)
         return chosen
@@ -206,22 +214,18 @@ class Resolver:
         Raises:
             SpecError: the family has no such site.
         """
-        reason = self.family.limitation(site)
         stage = self.spec.stage
+        reason = stage.lacks.get(site) or self.family.limitation(site)
         modules: dict[str, Any] = {
             "mlp": stage.mlp,
             "embedding": stage.embedding,
-            "features": self.family.projector,
-            "cross": stage.cross,
+            **dict.fromkeys(AT_PROJECTOR, self.family.projector),
+            **({site: stage.cross} if SITES[site].needs == "cross" else {}),
         }
-        if SITES[site].needs == "cross":
-            modules[site] = stage.cross
         if reason or modules.get(site, site) is None:
             why = reason or f"the {self.stage} has no module that gives it"
             raise SpecError(f"models of type {self.family.name!r} have no site {site!r}: {why}")
-        if not SITES[site].layered:
-            return (BEFORE_LAYERS,)
-        return self.layers(layers, SITES[site].needs)
+        return self.layers(layers, SITES[site].needs) if SITES[site].layered else (BEFORE_LAYERS,)
 
     def site_of(self, site: StateSite, where: Where) -> str:
         """The site that is meant: of keys and values outside the sequence, those of cross-attention.

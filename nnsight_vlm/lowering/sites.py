@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, text
-from ..device import attention_parts, gates, kernels, mixtures, readouts, states
+from ..device import attention_parts, gates, kernels, lines, mixtures, readouts, states
 from ..errors import SpecError
-from ..families import Family, ModelView
+from ..families import VISION, Family, ModelView
 from ..prompts.token_map import TokenMap
 from ..prompts.where import as_tuples, require_ascending
 from .heads import listed_heads
@@ -69,6 +69,18 @@ def _part_of_call(rank: int, attention: str, part: str) -> Site:
     )
 
 
+def _kept(rank: int, part: str) -> Site:
+    """The same of a line, kept for what is done to its edges; the model reaches it right behind the part itself."""
+    return Site(
+        rank=rank,
+        module=f"{LAYER}.{{stage.attention.module}}",
+        place=f"{{stage.attention.line.{part}}}.output",
+        kernel=lines.keep_part,
+        needs="attention",
+        part=part,
+    )
+
+
 def _heads(rank: int, attention: str) -> Site:
     """What the output projection is handed: the outputs of all heads."""
     return Site(
@@ -94,6 +106,14 @@ def _weights(rank: int, attention: str) -> Site:
 
 
 SITES: dict[str, Site] = {
+    "projector": Site(
+        rank=-1,
+        module="{family.projector}",
+        place="inputs",
+        kernel=states.write_projected,
+        read=readouts.projected_rows,
+        layered=False,
+    ),
     "features": Site(
         rank=0,
         module="{family.projector}",
@@ -114,14 +134,31 @@ SITES: dict[str, Site] = {
     "mask": Site(
         rank=2,
         module=f"{LAYER}.{{stage.attention.module}}",
-        place="inputs",
+        place="{stage.attention.mask_at}",
         kernel=kernels.close_edges,
         needs="attention",
     ),
+    "pieces": Site(
+        rank=2,
+        module=f"{LAYER}.{{stage.attention.module}}",
+        place="inputs",
+        kernel=lines.check_pieces,
+        needs="attention",
+    ),
     "query": _part_of_call(3, "attention", "query"),
+    "query kept": _kept(3, "query"),
     "key": _part_of_call(4, "attention", "key"),
+    "key kept": _kept(4, "key"),
     "value": _part_of_call(5, "attention", "value"),
+    "value kept": _kept(5, "value"),
     "weights": _weights(6, "attention"),
+    "line": Site(
+        rank=6,
+        module=f"{LAYER}.{{stage.attention.module}}",
+        place="{stage.attention.line.mixed}.output",
+        kernel=lines.change_line,
+        needs="attention",
+    ),
     "head": _heads(7, "attention"),
     "attention": Site(
         rank=8,
@@ -154,9 +191,11 @@ SITES: dict[str, Site] = {
     "residual": Site(rank=20, module=LAYER, place="output", kernel=states.write_output),
 }
 HeadSite = Literal["query", "key", "value", "head", "cross query", "cross head"]
-StateSite = Literal["features", "embedding", "attention", "cross", "mlp", "residual", HeadSite]
+StateSite = Literal["projector", "features", "embedding", "attention", "cross", "mlp", "residual", HeadSite]
 STATES: tuple[StateSite, ...] = get_args(StateSite)
 """The sites of hidden states that a user names; keys and values outside the sequence are those of cross-attention."""
+AT_PROJECTOR = ("projector", "features")
+"""Those of them between the stages, whose rows are counted over the whole batch."""
 HEAD_SITES: tuple[HeadSite, ...] = get_args(HeadSite)
 """Those of them whose states are heads."""
 ATTENTION_OF = {"mask": "attention", "weights": "attention", "cross mask": "cross", "cross weights": "cross"}
@@ -173,7 +212,9 @@ def locate(family: Family, stage: str, name: str, layer: int) -> tuple[str, str]
     site, part = SITES[name], family.stages.get(stage)
     at = "" if part is None else f"{part.layers}.{layer}" if part.layer_count else part.layers
     known = {"family": family, "stage": part, "layer": at}
-    return site.module.format(**known), site.place.format(**known)
+    in_line = part is not None and part.attention.line is not None and name in CALL_PARTS
+    place = SITES[f"{name} kept"].place if in_line else site.place
+    return site.module.format(**known), place.format(**known)
 
 
 def gate_of(view: ModelView, stage: str, layer: int, site: str) -> tuple[str, str, str | float] | None:
@@ -194,7 +235,7 @@ def projection_of(family: Family, stage: str, layer: int, site: str) -> tuple[st
 def order_of(family: Family) -> tuple[str, ...]:
     """The stages of a family and its image features, in the order in which the model reaches them."""
     names = list(family.stages)
-    at = names.index(family.projector_after) + 1 if family.projector_after else 0
+    at = names.index(family.projector_after or VISION) + 1 if family.projector_after or family.tower else 0
     return (*names[:at], "features", *names[at:])
 
 

@@ -47,6 +47,10 @@ class Step(NamedTuple):
         return (*self[:5], None if self.mask is None else tuple(self.mask))
 
 
+LINE = "line"
+"""Of an attention that is called once for every piece of its sequence, all pieces together, see `device.lines`."""
+
+
 class StageExtent(NamedTuple):
     """Where a stage's queries and keys lie, as `device.runner` takes it.
 
@@ -54,13 +58,13 @@ class StageExtent(NamedTuple):
         entry: path of the module that is handed the decoder's sequence and cache; empty for a stage that runs once
             per prompt.
         length: how many positions such a stage has.
-        causal: whether its queries see no later key.
+        causal: whether its queries see no later key; or where the pieces of a line end, `(layers, stops)`.
         cache_layers: `(layer, layer whose cache gives its offset)` for each layer concerned.
     """
 
     entry: str
     length: int
-    causal: bool
+    causal: bool | tuple[Any, ...]
     cache_layers: tuple[tuple[int, int], ...]
 
 
@@ -83,7 +87,7 @@ class ReadStep(NamedTuple):
 
     Attributes:
         stage, layer, rank: when the model reaches it.
-        path, place: where, as in `Step`.
+        path, place: where, as in `Step`; of all pieces of a line, the names of its parts.
         readout: a function of `device.readouts`.
         requests: one for each placement.
         outside: as in `MaskSpec`, for reads of cross-attention.
@@ -105,7 +109,8 @@ class ReadStep(NamedTuple):
 
     def plain(self, stage: int, changes: Mapping[tuple[str, str], tuple[Any, ...]]) -> tuple[Any, ...]:
         """As `device.runner.collect` takes it, which knows stages by number; `changes` are those of `Plan`."""
-        requests = tuple(request.plain() for request in self._under(changes.get((self.path, self.place), ())))
+        place = LINE if " " in self.place else self.place
+        requests = tuple(request.plain() for request in self._under(changes.get((self.path, place), ())))
         return stage, self.layer, self.path, self.place, self.readout, requests, self.outside, self.modules, self.gate
 
     def _under(self, changes: tuple[Any, ...]) -> Iterator[ReadOfRow]:

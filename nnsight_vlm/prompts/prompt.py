@@ -14,8 +14,8 @@ from PIL import Image
 
 from ..arguments import spelled, text, whole_number
 from ..errors import SpecError
-from ..families import Model, view_of
-from ..grids import Box, Grid, VideoGrid, grid_of, video_grid_of
+from ..families import VISION, Model, view_of
+from ..grids import Box, Grid, VideoGrid, grid_kind, grid_of, video_grid_of
 from .carried import check_growing, check_rows
 from .display import prompt_html, prompt_line
 from .inputs import Inputs
@@ -23,7 +23,7 @@ from .pickling import KnowsItsModel
 from .prompt_words import PromptWords
 from .row_inputs import answer_ids, answers_given, grown_inputs, row_input
 from .shown_pictures import check_pictures
-from .stage_maps import with_query_stages
+from .stage_maps import stage_map, with_earlier_stages
 from .token_map import TokenMap
 from .token_roles import token_maps
 from .turns import speaking, spoken
@@ -73,8 +73,21 @@ class Prompt(KnowsItsModel, PromptWords):
         Raises:
             SpecError: there is no such group, or its positions differ between rows (then ask `prompt.row(i)`).
         """
-        group = as_tuples(group)
-        positions = {tokens.ranges(group).positions(tokens.stop) for tokens in self.rows}
+        return self.positions(group)
+
+    def positions(self, group: Where, stage: str = "decoder") -> tuple[int, ...]:
+        """Positions of a token group in a stage, sorted; none where it has no such tokens.
+
+        Those of `"vision"` count the tower's tokens of all pictures and tiles, one sequence after the other, in the
+        order in which its layers hold them. Its groups are `image`, `image.0`, `cls`, `registers` and `all`; and
+        `filling`, where patches read tokens that are none (Mllama).
+
+        Raises:
+            SpecError: there is no such group or stage, or its positions differ between rows (then ask `prompt.row(i)`).
+        """
+        group, stage = as_tuples(group), text("stage", stage)
+        maps = [stage_map(self.model, tokens, stage) for tokens in self.rows]
+        positions = {tokens.ranges(group).positions(tokens.stop) for tokens in maps}
         if len(positions) > 1:
             raise SpecError(
                 f"{group!r} is at different positions in the {len(self)} rows; write prompt.row(0)[{group!r}]"
@@ -162,7 +175,7 @@ class Prompt(KnowsItsModel, PromptWords):
 
         Args:
             number: which picture.
-            stage: one that reads patches through cross-attention (a Q-Former) has the grid of these patches.
+            stage: `"vision"` has the grid of the tower's patches, a Q-Former that of the patches that it reads.
             video: in place of both, which video: a `VideoGrid`, whose tokens also have frames.
 
         Raises:
@@ -171,24 +184,22 @@ class Prompt(KnowsItsModel, PromptWords):
         """
         if video is not None:
             return self._video_grid(video, number, stage)
-        picture, tokens = self.image(number), self._only_row("grid(...)").stage(text("stage", stage))
-        view = view_of(self.model)
+        picture, view = self.image(number), view_of(self.model)
+        tokens = stage_map(self.model, self._only_row("grid(...)"), text("stage", stage))
         if not tokens.cells[number].shapes:
             raise SpecError(
                 f"image tokens of {view.family.name!r} models have no box in the picture: "
                 f"{view.family.limitations['grid']}"
             )
         check_pictures(self)
-        layout = view.family.stages[stage].keys or view.family.grid
-        return grid_of(view, layout, tokens.cells[number], tokens.images[number], picture)
+        return grid_of(view, grid_kind(view, stage), tokens.cells[number], tokens.images[number], picture)
 
     def _video_grid(self, video: int, number: int, stage: str) -> VideoGrid:
-        if (number, stage) != (0, "decoder"):
-            raise SpecError(
-                "a picture and a video were named; write prompt.grid(0) for one, prompt.grid(video=0) for the other"
-            )
-        frames, tokens = self.video(video), self._only_row("grid(...)")
-        return video_grid_of(view_of(self.model), tokens.video_cells[video], tokens.videos[video], frames)
+        if number != 0 or stage not in ("decoder", VISION):
+            raise SpecError("a picture and a video were named; write prompt.grid(0), or prompt.grid(video=0)")
+        frames, tokens = self.video(video), stage_map(self.model, self._only_row("grid(...)"), stage)
+        cells, positions = tokens.video_cells[video], tokens.videos[video]
+        return video_grid_of(view_of(self.model), cells, positions, frames, of_patches=stage == VISION)
 
     def region(
         self,
@@ -281,7 +292,7 @@ def _single_row(prompt: Prompt, number: int) -> Prompt:
         said = spoken(tokens).mapped(lambda ranges: ranges.shifted(-tokens.start))
         made = token_maps(prompt.model, inputs, [unpadded.answer])[0]
         unpadded = speaking(replace(made, answer=unpadded.answer), said)
-    [unpadded] = with_query_stages(view_of(prompt.model), inputs, [unpadded])
+    [unpadded] = with_earlier_stages(view_of(prompt.model), inputs, [unpadded])
     own = slice(number, number + 1)
     return Prompt(
         inputs=inputs, rows=(unpadded,), images=prompt.images[own], videos=prompt.videos[own], model=prompt.model

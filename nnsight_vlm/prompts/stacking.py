@@ -19,7 +19,7 @@ from .position_ids import position_ids
 from .prompt import Prompt, PromptBatch, make_prompt
 from .ranges import Ranges
 from .row_inputs import counted_dimension, moved_indices, places_in
-from .stage_maps import with_query_stages
+from .stage_maps import with_earlier_stages
 from .token_roles import token_maps
 from .turns import speaking, spoken
 
@@ -71,7 +71,7 @@ def stack(prompts: Sequence[Prompt]) -> Prompt | PromptBatch:
             prompt.rows[0].shifted(padding, filler=_padding_token(prompt))
             for prompt, padding in zip(prompts, paddings, strict=True)
         )
-        rows = with_query_stages(view_of(model), inputs, rows)
+        rows = with_earlier_stages(view_of(model), inputs, rows)
     return make_prompt(model, inputs, rows, images, videos if any(videos) else ())
 
 

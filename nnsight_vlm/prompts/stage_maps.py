@@ -1,4 +1,4 @@
-"""The token maps of stages whose sequence is learned queries: a Q-Former, a resampler.
+"""The token maps of stages with a batch of their own whose sequence is learned queries: a Q-Former, a resampler.
 
 Such a stage has a batch of its own: a row for every picture, or tile of one, of all prompts of an encoding, with keys
 and a question that are padded to the longest of them. So its maps are made here, from the encoding that runs, and never
@@ -12,30 +12,53 @@ from dataclasses import replace
 from itertools import accumulate
 
 from ..errors import SpecError
-from ..families import ModelView, Stage
+from ..families import VISION, Family, Model, ModelView, Stage, view_of
 from ..grids import GRIDS, Cells
 from ..grids.tokens import Inputs
 from .ranges import Ranges
 from .token_map import TokenMap
+from .tower_maps import with_tower
 
 
-def with_query_stages(view: ModelView, inputs: Inputs, rows: Sequence[TokenMap]) -> tuple[TokenMap, ...]:
-    """The rows of an encoding, each with the token maps of the stages that read its picture with learned queries.
+def with_earlier_stages(view: ModelView, inputs: Inputs, rows: Sequence[TokenMap]) -> tuple[TokenMap, ...]:
+    """The rows of an encoding, each with the token maps of the vision tower and of stages with learned queries.
 
-    A stage is left out of a row that has another number of pictures or tiles than one: `"query"` would name several
-    sequences there.
+    One of these that reads pictures with queries is left out of a row that has another number of pictures or tiles than
+    one: `"query"` would name several sequences there.
 
     Raises:
         SpecError: a Q-Former that reads questions gets another number of them than of pictures; no picture at all,
             where the model cannot run without.
     """
     require_image(view, any(tokens.images for tokens in rows))
-    found = tuple(rows)
+    found = with_tower(view, inputs, rows)
     for name, stage in view.family.stages.items():
         if stage.keys:
             maps = _maps_of_stage(view, inputs, rows, stage)
             found = tuple(_with_stage(tokens, name, own) for tokens, own in zip(found, maps, strict=True))
     return found
+
+
+def stage_map(model: Model, tokens: TokenMap, stage: str) -> TokenMap:
+    """The token map of a stage of a row.
+
+    Raises:
+        SpecError: the model, or this row, has no such stage.
+    """
+    if stage == VISION:
+        require_tower(view_of(model).family)
+    return tokens.stage(stage)
+
+
+def require_tower(family: Family) -> None:
+    """Refuse the stage of the vision tower in a family where it is none.
+
+    Raises:
+        SpecError: saying why.
+    """
+    reason = family.limitation(VISION)
+    if reason:
+        raise SpecError(f"models of type {family.name!r} have no stage {VISION!r}: {reason}")
 
 
 def require_image(view: ModelView, there: bool) -> None:

@@ -15,7 +15,7 @@ from ..grids import Cells
 from .conversation import READY, Conversation, is_role_group
 from .ranges import NOWHERE, Ranges, moved
 from .visuals import IMAGE, VIDEO, Visual, frames_of, is_numbered, numbered_group, numbered_names, shown_in, stretch_of
-from .where import MaskedPositions, Where, as_tuples, require_number
+from .where import MaskedPositions, Where, as_tuples, missing_stage, require_number
 
 PARTS = ("system", "image", "video", "markup", "query", "generated")
 """The groups that part a prompt: each of its tokens is in exactly one of them, and padding in none."""
@@ -47,6 +47,7 @@ class TokenMap:
             which read the image as other text does.
         readers: how many of the first tokens read what lies outside; None for all.
         blocks: tokens that see each other in both directions, block by block.
+        windows: the same of those layers whose queries see their window only; empty where there are none.
         borders: tokens before and behind images that are in a block with them; they are `markup`.
         features: for each of `visuals` and its tokens their row in the projector's output, -1 for none; empty where
             these rows are the tokens in order.
@@ -76,6 +77,7 @@ class TokenMap:
     marks: tuple[int, ...] = ()
     readers: int | None = None
     blocks: tuple[Ranges, ...] = ()
+    windows: tuple[Ranges, ...] = ()
     borders: Ranges = NOWHERE
     features: tuple[tuple[int, ...], ...] = ()
     feature_rows: int = 0
@@ -157,7 +159,8 @@ class TokenMap:
     @property
     def group_names(self) -> tuple[str, ...]:
         """The names of all groups, those of single images included, and of groups without tokens."""
-        return ("system", *numbered_names(self), *PARTS[3:], *VIEWS, *self.conversation.names)
+        names = ("system", *numbered_names(self), *PARTS[3:], *VIEWS, *self.conversation.names)
+        return tuple(dict.fromkeys((*names, *(name for name, _ in self.named))))
 
     @property
     def part_sizes(self) -> dict[str, int]:
@@ -274,11 +277,7 @@ class TokenMap:
         if name == "decoder":
             return self
         if name not in dict(self.stages):
-            there = ", ".join(["decoder", *dict(self.stages)])
-            raise SpecError(
-                f"no stage {name!r} here; the stages of this prompt are {there} (one that reads an image's patches is "
-                "there for a prompt with one image of one crop)"
-            )
+            raise missing_stage(name, ["decoder", *dict(self.stages)])
         return dict(self.stages)[name]
 
     def shifted(self, by: int, filler: int | None = None) -> TokenMap:
@@ -294,6 +293,7 @@ class TokenMap:
             bos=None if self.bos is None else moved(self.bos, by),
             marks=tuple(moved(mark, by) for mark in self.marks),
             blocks=tuple(block.shifted(by) for block in self.blocks),
+            windows=tuple(window.shifted(by) for window in self.windows),
             borders=self.borders.shifted(by),
             named=tuple((name, ranges.shifted(by)) for name, ranges in self.named),
             conversation=self.conversation.mapped(lambda ranges: ranges.shifted(by)),

@@ -20,7 +20,7 @@ from ..grids import Cells, video_marked
 from ..grids.tokens import Inputs
 from .frame_runs import Films, Shown, films_in, with_films
 from .ranges import Ranges
-from .stage_maps import require_image, with_query_stages
+from .stage_maps import require_image, with_earlier_stages
 from .token_map import TokenMap
 from .visual_cells import image_cells, image_mask, video_cells
 
@@ -87,7 +87,7 @@ def token_maps(
             f"the rows have {[len(tokens.images) for tokens in rows]} images, and models of type {view.family.name!r} "
             "let text read the padding of missing ones, so a row is not what it is alone; run them one at a time"
         )
-    return with_query_stages(view, inputs, rows)
+    return with_earlier_stages(view, inputs, rows)
 
 
 # a row of the encoding ------------------------------------------------------------------------------

@@ -132,3 +132,12 @@ def shown(where: Any) -> str:
         return repr(where)
     first = ", ".join(repr(part) for part in where[:3])
     return f"({first}, ... {where[-1]!r}; {len(where)} positions)"
+
+
+def missing_stage(name: str, there: Iterable[str]) -> SpecError:
+    """What to raise where a row has no such stage, but others."""
+    return SpecError(
+        f"no stage {name!r} here; the stages of this prompt are {', '.join(there)} (one that reads an image's patches "
+        'is there for a prompt with one image of one crop, and "vision", in families that have it, for a prompt with '
+        "images or with videos, but not both)"
+    )

@@ -33,8 +33,8 @@ class Knockout(EdgeIntervention):
         layers: which layers; see `window` and `depth`.
         heads: which heads, as numbers (in each of the layers) or `(layer, head)` pairs; default all. Layers count from
             the end where they are negative.
-        stage: the transformer whose tokens and layers are meant, where a model has several: `"qformer"`,
-            `"encoder"`.
+        stage: the transformer whose tokens and layers are meant, where a model has several: `"vision"`, the vision
+            tower, whose groups `prompt.positions(..., stage="vision")` tells; `"qformer"`, `"encoder"`.
         how: `"mask"`, before the softmax; or `"zero"`, behind it: what the edge carries is taken out of the sum, and
             all other weights stay as they are. A row then adds up to less than 1, and a query may be left with nothing.
             How great the others' weights are still depends on the source.

@@ -226,6 +226,13 @@ def entries() -> dict[str, Entry]:
             {"number": NUMBERS, "stage": [*WORDS, "qformer"], "video": [*FRAME_NUMBERS, 0]},
             ["picture", "number"],
         ),
+        "Prompt.positions": Entry(
+            nv.Prompt.positions,
+            prompt.positions,
+            {"group": "image"},
+            {"group": [*WHERE, None], "stage": [*WORDS, "qformer"]},
+            ["group"],
+        ),
         "Prompt.region": Entry(
             nv.Prompt.region,
             prompt.region,

@@ -137,6 +137,7 @@ def entries() -> dict[str, Entry]:
             {"model": here.model, "positives": [here.prompt], "negatives": [here.twin], "where": "last", "layers": 1},
             {**means, "positives": lists, "negatives": lists},
         ),
+        "describe": Entry(nv.describe, nv.describe, {"model": here.model}, {"model": models()}),
         "run": Entry(nv.run, nv.run, cut, {**asked, "reads": reads(), "positions": [*WHERE[1:], [], [6, 5]], **PLACED}),
         "generate": Entry(
             nv.generate, nv.generate, short, {**asked, "max_new_tokens": COUNTS, "options": options(), **PLACED}

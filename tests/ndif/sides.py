@@ -160,6 +160,11 @@ def interventions(model: Any, prompt: nv.Prompt, twin: nv.Prompt) -> dict[str, A
         "steering": nv.Add(["last", "generated"], torch.linspace(-1, 1, width), layers=1, scale=2.0)
         | nv.Scale("image", 0.5, layers=2, site="mlp"),
         "weights": nv.Knockout("image", "query", layers=1, how="zero") | nv.Limit("image", "last", top=3, layers=2),
+        "tower": nv.Knockout(0, 1, layers=0, stage="vision")
+        | nv.Limit("image", "image", top=2, layers=0, heads=[1], stage="vision")
+        | nv.Ablate("image", how="mean", site="value", layers=0, heads=[0], stage="vision")
+        | nv.Patch("image", source=twin, site="head", layers=0, heads=[1], stage="vision")
+        | nv.Scale("image", 0.5, layers=0, stage="vision"),
         "embedding": nv.Ablate("image", how="mean", site="embedding"),
         "features": nv.Patch("image", source=twin, site="features"),
         "generated": nv.Knockout("image", "generated") | nv.Ablate("generated", layers=1, site="mlp"),
@@ -182,6 +187,8 @@ READS = (
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
     nv.Lens(["image", "last"], layers=[1, 3], top=3),
     nv.Lens("last", layers=2, tokens=[20, 21]),
+    nv.Attention("last", "image", layers=0, stage="vision"),
+    *(nv.Residual("image", site=site, layers=0, stage="vision") for site in ("residual", "query", "value", "head")),
 )
 ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("generated"), nv.Lens("generated"))
 

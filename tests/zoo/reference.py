@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -383,12 +383,12 @@ def cuts(
 
 @functools.cache
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Family]:
-    """A member of the zoo for the reference only, and its family."""
+    """A member of the zoo for the reference only, and its family, whose vision tower is left as it is."""
     from nnsight_vlm.families.lookup import family_of
 
     from . import ZOO
     from .parts import in_dtype
 
     module = ZOO[name].module(ZOO[name].implementations[0])
-    family = family_of(module.config)
+    family = replace(family_of(module.config), tower=None, towers={})
     return prepare(in_dtype(module, dtype), family), family
