@@ -98,6 +98,7 @@ QWEN_VIDEO: dict[str, Any] = {
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
     "blocks": "prompt",
+    "positions": "sequence from one",
     "writes_image": True,
     "wants_placeholders": True,
     "needs": ("token_type_ids",),
