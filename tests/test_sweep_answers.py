@@ -261,6 +261,21 @@ def test_variants_without_numbers_are_run_apart_with_their_answers(sdpa):
     assert frame["logprob"][2:].tolist() == pytest.approx(expected["logprob"].tolist(), abs=1e-5)
 
 
+def test_a_part_that_knows_positions_sends_answers_into_runs_of_their_own():
+    model = tiny.build()
+    prompt, cut = nv.encode(model, "what is the red square ?", tiny.picture(0)), nv.Knockout("image", "last", layers=1)
+
+    def write(module, given, states):
+        return torch.cat([states[:, : prompt.width], states[:, prompt.width :] + 1], 1)
+
+    view_of(model).module.model.language_model.layers[0].mlp.register_forward_hook(write)
+    with pytest.warns(nv.PassesDifferWarning):
+        frame = nv.sweep(model, prompt, [cut, cut], answer=ANSWERS[:2])
+    assert frame.attrs["execution"] == "single"
+    expected = [float(scores(forced(model, prompt, cut, answer), answer)["logprob"]) for answer in ANSWERS[:2]]
+    assert frame["logprob"].tolist() == pytest.approx(2 * expected, abs=1e-4)
+
+
 def test_text_is_one_token_where_one_spells_it_and_else_its_tokens(sdpa):
     prompt, cut = nv.encode(sdpa, "what is the red square ?", tiny.picture(0)), nv.Knockout("image", "last")
     red, square = (sdpa.tokenizer.convert_tokens_to_ids(word) for word in ("red", "square"))

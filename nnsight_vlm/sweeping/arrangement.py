@@ -10,7 +10,7 @@ import torch
 
 from ..execution.footprint import Footprint
 from ..families import Model, view_of
-from ..lowering.answer_trees import NO_BRANCHES, Branches, all_at_once, one_by_one
+from ..lowering.answer_trees import NO_BRANCHES, AnswerTokens, Branches, all_at_once, one_by_one
 from ..lowering.layouts import (
     Layout,
     after_prefix,
@@ -82,6 +82,12 @@ def branches_of(context: SweepContext, way: Way) -> list[Branches]:
     """The answers that run together: all of them, or one branch at a time where each run is to be a plain one."""
     answers = context.wanted.scored
     return all_at_once(answers) if can_branch(context.prompt, way) else one_by_one(answers)
+
+
+def longest_answer(context: SweepContext, way: Way) -> AnswerTokens:
+    """The longest of the answers that run together first."""
+    together = branches_of(context, way)[0].answers
+    return max((context.wanted.scored[number] for number in together), key=len)
 
 
 def answers_behind(context: SweepContext, batch: Batch) -> AnswersBehind:

@@ -15,7 +15,8 @@ from ..execution.clean_runs import embed
 from ..execution.memory import in_portions
 from ..execution.preparing import prepare
 from ..families import Model
-from ..lowering.layouts import padded_batch
+from ..lowering.answer_trees import AnswerTokens, Branches, tree_of
+from ..lowering.layouts import answered, padded_batch
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
@@ -29,6 +30,7 @@ from .arrangement import (
     cases_per_forward,
     is_clean,
     layout_of,
+    longest_answer,
 )
 from .clean_answers import clean_answers
 from .divergence import unshared_divergence
@@ -37,7 +39,7 @@ from .memory import refuse_large_sweep
 from .non_finite import apart
 from .prefixes import Prefix, PrefixRun, prefix_of, states_from_kept_run
 from .schedule import WAYS, Batch, Execution, schedule_sweep
-from .scores import CaseScore, last_logits, score_cases
+from .scores import CaseScore, logits_of, score_cases
 from .sharing import looked_at
 from .wanted import Wanted
 
@@ -156,20 +158,24 @@ def _comparisons(
             continue
         donated = any(context.divergences[number].donor is not None for number in changed)
         words = "packed into one sequence" if batch.way == "packed" else "as a row of a batch"
+        parents = branches_of(context, batch.way)[0].tree.parents
         yield Comparison(
-            kind=(batch.way, batch.shares_prefix, batch.shares_image, donated),
+            kind=(batch.way, batch.shares_prefix, batch.shares_image, donated, parents),
             words=words + (" behind a prefix that was run before" if batch.shares_prefix else ""),
             shared=partial(_shared_logits, context, batch, changed),
-            alone=partial(_single_logits, context, [cases[changed[0]], CLEAN]),
+            alone=partial(_single_logits, context, longest_answer(context, batch.way), [cases[changed[0]], CLEAN]),
         )
 
 
 def _shared_logits(context: SweepContext, batch: Batch, changed: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the cases of one pass and a clean one predict, `[case, word]`; and the same from a pass in another order."""
+    """What the cases of a pass and a clean one predict, `[case, token and word]`; and from a pass in another order."""
     clean = unshared_divergence(context.model, context.prompt, CLEAN)
-    context = replace(context, divergences=[*context.divergences, clean])
+    context = replace(context, divergences=[*context.divergences, clean], branches=branches_of(context, batch.way)[0])
+    nodes = context.branches.tree.predicting(longest_answer(context, batch.way))
     prefix = prefix_of(context.runs, context.model, context.prompt, batch.position) if batch.shares_prefix else None
-    embedded = embed(context.model, context.prompt) if batch.shares_image else None
+    if prefix is not None and prefix.logits is not None:
+        prefix, _ = clean_answers(context, prefix)
+    embedded = embed(context.model, context.row) if batch.shares_image else None
     alike = next(some for some in by_layer(context, changed, prefix) if changed[0] in some)
     fitting = max(1, cases_per_forward(context, batch, prefix) - 1)
     others = [number for number in alike if number != changed[0]][: fitting - 1]
@@ -177,16 +183,18 @@ def _shared_logits(context: SweepContext, batch: Batch, changed: Sequence[int]) 
     def logits(*some: int) -> torch.Tensor:
         layout = layout_of(context, batch, some, prefix, embedded)
         cases = [context.divergences[number].case for number in some]
-        return torch.cat(last_logits(context, layout, prepare(context.model, layout, cases, context.values)))
+        return logits_of(context, layout, prepare(context.model, layout, cases, context.values), nodes)
 
     last = len(context.divergences) - 1
     return logits(changed[0], *others, last), logits(last, changed[0], *others).roll(-1, 0)
 
 
-def _single_logits(context: SweepContext, cases: Sequence[Intervention]) -> torch.Tensor:
-    """What cases predict in runs of their own, `[case, word]`."""
-    layout, logits = padded_batch([context.prompt]), list[torch.Tensor]()
+def _single_logits(context: SweepContext, answer: AnswerTokens, cases: Sequence[Intervention]) -> torch.Tensor:
+    """What cases predict in runs of their own, `[case, token and word]`, with an answer behind the prompt."""
+    context = replace(context, branches=Branches(tree_of([answer]), ()))
+    nodes, logits = context.branches.tree.predicting(answer), list[torch.Tensor]()
+    layout = answered(padded_batch([context.row]), context.prompt.rows[0], context.branches.tree)
     for case in cases:
         values = capture(context.model, [case], context.remote, stay_remote=True)
-        logits += last_logits(context, layout, prepare(context.model, layout, [case], values))
+        logits.append(logits_of(context, layout, prepare(context.model, layout, [case], values), nodes))
     return torch.cat(logits)

@@ -110,10 +110,10 @@ def score_cases(context: SweepContext, numbers: Sequence[int], layout: Layout) -
     return [CaseScore(answers, seen) for answers, seen in zip(scores, looked_at, strict=True)]
 
 
-def last_logits(context: SweepContext, layout: Layout, plan: Plan) -> list[torch.Tensor]:
-    """The logits at the prompt's last token of every case, `[1, word]` each."""
-    read = rows_at(layout, (PROMPT,))
-    return run_forward(context.model, layout, plan, [], read, context.remote).logits
+def logits_of(context: SweepContext, layout: Layout, plan: Plan, nodes: Sequence[int]) -> torch.Tensor:
+    """The logits that some tokens of the answers' tree predict, side by side: `[case, token and word]`."""
+    rows = run_forward(context.model, layout, plan, [], rows_at(layout, nodes), context.remote).logits
+    return torch.stack([row.flatten() for row in rows])
 
 
 def score_logits(wanted: Wanted, branches: Branches, logits: Mapping[int, torch.Tensor]) -> CaseScore:
