@@ -7,6 +7,7 @@ import tiny
 import torch
 
 import nnsight_vlm as nv
+from nnsight_vlm.sweeping.wanted import answer_token
 
 
 @pytest.fixture
@@ -260,8 +261,8 @@ def test_fewer_pictures_than_image_tokens_are_refused(model, refused):
 def test_sweeps_that_cannot_be_carried_out_are_refused(model, prompt, refused):
     cut = [nv.Knockout("image", "last")]
     refused(lambda: nv.sweep(model, prompt, cut, answer=20, execution="fast"), "'fast'", "packed, rows, single")
-    refused(lambda: nv.sweep(model, prompt, cut, answer="red square"), "'red square'", "'red'", "'square'", "one token")
-    refused(lambda: nv.sweep(model, prompt, cut, answer="footballs"), "'##ball'")
+    refused(lambda: answer_token(model, "red square"), "'red square'", "'red'", "'square'", "one token")
+    refused(lambda: answer_token(model, "footballs"), "'##ball'")
     refused(lambda: nv.sweep(model, prompt, cut, answer="zebra"), "'zebra'")
     refused(lambda: nv.sweep(model, prompt, cut, answer=""), "''")
     refused(lambda: nv.sweep(model, prompt, cut, answer=99), "99", "0..65")

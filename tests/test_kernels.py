@@ -191,13 +191,13 @@ def test_copies_behind_a_prefix_see_the_prefix_and_themselves():
     ]
     block = [[1, 1, 0, 0, 0, 0], *full[1:]]
     for packing, expected in (
-        ((2, 2, None, None, ()), full),
-        ((2, 2, 2, None, ()), sliding),
-        ((2, 2, None, 2, ()), chunks),
-        ((2, 2, None, None, (((0, 2),),)), block),
-        ((2, 2, None, None, (((0, 1), (1, 2)),)), block),
-        ((2, 2, None, None, (((0, 1),), ((1, 2),))), full),
+        ((2, 2, (), None, None, ()), full),
+        ((2, 2, (), 2, None, ()), sliding),
+        ((2, 2, (), None, 2, ()), chunks),
+        ((2, 2, (), None, None, (((0, 2),),)), block),
+        ((2, 2, (), None, None, (((0, 1), (1, 2)),)), block),
+        ((2, 2, (), None, None, (((0, 1),), ((1, 2),))), full),
     ):
         assert opened(kernels.packed_mask(packing, window, like)) == [[expected]]
-    behind = kernels.packed_mask((2, 2, None, None, ()), (2, 4, 0, 6, True), like)  # the prefix is in a cache
+    behind = kernels.packed_mask((2, 2, (), None, None, ()), (2, 4, 0, 6, True), like)  # the prefix is in a cache
     assert opened(behind) == [[full[2:]]]

@@ -18,7 +18,7 @@ from nnsight_vlm.execution import footprint_tower, memory
 from nnsight_vlm.execution.footprint import Footprint, Passing, footprint, footprint_of
 from nnsight_vlm.execution.memory import free_bytes, out_of_memory
 from nnsight_vlm.families import view_of
-from nnsight_vlm.sweeping import answers, execute
+from nnsight_vlm.sweeping import answers, scores
 from nnsight_vlm.sweeping.memory import Cuts, forward_of_variants, most_that_fit
 from nnsight_vlm.sweeping.schedule import Batch
 
@@ -240,15 +240,15 @@ def test_what_is_free_is_no_more_than_a_container_permits(sdpa, tmp_path, monkey
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkeypatch, execution, error):
-    case_counts, real_forward = [], execute.run_forward
+    case_counts, real_forward = [], scores.run_forward
 
-    def forward_of_two_at_most(model, layout, *rest):
+    def forward_of_two_at_most(model, layout, *rest, **how):
         case_counts.append(len(layout.placements))
         if len(layout.placements) > 2:
             raise error
-        return real_forward(model, layout, *rest)
+        return real_forward(model, layout, *rest, **how)
 
-    monkeypatch.setattr(execute, "run_forward", forward_of_two_at_most)
+    monkeypatch.setattr(scores, "run_forward", forward_of_two_at_most)
     frame = nv.sweep(model, fresh, VARIANTS, answer=ANSWER, execution=execution)
     assert case_counts[:3] == [8, 4, 2]
     assert max(case_counts[2:]) == 2 and sum(case_counts[2:]) == len(VARIANTS)
@@ -259,10 +259,10 @@ def test_where_memory_runs_out_half_as_many_are_run_at_once(model, fresh, monkey
 def test_other_errors_are_raised_and_so_is_running_out_of_memory_with_a_single_case(model, fresh, monkeypatch):
     for error in (RuntimeError("shapes differ"), RuntimeError("CUDA out of memory")):
 
-        def fail(*_, error=error):
+        def fail(*_, error=error, **__):
             raise error
 
-        monkeypatch.setattr(execute, "run_forward", fail)
+        monkeypatch.setattr(scores, "run_forward", fail)
         with pytest.raises(RuntimeError, match=str(error)):
             nv.sweep(model, fresh, VARIANTS, answer=ANSWER)
     assert out_of_memory(error) and not out_of_memory(RuntimeError("shapes differ"))

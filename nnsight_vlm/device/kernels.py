@@ -36,15 +36,19 @@ def causal_mask(window, like):
 def packed_mask(packing, window, like):
     """Additive ``[1, 1, query, key]``: causal, and closed between copies; each sees the shared prefix and itself.
 
-    ``packing`` is ``(prefix, length, span, chunk, blocks)``: the sequence is ``prefix`` tokens, then copies of
+    ``packing`` is ``(prefix, length, parents, span, chunk, blocks)``: the sequence is ``prefix`` tokens, then copies of
     ``length`` tokens each; a query sees ``span`` positions back at most and its own stretch of ``chunk`` positions
-    (None: all); tokens of a block, whose ranges lie in the prefix, see each other both ways.
+    (None: all); tokens of a block, whose ranges lie in the prefix, see each other both ways. Each copy ends with as
+    many tokens of answers as there are ``parents``: numbers of the token before each, -1 for the first of an answer. Of
+    these a query sees those that come before it in its own answer.
     """
-    prefix, length, span, chunk, blocks = packing
+    prefix, length, parents, span, chunk, blocks = packing
     query_offset, queries, key_offset, keys, _ = window
     places = torch.arange(max(query_offset + queries, key_offset + keys), device=like.device)
     copy = torch.where(places < prefix, -1, (places - prefix) // length)
-    position = torch.where(places < prefix, places, prefix + (places - prefix) % length)
+    place_in_copy = (places - prefix) % length
+    ahead, seen = answer_branches(length - len(parents), parents, like.device)
+    position = torch.where(places < prefix, places, prefix + ahead[place_in_copy])
     query, key = places[query_offset : query_offset + queries, None], places[None, key_offset : key_offset + keys]
     mask = causal_mask(window, like)
     for ranges in blocks:
@@ -53,11 +57,28 @@ def packed_mask(packing, window, like):
             inside[start:stop] = True
         mask.masked_fill_(inside[query] & inside[key], 0)
     closed = (copy[key] >= 0) & (copy[query] != copy[key])
+    if parents:
+        closed |= (copy[key] >= 0) & ~seen[place_in_copy[query], place_in_copy[key]]
     if span is not None:
         closed |= position[query] - position[key] >= span
     if chunk is not None:
         closed |= position[query] // chunk != position[key] // chunk
     return mask.masked_fill_(closed, float("-inf"))
+
+
+def answer_branches(body, parents, device):
+    """How many of a copy's tokens come before each in its own branch, and which these are, itself among them.
+
+    The copy is ``body`` tokens and answers behind them; gives ``[token]`` and ``[token, token]``.
+    """
+    ahead = list(range(body))
+    seen = torch.ones(body + len(parents), body + len(parents), dtype=torch.bool, device=device).tril()
+    for number, parent in enumerate(parents):
+        ahead.append(body if parent < 0 else ahead[body + parent] + 1)
+        seen[body + number, body : body + number] = False
+        if parent >= 0:
+            seen[body + number, body:] |= seen[body + parent, body:]
+    return torch.tensor(ahead, device=device), seen
 
 
 def full_mask(mask, packing, window, like):

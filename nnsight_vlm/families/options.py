@@ -95,6 +95,7 @@ Bidirectional = Literal[
 
 PositionCounting = Literal[
     "sequence",  # tokens are numbered in order, padding left out
+    "sequence from one",  # the same, the first of them is 1 (PaliGemma)
     "mrope",  # three numbers per token, time, height and width, which the model computes from the images' sizes
     "mrope by row",  # more numbers per token, one of which counts images: from 0 in each row, as a prompt alone has it
     "own",  # the model computes them inside its forward and cannot be given any

@@ -150,6 +150,7 @@ PALIGEMMA: dict[str, Any] = {
     "unembedding": CAPPED,
     **SIGLIP,
     "blocks": "prompt",
+    "positions": "sequence from one",
     "writes_image": True,
     "wants_placeholders": True,
     "needs": ("token_type_ids",),

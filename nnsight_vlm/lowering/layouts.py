@@ -23,6 +23,9 @@ from ..prompts.stacking import stack
 from ..prompts.token_map import TokenMap
 from ..prompts.tower_maps import real_places
 from ..versions import cache_name
+from .answer_trees import AnswerTree
+
+NO_ANSWERS = AnswerTree()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Placement:
         features: where the case's image features begin in the projector's output, counted in its rows.
         vision: where the case's tokens of the vision tower begin among those of the whole batch.
         shared: whether other cases share what lies before `branch`.
+        answers: how many tokens of answers run behind the case's prompt; they count as generated.
         outside: how far its negative positions, outside the sequence, are moved down.
         moved: where a position lies that does not move like the others, `{position: place}`.
         batch: the token map of the row that runs, where that is another than the prompt's own, because it is padded to
@@ -50,6 +54,7 @@ class Placement:
     features: int = 0
     vision: int = 0
     shared: bool = False
+    answers: int = 0
     outside: int = 0
     moved: Mapping[int, int] = field(default_factory=dict)
     batch: TokenMap | None = None
@@ -84,12 +89,20 @@ class Placement:
             if start < 0:
                 placed.append((start - self.outside, end - self.outside if end is not None else 0))
                 continue
-            stop = min(self.tokens.stop if end is None else end, self.tokens.stop) if self.shared else end
+            stop = self._closed(end) if self.shared else end
             if start < self.branch:
                 placed.append((start, self.branch if stop is None else min(stop, self.branch)))
             if stop is None or stop > self.branch:
                 placed.append((max(start, self.branch) + self.shift, None if stop is None else stop + self.shift))
         return Ranges(tuple(pair for pair in placed if pair[1] is None or pair[0] < pair[1]))
+
+    def _closed(self, end: int | None) -> int:
+        """Where a range ends in a packed sequence, in which the case's answers are all that follows its prompt."""
+        return self.tokens.stop + self.answers if end is None else min(end, self.tokens.stop)
+
+    def of_prompt(self) -> Placement:
+        """The same without answers: open ranges end with the prompt, as where it is run by itself."""
+        return replace(self, shared=True, answers=0)
 
 
 def stage_keys(own: TokenMap, there: TokenMap) -> dict[int, int]:
@@ -122,7 +135,8 @@ class Layout:
     Attributes:
         prompt: what the model is given.
         placements: one for each case.
-        packing: `(prefix, length)` of the copies behind a shared prefix, or None.
+        packing: `(prefix, length, parents)` of the copies behind a shared prefix, each of which ends with the tokens of
+            an `AnswerTree` with these parents; or None.
         start: the first place that runs; what lies before it is in a cache.
         depth: the first layer that runs; layers before it are skipped.
         entering: what enters that layer, `[row, place, width]`.
@@ -130,7 +144,7 @@ class Layout:
 
     prompt: Prompt
     placements: tuple[Placement, ...]
-    packing: tuple[int, int] | None = None
+    packing: tuple[int, int, tuple[int, ...]] | None = None
     start: int = 0
     depth: int = 0
     entering: torch.Tensor | None = None
@@ -183,23 +197,53 @@ def padded_batch(prompts: Sequence[Prompt]) -> Layout:
 # many cases of one prompt -------------------------------------------------------------------------
 
 
-def packed(prompt: Prompt, cases: int, branch: int) -> Layout:
-    """One sequence: the tokens before `branch` once, then a copy of the rest for every case.
+def packed(prompt: Prompt, cases: int, branch: int, tree: AnswerTree = NO_ANSWERS) -> Layout:
+    """One sequence: the tokens before `branch` once, then for every case a copy of the rest, and answers behind it.
 
-    Copies keep their original position ids; `device.kernels.packed_mask` closes them to each other.
+    Copies keep their original position ids; `device.kernels.packed_mask` closes them to each other, and the branches of
+    the tree.
     """
     tokens = prompt.rows[0]
-    length = tokens.stop - branch
-    own = torch.arange(branch, tokens.stop).repeat(cases)
-    order = torch.cat([torch.arange(branch), own])
-    inputs = {name: value[:, order] if counts_tokens(prompt, name) else value for name, value in prompt.inputs.items()}
-    inputs["position_ids"] = position_ids(prompt)[..., order]
+    grown = prompt.grown(tree.longest) if tree.tokens else prompt
+    copy = torch.tensor([*range(branch, tokens.stop), *(tokens.stop + depth for depth in tree.depths)])
+    order = torch.cat([torch.arange(branch), copy.repeat(cases)])
+    inputs = {name: value[:, order] if counts_tokens(grown, name) else value for name, value in grown.inputs.items()}
+    inputs["position_ids"] = position_ids(grown)[..., order]
+    if tree.tokens:
+        _put_answers(inputs["input_ids"][0, branch:].unflatten(0, (cases, -1)), tree)
     placements = tuple(
-        Placement(tokens=tokens, branch=branch, shift=case * length, shared=True) for case in range(cases)
+        Placement(tokens=tokens, branch=branch, shift=case * len(copy), shared=True, answers=len(tree.tokens))
+        for case in range(cases)
     )
     packed_tokens = tuple(inputs["input_ids"][0].tolist())
     row = replace(tokens, tokens=packed_tokens, stop=len(order), answer=len(order))
-    return Layout(prompt=replace(prompt, inputs=inputs, rows=(row,)), placements=placements, packing=(branch, length))
+    return Layout(
+        prompt=replace(prompt, inputs=inputs, rows=(row,)),
+        placements=placements,
+        packing=(branch, len(copy), tree.parents),
+    )
+
+
+def _put_answers(copies: torch.Tensor, tree: AnswerTree) -> None:
+    """Write the tokens of answers behind each of some copies `[copy, token]`."""
+    copies[:, -len(tree.tokens) :] = torch.tensor(tree.tokens, device=copies.device)
+
+
+def answering(prompt: Prompt, tree: AnswerTree) -> Prompt:
+    """A prompt with answers behind it, as rows are made of; see `answered`."""
+    if not tree.tokens:
+        return prompt
+    return prompt.grown(tree.tokens) if tree.is_chain else packed(prompt, 1, prompt.rows[0].stop, tree).prompt
+
+
+def answered(layout: Layout, tokens: TokenMap, tree: AnswerTree) -> Layout:
+    """A layout of rows with answers behind them, whose cases are those of the prompt: the answers are generated."""
+    if not tree.tokens:
+        return layout
+    number = len(tree.tokens)
+    placements = tuple(replace(placement, tokens=tokens, answers=number) for placement in layout.placements)
+    packing = None if tree.is_chain else (tokens.stop, number, tree.parents)
+    return replace(layout, placements=placements, packing=packing)
 
 
 def _repeated(prompt: Prompt, cases: int, inputs: dict[str, Any]) -> Layout:

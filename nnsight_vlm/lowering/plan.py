@@ -255,7 +255,7 @@ def _step(
 
 
 def _packing(model: Model, layout: Layout, layer: int) -> tuple[Any, ...] | None:
-    """`(prefix, length, span, chunk, blocks)`, see `device.kernels.packed_mask`."""
+    """`(prefix, length, parents, span, chunk, blocks)`, see `device.kernels.packed_mask`."""
     if layout.packing is None:
         return None
     reach = view_of(model).reach("decoder", layer)

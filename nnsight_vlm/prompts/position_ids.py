@@ -19,6 +19,11 @@ def _in_order(prompt: Prompt) -> torch.Tensor:
     return torch.as_tensor(prompt.inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
 
+def _in_order_from_one(prompt: Prompt) -> torch.Tensor:
+    """Counted from 1; logits are the same as from 0, and keys and queries are rotated by another angle (PaliGemma)."""
+    return _in_order(prompt) + 1
+
+
 def _of_images(prompt: Prompt) -> torch.Tensor:
     """Position ids of texts with pictures; a ready encoding of a text alone need not say of which type tokens are."""
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
@@ -43,6 +48,7 @@ def _of_images_by_row(prompt: Prompt) -> torch.Tensor:
 
 COUNTING: dict[PositionCounting, Callable[[Prompt], torch.Tensor]] = {
     "sequence": _in_order,
+    "sequence from one": _in_order_from_one,
     "mrope": _of_images,
     "mrope by row": _of_images_by_row,
 }

@@ -9,7 +9,7 @@ from ..arguments import flag, function, instance, listed, whole_number
 from ..errors import SpecError
 from ..families import Model
 from ..prompts.prompt import Prompt
-from ..sweeping.table import answer_token
+from ..sweeping.wanted import answer_token
 from .words import Objects, Thing, default_objects
 from .work import Work, one_for_each
 

@@ -27,7 +27,8 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
 from ..sweeping.answers import generations
-from ..sweeping.table import answer_token, sweep
+from ..sweeping.table import sweep
+from ..sweeping.wanted import answer_token
 from .clusters import clusters_of, with_clusters
 from .given import answers_given, lengths_given, objects_given, truths_given, usual_given
 from .journal import measured

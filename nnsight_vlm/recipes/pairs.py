@@ -10,7 +10,7 @@ from ..execution.checking import require_model
 from ..families import Model
 from ..prompts.given import single_prompt
 from ..prompts.prompt import Prompt
-from ..sweeping.table import answer_token
+from ..sweeping.wanted import answer_token
 
 PAIRS = 'pairs=[(prompt, other_prompt, "red", "blue"), ...]'
 

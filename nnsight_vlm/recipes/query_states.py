@@ -30,7 +30,8 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
-from ..sweeping.table import answer_token, sweep
+from ..sweeping.table import sweep
+from ..sweeping.wanted import answer_token
 from .clusters import clusters_of_pairs, with_clusters
 from .controls import random_positions, rng_of, same_pictures, with_picture_of
 from .given import usual_given

@@ -27,7 +27,8 @@ from ..recipes.token_sets import require
 from ..recipes.words import default_objects
 from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Allow, Knockout
-from ..sweeping.table import answer_token, sweep
+from ..sweeping.table import sweep
+from ..sweeping.wanted import answer_token
 from .config import check_text, load_by_name
 from .figures import word_maps
 from .folder import write_figure

@@ -26,7 +26,7 @@ from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabula
 from ..recipes.work import Work
 from ..shapes import pair, scene
 from ..statistics import FEWEST
-from ..sweeping.table import answer_token
+from ..sweeping.wanted import answer_token
 from .config import ReportConfig
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->text")

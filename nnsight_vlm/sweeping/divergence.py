@@ -36,6 +36,8 @@ class Divergence:
         donor: the prompt whose clean run gives the positions before, from layer `donor_from_layer` on; None where all
             of it is the case's own prompt.
         donor_from_layer: first layer whose keys come from the donor; earlier layers use the prompt's own.
+        whole: what the case is without a donor.
+        read_first: whether nothing changes at `position` yet, but a read looks at it.
     """
 
     position: int
@@ -43,6 +45,8 @@ class Divergence:
     case: Intervention
     donor: Prompt | None = None
     donor_from_layer: int = 0
+    whole: Intervention = CLEAN
+    read_first: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,11 +81,12 @@ def divergence_of(model: Model, prompt: Prompt, case: Intervention, donors: bool
         others, end = _without(parts, each.patch), each.places.stop
         if each.places and _first_position(here, others) >= end and _can_donate(here, prompt, each):
             donor_from_layer = min(here.state_layers(each.patch.site, each.patch.layers)) + 1
-            case = _composed(others)
+            left = _composed(others)
             return Divergence(
                 position=end,
-                layer=min(donor_from_layer, case.first_layer(here)),
-                case=case,
+                layer=min(donor_from_layer, left.first_layer(here)),
+                case=left,
+                whole=case,
                 donor=each.source,
                 donor_from_layer=donor_from_layer,
             )

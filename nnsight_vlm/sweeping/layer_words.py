@@ -28,7 +28,7 @@ from ..remote.background import Job, can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.lenses import TOP, Lens
-from .table import answer_token
+from .wanted import answer_token
 
 Tokens = str | int | Sequence[str | int]
 """One token or several, as text or ids."""

@@ -102,9 +102,33 @@ def _largest(pieces: Iterable[Footprint]) -> Footprint:
 # sweeps -------------------------------------------------------------------------------------------
 
 
-def forward_of_variants(model: Model, prompt: Prompt, batch: Batch, cases: int, *, cuts: Cuts) -> Footprint:
+class AnswersBehind(NamedTuple):
+    """What is asked of each variant, as far as it takes memory.
+
+    Attributes:
+        tokens: of answers that run behind the prompt.
+        reads: how many numbers are read.
+    """
+
+    tokens: int = 0
+    reads: int = 0
+
+
+ONE_TOKEN = AnswersBehind()
+
+
+def forward_of_variants(
+    model: Model, prompt: Prompt, batch: Batch, cases: int, *, cuts: Cuts, answers: AnswersBehind = ONE_TOKEN
+) -> Footprint:
     """What one forward of so many variants of a batch takes."""
-    own = prompt.rows[0].stop - batch.position
+    forward = _forward_of_variants(model, prompt, batch, cases, answers.tokens, cuts=cuts)
+    return forward.beside(Footprint(answers=2 * 4 * cases * answers.reads))
+
+
+def _forward_of_variants(
+    model: Model, prompt: Prompt, batch: Batch, cases: int, answers: int, *, cuts: Cuts
+) -> Footprint:
+    own = prompt.rows[0].stop - batch.position + answers
     if batch.way == "packed":
         tokens = cases * own if batch.shares_prefix else cases * own + batch.position
         stored = cases * own if batch.shares_prefix else None
@@ -114,20 +138,25 @@ def forward_of_variants(model: Model, prompt: Prompt, batch: Batch, cases: int, 
             tokens=tokens,
             keys=keys,
             stored=stored,
-            logits=cases,
+            logits=cases * (1 + answers),
             masks=max(1, cuts.masks(cases)),
             heads=cuts.heads,
         )
         return footprint(model, passing, None if batch.shares_prefix else prompt.inputs)
     if batch.shares_prefix:
-        return _rows_behind_prefix(model, prompt, batch.position, cases, min(ROOM, own), cuts=cuts)
-    whole = footprint_of(model, prompt, masks=cuts.masks(cases), heads=cuts.heads).times(cases)
+        room = min(ROOM, own)
+        return _rows_behind_prefix(model, prompt, batch.position, cases, room, cuts=cuts, answers=answers)
+    grown = prompt.grown(prompt.rows[0].tokens[-1:] * answers) if answers else prompt
+    masks = max(cuts.masks(cases), int(answers > 0))
+    whole = footprint_of(model, grown, logits=1 + answers, masks=masks, heads=cuts.heads).times(cases)
     return whole._replace(pictures=0 if batch.shares_image else pictures_of(model, prompt, cases))
 
 
-def _rows_behind_prefix(model: Model, prompt: Prompt, position: int, rows: int, room: int, *, cuts: Cuts) -> Footprint:
+def _rows_behind_prefix(
+    model: Model, prompt: Prompt, position: int, rows: int, room: int, *, cuts: Cuts, answers: int = 0
+) -> Footprint:
     """What rows take that all begin with a copy of the keys before a position."""
-    stop = prompt.rows[0].stop
+    stop = prompt.rows[0].stop + answers
     return footprint(
         model,
         Passing(
@@ -135,15 +164,24 @@ def _rows_behind_prefix(model: Model, prompt: Prompt, position: int, rows: int, 
             tokens=stop - position,
             keys=stop,
             stored=position + room,
-            logits=rows,
+            logits=rows * (1 + answers),
             masks=cuts.masks(rows),
             heads=cuts.heads,
         ),
     )
 
 
-def refuse_large_sweep(model: Model, prompt: Prompt, schedule: Schedule, remote: Remote, memory: int | None) -> None:
+def refuse_large_sweep(
+    model: Model,
+    prompt: Prompt,
+    schedule: Schedule,
+    remote: Remote,
+    memory: int | None,
+    answers: Callable[[Batch], AnswersBehind],
+) -> None:
     """Refuse a sweep of which the prompt's own run, or one variant at a time, would not fit.
+
+    `answers` says what is asked of each variant of a batch.
 
     Raises:
         SpecError: see `execution.memory`.
@@ -156,7 +194,8 @@ def refuse_large_sweep(model: Model, prompt: Prompt, schedule: Schedule, remote:
         pieces.append(_prefix_run(model, prompt, kept))
     for batch in schedule.batches:
         cuts = Cuts.of(divergences[number].case for number in batch.numbers)
-        pieces.append(forward_of_variants(model, prompt, batch, 1, cuts=cuts).beside(Footprint(kept=kept)))
+        forward = forward_of_variants(model, prompt, batch, 1, cuts=cuts, answers=answers(batch))
+        pieces.append(forward.beside(Footprint(kept=kept)))
     refuse_what_cannot_fit(model, _largest(pieces), remote, memory, "this sweep, one variant at a time,")
 
 

@@ -35,6 +35,7 @@ class Prefix:
         logits: of the prompt's last token `[word]`; None where that was not run.
         states: what every layer gives from `first` on, to the end of the prompt, `[position, width]` each; None where
             a run cannot start from them.
+        answers: the same of answers behind the prompt, `[token, width]` each; None where none run.
     """
 
     length: int
@@ -42,6 +43,7 @@ class Prefix:
     first: int
     logits: torch.Tensor | None = None
     states: Sequence[torch.Tensor] | None = None
+    answers: Sequence[torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

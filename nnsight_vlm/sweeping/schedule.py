@@ -19,7 +19,16 @@ from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from .divergence import Divergence, divergence_of, unshared_divergence
-from .sharing import Sharing, batching_obstacle, prefix_can_be_cropped, prefix_sharers, sharing, sweeping_obstacle
+from .sharing import (
+    NO_READS,
+    LookedAt,
+    Sharing,
+    batching_obstacle,
+    prefix_can_be_cropped,
+    prefix_sharers,
+    sharing,
+    sweeping_obstacle,
+)
 
 Way = Literal["packed", "rows", "single"]
 Execution = Literal["auto", "packed", "rows", "single"]
@@ -64,9 +73,14 @@ class Schedule:
 
 
 def schedule_sweep(
-    model: Model, prompt: Prompt, cases: Sequence[Intervention], execution: Execution, remote: Remote
+    model: Model,
+    prompt: Prompt,
+    cases: Sequence[Intervention],
+    execution: Execution,
+    remote: Remote,
+    reads: LookedAt = NO_READS,
 ) -> Schedule:
-    """The schedule of variants of one prompt.
+    """The schedule of variants of one prompt, of which `reads` are looked at.
 
     Raises:
         SpecError: packing asked for where it would not be exact; a model with edits, or one whose
@@ -79,7 +93,7 @@ def schedule_sweep(
     if obstacle or execution == "single":
         divergences = [unshared_divergence(model, prompt, case) for case in cases]
         return Schedule(divergences=divergences, batches=[_batch(numbers, divergences, "single")])
-    divergences, reasons = _diverging(model, prompt, cases, remote, donors=execution != "packed")
+    divergences, reasons = _diverging(model, prompt, cases, remote, reads, donors=execution != "packed")
     together = prefix_sharers(reasons)
     ways = [_way(reason, execution) for reason in reasons]
     alone = [number for number in numbers if number not in set(together)]
@@ -198,19 +212,27 @@ def _of_size(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _diverging(
-    model: Model, prompt: Prompt, cases: Sequence[Intervention], remote: Remote, *, donors: bool
+    model: Model,
+    prompt: Prompt,
+    cases: Sequence[Intervention],
+    remote: Remote,
+    reads: LookedAt = NO_READS,
+    *,
+    donors: bool,
 ) -> tuple[list[Divergence], list[Sharing]]:
     """Where cases of one prompt diverge, and what each may share.
 
     Only a case that begins behind a prefix can have a donor.
     """
-    divergences = [divergence_of(model, prompt, case, donors=donors and remote is False) for case in cases]
+    diverging = (divergence_of(model, prompt, case, donors=donors and remote is False) for case in cases)
+    divergences = [reads.reached(model, prompt, each) for each in diverging]
     uncached = why_uncached(prompt)
-    reasons = [sharing(model, prompt, each, remote, uncached) for each in divergences]
+    reasons = [sharing(model, prompt, each, remote, reads, uncached) for each in divergences]
     for number in set(range(len(cases))) - set(prefix_sharers(reasons)):
         if divergences[number].donor is not None:
-            divergences[number] = unshared_divergence(model, prompt, cases[number])
-            reasons[number] = sharing(model, prompt, divergences[number], remote, uncached)
+            unshared = unshared_divergence(model, prompt, cases[number])
+            divergences[number] = reads.reached(model, prompt, unshared)
+            reasons[number] = sharing(model, prompt, divergences[number], remote, reads, uncached)
     return divergences, reasons
 
 

@@ -6,19 +6,24 @@ one packed sequence behind that prefix; and what the vision tower made of the im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..arguments import whole_number
 from ..device.positions import CACHE_NAMES
 from ..execution.caches import keeps_every_key
 from ..families import Model, unsupported, view_of
+from ..lowering.layouts import one_case_per_row
+from ..lowering.read_requests import AttentionRequest, ContributionRequest
+from ..lowering.resolve import resolver
+from ..lowering.sites import SITES
 from ..prompts.carried import why_alone, why_uncached
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
-from ..specs.interventions import Capture
-from .divergence import Divergence
+from ..specs.interventions import Capture, start_of_block
+from ..specs.measurements import Readout, ReadRequest
+from .divergence import Divergence, unshared_divergence
 
 SHARERS = 2
 """Fewest cases that justify running their prefix by itself."""
@@ -27,6 +32,8 @@ HAS_EDITS = (
     "the model has edits of its own, which name rows and positions of its runs; packed or as rows they would act "
     'elsewhere. Write execution="single", or compose what the edits do with each variant'
 )
+READS_EARLY = "a read looks at a stage that runs before the text, so every variant runs it"
+READS_IMAGE = "a read looks at image tokens, or text before the image, so every variant runs them"
 ON_A_SERVER = "runs on a server begin at the first token"
 
 
@@ -91,8 +98,71 @@ def answers_share_prefix(model: Model, options: Mapping[str, Any]) -> bool:
     return not asked and bool(checkpoint.use_cache) and checkpoint.cache_implementation is None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LookedAt:
+    """The parts of a run that reads look at, which every case must run itself.
+
+    Attributes:
+        position: the first position; None for none.
+        layer: the first layer of the decoder.
+        early: whether a stage that runs before the decoder is looked at.
+    """
+
+    position: int | None = None
+    layer: int = 0
+    early: bool = False
+
+    def reached(self, model: Model, prompt: Prompt, divergence: Divergence) -> Divergence:
+        """The divergence, moved to where the first read is if that comes earlier."""
+        if self.position is None:
+            return divergence
+        if self.position < divergence.position and divergence.donor is not None:
+            divergence = unshared_divergence(model, prompt, divergence.whole)
+        return replace(
+            divergence,
+            position=min(self.position, divergence.position),
+            layer=min(self.layer, divergence.layer),
+            read_first=self.position < divergence.position,
+        )
+
+
+NO_READS = LookedAt()
+
+
+def looked_at(model: Model, prompt: Prompt, reads: Iterable[Readout]) -> LookedAt:
+    """What reads look at of a prompt.
+
+    Raises:
+        SpecError: they ask for what the model or the prompt has not got.
+    """
+    here = resolver(model, one_case_per_row(prompt).placements[0].of_prompt())
+    tokens, cropped = prompt.rows[0], prefix_can_be_cropped(model)
+    requests = [request for read in reads for request in read.lower(here)]
+    if not requests:
+        return NO_READS
+    early = any(request.stage != "decoder" for request in requests)
+    positions = [_first_read(request, cropped) for request in requests]
+    first = start_of_block(tokens, max(tokens.start, min(positions)))
+    return LookedAt(position=first, layer=max(0, min(request.layer for request in requests)), early=early)
+
+
+def _first_read(request: ReadRequest, cropped: bool) -> int:
+    """The first position that must run for a read; keys may lie in a cache, if that holds all of them."""
+    at = request.request
+    if request.stage != "decoder" or SITES[request.site].needs == "cross":
+        return 0
+    if isinstance(at, (AttentionRequest, ContributionRequest)):
+        return (at.queries.first or 0) if cropped else 0
+    return at.positions.first or 0
+
+
 def sharing(
-    model: Model, prompt: Prompt, divergence: Divergence, remote: Remote, uncached: str | None = None
+    model: Model,
+    prompt: Prompt,
+    divergence: Divergence,
+    remote: Remote,
+    reads: LookedAt = NO_READS,
+    uncached: str | None = None,
 ) -> Sharing:
     """What a case may share with others of its prompt.
 
@@ -101,14 +171,15 @@ def sharing(
         prompt: a prompt of one row.
         divergence: where the case first differs from clean runs.
         remote: see `nv.run`.
+        reads: what every case is looked at.
         uncached: what `why_uncached` says of the prompt, where that is known.
     """
     family = view_of(model).family
-    limits, early = unsupported(family), _differs_early(prompt, divergence)
+    limits, early = unsupported(family), READS_EARLY if reads.early else _differs_early(prompt, divergence)
     packed = "the states of another prompt come before it" if divergence.donor else early
     if "packed" in limits:
         packed = f"models of type {family.name!r} cannot run variants behind a shared prefix: {limits['packed']}"
-    prefix, image = limits.get("prefix", early), limits.get("embedded", "")
+    prefix, image = limits.get("prefix", early), limits.get("embedded", READS_EARLY if reads.early else "")
     if divergence.position <= max(prompt.rows[0].marks, default=0):
         prefix = prefix or "a variant differs from the first token on, or before the image can be seen"
     if any(part.acts_in != "decoder" for part in divergence.case.parts):
@@ -126,7 +197,8 @@ def _differs_early(prompt: Prompt, divergence: Divergence) -> str:
     """Why what lies before a case is not shared: the case changes it, or it cannot be run by itself."""
     tokens = prompt.rows[0]
     if any(visual.stretch.stop > max(divergence.position, 0) for visual in tokens.visuals):
-        return "a variant changes image tokens, or text before the image, which cannot be shared"
+        changed = "a variant changes image tokens, or text before the image, which cannot be shared"
+        return READS_IMAGE if divergence.read_first else changed
     if any(part.acts_in != "decoder" for part in divergence.case.parts):
         return "a variant changes a stage that runs before the text, which cannot be shared"
     return "a padded prompt cannot be shared" if tokens.start > 0 else ""
@@ -136,6 +208,12 @@ def prefix_sharers(reasons: Sequence[Sharing]) -> list[int]:
     """The numbers of the cases that share a prefix; none where too few could to be worth its forward."""
     able = [number for number, reason in enumerate(reasons) if not reason.prefix]
     return able if len(able) >= SHARERS else []
+
+
+def can_branch(prompt: Prompt, way: str) -> bool:
+    """Whether one run of a prompt may hold several answers behind it, which a mask of this package tells apart."""
+    masked = "packed" not in unsupported(view_of(prompt.model).family)
+    return way == "packed" or (way == "rows" and masked and prompt.rows[0].start == 0)
 
 
 def prefix_can_be_cropped(model: Model) -> bool:

@@ -124,6 +124,10 @@ def entries() -> dict[str, Entry]:
         **PLACED,
     }
     lists = [each for each in prompt_lists() if each is not here.prompt.inputs]
+    told = [each for each in ANSWERS if not isinstance(each, str) or each != "red square"]
+    told = [each for each in told if not (isinstance(each, list) and each == [1])]
+    told += [(), (1, 1.5), (1, -1), (1, None), [()], [None], ["zebra"], [[1]], [1, 1.5]]
+    read, unnamed = nv.Attention("last", "image"), [each for each in reads() if not isinstance(each, dict)]
     return {
         "mean_state": Entry(
             nv.mean_state,
@@ -166,7 +170,10 @@ def entries() -> dict[str, Entry]:
                 "model": models(),
                 "prompt": one["prompt"],
                 "variants": variants(),
-                "answer": ANSWERS,
+                "answer": told,
+                "against": [20, *(each for each in told if each is not None), [21], ["red"]],
+                "metric": [3, "metric", True, THING, [len], int, {}, DATASET],
+                "reads": [*unnamed, {"a": 3}, {1: read}, {"a": [read]}, ["a"]],
                 "execution": [*WORDS, "row"],
                 "memory": BYTES,
                 "empty": WORDS,

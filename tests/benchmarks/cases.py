@@ -212,6 +212,34 @@ def four_routes(on: Bench) -> Comparison:
     return _sweep(on, routes, step=2 if on.quick else 16)
 
 
+def second_answer(on: Bench) -> Comparison:
+    """A sweep that scores two answers of three tokens, beside the same sweep with the first of them."""
+    answers = ((ANSWER, ANSWER + 1, ANSWER + 2), (ANSWER + 3, ANSWER + 4, ANSWER + 5))
+    routes, inputs, step = each_layer(on), on.inputs, 4
+
+    def swept(prompt: nv.Prompt, some: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        frame = nv.sweep(on.model, prompt, [route.knockout() for route in routes], answer=list(some))
+        return torch.tensor(frame["logprob"].to_numpy()).reshape(len(routes), len(some))
+
+    def one_by_one(cut: bool) -> torch.Tensor:
+        return torch.tensor(
+            [
+                [hooks.answer_logprob(on.module, inputs, answer, route.cuts(on) if cut else {}) for answer in answers]
+                for route in routes[::step]
+            ]
+        )
+
+    return Comparison(
+        ours=Task(run=lambda prompt: swept(prompt, answers), prepare=on.prompt),
+        naive=Task(run=lambda _=None: one_by_one(cut=True), scale=step),
+        our_numbers=lambda: swept(on.prompt(), answers)[::step],
+        naive_numbers=lambda: one_by_one(cut=True),
+        clean_numbers=lambda: one_by_one(cut=False),
+        note=f"one by one: {len(routes[::step])} of {len(routes)}, scaled",
+        others={"without": Task(run=lambda prompt: swept(prompt, answers[:1]), prepare=on.prompt)},
+    )
+
+
 def second_sweep(on: Bench) -> Comparison:
     return _sweep(on, windows(on, "system", "query", radius=1), step=4, earlier=each_layer(on))
 
@@ -508,6 +536,13 @@ LINES = {
         target=1.2,
         figure="forwards",
         comparison=twelve_sampled,
+    ),
+    "answers-576": Line(
+        work="a second answer, 12 knockout windows, 3 tokens each",
+        size="576",
+        target=1.03,
+        figure="overhead",
+        comparison=second_answer,
     ),
     "second-576": Line(
         work="a second sweep on the same prompt", size="576", target=0.9, figure="forwards", comparison=second_sweep

@@ -250,6 +250,20 @@ def every_sweep(side: Side, answer: int) -> Asks:
         asks[name] = partial(
             nv.lens, side.model, prompt, cases["patch"], where=["image", "last"], remote=side.remote, **more
         )
+    asks |= {
+        f"sweep answers {how}": partial(
+            nv.sweep,
+            side.model,
+            prompt,
+            {**late, "generated": cases["generated"]},
+            answer=[(answer, answer), (answer, 5, 7), answer],
+            against=(7, 5),
+            reads=nv.Attention("last", "image", layers=1, heads=[0], reduce="mass"),
+            execution=how,
+            remote=side.remote,
+        )
+        for how in ("packed", "rows")
+    }
     every = {name: case for name, case in cases.items() if case is not None}
     asks["sweep auto"] = partial(nv.sweep, side.model, prompt, every, answer=answer, empty="ignore", remote=side.remote)
     return asks

@@ -161,6 +161,22 @@ def knockout_logits(
     return logits
 
 
+def answer_logprob(module: Any, inputs: Mapping[str, Any], answer: Sequence[int], cuts: Mapping[int, Cut]) -> float:
+    """The log-probability of an answer's tokens in one forward; cuts of the last text token cut the answer's too."""
+    ids = inputs["input_ids"]
+    width, given = ids.shape[1], torch.tensor([answer[:-1]])
+    grown = {**inputs, "input_ids": torch.cat([ids, given], 1)}
+    grown["attention_mask"] = torch.ones_like(grown["input_ids"])
+    own = list(range(width, width + given.shape[1]))
+    further = {
+        layer: Cut(cut.keys, [*cut.queries, *own] if width - 1 in cut.queries else cut.queries)
+        for layer, cut in cuts.items()
+    }
+    with knocked_out(module, further):
+        logits = module(**grown, logits_to_keep=len(answer)).logits[0].double()
+    return float(logits.log_softmax(-1)[range(len(answer)), list(answer)].sum())
+
+
 def attention_shares(
     module: Any, inputs: Mapping[str, Any], queries: Sequence[int], keys: Sequence[int]
 ) -> torch.Tensor:
