@@ -148,7 +148,8 @@ def run(
         grad: True keeps the graph, on this machine: logits and reads can be differentiated, with respect to
             parameters that require it and to states that are read (`torch.autograd.grad(run.logits[token],
             run.reads[0])`), because the model goes on with the very tensors that it gives home, of one layer each.
-            Memory is then needed for every layer's states at once. By default nothing has a graph. A trace of `install`'s copy keeps its own.
+            Memory is then needed for every layer's states at once. By default nothing has a graph. A trace of the
+            copy that `install` gives keeps its own.
         remote: nnsight's own meaning: here, on a server, or on the server at an address.
         blocking: False returns a `remote.Job` at once instead of waiting for the server.
         path: the folder in which that job is kept.
@@ -216,16 +217,14 @@ def _refuse_graph(model: Model, remote: Remote, readouts: Sequence[Readout]) -> 
         )
     spec = view_of(model).stage()
     for read in readouts:
-        if (
-            isinstance(read, Residual)
-            and len(layer_numbers(read.layers, spec.layer_count)) > 1
-            and read.site in LAYERED
-        ):
+        if not isinstance(read, Residual):
+            continue
+        if read.site in LAYERED and len(layer_numbers(read.layers, spec.layer_count)) > 1:
             raise SpecError(
-                "with grad=True the model goes on with the states that come home, so these are of one layer each; write "
-                f"[nv.Residual({read.where!r}, layers=layer) for layer in ...] in place of layers={read.layers!r}"
+                "with grad=True the model goes on with the states that come home, so these are of one layer each; "
+                f"write [nv.Residual({read.where!r}, layers=layer) for layer in ...] in place of layers={read.layers!r}"
             )
-        if isinstance(read, Residual) and any(spec.gate(read.site, layer) for layer in range(spec.layer_count)):
+        if any(spec.gate(read.site, layer) for layer in range(spec.layer_count)):
             raise SpecError(
                 f"site {read.site!r} is behind a gate in this model, and with grad=True the model could not go on with "
                 'what is read of it; read site="residual" or site="head"'

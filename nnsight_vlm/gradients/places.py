@@ -73,18 +73,18 @@ def spots_of(model: Model, clean: Prompt, corrupt: Prompt, at: Any, where: Any, 
     by, found = one_of("by", by, WAYS), list[Spot]()
     for site in dict.fromkeys(one_of("at", site, STATES, "site") for site in sites):
         here, there = (resolver(model, one_case_per_row(prompt).placements[0]) for prompt in (corrupt, clean))
-        numbers = _layers(here, site, layers)
         chosen = _positions(here, there, site, where) if by == "position" else _groups(here, there, site, where)
         for place, source, labels in chosen:
-            _check(model, clean, corrupt, here, site, numbers, place, source)
             name = here.site_of(site, place)
+            numbers = _layers(here, name, layers)
+            _check(model, clean, corrupt, here, site, numbers, place, source)
             for layer in numbers:
                 heads = here.head_size(name, layer).number if site in HEAD_SITES else 0
                 found.append(Spot(site=site, layer=layer, where=place, source=source, labels=labels, heads=heads))
     return found
 
 
-def _layers(here: Resolver, site: StateSite, layers: Layers) -> tuple[int, ...]:
+def _layers(here: Resolver, site: str, layers: Layers) -> tuple[int, ...]:
     """The layers that have a site, of those that are asked for.
 
     Raises:
