@@ -18,6 +18,7 @@ from ..lowering.sites import BEFORE_LAYERS, HEAD_SITES, SITES, STATES, StateSite
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import PARTS
 from ..prompts.where import Where, as_tuples, names_in
+from ..specs.interventions import CLEAN
 from ..specs.measurements import Residual
 from ..specs.states import Patch
 
@@ -71,6 +72,8 @@ def spots_of(model: Model, clean: Prompt, corrupt: Prompt, at: Any, where: Any, 
     if not sites:
         raise SpecError(f"at=() names no site; write {SITES_WRITTEN}")
     by, found = one_of("by", by, WAYS), list[Spot]()
+    for called, prompt in (("clean", clean), ("corrupt", corrupt)):
+        check(model, prompt, CLEAN, Call(f"{called}: "))
     for site in dict.fromkeys(one_of("at", site, STATES, "site") for site in sites):
         here, there = (resolver(model, one_case_per_row(prompt).placements[0]) for prompt in (corrupt, clean))
         chosen = _positions(here, there, site, where) if by == "position" else _groups(here, there, site, where)
@@ -90,7 +93,9 @@ def _layers(here: Resolver, site: str, layers: Layers) -> tuple[int, ...]:
     Raises:
         SpecError: there are none.
     """
-    some: Layers = "attention" if layers == "all" and SITES[site].needs == "attention" else layers
+    some: Layers = (
+        "attention" if isinstance(layers, str) and layers == "all" and SITES[site].needs == "attention" else layers
+    )
     numbers = here.ordered_layers(site, some)
     if not numbers:
         raise SpecError('layers=() names no layer; write "all", a number or a list of numbers')

@@ -11,7 +11,22 @@ from transformers import GenerationConfig
 import nnsight_vlm as nv
 
 from .calls import QUESTION, Entry, interventions, models, prompt_lists, prompts, reads, world
-from .values import ANSWERS, BYTES, COUNTS, DATASET, FLAGS, LAYERS, NAN, NO_LIST, PATHS, REMOTES, THING, WHERE, WORDS
+from .values import (
+    ANSWERS,
+    BYTES,
+    COUNTS,
+    DATASET,
+    FLAGS,
+    LAYERS,
+    NAN,
+    NO_LIST,
+    NO_WHOLE,
+    PATHS,
+    REMOTES,
+    THING,
+    WHERE,
+    WORDS,
+)  # fmt: skip
 
 PLACED = {"remote": REMOTES, "blocking": FLAGS, "path": [*PATHS, "a folder, where nothing is kept"]}
 """What is refused as the place where a call runs."""
@@ -122,7 +137,12 @@ def entries() -> dict[str, Entry]:
             {"model": here.model, "positives": [here.prompt], "negatives": [here.twin], "where": "last", "layers": 1},
             {**means, "positives": lists, "negatives": lists},
         ),
-        "run": Entry(nv.run, nv.run, cut, {**asked, "reads": reads(), "positions": [*WHERE[1:], [], [6, 5]], **PLACED}),
+        "run": Entry(
+            nv.run,
+            nv.run,
+            cut,
+            {**asked, "reads": reads(), "positions": [*WHERE[1:], [], [6, 5]], "grad": FLAGS, **PLACED},
+        ),
         "generate": Entry(
             nv.generate, nv.generate, short, {**asked, "max_new_tokens": COUNTS, "options": options(), **PLACED}
         ),
@@ -156,6 +176,58 @@ def entries() -> dict[str, Entry]:
                 "empty": WORDS,
                 **PLACED,
             },
+        ),
+        "attribute": Entry(
+            nv.attribute,
+            nv.attribute,
+            {"model": here.model, "clean": here.prompt, "corrupt": here.twin, "answer": 20},
+            {
+                "model": models(),
+                "clean": one["prompt"],
+                "corrupt": one["prompt"],
+                "answer": [each for each in ANSWERS if each is not None],
+                "against": [each for each in ANSWERS if each is not None],
+                "metric": [
+                    3,
+                    True,
+                    "logit",
+                    THING,
+                    {},
+                    len,
+                    lambda: 1,
+                    lambda rows: rows,
+                    lambda rows: float(rows[0, 0]),
+                ],
+                "at": [*WORDS, "mask", "logits", [], ["residual", "sky"], [None], "cross", DATASET],
+                "where": ["sky", "", 5, True, 1.5, [5], [None], {}, THING, ["image", "sky"], NAN, "image.7", DATASET],
+                "by": WORDS,
+                "layers": [*LAYERS, [], [2, 1]],
+                "steps": COUNTS,
+                "exact": [*NO_WHOLE, -1],
+                "positions": ["last", 5, "sky", [6, 5]],
+                "memory": BYTES,
+                **PLACED,
+            },
+            ["logits", "answer"],
+        ),
+        "saliency": Entry(
+            nv.saliency,
+            nv.saliency,
+            {**cut, "answer": 20},
+            {
+                **asked,
+                "prompt": one["prompt"],
+                "answer": [each for each in ANSWERS if each is not None],
+                "against": [each for each in ANSWERS if each is not None],
+                "metric": [3, True, "logit", THING, {}, len, lambda: 1, lambda rows: rows],
+                "at": WORDS,
+                "how": WORDS,
+                "image": [*NO_WHOLE, -1, 7],
+                "positions": ["last", 5, "sky", [6, 5]],
+                "memory": BYTES,
+                **PLACED,
+            },
+            ["logits", "answer"],
         ),
         "verify": Entry(nv.verify, nv.verify, cut, {**asked, "pixels": FLAGS, **PLACED}),
         "install": Entry(nv.install, nv.install, cut, {**asked, "remote": REMOTES}),
