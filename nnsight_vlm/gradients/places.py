@@ -73,7 +73,10 @@ def spots_of(model: Model, clean: Prompt, corrupt: Prompt, at: Any, where: Any, 
         raise SpecError(f"at=() names no site; write {SITES_WRITTEN}")
     by, found = one_of("by", by, WAYS), list[Spot]()
     for called, prompt in (("clean", clean), ("corrupt", corrupt)):
-        check(model, prompt, CLEAN, Call(f"{called}: "))
+        try:
+            check(model, prompt, CLEAN)
+        except SpecError as error:
+            raise SpecError(f"{called}: {error}") from None
     for site in dict.fromkeys(one_of("at", site, STATES, "site") for site in sites):
         here, there = (resolver(model, one_case_per_row(prompt).placements[0]) for prompt in (corrupt, clean))
         chosen = _positions(here, there, site, where) if by == "position" else _groups(here, there, site, where)
