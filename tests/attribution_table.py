@@ -17,8 +17,8 @@ import pandas as pd
 import nnsight_vlm as nv
 from nnsight_vlm.statistics import interval
 
-HEADS, DRAWS = 6, 5
-"""Heads that are knocked out together, and how many random choices of as many."""
+SIZES, DRAWS = (6, 12), 5
+"""How many heads are knocked out together, and how many random choices of as many."""
 PARTS = ("system", "image", "query")
 
 
@@ -71,7 +71,7 @@ def agreement(model: Any, some: list[Pair]) -> pd.DataFrame:
 
 
 def found_heads(model: Any, some: list[Pair]) -> list[tuple[int, int]]:
-    """The heads whose patches would move the metric most towards the clean run, on average."""
+    """The heads whose patches would move the metric most towards the clean run, on average, the first the most."""
     shares = []
     for pair in some:
         frame = estimates(model, pair, 0)
@@ -79,46 +79,65 @@ def found_heads(model: Any, some: list[Pair]) -> list[tuple[int, int]]:
         total = frame.attrs["clean"] - frame.attrs["corrupt"]
         shares.append(heads.groupby(["layer", "head"])["estimate"].sum() / total)
     mean = sum(shares[1:], shares[0]) / len(shares)
-    return [(int(layer), int(head)) for layer, head in mean.nlargest(HEADS).index]
+    return [(int(layer), int(head)) for layer, head in mean.nlargest(max(SIZES)).index]
 
 
-def knocked_out(model: Any, some: list[Pair], heads: list[tuple[int, int]], seed: int = 0) -> pd.DataFrame:
-    """For each pair's clean prompt: whether its answer is still the most probable, and how far its logit leads."""
-    rng = np.random.default_rng(seed)
-    spec = model._module.config.get_text_config()
-    others = [
-        (layer, head)
-        for layer in range(spec.num_hidden_layers)
-        for head in range(spec.num_attention_heads)
-        if (layer, head) not in heads
-    ]
-    draws = [[others[at] for at in rng.choice(len(others), len(heads), replace=False)] for _ in range(DRAWS)]
-    variants = {
-        name: nv.Ablate("all", site="head", heads=sorted(chosen), layers=sorted({layer for layer, _ in chosen}))
-        for name, chosen in (("found", heads), *((f"random {number}", draw) for number, draw in enumerate(draws)))
-    }
+def knocked_out(model: Any, some: list[Pair], found: list[tuple[int, int]]) -> pd.DataFrame:
+    """For each pair's clean prompt: whether its answer is still the most probable, and how far its logit leads.
+
+    Heads are set to 0, or to what they give in the other scene, at all positions.
+    """
     rows = []
     for number, pair in enumerate(some):
+        variants = {
+            (how, size, kind): nv.Ablate(
+                "all", site="head", heads=heads, layers=layers_of(heads), how=how, source=source
+            )
+            for how, source in (("zero", None), ("resample", pair.corrupt))
+            for size in SIZES
+            for kind, heads in choices(model, found, size).items()
+        }
         with nv.reuse(model):
             mine, theirs = (
-                nv.sweep(model, pair.clean, variants, answer=token) for token in (pair.answer, pair.against)
+                nv.sweep(model, pair.clean, list(variants.values()), answer=token)
+                for token in (pair.answer, pair.against)
             )
-        rows.append({"pair": number, "heads": "none", "right": 1.0, "lead": lead(mine, theirs, "clean_logit")[0]})
-        leads = lead(mine, theirs, "logit")
-        for name, rank, ahead in zip(variants, mine["rank"], leads, strict=True):
-            rows.append({"pair": number, "heads": name.split()[0], "right": float(rank == 0), "lead": ahead})
-    frame = pd.DataFrame(rows)
-    return frame.groupby(["pair", "heads"], as_index=False)[["right", "lead"]].mean()
+        leads = (mine["logit"] - theirs["logit"]).tolist()
+        clean = float((mine["clean_logit"] - theirs["clean_logit"])[0])
+        rows.append({"pair": number, "how": "none", "size": 0, "heads": "none", "right": 1.0, "lead": clean})
+        for (how, size, kind), rank, ahead in zip(variants, mine["rank"], leads, strict=True):
+            heads = kind.split()[0]
+            row = {"pair": number, "how": how, "size": size, "heads": heads, "right": float(rank == 0), "lead": ahead}
+            rows.append(row)
+    return pd.DataFrame(rows).groupby(["pair", "how", "size", "heads"], as_index=False)[["right", "lead"]].mean()
 
 
-def lead(mine: pd.DataFrame, theirs: pd.DataFrame, column: str) -> list[float]:
-    return (mine[column] - theirs[column]).tolist()
+def choices(model: Any, found: list[tuple[int, int]], size: int) -> dict[str, list[tuple[int, int]]]:
+    """So many of the heads that were found, and random choices of as many others."""
+    rng, text = np.random.default_rng(size), model._module.config.get_text_config()
+    every = itertools.product(range(text.num_hidden_layers), range(text.num_attention_heads))
+    others = [head for head in every if head not in found[:size]]
+    draws = (rng.choice(len(others), size, replace=False) for _ in range(DRAWS))
+    random = {f"random {number}": sorted(others[at] for at in draw) for number, draw in enumerate(draws)}
+    return {"found": sorted(found[:size]), **random}
+
+
+def layers_of(heads: list[tuple[int, int]]) -> list[int]:
+    return sorted({layer for layer, _ in heads})
 
 
 def told(values: Any, share: bool = False) -> str:
     """A mean with its interval over pairs."""
     estimate = interval(pd.DataFrame({"value": values}), lambda means: means["value"], shares=share)
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def told_correlation(values: Any) -> str:
+    """A mean correlation with its interval over pairs, both through Fisher's transformation."""
+    turned = pd.DataFrame({"turned": np.arctanh(np.asarray(values).clip(-0.9999, 0.9999))})
+    estimate = interval(turned, lambda means: means["turned"])
+    value, low, high = np.tanh([estimate.value, estimate.low, estimate.high])
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def main() -> None:
@@ -132,16 +151,15 @@ def main() -> None:
     heads = found_heads(model, some)
     print(f"\nheads found on {options.exact} pairs: {heads}")
     scores = knocked_out(model, list(itertools.islice(endless, options.scenes)), heads)
-    print(
-        f"\n| heads knocked out ({options.scenes} pairs) | answer still first | lead of its logit |\n| --- | --- | --- |"
-    )
-    for name in ("none", "found", "random"):
-        chosen = scores[scores["heads"] == name]
-        print(f"| {name} | {told(chosen['right'], share=True)} | {told(chosen['lead'])} |")
+    print(f"\n| heads knocked out, {options.scenes} pairs | how | answer still first | lead of its logit |")
+    print("| --- | --- | --- | --- |")
+    for (size, how, heads), chosen in scores.groupby(["size", "how", "heads"]):
+        right, ahead = told(chosen["right"], share=True), told(chosen["lead"])
+        print(f"| {size or ''} {heads} | {how} | {right} | {ahead} |")
     table = agreement(model, some)
     print(f"\n| site | group | correlation over layers and heads, {options.exact} pairs |\n| --- | --- | --- |")
     for (site, group), chosen in table.groupby(["site", "group"], sort=False):
-        print(f"| {site} | {group} | {told(chosen['correlation'])} |")
+        print(f"| {site} | {group} | {told_correlation(chosen['correlation'])} |")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..errors import SpecError
 from ..execution.footprint import Footprint, footprint_of, number_bytes, with_graph
+from ..execution.requests import forward_inputs
 from ..families import Model, view_of
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import read_step, stage_extent
@@ -90,6 +91,11 @@ def reads_of(model: Model, layout: Layout, readouts: Sequence[Residual]) -> Read
         kinds.append(SITES[site].part or (site if site in KINDS else "state"))
         members.append([number for number, _ in some])
     return Reads(steps, kinds, members)
+
+
+def inputs_of(layout: Layout, kept: Sequence[int]) -> dict[str, Any]:
+    """What a forward is given; no cache, whose copies of keys and values would be in the graph."""
+    return {**forward_inputs(layout, kept), "use_cache": False}
 
 
 def graph_bytes(model: Model, prompt: Prompt, numbers: int, *, whole: bool = False, logits: int = 1) -> Footprint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -15,7 +16,6 @@ from ..errors import SpecError
 from ..execution.determinism import refuse_chance
 from ..execution.memory import check_memory, refuse_what_cannot_fit
 from ..execution.preparing import prepare
-from ..execution.requests import forward_inputs
 from ..families import Model, view_of
 from ..families.locks import one_thread
 from ..lowering.layers import Layers
@@ -32,7 +32,7 @@ from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote, check_remote
 from ..specs.interventions import CLEAN
 from ..specs.measurements import Residual
-from .calls import Reads, graph_bytes, numbers_of, reads_of, refuse_other_masks
+from .calls import Reads, graph_bytes, inputs_of, numbers_of, reads_of, refuse_other_masks
 from .exact import add_exact
 from .metrics import Metric, metric_given, require_finite
 from .places import By, Spot, spots_of
@@ -157,14 +157,13 @@ def attribute(
     measured = metric_given(model, answer, against, metric, positions, remote)
     refuse_chance(model, remote)
     spots = spots_of(model, clean, corrupt, at, where, by, layers)
-    call = _prepared(model, clean, corrupt, spots, measured, steps, by, remote, memory)
+    call, reads = _prepared(model, clean, corrupt, spots, measured, steps, by, remote, memory)
     with one_thread(model, here=remote is False):
         for needed in call.needs if remote is False else ():
             ask(model, needed, remote)
         reached, begun, effects = ask(model, call, remote)
     require_finite((reached, begun), RUNS)
-    members = _reads(model, corrupt, spots, steps).by_readout(effects)[: len(spots)]
-    frame = _frame(spots, members, by)
+    frame = _frame(spots, reads.by_readout(effects)[: len(spots)], by)
     frame.attrs.update(metric=measured.words(), clean=float(reached), corrupt=float(begun), steps=steps)
     return add_exact(model, clean, corrupt, frame, spots, measured, exact, memory, remote) if exact else frame
 
@@ -187,8 +186,8 @@ def _prepared(
     by: By,
     remote: Remote,
     memory: int | None,
-) -> ModelCall:
-    """The corrupt run's call, which needs the clean run's.
+) -> tuple[ModelCall, Reads]:
+    """The corrupt run's call, which needs the clean run's, and its reads.
 
     Raises:
         SpecError: embeddings that do not correspond; what does not fit into memory.
@@ -199,7 +198,9 @@ def _prepared(
         _refuse_steps(model, clean, corrupt, spots)
     theirs, mine = _reads(model, clean, spots, steps, source=True), _reads(model, corrupt, spots, steps)
     refuse_other_masks(clean, corrupt, mine)
-    numbers = numbers_of(model, corrupt, (spot.read(spot.where) for spot in spots))
+    alike = Counter((spot.site, spot.where) for spot in spots)  # layers, which are mostly of one width
+    first_of = {(spot.site, spot.where): spot.read(spot.where) for spot in spots}
+    numbers = sum(numbers_of(model, corrupt, [first_of[each]]) * layers for each, layers in alike.items())
     needed = graph_bytes(model, corrupt, numbers, logits=len(places[1]))
     refuse_what_cannot_fit(model, needed, remote, memory, "this attribution", plain=memory is None)
     slot: list[Any] = []
@@ -207,17 +208,18 @@ def _prepared(
     mixing = _mixing(model, layouts[1], mine, len(spots)) if steps > 1 else _Mixing(None, [], None)
     first = ModelCall(
         task=gradients.keep_states,
-        inputs=forward_inputs(layouts[0], sorted(places[0])),
+        inputs=inputs_of(layouts[0], sorted(places[0])),
         rest=(plans[0].edits, theirs.extents(model, layouts[0]), theirs.plain(model), metric.plain(layouts[0]), slot),
     )
     reads = mine.extents(model, layouts[1]), mine.plain(model), metric.plain(layouts[1])
-    return ModelCall(
+    call = ModelCall(
         task=gradients.estimate,
-        inputs=forward_inputs(layouts[1], sorted(places[1])),
+        inputs=inputs_of(layouts[1], sorted(places[1])),
         rest=(plans[1].edits, *reads, slot, (steps, *mixing), by == "position"),
         needs=(first,),
         numbers=sum(max(1, spot.heads) * len(spot.labels) for spot in spots),
     )
+    return call, mine
 
 
 def _reads(model: Model, prompt: Prompt, spots: Sequence[Spot], steps: int, *, source: bool = False) -> Reads:

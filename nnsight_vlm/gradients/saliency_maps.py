@@ -18,7 +18,6 @@ from ..execution.determinism import refuse_chance
 from ..execution.emptiness import Call, Empty, check_empty
 from ..execution.memory import check_memory, refuse_what_cannot_fit
 from ..execution.preparing import prepare
-from ..execution.requests import forward_inputs
 from ..families import Model, view_of
 from ..grids import Grid
 from ..lowering.layouts import one_case_per_row
@@ -30,7 +29,7 @@ from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote, check_remote
 from ..specs.interventions import Intervention
 from ..specs.measurements import Residual
-from .calls import graph_bytes, numbers_of, reads_of
+from .calls import graph_bytes, inputs_of, numbers_of, reads_of
 from .metrics import Metric, metric_given, require_finite
 
 Seen = Literal["features", "embedding", "pixels", "gradcam"]
@@ -216,7 +215,7 @@ def _prepared(
     needed = graph_bytes(model, prompt, numbers, whole=pixels, logits=len(places))
     refuse_what_cannot_fit(model, needed, remote, memory, "this saliency", plain=memory is None)
     cases, values = checked_cases(model, prompt, intervention, remote, call)
-    plan, inputs = prepare(model, layout, cases, values), forward_inputs(layout, sorted(places))
+    plan, inputs = prepare(model, layout, cases, values), inputs_of(layout, sorted(places))
     measured = metric.plain(layout)
     task: Callable[..., Any] = gradients.input_slopes if pixels else gradients.slopes
     rest: tuple[Any, ...] = (plan.edits, measured, name)
