@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .execution.mean_states import direction, mean_state
     from .execution.proof import Proof, verify
     from .families import FAMILIES, Family
+    from .gradients.estimates import attribute
+    from .gradients.saliency_maps import Saliency, saliency
     from .grids import Grid, VideoGrid
     from .loading import load
     from .lowering.describing import describe
@@ -76,10 +78,12 @@ __all__ = [
     "RemoteError",
     "Residual",
     "Run",
+    "Saliency",
     "Scale",
     "SpecError",
     "VideoGrid",
     "Word",
+    "attribute",
     "depth",
     "describe",
     "direction",
@@ -97,6 +101,7 @@ __all__ = [
     "report",
     "reuse",
     "run",
+    "saliency",
     "shapes",
     "stack",
     "statistics",
@@ -113,6 +118,8 @@ _NAMES_OF = {
     "execution.mean_states": ("direction", "mean_state"),
     "execution.proof": ("Proof", "verify"),
     "families": ("FAMILIES", "Family"),
+    "gradients.estimates": ("attribute",),
+    "gradients.saliency_maps": ("Saliency", "saliency"),
     "grids": ("Grid", "VideoGrid"),
     "loading": ("load",),
     "lowering.describing": ("describe",),

@@ -32,6 +32,7 @@ WINGS = {
     "remote": "what is asked of a model, here and on a server",
     "execution": "check, capture, run, generate, install, prove",
     "sweeping": "many variants of one prompt in few forwards",
+    "gradients": "what a small change would do: estimates of patches, saliency",
     "recipes": "analyses of published papers",
     "plots": "figures of their frames",
     "report": "the paper's claims, measured and written down",

@@ -33,6 +33,7 @@ FILES = tuple(
         "towers",
         "lines",
         "runner",
+        "gradients",
     )
 )
 """The files whose source travels to a server."""
@@ -165,6 +166,9 @@ def requests_of_every_kind(model):
         batch = [(prompt, cases["knockout"]), (twin, cases["generated"])]
         record("generations", lambda: list(nv.generations(model, batch, max_new_tokens=3, remote="local")))
         record("verify", lambda: nv.verify(model, prompt, cases["everything"], remote="local"))
+        record("attribute", lambda: nv.attribute(model, twin, prompt, answer=20, steps=2, remote="local"))
+        for at in ("features", "pixels"):
+            record(f"saliency {at}", lambda at=at: nv.saliency(model, prompt, answer=20, at=at, remote="local"))
         for name, call in every_recipe(model).items():
             record(f"recipe {name}", call)
         record("install", lambda: traced_by_the_user(nv.install(model, prompt, cases["everything"]), prompt))

@@ -16,7 +16,8 @@ from ..families import VISION, Model, check_attention, view_of
 from ..identity import same_model, weights_digest
 from ..lowering.emptiness import Reachable
 from ..lowering.empty_attention import refuse_empty_rows
-from ..lowering.layouts import Placement, one_case_per_row
+from ..lowering.layouts import one_case_per_row
+from ..lowering.placements import Placement
 from ..lowering.plan import Plan
 from ..lowering.resolve import Resolver, resolver
 from ..lowering.state_values import StateValues

@@ -134,6 +134,12 @@ def footprint_of(
     return reduce(Footprint.beside, _earlier(view_of(model), prompt), run)
 
 
+def with_graph(model: Model, run: Footprint) -> Footprint:
+    """What a forward takes that keeps its graph: the states, and eager attention's scores, of every layer at once."""
+    layers = view_of(model).stage().layer_count
+    return run._replace(states=run.states * layers, scores=run.scores * layers)
+
+
 def cached_bytes(model: Model, tokens: int) -> int:
     """What the keys and values of so many tokens take, of all layers."""
     view = view_of(model)

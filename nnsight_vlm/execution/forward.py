@@ -10,24 +10,30 @@ from typing import Any, Literal, overload
 
 import torch
 
-from ..arguments import listed
+from ..arguments import flag, listed
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..lowering.layouts import Placement, one_case_per_row
+from ..lowering.layers import layer_numbers
+from ..lowering.layouts import one_case_per_row
+from ..lowering.placements import Placement
 from ..lowering.resolve import resolver
+from ..lowering.sites import SITES
 from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.where import Where, as_tuples, require_ascending
 from ..remote.background import Job, can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
-from ..specs.measurements import Attention, Readout
+from ..specs.measurements import Attention, Readout, Residual
 from .capturing import checked_cases
 from .checking import refuse_unseen_weights
 from .emptiness import Call, Empty, check_empty, refuse_empty_read
 from .memory import refuse_large_prompt
 from .preparing import prepare
 from .requests import LogitRead, read_steps, run_forward
+
+LAYERED = tuple(name for name, site in SITES.items() if site.layered)
+"""The sites that every layer has."""
 
 
 def _shapes(value: Any) -> str:
@@ -80,6 +86,7 @@ def run(
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
     empty: Empty = "error",
+    grad: bool = False,
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -93,6 +100,7 @@ def run(
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
     empty: Empty = "error",
+    grad: bool = False,
     remote: Remote = False,
     blocking: Literal[True] = True,
     path: None = None,
@@ -106,6 +114,7 @@ def run(
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
     empty: Empty = "error",
+    grad: bool = False,
     remote: Remote,
     blocking: Literal[False],
     path: str | Path | None = None,
@@ -119,6 +128,7 @@ def run(
     reads: Readout | Sequence[Readout] = (),
     positions: Where | None = None,
     empty: Empty = "error",
+    grad: bool = False,
     remote: Remote = False,
     blocking: bool = True,  # noqa: ARG001
     path: str | Path | None = None,  # noqa: ARG001
@@ -136,6 +146,11 @@ def run(
             later tokens in a causal model), `"generated"` where no token is generated. Each row, and each part of
             `a | b`, must do something. `"ignore"` runs them all the same, for programs that make many. Whether numbers
             move does not count: None, a patch from the same prompt and the like are not empty.
+        grad: True keeps the graph, on this machine: logits and reads can be differentiated, with respect to
+            parameters that require it and to states that are read (`torch.autograd.grad(run.logits[token],
+            run.reads[0])`), because the model goes on with the very tensors that it gives home, of one layer each.
+            Memory is then needed for every layer's states at once. By default nothing has a graph. A trace of the
+            copy that `install` gives keeps its own.
         remote: nnsight's own meaning: here, on a server, or on the server at an address.
         blocking: False returns a `remote.Job` at once instead of waiting for the server.
         path: the folder in which that job is kept.
@@ -157,6 +172,9 @@ def run(
     """
     layout, readouts = one_case_per_row(prompt_given(prompt)), _reads_given(reads)
     check_empty(empty)
+    grad = flag("grad", grad)
+    if grad:
+        _refuse_graph(model, remote, readouts)
     if any(isinstance(read, Attention) for read in readouts):
         refuse_unseen_weights(model)
     positions = as_tuples(positions)
@@ -165,13 +183,15 @@ def run(
     for read, placement in product(readouts if empty != "ignore" else (), layout.placements):
         refuse_empty_read(resolver(model, placement), read)
     read_numbers = sum(read.numbers(resolver(model, placement)) for read in readouts for placement in layout.placements)
-    refuse_large_prompt(model, prompt, remote, logits=sum(map(len, places)), numbers=read_numbers)
+    refuse_large_prompt(model, prompt, remote, graph=grad, logits=sum(map(len, places)), numbers=read_numbers)
     cases, values = checked_cases(model, prompt, intervention, remote, Call(empty=empty))
     plan = prepare(model, layout, cases, values)
     numbers = sum(map(len, places)) * view_of(model).vocab_size + read_numbers
-    result = run_forward(model, layout, plan, steps, LogitRead.at(layout, places), remote, numbers=numbers)
+    result = run_forward(model, layout, plan, steps, LogitRead.at(layout, places), remote, numbers=numbers, grad=grad)
     logits = [rows[0] if positions is None else rows for rows in result.logits]
-    assembled = [_by_row(read, layers, len(prompt)) for read, layers in zip(readouts, result.readouts, strict=True)]
+    assembled = [
+        _by_row(read, layers, len(prompt), grad) for read, layers in zip(readouts, result.readouts, strict=True)
+    ]
     if len(prompt) == 1:
         return Run(logits=logits[0], reads=tuple(rows[0] for rows in assembled))
     same_shape = len({row.shape for row in logits}) == 1
@@ -183,6 +203,33 @@ def _reads_given(reads: Any) -> tuple[Readout, ...]:
     if isinstance(reads, Readout):
         return (reads,)
     return listed("reads", reads, '[nv.Attention("last", "image"), nv.Residual("last")]', kind=Readout)
+
+
+def _refuse_graph(model: Model, remote: Remote, readouts: Sequence[Readout]) -> None:
+    """Refuse a graph where there is none: on a server, and of states that no module holds.
+
+    Raises:
+        SpecError: naming what to write.
+    """
+    if remote is not False:
+        raise SpecError(
+            "grad=True keeps a graph, which does not come home from a server; nv.attribute and nv.saliency take "
+            "gradients there"
+        )
+    spec = view_of(model).stage()
+    for read in readouts:
+        if not isinstance(read, Residual):
+            continue
+        if read.site in LAYERED and len(layer_numbers(read.layers, spec.layer_count)) > 1:
+            raise SpecError(
+                "with grad=True the model goes on with the states that come home, so these are of one layer each; "
+                f"write [nv.Residual({read.where!r}, layers=layer) for layer in ...] in place of layers={read.layers!r}"
+            )
+        if any(spec.gate(read.site, layer) for layer in range(spec.layer_count)):
+            raise SpecError(
+                f"site {read.site!r} is behind a gate in this model, and with grad=True the model could not go on with "
+                'what is read of it; read site="residual" or site="head"'
+            )
 
 
 def _logit_places(model: Model, placement: Placement, positions: Where | None) -> tuple[int, ...]:
@@ -197,6 +244,8 @@ def _logit_places(model: Model, placement: Placement, positions: Where | None) -
     return places
 
 
-def _by_row(read: Readout, layers: Sequence[Sequence[Any]], rows: int) -> tuple[torch.Tensor, ...]:
-    """One tensor a row from what each layer gave of every row."""
+def _by_row(read: Readout, layers: Sequence[Sequence[Any]], rows: int, grad: bool) -> tuple[torch.Tensor, ...]:
+    """One tensor a row from what each layer gave of every row; with a graph, states are the very ones that run on."""
+    if grad and isinstance(read, Residual):
+        return tuple(layers[0])
     return tuple(read.assemble([layer[row] for layer in layers]) for row in range(rows))

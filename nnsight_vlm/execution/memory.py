@@ -14,7 +14,7 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
-from .footprint import Footprint, footprint_of
+from .footprint import Footprint, footprint_of, with_graph
 
 SHARE = 0.25
 """The share of the free memory that a forward of several cases may take, unless told otherwise."""
@@ -126,14 +126,23 @@ def refuse_what_cannot_fit(
 
 
 def refuse_large_prompt(
-    model: Model, prompt: Prompt, remote: Remote, *, memory: int | None = None, whose: str = "this run", **more: Any
+    model: Model,
+    prompt: Prompt,
+    remote: Remote,
+    *,
+    memory: int | None = None,
+    whose: str = "this run",
+    graph: bool = False,
+    **more: Any,
 ) -> None:
-    """Refuse a prompt of which one run cannot fit; `more` is that of `footprint_of`.
+    """Refuse a prompt of which one run, or one that keeps its graph, cannot fit; `more` is that of `footprint_of`.
 
     Raises:
         SpecError: see `refuse_what_cannot_fit`.
     """
-    refuse_what_cannot_fit(model, footprint_of(model, prompt, **more), remote, memory, whose, plain=memory is None)
+    needed = footprint_of(model, prompt, **more)
+    needed = with_graph(model, needed) if graph else needed
+    refuse_what_cannot_fit(model, needed, remote, memory, whose, plain=memory is None)
 
 
 def spell(size: int) -> str:

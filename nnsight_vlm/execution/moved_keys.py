@@ -6,7 +6,8 @@ import torch
 
 from ..errors import SpecError
 from ..families import VISION, Model, view_of
-from ..lowering.layouts import Placement, one_case_per_row
+from ..lowering.layouts import one_case_per_row
+from ..lowering.placements import Placement
 from ..lowering.resolve import resolver
 from ..prompts.position_ids import position_ids
 from ..prompts.prompt import Prompt

@@ -16,7 +16,8 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from ..device import readouts
 from ..errors import InterventionError
 from ..families import Model, view_of
-from ..lowering.layouts import Layout, Placement
+from ..lowering.layouts import Layout
+from ..lowering.placements import Placement
 from ..lowering.plan import Plan, compile_plan, read_outside
 from ..lowering.read_requests import AttentionRequest
 from ..lowering.sites import ATTENTION_OF, CALL_PARTS, MASK_OF, SITES, locate

@@ -16,7 +16,8 @@ import torch
 
 from ..errors import InterventionError
 from ..families import VISION, Model
-from ..lowering.layouts import Layout, one_case_per_row, tower_places
+from ..lowering.layouts import Layout, one_case_per_row
+from ..lowering.placements import tower_places
 from ..lowering.plan import Plan, compile_plan
 from ..lowering.state_values import StateValues
 from ..lowering.writes import PlannedWrite

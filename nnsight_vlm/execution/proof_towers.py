@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..families import VISION, view_of
-from ..lowering.layouts import Layout, Placement
+from ..lowering.layouts import Layout
+from ..lowering.placements import Placement
 from ..lowering.writes import EdgeCut, PlannedWrite
 from ..prompts.ranges import Ranges
 from ..prompts.token_map import TokenMap

@@ -7,6 +7,7 @@ which runs once per token. Reads are the body of the trace, so they see what eve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from ..prompts.position_ids import padded_positions
 from ..remote.batching import ask
 from ..remote.model_call import ModelCall, Remote
 from ..specs.measurements import Readout
+from .graph_runs import forward_with_graph
 
 Steps = Sequence[Sequence[ReadStep]]
 """For each readout its steps, one a layer."""
@@ -110,6 +112,7 @@ def run_forward(
     remote: Remote,
     *,
     numbers: int = 0,
+    grad: bool = False,
 ) -> ForwardResult:
     """One traced forward.
 
@@ -121,11 +124,13 @@ def run_forward(
         logits: what is taken from the logits.
         remote: see `nv.run`.
         numbers: how many numbers come back at most.
+        grad: whether it keeps its graph, here.
     """
     order = _read_order(model, steps)
-    *answers, logits_read = ask(
-        model, _forward_call(model, layout, plan, steps, logits, order, numbers=numbers), remote
-    )
+    call = _forward_call(model, layout, plan, steps, logits, order, numbers=numbers)
+    if grad:
+        call = replace(call, task=forward_with_graph, rest=(*call.rest, plan.decoder.entry))
+    *answers, logits_read = ask(model, call, remote)
     by_readout: list[list[Any]] = [[None] * len(some) for some in steps]
     for key, answer in zip(order, answers, strict=True):
         by_readout[key.readout][key.step] = answer

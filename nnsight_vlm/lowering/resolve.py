@@ -18,7 +18,7 @@ from ..prompts.stage_maps import require_tower
 from ..prompts.where import Where
 from .heads import Heads, HeadSize, chosen_heads, numbers_of
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
-from .layouts import Placement
+from .placements import Placement
 from .projected import projector_places
 from .sites import AT_PROJECTOR, BEFORE_LAYERS, SITES, StateSite, refuse_two_projections
 from .state_values import ClosedPlaces, RemoteStates, StatePlaces

@@ -42,7 +42,8 @@ VALUES = {
 They are looked up when they are needed, because some are of wings that import this one.
 """
 FUNCTIONS = {
-    **dict.fromkeys(("direction", "generate", "generations", "lens", "mean_state", "run", "sweep", "verify"), ""),
+    **dict.fromkeys(("attribute", "direction", "generate", "generations", "lens", "mean_state"), ""),
+    **dict.fromkeys(("run", "saliency", "sweep", "verify"), ""),
     **dict.fromkeys(
         (
             "attention_share",

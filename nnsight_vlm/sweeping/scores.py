@@ -14,7 +14,8 @@ from ..execution.preparing import prepare
 from ..execution.requests import LogitRead, logit_columns, read_steps, run_forward
 from ..families import view_of
 from ..lowering.answer_trees import PROMPT, Branches
-from ..lowering.layouts import Layout, Placement, one_case_per_row
+from ..lowering.layouts import Layout, one_case_per_row
+from ..lowering.placements import Placement
 from ..lowering.plan import Plan
 from ..lowering.read_requests import LogitRequest, ScoreRequest
 from ..lowering.resolve import resolver

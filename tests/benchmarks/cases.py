@@ -372,6 +372,33 @@ def patched_heads(on: Bench) -> Comparison:
     return interchange(on, sites, 8, variant, by_hooks, hooks.head_outputs)
 
 
+def attribution(on: Bench) -> Comparison:
+    """Every head and every layer's output at each group, estimated from two forwards and a backward."""
+    inputs, source_inputs, groups = on.inputs, inputs_of(on.size, 999), ("system", "image", "query", "last")
+
+    def prepare(turn: int) -> tuple[nv.Prompt, nv.Prompt]:
+        return prompt_of(on.model, on.size, 999 - turn), on.prompt(turn)
+
+    def ours(prompts: tuple[nv.Prompt, nv.Prompt]) -> torch.Tensor:
+        frame = nv.attribute(on.model, *prompts, answer=ANSWER, where=groups)
+        return torch.tensor(frame["estimate"].to_numpy())
+
+    def naive(_: Any = None) -> torch.Tensor:
+        found = hooks.attribution(on.module, inputs, source_inputs, ANSWER, on.size.heads)
+        residual, heads = found[: on.size.layers], found[on.size.layers :]
+        places = [list(on.positions(group)) for group in groups]
+        rows = [states[at].sum()[None] for at in places for states in residual]
+        return torch.cat([*rows, *(states[at].sum(0) for at in places for states in heads)]).double()
+
+    return Comparison(
+        ours=Task(run=ours, prepare=prepare),
+        naive=Task(run=naive),
+        our_numbers=lambda: ours(prepare(0)),
+        naive_numbers=naive,
+        note="plain hooks: two forwards and a backward",
+    )
+
+
 # attention ----------------------------------------------------------------------------------------------------------
 
 
@@ -558,6 +585,13 @@ LINES = {
     ),
     "heads-576": Line(
         work="every head of 12 layers patched", size="576", target=6, figure="faster", comparison=patched_heads
+    ),
+    "attribution-576": Line(
+        work="attribution of all heads and layers at 4 groups",
+        size="576",
+        target=3.4,
+        figure="forwards",
+        comparison=attribution,
     ),
     "share-576": Line(
         work="attention share of all query tokens, all layers",

@@ -146,6 +146,43 @@ def head_outputs(module: Any, inputs: Mapping[str, Any]) -> list[torch.Tensor]:
     return outputs
 
 
+def attribution(
+    module: Any, inputs: Mapping[str, Any], source: Mapping[str, Any], answer: int, heads: int
+) -> list[torch.Tensor]:
+    """What patching each layer's output, and each head, at each position would do to the answer, to first order.
+
+    Two forwards and one backward: for each layer `[position]` of its output, then for each `[position, head]`.
+    """
+
+    def states(some: Mapping[str, Any]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        kept: list[torch.Tensor] = []
+        layers = layers_of(module)
+        hooks = [layer.register_forward_hook(lambda _, __, output: kept.append(_first(output))) for layer in layers]
+        hooks += [
+            layer.self_attn.o_proj.register_forward_pre_hook(lambda _, args: kept.append(args[0])) for layer in layers
+        ]
+        if torch.is_grad_enabled():
+            hooks += [layers[0].register_forward_pre_hook(lambda _, args: (args[0].requires_grad_(), *args[1:]))]
+        logits = module(**some, logits_to_keep=1).logits[0, -1, answer]
+        for hook in hooks:
+            hook.remove()
+        return kept, logits
+
+    with torch.no_grad():
+        wanted, _ = states(source)
+    with torch.enable_grad():
+        found, logit = states(inputs)
+        slopes = torch.autograd.grad(logit, found)
+    with torch.no_grad():
+        moved = [(there - here) * slope for there, here, slope in zip(wanted, found, slopes, strict=True)]
+    residual, mixed = moved[1::2], moved[::2]
+    return [each[0].sum(-1) for each in residual] + [each[0].unflatten(-1, (heads, -1)).sum(-1) for each in mixed]
+
+
+def _first(output: Any) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
 def answer_logit(module: Any, inputs: Mapping[str, Any], answer: int) -> float:
     return float(module(**inputs, logits_to_keep=1).logits[0, -1, answer])
 

@@ -1,0 +1,1 @@
+"""What a small change would do: estimates of patches, and saliency."""
