@@ -17,7 +17,7 @@ from zoo import reference
 
 import nnsight_vlm as nv
 from nnsight_vlm.device import contributions, runner
-from nnsight_vlm.families import view_of
+from nnsight_vlm.families import VISION, view_of
 from nnsight_vlm.families.stage_spec import stage_spec
 
 FULL = ("llava", "qwen2_5_vl", "gemma3", "mllama", "blip-2-t5", "idefics2", "qwen3_5", "lfm3_vl", "kimi_k25")
@@ -54,7 +54,7 @@ class Spot:
 
 
 def spots(model: Any, prompt: nv.Prompt) -> list[Spot]:
-    names = (*dict(prompt.rows[0].stages), "decoder")
+    names = (*(name for name in dict(prompt.rows[0].stages) if name != VISION), "decoder")
     every = [Spot(model, prompt, stage, kind) for stage in names for kind in ("attention", "cross")]
     return [spot for spot in every if spot.layers]
 

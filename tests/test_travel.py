@@ -32,6 +32,7 @@ FILES = tuple(
         "lenses",
         "towers",
         "lines",
+        "tower_contributions",
         "runner",
         "gradients",
     )

@@ -35,11 +35,14 @@ def contributions(call, requests, window, projection, attention):
     """
     gates = {gate for *_, (_, gate), _ in requests if gate}
     factors = {gate: getattr(attention.source, gate).output for gate in gates}
-    return [contribution(call, request, window, projection, factors) for request in requests]
+    return [contribution(call, request, window, projection, factors, final_weights) for request in requests]
 
 
-def contribution(call, request, window, projection, factors_of):
-    """The answer to one request. Queries are taken in blocks, so that little exists at once."""
+def contribution(call, request, window, projection, factors_of, weigh):
+    """The answer to one request. Queries are taken in blocks, so that little exists at once.
+
+    ``weigh`` gives the weights of some queries, as `readouts.final_weights` does.
+    """
     _, query, key, value, *_ = attention_arguments(call)
     query_offset, queries, key_offset, *_ = window
     row, wanted_queries, wanted_keys, heads, (over, gate), changes = request
@@ -53,7 +56,7 @@ def contribution(call, request, window, projection, factors_of):
     each = count * max(key.shape[2], of_keys * value.shape[3])
     answers = []
     for places in wanted.split(max(1, NUMBERS_PER_BLOCK // each)):
-        weights = final_weights(call, row, places, heads, changes, window)[..., columns]
+        weights = weigh(call, row, places, heads, changes, window)[..., columns]
         gates = None if factors is None else gate_rows(factors, row, places, count)[part[1]]
         answers.append(weights * lengths[:, None] if lengths is not None else norms(part, weights, values, gates, over))
     return torch.cat(answers, dim=1).cpu()

@@ -48,6 +48,8 @@ class AttentionSpec:
         gate_when: name, in the stage's part of the config, of the setting that says whether there is that gate; empty
             where there always is.
         inner_norm: whether a norm lies between the heads and the output projection.
+        clipped_when: name there of the setting that says that the projection clips what it takes and gives; empty where
+            none does.
         layers: which layers have this attention.
         line: where all pieces of its sequence are, if the function is called once for each piece of it, without a mask;
             None where it is called once. `call` and `mask` mean nothing then.
@@ -61,6 +63,7 @@ class AttentionSpec:
     gate: str = ""
     gate_when: str = ""
     inner_norm: bool = False
+    clipped_when: str = ""
     layers: LayerSet = "every"
     line: Line | None = None
 

@@ -41,6 +41,7 @@ class StageSpec:
         attention, cross: the layers that have self-attention and cross-attention.
         gated: for each site with a gate, the layers that have it.
         head_gates: for `"attention"` and `"cross"`, the call that gives the gate before the output projection, or "".
+        clipped: of these two, those whose output projection clips what it takes and gives.
         scale: by what each layer multiplies the outputs of attention and the feed-forward part.
         recurrent: whether some layers carry a state through the sequence instead of attending.
         cache_layer: for each layer, the layer whose cache gives its offset: itself, the layer it shares keys with, or
@@ -62,6 +63,7 @@ class StageSpec:
     cross: tuple[int, ...]
     gated: Mapping[str, tuple[int, ...]]
     head_gates: Mapping[str, str]
+    clipped: tuple[str, ...]
     scale: float
     recurrent: bool
     cache_layer: tuple[int, ...]
@@ -99,6 +101,7 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         cross=_layers_with(stage.cross, part, layer_count),
         gated={site: _layers_with(gate, part, layer_count) for site, gate in stage.gates.items()},
         head_gates={name: _head_gate(which, part) for name, which in attentions.items() if which is not None},
+        clipped=tuple(name for name, which in attentions.items() if which and _is_clipped(which, part)),
         scale=float(getattr(part, stage.scale)) if stage.scale else 1.0,
         recurrent=bool(RECURRENT.intersection(getattr(part, "layer_types", None) or ())),
         cache_layer=_cache_layers(part, stage, attention, layer_count),
@@ -164,3 +167,8 @@ def _cache_layers(part: Any, stage: Stage, attending: tuple[int, ...], layer_cou
         same_type = [other for other in with_keys if layer_types[other] == layer_type]
         cache_layers.append(layer if layer in with_keys else (same_type or with_keys)[-1])
     return tuple(cache_layers)
+
+
+def _is_clipped(which: AttentionSpec, part: Any) -> bool:
+    """Whether an attention's output projection clips."""
+    return bool(which.clipped_when) and bool(getattr(part, which.clipped_when, False))

@@ -67,7 +67,7 @@ SIGLIP2_TOWER = _tower(LAYERS, TowerSpec(sequences="shaped rows"))
 GEMMA4_TOWER = _tower(
     LAYERS,
     TowerSpec(sequences="located rows"),
-    AttentionSpec(output="post_attention_layernorm", projection="self_attn.o_proj"),
+    AttentionSpec(output="post_attention_layernorm", projection="self_attn.o_proj", clipped_when="use_clipped_linears"),
     mlp="post_feedforward_layernorm",
 )
 BLIP_TOWER = _tower(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from ..device import attention_parts, kernels, lines, mixtures, readouts, states, towers
+from ..device import attention_parts, contributions, kernels, lines, mixtures, readouts, states, towers
+from ..device.tower_contributions import line_contributions, tower_contributions
 from ..families import VISION, Family, ModelView, Stage
 from .layouts import Layout
 
@@ -26,6 +27,7 @@ IN_SEQUENCES: dict[Callable[..., Any], Callable[..., Any]] = {
     readouts.attention_rows: towers.tower_attention_rows,
     readouts.edges_used: towers.tower_edges_used,
     readouts.mixed_rows: readouts.mixed_rows,
+    contributions.contributions: tower_contributions,
 }
 """Of towers whose batch has a row for each sequence."""
 AT_CALLS = IN_SEQUENCES | {kernels.close_edges: towers.close_call_edges}
@@ -40,6 +42,7 @@ IN_PIECES: Mapping[Callable[..., Any], Callable[..., Any]] = {
     readouts.attention_rows: lines.line_attention,
     readouts.edges_used: lines.line_used,
     readouts.mixed_rows: lines.line_mixed,
+    contributions.contributions: line_contributions,
 }
 """Of towers whose tokens lie in one line and whose attention is called once for each piece of it."""
 

@@ -101,14 +101,14 @@ def _check_sum(here: Resolver, kind: str) -> None:
     """Refuse contributions of keys where what an attention gives is no sum of them.
 
     Raises:
-        SpecError: a norm lies between its heads and the output projection.
+        SpecError: a norm lies between its heads and the output projection, or that clips.
     """
-    which = getattr(here.spec.stage, kind)
-    if which.inner_norm:
+    is_normed, is_clipped = getattr(here.spec.stage, kind).inner_norm, kind in here.spec.clipped
+    if is_normed or is_clipped:
+        why = "a norm lies between the heads and the output projection" if is_normed else "the output projection clips"
         raise SpecError(
-            f"in the {here.stage} of {here.family.name!r} models a norm lies between the heads and the output "
-            'projection, so what a key adds depends on all others; read the weights, reduce="rows", or the values, '
-            'nv.Residual(..., site="value")'
+            f"in the {here.stage} of {here.family.name!r} models {why}, so what a key adds depends on all others; "
+            'read the weights, reduce="rows", or the values, nv.Residual(..., site="value")'
         )
 
 
