@@ -12,19 +12,10 @@ from zoo import towers
 import nnsight_vlm as nv
 from nnsight_vlm.families import FAMILIES, view_of
 
-
-def has_tower(name: str) -> bool:
-    return view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family.tower is not None
-
-
-def has_projector(name: str) -> bool:
-    family = view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family
-    return family.projector is not None and "projector" not in family.limitations
-
-
+WITH_TOWER = [name for name in zoo.ZOO if zoo.row(name).tower is not None]
 EAGER_TOO = ("llava", "blip-2-opt", "llama4", "idefics2-split", "gemma4", "mllama", "qwen2_5_vl", "mistral3")
 """Members of which each stands for a way in which a mask comes to attention."""
-CASES = [(name, member.implementations[0]) for name, member in zoo.ZOO.items() if has_tower(name)]
+CASES = [(name, zoo.ZOO[name].implementations[0]) for name in WITH_TOWER]
 CASES += [(name, "eager") for name in EAGER_TOO if name in zoo.ZOO]
 
 
@@ -74,11 +65,12 @@ def test_a_cut_a_patch_and_what_is_read_equal_plain_hooks(case):
     assert gap(run.reads[0][0], expected.states[layer][every]) < LIMIT
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.ZOO if has_tower(name)])
+@pytest.mark.parametrize("name", WITH_TOWER)
+@float64()
 def test_the_layers_that_are_taken_are_those_that_change_something_by_themselves(name):
     """A layer's output is another, and those of all layers behind it are what they were."""
     attention = zoo.ZOO[name].implementations[0]
-    model, prompt = zoo.load(name, attention), zoo.prompt(name, attention)
+    model, prompt = zoo.load(name, attention, torch.float64), zoo.prompt(name, attention, dtype=torch.float64)
     view = view_of(model)
     clean, taken = towers.forward(view.module, view.family, prompt.inputs), set[int]()
     kept = {layer: (lambda _, states=states: states) for layer, states in clean.states.items()}
@@ -93,7 +85,7 @@ def test_the_layers_that_are_taken_are_those_that_change_something_by_themselves
 
 def test_every_model_has_a_line_for_its_tower_and_sizes_are_those_of_its_modules():
     for name, member in zoo.ZOO.items():
-        model = zoo.load(name, member.implementations[0])
+        model = zoo.load(name, member.implementations[0], torch.float64)
         view, table = view_of(model), nv.describe(model).set_index("stage")
         assert list(table.index) == list(dict.fromkeys(("vision", *view.family.stages)))
         assert list(table.columns)[:3] == ["layers", "heads", "key_heads"]
@@ -103,7 +95,9 @@ def test_every_model_has_a_line_for_its_tower_and_sizes_are_those_of_its_modules
         assert ("vision" in table.loc["vision", "missing"]) == (FAMILIES[view.family.name].tower is None)
 
 
-PROJECTED = [name for name, member in zoo.ZOO.items() if has_projector(name)]
+PROJECTED = [
+    name for name in zoo.ZOO if zoo.row(name).projector is not None and "projector" not in zoo.row(name).limitations
+]
 
 
 @pytest.mark.parametrize("name", PROJECTED)
