@@ -207,11 +207,16 @@ def knockout(
 @app.command()
 def families(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print it as docs/families.md has it.")] = False,
+    towers: Annotated[bool, typer.Option("--towers", help="Print vision towers as docs/vision.md has them.")] = False,
 ) -> None:
     """List the families of models that have a row, and what works in each."""
     from .families import FAMILIES, support
+    from .families.tower_support import towers_markdown
     from .report.terminal import as_table
 
+    if towers:
+        typer.echo(towers_markdown(FAMILIES.values()))
+        return
     if markdown:
         typer.echo(support.markdown(FAMILIES.values()))
         return

@@ -7,7 +7,7 @@ import zoo
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
-from nnsight_vlm.lowering.sites import SITES, STATES
+from nnsight_vlm.lowering.sites import AT_PROJECTOR, SITES, STATES
 
 SOME = (
     "llava",
@@ -39,13 +39,13 @@ def test_all_that_is_listed_can_be_named_and_no_other_site(name):
         )
 
         def read(site: str, where: str = inside, stage: str = line.stage) -> nv.Residual:
-            where = "image" if site == "features" else where
+            where = "image" if site in AT_PROJECTOR else where
             layers = "attention" if SITES[site].needs == "attention" else "all"
             return nv.Residual(where, layers=layers, site=site, stage=stage)
 
         reads = [read(site) for site in line.sites]
         assert len(nv.run(model, prompt, reads=reads).reads) == len(line.sites)
-        for site in set(STATES) - set(line.sites) - ({"features"} if line.stage == "encoder" else set()):
+        for site in set(STATES) - set(line.sites) - (set(AT_PROJECTOR) if line.stage == "encoder" else set()):
             with pytest.raises(nv.SpecError, match=r"no site|no self-attention|no cross-attention|features"):
                 nv.run(model, prompt, reads=[read(site)])
 

@@ -198,7 +198,7 @@ def test_the_family_fits_the_model_and_an_empty_intervention_changes_nothing(cas
         missing |= {
             "cross mask": spec.stage.cross,
             "embedding": spec.stage.embedding,
-            "features": case.family.projector,
+            **dict.fromkeys(("projector", "features"), case.family.projector),
         }
         of_lines = ("pieces", "query kept", "key kept", "value kept", "line")
         missing |= dict.fromkeys(of_lines, spec.stage.attention.line)

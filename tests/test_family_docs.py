@@ -29,12 +29,15 @@ from nnsight_vlm.families.options import (
     LayerSet,
     Limitation,
     PositionCounting,
+    TowerLayout,
     VideoLayout,
 )
 from nnsight_vlm.families.part_columns import AttentionSpec, VideoSpec
 from nnsight_vlm.families.stage_spec import LAYER_SETS
 from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
+from nnsight_vlm.families.tower_support import TOKENS
 from nnsight_vlm.grids import GRIDS, VIDEO_LAYOUTS
+from nnsight_vlm.grids.towers import TOWER_SEQUENCES, TOWER_TILES
 from nnsight_vlm.prompts.position_ids import COUNTING
 from nnsight_vlm.prompts.row_inputs import ENTRIES
 from nnsight_vlm.prompts.token_roles import BLOCKS, BUILDERS
@@ -116,6 +119,14 @@ def test_the_page_is_what_the_command_prints():
     assert introduction.startswith("# Families")
 
 
+def test_the_page_of_vision_towers_is_what_the_command_prints():
+    printed = CliRunner().invoke(app, ["families", "--towers"])
+    assert printed.exit_code == 0
+    assert printed.output in (PAGE.parent / "vision.md").read_text(), "write what nnsight-vlm families --towers prints"
+    assert set(get_args(TowerLayout)) == set(TOKENS)
+    assert list(get_args(TowerLayout)) == list(TOWER_SEQUENCES) and set(TOWER_SEQUENCES) == set(TOWER_TILES)
+
+
 def test_the_page_says_which_published_configurations_were_tried():
     kept = json.loads(real.TRIED.read_text())
     assert real.markdown(kept) in PAGE.read_text(), "write what python tests/real.py --markdown prints"
@@ -141,7 +152,7 @@ def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():
 
 
 def test_the_terminal_shows_every_family_and_every_footnote(monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=300))
+    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=340))
     shown = CliRunner().invoke(app, ["families"]).output
     assert all(f"│ {name} " in shown for name in FAMILIES)
     assert all(note in shown for note in support(FAMILIES.values()).footnotes)

@@ -17,6 +17,11 @@ def has_tower(name: str) -> bool:
     return view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family.tower is not None
 
 
+def has_projector(name: str) -> bool:
+    family = view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family
+    return family.projector is not None and "projector" not in family.limitations
+
+
 EAGER_TOO = ("llava", "blip-2-opt", "llama4", "idefics2-split", "gemma4", "mllama", "qwen2_5_vl", "mistral3")
 """Members of which each stands for a way in which a mask comes to attention."""
 CASES = [(name, member.implementations[0]) for name, member in zoo.ZOO.items() if has_tower(name)]
@@ -96,3 +101,44 @@ def test_every_model_has_a_line_for_its_tower_and_sizes_are_those_of_its_modules
             if part.layer_count:
                 assert table.loc[stage, "layers"] == len(view.module.get_submodule(part.layers))
         assert ("vision" in table.loc["vision", "missing"]) == (FAMILIES[view.family.name].tower is None)
+
+
+PROJECTED = [name for name, member in zoo.ZOO.items() if has_projector(name)]
+
+
+@pytest.mark.parametrize("name", PROJECTED)
+def test_what_the_projector_is_handed_is_read_and_written_row_by_row(name):
+    attention, last = zoo.ZOO[name].implementations[0], len(zoo.ZOO[name].sizes) - 1
+    with float64():
+        model = zoo.load(name, attention, torch.float64)
+        prompt, other = (zoo.prompt(name, attention, seed, last, torch.float64) for seed in (1, 2))
+        view = view_of(model)
+        stage = "decoder" if view.family.handed == "features" else "vision"
+        (clean, rows), (_, theirs) = (
+            towers.projecting(view.module, view.family, each.inputs) for each in (prompt, other)
+        )
+        read = nv.Residual("image", site="projector", stage=stage)
+        run = nv.run(model, prompt, reads=[read])
+        numbers = {tuple(row): number for number, row in enumerate(rows.tolist())}
+        found = [numbers[tuple(row)] for row in run.reads[0].tolist()]
+        assert len(set(found)) == len(found) == len(prompt.positions("image", stage=stage))
+        some = prompt.positions("image", stage=stage)[::2]
+        if stage == "vision":  # what the last layer that is taken gives at a place is handed over in that row
+            last, place = view.stage("vision").taken[-1], some[-1]
+
+            def flip(states: torch.Tensor) -> torch.Tensor:
+                states[place] = states[place].flip(0)
+                return states
+
+            changed = towers.forward(view.module, view.family, prompt.inputs, writes={last: flip}).handed
+            moved = ((changed - rows).abs().amax(-1) > 1e-6).nonzero().flatten().tolist()
+            assert moved == [found[::2][-1]]
+
+        def write(states: torch.Tensor) -> torch.Tensor:
+            states[found[::2]] = theirs[found[::2]]
+            return states
+
+        patch = nv.Patch(some, source=other, site="projector", stage=stage)
+        expected, _ = towers.projecting(view.module, view.family, prompt.inputs, write)
+        assert gap(nv.run(model, prompt, patch, positions="all").logits, expected[0]) < LIMIT
+        assert gap(expected, clean) > 1e-4

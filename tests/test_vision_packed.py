@@ -491,3 +491,14 @@ def test_a_tower_that_divides_its_line_otherwise_is_refused():
     other = prompt_of("qwen2_vl", pictures=1)
     with pytest.raises(Exception, match="run on pieces that end at"), edited.trace(**other.inputs):
         edited.output.logits.save()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_what_no_cut_names_stays_as_it_is_to_the_last_bit(attention):
+    model, prompt = model_of("qwen2_5_vl", attention), prompt_of("qwen2_5_vl", attention)
+    image = prompt.positions("image.0", stage="vision")
+    read = nv.Residual("image.0", site="head", layers=[1], **VISION)
+    one_head = nv.Knockout(image[:5], image[7], layers=1, heads=[1], **VISION)
+    before, after = (nv.run(model, prompt, each, reads=[read]).reads[0] for each in (None, one_head))
+    where = [tuple(each) for each in (before != after).any(-1).nonzero().tolist()]
+    assert where == [(0, 1, 7)], "layer, head and patch"

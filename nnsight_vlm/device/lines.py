@@ -33,14 +33,17 @@ def stops_of(causal, layer):
     return next((stops for layers, stops in causal if layer in layers), False) if isinstance(causal, tuple) else causal
 
 
-def parts_of(module, names, window):
+def parts_of(module, names, window, known):
     """Query, key and value of a line, as a call of an attention function holds them.
 
-    ``names`` are the keyword of the ends of its pieces, and the parts as `.source` lists them.
+    ``names`` are the keyword of the ends of its pieces, and the parts as `.source` lists them. All are fetched for the
+    first read of an attention, in the order in which the model reaches them; ``known`` is a list that keeps them.
     """
-    ends, *parts = names.split()
-    expect_ends(module.inputs, ends, window)
-    return (None, *[getattr(module.source, name).output for name in parts], None), {}
+    if not known:
+        ends, *parts = names.split()
+        expect_ends(module.inputs, ends, window)
+        known.append(((None, *[getattr(module.source, name).output for name in parts], None), {}))
+    return known[0]
 
 
 def expect_ends(inputs, keyword, window):

@@ -192,6 +192,11 @@ def feature_rows(output, requests, window):
     return [flat[0, index(positions, 0, flat.shape[1], flat.device)].cpu() for _, positions in requests]
 
 
+def projected_rows(inputs, requests, window):
+    """What the projector is handed, ``[row, width]``, counted over all rows and images."""
+    return feature_rows(sequence(inputs), requests, window)
+
+
 def logit_rows(logits, requests, window):
     """Logits ``[position, vocabulary]``; a request is ``(row, kept columns)``."""
     return [precise(logits[row, list(columns)]).cpu() for row, columns in requests]

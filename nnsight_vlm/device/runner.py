@@ -238,9 +238,7 @@ def collect(model, extents, reads):
         take_factors(model, factors_of, stage, layer)
         _, queries, *_ = window_of[stage][layer]
         if " " in place:
-            value = line_of[path] = (
-                line_of[path] if path in line_of else parts_of(model.get(path), place, window_of[stage][layer])
-            )
+            value = parts_of(model.get(path), place, window_of[stage][layer], line_of.setdefault(path, []))
         else:
             value = inputs if path == entry and place == "inputs" else fetch(model, path, place, queries)
         value = value if gate is None else gated(model, value, gate, factors_of.get((stage, layer)))

@@ -92,6 +92,18 @@ def write_embeddings(inputs, writes, window, mask_spec, memo):
     return ((written, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: written})
 
 
+def write_projected(inputs, writes, window, mask_spec, memo):
+    """`write_rows` on what the projector is handed, ``[..., width]``: as many rows as ``mask_spec`` begins with."""
+    args, kwargs = inputs
+    expected, *_ = mask_spec
+    name, handed = sequence_name(inputs), sequence(inputs)
+    flat = handed.reshape(1, -1, handed.shape[-1])
+    if flat.shape[1] != expected:
+        raise ValueError(f"the projector was to be handed {expected} rows, and it is handed {flat.shape[1]}")
+    written = write_rows(flat, writes, window).reshape(handed.shape)
+    return ((written, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: written})
+
+
 def write_features(output, writes, window, mask_spec, memo):
     """`write_rows` on the image features ``[..., width]`` of all images of all rows, end to end.
 

@@ -15,7 +15,7 @@ from ..lowering.layouts import Layout
 from ..lowering.plan import compile_plan, read_step
 from ..lowering.read_requests import StateRequest
 from ..lowering.resolve import resolver
-from ..lowering.sites import ATTENTION_OF, BEFORE_LAYERS, SITES, STATES, locate, order_of
+from ..lowering.sites import AT_PROJECTOR, ATTENTION_OF, BEFORE_LAYERS, SITES, STATES, locate, order_of
 from ..lowering.steps import ReadStep
 from ..lowering.towers import is_line
 from ..lowering.writes import HeadChoice, PlannedWrite, StateWrite
@@ -158,7 +158,7 @@ def states_everywhere(
 
 
 def _state_everywhere(model: Model, layout: Layout, site: _StateSite) -> ReadStep:
-    rows = 1 if site.name == "features" else len(layout.placements)
+    rows = 1 if site.name in AT_PROJECTOR else len(layout.placements)
     if site.stage in dict(view_of(model).family.stages) and site.stage != "decoder":
         rows = layout.stage_tokens(site.stage).rows
     every, heads = Ranges(((0, None),)), None

@@ -19,6 +19,7 @@ from .options import (
     ImageLocation,
     Limitation,
     PositionCounting,
+    ProjectorRows,
 )
 from .part_columns import PLAIN_ATTENTION, AttentionSpec, Gate, TowerSpec, VideoSpec
 
@@ -98,6 +99,7 @@ class Family:
         tower: the vision tower; None where `limitations["vision"]` says why it is no stage.
         towers: in families that take any tower, each that they are known with, by the `model_type` of `vision_config`.
         projector: path of the module whose output is the image features that enter the language model.
+        handed: what the rows are that this module is handed.
         projector_after: the stage after which the projector runs; None if it runs before all stages.
         grid: how image tokens are laid out on the picture.
         video: how it takes videos; None for a family whose videos this package refuses.
@@ -139,6 +141,7 @@ class Family:
     tower: Stage | None = None
     towers: Mapping[str, Stage] = field(default_factory=dict)
     projector: str | None = "model.multi_modal_projector"
+    handed: ProjectorRows = "patches"
     projector_after: str | None = None
     grid: GridLayout = "square"
     video: VideoSpec | None = None

@@ -48,7 +48,9 @@ def family_of(config: Any, module: nn.Module | None = None) -> Family:
 
 
 def _with_tower(family: Family, config: Any) -> Family:
-    """The family with the tower that the model has, where the family takes any."""
+    """The family with the tower that the model has, where the family takes any, and with what it hands on of it."""
+    if family.handed == "patches" and config_value(config, "vision_feature_select_strategy") == "full":
+        family = replace(family, handed="tokens")
     if not family.towers:
         return family
     kind = config_value(config, "vision_config.model_type")

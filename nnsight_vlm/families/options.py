@@ -71,6 +71,13 @@ VideoLayout = Literal[
 ]
 """How the tokens of a video are laid out."""
 
+ProjectorRows = Literal[
+    "patches",  # a row for every token of the vision tower but class tokens and registers, in its order
+    "tokens",  # a row for every token of the tower
+    "features",  # a row for every row of its output
+]
+"""What the rows are that a projector is handed."""
+
 ImageLocation = Literal[
     "decoder",  # image tokens are in the decoder's sequence
     "encoder",  # image tokens are in the encoder's sequence, which the decoder reads through cross-attention
@@ -118,6 +125,7 @@ LayerSet = Literal[
 """Which layers of a stage have an attention."""
 
 Limitation = Literal[
+    "projector",  # site "projector": writing and reading what the projector is handed
     "features",  # site "features": writing and reading the projector's output
     "embedding",  # site "embedding": writing and reading what enters the first layer
     "mlp",  # site "mlp": writing and reading the output of the feed-forward part

@@ -69,10 +69,11 @@ PIXTRAL_TOWER = Stage(
     embedding="model.vision_tower.transformer.layers.0",
     causal=False,
     config="vision_config",
-    tower=TowerSpec(sequences="line, sized", packed=True),
+    tower=TowerSpec(sequences="line, sized", packed=True, taken=("vision_feature_layer",)),
 )
 LIGHTON_TOWER = replace(
     PIXTRAL_TOWER,
     layers="model.vision_encoder.transformer.layers",
     embedding="model.vision_encoder.transformer.layers.0",
+    tower=TowerSpec(sequences="line, sized", packed=True),
 )

@@ -110,6 +110,11 @@ class TowerSpec:
     taps: str = ""
     full: str = ""
 
+    @property
+    def filled(self) -> bool:
+        """Whether patches read tokens that fill up a tile, or stand for one that is not there."""
+        return self.sequences == "tiles in one row"
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSpec:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SITES: tuple[Limitation, ...] = ("features", "embedding", "mlp")
+SITES: tuple[Limitation, ...] = ("projector", "features", "embedding", "mlp")
 """The sites that may be missing in a family; the others are in all of them."""
 
 

@@ -102,6 +102,7 @@ TOKEN_IDS_IN_EVERY_LAYER = (
     "every layer also takes an embedding of its own for each token id, which is lost if only input embeddings are given"
 )
 FORWARD_NEEDS_PIXELS = "the model's forward does not run without pixel_values"
+CHANNELS_FIRST = "the projector is handed a map of channels, not rows of tokens"
 PROMPT_IS_ONE_BLOCK = (
     "all tokens of the prompt attend to each other in both directions, so none is the same in all variants"
 )
@@ -154,6 +155,7 @@ PALIGEMMA: dict[str, Any] = {
 }
 GEMMA4: dict[str, Any] = {
     "model_type": "gemma4",
+    "handed": "features",
     "tower": GEMMA4_TOWER,
     "stages": {"decoder": LAYER_INPUTS_DECODER},
     "transformers": ">=5.23",
@@ -182,6 +184,7 @@ MOLMO2: dict[str, Any] = {
     "tower": MOLMO_TOWER,
     "transformers": ">=5.23",  # before it, eager attention with a static cache gives other answers without nnsight too
     "projector": "model.multi_modal_projector.image_projector",
+    "handed": "features",
     "grid": "whole picture then canvas",
     "blocks": "marked",
     "inputs": {
@@ -196,6 +199,7 @@ MOLMO2: dict[str, Any] = {
 BLIP: dict[str, Any] = {
     "tower": BLIP_TOWER,
     "projector": "language_projection",
+    "handed": "features",
     "projector_after": "qformer",
     "grid": "queries",
     "generator": "language_model",
@@ -286,6 +290,7 @@ _TABLE = (
     Family(model_type="vipllava", **CLIP, assumes=TESTED_DECODERS),
     Family(
         model_type="internvl",
+        handed="features",
         tower=INTERN_TOWER,
         towers={"internvl_vision": INTERN_TOWER},
         transformers=">=5.18",
@@ -326,10 +331,11 @@ _TABLE = (
         stages={"decoder": Stage(attention=AttentionSpec(layers="typed"))},
         **QWEN,
     ),
-    Family(model_type="glm4v", stages={"decoder": GLM_DECODER}, **QWEN),
-    Family(model_type="glm4v_moe", **QWEN),
+    Family(model_type="glm4v", handed="features", stages={"decoder": GLM_DECODER}, **QWEN),
+    Family(model_type="glm4v_moe", handed="features", **QWEN),
     Family(
         model_type="glm46v",
+        handed="features",
         when={"text_config.model_type": "glm4v_text"},
         stages={"decoder": GLM_DECODER},
         **QWEN,
@@ -337,6 +343,7 @@ _TABLE = (
     Family(
         model_type="glm46v",
         name="glm46v-moe",
+        handed="features",
         when={"text_config.model_type": "glm4v_moe_text"},
         **QWEN,
     ),
@@ -391,6 +398,7 @@ _TABLE = (
         assumes={"text_config.altup_active_idx": (0,)},
         limitations={
             "vision": CONVOLUTIONS,
+            "projector": "the projector also runs on text tokens",
             "features": "the projector also runs on text tokens, so its output is not the image features alone, and "
             'what it gives enters every layer; write site="residual" in all of them',
             "embedded": TOKEN_IDS_IN_EVERY_LAYER,
@@ -496,6 +504,7 @@ _TABLE = (
     ),
     Family(
         model_type="mllama",
+        handed="features",
         tower=MLLAMA_TOWER,
         transformers=">=5.20",
         stages={"decoder": MLLAMA_DECODER},
@@ -510,7 +519,12 @@ _TABLE = (
         stages={"encoder": BART_ENCODER, "decoder": BART_DECODER},
         **{
             **ENCODER_DECODER,
-            "limitations": {"vision": CHANNELS, "several images": ONE_IMAGE_PER_TEXT, "packed": PROMPT_IN_ENCODER},
+            "limitations": {
+                "vision": CHANNELS,
+                "projector": CHANNELS_FIRST,
+                "several images": ONE_IMAGE_PER_TEXT,
+                "packed": PROMPT_IN_ENCODER,
+            },
         },
         grid="pooled square",
         writes_image=True,
@@ -518,6 +532,7 @@ _TABLE = (
     ),
     Family(
         model_type="kosmos-2",
+        handed="tokens",
         tower=KOSMOS_TOWER,
         transformers=">=5.23",
         stages={"resampler": KOSMOS_RESAMPLER, "decoder": KOSMOS_DECODER},
@@ -552,6 +567,7 @@ _TABLE = (
     ),
     Family(
         model_type="kimi_k25",
+        limitations={"projector": "the patches of a token are handed over side by side"},
         tower=KIMI_TOWER,
         stages={"decoder": Stage(head_dim="qk_head_dim", value_dim="v_head_dim")},
         projector="model.mm_projector",
@@ -570,6 +586,7 @@ _TABLE = (
     ),
     Family(
         model_type="llama4",
+        handed="features",
         tower=LLAMA4_TOWER,
         transformers=">=5.20,!=5.24.0",  # whose own forward fails
         stages={"decoder": replace(CAUSAL_LM_DECODER, mlp="feed_forward")},
@@ -587,6 +604,7 @@ _TABLE = (
     Family(model_type="janus", tower=JANUS_TOWER, projector="model.aligner", assumes=TESTED_DECODERS),
     Family(
         model_type="fuyu",
+        handed="features",
         stages={"decoder": Stage(attention=AttentionSpec(projection="self_attn.dense"))},
         transformers=">=5.20",
         projector="model.vision_embed_tokens",
@@ -600,7 +618,7 @@ _TABLE = (
         when={"swin_norm": False},
         stages={"decoder": CHAMELEON_DECODER},
         projector=None,
-        limitations={"vision": CODEBOOK, "features": CODEBOOK_TOKENS},
+        limitations={"vision": CODEBOOK, "projector": CODEBOOK_TOKENS, "features": CODEBOOK_TOKENS},
     ),
     Family(
         model_type="chameleon",
@@ -612,10 +630,11 @@ _TABLE = (
             )
         },
         projector=None,
-        limitations={"vision": CODEBOOK, "features": CODEBOOK_TOKENS},
+        limitations={"vision": CODEBOOK, "projector": CODEBOOK_TOKENS, "features": CODEBOOK_TOKENS},
     ),
     Family(
         model_type="got_ocr2",
+        limitations={"projector": CHANNELS_FIRST},
         tower=SAM_TOWER,
         transformers=">=5.16",
         grid="tiles by run",
@@ -625,6 +644,7 @@ _TABLE = (
     ),
     Family(
         model_type="ovis2",
+        handed="features",
         tower=OVIS_TOWER,
         transformers=">=5.18",
         projector="model.visual_embeddings_table",
@@ -646,7 +666,7 @@ _TABLE = (
         },
         grid="shaped",
         inputs={"pixel_values": "piece", "pixel_attention_mask": "piece", "spatial_shapes": "piece"},
-        limitations={"features": ONCE_PER_TILE},
+        limitations={"projector": ONCE_PER_TILE, "features": ONCE_PER_TILE},
     ),
     Family(
         model_type="minicpmv4_6",
@@ -661,7 +681,7 @@ _TABLE = (
             "downsample_mode": ("16x",),
             "merger_times": (1,),
         },
-        limitations={"vision": MERGES_WITHIN, "features": ONCE_PER_TILE},
+        limitations={"vision": MERGES_WITHIN, "projector": ONCE_PER_TILE, "features": ONCE_PER_TILE},
     ),
     Family(
         model_type="granite4_vision",
@@ -673,6 +693,7 @@ _TABLE = (
         inputs={"pixel_values": "image", "image_sizes": "image"},
         assumes={"text_config.model_type": ("granite4_vision_text",), "vision_feature_select_strategy": ("full",)},
         limitations={
+            "projector": "there are several projectors, each of which is handed other layers of the tower",
             "features": "each of several projectors gives features that are added before a layer of its own, so no "
             'output is the image features; write site="residual" in a later layer',
             "embedded": "image features are added before several layers, and none of them enters with the embeddings",
@@ -707,7 +728,10 @@ _TABLE = (
         inputs={"pixel_values": "piece", "image_grid_thw": "image"},
         needs=("mm_token_type_ids",),
         assumes={"vision_config.spatial_merge_size": (2,), "vision_config.temporal_patch_size": (1,)},
-        limitations={"features": 'the projector runs once per image; write site="embedding"'},
+        limitations={
+            "projector": "the projector runs once per image",
+            "features": 'the projector runs once per image; write site="embedding"',
+        },
     ),
     Family(
         model_type="lfm3_vl",
@@ -722,6 +746,7 @@ _TABLE = (
     ),
     Family(
         model_type="fast_vlm",
+        handed="features",
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("full",), "vision_feature_layer": (-1,)},
         limitations={"vision": CONVOLUTIONS},
     ),

@@ -99,7 +99,12 @@ def _sites(view: ModelView, name: str) -> Iterator[str]:
     """The sites of states that a stage has, in the order in which the model reaches them."""
     spec, family = view.stage(name), view.family
     there = {"attention": spec.attention, "cross": spec.cross, "mlp": spec.stage.mlp}
-    own = {"embedding": spec.stage.embedding, "features": family.projector if name == "decoder" else None}
+    handed_in = "decoder" if family.handed == "features" else VISION
+    own = {
+        "embedding": spec.stage.embedding,
+        "features": family.projector if name == "decoder" else None,
+        "projector": family.projector if name == handed_in else None,
+    }
     for site in sorted(STATES, key=lambda site: SITES[site].rank):
         has = own[site] if site in own else there.get(SITES[site].needs, True)
         if has and site not in spec.stage.lacks and family.limitation(site) is None:
@@ -111,6 +116,7 @@ def _groups(view: ModelView, name: str) -> tuple[str, ...]:
     stage, video = view.family.stages[name], view.family.video is not None
     if stage.tower is not None:
         own = {"video": video, "cls": stage.tower.cls, "registers": view.stage(name).registers}
+        own["filling"] = stage.tower.filled
         return ("image", *(group for group, there in own.items() if there), *ANY)
     if stage.keys:
         text = ("question", "text") if stage.text else ()

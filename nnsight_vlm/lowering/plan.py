@@ -18,6 +18,7 @@ from ..device.mixtures import change_weights, is_change
 from ..device.towers import change_tower_weights
 from ..families import VISION, Family, Model, view_of
 from .layouts import Layout
+from .projected import rows_handed
 from .sites import ATTENTION_OF, CALL_PARTS, KEY_PARTS, SITES, gate_of, locate, order_of, refuse_two_projections
 from .steps import LINE, MaskSpec, ReadStep, Skipped, StageExtent, StageSteps, Step
 from .towers import ends_of_pieces, in_stage, is_line, parts_of_line
@@ -225,6 +226,8 @@ def _step(
         mask = MaskSpec(SITES[site.name].part, read_outside(layout, stage, site.name), None)
     if site.name == "pieces":
         mask = MaskSpec(parts_of_line(family, stage).split()[0], None, None)
+    if site.name == "projector":
+        mask = MaskSpec(rows_handed(family, layout), None, None)
     if site.name in ATTENTION_OF:
         packing = _packing(model, layout, site.layer) if site.name == "mask" else None
         keyword = getattr(family.stages[stage], ATTENTION_OF[site.name]).mask

@@ -19,7 +19,8 @@ from ..prompts.where import Where
 from .heads import Heads, HeadSize, chosen_heads, numbers_of
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
 from .layouts import Placement
-from .sites import BEFORE_LAYERS, SITES, StateSite, refuse_two_projections
+from .projected import projector_places
+from .sites import AT_PROJECTOR, BEFORE_LAYERS, SITES, StateSite, refuse_two_projections
 from .state_values import ClosedPlaces, RemoteStates, StatePlaces
 from .writes import HeadChoice
 
@@ -122,8 +123,8 @@ class Resolver:
 
     def state_places(self, site: str, where: Where) -> StatePlaces:
         """Where a site holds positions. The image features of all rows are concatenated, so their row is 0."""
-        if site == "features":
-            return StatePlaces(0, self.feature_places(where))
+        if site in AT_PROJECTOR:
+            return StatePlaces(0, self.feature_places(where) if site == "features" else projector_places(self, where))
         if SITES[site].holds_keys:
             inside, outside = self.keys(where)
             return StatePlaces(self.placement.row, outside or inside)
@@ -216,10 +217,9 @@ class Resolver:
         modules: dict[str, Any] = {
             "mlp": stage.mlp,
             "embedding": stage.embedding,
-            "features": self.family.projector,
-            "cross": stage.cross,
+            **dict.fromkeys(AT_PROJECTOR, self.family.projector),
+            **({site: stage.cross} if SITES[site].needs == "cross" else {}),
         }
-        modules |= {site: stage.cross} if SITES[site].needs == "cross" else {}
         if reason or modules.get(site, site) is None:
             why = reason or f"the {self.stage} has no module that gives it"
             raise SpecError(f"models of type {self.family.name!r} have no site {site!r}: {why}")

@@ -106,6 +106,14 @@ def _weights(rank: int, attention: str) -> Site:
 
 
 SITES: dict[str, Site] = {
+    "projector": Site(
+        rank=-1,
+        module="{family.projector}",
+        place="inputs",
+        kernel=states.write_projected,
+        read=readouts.projected_rows,
+        layered=False,
+    ),
     "features": Site(
         rank=0,
         module="{family.projector}",
@@ -183,9 +191,11 @@ SITES: dict[str, Site] = {
     "residual": Site(rank=20, module=LAYER, place="output", kernel=states.write_output),
 }
 HeadSite = Literal["query", "key", "value", "head", "cross query", "cross head"]
-StateSite = Literal["features", "embedding", "attention", "cross", "mlp", "residual", HeadSite]
+StateSite = Literal["projector", "features", "embedding", "attention", "cross", "mlp", "residual", HeadSite]
 STATES: tuple[StateSite, ...] = get_args(StateSite)
 """The sites of hidden states that a user names; keys and values outside the sequence are those of cross-attention."""
+AT_PROJECTOR = ("projector", "features")
+"""Those of them between the stages, whose rows are counted over the whole batch."""
 HEAD_SITES: tuple[HeadSite, ...] = get_args(HeadSite)
 """Those of them whose states are heads."""
 ATTENTION_OF = {"mask": "attention", "weights": "attention", "cross mask": "cross", "cross weights": "cross"}

@@ -19,7 +19,7 @@ from ..lowering.heads import Heads, listed_heads, require_ascending_heads, requi
 from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
 from ..lowering.read_requests import AttentionRequest, StateRequest
 from ..lowering.resolve import Resolver
-from ..lowering.sites import SITES, StateSite, check_state_spec
+from ..lowering.sites import AT_PROJECTOR, SITES, StateSite, check_state_spec
 from ..prompts.where import Where, as_tuples, require_ascending
 
 
@@ -196,7 +196,7 @@ class Residual(Readout):
         site = here.site_of(self.site, self.where)
         layers = _some(here.ordered_layers(site, self.layers))
         row, places = here.state_places(site, self.where)
-        stage = "features" if site == "features" else self.stage
+        stage = "features" if site in AT_PROJECTOR else self.stage
         here.width(site, layers)  # refuses layers whose heads differ in size
         heads = [here.read_heads(self.heads, layer, site) if SITES[site].part else None for layer in layers]
         if len({None if chosen is None else len(chosen.numbers) for chosen in heads}) > 1:

@@ -16,7 +16,7 @@ from ..errors import SpecError
 from ..lowering.heads import Heads, numbers_of, require_ascending_heads, require_named_layers
 from ..lowering.layers import Layers
 from ..lowering.resolve import Resolver
-from ..lowering.sites import HEAD_SITES, StateSite, check_state_spec
+from ..lowering.sites import AT_PROJECTOR, HEAD_SITES, StateSite, check_state_spec
 from ..lowering.state_values import RemoteStates
 from ..lowering.writes import PlannedWrite, StateWrite
 from ..prompts.prompt import Prompt
@@ -126,7 +126,7 @@ class StateIntervention(Intervention):
                 "of another prompt with source_where=, or give one vector [width] for all of them"
             )
         width = here.width(self.site, layers, self.heads)
-        if values.shape[-1] != width:
+        if self.site != "projector" and values.shape[-1] != width:
             raise SpecError(f"the values of {self.GIVEN}= are {values.shape[-1]} wide and the model's states {width}")
 
     def captured_from(self, source: Prompt, under: Intervention | None, where: Where) -> Capture:
@@ -143,7 +143,7 @@ class StateIntervention(Intervention):
     @property
     def at(self) -> tuple[str, str]:
         """`(stage, site)`; image features lie between the stages."""
-        return ("features", "features") if self.site == "features" else (self.stage, self.site)
+        return ("features" if self.site in AT_PROJECTOR else self.stage, self.site)
 
     def first_position(self, resolver: Resolver) -> int:
         tokens = resolver.placement.tokens

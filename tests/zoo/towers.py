@@ -36,6 +36,7 @@ class Run:
         layers: the layer of each attention module, by `id`.
         seen: how many of a layer's queries have been seen.
         logits: `[row, position, vocabulary]`.
+        handed: what the projector is handed, `[row, width]`.
         states: what each layer gives, `[position, width]`.
         weights: for each layer and query `(head, {position of a key: weight})`, as a matrix `[head, query, key]`.
     """
@@ -45,6 +46,7 @@ class Run:
     layers: Mapping[int, int]
     seen: dict[int, int] = field(default_factory=dict)
     logits: torch.Tensor = field(init=False)
+    handed: torch.Tensor = field(init=False)
     states: dict[int, torch.Tensor] = field(default_factory=dict)
     pieces: dict[int, list[torch.Tensor]] = field(default_factory=dict)
 
@@ -110,7 +112,7 @@ def forward(
     RUNNING.append(run)
     try:
         with _hooked(module, stage, run):
-            run.logits = module(**inputs, use_cache=False).logits
+            run.logits, run.handed = projecting(module, family, inputs)
     finally:
         RUNNING.pop()
     return run
@@ -146,6 +148,32 @@ def _hooked(module: Any, stage: Stage, run: Run) -> Iterator[None]:
         for number, layer in enumerate(module.get_submodule(stage.layers)):
             stack.callback(layer.register_forward_hook(leaving(number), prepend=True).remove)
         yield
+
+
+@torch.no_grad()
+def projecting(
+    module: Any, family: Family, inputs: Mapping[str, Any], write: Write = lambda rows: rows
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(logits, what the projector is handed [row, width])` of a forward in which that is written."""
+    seen = list[torch.Tensor]()
+
+    def enter(_: Any, args: Any, kwargs: Any) -> Any:
+        if seen:
+            return None  # Ovis2's is asked for the image's marks too, behind the image
+        name = next((name for name in ("inputs_embeds", "hidden_states") if kwargs.get(name) is not None), None)
+        handed = args[0] if name is None else kwargs[name]
+        seen.append(write(handed.reshape(-1, handed.shape[-1]).clone()))
+        given = seen[0].reshape(handed.shape)
+        return ((given, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: given})
+
+    parts = [module.get_submodule(family.projector)] if family.projector else []
+    hooks = [part.register_forward_pre_hook(enter, with_kwargs=True) for part in parts]
+    try:
+        logits = module(**inputs, use_cache=False).logits
+        return logits, seen[0] if seen else torch.empty(0, 0)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Entered(Exception):
