@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import zoo
 from float64 import LIMIT, float64
 from tiny import gap
-from zoo import towers
+from transformers import LlavaConfig, SiglipVisionConfig
+from zoo import plain, towers
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import FAMILIES, view_of
+from nnsight_vlm.families import FAMILIES, family_of, view_of
 
 WITH_TOWER = [name for name in zoo.ZOO if zoo.row(name).tower is not None]
 EAGER_TOO = ("llava", "blip-2-opt", "llama4", "idefics2-split", "gemma4", "mllama", "qwen2_5_vl", "mistral3")
@@ -136,3 +139,25 @@ def test_what_the_projector_is_handed_is_read_and_written_row_by_row(name):
         expected, _ = towers.projecting(view.module, view.family, prompt.inputs, write)
         assert gap(nv.run(model, prompt, patch, positions="all").logits, expected[0]) < LIMIT
         assert gap(expected, clean) > 1e-4
+
+
+def test_a_family_that_takes_any_tower_is_looked_up_by_the_tower_that_it_has(monkeypatch):
+    """LLaVA with SigLIP, which has no class token and of which nothing is left out."""
+    monkeypatch.setattr(plain, "CLIPVisionConfig", SiglipVisionConfig)
+    monkeypatch.setattr(plain, "LlavaConfig", partial(LlavaConfig, vision_feature_select_strategy="full"))
+    module, processor = plain.llava("sdpa"), plain.llava_processor()
+    processor.vision_feature_select_strategy, processor.num_additional_image_tokens = "full", 0
+    model = nv.load(module, processor=processor)
+    prompt, other = (nv.encode(model, zoo.ZOO["llava"].text, zoo.picture(seed, (24, 20))) for seed in (1, 2))
+    assert nv.describe(model).loc[0, "groups"] == ("image", "last", "first", "all")
+    last = nv.describe(model).loc[0, "taken"][-1]
+    patches = (
+        nv.Patch("image", source=other, layers=last, stage="vision"),
+        nv.Patch("image", source=other, site="projector", stage="vision"),
+        nv.Patch("image", source=other, site="features"),
+    )
+    first, *others = (nv.run(model, prompt, patch).logits for patch in patches)
+    assert all(torch.equal(first, logits) for logits in others)
+    monkeypatch.setattr(module.config.vision_config, "model_type", "some_other")
+    assert "'some_other'" in family_of(module.config).limitations["vision"]
+    assert family_of(module.config).tower is None
