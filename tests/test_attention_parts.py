@@ -95,9 +95,9 @@ class Spot:
 
 
 def attentions(model: Any, prompt: nv.Prompt, stages: Sequence[str] = ()) -> list[Spot]:
-    """Of every stage and kind of attention, one in the middle."""
+    """Of every stage and kind of attention, one in the middle; vision towers are tested by themselves."""
     found = []
-    for stage in stages or (*dict(prompt.rows[0].stages), "decoder"):
+    for stage in stages or (*(name for name in dict(prompt.rows[0].stages) if name != "vision"), "decoder"):
         spec = view_of(model).stage(stage)
         outside = prompt.rows[0].stage(stage).outside
         for kind, layers in (("attention", spec.attention), ("cross", spec.cross if outside else ())):

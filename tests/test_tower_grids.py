@@ -20,11 +20,7 @@ from nnsight_vlm.families import view_of
 CLEAR = 1.5
 """A patch has moved most when it moved so much more than any other of its tile: resizing leaks into its neighbours."""
 SEEDS = range(1, 6)
-MEMBERS = [
-    name
-    for name, member in zoo.ZOO.items()
-    if view_of(zoo.load(name, member.implementations[0])).family.tower is not None
-]
+MEMBERS = [name for name in zoo.ZOO if zoo.row(name).tower is not None]
 
 
 def sampled(grid: nv.Grid) -> Iterator[tuple[int, np.ndarray]]:

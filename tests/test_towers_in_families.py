@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import zoo
 from float64 import LIMIT, float64
 from tiny import gap
-from zoo import towers
+from transformers import LlavaConfig, SiglipVisionConfig
+from zoo import plain, towers
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import FAMILIES, view_of
+from nnsight_vlm.families import FAMILIES, family_of, view_of
 
-
-def has_tower(name: str) -> bool:
-    return view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family.tower is not None
-
-
-def has_projector(name: str) -> bool:
-    family = view_of(zoo.load(name, zoo.ZOO[name].implementations[0])).family
-    return family.projector is not None and "projector" not in family.limitations
-
-
+WITH_TOWER = [name for name in zoo.ZOO if zoo.row(name).tower is not None]
 EAGER_TOO = ("llava", "blip-2-opt", "llama4", "idefics2-split", "gemma4", "mllama", "qwen2_5_vl", "mistral3")
 """Members of which each stands for a way in which a mask comes to attention."""
-CASES = [(name, member.implementations[0]) for name, member in zoo.ZOO.items() if has_tower(name)]
+CASES = [(name, zoo.ZOO[name].implementations[0]) for name in WITH_TOWER]
 CASES += [(name, "eager") for name in EAGER_TOO if name in zoo.ZOO]
 
 
@@ -74,11 +68,12 @@ def test_a_cut_a_patch_and_what_is_read_equal_plain_hooks(case):
     assert gap(run.reads[0][0], expected.states[layer][every]) < LIMIT
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.ZOO if has_tower(name)])
+@pytest.mark.parametrize("name", WITH_TOWER)
+@float64()
 def test_the_layers_that_are_taken_are_those_that_change_something_by_themselves(name):
     """A layer's output is another, and those of all layers behind it are what they were."""
     attention = zoo.ZOO[name].implementations[0]
-    model, prompt = zoo.load(name, attention), zoo.prompt(name, attention)
+    model, prompt = zoo.load(name, attention, torch.float64), zoo.prompt(name, attention, dtype=torch.float64)
     view = view_of(model)
     clean, taken = towers.forward(view.module, view.family, prompt.inputs), set[int]()
     kept = {layer: (lambda _, states=states: states) for layer, states in clean.states.items()}
@@ -93,7 +88,7 @@ def test_the_layers_that_are_taken_are_those_that_change_something_by_themselves
 
 def test_every_model_has_a_line_for_its_tower_and_sizes_are_those_of_its_modules():
     for name, member in zoo.ZOO.items():
-        model = zoo.load(name, member.implementations[0])
+        model = zoo.load(name, member.implementations[0], torch.float64)
         view, table = view_of(model), nv.describe(model).set_index("stage")
         assert list(table.index) == list(dict.fromkeys(("vision", *view.family.stages)))
         assert list(table.columns)[:3] == ["layers", "heads", "key_heads"]
@@ -103,7 +98,9 @@ def test_every_model_has_a_line_for_its_tower_and_sizes_are_those_of_its_modules
         assert ("vision" in table.loc["vision", "missing"]) == (FAMILIES[view.family.name].tower is None)
 
 
-PROJECTED = [name for name, member in zoo.ZOO.items() if has_projector(name)]
+PROJECTED = [
+    name for name in zoo.ZOO if zoo.row(name).projector is not None and "projector" not in zoo.row(name).limitations
+]
 
 
 @pytest.mark.parametrize("name", PROJECTED)
@@ -142,3 +139,25 @@ def test_what_the_projector_is_handed_is_read_and_written_row_by_row(name):
         expected, _ = towers.projecting(view.module, view.family, prompt.inputs, write)
         assert gap(nv.run(model, prompt, patch, positions="all").logits, expected[0]) < LIMIT
         assert gap(expected, clean) > 1e-4
+
+
+def test_a_family_that_takes_any_tower_is_looked_up_by_the_tower_that_it_has(monkeypatch):
+    """LLaVA with SigLIP, which has no class token and of which nothing is left out."""
+    monkeypatch.setattr(plain, "CLIPVisionConfig", SiglipVisionConfig)
+    monkeypatch.setattr(plain, "LlavaConfig", partial(LlavaConfig, vision_feature_select_strategy="full"))
+    module, processor = plain.llava("sdpa"), plain.llava_processor()
+    processor.vision_feature_select_strategy, processor.num_additional_image_tokens = "full", 0
+    model = nv.load(module, processor=processor)
+    prompt, other = (nv.encode(model, zoo.ZOO["llava"].text, zoo.picture(seed, (24, 20))) for seed in (1, 2))
+    assert nv.describe(model).loc[0, "groups"] == ("image", "last", "first", "all")
+    last = nv.describe(model).loc[0, "taken"][-1]
+    patches = (
+        nv.Patch("image", source=other, layers=last, stage="vision"),
+        nv.Patch("image", source=other, site="projector", stage="vision"),
+        nv.Patch("image", source=other, site="features"),
+    )
+    first, *others = (nv.run(model, prompt, patch).logits for patch in patches)
+    assert all(torch.equal(first, logits) for logits in others)
+    monkeypatch.setattr(module.config.vision_config, "model_type", "some_other")
+    assert "'some_other'" in family_of(module.config).limitations["vision"]
+    assert family_of(module.config).tower is None

@@ -74,6 +74,7 @@ from .towers import (
     SAM_TOWER,
     SIGLIP2_TOWER,
     SIGLIP_TOWER,
+    VIP_TOWER,
     VISION_MODEL_TOWER,
 )
 
@@ -294,7 +295,12 @@ _TABLE = (
         renamed={"pixel_values": "pixel_values_images"},
         assumes={**TESTED_DECODERS, "vision_feature_select_strategy": ("default",)},
     ),
-    Family(model_type="vipllava", **CLIP, assumes=TESTED_DECODERS),
+    Family(
+        model_type="vipllava",
+        tower=VIP_TOWER,
+        towers={"clip_vision_model": VIP_TOWER},
+        assumes=TESTED_DECODERS,
+    ),
     Family(
         model_type="internvl",
         handed="features",

@@ -30,9 +30,11 @@ def _tower(path: str, tower: TowerSpec, attention: AttentionSpec = OUT_PROJ, mlp
 
 
 LAYERS = "model.vision_tower.encoder.layers"
-CHOSEN = TowerSpec(taken=("vision_feature_layer", "vision_feature_layers"))
-"""The config says which hidden states; VipLLaVA's config has had the second name."""
+CHOSEN = TowerSpec(taken=("vision_feature_layer",))
+"""The config says which hidden states."""
 CLIP_TOWER = _tower(LAYERS, replace(CHOSEN, cls=1))
+VIP_TOWER = _tower(LAYERS, TowerSpec(cls=1, taken=("vision_feature_layer", "vision_feature_layers")))
+"""Of VipLLaVA, whose config has had the second name."""
 IMAGE_CLIP_TOWER = _tower("model.image_tower.encoder.layers", replace(CHOSEN, cls=1))
 """Of Video-LLaVA, which has another tower for videos."""
 LAST_CLIP_TOWER = _tower(LAYERS, TowerSpec(cls=1))

@@ -32,6 +32,11 @@ def projector_places(here: Resolver, where: Where) -> Ranges:
         SpecError: positions of another stage than its rows come from, or tokens that it is not handed.
     """
     family = here.family
+    if family.handed == "features" and here.spec.stage.tower is not None:
+        raise SpecError(
+            f"what the projector of {family.name!r} models is handed are not the tower's patches, but what is made of "
+            f"them for each image token; leave out stage={here.stage!r}"
+        )
     if family.handed == "features":
         return here.feature_places(where)
     if here.stage != VISION:

@@ -86,7 +86,7 @@ class Prompt(KnowsItsModel, PromptWords):
             SpecError: there is no such group or stage, or its positions differ between rows (then ask `prompt.row(i)`).
         """
         group, stage = as_tuples(group), text("stage", stage)
-        maps = [stage_map(self.model, tokens, stage) for tokens in self.rows]
+        maps = self.rows if stage == "decoder" else [stage_map(self.model, tokens, stage) for tokens in self.rows]
         positions = {tokens.ranges(group).positions(tokens.stop) for tokens in maps}
         if len(positions) > 1:
             raise SpecError(

@@ -9,7 +9,7 @@ import torch
 
 import nnsight_vlm as nv
 from nnsight_vlm import versions
-from nnsight_vlm.families import FAMILIES
+from nnsight_vlm.families import FAMILIES, Family
 
 from . import added, blocks, carried, experts, flexible, plain, recent, resampled, tiled
 from .parts import Member, in_dtype, picture
@@ -18,9 +18,14 @@ ROOMS = (plain, tiled, flexible, blocks, resampled, added, experts, carried, rec
 EVERY = tuple(member for room in ROOMS for member in room.MEMBERS)
 
 
+def row(name: str) -> Family:
+    """The row of a member's family, whose name its own begins with; found without the model."""
+    return FAMILIES[max((family for family in FAMILIES if name.startswith(family)), key=len)]
+
+
 def runs_here(member: Member) -> bool:
-    """Whether the member's family, whose name its own begins with, runs with the transformers that is installed."""
-    family = FAMILIES[max((name for name in FAMILIES if member.name.startswith(name)), key=len)]
+    """Whether the member's family runs with the transformers that is installed."""
+    family = row(member.name)
     return not family.transformers or versions.lies_in(versions.installed("transformers"), family.transformers)
 
 
