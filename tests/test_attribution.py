@@ -165,6 +165,7 @@ def test_what_cannot_be_estimated_is_refused_before_the_model_runs(monkeypatch):
     longer = nv.encode(model, f"see {QUESTION}", tiny.picture(0))
     ask = functools.partial(nv.attribute, model, clean, corrupt, answer=ANSWER)
     moved = functools.partial(nv.attribute, model, longer, corrupt, answer=ANSWER)
+    graph = functools.partial(nv.run, model, clean, grad=True)
     monkeypatch.setattr(gradients, "visit", None)  # nothing may run
     for match, call in (
         ("choose positions that correspond", moved),
@@ -177,7 +178,9 @@ def test_what_cannot_be_estimated_is_refused_before_the_model_runs(monkeypatch):
         ("would take about", lambda: ask(memory=1000)),
         ("holds tokens of images", lambda: ask(at="features", where="query")),
         ("does not come home from a server", lambda: nv.run(model, clean, grad=True, remote="local")),
-        ("of one layer each", lambda: nv.run(model, clean, grad=True, reads=nv.Residual("last"))),
+        ("of one layer each", lambda: graph(reads=nv.Residual("last"))),
+        ("states are read of the decoder", lambda: graph(reads=nv.Residual("image", site="projector"))),
+        ("no site 'projector'", lambda: ask(at="projector")),
         ("Grad-CAM weighs by them", lambda: nv.saliency(model, clean, answer=1, at="gradcam", how="product")),
     ):  # fmt: skip
         with pytest.raises(SpecError, match=match):
@@ -256,7 +259,8 @@ def test_a_run_with_a_graph_goes_on_with_the_states_that_it_gives():
     sites = {"residual": 2, "attention": 1, "mlp": 1, "head": 2, "key": 3, "value": 1}
     reads = [nv.Residual("image", site=site, layers=layers) for site, layers in sites.items()]
     reads += [nv.Residual("image", site="embedding"), nv.Residual("image", site="features")]
-    reads += [nv.Residual("last", site="head", layers=3, heads=[1, 2]), nv.Attention("last", "image", layers=3)]
+    reads += [nv.Residual("last", site="head", layers=3, heads=[1, 2]), nv.Residual("last", layers=2)]
+    reads += [nv.Attention("last", "image", layers=3)]
     run, plain = nv.run(model, prompt, CUT, reads=reads, grad=True), nv.run(model, prompt, CUT, reads=reads)
     assert tiny.gap(run.logits.detach(), plain.logits) < LIMIT and not plain.logits.requires_grad
     for found, expected in zip(run.reads, plain.reads, strict=True):

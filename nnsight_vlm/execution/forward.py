@@ -220,6 +220,11 @@ def _refuse_graph(model: Model, remote: Remote, readouts: Sequence[Readout]) -> 
     for read in readouts:
         if not isinstance(read, Residual):
             continue
+        if read.stage != "decoder" or read.site == "projector":
+            raise SpecError(
+                f"with grad=True states are read of the decoder and of site 'features', and stage={read.stage!r}, "
+                f"site={read.site!r} was asked for; trace the copy that nv.install gives"
+            )
         if read.site in LAYERED and len(layer_numbers(read.layers, spec.layer_count)) > 1:
             raise SpecError(
                 "with grad=True the model goes on with the states that come home, so these are of one layer each; "

@@ -68,8 +68,8 @@ def _collect(model: Any, extents: Any, reads: Sequence[Any], entry: str) -> list
             value = held if gate is None else gated(model, held, gate, factors_of.get((stage, layer)))
             answers.append(readout(value, requests, window, *[model.get(each) for each in modules]))
             continue
-        answers.append(_put_on_the_way(model, path, place, held, kind, requests, window, gate))
-        held_at = None  # what the site holds now is another tensor
+        found, held = _put_on_the_way(model, path, place, held, kind, requests, window, gate)
+        answers.append(found)
     return answers
 
 
@@ -85,8 +85,8 @@ def _entering(model: Any, entry: str) -> Any:
 
 def _put_on_the_way(
     model: Any, path: str, place: str, value: Any, kind: str, requests: Any, window: Any, gate: Any
-) -> list[torch.Tensor]:
-    """The states of each request, in the shape that their readout assembles them to; the model goes on with them."""
+) -> tuple[list[torch.Tensor], Any]:
+    """The states of each request, as their readout assembles them, and what the site holds then, with them in it."""
     factor = 1.0 if gate is None else gate[2]
     tensor, answers = tensor_in(value, kind), []
     for request in requests:
@@ -97,8 +97,9 @@ def _put_on_the_way(
         used = (home / factor).to(held).reshape(-1, *held.shape[1:])
         tensor = _written(tensor, kind, request, window, held.index_copy(0, torch.tensor(heads).to(held.device), used))
         answers.append(home)
-    put(model, path, place, replaced(value, kind, tensor))
-    return answers
+    value = replaced(value, kind, tensor)
+    put(model, path, place, value)
+    return answers, value
 
 
 def _shape(held: torch.Tensor, request: Any) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ from ..specs.states import Patch
 By = Literal["group", "position"]
 WAYS: tuple[By, ...] = get_args(By)
 PICTURED = ("image", "video")
+GRADED = tuple(site for site in STATES if site != "projector")
+"""The sites of the decoder, and the features that enter it."""
 SITES_WRITTEN = 'site names, at=("residual", "head")'
 GROUPS = 'group names, where=("image", "query", "last")'
 
@@ -77,7 +79,7 @@ def spots_of(model: Model, clean: Prompt, corrupt: Prompt, at: Any, where: Any, 
             check(model, prompt, CLEAN)
         except SpecError as error:
             raise SpecError(f"{called}: {error}") from None
-    for site in dict.fromkeys(one_of("at", site, STATES, "site") for site in sites):
+    for site in dict.fromkeys(one_of("at", site, GRADED, "site") for site in sites):
         here, there = (resolver(model, one_case_per_row(prompt).placements[0]) for prompt in (corrupt, clean))
         chosen = _positions(here, there, site, where) if by == "position" else _groups(here, there, site, where)
         for place, source, labels in chosen:
