@@ -51,8 +51,7 @@ class AttentionSite(NamedTuple):
     @property
     def label(self) -> str:
         """As messages call it: `layer 3`, `qformer layer 2 (cross)`."""
-        stage = "" if self.stage == "decoder" else f"{self.stage} "
-        return f"{stage}layer {self.layer}{' (cross)' if self.site == 'cross mask' else ''}"
+        return f"{'' if self.stage == 'decoder' else self.stage + ' '}layer {self.layer}{' (cross)' if self.site == 'cross mask' else ''}"
 
 
 Queries = Mapping[tuple[str, str], Sequence[tuple[int, ...]]]
