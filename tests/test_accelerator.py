@@ -93,6 +93,44 @@ def test_a_sweep_on_the_device_gives_the_numbers_of_the_cpu(name):
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", zoo.ZOO)
+def test_whole_answers_and_lenses_on_the_device_are_those_of_the_cpu(name):
+    pair, lens = both(name), nv.Lens("last", layers=[0, -1], top=3)
+    word = pair[1].rows[0].tokens[pair[1]["last"][0]]
+    said = {"answer": [(word, word), word], "against": (word,) * 3, "reads": lens, "execution": "rows"}
+    found, expected = (nv.sweep(each.model, each, [None, *conditions()[1:2]], **said) for each in pair)
+    for column in ("logprob", "logprob_diff", "clean_logprob_diff"):
+        assert found[column].tolist() == pytest.approx(expected[column].tolist(), rel=LIMIT, abs=LIMIT)
+    for ours, theirs in zip(found["read"], expected["read"], strict=True):
+        assert torch.equal(ours[..., 0].cpu(), theirs[..., 0])
+        close(ours[..., 2], theirs[..., 2])
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_towers_and_gradients_on_the_device_are_those_of_the_cpu(name):
+    pair, member = both(name), zoo.ZOO[name]
+    here = nv.encode(on_device(name), member.text, picture(2, member.sizes[0]))
+    others = here, zoo.prompt(name, member.implementations[0], 2, dtype=torch.float64)
+    frames = [nv.attribute(*(other.model, one, other), answer=7) for one, other in zip(pair, others, strict=True)]
+    close(*(torch.tensor(frame["estimate"].to_numpy()) for frame in frames))
+    view = view_of(pair[1].model)
+    if "vision" not in view.family.stages:
+        return
+    attending, where = view.stage("vision").attention, {"stage": "vision", "layers": view.stage("vision").taken[0]}
+    read = [nv.Residual("image", **where)] if where["layers"] >= 0 else []
+    read += [nv.Attention("image", "image", stage="vision", layers=attending[0])] if attending else []
+    case = nv.Ablate("image", how="mean", site="embedding", stage="vision")
+    if attending:
+        some = pair[1].positions("image", stage="vision")
+        case = nv.Knockout(some[:2], some[2:4], layers=attending[0], stage="vision")
+    found, expected = (nv.run(each.model, each, case, reads=read) for each in pair)
+    close(found.logits, expected.logits)
+    for ours, theirs in zip(found.reads, expected.reads, strict=True):
+        close(ours, theirs)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", zoo.ZOO)
 def test_answers_on_the_device_are_those_of_the_cpu(name):
     for condition in (None, nv.Knockout("image", "generated", layers="attention")):
         found, expected = (nv.generate(each.model, each, condition, max_new_tokens=STEPS).tokens for each in both(name))

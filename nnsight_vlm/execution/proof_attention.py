@@ -51,7 +51,8 @@ class AttentionSite(NamedTuple):
     @property
     def label(self) -> str:
         """As messages call it: `layer 3`, `qformer layer 2 (cross)`."""
-        return f"{'' if self.stage == 'decoder' else self.stage + ' '}layer {self.layer}{' (cross)' if self.site == 'cross mask' else ''}"
+        cross = " (cross)" * (self.site == "cross mask")
+        return f"{self.stage.replace('decoder', '')} layer {self.layer}{cross}".lstrip()
 
 
 Queries = Mapping[tuple[str, str], Sequence[tuple[int, ...]]]
@@ -237,8 +238,7 @@ def _compare(
         )
     closed = planned & was_open
     _expect_same(site, rows, first, was_open & ~planned, is_open)
-    seen = (each["keys_seen"].expand(heads, -1) for each in (clean, cut))
-    _expect_counts(site, placement, rows, closed, *seen)
+    _expect_counts(site, placement, rows, closed, *(each["keys_seen"].expand(heads, -1) for each in (clean, cut)))
     return int(closed.sum())
 
 
