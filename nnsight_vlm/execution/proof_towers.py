@@ -40,12 +40,11 @@ def sequences_of(layout: Layout) -> list[Placement]:
 
 def by_sequence(layout: Layout, writes: Iterable[PlannedWrite]) -> Iterator[PlannedWrite]:
     """The same writes; those of the tower with the row and the positions of each sequence that they concern."""
-    sequences = sequences_of(layout)
     for planned in writes:
         if planned.stage != VISION:
             yield planned
             continue
-        for sequence in sequences:
+        for sequence in sequences_of(layout):
             write, length = planned.write, sequence.tokens.stop
             targets = _inside(write.targets, sequence.row * length, length)
             if not isinstance(write, EdgeCut):
