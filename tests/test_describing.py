@@ -46,7 +46,7 @@ def test_all_that_is_listed_can_be_named_and_no_other_site(name):
         reads = [read(site) for site in line.sites]
         assert len(nv.run(model, prompt, reads=reads).reads) == len(line.sites)
         for site in set(STATES) - set(line.sites) - (set(AT_PROJECTOR) if line.stage == "encoder" else set()):
-            with pytest.raises(nv.SpecError, match=r"no site|no self-attention|no cross-attention|features"):
+            with pytest.raises(nv.SpecError, match=r"no site|no self-attention|no cross-attention|features|projector"):
                 nv.run(model, prompt, reads=[read(site)])
 
 

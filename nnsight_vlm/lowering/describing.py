@@ -105,7 +105,8 @@ def _sites(view: ModelView, name: str) -> Iterator[str]:
         "features": family.projector if name == "decoder" else None,
         "projector": family.projector if name == handed_in else None,
     }
-    for site in sorted(STATES, key=lambda site: SITES[site].rank):
+    behind = name == VISION  # the projector runs when all layers of the tower have run
+    for site in sorted(STATES, key=lambda site: (behind and site == "projector", SITES[site].rank)):
         has = own[site] if site in own else there.get(SITES[site].needs, True)
         if has and site not in spec.stage.lacks and family.limitation(site) is None:
             yield site
