@@ -119,7 +119,7 @@ def folder(tmp_path_factory):
 def test_a_model_without_weights_encodes_checks_and_lowers_as_with_weights(name, folder):
     empty, real = nv.load(folder(name), dispatch=False, processor=zoo.ZOO[name].processor()), in_memory(name)
     assert {weight.device.type for weight in view_of(empty).module.parameters()} == {"meta"}
-    assert view_of(empty).family is view_of(real).family
+    assert view_of(empty).family == view_of(real).family
     prompt, expected = prompt_for(name, empty), prompt_for(name)
     assert prompt.rows == expected.rows
     assert prompt.inputs.keys() == expected.inputs.keys()

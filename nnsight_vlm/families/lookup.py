@@ -54,8 +54,10 @@ def _with_tower(family: Family, config: Any) -> Family:
     if not family.towers:
         return family
     kind = config_value(config, "vision_config.model_type")
-    if kind in family.towers:
+    if family.towers.get(kind, family.tower) != family.tower:
         return replace(family, tower=family.towers[kind])
+    if kind in family.towers:
+        return family
     reason = f"its vision tower is of type {kind!r}, and the known ones are {', '.join(family.towers)}"
     return replace(family, tower=None, limitations={**family.limitations, "vision": reason})
 
