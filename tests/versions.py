@@ -41,10 +41,13 @@ SELECTION = (
     "tests/test_checkpoints.py",
     "tests/test_versions.py",
     "tests/test_families.py::test_cached_generation_equals_the_reference_without_a_cache",
+    "tests/test_towers_in_families.py::test_a_cut_a_patch_and_what_is_read_equal_plain_hooks",
+    "tests/test_lenses.py::test_words_are_those_of_the_model_whose_last_layer_returns_what_this_one_did",
 )
-"""What runs at every corner: knockouts, generation, proofs and sweeps in full, loading, and one case of every family.
+"""What runs at every corner: knockouts, generation, proofs and sweeps in full, loading, and three cases of every family.
 
-That case compares cuts of generated tokens with a forward without a cache, under both kinds of cache.
+These compare cuts of generated tokens with a forward without a cache, under both kinds of cache; cuts, patches and reads
+of vision towers with plain hooks; and lenses with the model's own logits.
 """
 
 

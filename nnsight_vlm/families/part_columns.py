@@ -172,6 +172,7 @@ class Unembedding:
         by_root: name of the config's switch for dividing states by the root of their width; empty if none does.
         divisor: name, in the decoder's part of the config, of the number that logits are divided by; empty for none.
         cap: name there of the number `c` where logits become `c * tanh(logits / c)`; empty, or None there, for none.
+        capped_in: the versions of transformers in which they do, `">=5.23"`; empty for all.
         unsaid: `(name of the config's vocabulary, how the names begin of those of its tokens that are never said)`.
     """
 
@@ -181,6 +182,7 @@ class Unembedding:
     by_root: str = ""
     divisor: str = ""
     cap: str = ""
+    capped_in: str = ""
     unsaid: tuple[str, str] | None = None
 
 

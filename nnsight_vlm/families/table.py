@@ -148,7 +148,7 @@ SIGLIP: dict[str, Any] = {"tower": LAST_SIGLIP_TOWER, "towers": {"siglip_vision_
 CAPPED = Unembedding(cap="final_logit_softcapping")
 PALIGEMMA: dict[str, Any] = {
     "model_type": "paligemma",
-    "unembedding": CAPPED,
+    "unembedding": replace(CAPPED, capped_in=">=5.23"),
     **SIGLIP,
     "blocks": "prompt",
     "positions": "sequence from one",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..errors import SpecError
+from ..versions import installed, lies_in
 from .columns import Family, config_value
 
 
@@ -75,7 +76,12 @@ def head_call(module: Any, config: Any, family: Family, streams: int, words: int
         merged=len(merged),
         by_root=bool(getattr(part, spec.by_root)) if spec.by_root else False,
         divisor=float(getattr(part, spec.divisor)) if spec.divisor else 1.0,
-        cap=float(getattr(part, spec.cap, None) or 0) if spec.cap else 0.0,
+        cap=float(getattr(part, spec.cap, None) or 0) if spec.cap and _in_use(spec.capped_in) else 0.0,
         unsaid=tuple(sorted(number for name, number in tokens if name.startswith(beginning))),
     )
     return HeadCall((*merged, *norms, head), settings, words)
+
+
+def _in_use(versions: str) -> bool:
+    """Whether the transformers that is installed is one of these."""
+    return not versions or lies_in(installed("transformers"), versions)
