@@ -214,6 +214,27 @@ def test_an_installed_copy_writes_the_same(local, remote_side, trust):
             written(remote_side("llava"), "everything")
 
 
+def gradients(side):
+    """Estimates by group, with the largest patched, and a saliency map."""
+    clean, corrupt, *_ = side.prompts
+    where = {"answer": 20, "remote": side.remote}
+    frame = nv.attribute(side.model, clean, corrupt, at=("residual", "head"), layers=[1, 2], exact=2, **where)
+    return frame, nv.saliency(side.model, clean, answer=20, remote=side.remote).values
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_gradients_are_the_same_where_requests_are_trusted_and_refused_elsewhere(name, local, remote_side, trust):
+    if not trust:
+        with pytest.raises(RemoteError, match="no gradient crosses between processes"):
+            gradients(remote_side(name))
+        return
+    (frame, values), (expected, expected_values) = gradients(remote_side(name)), gradients(local(name)[0])
+    for column in ("estimate", "exact"):
+        np.testing.assert_allclose(frame[column], expected[column], rtol=0, atol=EXACT)
+    assert expected["estimate"].abs().max() > ACTED
+    assert distance(torch.as_tensor(values), torch.as_tensor(expected_values)) <= EXACT
+
+
 # ways to say where a call runs --------------------------------------------------------------------------------
 
 
