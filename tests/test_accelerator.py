@@ -73,7 +73,7 @@ def test_a_run_on_the_device_gives_the_logits_and_reads_of_the_cpu(name):
     reads = [nv.Residual("last", layers="all")]
     if not view_of(on_device(name)).family.decoder.attention.inner_norm:
         added = {"layers": "attention", "reduce": "contribution"}
-        reads += [nv.Attention("text", "text", over=over, **added) for over in (None, "keys", "heads")]
+        reads += [nv.Attention("last", "all", over=over, **added) for over in (None, "keys", "heads")]
     for condition in (None, *conditions()):
         found, expected = (nv.run(each.model, each, condition, reads=reads) for each in both(name))
         close(found.logits, expected.logits)

@@ -286,3 +286,50 @@ def test_a_run_with_a_graph_goes_on_with_the_states_that_it_gives():
         edited.model.language_model.inputs = args, {**kwargs, "inputs_embeds": embedded}
         logits = edited.output.logits.save()
     assert logits.requires_grad
+
+
+@pytest.mark.parametrize("name", ["gemma3n", "gemma4-shared"])
+def test_layers_that_share_keys_are_places_of_their_own(name):
+    with float64():
+        attention = zoo.ZOO[name].implementations[0]
+        model, prompt = zoo.load(name, attention, torch.float64), zoo.prompt(name, attention, dtype=torch.float64)
+        pixels = prompt.inputs["pixel_values"].double()
+        noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        near = nv.encode(model, inputs={**prompt.inputs, "pixel_values": pixels + 1e-6 * noise})
+        frame = nv.attribute(
+            model, near, prompt, answer=20, at=["residual", "key", "value"], where="image", exact=10**6
+        )
+    scale = frame["exact"].abs().max()
+    assert scale > 0
+    np.testing.assert_allclose(frame["estimate"] / scale, frame["exact"] / scale, rtol=0, atol=1e-3)
+
+
+@pytest.mark.float64
+def test_a_graph_through_what_a_changed_weight_is_computed_of_is_refused(sdpa):
+    prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
+    for cut in (nv.Limit("image", "last", top=2, layers=1), nv.Knockout("image", "last", how="zero", layers=1)):
+        for site in ("query", "key", "value"):
+            with pytest.raises(nv.SpecError, match="changes weights behind the softmax"):
+                nv.run(sdpa, prompt, cut, reads=nv.Residual("all", site=site, layers=1), grad=True)
+        assert nv.run(
+            sdpa, prompt, cut, reads=nv.Residual("all", site="value", layers=0), grad=True
+        ).logits.requires_grad
+    with pytest.raises(nv.SpecError, match="with grad=True the decoder is read"):
+        nv.run(sdpa, prompt, reads=nv.Attention("cls", "image", stage="vision"), grad=True)
+
+
+@pytest.mark.float64
+def test_attention_that_is_read_depends_on_the_queries_and_keys_that_are_read_with_it(sdpa):
+    prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
+    weights = nv.Attention("last", "image", layers=1, reduce="mass")
+    for site in ("query", "key"):
+        states = nv.Residual("all", site=site, layers=1)
+        mass, held = nv.run(sdpa, prompt, reads=[weights, states], grad=True).reads
+        slope = torch.autograd.grad(mass.sum(), held)[0]
+        step = torch.randn(held.shape, generator=torch.Generator().manual_seed(0), dtype=held.dtype)
+        moved = [
+            nv.run(sdpa, prompt, nv.Patch("all", source=held.detach() + way * step, site=site, layers=1), reads=weights)
+            for way in (1e-5, -1e-5)
+        ]
+        found = (moved[0].reads[0].sum() - moved[1].reads[0].sum()) / 2e-5
+        assert abs(found - (slope * step).sum()) < 1e-7 and abs(found) > 1e-4

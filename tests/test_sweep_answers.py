@@ -301,3 +301,10 @@ def test_an_answer_that_cannot_be_given_to_the_model_is_refused(sdpa):
         nv.sweep(sdpa, prompt, [cut], metric=gap_of_two, against=20)
     with pytest.raises(nv.SpecError, match="nothing to read"):
         nv.sweep(sdpa, prompt, [cut], answer=ANSWERS[0], reads=nv.Residual("generated"))
+
+
+@pytest.mark.parametrize("name", ["logprob", "variant", "clean_logit", "layers", "metric"])
+def test_a_read_is_not_called_as_a_column_is(sdpa, name):
+    prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
+    with pytest.raises(nv.SpecError, match="the table has a column of that name"):
+        nv.sweep(sdpa, prompt, [None], answer=20, reads={name: nv.Attention("last", "image", layers=1)})

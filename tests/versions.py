@@ -44,10 +44,10 @@ SELECTION = (
     "tests/test_towers_in_families.py::test_a_cut_a_patch_and_what_is_read_equal_plain_hooks",
     "tests/test_lenses.py::test_words_are_those_of_the_model_whose_last_layer_returns_what_this_one_did",
 )
-"""What runs at every corner: knockouts, generation, proofs and sweeps in full, loading, and three cases of every family.
+"""What runs at every corner: knockouts, generation, proofs, sweeps, loading in full; three cases of every family.
 
-These compare cuts of generated tokens with a forward without a cache, under both kinds of cache; cuts, patches and reads
-of vision towers with plain hooks; and lenses with the model's own logits.
+These compare cuts of generated tokens with a forward without a cache, under both kinds of cache; cuts, patches and
+reads of vision towers with plain hooks; and lenses with the model's own logits.
 """
 
 

@@ -148,6 +148,9 @@ def visit(model, extents, reads, graph):
             torch.set_grad_enabled(True)
             tensor = tensor.detach().requires_grad_()
             put(model, path, place, replaced(value, kind, tensor.clone()))  # a leaf may not be written in place
+        elif graph and kind in ("key", "value"):
+            tensor = tensor.clone()  # layers that share keys are handed one tensor, and each is a place of its own
+            put(model, path, place, replaced(value, kind, tensor))
         held.append((tensor, tensor._version, kind, requests, window))
     return held
 

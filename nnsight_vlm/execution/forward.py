@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 
 from ..arguments import flag, listed
+from ..device.attention_parts import READERS
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..lowering.layers import layer_numbers
 from ..lowering.layouts import one_case_per_row
 from ..lowering.placements import Placement
+from ..lowering.plan import Plan
 from ..lowering.resolve import resolver
 from ..lowering.sites import SITES
+from ..lowering.steps import ReadStep
 from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt, PromptBatch
 from ..prompts.where import Where, as_tuples, require_ascending
@@ -186,6 +189,8 @@ def run(
     refuse_large_prompt(model, prompt, remote, graph=grad, logits=sum(map(len, places)), numbers=read_numbers)
     cases, values = checked_cases(model, prompt, intervention, remote, Call(empty=empty))
     plan = prepare(model, layout, cases, values)
+    if grad:
+        _refuse_changed_parts(plan, steps)
     numbers = sum(map(len, places)) * view_of(model).vocab_size + read_numbers
     result = run_forward(model, layout, plan, steps, LogitRead.at(layout, places), remote, numbers=numbers, grad=grad)
     logits = [rows[0] if positions is None else rows for rows in result.logits]
@@ -218,13 +223,13 @@ def _refuse_graph(model: Model, remote: Remote, readouts: Sequence[Readout]) -> 
         )
     spec = view_of(model).stage()
     for read in readouts:
+        if read.stage != "decoder" or (isinstance(read, Residual) and read.site == "projector"):
+            raise SpecError(
+                f"with grad=True the decoder is read, and site 'features', and {read!r} was asked for; trace the copy "
+                "that nv.install gives"
+            )
         if not isinstance(read, Residual):
             continue
-        if read.stage != "decoder" or read.site == "projector":
-            raise SpecError(
-                f"with grad=True states are read of the decoder and of site 'features', and stage={read.stage!r}, "
-                f"site={read.site!r} was asked for; trace the copy that nv.install gives"
-            )
         if read.site in LAYERED and len(layer_numbers(read.layers, spec.layer_count)) > 1:
             raise SpecError(
                 "with grad=True the model goes on with the states that come home, so these are of one layer each; "
@@ -234,6 +239,23 @@ def _refuse_graph(model: Model, remote: Remote, readouts: Sequence[Readout]) -> 
             raise SpecError(
                 f"site {read.site!r} is behind a gate in this model, and with grad=True the model could not go on with "
                 'what is read of it; read site="residual" or site="head"'
+            )
+
+
+def _refuse_changed_parts(plan: Plan, steps: Sequence[Sequence[ReadStep]]) -> None:
+    """Refuse a graph through a query, key or value of an attention whose weights are changed behind the softmax.
+
+    That change is computed of what the attention was handed before its part was read.
+
+    Raises:
+        SpecError: naming the layer.
+    """
+    changed = {path for path, _ in plan.changes}
+    for step in chain.from_iterable(steps):
+        if step.readout in READERS.values() and step.path in changed:
+            raise SpecError(
+                f"with grad=True no query, key or value is read in layer {step.layer}, where the intervention changes "
+                'weights behind the softmax; read site="residual" of an earlier layer, or cut with how="mask"'
             )
 
 

@@ -6,7 +6,8 @@ be taken with respect to them. It never travels to a server: graphs do not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -45,14 +46,15 @@ def forward_with_graph(
 
 def _collect(model: Any, extents: Any, reads: Sequence[Any], entry: str) -> list[Any]:
     """As `device.runner.collect`; the decoder's sequence becomes a leaf where nothing before it requires a gradient."""
-    answers, window_of, line_of, inputs = list[Any](), dict[int, Any](), dict[str, list[Any]](), None
+    answers, window_of, line_of, inputs = dict[int, Any](), dict[int, Any](), dict[str, list[Any]](), None
     factors_of, held, held_at = row_factors(reads), None, None
     open_source(model, [gate[0] for *_, gate in reads if gate is not None and gate[0]])
-    for stage, layer, path, place, readout, requests, outside, modules, gate in reads:
+    for number in _parts_first(reads):
+        stage, layer, path, place, readout, requests, outside, modules, gate = reads[number]
         if place == "logits" or extents[stage][0]:
             inputs = _entering(model, entry) if inputs is None else inputs
         if place == "logits":
-            answers.append(readout(model.output.logits, requests, None))
+            answers[number] = readout(model.output.logits, requests, None)
             continue
         own, _, causal, cache_layers = extents[stage]
         if stage not in window_of:
@@ -66,11 +68,16 @@ def _collect(model: Any, extents: Any, reads: Sequence[Any], entry: str) -> list
         held_at, kind = (path, place), KINDS.get(readout)
         if kind is None:
             value = held if gate is None else gated(model, held, gate, factors_of.get((stage, layer)))
-            answers.append(readout(value, requests, window, *[model.get(each) for each in modules]))
+            answers[number] = readout(value, requests, window, *[model.get(each) for each in modules])
             continue
-        found, held = _put_on_the_way(model, path, place, held, kind, requests, window, gate)
-        answers.append(found)
-    return answers
+        answers[number], held = _put_on_the_way(model, path, place, held, kind, requests, window, gate)
+    return [answers[number] for number in range(len(reads))]
+
+
+def _parts_first(reads: Sequence[Any]) -> Iterator[int]:
+    """Numbers of reads, those of an attention's query, key and value before what is computed of them."""
+    for _, some in groupby(range(len(reads)), key=lambda number: reads[number][2]):
+        yield from sorted(some, key=lambda number: reads[number][4] not in attention_parts.READERS.values())
 
 
 def _entering(model: Any, entry: str) -> Any:

@@ -23,6 +23,7 @@ from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.knockouts import Knockout
 from ..sweeping.table import sweep
+from ..sweeping.wanted import answer_token
 from .image_patches import patch_source
 
 
@@ -69,7 +70,7 @@ def patch_knockout(
         SpecError: an even or negative size, a target that sees no patch at all (single patches may be out of its reach,
             with a change of 0), image tokens whose patches are not known, and whatever `nv.sweep` raises.
     """
-    size = whole_number("size", size, least=1, kind="number of patches")
+    size, token = whole_number("size", size, least=1, kind="number of patches"), answer_token(model, answer)
     if size % 2 == 0:
         raise SpecError(f"size={size} is no odd number of patches; write size=1 or size=3")
     image = whole_number("image", image, kind="number of a picture")
@@ -84,7 +85,7 @@ def patch_knockout(
     ]
     cuts = [Knockout(hidden, target, layers=layers, stage=stage) for hidden in neighbourhoods]
     check(model, prompt, Knockout(tuple(sorted(positions.tolist())), target, layers=layers, stage=stage))
-    scores = sweep(model, prompt, cuts, answer=answer, memory=memory, empty="ignore", remote=remote)
+    scores = sweep(model, prompt, cuts, answer=token, memory=memory, empty="ignore", remote=remote)
     columns = {"token": positions, "tile": tiles, "row": cells[:, 0], "column": cells[:, 1]}
     columns |= dict(zip(("x0", "y0", "x1", "y1"), grid.boxes.T, strict=True))
     return pd.DataFrame(columns).assign(

@@ -32,6 +32,26 @@ METRIC = "a function of logits [position, word] that gives a number, metric=my_m
 READS = '[nv.Attention("last", "image")], or names for them, {"share": nv.Attention("last", "image", reduce="mass")}'
 
 
+FIELDS = (
+    "variant",
+    "kind",
+    "source",
+    "target",
+    "where",
+    "layers",
+    "site",
+    "stage",
+    "heads",
+    "how",
+    "top",
+    "scale",
+    "factor",
+)
+NUMBERS = ("logit", "logprob", "rank", "top_token", "logprob_mean", "logit_diff", "logprob_diff", "metric")
+TAKEN = frozenset((*FIELDS, *NUMBERS, "answer"))
+"""Columns of a sweep's table, beside those that begin with `clean_`, by which no read may be called."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Wanted:
     """What is asked of every variant.
@@ -150,8 +170,8 @@ def refuse_unsaid(prompt: Prompt, answers: Sequence[AnswerTokens]) -> None:
 
 def _spellings(model: Model, text: str) -> tuple[list[list[int]], int | None]:
     """The tokens of a text as written, and without the space around it; and the token of what is not known."""
-    tokenizer = tokenizer_of(model)
-    with lock_of(view_of(model).module):  # a tokenizer serves one thread at a time
+    module, tokenizer = view_of(model).module, tokenizer_of(model)
+    with lock_of(module):  # a tokenizer serves one thread at a time
         ids = [tokenizer(each, add_special_tokens=False)["input_ids"] for each in (text, text.strip())]
     return ids, tokenizer.unk_token_id
 
@@ -205,6 +225,10 @@ def _reads_given(model: Model, reads: Any) -> dict[str, Readout]:
     for name, read in named.items():
         if not isinstance(name, str) or not isinstance(read, Readout):
             raise SpecError(f"reads= holds {spelled(name)}: {spelled(read)}, which is no name of a read; write {READS}")
+        if name in TAKEN or name.startswith("clean_"):
+            raise SpecError(
+                f"reads= names a read {name!r}, and the table has a column of that name; write another name"
+            )
     if any(isinstance(read, Attention) for read in named.values()):
         refuse_unseen_weights(model)
     return named

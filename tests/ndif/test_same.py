@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ledger as book
 import nnsight
+import numpy as np
 import pytest
 import sides
 import tiny
