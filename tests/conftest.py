@@ -7,12 +7,39 @@ import os
 import pytest
 import tiny
 import torch
+import zoo
 from float64 import float64
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
 torch.set_num_threads(int(os.environ.get("NNSIGHT_VLM_TEST_THREADS", "1")))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--members",
+        choices=("usual", "alike", "all"),
+        default="usual",
+        help="members of the zoo on which tests run: all but those of zoo.ALIKE, only these, or both",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out tests of members that were not asked for; a test that is called by its name runs."""
+    asked = config.getoption("--members")
+    if asked == "all" or any("::" in str(argument) for argument in config.args):
+        return
+    chosen = [item for item in items if is_alike(item) == (asked == "alike")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+
+
+def is_alike(item):
+    """Whether a test is one of a member of `zoo.ALIKE`."""
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    flat = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
+    return any(isinstance(part, str) and part in zoo.ALIKE for part in flat)
 
 
 def pytest_configure(config):

@@ -17,6 +17,38 @@ from .parts import Member, in_dtype, picture
 ROOMS = (plain, tiled, flexible, blocks, resampled, added, experts, carried, recent)
 EVERY = tuple(member for room in ROOMS for member in room.MEMBERS)
 
+ALIKE = frozenset(
+    (
+        *(
+            "llava-pixtral",
+            "fast_vlm",
+            "janus",
+            "deepseek_vl",
+            "chameleon",
+            "vipllava",
+            "llava_next_video",
+            "video_llava",
+        ),
+        *(
+            "llava_onevision",
+            "got_ocr2-tiles",
+            "perception_lm",
+            "qwen2_vl",
+            "gemma4",
+            "gemma3",
+            "idefics3-whole",
+            "smolvlm",
+        ),
+        *("aya_vision", "cohere2_vision", "instructblip-t5", "idefics2-split", "aria", "lighton_ocr", "qwen3_vl_moe"),
+        *("qwen3_5_moe", "glm4v_moe", "glm46v", "glm46v-moe", "molmo2-norms-after", "minicpmv4_6", "paddleocr_vl"),
+        *("exaone4_5", "hunyuan_vl"),
+    )
+)
+"""Members each of whose parts some other member has too.
+
+`python -m pytest` leaves them out of tests over the whole zoo, `--members alike` runs these alone, `--members all` both.
+"""
+
 
 def row(name: str) -> Family:
     """The row of a member's family, whose name its own begins with; found without the model."""
