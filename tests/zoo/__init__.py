@@ -46,7 +46,7 @@ ALIKE = frozenset(
 )
 """Members each of whose parts some other member has too.
 
-`python -m pytest` leaves them out of tests over the whole zoo, `--members alike` runs these alone, `--members all` both.
+`python -m pytest` leaves them out of tests over the zoo; `--members alike` runs these alone, `--members all` both.
 """
 
 
