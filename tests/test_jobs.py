@@ -562,6 +562,12 @@ def test_a_key_that_the_server_repeats_is_not_shown(server, client, prompt, stat
     assert {headers["ndif-api-key"] for headers in server.headers} == {answering.KEY}
 
 
+def test_a_tower_that_a_sandbox_cannot_hand_over_is_told_in_words():
+    said = "AttributeError: Can't pickle local object 'install_output_capuring_hook.<locals>.output_capturing_hook'"
+    failure = server_errors.explain(said, "")
+    assert not failure.retry and "vision tower cannot be handed over" in failure.message
+
+
 def test_a_job_is_sent_again_after_trouble_with_the_connection():
     for message in ("ConnectError: [Errno 111] Connection refused", "ReadTimeout: timed out", "Server error '502 Bad"):
         assert server_errors.explain(message, "").retry

@@ -62,6 +62,14 @@ TROUBLES = (
         'reads need "sdpa" or "eager": write nv.load(..., attn_implementation="sdpa")',
     ),
     Trouble(
+        r"output_cap\w*_hook",
+        False,
+        "this server runs requests in a sandbox, and there an attention of this model's vision tower cannot be handed "
+        "over, because the model keeps what it gives. Cuts in the mask, and sites residual, attention, mlp and head, "
+        "work there; for its weights, queries, keys and values run on this machine, or ask the server's owner for a "
+        "trusted key",
+    ),
+    Trouble(
         r"exceeded the execution timeout",
         False,
         "the job took longer than the server allows. Ask for less in one job: fewer images "

@@ -161,8 +161,6 @@ def interventions(model: Any, prompt: nv.Prompt, twin: nv.Prompt) -> dict[str, A
         | nv.Scale("image", 0.5, layers=2, site="mlp"),
         "weights": nv.Knockout("image", "query", layers=1, how="zero") | nv.Limit("image", "last", top=3, layers=2),
         "tower": nv.Knockout(0, 1, layers=0, stage="vision")
-        | nv.Limit("image", "image", top=2, layers=0, heads=[1], stage="vision")
-        | nv.Ablate("image", how="mean", site="value", layers=0, heads=[0], stage="vision")
         | nv.Patch("image", source=twin, site="head", layers=0, heads=[1], stage="vision")
         | nv.Scale("image", 0.5, layers=0, stage="vision"),
         "embedding": nv.Ablate("image", how="mean", site="embedding"),
@@ -187,10 +185,19 @@ READS = (
     *(nv.Residual("query", site=site, layers=[1, 2], heads=[0, 1]) for site in ("query", "key", "value", "head")),
     nv.Lens(["image", "last"], layers=[1, 3], top=3),
     nv.Lens("last", layers=2, tokens=[20, 21]),
-    nv.Attention("last", "image", layers=0, stage="vision"),
-    *(nv.Residual("image", site=site, layers=0, stage="vision") for site in ("residual", "query", "value", "head")),
+    *(nv.Residual("image", site=site, layers=0, stage="vision") for site in ("residual", "head")),
 )
 ANSWER_READS = (nv.Attention("generated", "image", reduce="mass"), nv.Residual("generated"), nv.Lens("generated"))
+
+
+TOWER_READS = (
+    nv.Attention("last", "image", layers=0, stage="vision"),
+    *(nv.Residual("image", site=site, layers=0, stage="vision") for site in ("query", "value")),
+)
+TOWER_PARTS = nv.Limit("image", "image", top=2, layers=0, heads=[1], stage="vision") | nv.Ablate(
+    "image", how="mean", site="value", layers=0, heads=[0], stage="vision"
+)
+"""What an attention of the tower is handed, read and changed."""
 
 
 def every_run(side: Side, said: Sequence[Sequence[int]]) -> Asks:

@@ -215,6 +215,27 @@ def test_an_installed_copy_writes_the_same(local, remote_side, trust):
             written(remote_side("llava"), "everything")
 
 
+RECORDED = ("shapes", "llava")
+"""Subjects whose towers are asked for their hidden states, and record them by hooks that cannot leave the process."""
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_parts_of_a_tower_are_the_same_where_they_can_be_handed_over(name, local, remote_side, trust):
+    side, (here, _) = remote_side(name), local(name)
+    if not trust and name in RECORDED:
+        with pytest.raises(RemoteError, match="an attention of this model's vision tower cannot be handed over"):
+            nv.run(side.model, side.prompts[0], sides.TOWER_PARTS, remote=True)
+    cases = (None,) if not trust and name in RECORDED else (None, sides.TOWER_PARTS)
+    for case in cases:
+        found, expected = (
+            nv.run(each.model, each.prompts[0], case, reads=sides.TOWER_READS, remote=each.remote)
+            for each in (side, here)
+        )
+        assert distance(found.logits, expected.logits) <= EXACT
+        for ours, theirs in zip(found.reads, expected.reads, strict=True):
+            assert distance(ours, theirs) <= EXACT
+
+
 def gradients(side):
     """Estimates by group, with the largest patched, and a saliency map."""
     clean, corrupt, *_ = side.prompts
