@@ -179,7 +179,7 @@ def test_what_cannot_be_estimated_is_refused_before_the_model_runs(monkeypatch):
         ("holds tokens of images", lambda: ask(at="features", where="query")),
         ("does not come home from a server", lambda: nv.run(model, clean, grad=True, remote="local")),
         ("of one layer each", lambda: graph(reads=nv.Residual("last"))),
-        ("states are read of the decoder", lambda: graph(reads=nv.Residual("image", site="projector"))),
+        ("the decoder is read, and site", lambda: graph(reads=nv.Residual("image", site="projector"))),
         ("no site 'projector'", lambda: ask(at="projector")),
         ("Grad-CAM weighs by them", lambda: nv.saliency(model, clean, answer=1, at="gradcam", how="product")),
     ):  # fmt: skip
