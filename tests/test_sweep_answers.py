@@ -181,7 +181,7 @@ READS = {
     "late": {
         "share": nv.Attention("last", "image", reduce="mass", heads=[0], layers=2),
         "rows": nv.Attention("query", "all"),
-        "top": nv.Attention("last", "all", reduce="top", top=5),
+        "greatest": nv.Attention("last", "all", reduce="top", top=5),
         "state": nv.Residual("query", layers=[0, 3]),
         "key": nv.Residual("last", site="key", layers=1),
     },
