@@ -14,7 +14,6 @@ from ..lowering.sites import BEFORE_LAYERS
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
-from ..sweeping.kept_runs import reuse
 from ..sweeping.table import sweep
 from .metrics import Metric
 from .places import Spot
@@ -66,14 +65,9 @@ def _by_sweep(
     model: Model, corrupt: Prompt, patches: list[Intervention], metric: Metric, memory: int | None, remote: Remote
 ) -> list[float]:
     """How much each patch moves the answer's logit, less how much it moves the other's."""
-    effects = [0.0] * len(patches)
-    with reuse(model):
-        for token, sign in ((metric.answer, 1), (metric.against, -1)):
-            if token is not None:
-                frame = sweep(model, corrupt, patches, answer=token, memory=memory, remote=remote)
-                moved = (frame["logit"] - frame["clean_logit"]).tolist()
-                effects = [effect + sign * each for effect, each in zip(effects, moved, strict=True)]
-    return effects
+    column = "logit" if metric.against is None else "logit_diff"
+    frame = sweep(model, corrupt, patches, answer=metric.answer, against=metric.against, memory=memory, remote=remote)
+    return [float(effect) for effect in frame[column] - frame[f"clean_{column}"]]
 
 
 def _by_function(
