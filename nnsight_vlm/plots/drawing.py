@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from ..arguments import frame_given, spelled
 from ..errors import SpecError
-from ..recipes.labels import Form
 from ..showing import for_figure
+from ..studies.labels import Form
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#222222"
 YELLOW = "#F0E442"

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from ..arguments import text
 from ..errors import SpecError
-from ..recipes.labels import (
+from ..showing import for_figure
+from ..studies.labels import (
     ANOTHER_IMAGE,
     NONE,
     OTHER_OBJECT,
@@ -27,7 +28,6 @@ from ..recipes.labels import (
     UNIFORM,
     AgreementMeasure,
 )
-from ..showing import for_figure
 from .drawing import (
     BLACK,
     BLUE,
