@@ -35,6 +35,7 @@ WINGS = {
     "gradients": "what a small change would do: estimates of patches, saliency",
     "studies": "what all recipes share: items in, controls, journals, frames out",
     "recipes": "analyses of published papers, one a file",
+    "citing": "a recipe's frame as a paragraph of a methods section",
     "plots": "figures of their frames",
     "report": "the paper's claims, measured and written down",
     "cli": "the command line",

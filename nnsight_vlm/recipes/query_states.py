@@ -58,6 +58,7 @@ BY = ["group", "layer", "control"]
         "took the same tokens from a third picture, and as many tokens at random positions."
     ),
     shows="does",
+    measures=("restoration",),
 )
 def query_patching(
     model: Model,
