@@ -29,6 +29,7 @@ from .given import answers_given, truths_given, usual_given
 from .item_checks import Look, look_at_all
 from .item_prompts import ItemPrompts, ItemThings, chosen, things_digest
 from .journal import Measure, measured
+from .provenance import counted
 from .right_answers import right_answers
 from .words import Thing
 from .work import PLAIN, Work
@@ -92,10 +93,11 @@ class Study:
         given = {"answers": self.answers, "truths": self._truth_digests(), "seed": self.seed}
         rows = measured(self.recipe, self.model, self.prompts, {**settings, **given}, measure, self.work, self.remote)
         frame = with_clusters(rows if len(rows) else pd.DataFrame(columns=columns), self.clusters)
-        return self.finished(frame if self.per_image else summary(frame))
+        return self.finished(frame if self.per_image else summary(frame), settings)
 
-    def finished(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A frame that says which items it is about, and which were left out."""
+    def finished(self, frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+        """A frame that says what was counted, which items it is about, and which were left out."""
+        frame = counted(frame, self.clusters, settings)
         if self.ids is not None:
             frame.attrs["ids"] = list(self.ids)
             frame.attrs["left_out"] = [(each.id, each.why) for each in self.left_out]
