@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from ..errors import SpecError
@@ -16,6 +17,9 @@ from .controls import random_positions, rng_of, same_pictures, with_picture_of
 from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, Control
 from .pairs import Pair
 from .token_sets import owning_stage, same_axis_positions
+
+LOOKED_AT = 64
+"""How many more pairs are looked at for one with the same words, so that a large data set is not gone through."""
 
 
 class StateSource(NamedTuple):
@@ -51,14 +55,25 @@ def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: i
 
 
 def third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:
-    """The pair's text about the picture of the next pair that shares no answer, and not this picture, with it."""
-    pair = pairs[image]
-    for step in range(1, len(pairs)):
-        candidate = pairs[(image + step) % len(pairs)]
-        shares_answer = {candidate.answer, candidate.other_answer} & {pair.answer, pair.other_answer}
-        if not shares_answer and not any(same_pictures(candidate.prompt, own) for own in (pair.prompt, pair.other)):
-            return with_picture_of(pair.prompt, candidate.prompt)
-    return None
+    """The pair's text about the picture of another pair that shares no answer, and not this picture, with it.
+
+    A pair with the same words is taken where one of the next `LOOKED_AT` has them, because what it answers is then the
+    answer to this question. Otherwise it is the next pair: its picture may show this question's answer by chance.
+    """
+    pair, count = pairs[image], len(pairs)
+    others = (pairs[(image + step) % count] for step in range(1, count))
+    able = (
+        other
+        for other in others
+        if not {other.answer, other.other_answer} & {pair.answer, pair.other_answer}
+        and not any(same_pictures(other.prompt, own) for own in (pair.prompt, pair.other))
+    )
+    first = next(able, None)
+    if first is None:
+        return None
+    words = pair.prompt.rows[0].tokens
+    same = (other for other in (first, *islice(able, LOOKED_AT)) if other.prompt.rows[0].tokens == words)
+    return with_picture_of(pair.prompt, next(same, first).prompt)
 
 
 def groups_with_states(prompts: Sequence[Prompt], groups: Sequence[str]) -> tuple[str, ...]:
