@@ -35,6 +35,9 @@ from ..studies.journal import measured
 from ..studies.labels import ANOTHER_IMAGE, SHARES
 from ..studies.pair_scores import LOGIT_DIFFS, pair_rows
 from ..studies.pairs import Pair, pairs_given
+from ..studies.papers import GEIGER, NOTICE, PAPERS
+from ..studies.provenance import counted
+from ..studies.registry import recipe
 from ..studies.work import PLAIN, Work
 from .patched_places import Over, check_places, conditions_of, places_given
 
@@ -48,6 +51,17 @@ TESTED = ["restoration", "logit_diff_change"]
 
 
 @can_run_in_background
+@recipe(
+    papers=(GEIGER, NOTICE, PAPERS["2604.09364"]),
+    asks="Which layers, tokens and heads carry another picture's answer, when each place is tried?",
+    method=(
+        "Hidden states (site {site}) were taken, one {over} and layer at a time, from a run on another picture with "
+        "the same question, and the probability and the logit difference of that picture's answer were measured. "
+        "Controls took the states of the same place from a third picture. Comparisons were tested by flipping signs "
+        "over images, and the false discovery rate was held at 0.05 (Benjamini and Hochberg 1995)."
+    ),
+    shows="does",
+)
 def patching_map(
     model: Model,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
@@ -136,16 +150,17 @@ def patching_map(
 
     answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
     digests = [prompt_digest(other) for other in others]
-    settings = {**places._asdict(), "seed": seed, "answers": answers, "others": digests}
+    asked = places._asdict()
+    settings = {**asked, "seed": seed, "answers": answers, "others": digests}
     frame = with_clusters(measured("patching_map", model, prompts, settings, measure, work, remote), clusters)
-    return frame if per_image else summary(frame, places.over, seed)
+    return counted(frame if per_image else summary(frame, places.over, seed), clusters, asked)
 
 
 def summary(frame: pd.DataFrame, over: Over, seed: int = 0) -> pd.DataFrame:
     """Means over pairs with intervals and comparisons, from the rows of every pair; where no pair counts, of none."""
     by = BY[over]
     tidy = summarise(frame, by, MEASURES, shares=SHARES)
-    counted = tidy[tidy["images"] > 0]
-    tidy = (counted if len(counted) else tidy).reset_index(drop=True)
+    present = tidy[tidy["images"] > 0]
+    tidy = (present if len(present) else tidy).reset_index(drop=True)
     against = ANOTHER_IMAGE if ANOTHER_IMAGE in set(frame["control"]) else None
     return with_comparisons(tidy, frame, by, TESTED, against=against, seed=seed)

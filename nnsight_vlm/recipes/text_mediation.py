@@ -51,6 +51,9 @@ from ..studies.labels import ANOTHER_IMAGE, NONE, SHARES, Control
 from ..studies.pair_scores import LOGIT_DIFFS, Condition, pair_rows
 from ..studies.pair_sources import third_picture
 from ..studies.pairs import Pair, pairs_given
+from ..studies.papers import PATHWAYS
+from ..studies.provenance import counted
+from ..studies.registry import recipe
 from ..studies.token_sets import owning_stage
 from ..studies.work import PLAIN, Work
 
@@ -63,6 +66,18 @@ PERCENTS = {"percent": "restoration", "percent_logit_diff": "logit_diff_restored
 
 
 @can_run_in_background
+@recipe(
+    papers=(PATHWAYS,),
+    asks="How much of a picture's effect does the last token read from the image, and how much through the text?",
+    method=(
+        "From each cut on ({cuts}), image rows were taken from a run on another picture, with the text rows free "
+        "(total effect) or held as in the prompt's own run (direct effect), or text rows were taken from the run with "
+        "those image rows, and the image rows stayed as they were (text-mediated effect). The per cent that is "
+        "text-mediated is the ratio of the text-mediated effect to the sum of both, of means over images. The control "
+        "took a third picture."
+    ),
+    shows="does",
+)
 def pair_routes(
     model: Model,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
@@ -131,14 +146,14 @@ def pair_routes(
     digests = [prompt_digest(other) for other in others]
     settings = {"cuts": numbers, "answers": answers, "others": digests}
     frame = with_clusters(measured("pair_routes", model, prompts, settings, measure, work, remote), clusters)
-    return frame if per_image else summary(frame)
+    return counted(frame if per_image else summary(frame), clusters, {"cuts": numbers})
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over pairs with intervals and the percentages that are text-mediated, from the rows of every pair."""
     tidy = summarise(frame, BY, MEASURES, shares=SHARES)
-    counted = tidy[tidy["images"] > 0]
-    tidy = counted if len(counted) else tidy
+    present = tidy[tidy["images"] > 0]
+    tidy = present if len(present) else tidy
     return pd.concat([tidy, pd.DataFrame(_percentages(frame))], ignore_index=True)
 
 

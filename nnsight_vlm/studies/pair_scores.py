@@ -4,6 +4,7 @@ With y the other picture's answer and x the prompt's own:
 
 - `restoration`, `(P(y|changed) - P(y|prompt)) / (P(y|other) - P(y|prompt))`, as in NOTICE (Golovanevsky et al. 2024,
   arXiv 2406.16320): 0 for no effect, 1 where y is as probable as in the other run;
+- `indirect_effect`, `P(y|changed) - P(y|prompt)`, as in Meng et al. 2022 (arXiv 2202.05262);
 - `logit_diff`, the logit of y minus that of x in the changed run; `logit_diff_change`, the same minus that of the
   prompt's own run; `logit_diff_restored`, the change as a share of the other run's;
 - `flipped`, 1 where y becomes the most probable token.
@@ -92,23 +93,65 @@ def pair_rows(
         work, remote: of the recipe.
     """
     answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
-    computations: list[Callable[[], Any]] = [
-        partial(clear_run, model, prompt, other_answer, answer, remote) for prompt in (pair.prompt, pair.other)
-    ]
-    for batch in _batches(pair.prompt, conditions):
-        computations.append(partial(_scores, model, pair.prompt, batch, other_answer, answer, work, remote))
-    before, after, *by_batch = together(computations, remote)
+    own, other = Base(pair.prompt), Base(pair.other)
+    before, after, scores = scored(model, own, other, conditions, other_answer, answer, work, remote)
     known = before.top == answer and after.top == other_answer
     rows = list[dict[str, Any]]()
-    for score in chain.from_iterable(by_batch):
+    for score in scores:
         found = measures_of(score, before, after, known=known)
         rows.append({"image": image, **score.labels, **{name: found[name] for name in measures}})
     return rows
 
 
-def clear_run(model: Model, prompt: Prompt, answer: int, against: int, remote: Remote) -> ClearRun:
-    """An answer in a prompt's own run."""
-    logits = run(model, prompt, remote=remote).logits.double()
+class Base(NamedTuple):
+    """A run: a prompt, and what is changed in it throughout."""
+
+    prompt: Prompt
+    change: Intervention | None = None
+
+
+class Scored(NamedTuple):
+    """The run that the conditions change, the run whose answer they may bring, and every changed run."""
+
+    before: ClearRun
+    after: ClearRun
+    scores: list[ChangedScore]
+
+
+def scored(
+    model: Model,
+    base: Base,
+    goal: Base,
+    conditions: Iterable[Condition],
+    answer: int,
+    against: int,
+    work: Work,
+    remote: Remote,
+) -> Scored:
+    """An answer in a base run under each condition, and in the base and the goal themselves.
+
+    Args:
+        model: an nnsight model.
+        base: the run that every condition changes; what it changes itself comes before the condition.
+        goal: the run whose answer is looked for.
+        conditions: the changed runs. They are two sweeps: changes behind the image can share one packed forward, and
+            earlier ones cannot.
+        answer: the goal's answer, a token.
+        against: the token that its logit is compared with.
+        work, remote: of the recipe.
+    """
+    computations: list[Callable[[], Any]] = [
+        partial(_clear_run, model, each, answer, against, remote) for each in (base, goal)
+    ]
+    for batch in _batches(base, conditions):
+        computations.append(partial(_scores, model, base, batch, answer, against, work, remote))
+    before, after, *by_batch = together(computations, remote)
+    return Scored(before, after, list(chain.from_iterable(by_batch)))
+
+
+def _clear_run(model: Model, base: Base, answer: int, against: int, remote: Remote) -> ClearRun:
+    """An answer in a run without conditions."""
+    logits = run(model, base.prompt, base.change, remote=remote).logits.double()
     return ClearRun(float(logits.softmax(-1)[answer]), float(logits[answer] - logits[against]), int(logits.argmax()))
 
 
@@ -116,6 +159,7 @@ def measures_of(score: ChangedScore, before: ClearRun, after: ClearRun, *, known
     """All measures of one changed run; NaN where the pair does not count."""
     found = {
         "restoration": share_restored(math.exp(score.logprob), before.probability, after.probability),
+        "indirect_effect": math.exp(score.logprob) - before.probability,
         "flipped": math.nan if math.isnan(score.rank) else float(score.rank == 0),
         "logit_diff": score.logit_diff,
         "logit_diff_change": score.logit_diff - before.logit_diff,
@@ -133,28 +177,23 @@ def share_restored(value: float, before: float, after: float) -> float:
     return (value - before) / (after - before) if after != before else math.nan
 
 
-def _batches(prompt: Prompt, conditions: Iterable[Condition]) -> tuple[list[Condition], list[Condition]]:
+def _batches(base: Base, conditions: Iterable[Condition]) -> tuple[list[Condition], list[Condition]]:
     """Two batches: changes of text behind the image, which can share one packed forward, and earlier ones."""
-    first_text = min(prompt["query"], default=prompt.rows[0].answer)
+    first_text = min(base.prompt["query"], default=base.prompt.rows[0].answer)
     late, early = list[Condition](), list[Condition]()
     for condition in conditions:
-        (early if condition.first < first_text else late).append(condition)
+        (early if condition.first < first_text or base.change is not None else late).append(condition)
     return late, early
 
 
 def _scores(
-    model: Model,
-    prompt: Prompt,
-    batch: Sequence[Condition],
-    answer: int,
-    against: int,
-    work: Work,
-    remote: Remote,
+    model: Model, base: Base, batch: Sequence[Condition], answer: int, against: int, work: Work, remote: Remote
 ) -> list[ChangedScore]:
     if not batch:
         return []
-    cases = [condition.intervention for condition in batch]
-    frame = sweep(model, prompt, cases, answer=answer, against=against, memory=work.memory, remote=remote)
+    given = [condition.intervention for condition in batch]
+    cases = given if base.change is None else [base.change | case for case in given]
+    frame = sweep(model, base.prompt, cases, answer=answer, against=against, memory=work.memory, remote=remote)
     return [
         ChangedScore(condition.labels, score.logprob, score.rank, score.logit_diff)
         for condition, score in zip(batch, frame.itertuples(), strict=True)
