@@ -205,11 +205,16 @@ def knockout(
 
 
 @app.command()
-def recipes() -> None:
+def recipes(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print it as docs/recipes/README.md has it.")] = False,
+) -> None:
     """List the recipes: what each asks, and the paper that it follows."""
-    from .commands.listing import recipes_table
+    from .commands import listing
 
-    console.print(recipes_table())
+    if markdown:
+        typer.echo(listing.recipes_markdown())
+    else:
+        console.print(listing.recipes_table())
 
 
 @app.command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from .. import recipes  # noqa: F401 - registers every recipe
+from ..citing.references import ARXIV
 from ..errors import SpecError
 from ..showing import for_terminal
 from ..studies.registry import RECIPES, Recipe
@@ -20,6 +21,20 @@ def recipes_table() -> Table:
         cited = f"{paper.cited} ({paper.arxiv})" if paper.authors else paper.cited
         table.add_row(*map(for_terminal, (entry.name, entry.asks, cited)))
     return table
+
+
+def recipes_markdown() -> str:
+    """The table of docs/recipes/README.md."""
+    lines = ["| recipe | what it asks | it shows | papers |", "| --- | --- | --- | --- |"]
+    for entry in known_recipes():
+        papers = "; ".join(
+            f"{paper.cited} ([{paper.arxiv}]({ARXIV}{paper.arxiv}))"
+            if paper.authors
+            else f"[{paper.cited}]({ARXIV}{paper.arxiv})"
+            for paper in entry.papers
+        )
+        lines.append(f"| [`{entry.name}`]({entry.name}.md) | {entry.asks} | {entry.shows} | {papers} |")
+    return "\n".join(lines)
 
 
 def known_recipes() -> list[Recipe]:
