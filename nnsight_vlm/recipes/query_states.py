@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,7 +22,6 @@ from ..arguments import listed
 from ..errors import SpecError
 from ..execution.forward import run
 from ..families import Model, view_of
-from ..identity import prompt_digest
 from ..lowering.layers import Layers, layer_numbers
 from ..prompts.prompt import Prompt
 from ..prompts.where import as_tuples
@@ -30,14 +30,12 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
-from ..studies.clusters import clusters_of_pairs, with_clusters
-from ..studies.controls import random_positions, rng_of, same_pictures, with_picture_of
-from ..studies.given import usual_given
-from ..studies.journal import measured
+from ..studies.asked import Columns, Questions
+from ..studies.controls import random_positions, rng_of, with_picture_of
 from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, SHARES, Control
-from ..studies.pairs import Pair, pairs_given
+from ..studies.pair_study import both_answers, open_pairs, other_digests, pairs_asked
+from ..studies.pairs import Pair, answers_of, shows_picture_of
 from ..studies.papers import GEIGER, NOTICE
-from ..studies.provenance import counted
 from ..studies.registry import recipe
 from ..studies.token_sets import owning_stage, same_axis_positions
 from ..studies.work import PLAIN, Work
@@ -61,8 +59,11 @@ BY = ["group", "layer", "control"]
 )
 def query_patching(
     model: Model,
-    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
+    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]] | Questions | None = None,
     *,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     groups: Sequence[str] | None = None,
     layers: Layers | None = None,
     seed: int = 0,
@@ -77,7 +78,11 @@ def query_patching(
 
     Args:
         model: an nnsight model from `load`.
-        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text.
+        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text. Or a table, as `items`.
+        items, columns: a table in place of pairs, with the columns `image, other_image, question, answer,
+            other_answer`, see `knockout_windows`.
+        only_correct: leave pairs out of which the model does not answer both questions right, in place of NaN; see
+            `knockout_windows`.
         groups: token groups to patch, each alone. Groups outside the decoder's sequence are patched in the encoder.
             Default `image`, `question` (the query without the prompt's last token) and `last`, without those that have
             no hidden states at all (the image of Mllama, or a question of no tokens).
@@ -105,30 +110,36 @@ def query_patching(
     Raises:
         SpecError: prompts whose text differs, equal answers, no pairs, a group without hidden states.
     """
-    seed, per_image, work = usual_given(seed, per_image, work)
-    all_pairs = pairs_given(model, pairs)
-    prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
-    chosen, layers = default_groups(prompts), as_tuples(layers)
+    asked = pairs_asked(model, pairs, items, columns)
+    layers = as_tuples(layers)
     if groups is not None:
-        chosen = listed("groups", groups, 'groups=["image", "last"]', kind=str)
+        groups = listed("groups", groups, 'groups=["image", "last"]', kind=str)
+    study, all_pairs = open_pairs(
+        "query_patching",
+        model,
+        asked,
+        only_correct=only_correct,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+        look=partial(stages_of, groups=groups),
+    )
+    seed, work = study.seed, study.work
+    chosen = tuple(group for group in study.seen[0] if all(group in stages for stages in study.seen))
     if not chosen:
         raise SpecError('groups= names no group to patch; write groups=["image", "last"]')
-    for pair in all_pairs:
-        for group in chosen:
-            pair.prompt.rows[0].required(group)
-            patched_layers(model, owning_stage(pair.prompt, group).stage, layers)
-    clusters = clusters_of_pairs(prompts, others, cluster)
+    for stage in {stages[group] for stages in study.seen for group in chosen}:
+        patched_layers(model, stage, layers)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         computations = [partial(_rows, model, all_pairs, image, chosen, layers, seed, work, remote) for image in chunk]
         return chain.from_iterable(together(computations, remote))
 
-    answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
-    digests = [prompt_digest(other) for other in others]
-    settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": digests}
-    rows_of_images = measured("query_patching", model, prompts, settings, measure, work, remote)
-    frame = with_clusters(rows_of_images, clusters)
-    return counted(frame if per_image else summary(frame), clusters, {"groups": chosen, "layers": layers})
+    settings = {"groups": chosen, "layers": layers}
+    settings |= {"pair answers": both_answers(all_pairs), "others": other_digests(all_pairs)}
+    return study.frame(settings, measure, summary)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -138,16 +149,25 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return (counted if len(counted) else tidy).reset_index(drop=True)
 
 
-def default_groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
-    """The groups of `GROUPS` that have hidden states in every prompt."""
+def stages_of(prompt: Prompt, *, groups: Sequence[str] | None) -> dict[str, str]:
+    """The stage that has hidden states of each group.
 
-    def has_states(group: str) -> bool:
-        try:
-            return all(owning_stage(prompt, group) for prompt in prompts)
-        except SpecError:
-            return False
+    Args:
+        prompt: of one row.
+        groups: those that the user asked for, each of which must have some; None for those of `GROUPS` that have.
 
-    return tuple(group for group in GROUPS if has_states(group))
+    Raises:
+        SpecError: a group without tokens or hidden states.
+    """
+    if groups is not None:
+        for group in groups:
+            prompt.rows[0].required(group)
+        return {group: owning_stage(prompt, group).stage for group in groups}
+    found = {}
+    for group in GROUPS:
+        with suppress(SpecError):
+            found[group] = owning_stage(prompt, group).stage
+    return found
 
 
 def patched_layers(model: Model, stage: str, layers: Layers | None) -> tuple[int, ...]:
@@ -261,7 +281,8 @@ def _patches(
 
 def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: int) -> Iterator[StateSource]:
     """The hidden states that are written into one pair's prompt: for each group its own, then those of its controls."""
-    pair, third = pairs[image], _third_picture(pairs, image)
+    pair = pairs[image]
+    third = _third_picture(pairs, image, pair)
     rng, last = rng_of(seed, image), pair.prompt["last"]
     for group in groups:
         positions = pair.prompt[group]
@@ -275,12 +296,11 @@ def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: i
             yield StateSource(group, RANDOM_POSITIONS, drawn, pair.other)
 
 
-def _third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:
+def _third_picture(pairs: Sequence[Pair], image: int, pair: Pair) -> Prompt | None:
     """The pair's text about the picture of the next pair that shares no answer, and not this picture, with it."""
-    pair = pairs[image]
     for step in range(1, len(pairs)):
-        candidate = pairs[(image + step) % len(pairs)]
-        shares_answer = {candidate.answer, candidate.other_answer} & {pair.answer, pair.other_answer}
-        if not shares_answer and not any(same_pictures(candidate.prompt, own) for own in (pair.prompt, pair.other)):
-            return with_picture_of(pair.prompt, candidate.prompt)
+        candidate = (image + step) % len(pairs)
+        shares_answer = {*answers_of(pairs, candidate)} & {*answers_of(pairs, image)}
+        if not shares_answer and not shows_picture_of(pairs, candidate, image):
+            return with_picture_of(pair.prompt, pairs[candidate].prompt)
     return None

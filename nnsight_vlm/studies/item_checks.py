@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -20,6 +20,7 @@ from ..remote.model_call import Remote
 from ..sweeping.wanted import answer_token
 from .controls import picture_key
 from .item_prompts import ItemPrompts, ItemThings, things_digest
+from .pairs import ItemPairs, Pair, check_pair
 from .work import Work
 
 Look = Callable[[Prompt], Any]
@@ -45,14 +46,15 @@ class Looked:
     seen: tuple[Any, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Notes:
-    """What is kept of one item."""
+class _Notes(NamedTuple):
+    """What is kept of one prompt: its digest, that of its pixels, that of the picture's objects; and of the pair."""
 
     digest: str
     picture_key: str
-    things: str
-    seen: Any
+    things: str = ""
+    seen: Any = None
+    other_digest: str = ""
+    other_key: str = ""
 
 
 def look_at_all(
@@ -64,7 +66,6 @@ def look_at_all(
     look: Look | None,
     work: Work,
     remote: Remote,
-    other: bool = False,
 ) -> Looked:
     """Open and encode every item once; those that cannot be used are left out, if `nv.items` was told so.
 
@@ -76,61 +77,95 @@ def look_at_all(
         look: of the recipe.
         work: how large a prompt may be, and how many are kept.
         remote: see `nv.run`.
-        other: look at the prompts about the other pictures.
 
     Raises:
         SpecError: items that cannot be used, or none that can be; what `look` raises, which names the item.
     """
-    kept, notes, left_out = list[int](), list[_Notes](), list[LeftOut]()
+
+    def note(item: Item) -> _Notes:
+        if answered:
+            answer_token(model, str(item.answer))
+        prompt = _encoded(model, item, work, remote)
+        things = things_digest(item.things or ()) if with_things else ""
+        return _Notes(prompt_digest(prompt), picture_key(prompt), things, _looked(look, prompt, item))
+
+    used, numbers, notes = _usable(items, note, work)
+    things = ItemThings(used, [each.things for each in notes]) if with_things else None
+    prompts = _prompts(model, used, work, [each[:2] for each in notes])
+    return Looked(items=used, numbers=numbers, prompts=prompts, things=things, seen=tuple(each.seen for each in notes))
+
+
+def look_at_pairs(model: Model, items: Items, *, look: Look, work: Work, remote: Remote) -> tuple[Looked, ItemPairs]:
+    """The same for items with a second picture and its answer: what was found, and the pairs.
+
+    Raises:
+        SpecError: see `look_at_all` and `check_pair`.
+    """
+
+    def note(item: Item) -> _Notes:
+        prompt, other = (_encoded(model, item, work, remote, other=each) for each in (False, True))
+        check_pair(model, Pair(prompt, other, str(item.answer), str(item.other_answer)), "")
+        digests = (prompt_digest(prompt), picture_key(prompt)), (prompt_digest(other), picture_key(other))
+        return _Notes(*digests[0], "", _looked(look, prompt, item), *digests[1])
+
+    used, numbers, notes = _usable(items, note, work)
+    prompts = _prompts(model, used, work, [each[:2] for each in notes])
+    others = _prompts(model, used, work, [each[4:] for each in notes], other=True)
+    looked = Looked(items=used, numbers=numbers, prompts=prompts, things=None, seen=tuple(each.seen for each in notes))
+    return looked, ItemPairs(prompts, others, work.chunk + 1)
+
+
+def _usable(items: Items, note: Callable[[Item], _Notes], work: Work) -> tuple[Items, tuple[int, ...], list[_Notes]]:
+    """The items that can be used, their numbers, and what was noted of them.
+
+    Raises:
+        SpecError: some cannot, and are not to be left out; or none can.
+    """
+    numbers, notes, left_out = list[int](), list[_Notes](), list[LeftOut]()
     for number in tqdm(range(len(items)), desc="items", unit="image", disable=not work.progress, leave=False):
         item = items[number]
         try:
-            prompt = _encoded(model, item, answered, work, remote, other)
-            things = things_digest(item.things or ()) if with_things else ""
+            notes.append(note(item))
+            numbers.append(number)
+        except _NotOfTheItem as error:
+            raise SpecError(str(error)) from error
         except SpecError as error:
-            left_out.append(LeftOut(item.id, _without_name(str(error), item)))
+            left_out.append(LeftOut(item.id, str(error).removeprefix(f"item {item.id!r}: ")))
             if not items.skip and len(left_out) >= MOST_NAMED:
                 break
-            continue
-        seen = None if look is None else _looked(look, prompt, item)
-        key = picture_key(prompt) or f"prompt {number}"
-        kept.append(number)
-        notes.append(_Notes(digest=prompt_digest(prompt), picture_key=key, things=things, seen=seen))
-    if left_out and (not items.skip or not kept):
+    if left_out and (not items.skip or not numbers):
         called = items.source.table.called
-        raise SpecError(unusable_words(left_out, len(items), called, all_of_them=not kept))
-    used = replace(items.only(kept), left_out=(*items.left_out, *left_out))
-    prompts = ItemPrompts(
+        raise SpecError(unusable_words(left_out, len(items), called, all_of_them=not numbers))
+    used = replace(items.only(numbers), left_out=(*items.left_out, *left_out))
+    return used, tuple(numbers), notes
+
+
+def _prompts(
+    model: Model, items: Items, work: Work, notes: Sequence[tuple[str, ...]], other: bool = False
+) -> ItemPrompts:
+    return ItemPrompts(
         model,
-        used,
-        digests=[note.digest for note in notes],
-        picture_keys=[note.picture_key for note in notes],
-        keep=work.chunk,
+        items,
+        digests=[digest for digest, _ in notes],
+        picture_keys=[key or f"prompt {number}" for number, (_, key) in enumerate(notes)],
+        keep=work.chunk + 1,
         other=other,
     )
-    things_of = ItemThings(used, [note.things for note in notes]) if with_things else None
-    return Looked(
-        items=used, numbers=tuple(kept), prompts=prompts, things=things_of, seen=tuple(note.seen for note in notes)
-    )
 
 
-def _encoded(model: Model, item: Item, answered: bool, work: Work, remote: Remote, other: bool) -> Prompt:
-    if answered:
-        for answer in (item.answer, item.other_answer):
-            if answer is not None:
-                answer_token(model, answer)
+def _encoded(model: Model, item: Item, work: Work, remote: Remote, *, other: bool = False) -> Prompt:
     prompt = item.encode(model, other=other)
     require_model(model, prompt)
     refuse_large_prompt(model, prompt, remote, memory=work.memory, whose="its prompt")
     return prompt
 
 
-def _without_name(message: str, item: Item) -> str:
-    return message.removeprefix(f"item {item.id!r}: ")
+class _NotOfTheItem(SpecError):
+    """What is wrong with the recipe's arguments, and shows in an item; leaving the item out would hide it."""
 
 
-def _looked(look: Look, prompt: Prompt, item: Item) -> Any:
+def _looked(look: Look | None, prompt: Prompt, item: Item) -> Any:
     try:
-        return look(prompt)
+        return None if look is None else look(prompt)
     except SpecError as error:
-        raise SpecError(f"item {item.id!r}: {error}") from error
+        raise _NotOfTheItem(f"item {item.id!r}: {error}") from error

@@ -30,7 +30,7 @@ from .item_checks import Look, look_at_all
 from .item_prompts import ItemPrompts, ItemThings, chosen, things_digest
 from .journal import Measure, measured
 from .provenance import counted
-from .right_answers import right_answers
+from .right_answers import nothing_right, right_answers
 from .words import Thing
 from .work import PLAIN, Work
 
@@ -266,8 +266,5 @@ def _answered_right(study: Study) -> Study:
     ids = range(len(wrong)) if study.ids is None else study.ids
     left_out = [LeftOut(ids[number], why) for number, why in enumerate(wrong) if why]
     if not kept:
-        raise SpecError(
-            f"only_correct=True leaves nothing to measure: the model answers none of {len(wrong)} right. Of "
-            f"{left_out[0].id!r}, {left_out[0].why}"
-        )
+        raise SpecError(nothing_right(left_out))
     return study.only(kept, left_out)
