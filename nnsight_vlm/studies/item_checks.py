@@ -12,7 +12,7 @@ from ..errors import SpecError
 from ..execution.checking import require_model
 from ..execution.memory import refuse_large_prompt
 from ..families import Model
-from ..identity import prompt_digest
+from ..identity import prompt_digest, setting_digest
 from ..prompts.prompt import Prompt
 from ..questions.item_lists import Item, Items, LeftOut
 from ..questions.making import MOST_NAMED, unusable_words
@@ -46,15 +46,21 @@ class Looked:
     seen: tuple[Any, ...]
 
 
-class _Notes(NamedTuple):
-    """What is kept of one prompt: its digest, that of its pixels, that of the picture's objects; and of the pair."""
+class _Identity(NamedTuple):
+    """What tells a prompt from others when it is not there: digests of all of it, of its pixels, of its tokens."""
 
     digest: str
     picture_key: str
+    words: str
+
+
+class _Notes(NamedTuple):
+    """What is kept of one item: the identity of its prompts, that of its objects, and what the recipe saw."""
+
+    own: _Identity
+    seen: Any
     things: str = ""
-    seen: Any = None
-    other_digest: str = ""
-    other_key: str = ""
+    other: _Identity = _Identity("", "", "")
 
 
 def look_at_all(
@@ -87,11 +93,11 @@ def look_at_all(
             answer_token(model, str(item.answer))
         prompt = _encoded(model, item, work, remote)
         things = things_digest(item.things or ()) if with_things else ""
-        return _Notes(prompt_digest(prompt), picture_key(prompt), things, _looked(look, prompt, item))
+        return _Notes(_identity(prompt), _looked(look, prompt, item), things)
 
     used, numbers, notes = _usable(items, note, work)
     things = ItemThings(used, [each.things for each in notes]) if with_things else None
-    prompts = _prompts(model, used, work, [each[:2] for each in notes])
+    prompts = _prompts(model, used, work, [each.own for each in notes])
     return Looked(items=used, numbers=numbers, prompts=prompts, things=things, seen=tuple(each.seen for each in notes))
 
 
@@ -105,12 +111,11 @@ def look_at_pairs(model: Model, items: Items, *, look: Look, work: Work, remote:
     def note(item: Item) -> _Notes:
         prompt, other = (_encoded(model, item, work, remote, other=each) for each in (False, True))
         check_pair(model, Pair(prompt, other, str(item.answer), str(item.other_answer)), "")
-        digests = (prompt_digest(prompt), picture_key(prompt)), (prompt_digest(other), picture_key(other))
-        return _Notes(*digests[0], "", _looked(look, prompt, item), *digests[1])
+        return _Notes(_identity(prompt), _looked(look, prompt, item), other=_identity(other))
 
     used, numbers, notes = _usable(items, note, work)
-    prompts = _prompts(model, used, work, [each[:2] for each in notes])
-    others = _prompts(model, used, work, [each[4:] for each in notes], other=True)
+    prompts = _prompts(model, used, work, [each.own for each in notes])
+    others = _prompts(model, used, work, [each.other for each in notes], other=True)
     looked = Looked(items=used, numbers=numbers, prompts=prompts, things=None, seen=tuple(each.seen for each in notes))
     return looked, ItemPairs(prompts, others, work.chunk + 1)
 
@@ -140,14 +145,19 @@ def _usable(items: Items, note: Callable[[Item], _Notes], work: Work) -> tuple[I
     return used, tuple(numbers), notes
 
 
+def _identity(prompt: Prompt) -> _Identity:
+    return _Identity(prompt_digest(prompt), picture_key(prompt), setting_digest(prompt.rows[0].tokens))
+
+
 def _prompts(
-    model: Model, items: Items, work: Work, notes: Sequence[tuple[str, ...]], other: bool = False
+    model: Model, items: Items, work: Work, identities: Sequence[_Identity], *, other: bool = False
 ) -> ItemPrompts:
     return ItemPrompts(
         model,
         items,
-        digests=[digest for digest, _ in notes],
-        picture_keys=[key or f"prompt {number}" for number, (_, key) in enumerate(notes)],
+        digests=[each.digest for each in identities],
+        picture_keys=[each.picture_key or f"prompt {number}" for number, each in enumerate(identities)],
+        words=[each.words for each in identities],
         keep=work.chunk + 1,
         other=other,
     )

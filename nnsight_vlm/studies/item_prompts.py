@@ -63,6 +63,7 @@ class ItemPrompts(Made[Prompt]):
         items: the items.
         digests: of each prompt, as it was when it was looked at first, see `identity.prompt_digest`.
         picture_keys: of each prompt, equal where the model is handed the same pixels.
+        words: of each prompt, equal where the tokens are.
         other: whether the prompts are about the items' other pictures.
     """
 
@@ -73,12 +74,13 @@ class ItemPrompts(Made[Prompt]):
         *,
         digests: Sequence[str],
         picture_keys: Sequence[str],
+        words: Sequence[str],
         keep: int,
         other: bool = False,
     ) -> None:
         super().__init__(len(items), keep)
         self.model, self.items, self.other = model, items, other
-        self.digests, self.picture_keys = tuple(digests), tuple(picture_keys)
+        self.digests, self.picture_keys, self.words = tuple(digests), tuple(picture_keys), tuple(words)
 
     def make(self, number: int) -> Prompt:
         item = self.items[number]
@@ -97,6 +99,7 @@ class ItemPrompts(Made[Prompt]):
             self.items.only(numbers),
             digests=[self.digests[number] for number in numbers],
             picture_keys=[self.picture_keys[number] for number in numbers],
+            words=[self.words[number] for number in numbers],
             keep=self.keep,
             other=self.other,
         )

@@ -9,7 +9,6 @@ from ..arguments import flag
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..identity import prompt_digest
-from ..prompts.prompt import Prompt
 from ..questions.item_lists import Items, LeftOut
 from ..remote.model_call import Remote
 from .asked import is_table, own_or_given, table_given
@@ -85,19 +84,10 @@ def open_pairs(
     return _answered_right(study, pairs) if only_correct else (study, pairs)
 
 
-def other_prompts(pairs: Sequence[Pair]) -> Sequence[Prompt]:
-    """The prompts whose hidden states are taken."""
-    return pairs.others if isinstance(pairs, ItemPairs) else [pair.other for pair in pairs]
-
-
-def other_digests(pairs: Sequence[Pair]) -> Sequence[str]:
-    """Theirs, see `identity.prompt_digest`."""
-    return pairs.others.digests if isinstance(pairs, ItemPairs) else [prompt_digest(pair.other) for pair in pairs]
-
-
-def both_answers(pairs: Sequence[Pair]) -> list[tuple[str | int, str | int]]:
-    """The two answers of each pair."""
-    return [answers_of(pairs, number) for number in range(len(pairs))]
+def of_others(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What a journal of pairs must know beside the prompts that are patched: the answers, and the other prompts."""
+    others = pairs.others.digests if isinstance(pairs, ItemPairs) else [prompt_digest(pair.other) for pair in pairs]
+    return {"pair answers": [answers_of(pairs, number) for number in range(len(pairs))], "others": others}
 
 
 def _answered_right(study: Study, pairs: Sequence[Pair]) -> tuple[Study, Sequence[Pair]]:
@@ -106,10 +96,11 @@ def _answered_right(study: Study, pairs: Sequence[Pair]) -> tuple[Study, Sequenc
     Raises:
         SpecError: there are none.
     """
-    own_answers, answers_of_others = zip(*both_answers(pairs), strict=True)
+    others = pairs.others if isinstance(pairs, ItemPairs) else [pair.other for pair in pairs]
+    own_answers, answers_of_others = zip(*[answers_of(pairs, number) for number in range(len(pairs))], strict=True)
     how: dict[str, Any] = {"scored": True, "work": study.work, "remote": study.remote}
     wrong = right_answers(study.model, study.prompts, own_answers, **how)
-    wrong_of_others = right_answers(study.model, other_prompts(pairs), answers_of_others, **how)
+    wrong_of_others = right_answers(study.model, others, answers_of_others, **how)
     whys = [
         why or (other and f"about the other picture, {other}")
         for why, other in zip(wrong, wrong_of_others, strict=True)

@@ -68,6 +68,13 @@ def shows_picture_of(pairs: Sequence[Pair], number: int, other: int) -> bool:
     return any(same_pictures(pairs[number].prompt, own) for own in pairs[other][:2])
 
 
+def have_same_words(pairs: Sequence[Pair], number: int, other: int) -> bool:
+    """Whether the prompts that are patched in two pairs have the same tokens."""
+    if isinstance(pairs, ItemPairs):
+        return pairs.prompts.words[number] == pairs.prompts.words[other]
+    return pairs[number].prompt.rows[0].tokens == pairs[other].prompt.rows[0].tokens
+
+
 def pairs_given(model: Model, given: Any) -> list[Pair]:
     """Pairs as a user gives them.
 
