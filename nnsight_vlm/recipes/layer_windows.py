@@ -36,7 +36,7 @@ from ..studies.work import PLAIN, Case, Work, refuse_beside
 from ..sweeping.answers import generations
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .routes import cases_of, route_errors, routes_without_errors
+from .routes import cases_of, route_errors
 
 BY = ["route", "form", "window", "layers", "control"]
 
@@ -165,7 +165,7 @@ def knockout_windows(
         look=partial(route_errors, model, routes=routes, max_new_tokens=None if is_scored else max_new_tokens),
     )
     prompts, answers, truths, seed, work = study.prompts, study.answers, study.truths, study.seed, study.work
-    routes = routes_without_errors(study)
+    routes = study.seen_in_all()
     settings = {"objects": objects, "routes": routes, "windows": windows, "forms": forms}
     settings |= {"max_new_tokens": max_new_tokens}
     tokens = [answer_token(model, answer) for answer in answers or ()]

@@ -27,7 +27,6 @@ from ..studies.labels import (
     Form,
 )
 from ..studies.layer_sets import equal_windows, layers_reading, middle_half, other_layers, spell_layers
-from ..studies.study import Study
 from ..studies.token_sets import lies_outside, owning_stage, require
 from ..studies.work import Case
 
@@ -102,20 +101,6 @@ def route_errors(
         except SpecError as error:
             found[route] = str(error)
     return found
-
-
-def routes_without_errors(study: Study) -> tuple[str, ...]:
-    """The routes that all prompts of a study have, from what `route_errors` found in each.
-
-    Raises:
-        SpecError: nothing can flow along one of them in a prompt.
-    """
-    routes = tuple(route for route in study.seen[0] if all(route in seen for seen in study.seen))
-    for number, seen in enumerate(study.seen):
-        for route in routes:
-            if seen[route]:
-                raise SpecError(f"{study.called(number)}{seen[route]}")
-    return routes
 
 
 def check_routes(model: Model, prompt: Prompt, routes: Sequence[str], max_new_tokens: int | None) -> None:

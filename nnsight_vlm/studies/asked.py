@@ -37,9 +37,9 @@ def asked_given(prompts: Any, items: Any, columns: Any) -> tuple[Prompt, ...] | 
     if items is not None and prompts is not None:
         raise SpecError("prompts= and items= were both given; leave one of them out")
     if items is not None:
-        return _items(items, columns, "items")
-    if _is_table(prompts):
-        return _items(prompts, columns, "prompts")
+        return table_given(items, columns, "items")
+    if is_table(prompts):
+        return table_given(prompts, columns, "prompts")
     if columns is not None:
         raise SpecError(f"columns= names the columns of a table, and prompts= are none; write items= {_WRITE}")
     return prompts_given(prompts)
@@ -48,14 +48,19 @@ def asked_given(prompts: Any, items: Any, columns: Any) -> tuple[Prompt, ...] | 
 _WRITE = 'items="questions.csv", columns={"question": "query"}'
 
 
-def _items(given: Any, columns: Any, name: str) -> Items:
+def table_given(given: Any, columns: Any, name: str) -> Items:
+    """The items of a table that a recipe was handed.
+
+    Raises:
+        SpecError: see `nv.items`; names the recipe's argument.
+    """
     try:
         return items_of(given, columns=columns)
     except SpecError as error:
         raise SpecError(f"{name}=: {error}") from error
 
 
-def _is_table(given: Any) -> bool:
+def is_table(given: Any) -> bool:
     """Whether something is no list of prompts but a table."""
     rows = isinstance(given, (list, tuple)) and bool(given) and all(isinstance(row, Mapping) for row in given)
     named = rows and all("image" in row or "question" in row for row in given)

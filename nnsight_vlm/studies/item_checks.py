@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -12,7 +12,7 @@ from ..errors import SpecError
 from ..execution.checking import require_model
 from ..execution.memory import refuse_large_prompt
 from ..families import Model
-from ..identity import prompt_digest
+from ..identity import prompt_digest, setting_digest
 from ..prompts.prompt import Prompt
 from ..questions.item_lists import Item, Items, LeftOut
 from ..questions.making import MOST_NAMED, unusable_words
@@ -20,6 +20,7 @@ from ..remote.model_call import Remote
 from ..sweeping.wanted import answer_token
 from .controls import picture_key
 from .item_prompts import ItemPrompts, ItemThings, things_digest
+from .pairs import ItemPairs, Pair, check_pair
 from .work import Work
 
 Look = Callable[[Prompt], Any]
@@ -45,14 +46,21 @@ class Looked:
     seen: tuple[Any, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Notes:
-    """What is kept of one item."""
+class _Identity(NamedTuple):
+    """What tells a prompt from others when it is not there: digests of all of it, of its pixels, of its tokens."""
 
     digest: str
     picture_key: str
-    things: str
+    words: str
+
+
+class _Notes(NamedTuple):
+    """What is kept of one item: the identity of its prompts, that of its objects, and what the recipe saw."""
+
+    own: _Identity
     seen: Any
+    things: str = ""
+    other: _Identity = _Identity("", "", "")
 
 
 def look_at_all(
@@ -64,7 +72,6 @@ def look_at_all(
     look: Look | None,
     work: Work,
     remote: Remote,
-    other: bool = False,
 ) -> Looked:
     """Open and encode every item once; those that cannot be used are left out, if `nv.items` was told so.
 
@@ -76,61 +83,99 @@ def look_at_all(
         look: of the recipe.
         work: how large a prompt may be, and how many are kept.
         remote: see `nv.run`.
-        other: look at the prompts about the other pictures.
 
     Raises:
         SpecError: items that cannot be used, or none that can be; what `look` raises, which names the item.
     """
-    kept, notes, left_out = list[int](), list[_Notes](), list[LeftOut]()
+
+    def note(item: Item) -> _Notes:
+        if answered:
+            answer_token(model, str(item.answer))
+        prompt = _encoded(model, item, work, remote)
+        things = things_digest(item.things or ()) if with_things else ""
+        return _Notes(_identity(prompt), _looked(look, prompt, item), things)
+
+    used, numbers, notes = _usable(items, note, work)
+    things = ItemThings(used, [each.things for each in notes]) if with_things else None
+    prompts = _prompts(model, used, work, [each.own for each in notes])
+    return Looked(items=used, numbers=numbers, prompts=prompts, things=things, seen=tuple(each.seen for each in notes))
+
+
+def look_at_pairs(model: Model, items: Items, *, look: Look, work: Work, remote: Remote) -> tuple[Looked, ItemPairs]:
+    """The same for items with a second picture and its answer: what was found, and the pairs.
+
+    Raises:
+        SpecError: see `look_at_all` and `check_pair`.
+    """
+
+    def note(item: Item) -> _Notes:
+        prompt, other = (_encoded(model, item, work, remote, other=each) for each in (False, True))
+        check_pair(model, Pair(prompt, other, str(item.answer), str(item.other_answer)), "")
+        return _Notes(_identity(prompt), _looked(look, prompt, item), other=_identity(other))
+
+    used, numbers, notes = _usable(items, note, work)
+    prompts = _prompts(model, used, work, [each.own for each in notes])
+    others = _prompts(model, used, work, [each.other for each in notes], other=True)
+    looked = Looked(items=used, numbers=numbers, prompts=prompts, things=None, seen=tuple(each.seen for each in notes))
+    return looked, ItemPairs(prompts, others, work.chunk + 1)
+
+
+def _usable(items: Items, note: Callable[[Item], _Notes], work: Work) -> tuple[Items, tuple[int, ...], list[_Notes]]:
+    """The items that can be used, their numbers, and what was noted of them.
+
+    Raises:
+        SpecError: some cannot, and are not to be left out; or none can.
+    """
+    numbers, notes, left_out = list[int](), list[_Notes](), list[LeftOut]()
     for number in tqdm(range(len(items)), desc="items", unit="image", disable=not work.progress, leave=False):
         item = items[number]
         try:
-            prompt = _encoded(model, item, answered, work, remote, other)
-            things = things_digest(item.things or ()) if with_things else ""
+            notes.append(note(item))
+            numbers.append(number)
+        except _NotOfTheItem as error:
+            raise SpecError(str(error)) from error
         except SpecError as error:
-            left_out.append(LeftOut(item.id, _without_name(str(error), item)))
+            left_out.append(LeftOut(item.id, str(error).removeprefix(f"item {item.id!r}: ")))
             if not items.skip and len(left_out) >= MOST_NAMED:
                 break
-            continue
-        seen = None if look is None else _looked(look, prompt, item)
-        key = picture_key(prompt) or f"prompt {number}"
-        kept.append(number)
-        notes.append(_Notes(digest=prompt_digest(prompt), picture_key=key, things=things, seen=seen))
-    if left_out and (not items.skip or not kept):
+    if left_out and (not items.skip or not numbers):
         called = items.source.table.called
-        raise SpecError(unusable_words(left_out, len(items), called, all_of_them=not kept))
-    used = replace(items.only(kept), left_out=(*items.left_out, *left_out))
-    prompts = ItemPrompts(
+        raise SpecError(unusable_words(left_out, len(items), called, all_of_them=not numbers))
+    used = replace(items.only(numbers), left_out=(*items.left_out, *left_out))
+    return used, tuple(numbers), notes
+
+
+def _identity(prompt: Prompt) -> _Identity:
+    return _Identity(prompt_digest(prompt), picture_key(prompt), setting_digest(prompt.rows[0].tokens))
+
+
+def _prompts(
+    model: Model, items: Items, work: Work, identities: Sequence[_Identity], *, other: bool = False
+) -> ItemPrompts:
+    return ItemPrompts(
         model,
-        used,
-        digests=[note.digest for note in notes],
-        picture_keys=[note.picture_key for note in notes],
-        keep=work.chunk,
+        items,
+        digests=[each.digest for each in identities],
+        picture_keys=[each.picture_key or f"prompt {number}" for number, each in enumerate(identities)],
+        words=[each.words for each in identities],
+        keep=work.chunk + 1,
         other=other,
     )
-    things_of = ItemThings(used, [note.things for note in notes]) if with_things else None
-    return Looked(
-        items=used, numbers=tuple(kept), prompts=prompts, things=things_of, seen=tuple(note.seen for note in notes)
-    )
 
 
-def _encoded(model: Model, item: Item, answered: bool, work: Work, remote: Remote, other: bool) -> Prompt:
-    if answered:
-        for answer in (item.answer, item.other_answer):
-            if answer is not None:
-                answer_token(model, answer)
+def _encoded(model: Model, item: Item, work: Work, remote: Remote, *, other: bool = False) -> Prompt:
     prompt = item.encode(model, other=other)
     require_model(model, prompt)
     refuse_large_prompt(model, prompt, remote, memory=work.memory, whose="its prompt")
     return prompt
 
 
-def _without_name(message: str, item: Item) -> str:
-    return message.removeprefix(f"item {item.id!r}: ")
+class _NotOfTheItem(SpecError):
+    """What is wrong with the recipe's arguments, and shows in an item; leaving the item out would hide it."""
 
 
-def _looked(look: Look, prompt: Prompt, item: Item) -> Any:
+def _looked(look: Look | None, prompt: Prompt, item: Item) -> Any:
     try:
-        return look(prompt)
+        return None if look is None else look(prompt)
     except SpecError as error:
-        raise SpecError(f"item {item.id!r}: {error}") from error
+        raise _NotOfTheItem(f"item {item.id!r}: {error}") from error

@@ -16,14 +16,19 @@ from ..questions.things import Thing
 T = TypeVar("T")
 
 
-class _Made(Sequence[T], Generic[T]):
-    """A sequence whose members are made when they are asked for; of those asked for by number the latest are kept."""
+class Made(Sequence[T], Generic[T]):
+    """A sequence whose members are made when they are asked for; of those asked for by number the latest are kept.
+
+    Attributes:
+        keep: how many are kept.
+    """
 
     def __init__(self, count: int, keep: int) -> None:
-        self._count, self._keep = count, keep
+        self._count, self.keep = count, keep
         self._kept: OrderedDict[int, T] = OrderedDict()
 
-    def _make(self, number: int) -> T:
+    def make(self, number: int) -> T:
+        """The member of a number, made anew."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -38,19 +43,19 @@ class _Made(Sequence[T], Generic[T]):
             return [self[each] for each in range(*number.indices(self._count))]
         place = range(self._count)[number]
         if place not in self._kept:
-            while len(self._kept) >= self._keep:  # before another is made, so that its memory is free
+            while len(self._kept) >= self.keep:  # before another is made, so that its memory is free
                 self._kept.popitem(last=False)
-            self._kept[place] = self._make(place)
+            self._kept[place] = self.make(place)
         self._kept.move_to_end(place)
         return self._kept[place]
 
     def __iter__(self) -> Iterator[T]:
         """All members, one after the other; none is kept."""
         for place in range(self._count):
-            yield self._kept[place] if place in self._kept else self._make(place)
+            yield self._kept[place] if place in self._kept else self.make(place)
 
 
-class ItemPrompts(_Made[Prompt]):
+class ItemPrompts(Made[Prompt]):
     """The prompts of items.
 
     Attributes:
@@ -58,6 +63,7 @@ class ItemPrompts(_Made[Prompt]):
         items: the items.
         digests: of each prompt, as it was when it was looked at first, see `identity.prompt_digest`.
         picture_keys: of each prompt, equal where the model is handed the same pixels.
+        words: of each prompt, equal where the tokens are.
         other: whether the prompts are about the items' other pictures.
     """
 
@@ -68,14 +74,15 @@ class ItemPrompts(_Made[Prompt]):
         *,
         digests: Sequence[str],
         picture_keys: Sequence[str],
+        words: Sequence[str],
         keep: int,
         other: bool = False,
     ) -> None:
         super().__init__(len(items), keep)
         self.model, self.items, self.other = model, items, other
-        self.digests, self.picture_keys = tuple(digests), tuple(picture_keys)
+        self.digests, self.picture_keys, self.words = tuple(digests), tuple(picture_keys), tuple(words)
 
-    def _make(self, number: int) -> Prompt:
+    def make(self, number: int) -> Prompt:
         item = self.items[number]
         prompt = item.encode(self.model, other=self.other)
         if prompt_digest(prompt) != self.digests[number]:
@@ -92,12 +99,13 @@ class ItemPrompts(_Made[Prompt]):
             self.items.only(numbers),
             digests=[self.digests[number] for number in numbers],
             picture_keys=[self.picture_keys[number] for number in numbers],
-            keep=self._keep,
+            words=[self.words[number] for number in numbers],
+            keep=self.keep,
             other=self.other,
         )
 
 
-class ItemThings(_Made["tuple[Thing, ...]"]):
+class ItemThings(Made["tuple[Thing, ...]"]):
     """The objects of each item's picture.
 
     Attributes:
@@ -109,7 +117,7 @@ class ItemThings(_Made["tuple[Thing, ...]"]):
         super().__init__(len(items), keep=1)
         self.items, self.digests = items, tuple(digests)
 
-    def _make(self, number: int) -> tuple[Thing, ...]:
+    def make(self, number: int) -> tuple[Thing, ...]:
         return self.items[number].things or ()
 
     def only(self, numbers: Sequence[int]) -> ItemThings:

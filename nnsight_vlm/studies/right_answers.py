@@ -10,6 +10,7 @@ import regex
 from ..arguments import as_index
 from ..families import Model
 from ..prompts.prompt import Prompt
+from ..questions.item_lists import LeftOut
 from ..remote.model_call import Remote
 from ..sweeping.answers import generations
 from ..sweeping.wanted import answer_tokens
@@ -75,6 +76,14 @@ def _why_wrong(exact: bool, text: str, answer: str | int, scored: bool) -> str:
     if agrees:
         return f"the model answers {shown!r}, which begins with other tokens than {answer!r}, whose tokens are scored"
     return f"the model answers {shown!r}, and {answer!r} is right"
+
+
+def nothing_right(left_out: Sequence[LeftOut]) -> str:
+    """What a message says where no answer is right."""
+    return (
+        f"only_correct=True leaves nothing to measure: the model answers none of {len(left_out)} right. Of "
+        f"{left_out[0].id!r}: {left_out[0].why}"
+    )
 
 
 def begins_with(text: str, answer: str) -> bool:

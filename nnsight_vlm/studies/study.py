@@ -30,7 +30,7 @@ from .item_checks import Look, look_at_all
 from .item_prompts import ItemPrompts, ItemThings, chosen, things_digest
 from .journal import Measure, measured
 from .provenance import counted
-from .right_answers import right_answers
+from .right_answers import nothing_right, right_answers
 from .words import Thing
 from .work import PLAIN, Work
 
@@ -74,7 +74,13 @@ class Study:
     seen: tuple[Any, ...] = ()
 
     def frame(
-        self, settings: Mapping[str, Any], measure: Measure, summary: Summary, *, columns: Sequence[str] = ()
+        self,
+        settings: Mapping[str, Any],
+        measure: Measure,
+        summary: Summary,
+        *,
+        columns: Sequence[str] = (),
+        aside: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Measure all prompts, chunk by chunk, and give the recipe's frame.
 
@@ -86,11 +92,13 @@ class Study:
             measure: from the numbers of some prompts to their rows; each row has `image`, the number of its prompt.
             summary: from the rows of every image to means with intervals.
             columns: the columns of a frame without rows, for recipes that may find nothing to measure.
+            aside: more on which the rows depend, which the frame does not show.
 
         Raises:
             SpecError: see `journal.measured`.
         """
         given = {"answers": self.answers, "truths": self._truth_digests(), "seed": self.seed}
+        given |= aside or {}
         rows = measured(self.recipe, self.model, self.prompts, {**settings, **given}, measure, self.work, self.remote)
         frame = with_clusters(rows if len(rows) else pd.DataFrame(columns=columns), self.clusters)
         return self.finished(frame if self.per_image else summary(frame), settings)
@@ -102,6 +110,19 @@ class Study:
             frame.attrs["ids"] = list(self.ids)
             frame.attrs["left_out"] = [(each.id, each.why) for each in self.left_out]
         return frame
+
+    def seen_in_all(self) -> tuple[str, ...]:
+        """The names that the recipe's `look` found in every prompt, where it gives `{name: what is wrong with it}`.
+
+        Raises:
+            SpecError: something is wrong with one of them in some prompt.
+        """
+        names = tuple(name for name in self.seen[0] if all(name in seen for seen in self.seen))
+        for number, seen in enumerate(self.seen):
+            for name in names:
+                if seen[name]:
+                    raise SpecError(f"{self.called(number)}{seen[name]}")
+        return names
 
     def called(self, number: int) -> str:
         """How a message begins about a prompt; nothing where prompts are no items."""
@@ -266,8 +287,5 @@ def _answered_right(study: Study) -> Study:
     ids = range(len(wrong)) if study.ids is None else study.ids
     left_out = [LeftOut(ids[number], why) for number, why in enumerate(wrong) if why]
     if not kept:
-        raise SpecError(
-            f"only_correct=True leaves nothing to measure: the model answers none of {len(wrong)} right. Of "
-            f"{left_out[0].id!r}, {left_out[0].why}"
-        )
+        raise SpecError(nothing_right(left_out))
     return study.only(kept, left_out)
