@@ -113,14 +113,7 @@ def carry_out(request: Request) -> Done:
     """
     check_model_name(request.model)
     work = Work(journal=request.out / JOURNAL, progress=request.progress, chunk=request.chunk, memory=request.memory)
-    items = items_of(
-        request.items,
-        columns=dict(request.columns) or None,
-        question=request.question,
-        folder=request.pictures,
-        objects=request.annotations,
-        unusable="leave out" if request.leave_out else "error",
-    )
+    items = _items(request)
     _check_taken(request, items)
     prepare(request.out, settings_of(request), fresh=request.fresh, contents=RUN)
     try:
@@ -132,6 +125,25 @@ def carry_out(request: Request) -> Done:
             remove(request.out, RUN)
         raise
     return _written(request, frame, rows)
+
+
+def _items(request: Request) -> Items:
+    """The questions of the table.
+
+    Raises:
+        SpecError: see `nv.items`.
+    """
+    try:
+        return items_of(
+            request.items,
+            columns=dict(request.columns) or None,
+            question=request.question,
+            folder=request.pictures,
+            objects=request.annotations,
+            unusable="leave out" if request.leave_out else "error",
+        )
+    except SpecError as error:
+        raise SpecError(str(error).replace('nv.items(..., unusable="leave out")', "--leave-out")) from error
 
 
 def settings_of(request: Request) -> dict[str, Any]:
@@ -156,7 +168,7 @@ def settings_of(request: Request) -> dict[str, Any]:
 def _check_taken(request: Request, items: Items) -> None:
     """Refuse a table that lacks what the recipe measures."""
     taken = inspect.signature(request.recipe.function).parameters
-    if "pairs" in taken and "items" not in taken and not items.has_pairs:
+    if "pairs" in taken and not items.has_pairs:
         raise SpecError(
             f"{request.recipe.name} compares two pictures, and {request.items} has one in each row; give it columns "
             "answer, other_image and other_answer, or say which they are, --columns other_image=file2,other_answer=a2"
