@@ -111,6 +111,15 @@ def test_the_paragraph_says_what_the_frame_says():
     ]
 
 
+def test_reasons_that_quote_other_words_are_told_as_one():
+    wrong = [[str(number), f"the model answers 'a{number}', and 'b' is right"] for number in range(30)]
+    text = nv.cite(made(ROWS, left_out=[*wrong, ["x", "no 'c'"]]))
+    assert "31 were left out, 30 because the model answers '...', and '...' is right (0, 1, " in text
+    assert ", 11, ...); 1 because no 'c' (x)." in text
+    text = nv.cite(made(ROWS, left_out=[[str(number), f"reason {number}"] for number in range(9)]))
+    assert "1 because reason 4 (4); 4 for other reasons." in text and "reason 5" not in text
+
+
 def test_numbers_without_a_control_are_told_where_none_has_one():
     text = nv.cite(made(ROWS[4:5]))
     assert "one mean of f1: it was 1 [1, 1] over 12 images (route c->d)." in text and "no controls" in text

@@ -188,6 +188,27 @@ def test_columns_clusters_rows_of_images_and_what_is_left_out(shared, table, tmp
     assert "frame_per_image.csv, frame_per_image.parquet" in printed
 
 
+def test_objects_of_a_table_are_truths(shared, table, tmp_path):
+    rows = []
+    for seed in (3, 8):
+        drawn = nv.shapes.scene(seed)
+        boxes = [
+            {"label": f"{each.color} {each.shape}", "box": [int(value) for value in box_of(each.mask)]}
+            for each in drawn.objects
+        ]
+        rows.append({"image": f"{seed}.png", "question": "describe the image .", "boxes": boxes})
+    path = table.with_suffix(".jsonl")
+    path.write_text("\n".join(map(json.dumps, rows)))
+    ask("run", "patch_grounding", "--items", path, "--out", tmp_path / "out", "--max-new-tokens", 12, "--no-cut")
+    frame = pd.read_parquet(tmp_path / "out" / "frame.parquet")
+    assert set(frame["measure"]) == {"hit", "iou", "top_mass"} and "cut=False" in frame.attrs["call"]
+
+
+def box_of(mask):
+    rows, columns = mask.nonzero()
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
 def test_only_what_the_model_answers_right(shared, table, tmp_path):
     run("knockout_windows", table, tmp_path / "out", "--only-correct")
     frame = pd.read_parquet(tmp_path / "out" / "frame.parquet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -28,6 +29,10 @@ INTERVALS = (
     "Pearson) where every image gave 0 or 1, Student's t for fewer than 8 images, and else at each end the wider of "
     "Student's t and the studentised bootstrap; those of shares are no wider than exact ones."
 )
+QUOTED = re.compile(r"'[^']*'")
+"""What a reason quotes: reasons that differ in this alone are told as one."""
+MOST_REASONS = 5
+"""Most reasons that are told."""
 LONGEST_LIST = 12
 """Most prompts that are named one by one as left out."""
 
@@ -137,14 +142,22 @@ def _left_out(left_out: list[Any]) -> str:
     """How many were left out, why, and which."""
     if not left_out:
         return "none was left out"
-    reasons: dict[str, list[str]] = {}
+    alike: dict[str, list[tuple[str, str]]] = {}
     for name, why in left_out:
-        reasons.setdefault(str(why), []).append(str(name))
-    parts = [
-        f"{len(names)} because {why} ({', '.join(names[:LONGEST_LIST])}{', ...' if names[LONGEST_LIST:] else ''})"
-        for why, names in reasons.items()
-    ]
+        alike.setdefault(QUOTED.sub("'...'", str(why)), []).append((str(name), str(why)))
+    told = sorted(alike.items(), key=lambda item: -len(item[1]))
+    parts = [_because(shared, each) for shared, each in told[:MOST_REASONS]]
+    others = sum(len(each) for _, each in told[MOST_REASONS:])
+    parts += [f"{others} for other reasons"] if others else []
     return f"{len(left_out)} {_were(len(left_out))} left out, {'; '.join(parts)}"
+
+
+def _because(shared: str, each: list[tuple[str, str]]) -> str:
+    """One reason, and the prompts that were left out for it; what reasons quote is told where they agree in it."""
+    whys = {why for _, why in each}
+    names = [name for name, _ in each]
+    named = f"{', '.join(names[:LONGEST_LIST])}{', ...' if names[LONGEST_LIST:] else ''}"
+    return f"{len(names)} because {whys.pop() if len(whys) == 1 else shared} ({named})"
 
 
 def _were(count: int) -> str:

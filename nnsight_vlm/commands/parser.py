@@ -20,6 +20,8 @@ from .listing import recipe_named
 from .runs import Request, carry_out
 
 Print = Callable[[str], None]
+MOST_LEFT_OUT = 20
+"""Most items that are named as left out."""
 TOLD = 5000
 """Most letters of a citation that are printed; its file has all of it."""
 
@@ -40,8 +42,10 @@ def run_recipe(arguments: Sequence[str], errors: Callable[[], AbstractContextMan
         with errors():
             done = carry_out(request_of(recipe, flags, given))
         console.print(for_terminal(done.citation.partition("\n")[0][:TOLD]))
-        for name, why in done.left_out:
+        for name, why in done.left_out[:MOST_LEFT_OUT]:
             console.print(for_terminal(f"Left out: {name} ({why})"), soft_wrap=True)
+        if more := done.left_out[MOST_LEFT_OUT:]:
+            console.print(for_terminal(f"Left out: {len(more)} more, see cite.txt"), soft_wrap=True)
         if done.no_figure:
             console.print(for_terminal(f"No figure: {done.no_figure}"), soft_wrap=True)
         console.print(for_terminal(f"Written to {done.folder}: {', '.join(done.files)}."), soft_wrap=True)
