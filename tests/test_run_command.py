@@ -165,7 +165,13 @@ def test_a_run_that_was_refused_leaves_the_folder_free(shared, table, tmp_path):
     out = tmp_path / "out"
     assert "windows=-1" in ask("run", "knockout_windows", "--items", table, "--out", out, "--windows", "-1", code=2)
     assert not list(out.iterdir())
+    right = table.read_text()
+    table.write_text(right.replace("red", "green").replace("purple", "green"))
+    assert "leaves nothing to measure" in run("knockout_windows", table, out, "--only-correct", code=2)
+    table.write_text(right)
     run("knockout_windows", table, out)
+    ask("run", "knockout_windows", "--items", table, "--out", out, "--windows", "-1", code=2)
+    run("knockout_windows", table, out)  # what was refused did not touch it
 
 
 def test_columns_clusters_rows_of_images_and_what_is_left_out(shared, table, tmp_path):

@@ -23,7 +23,7 @@ from ..questions.item_lists import Items
 from ..questions.making import items as items_of
 from ..remote.model_call import Remote
 from ..report.config import check_model_name, load_by_name
-from ..report.folder import Contents, prepare, remove, write_both, write_figure, write_text
+from ..report.folder import Contents, prepare, write_both, write_figure, write_text
 from ..studies.pairs import Pair
 from ..studies.provenance import safe_place
 from ..studies.registry import Recipe
@@ -108,21 +108,22 @@ def carry_out(request: Request) -> Done:
 
     Raises:
         SpecError: before the model is loaded: no such model, a table that cannot be read, a folder that cannot be
-            written to or holds another run. Then whatever the recipe refuses; a run that has measured nothing leaves no
-            settings behind.
+            written to or holds another run. Then whatever the recipe refuses; a run that is refused when it is
+            begun leaves no settings behind, so that it can be asked for in another way.
     """
     check_model_name(request.model)
     work = Work(journal=request.out / JOURNAL, progress=request.progress, chunk=request.chunk, memory=request.memory)
     items = _items(request)
     _check_taken(request, items)
+    begun = (request.out / RUN.settings).exists() and not request.fresh
     prepare(request.out, settings_of(request), fresh=request.fresh, contents=RUN)
     try:
         model = load_by_name(request.model, request.remote)
         frame = _measured(request, model, items, work, per_image=False)
         rows = _measured(request, model, items, work, per_image=True) if request.usual.get("per_image") else None
     except SpecError:
-        if not any(work.journal.glob("*") if work.journal else ()):
-            remove(request.out, RUN)
+        if not begun:  # parts of the journal are named by what they are of, so other settings may find them
+            (request.out / RUN.settings).unlink()
         raise
     return _written(request, frame, rows)
 

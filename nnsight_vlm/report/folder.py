@@ -50,7 +50,9 @@ def prepare(folder: Path, settings: Mapping[str, Any], *, fresh: bool = False, c
     """
     check_writable(folder)
     if fresh and (folder / contents.settings).exists():
-        remove(folder, contents)
+        for name in contents.ours:
+            target = folder / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     known = read_settings(folder, contents)
     wanted = json.loads(json.dumps(dict(settings)))  # as they are read back: lists for tuples
     differing = [] if known is None else [name for name in wanted | known if known.get(name) != wanted.get(name)]
@@ -61,13 +63,6 @@ def prepare(folder: Path, settings: Mapping[str, Any], *, fresh: bool = False, c
             f"{wanted.get(name)!r} now); write --fresh (fresh=True) to replace it, or choose another folder with --out"
         )
     write_text(folder / contents.settings, json.dumps(wanted, indent=1) + "\n")
-
-
-def remove(folder: Path, contents: Contents) -> None:
-    """Remove what was written into a folder, and nothing else."""
-    for name in contents.ours:
-        target = folder / name
-        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
