@@ -130,7 +130,8 @@ def _is_unknown(value: Any) -> bool:
 def _counts(record: Record) -> list[str]:
     """How many prompts and images there were, and which were left out."""
     said = record.said
-    thing = "pair" if "pairs" in inspect.signature(record.recipe.function).parameters else "prompt"
+    taken = inspect.signature(record.recipe.function).parameters
+    thing = "pair" if "pairs" in taken and "prompts" not in taken else "prompt"
     measured = f"{_many(said['prompts'], thing)} about {_many(said['images'], 'image')}"
     sentences = [f"{measured} {_were(said['prompts'])} measured; {_left_out(said['left_out'])}."]
     if said["seed"] is not None:

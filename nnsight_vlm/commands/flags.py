@@ -91,7 +91,7 @@ def reader_of(name: str, hint: Any) -> Reader | None:
     parts, option = _members(hint), f"--{name.replace('_', '-')}"
     origins = {get_origin(part) for part in parts}
     members = {member for part in parts for member in _listed_members(part)}
-    is_list = bool(members) and all(_is_word(member) for member in members)
+    is_list, has_word = any(map(_is_word, members)), any(map(_is_word, parts))
     layers = "A number, a window such as 3-6, fractions such as 0.25:0.75, attention or all"
     named = "Names and what they stand for, name=words, separated by commas"
 
@@ -105,10 +105,11 @@ def reader_of(name: str, hint: Any) -> Reader | None:
         (bool(parts) and parts <= {int, float}, (float, None, "")),
         (abc.Mapping in origins, (str, lambda text: pairs_in(text, option), named)),
         (abc.Callable in origins and name == "objects", (str, lambda text: vocabulary(names(text)), OF_COMMAS)),
+        (members == {int} and int in parts, (str, lambda text: one_or_all(numbers_in(text, option)), OF_COMMAS)),
         (members == {int}, (str, lambda text: numbers_in(text, option), OF_COMMAS)),
-        (is_list and any(map(_is_word, parts)), (str, lambda text: names(text) if "," in text else text, "")),
+        (is_list and has_word, (str, lambda text: one_or_all(names(text)), OF_COMMAS)),
         (is_list, (str, names, OF_COMMAS)),
-        (bool(parts) and all(map(_is_word, parts)), (str, None, "")),
+        (has_word, (str, None, "")),
     ]
     return next((reader for fits, reader in readers if fits), None)
 
@@ -124,12 +125,18 @@ def _listed_members(part: Any) -> set[Any]:
     """What the members of a list are; nothing where a type is no list."""
     if get_origin(part) not in LISTS:
         return set()
-    return {member for each in get_args(part) if each is not Ellipsis for member in _members(each)}
+    members = {member for each in get_args(part) if each is not Ellipsis for member in _members(each)}
+    return {inner for member in members for inner in (_listed_members(member) or {member})}
 
 
 def _is_word(part: Any) -> bool:
     """Whether a type is a text, one of some words, or a number that may stand for one."""
     return part in (str, int) or (get_origin(part) is Literal and all(isinstance(word, str) for word in get_args(part)))
+
+
+def one_or_all(values: tuple[Any, ...]) -> Any:
+    """A single value by itself, several as they are."""
+    return values[0] if len(values) == 1 else values
 
 
 def numbers_in(text: str, option: str) -> tuple[int, ...]:
