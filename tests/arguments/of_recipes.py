@@ -52,6 +52,22 @@ NO_TRUTHS = [
 ]
 
 
+QUESTIONS = [{"image": tiny.picture(0), "question": "what is the red square ?", "answer": "red"}]
+NO_ITEMS = [
+    *(3, 1.5, True, b"a", THING, {}, {"a": 1}, [], NAN, DATASET, "no such file.csv", "questions", "", ["a.png"], [3]),
+    *([{}], [{"image": "a.png"}], [{"question": "what ?"}], [{"image": "no such.png", "question": "what ?"}]),
+    *([{"image": tiny.picture(0), "question": each}] for each in (None, "", " ", NAN, 3, ["a"])),
+    *([{"image": each, "question": "what ?"}] for each in (None, "", NAN, 3, [], {}, [None], {"bytes": None}, THING)),
+    *([{**QUESTIONS[0], "answer": each}] for each in (None, "", NAN, 1.5, True, ["red"])),
+    *([{**QUESTIONS[0], "options": each}] for each in (3, "red", ["red"], ["red", "red"], ["blue", "green"], {"a": 1})),
+    *([{**QUESTIONS[0], "id": each}] for each in (None, NAN, 1.5, ["a"], "")),
+    *([{**QUESTIONS[0], "cluster": each}] for each in (None, NAN, "", ["a"])),
+    [{**QUESTIONS[0], "id": 1}, {**QUESTIONS[0], "id": 1}],
+]
+NO_COLUMNS = [3, True, "question", b"a", ["question"], THING, {"sky": "question"}, {"question": "sky"}, {3: "question"},
+              {"question": None}, {"question": ["question"]}, {"image": []}, {"boxes": "sky"}, NAN]  # fmt: skip
+
+
 def without(values: list[Any], *left_out: Any) -> list[Any]:
     """Values without some of them, told apart by identity."""
     return [value for value in values if not any(value is other for other in left_out)]
@@ -118,6 +134,9 @@ def entries() -> dict[str, Entry]:
         "per_image": FLAGS,
         "cluster": CLUSTERS,
         "work": WORKS,
+        "items": [QUESTIONS, 3],
+        "columns": [{"question": "question"}, 3],
+        "only_correct": FLAGS,
         **PLACED,
     }
     written = {"max_new_tokens": COUNTS, "rows": without(COUNTS, None)}
@@ -181,6 +200,66 @@ def entries() -> dict[str, Entry]:
             {**usual, "windows": 2, "max_new_tokens": 2},
             {"truths": NO_TRUTHS, "objects": FUNCTIONS, "prompts": [[here.text]], **optional},
             ["prompt"],
+        ),
+        "knockout_windows of items": Entry(
+            recipes.knockout_windows,
+            recipes.knockout_windows,
+            {"model": here.model, "items": QUESTIONS, "windows": 2, "work": quiet},
+            {
+                "items": [*NO_ITEMS, *([{**QUESTIONS[0], "answer": each}] for each in ("zebra", "red square"))],
+                "columns": NO_COLUMNS,
+                "answers": [3, ["red"], "red"],
+                "cluster": CLUSTERS,
+                "model": models(),
+                "prompts": [[here.prompt]],
+                "max_new_tokens": [5],
+            },
+            ["items"],
+        ),
+        "items": Entry(
+            nv.items,
+            nv.items,
+            {"source": QUESTIONS},
+            {
+                "source": NO_ITEMS,
+                "columns": NO_COLUMNS,
+                "question": [3, True, "", " ", b"a", ["a"], THING, {}, NAN],
+                "folder": [3, True, 1.5, b"folder", ["folder"], {}, THING, "", __file__],
+                "objects": [
+                    3,
+                    True,
+                    "no such.json",
+                    "no such.csv",
+                    b"a",
+                    {},
+                    [],
+                    THING,
+                    NAN,
+                    [{"image": "a"}],
+                    QUESTIONS,
+                ],
+                "unusable": [None, 3, True, "skip", b"error", ["error"], THING, {}, NAN],
+            },
+            ["row", "column", "file"],
+        ),
+        "Items.only": Entry(
+            nv.Items.only,
+            lambda numbers, **_: nv.items(QUESTIONS).only(numbers),
+            {"numbers": [0]},
+            {"numbers": [3, True, "0", b"0", THING, {}, None, [None], ["a"], [1.5], [True], [1], [-2], NAN]},
+        ),
+        "Items[]": Entry(
+            nv.Items.__getitem__,
+            lambda number, **_: nv.items(QUESTIONS)[number],
+            {"number": 0},
+            {"number": [None, True, "0", b"0", 1.5, [0], {}, THING, NAN]},
+        ),
+        "Item.encode": Entry(
+            nv.Item.encode,
+            lambda **given: nv.items(QUESTIONS)[0].encode(**given),
+            {"model": here.model},
+            {"model": models(), "other": FLAGS},
+            ["item", "model"],
         ),
         "attention_share": Entry(
             recipes.attention_share,
@@ -278,7 +357,8 @@ def entries() -> dict[str, Entry]:
                     NAN,
                 ],
                 "layers": [*without(LAYERS, None, "all"), []],
-                **{name: common[name] for name in ("seed", "per_image", "work", "cluster")},
+                **{name: common[name] for name in ("seed", "per_image", "work", "cluster", "columns", "only_correct")},
+                "items": [QUESTIONS, 3],
                 **PLACED,
             },
             ["pair", "prompt"],
