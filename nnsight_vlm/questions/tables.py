@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from ..arguments import refuse, spelled
+from ..arguments import refuse
 from ..errors import SpecError, reason_of
 from .parquet_rows import ParquetRows
 
@@ -116,16 +116,16 @@ def _of_file(source: str | Path, name: str) -> Table:
     except (OSError, ValueError):  # longer than a name can be, or with a character that no name has
         is_file = False
     if not is_file:
-        raise SpecError(f"{name}={spelled(str(source))}: there is no such file; give {SOURCES}")
+        raise SpecError(f"{name}={str(source)!r}: there is no such file; give {SOURCES}")
     if reader is None:
-        raise SpecError(f"{name}={spelled(str(source))} ends in {path.suffix!r}, which is no table; give {SOURCES}")
+        raise SpecError(f"{name}={str(source)!r} ends in {path.suffix!r}, which is no table; give {SOURCES}")
     try:
         cells = reader(path)
     except SpecError as error:
-        raise SpecError(f"{name}={spelled(str(source))}: {error}") from error
+        raise SpecError(f"{name}={str(source)!r}: {error}") from error
     except Exception as error:  # whatever a broken file makes a reader raise
         raise SpecError(
-            f"{name}={spelled(str(source))} cannot be read as {path.suffix} ({reason_of(error)}); give {SOURCES}"
+            f"{name}={str(source)!r} cannot be read as {path.suffix} ({reason_of(error)}); give {SOURCES}"
         ) from error
     return Table(cells=cells, called=repr(str(source)), folder=path.parent)
 

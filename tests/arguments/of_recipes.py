@@ -256,7 +256,7 @@ def entries() -> dict[str, Entry]:
         ),
         "Item.encode": Entry(
             nv.Item.encode,
-            lambda **given: nv.items(QUESTIONS)[0].encode(**given),
+            nv.items(QUESTIONS)[0].encode,
             {"model": here.model},
             {"model": models(), "other": FLAGS},
             ["item", "model"],
