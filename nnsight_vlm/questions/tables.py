@@ -82,7 +82,7 @@ def table_given(source: Any, name: str = "source") -> Table:
     if isinstance(source, (str, Path)):
         return _of_file(source, name)
     if isinstance(source, pd.DataFrame):
-        cells: Cells = FrameCells(source.copy())
+        cells: Cells = FrameCells(source)
         return Table(cells=cells, called="the DataFrame")
     if isinstance(source, (list, tuple)):
         return Table(cells=DictCells(_dicts(source, name)), called=f"the list {name}=")
@@ -185,24 +185,24 @@ READERS: Mapping[str, Callable[[Path], Cells]] = {
 
 
 class FrameCells:
-    """Cells of a DataFrame."""
+    """Cells of a DataFrame as it is now; later changes of the frame are not seen."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
         self.names = frame.columns.tolist()
         doubled = [name for number, name in enumerate(self.names) if name in self.names[:number]]
         if doubled:
             raise SpecError(f"the table has two columns {doubled[0]!r}; rename one of them")
+        self._columns = {name: frame[name].tolist() for name in self.names}
+        self._count = len(frame)
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return self._count
 
     def column(self, name: Hashable) -> Sequence[Any]:
-        cells: list[Any] = self.frame[name].tolist()
-        return cells
+        return self._columns[name]
 
     def cell(self, name: Hashable, row: int) -> Any:
-        return self.frame[name].iloc[row]
+        return self._columns[name][row]
 
     def is_at_hand(self, name: Hashable) -> bool:  # noqa: ARG002
         return True
