@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "benchmarks")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ def peaks(folder: Path) -> dict[str, Any]:
 
 def _rows(study: Any, chunk: range) -> list[dict[str, Any]]:
     """A chunk's prompts, all at once, of the first chunks: encoding each of the thousand again takes too long here."""
-    prompts = [study.prompts[image] for image in chunk if image < 100]
+    prompts = [study.prompts[image] for image in chunk if image < 40]
     return [{"image": image, "width": prompt.width} for image, prompt in zip(chunk, prompts, strict=False)]
 
 

@@ -192,7 +192,7 @@ class FrameCells:
         doubled = [name for number, name in enumerate(self.names) if name in self.names[:number]]
         if doubled:
             raise SpecError(f"the table has two columns {doubled[0]!r}; rename one of them")
-        self._columns = {name: frame[name].tolist() for name in self.names}
+        self._columns: dict[Hashable, list[Any]] = {name: frame[name].tolist() for name in self.names}
         self._count = len(frame)
 
     def __len__(self) -> int:
