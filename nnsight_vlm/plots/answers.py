@@ -1,0 +1,166 @@
+"""Figures of one answer under knockouts: what each patch is worth to it, and its score by window of layers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..arguments import frame_given, instance, number, text, whole_number
+from ..errors import SpecError
+from ..prompts.pictures import as_rgb
+from ..showing import for_figure
+from .canvas import axes_of, dress, legend_below, named
+from .depths import spans_of
+from .frames import frame_of, refuse_several
+from .lines import layer_axis
+from .marks import level, line, show_at_least
+from .overlays import OPACITY, Overlay, draw_overlay, faded, noted, peaked
+from .quantities import NATS, UNITS
+from .scales import color_bar, color_scale
+from .style import BLACK, COLUMN, FORM_STYLES, GREY, LARGE, Style
+
+ASKED_FOR = "asked for"
+"""In the column `layers` of an answer's scores: the layers that the user gave. All other values are windows."""
+
+
+def patch_knockout(
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    picture: Image.Image | None = None,
+    tile: int | None = None,
+    limit: float | None = None,
+) -> Axes:
+    """What hiding each patch and its neighbours does to an answer's log-probability, at the patch's place.
+
+    Losses are blue, gains red, and what changes nothing is white. The scale reaches equally far on both sides, to 0.1
+    nats at least, and its range is written.
+
+    Args:
+        frame: what `nv.recipes.patch_knockout` returns for one prompt.
+        ax: where to draw; default a figure of its own, one column wide. The colour scale is an inset of these axes.
+        picture: drawn behind the map: `prompt.image()`.
+        tile: the number of one tile; default all of them. A pixel that several tiles show is their mean.
+        limit: how far the scale reaches, in nats. Values beyond have the colour of the end, and the scale says so.
+
+    Returns:
+        The axes; `.figure` is the figure, `.images[-1].get_array()` the change at every pixel, masked where no patch
+        covers it.
+
+    Raises:
+        SpecError: another frame, no such tile, or a picture of another size.
+    """
+    frame_of("patch_knockout", frame)
+    refuse_several(frame, ["token"], "one patch")
+    limit = None if limit is None else number("limit", limit, above=0)
+    tiles = sorted(set(frame["tile"].astype(int)))
+    if tile is not None and whole_number("tile", tile, kind="number of a tile") not in tiles:
+        raise SpecError(f"tile={tile} is no tile of this frame, which has {', '.join(map(str, tiles))}")
+    rows = frame if tile is None else frame[frame["tile"] == tile]
+    size = _size(frame, picture)
+    heat = _by_pixel(rows, size)
+    scale = color_scale(heat, UNITS["logprob_change"], limit)
+    axis = axes_of(ax, height=COLUMN)
+    if picture is not None:
+        faded(axis, picture)
+    axis.imshow(
+        np.ma.masked_invalid(heat), cmap=scale.colors, norm=scale.norm, alpha=OPACITY if picture is not None else None
+    )
+    axis.axis("off")
+    known = rows[np.isfinite(rows["logprob_change"])]
+    if len(known):
+        peak = known.loc[known["logprob_change"].abs().idxmax()]
+        peaked(axis, ((peak["x0"] + peak["x1"]) / 2, (peak["y0"] + peak["y1"]) / 2))
+        hidden, change = int(peak["hidden"]), float(peak["logprob_change"])
+        whose = "this patch" if hidden == 1 else f"this patch and its neighbours ({hidden} patches)"
+        noted(axis, f"peak: {change:+.2g} nats with {whose} hidden")
+    color_bar(axis, scale, alpha=OPACITY if picture is not None else 1.0)
+    return axis
+
+
+def _size(frame: pd.DataFrame, picture: Image.Image | None) -> tuple[int, int]:
+    """Width and height of the map in pixels.
+
+    Raises:
+        SpecError: the patches reach beyond the picture.
+    """
+    size = math.ceil(frame["x1"].max() - 1e-6), math.ceil(frame["y1"].max() - 1e-6)
+    if picture is None:
+        return size
+    instance("picture", picture, Image.Image, "picture=prompt.image()")
+    width, height = picture.size
+    if size[0] > width + 1 or size[1] > height + 1:
+        raise SpecError(
+            f"picture= has {width} x {height} pixels, and the patches of frame= reach to {size[0]} x {size[1]}; write "
+            "picture=prompt.image() of the frame's own prompt"
+        )
+    return width, height
+
+
+def _by_pixel(rows: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:
+    """The change at every pixel `[height, width]`, the mean over the patches that cover it; NaN where none does."""
+    width, height = size
+    total, count = np.zeros((height, width)), np.zeros((height, width))
+    for box in rows[np.isfinite(rows["logprob_change"])].itertuples():
+        where = (
+            slice(round(box.y0), max(round(box.y1), round(box.y0) + 1)),
+            slice(round(box.x0), max(round(box.x1), round(box.x0) + 1)),
+        )
+        total[where] += box.logprob_change
+        count[where] += 1
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def answer_map(picture: Image.Image, overlay: Overlay | None, scores: pd.DataFrame | None, *, title: str) -> np.ndarray:
+    """One question under knockouts: the picture, what each patch is worth, and the score by window of layers.
+
+    Args:
+        picture: what the question is about.
+        overlay: the change of log-probability when a patch is hidden, in nats; None for no such panel.
+        scores: `layers, form, logprob_change`, one row a cut; None for no such panel.
+        title: of the figure.
+
+    Returns:
+        Axes `[panel]` of a figure of its own.
+    """
+    instance("picture", picture, Image.Image, "picture=prompt.image()")
+    text("title", title)
+    if overlay is not None:
+        instance("overlay", overlay, Overlay, "Overlay.of(image, grid, values, title=...)")
+    if scores is not None:
+        frame_given("scores", scores, ("layers", "form", "logprob_change"))
+    figure = Figure(figsize=(COLUMN, 2.1 + 2.2 * (scores is not None)), layout="constrained")
+    cells = figure.add_gridspec(1 if scores is None else 2, 1 if overlay is None else 2)
+    axes = [figure.add_subplot(cells[0, 0])]
+    axes[0].imshow(as_rgb(picture), interpolation="nearest")
+    axes[0].axis("off")
+    if overlay is not None:
+        axes.append(draw_overlay(overlay, figure.add_subplot(cells[0, 1])))
+    if scores is not None:
+        axes.append(figure.add_subplot(cells[1, :]))
+        _window_lines(axes[-1], scores)
+    figure.suptitle(for_figure(title), fontsize=LARGE)
+    return np.asarray(axes)
+
+
+def _window_lines(axis: Axes, scores: pd.DataFrame) -> None:
+    """The score by window of layers, and under the cut that was asked for."""
+    dress(axis)
+    values = scores["logprob_change"].astype(float)
+    shown = scores.assign(mean=values, low=values, high=values)
+    windows = shown[shown["layers"] != ASKED_FOR]
+    for form, style in FORM_STYLES.items():
+        rows = windows[windows["form"] == form]
+        line(axis, spans_of(rows["layers"], "layers"), rows, style)
+    asked = shown[shown["layers"] == ASKED_FOR]
+    level(axis, asked, Style(BLACK, "D", "cut in the layers asked for", "--"))
+    axis.axhline(0, color=GREY, lw=0.6, zorder=0, label="_zero")
+    show_at_least(axis, -NATS, NATS)
+    layer_axis(axis)
+    named(axis, "layer (bars: windows of layers)", UNITS["logprob_change"].label)
+    legend_below(axis)

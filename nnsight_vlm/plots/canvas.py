@@ -1,0 +1,158 @@
+"""Figures of the package's own, the axes of others, and what stands outside of the data: legends and notes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+
+from ..arguments import instance
+from ..errors import SpecError
+from .style import COLUMN, LARGE, SMALL
+
+LETTER = 0.55
+"""The mean width of a letter, as a share of the size of the font."""
+HANDLE = 0.5
+"""Inches that a legend takes beside the letters of one entry."""
+POINTS = 72.0
+
+
+def axes_of(ax: Axes | None, height: float = 2.3, width: float = COLUMN) -> Axes:
+    """The axes that were given, or those of a figure of one panel; sizes are in inches."""
+    own: Axes = stacked(1, height, width)[0] if ax is None else instance("ax", ax, Axes, "ax=figure.subplots()")
+    dress(own)
+    return own
+
+
+def stacked(count: int, height: float, width: float = COLUMN, **options: Any) -> np.ndarray:
+    """Axes `[panel]` of a figure of panels one below the other; `height` is that of a panel, in inches."""
+    figure = Figure(figsize=(width, height * count), layout="constrained")
+    axes = figure.subplots(count, 1, squeeze=False, **options)[:, 0]
+    for axis in axes:
+        dress(axis)
+    return np.asarray(axes)
+
+
+def dress(axis: Axes) -> None:
+    """The spines and the letters of axes."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=SMALL)
+
+
+def titled(axis: Axes, title: str) -> None:
+    """Write a title, in lines as wide as the axes; it has been made safe for figures."""
+    axis.set_title(broken(title, inches(axis)[0] + 0.3, LARGE), fontsize=LARGE)
+
+
+def named(axis: Axes, x: str = "", y: str = "") -> None:
+    """Name the axes; lines that are too long for the panel are broken."""
+    width, height = inches(axis)
+    if x:
+        axis.set_xlabel(broken(x, width), fontsize=SMALL)
+    if y:
+        axis.set_ylabel(broken(y, max(height, 1.2)), fontsize=SMALL)
+
+
+def inches(axis: Axes) -> tuple[float, float]:
+    """Width and height of axes as they are now."""
+    figure: Any = axis.figure
+    box = axis.get_window_extent()
+    return float(box.width / figure.dpi), float(box.height / figure.dpi)
+
+
+def broken(text: str, width: float, size: float = SMALL) -> str:
+    """A text in lines that are no wider than so many inches."""
+    return textwrap.fill(text, max(int(width * POINTS / (LETTER * size)), 8), break_long_words=False)
+
+
+def chosen_panel(name: str, chosen: Any, panels: Mapping[str, Any] | Sequence[str], *, has_axes: bool) -> list[str]:
+    """The panels that are drawn, by what tells them apart.
+
+    Args:
+        name: of the argument that chooses one.
+        chosen: its value; None for all.
+        panels: what can be chosen.
+        has_axes: whether they are drawn into axes of the user, which hold one.
+
+    Raises:
+        SpecError: no such panel; or several, and axes for one.
+    """
+    known = list(panels)
+    if chosen is not None and (not isinstance(chosen, str) or chosen not in known):
+        raise SpecError(f"there is no panel of {name}={chosen!r:.60}; write {name}= one of {', '.join(known)}")
+    if chosen is not None:
+        return [chosen]
+    if has_axes and len(known) > 1:
+        raise SpecError(f"ax= holds one panel, and there are {len(known)}; choose one with {name}={known[0]!r}")
+    return known
+
+
+def legend_below(axis: Axes, *, others: Iterable[Axes] = ()) -> None:
+    """A legend beneath the axes, with one entry for each label that has data; nothing where there is none.
+
+    Args:
+        axis: where it stands, below the name of the x axis.
+        others: axes of the same figure whose labels it has too.
+    """
+    by_label: dict[str, Any] = {}
+    for each in (axis, *others):
+        handles, labels = each.get_legend_handles_labels()
+        by_label |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in by_label}
+    if not by_label:
+        return
+    figure: Any = axis.figure
+    offset = ScaledTranslation(0, -depth_below(axis) / POINTS, figure.dpi_scale_trans)
+    axis.legend(
+        by_label.values(),
+        by_label.keys(),
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axis.transAxes + offset,
+        borderaxespad=0,
+        ncols=legend_columns(by_label, inches(axis)[0]),
+        frameon=False,
+        fontsize=SMALL,
+        handlelength=2.2,
+        columnspacing=1.2,
+    )
+
+
+def depth_below(axis: Axes) -> float:
+    """How many points ticks and the name of the x axis reach below the axes."""
+    figure: Any = axis.figure
+    figure.draw_without_rendering()
+    lowest = axis.get_window_extent().y0
+    texts = [axis.xaxis.label, *axis.get_xticklabels()]
+    extents = [text.get_window_extent() for text in texts if text.get_visible() and text.get_text()]
+    reach = max([lowest - box.y0 for box in extents if np.isfinite(box.y0)], default=0.0)
+    return float(max(reach, 0.0) * POINTS / figure.dpi + 5)
+
+
+def legend_columns(labels: Iterable[str], width: float) -> int:
+    """How many columns of a legend fit into so many inches."""
+    longest = max(len(label) for label in labels) * LETTER * SMALL / POINTS + HANDLE
+    return max(1, int(width / longest))
+
+
+def say(axis: Axes, text: str) -> None:
+    """Write into axes that have no data why that is so."""
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=SMALL, wrap=True)
+
+
+def thinned(axis: Any, places: Sequence[float], labels: Sequence[str], room: float, size: float) -> None:
+    """Ticks of which as many are labelled as fit side by side.
+
+    Args:
+        axis: `ax.xaxis` or `ax.yaxis`.
+        places: where they are.
+        labels: what they are called.
+        room: length of the axis in points.
+        size: points that one label takes.
+    """
+    step = max(1, -(-int(len(places) * size) // max(int(room), 1)))
+    axis.set_ticks(list(places)[::step], list(labels)[::step], fontsize=SMALL)
