@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..arguments import frame_given, instance, number, text, whole_number
@@ -19,11 +18,13 @@ from .depths import spans_of
 from .frames import frame_of, refuse_several
 from .lines import layer_axis
 from .marks import level, line, show_at_least
-from .overlays import OPACITY, Overlay, draw_overlay, faded, noted, peaked
+from .overlays import BAR, GAP, NOTE, OPACITY, TITLE, Overlay, Sheet, draw_map, faded, noted, peaked
 from .quantities import NATS, UNITS
 from .scales import color_bar, color_scale
 from .style import BLACK, COLUMN, FORM_STYLES, GREY, LARGE, Style
 
+HEAD, SCORES = 0.22, 2.5
+"""Inches that the title of a figure takes, and the panel of scores with its legend."""
 ASKED_FOR = "asked for"
 """In the column `layers` of an answer's scores: the layers that the user gave. All other values are windows."""
 
@@ -78,7 +79,7 @@ def patch_knockout(
         peaked(axis, ((peak["x0"] + peak["x1"]) / 2, (peak["y0"] + peak["y1"]) / 2))
         hidden, change = int(peak["hidden"]), float(peak["logprob_change"])
         whose = "this patch" if hidden == 1 else f"this patch and its neighbours ({hidden} patches)"
-        noted(axis, f"peak: {change:+.2g} nats with {whose} hidden")
+        noted(axis, f"peak: {change:+.3g} nats with {whose} hidden")
     color_bar(axis, scale, alpha=OPACITY if picture is not None else 1.0)
     return axis
 
@@ -134,17 +135,22 @@ def answer_map(picture: Image.Image, overlay: Overlay | None, scores: pd.DataFra
         instance("overlay", overlay, Overlay, "Overlay.of(image, grid, values, title=...)")
     if scores is not None:
         frame_given("scores", scores, ("layers", "form", "logprob_change"))
-    figure = Figure(figsize=(COLUMN, 2.1 + 2.2 * (scores is not None)), layout="constrained")
-    cells = figure.add_gridspec(1 if scores is None else 2, 1 if overlay is None else 2)
-    axes = [figure.add_subplot(cells[0, 0])]
+    side = (COLUMN - GAP) / 2
+    tall = side * min(picture.height / picture.width, 2.0)
+    maps = HEAD + TITLE + tall + NOTE + BAR * (overlay is not None)
+    sheet = Sheet(maps + SCORES * (scores is not None))
+    sheet.figure.text(0.5, 1 - 0.05 / sheet.height, for_figure(title), fontsize=LARGE, ha="center", va="top")
+    sheet.down(HEAD)
+    axes = [sheet.axes(place * (side + GAP), TITLE, side, tall) for place in range(1 + (overlay is not None))]
     axes[0].imshow(as_rgb(picture), interpolation="nearest")
     axes[0].axis("off")
+    sheet.down(TITLE + tall + NOTE)
     if overlay is not None:
-        axes.append(draw_overlay(overlay, figure.add_subplot(cells[0, 1])))
+        draw_map(axes[1], overlay)
+        sheet.bar(overlay.scale)
     if scores is not None:
-        axes.append(figure.add_subplot(cells[1, :]))
+        axes.append(sheet.axes(0.65, 0.1, COLUMN - 0.75, 1.4))
         _window_lines(axes[-1], scores)
-    figure.suptitle(for_figure(title), fontsize=LARGE)
     return np.asarray(axes)
 
 

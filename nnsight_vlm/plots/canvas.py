@@ -13,7 +13,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from ..arguments import instance
 from ..errors import SpecError
-from .style import COLUMN, LARGE, SMALL
+from .style import COLUMN, GREY, LARGE, SMALL
 
 LETTER = 0.55
 """The mean width of a letter, as a share of the size of the font."""
@@ -22,16 +22,16 @@ HANDLE = 0.5
 POINTS = 72.0
 
 
-def axes_of(ax: Axes | None, height: float = 2.3, width: float = COLUMN) -> Axes:
+def axes_of(ax: Axes | None, height: float = 1.8, width: float = COLUMN) -> Axes:
     """The axes that were given, or those of a figure of one panel; sizes are in inches."""
     own: Axes = stacked(1, height, width)[0] if ax is None else instance("ax", ax, Axes, "ax=figure.subplots()")
     dress(own)
     return own
 
 
-def stacked(count: int, height: float, width: float = COLUMN, **options: Any) -> np.ndarray:
+def stacked(count: int, height: float = 1.2, width: float = COLUMN, **options: Any) -> np.ndarray:
     """Axes `[panel]` of a figure of panels one below the other; `height` is that of a panel, in inches."""
-    figure = Figure(figsize=(width, height * count), layout="constrained")
+    figure = Figure(figsize=(width, (height + 0.5) * count), layout="constrained")
     axes = figure.subplots(count, 1, squeeze=False, **options)[:, 0]
     for axis in axes:
         dress(axis)
@@ -42,6 +42,16 @@ def dress(axis: Axes) -> None:
     """The spines and the letters of axes."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=SMALL)
+
+
+def grown(axes: np.ndarray | Axes, height: float) -> None:
+    """Make a figure of the package's own so tall that each panel has this height in inches."""
+    panels = np.atleast_1d(np.asarray(axes))
+    figure: Any = panels[0].figure
+    for _ in range(3):
+        figure.draw_without_rendering()
+        missing = sum(height - inches(axis)[1] for axis in panels)
+        figure.set_figheight(max(figure.get_figheight() + missing, 0.5))
 
 
 def titled(axis: Axes, title: str) -> None:
@@ -67,7 +77,9 @@ def inches(axis: Axes) -> tuple[float, float]:
 
 def broken(text: str, width: float, size: float = SMALL) -> str:
     """A text in lines that are no wider than so many inches."""
-    return textwrap.fill(text, max(int(width * POINTS / (LETTER * size)), 8), break_long_words=False)
+    return textwrap.fill(
+        text, max(int(width * POINTS / (LETTER * size)), 8), break_long_words=False, break_on_hyphens=False
+    )
 
 
 def chosen_panel(name: str, chosen: Any, panels: Mapping[str, Any] | Sequence[str], *, has_axes: bool) -> list[str]:
@@ -95,31 +107,42 @@ def chosen_panel(name: str, chosen: Any, panels: Mapping[str, Any] | Sequence[st
 def legend_below(axis: Axes, *, others: Iterable[Axes] = ()) -> None:
     """A legend beneath the axes, with one entry for each label that has data; nothing where there is none.
 
+    Controls, which are grey, come last.
+
     Args:
         axis: where it stands, below the name of the x axis.
         others: axes of the same figure whose labels it has too.
     """
     by_label: dict[str, Any] = {}
-    for each in (axis, *others):
+    for each in (*others, axis):
         handles, labels = each.get_legend_handles_labels()
         by_label |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in by_label}
     if not by_label:
         return
     figure: Any = axis.figure
-    offset = ScaledTranslation(0, -depth_below(axis) / POINTS, figure.dpi_scale_trans)
+    below, (width, _) = depth_below(axis), inches(axis)
+    ordered = sorted(by_label, key=lambda label: _color(by_label[label]) == GREY)
+    shown = [broken(label, width - HANDLE) for label in ordered]
     axis.legend(
-        by_label.values(),
-        by_label.keys(),
+        [by_label[label] for label in ordered],
+        shown,
         loc="upper left",
         bbox_to_anchor=(0, 0),
-        bbox_transform=axis.transAxes + offset,
+        bbox_transform=axis.transAxes + ScaledTranslation(0, -below / POINTS, figure.dpi_scale_trans),
         borderaxespad=0,
-        ncols=legend_columns(by_label, inches(axis)[0]),
+        ncols=legend_columns(shown, width),
         frameon=False,
         fontsize=SMALL,
         handlelength=2.2,
-        columnspacing=1.2,
+        columnspacing=1.0,
+        handletextpad=0.5,
     )
+
+
+def _color(handle: Any) -> Any:
+    """The colour of a line, or of the line of a container."""
+    artist = handle[0] if isinstance(handle, tuple) else handle
+    return artist.get_color() if hasattr(artist, "get_color") else None
 
 
 def depth_below(axis: Axes) -> float:
@@ -133,10 +156,14 @@ def depth_below(axis: Axes) -> float:
     return float(max(reach, 0.0) * POINTS / figure.dpi + 5)
 
 
-def legend_columns(labels: Iterable[str], width: float) -> int:
-    """How many columns of a legend fit into so many inches."""
-    longest = max(len(label) for label in labels) * LETTER * SMALL / POINTS + HANDLE
-    return max(1, int(width / longest))
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """How many columns of a legend fit into so many inches; entries fill one column after the other."""
+    widths = [max(map(len, label.split("\n"))) * LETTER * SMALL / POINTS + HANDLE for label in labels]
+    for count in range(min(4, len(labels)), 1, -1):
+        depth = -(-len(labels) // count)
+        if sum(max(widths[start : start + depth]) for start in range(0, len(widths), depth)) <= width:
+            return count
+    return 1
 
 
 def say(axis: Axes, text: str) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..recipes.labels import NONE, OTHER_OBJECT, RANDOM_PATCHES, RANDOM_PATCHES_AGAIN
-from .canvas import axes_of, chosen_panel, legend_below, named, stacked
+from .canvas import axes_of, chosen_panel, grown, legend_below, named, stacked
 from .depths import spans_of
 from .frames import frame_of
 from .lines import layer_axis
@@ -50,7 +50,7 @@ def patch_grounding(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
     there = [name for name in LABELS if name in set(frame["measure"])]
     usual = [name for name in there if name != "top_mass"] or there
     panels = chosen_panel("measure", measure, there if measure is not None else usual, has_axes=ax is not None)
-    axes = stacked(len(panels), 1.7) if ax is None else np.asarray([axes_of(ax)])
+    axes = stacked(len(panels)) if ax is None else np.asarray([axes_of(ax)])
     for axis, name in zip(axes, panels, strict=True):
         rows = frame[frame["measure"] == name]
         if name == "logprob_change":
@@ -59,8 +59,13 @@ def patch_grounding(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
             chance = "equal attention" if name == "top_mass" else "random patches"
             _by_layer(axis, rows[rows["layer"].astype(str).str.isdigit()], chance)
             named(axis, y=LABELS[name])
-        legend_below(axis)
-    return axes if ax is None else ax
+    by_layer = [axis for axis, name in zip(axes, panels, strict=True) if name != "logprob_change"]
+    if by_layer:
+        legend_below(by_layer[-1], others=by_layer[:-1])
+    if ax is None:
+        grown(axes, 1.2)
+        return axes
+    return ax
 
 
 def _by_layer(axis: Axes, rows: pd.DataFrame, chance: str) -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ..arguments import one_of
 from ..recipes.labels import ANOTHER_IMAGE, NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, UNIFORM
 from ..showing import for_figure
-from .canvas import axes_of, chosen_panel, legend_below, named, say, stacked, titled
+from .canvas import axes_of, chosen_panel, grown, legend_below, named, say, stacked, titled
 from .depths import spans_of
 from .frames import rows_of
 from .lines import layer_axis, layer_lines
@@ -45,7 +45,7 @@ def attention_share(frame: pd.DataFrame, ax: Axes | None = None, *, target: str 
     entropies = frame[frame["measure"] == ENTROPY]
     known = [*dict.fromkeys(masses["target"]), *([ENTROPY] if len(entropies) else [])]
     panels = chosen_panel("target", target, known, has_axes=ax is not None)
-    axes = stacked(len(panels), 1.75) if ax is None else np.asarray([axes_of(ax)])
+    axes = stacked(len(panels)) if ax is None else np.asarray([axes_of(ax)])
     for axis, panel in zip(axes, panels, strict=True):
         if panel == ENTROPY:
             _entropy(axis, entropies)
@@ -54,14 +54,22 @@ def attention_share(frame: pd.DataFrame, ax: Axes | None = None, *, target: str 
             titled(axis, f"attention of {spell_name(panel)} tokens")
         layer_axis(axis)
         named(axis, x="layer")
-        legend_below(axis)
-    return axes if ax is None else ax
+    of_masses = [axis for axis, panel in zip(axes, panels, strict=True) if panel != ENTROPY]
+    if of_masses:
+        legend_below(of_masses[-1], others=of_masses[:-1])
+    if panels[-1] == ENTROPY:
+        legend_below(axes[-1])
+    if ax is None:
+        grown(axes, 1.2)
+        return axes
+    return ax
 
 
 def _masses(axis: Axes, rows: pd.DataFrame) -> None:
     """A line for each source that gets any attention, and the share of as many random tokens."""
-    labelled = "as many random tokens (marker: group)"
-    for marker, source in zip(MARKERS * len(rows), dict.fromkeys(rows.loc[rows["mean"] > 0, "source"]), strict=False):
+    labelled = "as many random tokens"
+    for source in dict.fromkeys(rows.loc[rows["mean"] > 0, "source"]):
+        marker = MARKERS[[*COLORS, source].index(source) % len(MARKERS)]
         of_source = rows[rows["source"] == source]
         own, control = of_source[of_source["control"] == NONE], of_source[of_source["control"] != NONE]
         line(axis, spans_of(own["layer"]), own, Style(COLORS.get(source, BLUE), marker, spell_name(source)))
@@ -110,7 +118,7 @@ def query_patching(frame: pd.DataFrame, ax: Axes | None = None, *, group: str | 
     rows = rows_of(frame, "restoration", "query_patching")
     known = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
     panels = chosen_panel("group", group, known, has_axes=ax is not None)
-    axes = stacked(len(panels), 1.45, sharex=True, sharey=True) if ax is None else np.asarray([axes_of(ax)])
+    axes = stacked(len(panels), sharex=True, sharey=True) if ax is None else np.asarray([axes_of(ax)])
     styles = {
         NONE: Style(BLUE, "o", "from the other picture"),
         ANOTHER_IMAGE: Style(GREY, "^", "from a third picture", "--"),
@@ -129,7 +137,10 @@ def query_patching(frame: pd.DataFrame, ax: Axes | None = None, *, group: str | 
         layer_axis(axis)
     named(axes[-1], x="layer whose output is patched")
     legend_below(axes[-1], others=axes[:-1])
-    return axes if ax is None else ax
+    if ax is None:
+        grown(axes, 1.2)
+        return axes
+    return ax
 
 
 def information_flow(

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..arguments import refuse, text
 from ..recipes.labels import NONE
-from .canvas import axes_of, legend_below, named, say
+from .canvas import axes_of, grown, legend_below, named, say
 from .depths import AXES, axis_column, spans_of
 from .frames import any_frame, column_of, numbers_of, refuse_several
 from .marks import has_values, line, show_at_least
@@ -88,6 +88,8 @@ def layer_lines(
     layer_axis(axis)
     named(axis, axis_name(given, x), drawn.unit.label)
     legend_below(axis)
+    if ax is None:
+        grown(axis, 1.8)
     return axis
 
 

@@ -13,12 +13,12 @@ from matplotlib.patches import Rectangle
 from ..arguments import number, refuse, text
 from ..errors import SpecError
 from ..showing import for_figure
-from .canvas import POINTS, axes_of, inches, legend_below, named, thinned
+from .canvas import POINTS, axes_of, grown, inches, legend_below, named, thinned
 from .depths import AXES, axis_column, span_of
 from .frames import any_frame, column_of, refuse_several
 from .quantities import quantity_of
 from .scales import color_bar, color_scale
-from .style import GREY, LARGE, PALE, SMALL, spell_name
+from .style import COLORS, GREY, LARGE, PALE, SMALL, spell_name
 
 ROWS = ("group", "edge", "source", "head", "position")
 """The columns that tell the rows of a map apart unless another is named, in the order in which they are looked for."""
@@ -74,11 +74,14 @@ def heat_map(
     places = zip(given[rows], given[columns], drawn.numbers, strict=True)
     for row, column, cell in places:
         cells[down.index(row), along.index(column)] = cell
-    axis = axes_of(ax, height=min(max(0.9 + 0.2 * len(down), 1.6), 4.2))
+    height = min(max(0.17 * len(down), 1.3), 3.5)
+    axis = axes_of(ax, height)
     _draw(axis, cells, color_scale(cells, drawn.unit, limit))
-    _tick(axis, [_name(each) for each in down], [_name(each) for each in along])
     named(axis, for_figure(columns), for_figure(rows))
+    _tick(axis, [_name(each) for each in down], [_name(each) for each in along])
     legend_below(axis)
+    if ax is None:
+        grown(axis, height)
     return axis
 
 
@@ -102,13 +105,15 @@ def _refuse_controls(frame: pd.DataFrame) -> None:
 
 
 def _in_order(cells: pd.Series) -> list[Any]:
-    """The values of a column as they follow each other on an axis: numbers and layers ascend, others as they come.
+    """The values of a column in the order of an axis: numbers, layers and token groups by theirs, others as they come.
 
     A missing value is no row and no column of its own, so it is refused.
     """
     if cells.isna().any():
         raise SpecError(f"the column {cells.name!r} has missing values, which have no place in a map; leave these out")
     found = list(dict.fromkeys(cells))
+    if set(found) <= set(COLORS):
+        return sorted(found, key=list(COLORS).index)
     if cells.dtype.kind in "iuf":
         return sorted(found)
     try:
@@ -135,8 +140,9 @@ def _draw(axis: Axes, cells: np.ndarray, scale: Any) -> None:
 
 def _tick(axis: Axes, down: Sequence[str], along: Sequence[str]) -> None:
     """Names of rows and columns, as many as fit."""
-    width, height = inches(axis)
-    longest = max(map(len, along)) * 0.62 * SMALL + 4
-    thinned(axis.xaxis, range(len(along)), along, width * POINTS, longest)
-    thinned(axis.yaxis, range(len(down)), down, height * POINTS, LARGE + 1)
+    figure: Any = axis.figure
+    thinned(axis.yaxis, range(len(down)), down, inches(axis)[1] * POINTS, LARGE + 1)
+    figure.draw_without_rendering()
+    longest = max(map(len, along)) * 0.62 * SMALL + 5
+    thinned(axis.xaxis, range(len(along)), along, inches(axis)[0] * POINTS, longest)
     axis.spines[:].set_visible(False)

@@ -7,7 +7,6 @@ as anything else in the panel reaches, with an arrow head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +63,7 @@ def across(axis: Axes, frame: pd.DataFrame, y: Sequence[float], style: Style) ->
     arrows(axis, frame, y, style.color, upright=False)
 
 
-def line(axis: Axes, spans: Sequence[Span], frame: pd.DataFrame, style: Style, *, width: float = 1.4) -> None:
+def line(axis: Axes, spans: Sequence[Span], frame: pd.DataFrame, style: Style, *, width: float | None = None) -> None:
     """A line through means over layers: the interval as a band, or as bars where the layers are windows.
 
     A window is a bar at the height of its mean, from its first layer to its last.
@@ -74,15 +73,18 @@ def line(axis: Axes, spans: Sequence[Span], frame: pd.DataFrame, style: Style, *
         spans: the layers of each row.
         frame: `mean, low, high`, one row for each.
         style: colour, marker, dashes and label.
-        width: of the line in points.
+        width: of the line in points; markers are as large as it is wide. Default, controls are thinner.
     """
     if not has_values(frame):
         return
+    width = (0.9 if style.color == GREY else 1.3) if width is None else width
     order = np.argsort([span.centre for span in spans], kind="stable")
     spans, frame = [spans[number] for number in order], frame.iloc[order]
     x = np.asarray([span.centre for span in spans])
     means = frame["mean"].to_numpy(dtype=float)
-    axis.plot(x, means, ls=style.dashes, color=style.color, marker=style.marker, ms=3.2, lw=width, label=style.label)
+    axis.plot(
+        x, means, ls=style.dashes, color=style.color, marker=style.marker, ms=2.4 * width, lw=width, label=style.label
+    )
     if any(span.is_window for span in spans):
         axis.errorbar(x, means, yerr=errors(frame), fmt="none", ecolor=style.color, elinewidth=0.9, capsize=2)
         for span, mean in zip(spans, means, strict=True):
@@ -127,9 +129,8 @@ def level(axis: Axes, frame: pd.DataFrame, style: Style, place: int = 0) -> None
         )
 
 
-def show_at_least(axis: Any, low: float, high: float) -> None:
-    """Widen the y axis so that it shows these values."""
+def show_at_least(axis: Axes, low: float, high: float) -> None:
+    """Make the y axis show these values, beside all that is drawn."""
     if low < high:
-        bottom, top = axis.get_ylim()
-        room = 0.03 * (max(high, top) - min(low, bottom))
-        axis.set_ylim(min(bottom, low - room), max(top, high + room))
+        axis.update_datalim([(0, low), (0, high)], updatex=False)
+        axis.autoscale_view(scalex=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +18,15 @@ from ..prompts.pictures import as_rgb
 from ..showing import for_figure
 from .canvas import axes_of, broken, inches
 from .quantities import Unit
-from .scales import ColorScale, color_bar, color_scale
-from .style import COLUMN, LARGE, SMALL
+from .scales import ColorScale, color_bar, color_scale, dress_bar
+from .style import COLUMN, SMALL
 
-OPACITY, PALENESS = 0.65, 0.6
+OPACITY, PALENESS = 0.6, 0.9
 """How much of a map hides the picture; and how much of a picture's shades is left behind a map."""
 IN_A_LINE = 3
 """How many pictures stand side by side."""
+GAP, TITLE, NOTE, BAR = 0.1, 0.17, 0.45, 0.6
+"""Inches between pictures, above one for its title, below one for its note, and for a colour scale."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +87,8 @@ class Overlay:
         best = int(np.nanargmax(np.abs(by_patch) if is_signed else by_patch))
         x0, y0, x1, y1 = grid.boxes[best]
         largest = "the largest change" if is_signed else "the largest value"
+        least = number("least", options.get("least", 0.0), least=0)
+        options |= {"least": max(least, float(np.nanmax(np.abs(by_patch[np.isfinite(by_patch)]))))}
         options = {"note": f"peak: patch with {largest}, {by_patch[best]:.3g}", **options}
         return cls(image=image, heat=heat, peak=((x0 + x1) / 2, (y0 + y1) / 2), **options)
 
@@ -107,19 +111,19 @@ def draw_overlay(overlay: Overlay, ax: Axes | None = None) -> Axes:
     """
     instance("overlay", overlay, Overlay, "Overlay.of(image, grid, values, title=...)")
     axis = axes_of(ax, height=COLUMN)
-    _draw(axis, overlay)
+    draw_map(axis, overlay)
     color_bar(axis, overlay.scale, alpha=OPACITY)
     return axis
 
 
-def _draw(axis: Axes, overlay: Overlay) -> None:
+def draw_map(axis: Axes, overlay: Overlay) -> None:
     """The map without its scale."""
     faded(axis, overlay.image)
     scale = overlay.scale
     heat = np.ma.masked_invalid(overlay.heat.astype(float))
     axis.imshow(heat, cmap=scale.colors, norm=scale.norm, alpha=OPACITY, interpolation="nearest")
     peaked(axis, overlay.peak)
-    axis.set_title(broken(for_figure(overlay.title), inches(axis)[0], LARGE), fontsize=LARGE)
+    axis.set_title(broken(for_figure(overlay.title), inches(axis)[0] + 0.1), fontsize=SMALL, pad=3)
     noted(axis, for_figure(overlay.note, longest=120))
 
 
@@ -156,39 +160,72 @@ def draw_overlays(pictures: Sequence[Sequence[Overlay]]) -> np.ndarray:
     given = [listed(f"pictures[{line}]", maps, write, kind=Overlay) for line, maps in enumerate(lines)]
     if not given or not all(given):
         refuse("pictures", lines, "list of lists with one map or more", write)
-    shared = [shared_scale(maps, [each for others in given for each in others]) for maps in given]
-    counts = [-(-(1 + len(maps)) // IN_A_LINE) for maps in shared]
-    figure = Figure(figsize=(COLUMN, 1.75 * sum(counts) + 0.5), layout="constrained")
-    axes = figure.subplots(sum(counts), IN_A_LINE, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for line, maps in enumerate(shared):
-        first, *others = axes[sum(counts[:line]) : sum(counts[: line + 1])].flat
-        first.imshow(as_rgb(maps[0].image), interpolation="nearest")
-        for axis, overlay in zip(others, maps, strict=False):
-            _draw(axis, overlay)
-    for overlay in {each.label: each for maps in shared for each in maps}.values():
-        _shared_bar(figure, axes, overlay.scale)
-    return np.asarray(axes)
+    every = [overlay for maps in given for overlay in maps]
+    shared = [shared_scale(maps, every) for maps in given]
+    rows = [row for maps in shared for row in _in_lines([maps[0].image, *maps])]
+    side = (COLUMN - GAP * (IN_A_LINE - 1)) / IN_A_LINE
+    heights = [side * max(_aspect(cell) for cell in row) + TITLE + NOTE for row in rows]
+    bars = {overlay.label: overlay.scale for maps in shared for overlay in maps}
+    sheet = Sheet(sum(heights) + BAR * len(bars))
+    axes = np.empty((len(rows), IN_A_LINE), dtype=object)
+    for line, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        for place in range(IN_A_LINE):
+            axes[line, place] = axis = sheet.axes(place * (side + GAP), TITLE, side, height - TITLE - NOTE)
+            cell = row[place] if place < len(row) else None
+            if isinstance(cell, Overlay):
+                draw_map(axis, cell)
+            elif cell is not None:
+                axis.imshow(as_rgb(cell), interpolation="nearest")
+            axis.axis("off")
+        sheet.down(height)
+    for scale in bars.values():
+        sheet.bar(scale)
+    return axes
+
+
+class Sheet:
+    """A figure of the package's own whose parts have places in inches, filled from the top.
+
+    Args:
+        height: of the figure in inches.
+    """
+
+    def __init__(self, height: float) -> None:
+        self.figure = Figure(figsize=(COLUMN, height))
+        self.height, self.top = height, 0.0
+
+    def down(self, inches: float) -> None:
+        """Go on so many inches further down."""
+        self.top += inches
+
+    def axes(self, left: float, below: float, width: float, height: float) -> Axes:
+        """Axes whose upper edge lies so many inches below what is filled."""
+        bottom = self.height - self.top - below - height
+        box = (left / COLUMN, bottom / self.height, width / COLUMN, height / self.height)
+        made: Axes = self.figure.add_axes(box)
+        return made
+
+    def bar(self, scale: ColorScale) -> None:
+        """A colour scale over the width of the figure, with its range."""
+        place = self.axes(0.3, 0.08, COLUMN - 0.6, 0.1)
+        mappable = ScalarMappable(scale.norm, scale.colors)
+        made = self.figure.colorbar(mappable, cax=place, orientation="horizontal", alpha=OPACITY, extend=scale.extend)
+        dress_bar(made, scale, COLUMN - 0.3)
+        self.down(BAR)
+
+
+def _in_lines(cells: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(cells), IN_A_LINE):
+        yield cells[start : start + IN_A_LINE]
+
+
+def _aspect(cell: Image.Image | Overlay) -> float:
+    """Height by width of a picture, within what a line of pictures can hold."""
+    width, height = (cell.image if isinstance(cell, Overlay) else cell).size
+    return min(height / width, 2.0)
 
 
 def shared_scale(maps: Sequence[Overlay], others: Sequence[Overlay]) -> list[Overlay]:
     """Maps whose scales reach as far as those of all maps with the same label; limits that were given stay."""
     reach = {label: max(each.scale.high for each in others if each.label == label) for label in {m.label for m in maps}}
     return [each if each.limit is not None else replace(each, limit=reach[each.label]) for each in maps]
-
-
-def _shared_bar(figure: Figure, axes: np.ndarray, scale: ColorScale) -> None:
-    """One colour scale beneath all maps of a figure."""
-    bar = figure.colorbar(
-        ScalarMappable(scale.norm, scale.colors),
-        ax=axes,
-        location="bottom",
-        alpha=OPACITY,
-        extend=scale.extend,
-        fraction=0.02,
-        aspect=35,
-        pad=0.02,
-    )
-    bar.ax.tick_params(labelsize=SMALL)
-    bar.set_label(broken(scale.label, COLUMN), fontsize=SMALL)

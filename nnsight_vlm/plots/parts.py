@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 
 from ..recipes.labels import NONE, RANDOM_POSITIONS, AgreementMeasure
 from ..showing import for_figure
-from .canvas import axes_of, broken, chosen_panel, legend_below, named, say, stacked, titled
+from .canvas import axes_of, broken, chosen_panel, grown, legend_below, named, say, stacked
 from .frames import frame_of, rows_of
 from .marks import across, ends, has_values
 from .quantities import UNITS, Unit
-from .style import BLACK, BLUE, GREY, ORANGE, SMALL, Style
+from .style import BLACK, BLUE, COLUMN, GREY, ORANGE, SMALL, Style, spell_name
 
 
 def prompt_ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: AgreementMeasure = "f1") -> Axes:
@@ -33,7 +33,8 @@ def prompt_ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     """
     scores = rows_of(frame, measure, "prompt_ablation")
     parts = list(dict.fromkeys(scores["part"]))
-    axis = axes_of(ax, height=0.36 * len(parts) + 1.1)
+    height = 0.36 * len(parts)
+    axis = axes_of(ax, height)
     control_label: str | None = "as many random tokens dropped"
     looks = (("direct", BLUE, "o", "generated tokens see the image"), ("none", ORANGE, "s", "they do not see it"))
     for shift, (access, color, marker, label) in zip((0.27, -0.1), looks, strict=True):
@@ -53,6 +54,8 @@ def prompt_ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     axis.set_xlim(-0.03, 1.03)
     named(axis, x=(UNITS.get(measure) or Unit(for_figure(measure), 0, 1, False)).label)
     legend_below(axis)
+    if ax is None:
+        grown(axis, height)
     return axis
 
 
@@ -86,10 +89,13 @@ def claims(frame: pd.DataFrame, ax: Axes | None = None, *, claim: str | None = N
     """
     frame_of("nv.report.judge", frame)
     panels = chosen_panel("claim", claim, list(dict.fromkeys(frame["claim"])), has_axes=ax is not None)
-    axes = stacked(len(panels), 1.3) if ax is None else np.asarray([axes_of(ax, height=1.3)])
+    axes = stacked(len(panels), 0.75) if ax is None else np.asarray([axes_of(ax)])
     for axis, key in zip(axes, panels, strict=True):
         _claim(axis, key, frame[frame["claim"] == key].rename(columns={"value": "mean"}).reset_index(drop=True))
-    return axes if ax is None else ax
+    if ax is None:
+        grown(axes, 0.75)
+        return axes
+    return ax
 
 
 def _claim(axis: Axes, key: str, rows: pd.DataFrame) -> None:
@@ -101,15 +107,16 @@ def _claim(axis: Axes, key: str, rows: pd.DataFrame) -> None:
         if row["control"]:
             words = for_figure(f"control: {row['statement']}")
             at = axis.get_yaxis_transform()
-            axis.text(0, -number + 0.3, words, transform=at, fontsize=SMALL, color="#555555", va="center")
+            box = {"fc": "white", "ec": "none", "pad": 0.8}
+            axis.text(0.01, -number + 0.36, words, transform=at, fontsize=SMALL, color="#555555", va="center", bbox=box)
     if not has_values(rows):
         say(axis, "not measured")
     axis.set_yticks([])
-    axis.set_ylim(-len(rows) + 0.5, 0.4)
+    axis.set_ylim(-len(rows) + 0.7, 0.35)
     unit = rows["unit"][0]
     if not unit:
         low, high = ends(rows)
         axis.set_xlim(np.nanmin([-0.05, *low - 0.02]), np.nanmax([1.05, *high + 0.02]))
-    titled(axis, for_figure(f"{key}. {rows['statement'][0]}"))
-    threshold = f" (dashed: threshold {rows['threshold'][0]:.2g})"
-    named(axis, x=for_figure(rows["measured"][0] + (f", {unit}" if unit else ""), longest=100) + threshold)
+    axis.set_title(broken(for_figure(f"{key}. {rows['statement'][0]}"), COLUMN), fontsize=SMALL, loc="left")
+    threshold = f" (dashed: {rows['threshold'][0]:.2g})"
+    named(axis, x=spell_name(rows["measured"][0] + (f", {unit}" if unit else ""), 100) + threshold)

@@ -20,7 +20,7 @@ class ColorScale(NamedTuple):
     Attributes:
         low, high: the ends; `-high` and `high` for signed values.
         colors: name of the matplotlib colour map.
-        label: what the values are, with the range.
+        label: what the values are, and below it the range.
         extend: which ends have values beyond them, as matplotlib's colour bars say it.
     """
 
@@ -54,28 +54,24 @@ def color_scale(values: np.ndarray, unit: Unit, limit: float | None = None) -> C
     beyond = {(True, True): "both", (True, False): "max", (False, True): "min", (False, False): "neither"}
     reach = f"{low:.3g} to {high:.3g}" + (", larger values cut off" if over or under else "")
     colors = DIVERGING if is_signed else SEQUENTIAL
-    return ColorScale(low, high, colors, f"{unit.label}, {reach}", beyond[over, under])
+    return ColorScale(low, high, colors, f"{unit.label}\n{reach}", beyond[over, under])
 
 
-def color_bar(axis: Axes, scale: ColorScale, *, alpha: float = 1.0, below: bool = False) -> None:
-    """A bar beside axes, or below them, that says which colour is which value.
+def color_bar(axis: Axes, scale: ColorScale, *, alpha: float = 1.0) -> None:
+    """A bar beside axes that says which colour is which value.
 
     It is part of these axes: the figure has no more axes than before.
     """
-    place = (0.0, -0.16, 1.0, 0.06) if below else (1.03, 0.0, 0.04, 1.0)
-    bar: Any = axis.inset_axes(place)
+    bar: Any = axis.inset_axes((1.03, 0.0, 0.04, 1.0))
     figure: Any = axis.figure
-    drawn = figure.colorbar(
-        ScalarMappable(scale.norm, scale.colors),
-        cax=bar,
-        orientation="horizontal" if below else "vertical",
-        extend=scale.extend,
-        alpha=alpha,
-    )
-    drawn.outline.set_linewidth(0.5)
-    bar.tick_params(labelsize=SMALL, width=0.5)
-    width, height = inches(axis)
-    drawn.set_ticks([scale.low, 0.0, scale.high] if scale.low else [0.0, scale.high / 2, scale.high])
-    drawn.ax.set_label("colour bar")
-    drawn.formatter.set_powerlimits((-3, 4))
-    drawn.set_label(broken(scale.label, max(width if below else height, 1.2)), fontsize=SMALL)
+    drawn = figure.colorbar(ScalarMappable(scale.norm, scale.colors), cax=bar, extend=scale.extend, alpha=alpha)
+    dress_bar(drawn, scale, max(inches(axis)[1], 1.2))
+
+
+def dress_bar(bar: Any, scale: ColorScale, room: float) -> None:
+    """Ticks at the ends and the middle of a colour bar, and its label in lines of so many inches."""
+    ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks], fontsize=SMALL)
+    bar.ax.tick_params(width=0.5)
+    bar.outline.set_linewidth(0.5)
+    bar.set_label("\n".join(broken(part, room) for part in scale.label.split("\n")), fontsize=SMALL)

@@ -39,8 +39,8 @@ COLUMN = 3.3
 """The width of a figure in inches: one column of a journal."""
 SMALL, LARGE = 7.0, 8.0
 """Sizes of letters in points: ticks, legends and axes; titles."""
-DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
-"""Colour maps of signed values (white is 0) and of all others. Both can be read by people with colour-blindness."""
+DIVERGING, SEQUENTIAL = "RdBu_r", "Purples"
+"""Colour maps of signed values and of all others: white is 0. People with colour-blindness can read both."""
 ARROW = " → "
 
 

@@ -19,7 +19,7 @@ from ..recipes.labels import (
     AgreementMeasure,
 )
 from ..showing import for_figure
-from .canvas import axes_of, broken, chosen_panel, dress, legend_below, named, say, stacked, titled
+from .canvas import axes_of, broken, chosen_panel, grown, legend_below, named, say, stacked, titled
 from .depths import spans_of
 from .frames import rows_of
 from .lines import layer_axis
@@ -118,16 +118,19 @@ def _windows(chosen: pd.DataFrame, ax: Axes | None, route: str | None, unit: Uni
         raise SpecError("there is nothing to draw: no route was cut in a window of layers; write windows=4, say")
     alike = {name: [name] for name in routes} if route is not None else _alike(chosen, routes)
     panels = chosen_panel("route", route, alike, has_axes=ax is not None)
-    axes = stacked(len(panels), 1.45, sharex=True) if ax is None else np.asarray([axes_of(ax)])
+    axes = stacked(len(panels), sharex=True) if ax is None else np.asarray([axes_of(ax)])
     blind = chosen[chosen["form"] == "blind"]
     for axis, name in zip(axes, panels, strict=True):
         _window_panel(axis, chosen[chosen["route"] == name], unit)
         level(axis, blind, Style(BLACK, "D", BLIND, ":"), place=2)
         titled(axis, _title(alike[name]))
         named(axis, y=unit.label)
-    named(axes[-1], x="layer (bars: windows of layers)")
+    named(axes[-1], x="layer (bars: windows; right of the panel: intervals of the levels)")
     legend_below(axes[-1], others=axes[:-1])
-    return axes if ax is None else ax
+    if ax is None:
+        grown(axes, 1.2)
+        return axes
+    return ax
 
 
 def _title(routes: Sequence[str]) -> str:
@@ -164,7 +167,7 @@ def _window_panel(axis: Axes, rows: pd.DataFrame, unit: Unit) -> None:
     for place, (form, style) in enumerate(FORM_STYLES.items()):
         of_form = rows[rows["form"] == form]
         cuts = of_form[(of_form["control"] == NONE) & of_form["window"].astype(str).str[:1].str.isdigit()]
-        line(axis, spans_of(cuts["window"], "window"), cuts, style)
+        line(axis, spans_of(cuts["window"], "window"), cuts, style, width=1.9 if form == "block" else 1.1)
         control = of_form[(of_form["control"] == RANDOM_LAYERS) & of_form["window"].astype(str).str.startswith("any")]
         words = "cut in as many random layers" if form == "block" else "open in as many random layers only"
         level(axis, control, Style(GREY, style.marker, words, "--" if form == "block" else "-."), place)
@@ -200,7 +203,8 @@ def knockout_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     scores = rows_of(frame, measure, "knockout_windows")
     scores = scores[scores["window"].isin(["all", ""])]
     routes = [route for route in dict.fromkeys(scores["route"]) if route and route != JOINT]
-    axis = axes_of(ax, height=0.4 * (len(routes) + 2) + 1.1)
+    height = 0.4 * (len(routes) + 2)
+    axis = axes_of(ax, height)
     baselines = {"clean": "un-cut", "blind": "blind: no text sees the image"}
     for number, form in enumerate(baselines):
         rows = scores[scores["form"] == form]
@@ -215,5 +219,6 @@ def knockout_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     axis.set_xlim(-0.03, 1.03)
     named(axis, x=(UNITS.get(measure) or Unit(for_figure(measure), 0, 1, False)).label)
     legend_below(axis)
-    dress(axis)
+    if ax is None:
+        grown(axis, height)
     return axis

@@ -164,7 +164,7 @@ def _worth_of_patches(model: Model, prompt: Prompt, cut: Knockout, token: int, *
     else:
         patches = patch_knockout(model, prompt, answer=token)
     changes = patches["logprob_change"].to_numpy()
-    note = f"peak: patch with the largest change, {changes[np.nanargmax(np.abs(changes))]:+.2g} nats"
+    note = f"peak: patch with the largest change, {changes[np.nanargmax(np.abs(changes))]:+.3g} nats"
     label = UNITS["logprob_change"].label
     return Overlay.of(prompt.image(), grid, changes, title=title, label=label, note=note, signed=True, least=NATS)
 
