@@ -7,6 +7,7 @@ a figure of panels comes back as an array of axes, any other as its axes. `axes.
 `axes[0].figure` that of an array.
 
 - `layer_lines`: any tidy frame, that of `nv.sweep` too, as lines over layers: intervals are bands, controls grey.
+- `dot_rows`: any tidy frame as rows of dots with intervals.
 - `heat_map`: any tidy frame as a map, layers by groups, positions or heads, with the range of its scale written.
 - One function for each recipe's frame, by the recipe's name; `answer_windows` and `knockout_routes` are other views of
   the frame of `knockout_windows`, and `claims` shows what `nv.report.judge` returns.
@@ -14,6 +15,7 @@ a figure of panels comes back as an array of axes, any other as its axes. `axes.
 """
 
 from .answers import answer_map, patch_knockout
+from .dots import dot_rows
 from .grounding import patch_grounding
 from .groups import attention_share, information_flow, query_patching
 from .lines import layer_lines
@@ -29,6 +31,7 @@ __all__ = [
     "answer_windows",
     "attention_share",
     "claims",
+    "dot_rows",
     "draw_overlay",
     "draw_overlays",
     "heat_map",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from ..arguments import instance
+from ..arguments import instance, spelled
 from ..errors import SpecError
 from .style import COLUMN, GREY, LARGE, SMALL
 
@@ -20,11 +20,12 @@ LETTER = 0.55
 HANDLE = 0.5
 """Inches that a legend takes beside the letters of one entry."""
 POINTS = 72.0
+AX = "ax=figure.subplots()"
 
 
 def axes_of(ax: Axes | None, height: float = 1.8, width: float = COLUMN) -> Axes:
     """The axes that were given, or those of a figure of one panel; sizes are in inches."""
-    own: Axes = stacked(1, height, width)[0] if ax is None else instance("ax", ax, Axes, "ax=figure.subplots()")
+    own: Axes = stacked(1, height, width)[0] if ax is None else instance("ax", ax, Axes, AX)
     dress(own)
     return own
 
@@ -47,7 +48,7 @@ def dress(axis: Axes) -> None:
 def grown(axes: np.ndarray | Axes, height: float) -> None:
     """Make a figure of the package's own so tall that each panel has this height in inches."""
     panels = np.atleast_1d(np.asarray(axes))
-    figure: Any = panels[0].figure
+    figure = figure_of(panels[0])
     for _ in range(3):
         figure.draw_without_rendering()
         missing = sum(height - inches(axis)[1] for axis in panels)
@@ -70,9 +71,15 @@ def named(axis: Axes, x: str = "", y: str = "") -> None:
 
 def inches(axis: Axes) -> tuple[float, float]:
     """Width and height of axes as they are now."""
-    figure: Any = axis.figure
-    box = axis.get_window_extent()
-    return float(box.width / figure.dpi), float(box.height / figure.dpi)
+    box, dpi = axis.get_window_extent(), figure_of(axis).dpi
+    return float(box.width / dpi), float(box.height / dpi)
+
+
+def figure_of(axis: Axes) -> Figure:
+    """The whole figure, of which axes may be in a part."""
+    part: Any = axis.figure
+    whole: Figure = part.figure
+    return whole
 
 
 def broken(text: str, width: float, size: float = SMALL) -> str:
@@ -82,24 +89,26 @@ def broken(text: str, width: float, size: float = SMALL) -> str:
     )
 
 
-def chosen_panel(name: str, chosen: Any, panels: Mapping[str, Any] | Sequence[str], *, has_axes: bool) -> list[str]:
+def chosen_panel(name: str, chosen: Any, panels: Iterable[str], ax: Any) -> list[str]:
     """The panels that are drawn, by what tells them apart.
 
     Args:
         name: of the argument that chooses one.
         chosen: its value; None for all.
         panels: what can be chosen.
-        has_axes: whether they are drawn into axes of the user, which hold one.
+        ax: axes of the user, which hold one panel; None for a figure of its own.
 
     Raises:
-        SpecError: no such panel; or several, and axes for one.
+        SpecError: no such panel; several, and axes for one; or `ax` are no axes.
     """
     known = list(panels)
+    if ax is not None:
+        instance("ax", ax, Axes, AX)
     if chosen is not None and (not isinstance(chosen, str) or chosen not in known):
-        raise SpecError(f"there is no panel of {name}={chosen!r:.60}; write {name}= one of {', '.join(known)}")
+        raise SpecError(f"there is no panel of {name}={spelled(chosen)}; write {name}= one of {', '.join(known)}")
     if chosen is not None:
         return [chosen]
-    if has_axes and len(known) > 1:
+    if ax is not None and len(known) > 1:
         raise SpecError(f"ax= holds one panel, and there are {len(known)}; choose one with {name}={known[0]!r}")
     return known
 
@@ -119,7 +128,7 @@ def legend_below(axis: Axes, *, others: Iterable[Axes] = ()) -> None:
         by_label |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in by_label}
     if not by_label:
         return
-    figure: Any = axis.figure
+    figure: Any = figure_of(axis)
     below, (width, _) = depth_below(axis), inches(axis)
     ordered = sorted(by_label, key=lambda label: _color(by_label[label]) == GREY)
     shown = [broken(label, width - HANDLE) for label in ordered]
@@ -147,7 +156,7 @@ def _color(handle: Any) -> Any:
 
 def depth_below(axis: Axes) -> float:
     """How many points ticks and the name of the x axis reach below the axes."""
-    figure: Any = axis.figure
+    figure = figure_of(axis)
     figure.draw_without_rendering()
     lowest = axis.get_window_extent().y0
     texts = [axis.xaxis.label, *axis.get_xticklabels()]

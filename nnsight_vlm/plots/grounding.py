@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from ..recipes.labels import NONE, OTHER_OBJECT, RANDOM_PATCHES, RANDOM_PATCHES_AGAIN
 from .canvas import axes_of, chosen_panel, grown, legend_below, named, stacked
 from .depths import spans_of
+from .dots import name_rows
 from .frames import frame_of
 from .lines import layer_axis
 from .marks import across, line, show_at_least
-from .style import BLACK, BLUE, GREY, ORANGE, SMALL, Style
+from .style import BLACK, BLUE, GREY, ORANGE, Style
 
 LABELS: Mapping[str, str] = {
     "hit": "share of words whose attention peaks on their object",
@@ -49,7 +50,7 @@ def patch_grounding(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
     frame_of("patch_grounding", frame)
     there = [name for name in LABELS if name in set(frame["measure"])]
     usual = [name for name in there if name != "top_mass"] or there
-    panels = chosen_panel("measure", measure, there if measure is not None else usual, has_axes=ax is not None)
+    panels = chosen_panel("measure", measure, there if measure is not None else usual, ax)
     axes = stacked(len(panels)) if ax is None else np.asarray([axes_of(ax)])
     for axis, name in zip(axes, panels, strict=True):
         rows = frame[frame["measure"] == name]
@@ -98,8 +99,7 @@ def _hidden(axis: Axes, cuts: pd.DataFrame) -> None:
         rows = cuts[cuts["control"] == control]
         across(axis, rows, [-place] * len(rows), Style(BLUE if control == NONE else GREY, "o", None))
     axis.axvline(0, color=BLACK, lw=0.8, label="_zero")
-    axis.set_yticks(range(0, -len(names), -1), list(names.values()), fontsize=SMALL)
-    axis.set_ylim(-len(names) + 0.5, 0.5)
+    name_rows(axis, list(names.values()))
     left, right = axis.get_xlim()
     axis.set_xlim(min(left, -0.1), max(right, 0.1))
     named(axis, x=f"{LABELS['logprob_change']}, patches hidden from the answer in all layers")

@@ -44,7 +44,7 @@ def attention_share(frame: pd.DataFrame, ax: Axes | None = None, *, target: str 
     masses = rows_of(frame, "mass", "attention_share")
     entropies = frame[frame["measure"] == ENTROPY]
     known = [*dict.fromkeys(masses["target"]), *([ENTROPY] if len(entropies) else [])]
-    panels = chosen_panel("target", target, known, has_axes=ax is not None)
+    panels = chosen_panel("target", target, known, ax)
     axes = stacked(len(panels)) if ax is None else np.asarray([axes_of(ax)])
     for axis, panel in zip(axes, panels, strict=True):
         if panel == ENTROPY:
@@ -117,7 +117,7 @@ def query_patching(frame: pd.DataFrame, ax: Axes | None = None, *, group: str | 
     """
     rows = rows_of(frame, "restoration", "query_patching")
     known = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
-    panels = chosen_panel("group", group, known, has_axes=ax is not None)
+    panels = chosen_panel("group", group, known, ax)
     axes = stacked(len(panels), sharex=True, sharey=True) if ax is None else np.asarray([axes_of(ax)])
     styles = {
         NONE: Style(BLUE, "o", "from the other picture"),

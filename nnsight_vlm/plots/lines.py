@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ..arguments import refuse, text
-from ..recipes.labels import NONE
+from ..arguments import refuse
 from .canvas import axes_of, grown, legend_below, named, say
 from .depths import AXES, axis_column, spans_of
-from .frames import any_frame, column_of, numbers_of, refuse_several
+from .frames import any_frame, column_of
 from .marks import has_values, line, show_at_least
-from .quantities import quantity_of
-from .style import BLUE, DASHES, GREY, Style, line_styles, spell_name
+from .series import drawn_of, series_of
+from .style import GREY
 
-
-class _Line(NamedTuple):
-    """One line of a figure: its rows, and how it looks."""
-
-    rows: pd.DataFrame
-    style: Style
+HEIGHT = 1.8
+"""Of a figure's panel in inches."""
 
 
 def layer_lines(
@@ -64,32 +56,22 @@ def layer_lines(
     x = axis_column(given.columns) if x is None else column_of("x", x, given)
     if x is None:
         refuse("x", None, "column of layers", f"x= one of {', '.join(map(str, given.columns))}; usual are {AXES}")
-    hue = None if hue is None else column_of("hue", hue, given)
-    if label is not None:
-        text("label", label)
-    drawn = quantity_of(given, value, baseline, label)
     spans_of(given[x], x)
-    keys = [*([] if hue is None else [hue]), *(["control"] if "control" in given.columns else []), x]
-    refuse_several(given, keys, "one line and place")
-    has_interval = baseline is None and value in (None, "mean") and {"mean", "low", "high"} <= set(given.columns)
-    shown = given.assign(mean=drawn.numbers) if has_interval else given.assign(
-        mean=drawn.numbers, low=drawn.numbers, high=drawn.numbers
-    )  # fmt: skip
-    shown = shown.assign(low=numbers_of(shown, "low"), high=numbers_of(shown, "high"))
+    drawn, unit = drawn_of(given, x, hue, value, baseline, label)
     axis = axes_of(ax)
-    lines = list(_lines(shown, hue))
-    for rows, style in lines:
+    series = list(series_of(drawn, hue))
+    for rows, style in series:
         line(axis, spans_of(rows[x], x), rows, style)
-    if not any(has_values(rows) for rows, _ in lines):
+    if not any(has_values(rows) for rows, _ in series):
         say(axis, "no value is a number")
-    if drawn.unit.signed:
+    if unit.signed:
         axis.axhline(0, color=GREY, lw=0.6, zorder=0, label="_zero")
-    show_at_least(axis, drawn.unit.low, drawn.unit.high)
+    show_at_least(axis, unit.low, unit.high)
     layer_axis(axis)
-    named(axis, axis_name(given, x), drawn.unit.label)
+    named(axis, axis_name(given, x), unit.label)
     legend_below(axis)
     if ax is None:
-        grown(axis, 1.8)
+        grown(axis, HEIGHT)
     return axis
 
 
@@ -108,22 +90,3 @@ def axis_name(frame: pd.DataFrame, column: str) -> str:
         return "centre of a window of layers"
     size = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
     return f"centre of a window of {size} layer{'s' * (widths != [1])}"
-
-
-def _lines(frame: pd.DataFrame, hue: str | None) -> Iterator[_Line]:
-    """The lines, and behind them those of their controls; a control has one entry in the legend."""
-    names = [None] if hue is None else list(dict.fromkeys(frame[hue]))
-    control = frame["control"] if "control" in frame.columns else pd.Series(NONE, index=frame.index)
-    controls = [name for name in dict.fromkeys(control) if name != NONE]
-    styles = [Style(BLUE, "o", None)] if hue is None else list(line_styles(names))
-    labelled = set[object]()
-    for name, style in zip(names, styles, strict=True):
-        own = pd.Series(True, index=frame.index) if hue is None else frame[hue] == name
-        measured = style._replace(label="measurement") if hue is None and controls else style
-        yield _Line(frame[own & (control == NONE)], measured)
-        for number, of_control in enumerate(controls):
-            rows = frame[own & (control == of_control)]
-            label = "_control" if of_control in labelled else f"control: {spell_name(of_control)}"
-            if has_values(rows):
-                labelled.add(of_control)
-            yield _Line(rows, Style(GREY, style.marker, label, DASHES[number % len(DASHES)]))

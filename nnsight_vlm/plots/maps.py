@@ -13,11 +13,12 @@ from matplotlib.patches import Rectangle
 from ..arguments import number, refuse, text
 from ..errors import SpecError
 from ..showing import for_figure
-from .canvas import POINTS, axes_of, grown, inches, legend_below, named, thinned
+from .canvas import POINTS, axes_of, figure_of, grown, inches, legend_below, named, thinned
 from .depths import AXES, axis_column, span_of
 from .frames import any_frame, column_of, refuse_several
 from .quantities import quantity_of
 from .scales import color_bar, color_scale
+from .series import names_in
 from .style import COLORS, GREY, LARGE, PALE, SMALL, spell_name
 
 ROWS = ("group", "edge", "source", "head", "position")
@@ -109,9 +110,7 @@ def _in_order(cells: pd.Series) -> list[Any]:
 
     A missing value is no row and no column of its own, so it is refused.
     """
-    if cells.isna().any():
-        raise SpecError(f"the column {cells.name!r} has missing values, which have no place in a map; leave these out")
-    found = list(dict.fromkeys(cells))
+    found = names_in(cells.to_frame(), str(cells.name))
     if set(found) <= set(COLORS):
         return sorted(found, key=list(COLORS).index)
     if cells.dtype.kind in "iuf":
@@ -133,16 +132,15 @@ def _draw(axis: Axes, cells: np.ndarray, scale: Any) -> None:
     if not np.isfinite(cells).all():
         height, width = cells.shape
         behind = Rectangle((-0.5, -0.5), width, height, fc=PALE, ec=GREY, hatch="////", lw=0, zorder=-1)
-        behind.set_label("hatched: no value")
+        behind.set_label("hatched: no finite value")
         axis.add_patch(behind)
     color_bar(axis, scale)
 
 
 def _tick(axis: Axes, down: Sequence[str], along: Sequence[str]) -> None:
     """Names of rows and columns, as many as fit."""
-    figure: Any = axis.figure
     thinned(axis.yaxis, range(len(down)), down, inches(axis)[1] * POINTS, LARGE + 1)
-    figure.draw_without_rendering()
+    figure_of(axis).draw_without_rendering()
     longest = max(map(len, along)) * 0.62 * SMALL + 5
     thinned(axis.xaxis, range(len(along)), along, inches(axis)[0] * POINTS, longest)
     axis.spines[:].set_visible(False)

@@ -21,7 +21,7 @@ from .quantities import Unit
 from .scales import ColorScale, color_bar, color_scale, dress_bar
 from .style import COLUMN, SMALL
 
-OPACITY, PALENESS = 0.6, 0.9
+OPACITY, PALENESS = 0.7, 1.0
 """How much of a map hides the picture; and how much of a picture's shades is left behind a map."""
 IN_A_LINE = 3
 """How many pictures stand side by side."""
@@ -69,28 +69,49 @@ class Overlay:
             number("limit", self.limit, above=0)
 
     @classmethod
-    def of(cls, image: Image.Image, grid: Grid, values: Sequence[float] | np.ndarray, **options: Any) -> Overlay:
-        """A map from one value for each patch, `[patch]`.
+    def of(
+        cls,
+        image: Image.Image,
+        grid: Grid,
+        values: Sequence[float] | np.ndarray,
+        *,
+        title: str,
+        label: str = "value",
+        note: str | None = None,
+        signed: bool = False,
+        least: float = 0.0,
+        limit: float | None = None,
+    ) -> Overlay:
+        """A map from one value for each patch, `[patch]`; its scale reaches as far as the largest of them.
 
         Args:
             image: the picture.
             grid: its patches.
             values: a number for each.
-            options: `title`, and the other attributes but `heat` and `peak`. Default `note`: the peak's value.
+            title, label, signed, least, limit: see `Overlay`.
+            note: what the peak means; default its value.
         """
         instance("grid", grid, Grid, "grid=prompt.grid()")
-        heat = grid.heatmap(values)
-        by_patch = np.asarray(values, dtype=float)
-        if not np.isfinite(by_patch).any():
-            refuse("values", values, "map", "numbers, of which one at least is no NaN")
-        is_signed = options.get("signed") is True
-        best = int(np.nanargmax(np.abs(by_patch) if is_signed else by_patch))
+        heat, by_patch = grid.heatmap(values), numbers("values", values)
+        finite = np.where(np.isfinite(by_patch), by_patch, np.nan)
+        if np.isnan(finite).all():
+            refuse("values", values, "map", "numbers, of which one at least is finite")
+        signed, least = flag("signed", signed), number("least", least, least=0)
+        best = int(np.nanargmax(np.abs(finite) if signed else finite))
         x0, y0, x1, y1 = grid.boxes[best]
-        largest = "the largest change" if is_signed else "the largest value"
-        least = number("least", options.get("least", 0.0), least=0)
-        options |= {"least": max(least, float(np.nanmax(np.abs(by_patch[np.isfinite(by_patch)]))))}
-        options = {"note": f"peak: patch with {largest}, {by_patch[best]:.3g}", **options}
-        return cls(image=image, heat=heat, peak=((x0 + x1) / 2, (y0 + y1) / 2), **options)
+        if note is None:
+            note = f"peak: patch with the largest {'change' if signed else 'value'}, {finite[best]:.3g}"
+        return cls(
+            image=image,
+            heat=heat,
+            peak=((x0 + x1) / 2, (y0 + y1) / 2),
+            title=title,
+            label=label,
+            note=note,
+            signed=signed,
+            least=max(least, float(np.nanmax(np.abs(finite)))),
+            limit=limit,
+        )
 
     @property
     def scale(self) -> ColorScale:

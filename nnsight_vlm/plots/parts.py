@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from ..recipes.labels import NONE, RANDOM_POSITIONS, AgreementMeasure
 from ..showing import for_figure
 from .canvas import axes_of, broken, chosen_panel, grown, legend_below, named, say, stacked
+from .dots import name_rows
 from .frames import frame_of, rows_of
 from .marks import across, ends, has_values
 from .quantities import UNITS, Unit
@@ -47,10 +48,7 @@ def prompt_ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
             across(axis, rows, [-parts.index(part) + shift - down for part in rows["part"]], style)
             if control != NONE and has_values(rows):
                 control_label = None
-    axis.set_yticks(range(0, -len(parts), -1), [spell_part(part) for part in parts], fontsize=SMALL)
-    for edge in range(1, len(parts)):
-        axis.axhline(0.5 - edge, color=GREY, lw=0.3, zorder=0, label="_edge")
-    axis.set_ylim(-len(parts) + 0.5, 0.5)
+    name_rows(axis, [spell_part(part) for part in parts])
     axis.set_xlim(-0.03, 1.03)
     named(axis, x=(UNITS.get(measure) or Unit(for_figure(measure), 0, 1, False)).label)
     legend_below(axis)
@@ -64,7 +62,7 @@ def spell_part(part: str) -> str:
     if part == "nothing":
         return "all words kept"
     if part == "blind":
-        return broken("blind: no text sees the image", 1.1)
+        return "blind: no text sees the image"
     index, _, token = part.partition(" ")
     return for_figure(f'without "{token}"' if index.isdigit() else f"without {part}")
 
@@ -88,7 +86,7 @@ def claims(frame: pd.DataFrame, ax: Axes | None = None, *, claim: str | None = N
         SpecError: another frame, no such claim, or several for one `ax`.
     """
     frame_of("nv.report.judge", frame)
-    panels = chosen_panel("claim", claim, list(dict.fromkeys(frame["claim"])), has_axes=ax is not None)
+    panels = chosen_panel("claim", claim, list(dict.fromkeys(frame["claim"])), ax)
     axes = stacked(len(panels), 0.75) if ax is None else np.asarray([axes_of(ax)])
     for axis, key in zip(axes, panels, strict=True):
         _claim(axis, key, frame[frame["claim"] == key].rename(columns={"value": "mean"}).reset_index(drop=True))

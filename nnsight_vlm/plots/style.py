@@ -39,8 +39,8 @@ COLUMN = 3.3
 """The width of a figure in inches: one column of a journal."""
 SMALL, LARGE = 7.0, 8.0
 """Sizes of letters in points: ticks, legends and axes; titles."""
-DIVERGING, SEQUENTIAL = "RdBu_r", "Purples"
-"""Colour maps of signed values and of all others: white is 0. People with colour-blindness can read both."""
+DIVERGING, SEQUENTIAL = "RdBu_r", "magma_r"
+"""Colour maps of signed values (0 is white) and of all others (0 is pale); safe for colour-blindness."""
 ARROW = " → "
 
 

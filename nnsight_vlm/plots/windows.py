@@ -19,17 +19,18 @@ from ..recipes.labels import (
     AgreementMeasure,
 )
 from ..showing import for_figure
-from .canvas import axes_of, broken, chosen_panel, grown, legend_below, named, say, stacked, titled
+from .canvas import axes_of, chosen_panel, grown, legend_below, named, say, stacked, titled
 from .depths import spans_of
+from .dots import name_rows
 from .frames import rows_of
 from .lines import layer_axis
 from .marks import across, has_values, level, line, show_at_least
 from .quantities import UNITS, Unit
-from .style import BLACK, BLUE, FORM_STYLES, GREY, SMALL, Style, spell_name
+from .style import BLACK, BLUE, FORM_STYLES, GREY, Style, spell_name
 
 BLIND = "blind: image cut from all text"
 JOINT = "image->text"
-SAME = {"share": 1e-3, "nats": 1e-3}
+SAME = 1e-3
 """Differences that no figure shows: routes that differ by less are one panel."""
 
 
@@ -117,7 +118,7 @@ def _windows(chosen: pd.DataFrame, ax: Axes | None, route: str | None, unit: Uni
     if not routes:
         raise SpecError("there is nothing to draw: no route was cut in a window of layers; write windows=4, say")
     alike = {name: [name] for name in routes} if route is not None else _alike(chosen, routes)
-    panels = chosen_panel("route", route, alike, has_axes=ax is not None)
+    panels = chosen_panel("route", route, alike, ax)
     axes = stacked(len(panels), sharex=True) if ax is None else np.asarray([axes_of(ax)])
     blind = chosen[chosen["form"] == "blind"]
     for axis, name in zip(axes, panels, strict=True):
@@ -159,7 +160,7 @@ def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    return one.index.equals(other.index) and np.allclose(one, other, rtol=1e-3, atol=SAME["nats"], equal_nan=True)
+    return one.index.equals(other.index) and np.allclose(one, other, rtol=SAME, atol=SAME, equal_nan=True)
 
 
 def _window_panel(axis: Axes, rows: pd.DataFrame, unit: Unit) -> None:
@@ -209,13 +210,10 @@ def knockout_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     for number, form in enumerate(baselines):
         rows = scores[scores["form"] == form]
         across(axis, rows, [-number] * len(rows), Style(BLACK, "s", None))
-    first = -len(baselines)
-    for shift, (control, style) in zip((0.0, -0.2, -0.36), ROUTE_STYLES.items(), strict=True):
+    for shift, (control, style) in zip((0.2, 0.0, -0.2), ROUTE_STYLES.items(), strict=True):
         rows = scores[(scores["control"] == control) & scores["route"].isin(routes) & (scores["form"] == "block")]
-        across(axis, rows, [first - routes.index(route) + shift for route in rows["route"]], style)
-    names = [broken(name, 1.05) for name in [*baselines.values(), *map(spell_name, routes)]]
-    axis.set_yticks(range(0, -len(names), -1), names, fontsize=SMALL)
-    axis.set_ylim(-len(names) + 0.4, 0.5)
+        across(axis, rows, [shift - len(baselines) - routes.index(route) for route in rows["route"]], style)
+    name_rows(axis, [*baselines.values(), *map(spell_name, routes)])
     axis.set_xlim(-0.03, 1.03)
     named(axis, x=(UNITS.get(measure) or Unit(for_figure(measure), 0, 1, False)).label)
     legend_below(axis)
