@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from .canvas import axes_of, broken, grown, legend_below, named, say
 from .frames import any_frame, column_of
@@ -61,6 +62,7 @@ def dot_rows(
     axis.autoscale_view(scaley=False)
     if unit.signed:
         axis.axvline(0, color=GREY, lw=0.6, zorder=0, label="_zero")
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
     named(axis, x=unit.label)
     legend_below(axis)
     if ax is None:

@@ -13,7 +13,7 @@ from ..recipes.labels import NONE
 from .frames import any_frame, column_of, numbers_of, refuse_several
 from .marks import has_values
 from .quantities import Unit, quantity_of
-from .style import BLUE, DASHES, GREY, Style, line_styles, spell_name
+from .style import BLUE, DASHES, FILLS, GREY, Style, line_styles, spell_name
 
 INTERVAL = ("mean", "low", "high")
 
@@ -90,4 +90,5 @@ def series_of(frame: pd.DataFrame, hue: str | None) -> Iterator[Series]:
             label = None if of_control in labelled else f"control: {spell_name(of_control)}"
             if has_values(rows):
                 labelled.add(of_control)
-            yield Series(rows, Style(GREY, style.marker, label, DASHES[number % len(DASHES)]))
+            dashes, fill = DASHES[number % len(DASHES)], FILLS[number % len(FILLS)]
+            yield Series(rows, Style(GREY, style.marker, label, dashes, fill))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..recipes.labels import Form
 from ..showing import LONGEST_IN_FIGURE, for_figure
@@ -22,6 +22,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """The markers of lines; there is one more than colours, so that no pair of both comes twice before the 57th line."""
 DASHES = ("--", ":", "-.", (0, (4, 1, 1, 1, 1, 1)))
 """The dashes of controls, in the order in which they are given out."""
+FILLS: tuple[Literal["full", "none", "left", "bottom"], ...] = ("full", "none", "left", "bottom")
+"""How the markers of controls are filled, in the same order."""
 COLORS = {
     "image": BLUE,
     "video": YELLOW,
@@ -51,6 +53,7 @@ class Style(NamedTuple):
     marker: str
     label: str | None
     dashes: str | tuple[int, tuple[int, ...]] = "-"
+    fill: Literal["full", "none", "left", "bottom"] = "full"
 
 
 FORM_STYLES: Mapping[Form, Style] = {
