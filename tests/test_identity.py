@@ -41,8 +41,8 @@ from nnsight_vlm.identity import (
 )
 from nnsight_vlm.identity.weights import weights_digest
 from nnsight_vlm.recipes import Work
-from nnsight_vlm.recipes.words import Thing
 from nnsight_vlm.shapes.embedded import checkpoint
+from nnsight_vlm.studies.words import Thing
 
 
 class Color(enum.Enum):

@@ -22,10 +22,10 @@ from rich.console import Console
 import nnsight_vlm as nv
 from nnsight_vlm.errors import NonFiniteWarning, reason_of
 from nnsight_vlm.plots import Overlay, answer_map, draw_overlays, knockout_windows, prompt_ablation
-from nnsight_vlm.recipes.journal import Journal, _as_part
 from nnsight_vlm.remote.client import _StatusListener
 from nnsight_vlm.report.terminal import as_table
 from nnsight_vlm.showing import for_figure, for_markdown, for_terminal, visible
+from nnsight_vlm.studies.journal import Journal, _as_part
 
 hostile_text = pytest.mark.parametrize(("text", "shown"), hostile.SHOWN.items(), ids=hostile.IDS)
 

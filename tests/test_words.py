@@ -13,7 +13,7 @@ from zoo.parts import picture
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 from nnsight_vlm.recipes import Thing, content_words, vocabulary
-from nnsight_vlm.recipes.object_words import find_object_words, first_mention
+from nnsight_vlm.studies.object_words import find_object_words, first_mention
 
 ENGLISH, CHINESE, JAPANESE, KOREAN, THAI = TEXTS
 SPELLED = {  # a text, words, and which of the places where these letters stand are words of their own

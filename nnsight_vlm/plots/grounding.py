@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..recipes.labels import NONE, OTHER_OBJECT, RANDOM_PATCHES, RANDOM_PATCHES_AGAIN
+from ..studies.labels import NONE, OTHER_OBJECT, RANDOM_PATCHES, RANDOM_PATCHES_AGAIN
 from .canvas import axes_of, chosen_panel, grown, legend_below, named, stacked
 from .depths import spans_of
 from .dots import name_rows

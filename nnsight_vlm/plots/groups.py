@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..arguments import one_of
-from ..recipes.labels import ANOTHER_IMAGE, NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, UNIFORM
 from ..showing import for_figure
+from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, UNIFORM
 from .canvas import axes_of, chosen_panel, grown, legend_below, named, say, stacked, titled
 from .depths import spans_of
 from .frames import rows_of

@@ -84,7 +84,15 @@ def line(axis: Axes, spans: Sequence[Span], frame: pd.DataFrame, style: Style, *
     x = np.asarray([span.centre for span in spans])
     means = frame["mean"].to_numpy(dtype=float)
     axis.plot(
-        x, means, ls=style.dashes, color=style.color, marker=style.marker, fillstyle=style.fill, ms=2.4 * width, lw=width, label=style.label
+        x,
+        means,
+        ls=style.dashes,
+        color=style.color,
+        marker=style.marker,
+        fillstyle=style.fill,
+        ms=2.4 * width,
+        lw=width,
+        label=style.label,
     )
     if any(span.is_window for span in spans):
         axis.errorbar(x, means, yerr=errors(frame), fmt="none", ecolor=style.color, elinewidth=0.9, capsize=2)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..recipes.labels import NONE, RANDOM_POSITIONS, AgreementMeasure
 from ..showing import for_figure
+from ..studies.labels import NONE, RANDOM_POSITIONS, AgreementMeasure
 from .canvas import axes_of, broken, chosen_panel, grown, legend_below, named, say, stacked
 from .dots import name_rows
 from .frames import frame_of, rows_of

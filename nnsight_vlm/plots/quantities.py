@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import SpecError
-from ..recipes.labels import SHARES
 from ..showing import for_figure
+from ..studies.labels import SHARES
 from .frames import column_of, numbers_of
 
 

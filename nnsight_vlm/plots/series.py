@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..arguments import text
 from ..errors import SpecError
-from ..recipes.labels import NONE
+from ..studies.labels import NONE
 from .frames import any_frame, column_of, numbers_of, refuse_several
 from .marks import has_values
 from .quantities import Unit, quantity_of

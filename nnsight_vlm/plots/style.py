@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Literal, NamedTuple
 
-from ..recipes.labels import Form
 from ..showing import LONGEST_IN_FIGURE, for_figure
+from ..studies.labels import Form
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#222222"
 YELLOW = "#F0E442"

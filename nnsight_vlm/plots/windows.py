@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 
 from ..arguments import text
 from ..errors import SpecError
-from ..recipes.labels import (
+from ..showing import for_figure
+from ..studies.labels import (
     NONE,
     QUERY_OF_ANOTHER_IMAGE,
     RANDOM_LAYERS,
     RANDOM_POSITIONS,
     AgreementMeasure,
 )
-from ..showing import for_figure
 from .canvas import axes_of, chosen_panel, grown, legend_below, named, say, stacked, titled
 from .depths import spans_of
 from .dots import name_rows

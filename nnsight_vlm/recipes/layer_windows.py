@@ -20,22 +20,20 @@ import pandas as pd
 
 from ..arguments import listed, whole_number, words_given
 from ..families import Model
-from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
+from ..studies.given import lengths_given, objects_given
+from ..studies.labels import AGREEMENT, FORMS, SHARES, TRUE_AGREEMENT, Form
+from ..studies.study import open_study
+from ..studies.words import Objects, Thing, agreement
+from ..studies.work import PLAIN, Case, Work, refuse_beside
 from ..sweeping.answers import generations
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .clusters import clusters_of, with_clusters
-from .given import answers_given, lengths_given, objects_given, truths_given, usual_given
-from .journal import measured
-from .labels import AGREEMENT, FORMS, SHARES, TRUE_AGREEMENT, Form
 from .routes import cases_of, check_routes, default_routes
-from .words import Objects, Thing, agreement
-from .work import PLAIN, Case, Work, refuse_beside
 
 BY = ["route", "form", "window", "layers", "control"]
 
@@ -119,17 +117,26 @@ def knockout_windows(
     """
     if answers is not None:
         refuse_beside("answers", truths=truths, objects=objects, max_new_tokens=max_new_tokens, rows=rows)
-    prompts = prompts_given(prompts)
-    seed, per_image, work = usual_given(seed, per_image, work)
+    study = open_study(
+        "knockout_windows",
+        model,
+        prompts,
+        answers=answers,
+        truths=truths,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+    )
+    prompts, answers, truths, seed, work = study.prompts, study.answers, study.truths, study.seed, study.work
     max_new_tokens, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
-    answers = None if answers is None else answers_given(model, prompts, answers)
-    truths, objects = truths_given(prompts, truths), objects_given(model, objects)
+    objects = objects_given(model, objects)
     windows = whole_number("windows", windows, least=0, kind="number of windows")
     forms = words_given("forms", forms, FORMS, "form")
     routes = default_routes(prompts) if routes is None else listed("routes", routes, '["image->last"]', kind=str)
-    clusters = clusters_of(prompts, cluster)
-    settings = {"answers": answers, "truths": truths, "objects": objects, "routes": routes, "windows": windows}
-    settings |= {"forms": forms, "max_new_tokens": max_new_tokens, "seed": seed}
+    settings = {"objects": objects, "routes": routes, "windows": windows, "forms": forms}
+    settings |= {"max_new_tokens": max_new_tokens}
     tokens = [answer_token(model, answer) for answer in answers or ()]
     for prompt in prompts:
         check_routes(model, prompt, routes, max_new_tokens if answers is None else None)
@@ -152,10 +159,7 @@ def knockout_windows(
             texts = [next(generated).text for _ in cases[image]]
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)
 
-    measure = describe if answers is None else score
-    rows_of_images = measured("knockout_windows", model, prompts, settings, measure, work, remote)
-    frame = with_clusters(rows_of_images, clusters)
-    return frame if per_image else summary(frame)
+    return study.frame(settings, describe if answers is None else score, summary)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

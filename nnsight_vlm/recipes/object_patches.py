@@ -22,9 +22,9 @@ from ..prompts.where import Where, as_tuples
 from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.knockouts import Knockout
+from ..studies.image_patches import patch_source
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .image_patches import patch_source
 
 
 @can_run_in_background

@@ -15,7 +15,6 @@ import pandas as pd
 from ..arguments import refuse, text
 from ..errors import SpecError
 from ..families import Model
-from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import is_group
 from ..prompts.where import Where, as_tuples
@@ -24,16 +23,15 @@ from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Knockout
 from ..statistics import summarise
+from ..studies.controls import blind_cut, random_positions, rng_of
+from ..studies.given import lengths_given, objects_given
+from ..studies.labels import AGREEMENT, NONE, RANDOM_POSITIONS, SHARES, TRUE_AGREEMENT, Access, Control
+from ..studies.study import open_study
+from ..studies.token_sets import require, same_axis_positions, spell_token
+from ..studies.words import Objects, Thing
+from ..studies.work import PLAIN, Case, Work
 from ..sweeping.answers import generations
-from .clusters import clusters_of, with_clusters
-from .controls import blind_cut, random_positions, rng_of
-from .given import lengths_given, objects_given, truths_given, usual_given
-from .journal import measured
-from .labels import AGREEMENT, NONE, RANDOM_POSITIONS, SHARES, TRUE_AGREEMENT, Access, Control
 from .layer_windows import score_texts
-from .token_sets import require, same_axis_positions, spell_token
-from .words import Objects, Thing
-from .work import PLAIN, Case, Work
 
 BY = ["part", "access", "control"]
 LONGEST = 12
@@ -88,13 +86,22 @@ def prompt_ablation(
         SpecError: a part that is not in the prompt or that holds its last token; no prompts; truths of another number
             than the prompts.
     """
-    prompts = prompts_given(prompts)
-    seed, per_image, work = usual_given(seed, per_image, work)
+    study = open_study(
+        "prompt_ablation",
+        model,
+        prompts,
+        truths=truths,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+    )
+    prompts, truths, seed, work = study.prompts, study.truths, study.seed, study.work
     max_new_tokens, rows = lengths_given(max_new_tokens, rows)
-    truths, objects = truths_given(prompts, truths), objects_given(model, objects)
+    objects = objects_given(model, objects)
     parts = None if parts is None else _parts_given(parts)
-    clusters = clusters_of(prompts, cluster)
-    settings = {"parts": parts, "truths": truths, "objects": objects, "max_new_tokens": max_new_tokens, "seed": seed}
+    settings = {"parts": parts, "objects": objects, "max_new_tokens": max_new_tokens}
     cases = [cases_of(prompt, parts, seed, image) for image, prompt in enumerate(prompts)]
 
     def measure(chunk: range) -> Iterator[dict[str, Any]]:
@@ -106,9 +113,7 @@ def prompt_ablation(
             texts = [next(generated).text for _ in cases[image]]
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)
 
-    rows_of_images = measured("prompt_ablation", model, prompts, settings, measure, work, remote)
-    frame = with_clusters(rows_of_images, clusters)
-    return frame if per_image else summary(frame)
+    return study.frame(settings, measure, summary)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

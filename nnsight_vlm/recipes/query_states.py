@@ -30,16 +30,16 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
+from ..studies.clusters import clusters_of_pairs, with_clusters
+from ..studies.controls import random_positions, rng_of, same_pictures, with_picture_of
+from ..studies.given import usual_given
+from ..studies.journal import measured
+from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, SHARES, Control
+from ..studies.pairs import Pair, pairs_given
+from ..studies.token_sets import owning_stage, same_axis_positions
+from ..studies.work import PLAIN, Work
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .clusters import clusters_of_pairs, with_clusters
-from .controls import random_positions, rng_of, same_pictures, with_picture_of
-from .given import usual_given
-from .journal import measured
-from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, SHARES, Control
-from .pairs import Pair, pairs_given
-from .token_sets import owning_stage, same_axis_positions
-from .work import PLAIN, Work
 
 GROUPS = ("image", "question", "last")
 BY = ["group", "layer", "control"]

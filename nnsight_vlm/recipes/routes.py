@@ -14,8 +14,8 @@ from ..prompts.prompt import Prompt
 from ..prompts.where import Where
 from ..specs.knockouts import Knockout
 from ..specs.states import Patch
-from .controls import blind_cut, matched_positions, other_image, rng_of, with_picture_of
-from .labels import (
+from ..studies.controls import blind_cut, matched_positions, other_image, rng_of, with_picture_of
+from ..studies.labels import (
     FORMS,
     MIDDLE_HALF,
     NONE,
@@ -26,9 +26,9 @@ from .labels import (
     Control,
     Form,
 )
-from .layer_sets import equal_windows, layers_reading, middle_half, other_layers, spell_layers
-from .token_sets import lies_outside, owning_stage, require
-from .work import Case
+from ..studies.layer_sets import equal_windows, layers_reading, middle_half, other_layers, spell_layers
+from ..studies.token_sets import lies_outside, owning_stage, require
+from ..studies.work import Case
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->last", "image->text")
 """The routes that are cut unless others are asked for; information flows from the source to the target.

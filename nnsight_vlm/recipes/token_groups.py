@@ -19,22 +19,20 @@ import pandas as pd
 from ..execution.forward import run
 from ..families import Model, Reach, view_of
 from ..lowering.empty_attention import seen_keys
-from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.measurements import Attention
 from ..statistics import summarise
+from ..studies.controls import rng_of
+from ..studies.given import lengths_given
+from ..studies.labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, SHARES, UNIFORM
+from ..studies.layer_sets import layers_reading
+from ..studies.study import open_study
+from ..studies.token_sets import require, spell_token
+from ..studies.work import PLAIN, Work
 from ..sweeping.answers import generations
-from .clusters import clusters_of, with_clusters
-from .controls import rng_of
-from .given import lengths_given, usual_given
-from .journal import measured
-from .labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, SHARES, UNIFORM
-from .layer_sets import layers_reading
-from .token_sets import require, spell_token
-from .work import PLAIN, Work
 
 Target = Literal["query", "generated"]
 """The tokens whose attention is read: the prompt's text after the image, its last token included, and the answer."""
@@ -104,12 +102,13 @@ def attention_share(
     Raises:
         SpecError: a prompt without an image or with several rows, or no prompts.
     """
-    prompts = prompts_given(prompts)
-    seed, per_image, work = usual_given(seed, per_image, work)
+    study = open_study(
+        "attention_share", model, prompts, cluster=cluster, seed=seed, per_image=per_image, work=work, remote=remote
+    )
+    prompts, seed, work = study.prompts, study.seed, study.work
     max_new_tokens, rows = lengths_given(max_new_tokens, rows)
     for prompt in prompts:
         require(prompt, "image")
-    clusters = clusters_of(prompts, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]
@@ -122,10 +121,7 @@ def attention_share(
         ]
         return chain.from_iterable(together(computations, remote))
 
-    settings = {"max_new_tokens": max_new_tokens, "seed": seed}
-    rows_of_images = measured("attention_share", model, prompts, settings, measure, work, remote)
-    frame = with_clusters(rows_of_images, clusters)
-    return frame if per_image else summary(frame)
+    return study.frame({"max_new_tokens": max_new_tokens}, measure, summary)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

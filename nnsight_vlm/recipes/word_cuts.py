@@ -13,10 +13,10 @@ from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.knockouts import Knockout
+from ..studies.image_patches import PatchSource
+from ..studies.labels import NONE, RANDOM_PATCHES, RANDOM_PATCHES_AGAIN, Control
+from ..studies.object_words import ObjectWord
 from ..sweeping.table import sweep
-from .image_patches import PatchSource
-from .labels import NONE, RANDOM_PATCHES, RANDOM_PATCHES_AGAIN, Control
-from .object_words import ObjectWord
 
 
 def hide_patches(

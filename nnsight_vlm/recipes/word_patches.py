@@ -17,25 +17,23 @@ import pandas as pd
 from ..arguments import flag, whole_number, words_given
 from ..errors import SpecError
 from ..families import Model
-from ..prompts.given import prompts_given
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
+from ..studies.controls import rng_of
+from ..studies.given import lengths_given, objects_given
+from ..studies.image_patches import PatchSource, patch_maps, patch_source
+from ..studies.labels import MIDDLE_HALF, READ_AT, SHARES, ReadAt
+from ..studies.layer_sets import layers_reading, middle_half
+from ..studies.map_scores import map_rows
+from ..studies.object_words import ObjectWord, find_object_words
+from ..studies.study import open_study
+from ..studies.words import Objects, Thing
+from ..studies.work import PLAIN, Work, refuse_beside
 from ..sweeping.answers import generations
-from .clusters import clusters_of, with_clusters
-from .controls import rng_of
-from .given import lengths_given, objects_given, truths_given, usual_given
-from .image_patches import PatchSource, patch_maps, patch_source
-from .journal import measured
-from .labels import MIDDLE_HALF, READ_AT, SHARES, ReadAt
-from .layer_sets import layers_reading, middle_half
-from .map_scores import map_rows
-from .object_words import ObjectWord, find_object_words
 from .word_cuts import hide_patches
-from .words import Objects, Thing
-from .work import PLAIN, Work, refuse_beside
 
 BY = ["read_at", "layer", "control"]
 MEASURES = ("hit", "iou", "top_mass", "logprob_change")
@@ -112,16 +110,24 @@ def patch_grounding(
     """
     if truths is not None:
         refuse_beside("truths", objects=objects)
-    prompts = prompts_given(prompts)
-    seed, per_image, work = usual_given(seed, per_image, work)
+    study = open_study(
+        "patch_grounding",
+        model,
+        prompts,
+        truths=truths,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+    )
+    prompts, truths, seed, work = study.prompts, study.truths, study.seed, study.work
     max_new_tokens, rows = lengths_given(max_new_tokens, rows)
-    truths, objects, cut = truths_given(prompts, truths), objects_given(model, objects), flag("cut", cut)
+    objects, cut = objects_given(model, objects), flag("cut", cut)
     read_at = words_given("read_at", read_at, READ_AT, "read_at")
     top = whole_number("top", top, least=1, kind="number of patches")
     _check(prompts, truths, top, frame)
-    clusters = clusters_of(prompts, cluster)
-    settings = {"truths": [[(t.name, t.mask) for t in truth] for truth in truths or ()], "objects": objects}
-    settings |= {"read_at": read_at, "top": top, "cut": cut, "max_new_tokens": max_new_tokens, "seed": seed}
+    settings = {"objects": objects, "read_at": read_at, "top": top, "cut": cut, "max_new_tokens": max_new_tokens}
     settings |= {} if frame is None else {"frame": frame}
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
@@ -142,10 +148,7 @@ def patch_grounding(
                 )
         return chain.from_iterable(together(computations, remote))
 
-    measured_rows = measured("patch_grounding", model, prompts, settings, measure, work, remote)
-    named = measured_rows if len(measured_rows) else pd.DataFrame(columns=OF_A_WORD)  # no answer names an object
-    frame = with_clusters(named, clusters)
-    return frame if per_image else summary(frame)
+    return study.frame(settings, measure, summary, columns=OF_A_WORD)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

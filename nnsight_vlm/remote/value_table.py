@@ -33,7 +33,7 @@ VALUES = {
     "Thing": "recipes",
     "TokenMap": "prompts.token_map",
     "Turn": "prompts.conversation",
-    "Vocabulary": "recipes.words",
+    "Vocabulary": "studies.words",
     "Window": "lowering.layers",
     "Work": "recipes",
 }

@@ -38,8 +38,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..recipes.labels import NONE, OTHER_OBJECT, QUERY_OF_ANOTHER_IMAGE, RANDOM_LAYERS, RANDOM_PATCHES_AGAIN
 from ..statistics import Estimate, Means, interval, verdict
+from ..studies.labels import NONE, OTHER_OBJECT, QUERY_OF_ANOTHER_IMAGE, RANDOM_LAYERS, RANDOM_PATCHES_AGAIN
 from .measurements import Frames, hidden_patches, peak_hits, without_a_half, without_direct_access
 
 

@@ -18,12 +18,12 @@ from ..grids import Grid
 from ..lowering.layers import Layers
 from ..plots import Overlay, draw_overlays
 from ..prompts.prompt import Prompt
-from ..recipes.image_patches import has_patches, patch_maps, patch_source
-from ..recipes.layer_sets import layers_reading, middle_half
-from ..recipes.object_words import first_mention
-from ..recipes.words import Objects, default_objects
 from ..remote.batching import together
 from ..remote.model_call import Remote
+from ..studies.image_patches import has_patches, patch_maps, patch_source
+from ..studies.layer_sets import layers_reading, middle_half
+from ..studies.object_words import first_mention
+from ..studies.words import Objects, default_objects
 from ..sweeping.answers import generations
 from .study import Study
 

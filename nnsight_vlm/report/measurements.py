@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from ..recipes.labels import MIDDLE_HALF, OUTER_HALF, RANDOM_PATCHES, Control
 from ..statistics import CLUSTER
+from ..studies.labels import MIDDLE_HALF, OUTER_HALF, RANDOM_PATCHES, Control
 
 Frames = Mapping[str, pd.DataFrame]
 """Recipes' per-image frames by recipe name."""

@@ -20,15 +20,15 @@ from ..plots.quantities import NATS, UNITS
 from ..prompts.encoding import encode
 from ..prompts.prompt import Prompt
 from ..prompts.token_text import spell
-from ..recipes.image_patches import has_patches, patch_source
-from ..recipes.labels import Form
-from ..recipes.layer_sets import equal_windows, layers_reading, spell_layers
 from ..recipes.object_patches import patch_knockout
-from ..recipes.object_words import first_mention
-from ..recipes.token_sets import require
-from ..recipes.words import default_objects
 from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Allow, Knockout
+from ..studies.image_patches import has_patches, patch_source
+from ..studies.labels import Form
+from ..studies.layer_sets import equal_windows, layers_reading, spell_layers
+from ..studies.object_words import first_mention
+from ..studies.token_sets import require
+from ..studies.words import default_objects
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
 from .config import check_text, load_by_name

@@ -15,17 +15,17 @@ from ..prompts.encoding import encode
 from ..prompts.pictures import open_picture
 from ..prompts.prompt import Prompt
 from ..recipes import Pair, attention_share, knockout_windows, patch_grounding, prompt_ablation, query_patching
-from ..recipes.image_patches import has_patches
 from ..recipes.layer_windows import summary as knockout_summary
 from ..recipes.prompt_parts import summary as ablation_summary
 from ..recipes.query_states import summary as patching_summary
 from ..recipes.routes import default_routes
 from ..recipes.token_groups import summary as share_summary
 from ..recipes.word_patches import summary as grounding_summary
-from ..recipes.words import Objects, Thing, shape_objects, shape_truth, vocabulary
-from ..recipes.work import Work
 from ..shapes import pair, scene
 from ..statistics import FEWEST
+from ..studies.image_patches import has_patches
+from ..studies.words import Objects, Thing, shape_objects, shape_truth, vocabulary
+from ..studies.work import Work
 from ..sweeping.wanted import answer_token
 from .config import ReportConfig
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ..recipes.labels import AGREEMENT, Condition
 from ..showing import for_markdown
 from ..statistics import FEWEST
+from ..studies.labels import AGREEMENT, Condition
 from .config import ReportConfig
 
 FIGURE_TITLES = {

@@ -14,10 +14,10 @@ import pandas as pd
 from ..errors import SpecError
 from ..families import Model
 from ..identity import model_digest
-from ..recipes.journal import FORMAT
-from ..recipes.work import Work
 from ..remote.client import place_of
 from ..remote.model_call import Remote
+from ..studies.journal import FORMAT
+from ..studies.work import Work
 from . import folder as files
 from .claims import judge
 from .config import QUERY, SCENES, LeftOut, ReportConfig, check_model_name, load_by_name, picture_names

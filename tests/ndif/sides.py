@@ -17,8 +17,8 @@ from zoo.parts import picture as noise
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
-from nnsight_vlm.recipes.words import shape_truth
 from nnsight_vlm.remote import together
+from nnsight_vlm.studies.words import shape_truth
 
 STEPS = 5
 """How many tokens are decoded."""

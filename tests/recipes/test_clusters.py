@@ -11,9 +11,9 @@ import tiny
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work, knockout_windows, query_patching
-from nnsight_vlm.recipes.clusters import clusters_of, clusters_of_pairs, numbered
-from nnsight_vlm.recipes.controls import other_image
 from nnsight_vlm.report.claims import judge
+from nnsight_vlm.studies.clusters import clusters_of, clusters_of_pairs, numbered
+from nnsight_vlm.studies.controls import other_image
 
 QUIET = Work(progress=False)
 QUESTIONS = ("what is the red square ?", "where is a blue circle ?", "see the dog")

@@ -30,12 +30,12 @@ from nnsight_vlm.recipes import (
     prompt_ablation,
     query_patching,
 )
-from nnsight_vlm.recipes.controls import blind_cut, with_picture_of
-from nnsight_vlm.recipes.image_patches import patch_source
-from nnsight_vlm.recipes.layer_sets import middle_half
 from nnsight_vlm.recipes.prompt_parts import dropped
 from nnsight_vlm.recipes.routes import ROUTES, cases_of
 from nnsight_vlm.report import single, study, write_report, writing
+from nnsight_vlm.studies.controls import blind_cut, with_picture_of
+from nnsight_vlm.studies.image_patches import patch_source
+from nnsight_vlm.studies.layer_sets import middle_half
 
 pytestmark = [
     pytest.mark.float64,

@@ -17,9 +17,9 @@ from pyarrow import parquet as pq
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work
-from nnsight_vlm.recipes.controls import matched_positions, other_image, rng_of, with_picture_of
-from nnsight_vlm.recipes.journal import Journal, measured
-from nnsight_vlm.recipes.layer_sets import equal_windows, middle_half, other_layers, spell_layers
+from nnsight_vlm.studies.controls import matched_positions, other_image, rng_of, with_picture_of
+from nnsight_vlm.studies.journal import Journal, measured
+from nnsight_vlm.studies.layer_sets import equal_windows, middle_half, other_layers, spell_layers
 
 
 @pytest.mark.parametrize(("layers", "count"), [(10, 4), (32, 4), (4, 4), (7, 3), (3, 4), (28, 5), (1, 4)])

@@ -8,10 +8,10 @@ from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work, content_words, knockout_windows
-from nnsight_vlm.recipes.controls import with_picture_of
 from nnsight_vlm.recipes.routes import BLIND, ROUTES, cases_of
-from nnsight_vlm.recipes.words import agreement
 from nnsight_vlm.statistics import bootstrap
+from nnsight_vlm.studies.controls import with_picture_of
+from nnsight_vlm.studies.words import agreement
 
 QUIET = Work(progress=False)
 COLUMNS = ["route", "form", "window", "layers", "control", "measure", "mean", "low", "high", "images"]

@@ -11,8 +11,8 @@ from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Thing, Work, content_words, patch_grounding, patch_knockout
-from nnsight_vlm.recipes.layer_sets import middle_half
-from nnsight_vlm.recipes.map_scores import expected_overlap, overlap
+from nnsight_vlm.studies.layer_sets import middle_half
+from nnsight_vlm.studies.map_scores import expected_overlap, overlap
 
 QUIET = Work(progress=False)
 

@@ -9,8 +9,8 @@ import pytest
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Thing, content_words, shape_objects, shape_truth, vocabulary
-from nnsight_vlm.recipes.words import agreement
 from nnsight_vlm.shapes import scene, score
+from nnsight_vlm.studies.words import agreement
 
 
 def test_a_scenes_own_description_names_its_objects_and_agrees_with_them_fully():
