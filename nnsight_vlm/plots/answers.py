@@ -79,7 +79,9 @@ def patch_knockout(
         peaked(axis, ((peak["x0"] + peak["x1"]) / 2, (peak["y0"] + peak["y1"]) / 2))
         hidden, change = int(peak["hidden"]), float(peak["logprob_change"])
         whose = "this patch" if hidden == 1 else f"this patch and its neighbours ({hidden} patches)"
-        noted(axis, f"peak: {change:+.3g} nats with {whose} hidden")
+        control = rows["random_patches"].abs().max() if "random_patches" in rows else math.nan
+        beside = "" if math.isnan(control) else f"; as many random patches: {control:.2g} at most"
+        noted(axis, f"peak: {change:+.3g} nats with {whose} hidden{beside}")
     color_bar(axis, scale, alpha=OPACITY if picture is not None else 1.0)
     return axis
 

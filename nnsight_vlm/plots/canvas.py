@@ -32,7 +32,7 @@ def axes_of(ax: Axes | None, height: float = 1.8, width: float = COLUMN) -> Axes
 
 def stacked(count: int, height: float = 1.2, width: float = COLUMN, **options: Any) -> np.ndarray:
     """Axes `[panel]` of a figure of panels one below the other; `height` is that of a panel, in inches."""
-    figure = Figure(figsize=(width, (height + 0.5) * count), layout="constrained")
+    figure = Figure(figsize=(width, (height + 1.0) * count), layout="constrained")
     axes = figure.subplots(count, 1, squeeze=False, **options)[:, 0]
     for axis in axes:
         dress(axis)
@@ -83,10 +83,10 @@ def figure_of(axis: Axes) -> Figure:
 
 
 def broken(text: str, width: float, size: float = SMALL) -> str:
-    """A text in lines that are no wider than so many inches."""
-    return textwrap.fill(
-        text, max(int(width * POINTS / (LETTER * size)), 8), break_long_words=False, break_on_hyphens=False
-    )
+    """A text in lines that are no wider than so many inches; it has been made safe for figures, and stays so."""
+    letters = max(int(width * POINTS / (LETTER * size)), 8)
+    lines = textwrap.wrap(text.replace(r"\$", "$"), letters, break_on_hyphens=False)  # an escape is never broken
+    return "\n".join(lines).replace("$", r"\$")
 
 
 def chosen_panel(name: str, chosen: Any, panels: Iterable[str], ax: Any) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -49,7 +51,8 @@ def dot_rows(
     names = names_in(given, column_of("rows", rows, given))
     drawn, unit = drawn_of(given, rows, hue, value, baseline, label)
     series = [each for each in series_of(drawn, hue) if len(each.rows)]
-    height = max(ROW, 0.12 * len(series) + 0.1) * len(names)
+    shown = [spell_name(name) for name in names]
+    height = row_inches(shown, len(series)) * len(names)
     axis = axes_of(ax, height)
     step = 0.8 / max(len(series), 1)
     for number, (chosen, style) in enumerate(series):
@@ -57,7 +60,7 @@ def dot_rows(
         across(axis, chosen, [shift - names.index(name) for name in chosen[rows]], style)
     if not any(has_values(chosen) for chosen, _ in series):
         say(axis, "no value is a number")
-    name_rows(axis, [spell_name(name) for name in names])
+    name_rows(axis, shown)
     axis.update_datalim([(unit.low, 0), (unit.high, 0)], updatey=False)
     axis.autoscale_view(scaley=False)
     if unit.signed:
@@ -70,7 +73,13 @@ def dot_rows(
     return axis
 
 
-def name_rows(axis: Axes, names: list[str]) -> None:
+def row_inches(names: Sequence[str], dots: int) -> float:
+    """How tall rows are that hold these names and so many dots."""
+    lines = max(len(broken(name, NAME_INCHES).split("\n")) for name in names)
+    return max(ROW, 0.12 * dots + 0.1, 0.13 * lines)
+
+
+def name_rows(axis: Axes, names: Sequence[str]) -> None:
     """Write the names of rows at 0, -1, -2 and so on, and draw a thin line between neighbours."""
     axis.set_yticks(range(0, -len(names), -1), [broken(name, NAME_INCHES) for name in names], fontsize=SMALL)
     axis.tick_params(axis="y", length=0)

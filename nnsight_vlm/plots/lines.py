@@ -14,6 +14,8 @@ from .marks import has_values, line, show_at_least
 from .series import drawn_of, series_of
 from .style import GREY
 
+FEW = 4
+"""How many controls are drawn with their intervals; more of them would hide each other."""
 HEIGHT = 1.8
 """Of a figure's panel in inches."""
 
@@ -30,7 +32,8 @@ def layer_lines(
 ) -> Axes:
     """Lines over layers, with intervals as bands; for the frame of any recipe and of `nv.sweep`.
 
-    Rows whose column `control` is not `"none"` are grey and dashed, with the marker of the line that they control.
+    Rows whose column `control` is not `"none"` are grey and dashed, with the marker of the line that they control;
+    more than four such lines are drawn without their intervals.
     Layers may be windows (`"0-2"`, as `nv.window` is spelled in a sweep): these are drawn at their centre, with a bar
     from their first layer to their last, and their intervals as vertical bars.
 
@@ -60,8 +63,9 @@ def layer_lines(
     drawn, unit = drawn_of(given, x, hue, value, baseline, label)
     axis = axes_of(ax)
     series = list(series_of(drawn, hue))
+    is_crowded = sum(style.color == GREY for _, style in series) > FEW
     for rows, style in series:
-        line(axis, spans_of(rows[x], x), rows, style)
+        line(axis, spans_of(rows[x], x), rows, style, is_bare=is_crowded and style.color == GREY)
     if not any(has_values(rows) for rows, _ in series):
         say(axis, "no value is a number")
     if unit.signed:

@@ -43,7 +43,8 @@ def heat_map(
     Signed values (changes, differences, whatever has negative values) have a diverging scale that is white at 0 and
     reaches equally far on both sides; all others a scale from 0. The scale's range is written beside it. It is never
     smaller than what is worth looking at: 0.1 nats for a change of log-probability, 1 for shares and restoration.
-    Cells without a number are grey and hatched, and the legend says so.
+    Cells without a finite number are grey and hatched, and the legend says so. Where the frame has a column `survives`,
+    a dot marks the cells that hold among all comparisons.
 
     Args:
         frame: one row for each cell; those of one control and one measure.
@@ -78,6 +79,9 @@ def heat_map(
     height = min(max(0.17 * len(down), 1.3), 3.5)
     axis = axes_of(ax, height)
     _draw(axis, cells, color_scale(cells, drawn.unit, limit))
+    if "survives" in given.columns:
+        kept = given[given["survives"] == True]  # noqa: E712  (missing where nothing was compared)
+        _dot(axis, [along.index(each) for each in kept[columns]], [down.index(each) for each in kept[rows]])
     named(axis, for_figure(columns), for_figure(rows))
     _tick(axis, [_name(each) for each in down], [_name(each) for each in along])
     legend_below(axis)
@@ -135,6 +139,13 @@ def _draw(axis: Axes, cells: np.ndarray, scale: Any) -> None:
         behind.set_label("hatched: no finite value")
         axis.add_patch(behind)
     color_bar(axis, scale)
+
+
+def _dot(axis: Axes, across: Sequence[int], down: Sequence[int]) -> None:
+    """Dots, white in black so that they are seen on every colour; none where nothing survives."""
+    if across:
+        label = "holds among all comparisons"
+        axis.plot(across, down, "o", ms=3, mfc="white", mec="black", mew=0.6, ls="none", label=label)
 
 
 def _tick(axis: Axes, down: Sequence[str], along: Sequence[str]) -> None:

@@ -64,7 +64,15 @@ def across(axis: Axes, frame: pd.DataFrame, y: Sequence[float], style: Style) ->
     arrows(axis, frame, y, style.color, upright=False)
 
 
-def line(axis: Axes, spans: Sequence[Span], frame: pd.DataFrame, style: Style, *, width: float | None = None) -> None:
+def line(
+    axis: Axes,
+    spans: Sequence[Span],
+    frame: pd.DataFrame,
+    style: Style,
+    *,
+    width: float | None = None,
+    is_bare: bool = False,
+) -> None:
     """A line through means over layers: the interval as a band, or as bars where the layers are windows.
 
     A window is a bar at the height of its mean, from its first layer to its last.
@@ -74,6 +82,7 @@ def line(axis: Axes, spans: Sequence[Span], frame: pd.DataFrame, style: Style, *
         spans: the layers of each row.
         frame: `mean, low, high`, one row for each.
         style: colour, marker, dashes and label.
+        is_bare: leave intervals out.
         width: of the line in points; markers are as large as it is wide. Default, controls are thinner.
     """
     if not has_values(frame):
@@ -94,6 +103,8 @@ def line(axis: Axes, spans: Sequence[Span], frame: pd.DataFrame, style: Style, *
         lw=width,
         label=style.label,
     )
+    if is_bare:
+        return
     if any(span.is_window for span in spans):
         axis.errorbar(x, means, yerr=errors(frame), fmt="none", ecolor=style.color, elinewidth=0.9, capsize=2)
         for span, mean in zip(spans, means, strict=True):

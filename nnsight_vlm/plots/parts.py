@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ..showing import for_figure
 from ..studies.labels import NONE, RANDOM_POSITIONS, AgreementMeasure
 from .canvas import axes_of, broken, chosen_panel, grown, legend_below, named, say, stacked
-from .dots import name_rows
+from .dots import name_rows, row_inches
 from .frames import frame_of, rows_of
 from .marks import across, ends, has_values
 from .quantities import UNITS, Unit
@@ -34,7 +34,8 @@ def prompt_ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     """
     scores = rows_of(frame, measure, "prompt_ablation")
     parts = list(dict.fromkeys(scores["part"]))
-    height = 0.36 * len(parts)
+    names = [spell_part(part) for part in parts]
+    height = row_inches(names, 2) * len(parts)
     axis = axes_of(ax, height)
     control_label: str | None = "as many random tokens dropped"
     looks = (("direct", BLUE, "o", "generated tokens see the image"), ("none", ORANGE, "s", "they do not see it"))
@@ -48,7 +49,7 @@ def prompt_ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
             across(axis, rows, [-parts.index(part) + shift - down for part in rows["part"]], style)
             if control != NONE and has_values(rows):
                 control_label = None
-    name_rows(axis, [spell_part(part) for part in parts])
+    name_rows(axis, names)
     axis.set_xlim(-0.03, 1.03)
     named(axis, x=(UNITS.get(measure) or Unit(for_figure(measure), 0, 1, False)).label)
     legend_below(axis)

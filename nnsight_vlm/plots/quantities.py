@@ -35,6 +35,8 @@ UNITS = {
     "logprob_change": Unit("change of log-probability (nats)", -NATS, NATS, True),
     "probability_change": Unit("change of probability (%)", -1, 1, True),
     "restoration": Unit("restoration (0: none, 1: full)", 0, 1, True),
+    "logit_diff_change": Unit("change of the logit difference", -NATS, NATS, True),
+    "logit_diff_restored": Unit("restored share of the logit difference", 0, 1, True),
     "entropy": Unit("entropy (nats)", 0, NATS, False),
     "objects": Unit("objects named", 0, 1, False),
     "logprob": Unit("log-probability (nats)", -NATS, NATS, True),

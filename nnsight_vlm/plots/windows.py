@@ -21,7 +21,7 @@ from ..studies.labels import (
 )
 from .canvas import axes_of, chosen_panel, grown, legend_below, named, say, stacked, titled
 from .depths import spans_of
-from .dots import name_rows
+from .dots import name_rows, row_inches
 from .frames import rows_of
 from .lines import layer_axis
 from .marks import across, has_values, level, line, show_at_least
@@ -204,16 +204,17 @@ def knockout_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     scores = rows_of(frame, measure, "knockout_windows")
     scores = scores[scores["window"].isin(["all", ""])]
     routes = [route for route in dict.fromkeys(scores["route"]) if route and route != JOINT]
-    height = 0.4 * (len(routes) + 2)
-    axis = axes_of(ax, height)
     baselines = {"clean": "un-cut", "blind": "blind: no text sees the image"}
+    names = [*baselines.values(), *map(spell_name, routes)]
+    height = row_inches(names, 2) * len(names)
+    axis = axes_of(ax, height)
     for number, form in enumerate(baselines):
         rows = scores[scores["form"] == form]
         across(axis, rows, [-number] * len(rows), Style(BLACK, "s", None))
     for shift, (control, style) in zip((0.2, 0.0, -0.2), ROUTE_STYLES.items(), strict=True):
         rows = scores[(scores["control"] == control) & scores["route"].isin(routes) & (scores["form"] == "block")]
         across(axis, rows, [shift - len(baselines) - routes.index(route) for route in rows["route"]], style)
-    name_rows(axis, [*baselines.values(), *map(spell_name, routes)])
+    name_rows(axis, names)
     axis.set_xlim(-0.03, 1.03)
     named(axis, x=(UNITS.get(measure) or Unit(for_figure(measure), 0, 1, False)).label)
     legend_below(axis)
