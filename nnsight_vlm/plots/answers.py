@@ -13,17 +13,32 @@ from ..arguments import frame_given, instance, number, text, whole_number
 from ..errors import SpecError
 from ..prompts.pictures import as_rgb
 from ..showing import for_figure
-from .canvas import axes_of, dress, legend_below, named
+from .canvas import broken, dress, inches, legend_below, named
 from .depths import spans_of
 from .frames import frame_of, refuse_several
 from .lines import layer_axis
 from .marks import level, line, show_at_least
-from .overlays import BAR, GAP, NOTE, OPACITY, TITLE, Overlay, Sheet, draw_map, faded, noted, peaked
+from .overlays import (
+    ALONE,
+    BAR,
+    GAP,
+    OPACITY,
+    Overlay,
+    Sheet,
+    draw_map,
+    faded,
+    map_axes,
+    note_of,
+    noted,
+    peaked,
+    text_inches,
+    title_of,
+)
 from .quantities import NATS, UNITS
 from .scales import color_bar, color_scale
 from .style import BLACK, COLUMN, FORM_STYLES, GREY, LARGE, Style
 
-HEAD, SCORES = 0.22, 2.5
+HEAD, SCORES = 0.25, 2.5
 """Inches that the title of a figure takes, and the panel of scores with its legend."""
 ASKED_FOR = "asked for"
 """In the column `layers` of an answer's scores: the layers that the user gave. All other values are windows."""
@@ -57,6 +72,7 @@ def patch_knockout(
         SpecError: another frame, no such tile, or a picture of another size.
     """
     frame_of("patch_knockout", frame)
+    frame = frame.reset_index(drop=True)
     refuse_several(frame, ["token"], "one patch")
     limit = None if limit is None else number("limit", limit, above=0)
     tiles = sorted(set(frame["tile"].astype(int)))
@@ -64,26 +80,33 @@ def patch_knockout(
         raise SpecError(f"tile={tile} is no tile of this frame, which has {', '.join(map(str, tiles))}")
     rows = frame if tile is None else frame[frame["tile"] == tile]
     size = _size(frame, picture)
-    heat = _by_pixel(rows, size)
+    heat, note, peak = _by_pixel(rows, size), *_peak(rows)
     scale = color_scale(heat, UNITS["logprob_change"], limit)
-    axis = axes_of(ax, height=COLUMN)
+    axis = map_axes(ax, size, "", broken(note, ALONE))
+    opacity = 1.0 if picture is None else OPACITY
     if picture is not None:
         faded(axis, picture)
-    axis.imshow(
-        np.ma.masked_invalid(heat), cmap=scale.colors, norm=scale.norm, alpha=OPACITY if picture is not None else None
-    )
+    axis.imshow(np.ma.masked_invalid(heat), cmap=scale.colors, norm=scale.norm, alpha=opacity, interpolation="nearest")
     axis.axis("off")
-    known = rows[np.isfinite(rows["logprob_change"])]
-    if len(known):
-        peak = known.loc[known["logprob_change"].abs().idxmax()]
-        peaked(axis, ((peak["x0"] + peak["x1"]) / 2, (peak["y0"] + peak["y1"]) / 2))
-        hidden, change = int(peak["hidden"]), float(peak["logprob_change"])
-        whose = "this patch" if hidden == 1 else f"this patch and its neighbours ({hidden} patches)"
-        control = rows["random_patches"].abs().max() if "random_patches" in rows else math.nan
-        beside = "" if math.isnan(control) else f"; as many random patches: {control:.2g} at most"
-        noted(axis, f"peak: {change:+.3g} nats with {whose} hidden{beside}")
-    color_bar(axis, scale, alpha=OPACITY if picture is not None else 1.0)
+    if peak is not None:
+        peaked(axis, peak)
+    noted(axis, broken(note, inches(axis)[0]))
+    color_bar(axis, scale, alpha=opacity)
     return axis
+
+
+def _peak(rows: pd.DataFrame) -> tuple[str, tuple[float, float] | None]:
+    """What is written of the patch with the largest change, and its centre; None where no change is a number."""
+    known = rows[np.isfinite(rows["logprob_change"])]
+    if known.empty:
+        return "no change is a number", None
+    peak = known.loc[known["logprob_change"].abs().idxmax()]
+    hidden, change = int(peak["hidden"]), float(peak["logprob_change"])
+    whose = "this patch" if hidden == 1 else f"this patch and its neighbours ({hidden} patches)"
+    control = rows["random_patches"].abs().max() if "random_patches" in rows else math.nan
+    beside = "" if math.isnan(control) else f"; as many random patches: {control:.2g} at most"
+    centre = (float(peak["x0"] + peak["x1"]) / 2, float(peak["y0"] + peak["y1"]) / 2)
+    return f"peak: {change:+.3g} nats with {whose} hidden{beside}", centre
 
 
 def _size(frame: pd.DataFrame, picture: Image.Image | None) -> tuple[int, int]:
@@ -139,14 +162,17 @@ def answer_map(picture: Image.Image, overlay: Overlay | None, scores: pd.DataFra
         frame_given("scores", scores, ("layers", "form", "logprob_change"))
     side = (COLUMN - GAP) / 2
     tall = side * min(picture.height / picture.width, 2.0)
-    maps = HEAD + TITLE + tall + NOTE + BAR * (overlay is not None)
-    sheet = Sheet(maps + SCORES * (scores is not None))
+    title_room, note_room = (
+        (0.0, 0.0) if overlay is None else (text_inches(title_of(overlay, side)), text_inches(note_of(overlay, side)))
+    )
+    maps = title_room + tall + note_room
+    sheet = Sheet(HEAD + maps + BAR * (overlay is not None) + SCORES * (scores is not None))
     sheet.figure.text(0.5, 1 - 0.05 / sheet.height, for_figure(title), fontsize=LARGE, ha="center", va="top")
     sheet.down(HEAD)
-    axes = [sheet.axes(place * (side + GAP), TITLE, side, tall) for place in range(1 + (overlay is not None))]
+    axes = [sheet.axes(place * (side + GAP), title_room, side, tall) for place in range(1 + (overlay is not None))]
     axes[0].imshow(as_rgb(picture), interpolation="nearest")
     axes[0].axis("off")
-    sheet.down(TITLE + tall + NOTE)
+    sheet.down(maps)
     if overlay is not None:
         draw_map(axes[1], overlay)
         sheet.bar(overlay.scale)

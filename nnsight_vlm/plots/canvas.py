@@ -49,10 +49,16 @@ def grown(axes: np.ndarray | Axes, height: float) -> None:
     """Make a figure of the package's own so tall that each panel has this height in inches."""
     panels = np.atleast_1d(np.asarray(axes))
     figure = figure_of(panels[0])
-    for _ in range(3):
-        figure.draw_without_rendering()
-        missing = sum(height - inches(axis)[1] for axis in panels)
-        figure.set_figheight(max(figure.get_figheight() + missing, 0.5))
+    laid_out(figure)
+    missing = sum(height - inches(axis)[1] for axis in panels)
+    figure.set_figheight(max(figure.get_figheight() + missing, 0.5))
+
+
+def laid_out(figure: Figure) -> None:
+    """Give axes the places that the figure's layout will give them, so that they can be measured."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
 
 
 def titled(axis: Axes, title: str) -> None:
@@ -129,6 +135,7 @@ def legend_below(axis: Axes, *, others: Iterable[Axes] = ()) -> None:
     if not by_label:
         return
     figure: Any = figure_of(axis)
+    laid_out(figure)
     below, (width, _) = depth_below(axis), inches(axis)
     ordered = sorted(by_label, key=lambda label: _color(by_label[label]) == GREY)
     shown = [broken(label, width - HANDLE) for label in ordered]
@@ -156,13 +163,9 @@ def _color(handle: Any) -> Any:
 
 def depth_below(axis: Axes) -> float:
     """How many points ticks and the name of the x axis reach below the axes."""
-    figure = figure_of(axis)
-    figure.draw_without_rendering()
-    lowest = axis.get_window_extent().y0
-    texts = [axis.xaxis.label, *axis.get_xticklabels()]
-    extents = [text.get_window_extent() for text in texts if text.get_visible() and text.get_text()]
-    reach = max([lowest - box.y0 for box in extents if np.isfinite(box.y0)], default=0.0)
-    return float(max(reach, 0.0) * POINTS / figure.dpi + 5)
+    box = axis.xaxis.get_tightbbox()
+    reach = 0.0 if box is None else axis.get_window_extent().y0 - box.y0
+    return float(max(reach, 0.0) * POINTS / figure_of(axis).dpi + 5)
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from ..arguments import number, refuse, text
 from ..errors import SpecError
 from ..showing import for_figure
-from .canvas import POINTS, axes_of, figure_of, grown, inches, legend_below, named, thinned
+from .canvas import POINTS, axes_of, figure_of, grown, inches, laid_out, legend_below, named, thinned
 from .depths import AXES, axis_column, span_of
 from .frames import any_frame, column_of, refuse_several
 from .quantities import quantity_of
@@ -151,7 +151,7 @@ def _dot(axis: Axes, across: Sequence[int], down: Sequence[int]) -> None:
 def _tick(axis: Axes, down: Sequence[str], along: Sequence[str]) -> None:
     """Names of rows and columns, as many as fit."""
     thinned(axis.yaxis, range(len(down)), down, inches(axis)[1] * POINTS, LARGE + 1)
-    figure_of(axis).draw_without_rendering()
+    laid_out(figure_of(axis))
     longest = max(map(len, along)) * 0.62 * SMALL + 5
     thinned(axis.xaxis, range(len(along)), along, inches(axis)[0] * POINTS, longest)
     axis.spines[:].set_visible(False)

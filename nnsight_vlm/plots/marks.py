@@ -106,7 +106,8 @@ def line(
     if is_bare:
         return
     if any(span.is_window for span in spans):
-        axis.errorbar(x, means, yerr=errors(frame), fmt="none", ecolor=style.color, elinewidth=0.9, capsize=2)
+        if errors(frame).any():
+            axis.errorbar(x, means, yerr=errors(frame), fmt="none", ecolor=style.color, elinewidth=0.9, capsize=2)
         for span, mean in zip(spans, means, strict=True):
             for first, last in span.runs:
                 axis.plot([first - 0.4, last + 0.4], [mean] * 2, color=style.color, lw=3.5, alpha=0.35, label="_window",

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
 from ..arguments import flag, instance, listed, number, numbers, refuse, text
@@ -25,8 +26,10 @@ OPACITY, PALENESS = 0.7, 1.0
 """How much of a map hides the picture; and how much of a picture's shades is left behind a map."""
 IN_A_LINE = 3
 """How many pictures stand side by side."""
-GAP, TITLE, NOTE, BAR = 0.1, 0.17, 0.45, 0.6
-"""Inches between pictures, above one for its title, below one for its note, and for a colour scale."""
+GAP, MARGIN, LINE, BAR = 0.1, 0.07, 0.125, 0.6
+"""Inches between pictures, above and below their texts, of one line of text, and of a colour scale."""
+ALONE = 2.4
+"""How wide a map is in a figure of its own, beside its colour scale."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,10 +134,34 @@ def draw_overlay(overlay: Overlay, ax: Axes | None = None) -> Axes:
         The axes; `.figure` is the figure.
     """
     instance("overlay", overlay, Overlay, "Overlay.of(image, grid, values, title=...)")
-    axis = axes_of(ax, height=COLUMN)
+    axis = map_axes(ax, overlay.image.size, title_of(overlay, ALONE), note_of(overlay, ALONE))
     draw_map(axis, overlay)
     color_bar(axis, overlay.scale, alpha=OPACITY)
     return axis
+
+
+def map_axes(ax: Axes | None, size: tuple[int, int], title: str, note: str) -> Axes:
+    """The axes that were given, or those of a figure of one map with room for its texts and its colour scale."""
+    if ax is not None:
+        return axes_of(ax)
+    width, height = size
+    tall = ALONE * min(height / width, 2.0)
+    return Sheet(text_inches(title) + tall + text_inches(note)).axes(GAP, text_inches(title), ALONE, tall)
+
+
+def title_of(overlay: Overlay, width: float) -> str:
+    """The title of a map of this width, in lines."""
+    return broken(for_figure(overlay.title), width + GAP)
+
+
+def note_of(overlay: Overlay, width: float) -> str:
+    """The note of a map of this width, in lines."""
+    return broken(for_figure(overlay.note, longest=120), width + GAP)
+
+
+def text_inches(*texts: str) -> float:
+    """How tall the tallest of some texts is, with its margins."""
+    return MARGIN + max((LINE * len(text.split("\n")) for text in texts if text), default=0.0)
 
 
 def draw_map(axis: Axes, overlay: Overlay) -> None:
@@ -144,8 +171,8 @@ def draw_map(axis: Axes, overlay: Overlay) -> None:
     heat = np.ma.masked_invalid(overlay.heat.astype(float))
     axis.imshow(heat, cmap=scale.colors, norm=scale.norm, alpha=OPACITY, interpolation="nearest")
     peaked(axis, overlay.peak)
-    axis.set_title(broken(for_figure(overlay.title), inches(axis)[0] + 0.1), fontsize=SMALL, pad=3)
-    noted(axis, for_figure(overlay.note, longest=120))
+    axis.set_title(title_of(overlay, inches(axis)[0]), fontsize=SMALL, pad=3)
+    noted(axis, note_of(overlay, inches(axis)[0]))
 
 
 def faded(axis: Axes, picture: Image.Image) -> None:
@@ -162,9 +189,10 @@ def peaked(axis: Axes, peak: tuple[float, float]) -> None:
 
 
 def noted(axis: Axes, note: str) -> None:
-    """What a map's peak means, beneath the map."""
-    lines = broken(note, inches(axis)[0] + 0.1)
-    axis.text(0.5, -0.03, lines, transform=axis.transAxes, fontsize=SMALL, ha="center", va="top")
+    """What a map's peak means, in lines beneath the map."""
+    figure: Any = axis.figure
+    below = axis.transAxes + ScaledTranslation(0, -MARGIN / 2, figure.dpi_scale_trans)
+    axis.text(0.5, 0, note, transform=below, fontsize=SMALL, ha="center", va="top")
 
 
 def draw_overlays(pictures: Sequence[Sequence[Overlay]]) -> np.ndarray:
@@ -185,20 +213,22 @@ def draw_overlays(pictures: Sequence[Sequence[Overlay]]) -> np.ndarray:
     shared = [shared_scale(maps, every) for maps in given]
     rows = [row for maps in shared for row in _in_lines([maps[0].image, *maps])]
     side = (COLUMN - GAP * (IN_A_LINE - 1)) / IN_A_LINE
-    heights = [side * max(_aspect(cell) for cell in row) + TITLE + NOTE for row in rows]
+    above = [text_inches(*(title_of(cell, side) for cell in row if isinstance(cell, Overlay))) for row in rows]
+    below = [text_inches(*(note_of(cell, side) for cell in row if isinstance(cell, Overlay))) for row in rows]
+    tall = [side * max(_aspect(cell) for cell in row) for row in rows]
     bars = {overlay.label: overlay.scale for maps in shared for overlay in maps}
-    sheet = Sheet(sum(heights) + BAR * len(bars))
+    sheet = Sheet(sum(above) + sum(tall) + sum(below) + BAR * len(bars))
     axes = np.empty((len(rows), IN_A_LINE), dtype=object)
-    for line, (row, height) in enumerate(zip(rows, heights, strict=True)):
+    for line, row in enumerate(rows):
         for place in range(IN_A_LINE):
-            axes[line, place] = axis = sheet.axes(place * (side + GAP), TITLE, side, height - TITLE - NOTE)
+            axes[line, place] = axis = sheet.axes(place * (side + GAP), above[line], side, tall[line])
             cell = row[place] if place < len(row) else None
             if isinstance(cell, Overlay):
                 draw_map(axis, cell)
             elif cell is not None:
                 axis.imshow(as_rgb(cell), interpolation="nearest")
             axis.axis("off")
-        sheet.down(height)
+        sheet.down(above[line] + tall[line] + below[line])
     for scale in bars.values():
         sheet.bar(scale)
     return axes
