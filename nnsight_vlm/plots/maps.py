@@ -78,6 +78,8 @@ def heat_map(
         cells[down.index(row), along.index(column)] = cell
     height = min(max(0.17 * len(down), 1.3), 3.5)
     axis = axes_of(ax, height)
+    if ax is None:
+        grown(axis, height)
     _draw(axis, cells, color_scale(cells, drawn.unit, limit))
     if "survives" in given.columns:
         kept = given[given["survives"] == True]  # noqa: E712  (missing where nothing was compared)
