@@ -1,4 +1,4 @@
-"""Figures show the numbers of their frames, read back from what is drawn, and the ranges and notes that go with them."""
+"""Figures show the numbers of their frames, read back from what is drawn, and the ranges and notes with them."""
 
 from __future__ import annotations
 
