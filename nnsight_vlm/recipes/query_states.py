@@ -31,11 +31,11 @@ from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
 from ..studies.clusters import clusters_of_pairs, with_clusters
-from ..studies.controls import random_positions, rng_of, same_pictures, with_picture_of
+from ..studies.controls import random_positions, rng_of
 from ..studies.given import usual_given
 from ..studies.journal import measured
 from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, SHARES, Control
-from ..studies.pairs import Pair, pairs_given
+from ..studies.pairs import Pair, pairs_given, third_picture
 from ..studies.token_sets import owning_stage, same_axis_positions
 from ..studies.work import PLAIN, Work
 from ..sweeping.table import sweep
@@ -248,7 +248,7 @@ def _patches(
 
 def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: int) -> Iterator[StateSource]:
     """The hidden states that are written into one pair's prompt: for each group its own, then those of its controls."""
-    pair, third = pairs[image], _third_picture(pairs, image)
+    pair, third = pairs[image], third_picture(pairs, image)
     rng, last = rng_of(seed, image), pair.prompt["last"]
     for group in groups:
         positions = pair.prompt[group]
@@ -260,14 +260,3 @@ def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: i
         if len(candidates) >= len(positions):
             drawn = random_positions(candidates, len(positions), rng)
             yield StateSource(group, RANDOM_POSITIONS, drawn, pair.other)
-
-
-def _third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:
-    """The pair's text about the picture of the next pair that shares no answer, and not this picture, with it."""
-    pair = pairs[image]
-    for step in range(1, len(pairs)):
-        candidate = pairs[(image + step) % len(pairs)]
-        shares_answer = {candidate.answer, candidate.other_answer} & {pair.answer, pair.other_answer}
-        if not shares_answer and not any(same_pictures(candidate.prompt, own) for own in (pair.prompt, pair.other)):
-            return with_picture_of(pair.prompt, candidate.prompt)
-    return None
