@@ -1,0 +1,170 @@
+"""What an answer or a description loses when routes are cut, and what follows for each route."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..families import Model
+from ..lowering.layers import Layers
+from ..prompts.prompt import Prompt
+from ..remote.batching import together
+from ..remote.model_call import Remote
+from ..specs.interventions import Intervention
+from ..studies.controls import blind_cut
+from ..studies.labels import COULD, NONE, RANDOM_EDGES, Control
+from ..studies.words import Objects, Thing, agreement
+from ..studies.work import Work
+from ..sweeping.table import sweep
+from ..sweeping.wanted import answer_token
+from .route_cuts import ALL, Step, cut_of, random_cuts, routes_in, steps_of
+from .routes import BLIND, CLEAN_ROW
+
+VERDICTS = ("needed", "suffices", "self_repair")
+"""What the losses say of a route, or of all of them, see `joint_routes`."""
+LOSS = "loss_of_all"
+"""The column with the loss of an image when all routes are cut, which shares are shares of."""
+
+
+class Closed(NamedTuple):
+    """Which routes are closed; for a control, as many random edges as each of them has."""
+
+    control: Control
+    routes: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cases:
+    """The conditions of one image.
+
+    Attributes:
+        steps: the rows of cuts, see `steps_of`.
+        by_closed: number of the cut that closes these routes.
+        cuts: the clean run first (None), then the blind one, then those of routes, then those of random edges.
+        overlaps: of each cut, the share of random edges that are the route's own; NaN for cuts of routes.
+    """
+
+    steps: Sequence[Step]
+    by_closed: Mapping[Closed, int]
+    cuts: Sequence[Intervention | None]
+    overlaps: Sequence[float]
+
+
+def cases_of_routes(
+    model: Model, prompt: Prompt, names: Sequence[str], layers: Layers | None, rng: np.random.Generator
+) -> Cases:
+    """The conditions of one image: baselines, routes cut alone and together, and as many random edges."""
+    routes = routes_in(model, prompt, names, layers)
+    steps = steps_of(names)
+    sets = list(dict.fromkeys(step.routes for step in steps))
+    drawn = random_cuts(prompt, routes, rng)
+    own = {route.name: route.cut() for route in routes}
+    random = {name: each.cut for name, each in drawn.items()}
+    cuts: list[Intervention | None] = [None, blind_cut(prompt)]
+    overlaps, by_closed = [math.nan, math.nan], dict[Closed, int]()
+    for control, parts in ((NONE, own), (RANDOM_EDGES, random)):
+        for closed in sets:
+            if closed <= parts.keys():
+                by_closed[Closed(control, closed)] = len(cuts)
+                cuts.append(cut_of(parts, closed))
+                shared = [drawn[name].overlap for name in closed] if control != NONE else [math.nan]
+                overlaps.append(max(shared))
+    return Cases(steps=steps, by_closed=by_closed, cuts=cuts, overlaps=overlaps)
+
+
+def answer_rows(
+    model: Model, prompt: Prompt, cases: Cases, answer: str | int, image: int, work: Work, remote: Remote
+) -> list[dict[str, Any]]:
+    """Rows of one question, from two sweeps: random edges may begin at the image, which costs each a whole forward."""
+    numbers = [
+        [1, *(number for closed, number in cases.by_closed.items() if closed.control == NONE)],
+        [number for closed, number in cases.by_closed.items() if closed.control != NONE],
+    ]
+    filled = [each for each in numbers if each]
+    token = answer_token(model, answer)
+    sweeps = [
+        partial(
+            sweep,
+            model,
+            prompt,
+            [cases.cuts[number] for number in each],
+            answer=token,
+            memory=work.memory,
+            empty="ignore",
+            remote=remote,
+        )
+        for each in filled
+    ]
+    scores = dict[int, dict[str, float]]()
+    for each, frame in zip(filled, together(sweeps, remote), strict=True):
+        for number, score in zip(each, frame.itertuples(), strict=True):
+            change, kept = float(score.logprob - score.clean_logprob), score.rank == 0
+            scores[number] = {"logprob_change": change, "kept": math.nan if math.isnan(score.rank) else float(kept)}
+            first = float(score.clean_rank == 0)
+    scores[0] = {"logprob_change": 0.0, "kept": first}
+    return _rows(cases, [scores[number] for number in range(len(cases.cuts))], "logprob_change", 0.0, image)
+
+
+def text_rows(
+    cases: Cases, texts: Sequence[str], truth: Sequence[Thing] | None, objects: Objects, image: int
+) -> list[dict[str, Any]]:
+    """Rows of one picture's descriptions, one for each cut; the first is the model's own, without a cut."""
+    own = objects(texts[0])
+    scores = list[dict[str, float]]()
+    for text in texts:
+        named = objects(text)
+        true = {} if truth is None else agreement(named, [thing.name for thing in truth])
+        of_truth = {f"{measure}_true": value for measure, value in true.items()}
+        scores.append({**agreement(named, own), **of_truth, "objects": float(len(named))})
+    return _rows(cases, scores, "f1", 1.0, image)
+
+
+def _rows(
+    cases: Cases, scores: Sequence[Mapping[str, float]], measure: str, best: float, image: int
+) -> list[dict[str, Any]]:
+    """The rows of all conditions; a loss is what is missing to the best value of a measure."""
+    losses = [best - score[measure] for score in scores]
+    names = next(step.routes for step in cases.steps if step.route == ALL)
+    rows = [
+        {
+            "image": image,
+            "route": of["route"],
+            "condition": of["form"],
+            "shows": COULD,
+            "control": NONE,
+            **scores[place],
+        }
+        for place, of in enumerate((CLEAN_ROW, BLIND))
+    ]
+    for control in (NONE, RANDOM_EDGES):
+        by_routes = {closed.routes: number for closed, number in cases.by_closed.items() if closed.control == control}
+        for step in cases.steps:
+            if step.routes not in by_routes:
+                continue
+            number = by_routes[step.routes]
+            labels = {"route": step.route, "condition": step.condition, "shows": COULD, "control": control}
+            verdicts = dict.fromkeys(VERDICTS, math.nan)
+            if step.route == ALL:
+                alone = sum(losses[by_routes[frozenset({name})]] for name in names)
+                verdicts["self_repair"] = losses[number] - alone
+            elif step.condition == "only" and names in by_routes:
+                verdicts["suffices"] = losses[by_routes[names]] - losses[number]
+            elif step.route in names:
+                verdicts["needed"] = losses[number]
+            of_all = losses[cases.by_closed[Closed(NONE, names)]]
+            rows.append(
+                {
+                    "image": image,
+                    **labels,
+                    **scores[number],
+                    **verdicts,
+                    LOSS: of_all,
+                    "overlap": cases.overlaps[number],
+                }
+            )
+    return rows

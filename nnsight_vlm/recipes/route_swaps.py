@@ -1,0 +1,154 @@
+"""One route carries another picture, all else is this prompt's: what the answer follows when every route is open.
+
+Path-specific interchange, after path patching (Goldowsky-Dill et al. 2023, arXiv 2304.05969).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from functools import partial, reduce
+from itertools import chain
+from operator import or_
+from typing import Any
+
+from ..errors import SpecError
+from ..execution.checking import check
+from ..execution.forward import run
+from ..families import Model
+from ..lowering.layers import Layers
+from ..prompts.prompt import Prompt
+from ..remote.batching import together
+from ..remote.model_call import Remote
+from ..specs.interventions import Intervention
+from ..specs.states import Patch
+from ..studies.controls import same_pictures
+from ..studies.labels import ANOTHER_IMAGE, DOES, NONE
+from ..studies.layer_sets import layers_reading, other_layers
+from ..studies.pairs import Pair, third_picture
+from ..studies.work import Work, one_for_each
+from ..sweeping.table import sweep
+from ..sweeping.wanted import answer_token
+from .route_cuts import RouteInPrompt, Step, routes_in, steps_of
+
+
+def swap(
+    model: Model, prompt: Prompt, donor: Prompt, routes: Sequence[RouteInPrompt], swapped: Collection[str]
+) -> Intervention:
+    """The targets of some routes read the donor's source, and everything else is as in the prompt's own run.
+
+    In a run on the donor, every token but the source and the routes' targets is held at the states that it has in the
+    prompt's run. There, the targets' states differ by what they read from the source, and by nothing else. They are
+    written into the prompt's run.
+
+    Args:
+        model: an nnsight model.
+        prompt: whose run is changed.
+        donor: the same text about another picture.
+        routes: all routes of the study, with one source.
+        swapped: names of those that carry the donor's picture.
+    """
+    source = routes[0].edges.source
+    targets = sorted({p for route in routes if route.name in swapped for p in route.edges.target})
+    held = tuple(p for p in prompt["all"] if p not in {*source, *targets})
+    inside = tuple(p for p in source if p >= 0)
+    parts: list[Intervention] = [Patch(held, source=prompt)] if held else []
+    if inside:
+        parts.append(Patch(inside, source=donor))
+    reading = layers_reading(model, prompt, source)
+    own = other_layers(reading, routes[0].layers)
+    if own:
+        parts += [Patch(source, source=prompt, site="key", layers=own)]
+        parts += [Patch(source, source=prompt, site="value", layers=own)]
+    return Patch(tuple(targets), source=donor, under=reduce(or_, parts) if parts else None)
+
+
+def check_pairs(model: Model, prompts: Sequence[Prompt], pairs: Sequence[Pair], names: Sequence[str]) -> None:
+    """Refuse pairs that are not about the prompts' pictures, and routes that cannot be swapped.
+
+    Raises:
+        SpecError: naming the pair or the route.
+    """
+    one_for_each(prompts, pairs=pairs)
+    sources = {name.split("->")[0] for name in names}
+    if len(sources) > 1:
+        raise SpecError(
+            f"routes= begin at {', '.join(sorted(sources))}: what they carry can be swapped together only where all "
+            "of them begin at the same tokens; give routes of one source, or leave pairs out"
+        )
+    for number, (prompt, pair) in enumerate(zip(prompts, pairs, strict=True)):
+        if not same_pictures(prompt, pair.prompt):
+            raise SpecError(
+                f"pairs[{number}] is about another picture than prompt {number}; give one pair for each prompt, whose "
+                "first prompt shows its picture"
+            )
+
+
+def swappable(names: Sequence[str]) -> tuple[str, ...]:
+    """The routes along which an answer's first token can be changed: not those to tokens that come after it."""
+    return tuple(name for name in names if not name.endswith("generated"))
+
+
+def check_swaps(model: Model, pair: Pair, names: Sequence[str], layers: Layers | None) -> None:
+    """Refuse what cannot be swapped in a pair before any run.
+
+    Raises:
+        SpecError: a site that the model has not got.
+    """
+    routes = routes_in(model, pair.prompt, names, layers)
+    check(model, pair.prompt, swap(model, pair.prompt, pair.other, routes, names))
+
+
+def swap_rows(
+    model: Model,
+    pairs: Sequence[Pair],
+    image: int,
+    names: Sequence[str],
+    layers: Layers | None,
+    work: Work,
+    remote: Remote,
+) -> list[dict[str, Any]]:
+    """Rows of one pair: how much of the other picture's answer comes along each route."""
+    pair = pairs[image]
+    routes = routes_in(model, pair.prompt, names, layers)
+    answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
+    computations: list[Callable[[], Any]] = [partial(run, model, each, remote=remote) for each in pair[:2]]
+    steps, donors = steps_of(names, "swapped", "others swapped"), {NONE: pair.other}
+    third = third_picture(pairs, image)
+    if third is not None:
+        donors[ANOTHER_IMAGE] = third
+    sets = list(dict.fromkeys(step.routes for step in steps))
+    for donor in donors.values():
+        variants = [swap(model, pair.prompt, donor, routes, each) for each in sets]
+        computations.append(
+            partial(sweep, model, pair.prompt, variants, answer=other_answer, memory=work.memory, remote=remote)
+        )
+    own_run, other_run, *frames = together(computations, remote)
+    logits, other_logits = own_run.logits.double(), other_run.logits.double()
+    before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
+    knows_both = int(logits.argmax()) == answer and int(other_logits.argmax()) == other_answer
+    by_control = [
+        _labelled(image, control, steps, dict(zip(sets, frame.itertuples(), strict=True)), before, after, knows_both)
+        for control, frame in zip(donors, frames, strict=True)
+    ]
+    return list(chain.from_iterable(by_control))
+
+
+def _labelled(
+    image: int, control: str, steps: Sequence[Step], scores: Any, before: float, after: float, knows_both: bool
+) -> list[dict[str, Any]]:
+    rows = list[dict[str, Any]]()
+    for step in steps:
+        score = scores[step.routes]
+        rows.append(
+            {
+                "image": image,
+                "route": step.route,
+                "condition": step.condition,
+                "shows": DOES,
+                "control": control,
+                "restoration": (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan,
+                "flipped": float(score.rank == 0) if knows_both and not math.isnan(score.rank) else math.nan,
+            }
+        )
+    return rows
