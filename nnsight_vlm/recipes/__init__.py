@@ -14,6 +14,7 @@ from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
+from .route_shares import joint_routes
 from .token_groups import attention_share
 from .word_patches import patch_grounding
 
@@ -24,6 +25,7 @@ __all__ = [
     "Work",
     "attention_share",
     "content_words",
+    "joint_routes",
     "knockout_windows",
     "patch_grounding",
     "patch_knockout",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from itertools import combinations
 from operator import or_
@@ -17,7 +17,7 @@ from ..prompts.prompt import Prompt
 from ..prompts.where import Where
 from ..specs.interventions import Intervention
 from ..specs.knockouts import Knockout
-from ..studies.controls import Edges, matched_positions, random_edges, seen_edges
+from ..studies.controls import Edges, random_edges, seen_edges
 from ..studies.layer_sets import layers_reading
 from ..studies.token_sets import lies_outside
 from .routes import Route
@@ -155,42 +155,33 @@ def steps_of(names: Sequence[str], one: Condition = "cut", others: Condition = "
     return [*steps, Step(ALL, one, every)]
 
 
+def alone_and_all(steps: Sequence[Step]) -> list[Step]:
+    """The steps without pairs of routes: those that have controls."""
+    return [step for step in steps if "&" not in step.route]
+
+
 def cut_of(routes: Mapping[str, Intervention], closed: Collection[str]) -> Intervention:
     """Several routes closed, from the cut of each."""
     return reduce(or_, [routes[name] for name in routes if name in closed])
 
 
-class RandomCut(NamedTuple):
-    """As many random edges as a route has.
+def random_cuts(
+    prompt: Prompt, routes: Sequence[RouteInPrompt], decoded: int, rng: np.random.Generator
+) -> dict[str, Intervention]:
+    """For each route, as many random edges of the prompt, in the same layers; without routes for which too few are left.
 
-    Attributes:
-        cut: of these edges.
-        overlap: the share of them that are the route's own, where too few lie outside it.
+    Args:
+        prompt: of one row.
+        routes: whose edges are not drawn.
+        decoded: how many generated tokens are given back to the model: what a route to them closes.
+        rng: draws the edges.
     """
-
-    cut: Intervention
-    overlap: float
-
-
-def random_cuts(prompt: Prompt, routes: Sequence[RouteInPrompt], rng: np.random.Generator) -> dict[str, RandomCut]:
-    """For each route, as many random edges; without the routes for which there are too few."""
-    closed, drawn = [route.edges for route in routes], dict[str, RandomCut]()
+    closed, drawn = [route.edges for route in routes], dict[str, Intervention]()
     for route in routes:
-        count = seen_edges(prompt, route.edges)
-        parts = list(_of_generated(prompt, route, rng)) if route.grows else []
-        edges = random_edges(prompt, count, route.edges.source[0] < 0, closed, rng) if count else []
-        if edges is None or (route.grows and not parts):
-            continue
-        closed = [*closed, *edges]
-        parts += [RandomCut(Knockout(*each, layers=route.layers), 0.0) for each in edges]
-        overlap = max(part.overlap for part in parts)
-        drawn[route.name] = RandomCut(reduce(or_, [part.cut for part in parts]), overlap)
+        source = route.edges.source
+        count = seen_edges(prompt, route.edges) + (decoded * len(source) if route.grows else 0)
+        edges = random_edges(prompt, count, source[0] < 0, closed, rng)
+        if edges:
+            closed = [*closed, *edges]
+            drawn[route.name] = reduce(or_, [Knockout(*each, layers=route.layers) for each in edges])
     return drawn
-
-
-def _of_generated(prompt: Prompt, route: RouteInPrompt, rng: np.random.Generator) -> Iterator[RandomCut]:
-    """Every generated token loses as many edges, to positions outside the source as far as there are enough."""
-    chosen = matched_positions(prompt, route.edges.source, (), rng)
-    if chosen is not None:
-        overlap = len(set(chosen) & set(route.edges.source)) / len(chosen)
-        yield RandomCut(Knockout(chosen, "generated", layers=route.layers), overlap)

@@ -22,7 +22,7 @@ from ..studies.words import Objects, Thing, agreement
 from ..studies.work import Work
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .route_cuts import ALL, Step, cut_of, random_cuts, routes_in, steps_of
+from .route_cuts import ALL, Step, alone_and_all, cut_of, random_cuts, routes_in, steps_of
 from .routes import BLIND, CLEAN_ROW
 
 VERDICTS = ("needed", "suffices", "self_repair")
@@ -46,35 +46,44 @@ class Cases:
         steps: the rows of cuts, see `steps_of`.
         by_closed: number of the cut that closes these routes.
         cuts: the clean run first (None), then the blind one, then those of routes, then those of random edges.
-        overlaps: of each cut, the share of random edges that are the route's own; NaN for cuts of routes.
     """
 
     steps: Sequence[Step]
     by_closed: Mapping[Closed, int]
     cuts: Sequence[Intervention | None]
-    overlaps: Sequence[float]
 
 
 def cases_of_routes(
-    model: Model, prompt: Prompt, names: Sequence[str], layers: Layers | None, rng: np.random.Generator
+    model: Model,
+    prompt: Prompt,
+    names: Sequence[str],
+    layers: Layers | None,
+    rng: np.random.Generator,
+    decoded: int = 0,
 ) -> Cases:
-    """The conditions of one image: baselines, routes cut alone and together, and as many random edges."""
+    """The conditions of one image: baselines, routes cut alone and together, and as many random edges.
+
+    Args:
+        model: an nnsight model.
+        prompt: of one row.
+        names, layers: see `routes_in`.
+        rng: draws the random edges.
+        decoded: see `random_cuts`.
+    """
     routes = routes_in(model, prompt, names, layers)
     steps = steps_of(names)
-    sets = list(dict.fromkeys(step.routes for step in steps))
-    drawn = random_cuts(prompt, routes, rng)
-    own = {route.name: route.cut() for route in routes}
-    random = {name: each.cut for name, each in drawn.items()}
+    by_control: dict[Control, tuple[Mapping[str, Intervention], list[Step]]] = {
+        NONE: ({route.name: route.cut() for route in routes}, steps),
+        RANDOM_EDGES: (random_cuts(prompt, routes, decoded, rng), alone_and_all(steps)),
+    }
     cuts: list[Intervention | None] = [None, blind_cut(prompt)]
-    overlaps, by_closed = [math.nan, math.nan], dict[Closed, int]()
-    for control, parts in ((NONE, own), (RANDOM_EDGES, random)):
-        for closed in sets:
+    by_closed = dict[Closed, int]()
+    for control, (parts, of_control) in by_control.items():
+        for closed in dict.fromkeys(step.routes for step in of_control):
             if closed <= parts.keys():
                 by_closed[Closed(control, closed)] = len(cuts)
                 cuts.append(cut_of(parts, closed))
-                shared = [drawn[name].overlap for name in closed] if control != NONE else [math.nan]
-                overlaps.append(max(shared))
-    return Cases(steps=steps, by_closed=by_closed, cuts=cuts, overlaps=overlaps)
+    return Cases(steps=steps, by_closed=by_closed, cuts=cuts)
 
 
 def answer_rows(
@@ -82,7 +91,7 @@ def answer_rows(
 ) -> list[dict[str, Any]]:
     """Rows of one question, from two sweeps: random edges may begin at the image, which costs each a whole forward."""
     numbers = [
-        [1, *(number for closed, number in cases.by_closed.items() if closed.control == NONE)],
+        [0, 1, *(number for closed, number in cases.by_closed.items() if closed.control == NONE)],
         [number for closed, number in cases.by_closed.items() if closed.control != NONE],
     ]
     filled = [each for each in numbers if each]
@@ -105,8 +114,6 @@ def answer_rows(
         for number, score in zip(each, frame.itertuples(), strict=True):
             change, kept = float(score.logprob - score.clean_logprob), score.rank == 0
             scores[number] = {"logprob_change": change, "kept": math.nan if math.isnan(score.rank) else float(kept)}
-            first = float(score.clean_rank == 0)
-    scores[0] = {"logprob_change": 0.0, "kept": first}
     return _rows(cases, [scores[number] for number in range(len(cases.cuts))], "logprob_change", 0.0, image)
 
 
@@ -143,7 +150,7 @@ def _rows(
     ]
     for control in (NONE, RANDOM_EDGES):
         by_routes = {closed.routes: number for closed, number in cases.by_closed.items() if closed.control == control}
-        for step in cases.steps:
+        for step in cases.steps if control == NONE else alone_and_all(cases.steps):
             if step.routes not in by_routes:
                 continue
             number = by_routes[step.routes]

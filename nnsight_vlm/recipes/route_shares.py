@@ -19,6 +19,7 @@ import pandas as pd
 from ..arguments import listed
 from ..errors import SpecError
 from ..execution.checking import check
+from ..execution.decoding import Generation
 from ..execution.emptiness import Call, generating
 from ..families import Model
 from ..identity import prompt_digest
@@ -28,7 +29,7 @@ from ..prompts.where import as_tuples
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..statistics import Estimate, image_means, interval, summarise
+from ..statistics import UNKNOWN, Estimate, image_means, interval, summarise
 from ..studies.controls import rng_of
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import AGREEMENT, DOES, NONE, SHARES, TRUE_AGREEMENT
@@ -42,8 +43,6 @@ from .route_losses import LOSS, VERDICTS, Cases, answer_rows, cases_of_routes, t
 from .route_swaps import check_pairs, check_swaps, swap_rows, swappable
 
 BY = ["route", "condition", "shows", "control"]
-UNKNOWN = Estimate(math.nan, math.nan, math.nan)
-"""A share of a loss that may be none at all."""
 
 
 @can_run_in_background
@@ -115,9 +114,9 @@ def joint_routes(
         Measures of swaps: `restoration` and `flipped`, see `query_patching`; pairs of which the model does not answer
         both questions right are left out. With every token that reads the image swapped, restoration is 1.
 
-        Controls: `random edges`, as many edges closed in the same layers, drawn from those that belong to no route
-        (`overlap` is the share that does all the same: of generated tokens, where few others can be drawn); `another
-        image`, a third picture whose answers are different, swapped in.
+        Controls: `random edges`, as many edges closed in the same layers, drawn from those of the prompt that belong to
+        no route; there is no such row where too few are left. `another image`, a third picture whose answers are
+        different, swapped in.
 
     Raises:
         SpecError: fewer than two routes, or one along which nothing can flow; pairs that are about other pictures, or
@@ -152,7 +151,7 @@ def joint_routes(
             generating(max_new_tokens, "ignore") if describes else Call(empty="ignore"),
         )
     if asked is not None:
-        check_pairs(model, study.prompts, asked, swappable(names))
+        check_pairs(study.prompts, asked, swappable(names))
         for pair in asked:
             check_swaps(model, pair, swappable(names), layers)
     settings = {"objects": objects, "routes": names, "layers": layers, "max_new_tokens": max_new_tokens}
@@ -164,8 +163,8 @@ def joint_routes(
             return [_not_measured(image, name) for name in (*swappable(names), ALL)]
         return swap_rows(model, asked, image, swappable(names), layers, work, remote)
 
-    def cases(image: int) -> Cases:
-        return cases_of_routes(model, study.prompts[image], names, layers, rng_of(seed, image))
+    def cases(image: int, decoded: int = 0) -> Cases:
+        return cases_of_routes(model, study.prompts[image], names, layers, rng_of(seed, image), decoded)
 
     def score(chunk: range) -> Iterable[dict[str, Any]]:
         answered = study.answers or ()
@@ -175,15 +174,19 @@ def joint_routes(
         ]
         return chain.from_iterable(together([*computations, *(partial(swaps, image) for image in chunk)], remote))
 
-    def describe(chunk: range) -> Iterator[dict[str, Any]]:
-        of_chunk = [cases(image) for image in chunk]
-        wanted = [(study.prompts[image], cut) for image, each in zip(chunk, of_chunk, strict=True) for cut in each.cuts]
-        generated = generations(
+    def generated(wanted: Sequence[tuple[Prompt, Any]]) -> Iterator[Generation]:
+        return generations(
             model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, empty="ignore", remote=remote
         )
-        for image, each in zip(chunk, of_chunk, strict=True):
-            texts = [next(generated).text for _ in each.cuts]
-            yield from text_rows(each, texts, None if study.truths is None else study.truths[image], objects, image)
+
+    def describe(chunk: range) -> Iterator[dict[str, Any]]:
+        own = list(generated([(study.prompts[image], None) for image in chunk]))
+        of_chunk = [cases(image, len(each.tokens) - 1) for image, each in zip(chunk, own, strict=True)]
+        cut = zip(chunk, of_chunk, strict=True)
+        under_cuts = generated([(study.prompts[image], each) for image, of in cut for each in of.cuts[1:]])
+        for image, each, of in zip(chunk, own, of_chunk, strict=True):
+            texts = [each.text, *(next(under_cuts).text for _ in of.cuts[1:])]
+            yield from text_rows(of, texts, None if study.truths is None else study.truths[image], objects, image)
         yield from chain.from_iterable(together([partial(swaps, image) for image in chunk], remote))
 
     return study.frame(settings, describe if describes else score, summary)
@@ -219,7 +222,7 @@ def _not_measured(image: int, route: str) -> dict[str, Any]:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over images with intervals, from the rows of every image; then shares of the loss when all are cut."""
     names = (*AGREEMENT, *TRUE_AGREEMENT, "objects", "logprob_change", "kept", *VERDICTS, "restoration", "flipped")
-    tidy = summarise(frame, BY, [name for name in (*names, "overlap") if name in frame], shares=SHARES)
+    tidy = summarise(frame, BY, [name for name in names if name in frame], shares=SHARES)
     unmeasured = (tidy["shows"] == DOES) & (tidy["control"] == NONE) & (tidy["measure"] == "restoration")
     tidy = pd.concat([tidy[(tidy["images"] > 0) | unmeasured], _shares(frame)], ignore_index=True)
     order = {key: place for place, key in enumerate(dict.fromkeys(zip(*(tidy[name] for name in BY), strict=True)))}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial, reduce
-from itertools import chain
 from operator import or_
 from typing import Any
 
@@ -29,7 +28,7 @@ from ..studies.pairs import Pair, third_picture
 from ..studies.work import Work, one_for_each
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .route_cuts import RouteInPrompt, Step, routes_in, steps_of
+from .route_cuts import RouteInPrompt, Step, alone_and_all, routes_in, steps_of
 
 
 def swap(
@@ -63,7 +62,7 @@ def swap(
     return Patch(tuple(targets), source=donor, under=reduce(or_, parts) if parts else None)
 
 
-def check_pairs(model: Model, prompts: Sequence[Prompt], pairs: Sequence[Pair], names: Sequence[str]) -> None:
+def check_pairs(prompts: Sequence[Prompt], pairs: Sequence[Pair], names: Sequence[str]) -> None:
     """Refuse pairs that are not about the prompts' pictures, and routes that cannot be swapped.
 
     Raises:
@@ -113,13 +112,16 @@ def swap_rows(
     routes = routes_in(model, pair.prompt, names, layers)
     answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
     computations: list[Callable[[], Any]] = [partial(run, model, each, remote=remote) for each in pair[:2]]
-    steps, donors = steps_of(names, "swapped", "others swapped"), {NONE: pair.other}
+    steps = steps_of(names, "swapped", "others swapped")
+    asked = {NONE: (pair.other, steps)}
     third = third_picture(pairs, image)
     if third is not None:
-        donors[ANOTHER_IMAGE] = third
-    sets = list(dict.fromkeys(step.routes for step in steps))
-    for donor in donors.values():
-        variants = [swap(model, pair.prompt, donor, routes, each) for each in sets]
+        asked[ANOTHER_IMAGE] = (
+            third,
+            [step for step in alone_and_all(steps) if step.condition == "swapped"],
+        )
+    for donor, of_donor in asked.values():
+        variants = [swap(model, pair.prompt, donor, routes, each) for each in _sets(of_donor)]
         computations.append(
             partial(sweep, model, pair.prompt, variants, answer=other_answer, memory=work.memory, remote=remote)
         )
@@ -127,28 +129,18 @@ def swap_rows(
     logits, other_logits = own_run.logits.double(), other_run.logits.double()
     before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
     knows_both = int(logits.argmax()) == answer and int(other_logits.argmax()) == other_answer
-    by_control = [
-        _labelled(image, control, steps, dict(zip(sets, frame.itertuples(), strict=True)), before, after, knows_both)
-        for control, frame in zip(donors, frames, strict=True)
-    ]
-    return list(chain.from_iterable(by_control))
-
-
-def _labelled(
-    image: int, control: str, steps: Sequence[Step], scores: Any, before: float, after: float, knows_both: bool
-) -> list[dict[str, Any]]:
     rows = list[dict[str, Any]]()
-    for step in steps:
-        score = scores[step.routes]
-        rows.append(
-            {
-                "image": image,
-                "route": step.route,
-                "condition": step.condition,
-                "shows": DOES,
-                "control": control,
-                "restoration": (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan,
-                "flipped": float(score.rank == 0) if knows_both and not math.isnan(score.rank) else math.nan,
-            }
-        )
+    for (control, (_, of_donor)), frame in zip(asked.items(), frames, strict=True):
+        scores = dict(zip(_sets(of_donor), frame.itertuples(), strict=True))
+        for step in of_donor:
+            score = scores[step.routes]
+            labels = {"route": step.route, "condition": step.condition, "shows": DOES, "control": control}
+            restoration = (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan
+            flipped = float(score.rank == 0) if knows_both and not math.isnan(score.rank) else math.nan
+            rows.append({"image": image, **labels, "restoration": restoration, "flipped": flipped})
     return rows
+
+
+def _sets(steps: Sequence[Step]) -> list[frozenset[str]]:
+    """The different sets of routes that some steps are about."""
+    return list(dict.fromkeys(step.routes for step in steps))
