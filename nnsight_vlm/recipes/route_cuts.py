@@ -168,7 +168,7 @@ def cut_of(routes: Mapping[str, Intervention], closed: Collection[str]) -> Inter
 def random_cuts(
     prompt: Prompt, routes: Sequence[RouteInPrompt], decoded: int, rng: np.random.Generator
 ) -> dict[str, Intervention]:
-    """For each route, as many random edges of the prompt, in the same layers; without routes for which too few are left.
+    """For each route, as many random edges in the same layers; without routes for which too few are left.
 
     Args:
         prompt: of one row.

@@ -164,14 +164,5 @@ def _rows(
             elif step.route in names:
                 verdicts["needed"] = losses[number]
             of_all = losses[cases.by_closed[Closed(NONE, names)]]
-            rows.append(
-                {
-                    "image": image,
-                    **labels,
-                    **scores[number],
-                    **verdicts,
-                    LOSS: of_all,
-                    "overlap": cases.overlaps[number],
-                }
-            )
+            rows.append({"image": image, **labels, **scores[number], **verdicts, LOSS: of_all})
     return rows

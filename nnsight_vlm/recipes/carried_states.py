@@ -1,0 +1,175 @@
+"""Which later places carry what an earlier one writes: path patching from a sender through each of many receivers.
+
+Wang et al. 2022 (arXiv 2211.00593) and Goldowsky-Dill et al. 2023 (arXiv 2304.05969). In one run the sender's states
+are those of another picture, and what lies between it and the receiver is held as it is without that. The receiver's
+states of this run are then written into the prompt's own run, where all else is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..arguments import one_of
+from ..errors import SpecError
+from ..execution.checking import check
+from ..families import Model, view_of
+from ..identity import prompt_digest
+from ..prompts.prompt import Prompt
+from ..remote.background import can_run_in_background
+from ..remote.batching import together
+from ..remote.model_call import Remote
+from ..statistics import summarise
+from ..studies.clusters import clusters_of_pairs, with_clusters
+from ..studies.comparisons import with_comparisons
+from ..studies.given import usual_given
+from ..studies.journal import measured
+from ..studies.pairs import Pair, pairs_given
+from ..studies.places import Place, PlaceInModel, place_given, place_in, places_given
+from ..studies.work import PLAIN, Work
+from .path_patches import BETWEEN, Between, Paths, path_rows
+
+BY = ["sender", "receiver", "site", "layer", "head", "control"]
+MEASURES = ("restoration", "logit_diff_change")
+RECEIVERS = (Place("question"), Place("last"), Place("last", site="head"))
+"""The receivers unless others are asked for: the residual stream of the question and of the prompt's last token, and
+each attention head there."""
+
+
+@can_run_in_background
+def path_patching(
+    model: Model,
+    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
+    *,
+    sender: Place | str,
+    receivers: Place | str | Sequence[Place | str] | None = None,
+    between: Between = "frozen",
+    seed: int = 0,
+    cluster: Sequence[Hashable] | None = None,
+    per_image: bool = False,
+    remote: Remote = False,
+    blocking: bool = True,  # noqa: ARG001
+    path: str | Path | None = None,  # noqa: ARG001
+    work: Work = PLAIN,
+) -> pd.DataFrame:
+    """How much of another picture's answer a sender's states bring about through each receiver alone.
+
+    It is `nv.Patch(receiver, source=prompt, under=nv.Patch(sender, source=other) | ...)`: the receiver's states come
+    from the prompt's own run in which the sender's states are those of the other picture. No route is cut, so this
+    shows what the model does.
+
+    Args:
+        model: an nnsight model from `load`.
+        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text.
+        sender: the earlier place, `nv.recipes.Place("image", layers=3)`; a name is the residual stream of this group
+            in the layers before the last.
+        receivers: the later places. Each is measured in each of its layers alone, and at sites of heads each head
+            alone. Default `question`, `last` and the heads at `last`, in the layers behind the sender's first.
+        between: what lies between sender and receiver. `frozen`: the outputs of all attentions and feed-forward parts
+            of the layers between are those of the prompt's own run, so that only what the sender adds to the
+            residual stream reaches the receiver (the direct path). `mlp`: attentions are frozen, and feed-forward
+            parts are computed anew (Wang et al.). `free`: all is computed anew, so that a receiver is handed the
+            sender's whole effect on it.
+        seed: of the random control, and of the test's random signs.
+        cluster: a key for each pair, see `query_patching`.
+        per_image: return the rows of every pair instead of means with intervals; `image` is the pair's number.
+        remote, blocking, path: see `nv.run`.
+        work: journal, progress bar, size of chunks and memory.
+
+    Returns:
+        `sender, receiver, site, layer, head, control, measure, mean, low, high, images, p, survives`. `layer` is
+        missing at site `output`, `head` at sites without heads.
+
+        Measures: `restoration`, see `query_patching`; `logit_diff_change`, by how much the other picture's answer
+        gains on this one's, in logits. Pairs of which the model does not answer both questions right are left out.
+
+        Every `logit_diff_change` that is no control is compared with 0 (`p`, by flipping signs over images);
+        `survives` says whether it is more than chance at a false discovery rate of 5 % over all comparisons of the
+        table (Benjamini and Hochberg), of which `frame.attrs["comparisons"]` says how many there are. With n images no
+        p lies below `2 ** (1 - n)`. A receiver before the sender has 0.
+
+        Controls: `another image`, the sender's states come from a third picture, whose answers are different; `random
+        sender`, as many other heads of the sender's layers send, or of a site without heads as many other tokens.
+        There is no such row where too few are left.
+
+    Raises:
+        SpecError: prompts whose text differs, equal answers, a place that is not there; frozen paths in a model with
+            layers that carry a state through the sequence, or from heads of several layers.
+    """
+    seed, per_image, work = usual_given(seed, per_image, work)
+    all_pairs = pairs_given(model, pairs)
+    paths = _paths(model, all_pairs, sender, receivers, between)
+    for pair in all_pairs:
+        for each in paths.receivers:
+            check(model, pair.prompt, paths.patches(pair.prompt, pair.other, each)[0].patch)
+    prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
+    clusters = clusters_of_pairs(prompts, others, cluster)
+
+    def measure(chunk: range) -> Iterable[dict[str, Any]]:
+        computations = [partial(path_rows, model, all_pairs, image, paths, seed, work, remote) for image in chunk]
+        return chain.from_iterable(together(computations, remote))
+
+    settings = {"sender": tuple(paths.sender), "receivers": [tuple(each) for each in paths.receivers]}
+    settings |= {"between": paths.between, "seed": seed}
+    settings |= {"answers": [pair[2:] for pair in all_pairs], "others": [prompt_digest(other) for other in others]}
+    rows = with_clusters(measured("path_patching", model, prompts, settings, measure, work, remote), clusters)
+    return with_gaps(rows if per_image else summary(rows, seed=seed))
+
+
+def summary(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Means over pairs with intervals, and which of them survive the number of comparisons."""
+    tidy = summarise(frame, BY, MEASURES, shares=())
+    counted = tidy[tidy["images"] > 0]
+    kept = (counted if len(counted) else tidy).reset_index(drop=True)
+    return with_comparisons(kept, frame, BY, ["logit_diff_change"], seed=seed)
+
+
+def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame in which layers and heads that are not there are missing, in place of -1."""
+    numbers = {name: frame[name].astype("Int64").mask(frame[name] < 0) for name in ("layer", "head")}
+    return frame.assign(**numbers)
+
+
+def _paths(model: Model, pairs: Sequence[Pair], sender: Any, receivers: Any, between: Any) -> Paths:
+    """What is measured in every pair.
+
+    Raises:
+        SpecError: see `path_patching`.
+    """
+    prompts, spec = [pair.prompt for pair in pairs], view_of(model).stage()
+    one_of("between", between, BETWEEN)
+    place = place_given("sender", sender)
+    if place.site == "output":
+        raise SpecError('sender= is the output behind all layers, which nothing follows; write site="residual"')
+    sending = place_in(model, prompts, "sender", place, range(spec.layer_count - 1))
+    default = range(sending.layers[0] + 1, spec.layer_count)
+    asked = RECEIVERS if receivers is None else places_given("receivers", receivers)
+    found = [place_in(model, prompts, f"receivers[{number}]", each, default) for number, each in enumerate(asked)]
+    _refuse_unfrozen(model, sending, between)
+    return Paths(model=model, sender=sending, receivers=tuple(dict.fromkeys(found)), between=between)
+
+
+def _refuse_unfrozen(model: Model, sender: PlaceInModel, between: Between) -> None:
+    """Refuse to freeze what cannot be frozen.
+
+    Raises:
+        SpecError: saying what is in the way.
+    """
+    if between == "free":
+        return
+    if view_of(model).stage().recurrent:
+        raise SpecError(
+            f"between={between!r} holds attention as it was, and some layers of this model carry a state through the "
+            'sequence in its place; write between="free"'
+        )
+    if sender.site in ("head", "query", "key", "value") and len(sender.layers) > 1:
+        raise SpecError(
+            f"between={between!r} holds the attention of layers {list(sender.layers[1:])} as it was, in which the "
+            'sender has heads; name one layer, sender=nv.recipes.Place("last", layers=5, site="head"), or write '
+            'between="free"'
+        )

@@ -1,0 +1,219 @@
+"""The patches of path patching, and the rows of one pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import or_
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from ..execution.forward import run
+from ..families import Model, view_of
+from ..prompts.prompt import Prompt
+from ..remote.batching import together
+from ..remote.model_call import Remote
+from ..specs.interventions import Intervention
+from ..specs.states import Patch
+from ..studies.controls import random_positions, rng_of
+from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_SENDER, Control
+from ..studies.pairs import Pair, third_picture
+from ..studies.places import PlaceInModel, heads_of
+from ..studies.token_sets import same_axis_positions
+from ..studies.work import Work
+from ..sweeping.table import sweep
+from ..sweeping.wanted import answer_token
+
+Between = Literal["frozen", "mlp", "free"]
+"""What lies between sender and receiver, see `path_patching`."""
+BETWEEN: tuple[Between, ...] = get_args(Between)
+PARTS_OF_CALL = ("head", "query", "key", "value")
+
+
+class PathPatch(NamedTuple):
+    """A patch through one receiver, and what the table says of it."""
+
+    labels: Mapping[str, Any]
+    patch: Patch
+
+
+class Sending(NamedTuple):
+    """What sends in a run.
+
+    Attributes:
+        control: `none` for the sender itself.
+        donor: the prompt whose run gives the states.
+        positions: of the tokens that send.
+        heads: pairs of `(layer, head)`; None for all.
+    """
+
+    control: Control
+    donor: Prompt
+    positions: tuple[int, ...]
+    heads: tuple[tuple[int, int], ...] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Paths:
+    """What is measured in every pair.
+
+    Attributes:
+        model: an nnsight model.
+        sender: the earlier place.
+        receivers: the later places.
+        between: see `path_patching`.
+    """
+
+    model: Model
+    sender: PlaceInModel
+    receivers: tuple[PlaceInModel, ...]
+    between: Between
+
+    def patches(
+        self, prompt: Prompt, donor: Prompt, receiver: PlaceInModel, sending: Sending | None = None
+    ) -> list[PathPatch]:
+        """The patches through a receiver, one for each of its layers and heads.
+
+        Patches through receivers in the same layer share their source's run.
+
+        Args:
+            prompt: whose run is patched.
+            donor: the prompt whose run gives the sender's states.
+            receiver: the later place.
+            sending: what sends; None for the sender itself.
+        """
+        if sending is None:
+            sending = Sending(NONE, donor, prompt[self.sender.group], self.sender.heads)
+        return list(self._patches(prompt, receiver, sending, {}))
+
+    def batches(self, prompt: Prompt, sendings: Sequence[Sending]) -> Iterator[list[PathPatch]]:
+        """Two batches: receivers among the text, which can share one packed forward, and those before it."""
+        first_text = min(prompt["query"], default=prompt.rows[0].answer)
+        found = list[PathPatch]()
+        for sending in sendings:
+            under = dict[tuple[int, bool], Intervention]()
+            for receiver in self.receivers:
+                found += self._patches(prompt, receiver, sending, under)
+        for early in (False, True):
+            yield [each for each in found if (min(prompt[each.labels["receiver"]]) < first_text) == early]
+
+    def _patches(
+        self, prompt: Prompt, receiver: PlaceInModel, sending: Sending, runs: dict[tuple[int, bool], Intervention]
+    ) -> Iterator[PathPatch]:
+        """The patches through a receiver; `runs` has what is done to their sources' runs, by layer."""
+        count, site = view_of(self.model).stage().layer_count, receiver.site
+        for layer in receiver.layers or (count,):
+            # what is handed to a head is read before attention is held, so that all of them share one run
+            at = (count, False) if site in PARTS_OF_CALL else (layer, site == "mlp")
+            if self.between == "free":
+                at = (count, False)
+            if at not in runs:
+                runs[at] = self._run_of_source(prompt, sending, *at)
+            labels = {"sender": str(self.sender), "receiver": receiver.group, "site": site, "control": sending.control}
+            if site == "output":
+                patch = Patch(receiver.group, source=prompt, layers=count - 1, under=runs[at])
+                yield PathPatch({**labels, "layer": -1, "head": -1}, patch)
+                continue
+            for head in self._heads(prompt, receiver, layer):
+                which = {} if head < 0 else {"heads": [head]}
+                patch = Patch(receiver.group, source=prompt, layers=layer, site=site, under=runs[at], **which)
+                yield PathPatch({**labels, "layer": layer, "head": head}, patch)
+
+    def _heads(self, prompt: Prompt, receiver: PlaceInModel, layer: int) -> Sequence[int]:
+        """The heads that are measured in a layer; -1 where there are none to tell apart."""
+        if receiver.heads is not None:
+            return [head for at, head in receiver.heads if at == layer]
+        return heads_of(self.model, prompt, receiver.site, layer) or (-1,)
+
+    def _run_of_source(self, prompt: Prompt, sending: Sending, before: int, attention_too: bool) -> Intervention:
+        """What is done to the prompt's run from which a receiver's states are taken.
+
+        Args:
+            prompt: the prompt.
+            sending: what sends.
+            before: the layer of the receiver, before which all is held.
+            attention_too: whether that layer's attention lies before the receiver.
+        """
+        sender, spec = self.sender, view_of(self.model).stage()
+        named: dict[str, Any] = {} if sending.heads is None else {"heads": sending.heads}
+        sent = Patch(sending.positions, source=sending.donor, layers=sender.layers, site=sender.site, **named)
+        if self.between == "free":
+            return sent
+        first, held = sender.layers[0], list[Intervention]()
+        attending = range(first + 1, min(before + attention_too, spec.layer_count))
+        from_mlp = first + (sender.site in ("residual", "mlp"))
+        of_site = {"attention": spec.attention, "cross": spec.cross} | (
+            {"mlp": range(from_mlp, before)} if self.between == "frozen" else {}
+        )
+        for site, having in of_site.items():
+            layers = [layer for layer in having if site == "mlp" or layer in attending]
+            if layers:
+                held.append(Patch("all", source=prompt, site=site, layers=layers))  # type: ignore[arg-type]
+        return reduce(or_, [*held, sent])  # where both write, the sender comes last
+
+
+def sendings_of(model: Model, pairs: Sequence[Pair], image: int, sender: PlaceInModel, seed: int) -> Iterator[Sending]:
+    """The sender of a pair, then its controls."""
+    pair, third = pairs[image], third_picture(pairs, image)
+    positions, rng = pair.prompt[sender.group], rng_of(seed, image)
+    yield Sending(NONE, pair.other, positions, sender.heads)
+    if third is not None:
+        yield Sending(ANOTHER_IMAGE, third, positions, sender.heads)
+    if sender.heads is not None:
+        drawn = _other_heads(model, pair.prompt, sender, rng)
+        if drawn is not None:
+            yield Sending(RANDOM_SENDER, pair.other, positions, drawn)
+        return
+    others = [position for position in same_axis_positions(pair.prompt, positions)[1:] if position not in positions]
+    if len(others) >= len(positions):
+        yield Sending(RANDOM_SENDER, pair.other, random_positions(others, len(positions), rng), None)
+
+
+def _other_heads(
+    model: Model, prompt: Prompt, sender: PlaceInModel, rng: np.random.Generator
+) -> tuple[tuple[int, int], ...] | None:
+    """As many other heads of the same layers; None where a layer has too few."""
+    drawn = list[tuple[int, int]]()
+    for layer in sender.layers:
+        own = {head for at, head in sender.heads or () if at == layer}
+        others = [head for head in heads_of(model, prompt, sender.site, layer) if head not in own]
+        if len(others) < len(own):
+            return None
+        drawn += [(layer, head) for head in random_positions(others, len(own), rng)] if own else []
+    return tuple(drawn)
+
+
+def path_rows(
+    model: Model, pairs: Sequence[Pair], image: int, paths: Paths, seed: int, work: Work, remote: Remote
+) -> list[dict[str, Any]]:
+    """Rows of one pair, from its two clean runs and one sweep for each batch of patches."""
+    pair = pairs[image]
+    answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
+    computations: list[Callable[[], Any]] = [partial(run, model, each, remote=remote) for each in pair[:2]]
+    batches = list(paths.batches(pair.prompt, list(sendings_of(model, pairs, image, paths.sender, seed))))
+    filled = [batch for batch in batches if batch]
+    for batch in filled:
+        variants = [each.patch for each in batch]
+        options: dict[str, Any] = {"answer": other_answer, "against": answer, "memory": work.memory, "remote": remote}
+        computations.append(partial(sweep, model, pair.prompt, variants, **options))
+    own_run, other_run, *frames = together(computations, remote)
+    logits, other_logits = own_run.logits.double(), other_run.logits.double()
+    before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
+    knows_both = int(logits.argmax()) == answer and int(other_logits.argmax()) == other_answer
+    rows = list[dict[str, Any]]()
+    for batch, frame in zip(filled, frames, strict=True):
+        for each, score in zip(batch, frame.itertuples(), strict=True):
+            moved = float(score.logit_diff - score.clean_logit_diff)
+            restored = (math.exp(score.logprob) - before) / (after - before)
+            rows.append(
+                {
+                    "image": image,
+                    **each.labels,
+                    "restoration": restored if knows_both else math.nan,
+                    "logit_diff_change": moved if knows_both else math.nan,
+                }
+            )
+    return rows
