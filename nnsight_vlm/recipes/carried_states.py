@@ -94,7 +94,8 @@ def path_patching(
         p lies below `2 ** (1 - n)`. A receiver before the sender has 0.
 
         Controls: `another image`, the sender's states come from a third picture, whose answers are different; `random
-        sender`, as many other heads of the sender's layers send, or of a site without heads as many other tokens.
+        sender`, as many other heads of the sender's layers send; where none are named, as many other tokens
+        from the first image token on.
         There is no such row where too few are left.
 
     Raises:
@@ -114,7 +115,7 @@ def path_patching(
         computations = [partial(path_rows, model, all_pairs, image, paths, seed, work, remote) for image in chunk]
         return chain.from_iterable(together(computations, remote))
 
-    settings = {"sender": tuple(paths.sender), "receivers": [tuple(each) for each in paths.receivers]}
+    settings: dict[str, Any] = {"sender": tuple(paths.sender), "receivers": [tuple(each) for each in paths.receivers]}
     settings |= {"between": paths.between, "seed": seed}
     settings |= {"answers": [pair[2:] for pair in all_pairs], "others": [prompt_digest(other) for other in others]}
     rows = with_clusters(measured("path_patching", model, prompts, settings, measure, work, remote), clusters)

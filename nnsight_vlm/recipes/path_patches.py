@@ -118,8 +118,8 @@ class Paths:
                 yield PathPatch({**labels, "layer": -1, "head": -1}, patch)
                 continue
             for head in self._heads(prompt, receiver, layer):
-                which = {} if head < 0 else {"heads": [head]}
-                patch = Patch(receiver.group, source=prompt, layers=layer, site=site, under=runs[at], **which)
+                heads = None if head < 0 else [head]
+                patch = Patch(receiver.group, source=prompt, layers=layer, site=site, heads=heads, under=runs[at])
                 yield PathPatch({**labels, "layer": layer, "head": head}, patch)
 
     def _heads(self, prompt: Prompt, receiver: PlaceInModel, layer: int) -> Sequence[int]:
@@ -138,8 +138,8 @@ class Paths:
             attention_too: whether that layer's attention lies before the receiver.
         """
         sender, spec = self.sender, view_of(self.model).stage()
-        named: dict[str, Any] = {} if sending.heads is None else {"heads": sending.heads}
-        sent = Patch(sending.positions, source=sending.donor, layers=sender.layers, site=sender.site, **named)
+        written: dict[str, Any] = {"layers": sender.layers, "site": sender.site, "heads": sending.heads}
+        sent = Patch(sending.positions, source=sending.donor, **written)
         if self.between == "free":
             return sent
         first, held = sender.layers[0], list[Intervention]()
@@ -167,7 +167,9 @@ def sendings_of(model: Model, pairs: Sequence[Pair], image: int, sender: PlaceIn
         if drawn is not None:
             yield Sending(RANDOM_SENDER, pair.other, positions, drawn)
         return
-    others = [position for position in same_axis_positions(pair.prompt, positions)[1:] if position not in positions]
+    first = min(pair.prompt.rows[0].visual_tokens, default=0)  # before it, the two runs are one
+    others = [place for place in same_axis_positions(pair.prompt, positions)[1:] if place not in positions]
+    others = [place for place in others if place >= first]
     if len(others) >= len(positions):
         yield Sending(RANDOM_SENDER, pair.other, random_positions(others, len(positions), rng), None)
 
