@@ -30,7 +30,10 @@ from ..studies.comparisons import with_comparisons
 from ..studies.given import usual_given
 from ..studies.journal import measured
 from ..studies.pairs import Pair, pairs_given
+from ..studies.papers import GOLDOWSKY_DILL, WANG
 from ..studies.places import Place, PlaceInModel, place_given, place_in, places_given
+from ..studies.provenance import counted
+from ..studies.registry import recipe
 from ..studies.work import PLAIN, Work
 from .path_patches import BETWEEN, Between, Paths, path_rows
 
@@ -42,6 +45,16 @@ each attention head there."""
 
 
 @can_run_in_background
+@recipe(
+    papers=(GOLDOWSKY_DILL, WANG),
+    asks="Which later places carry what an earlier place writes?",
+    method=(
+        "The states of {sender} were taken from a run on another picture with the same question, and what each of "
+        "{receivers} made of them was written into the run on the first picture (between them: {between}). Controls "
+        "took a third picture's states, and let as many other heads or tokens send."
+    ),
+    shows="does",
+)
 def path_patching(
     model: Model,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
@@ -119,7 +132,9 @@ def path_patching(
     settings |= {"between": paths.between, "seed": seed}
     settings |= {"answers": [pair[2:] for pair in all_pairs], "others": [prompt_digest(other) for other in others]}
     rows = with_clusters(measured("path_patching", model, prompts, settings, measure, work, remote), clusters)
-    return with_gaps(rows if per_image else summary(rows, seed=seed))
+    frame = with_gaps(rows if per_image else summary(rows, seed=seed))
+    words = {"sender": str(paths.sender), "receivers": [str(each) for each in paths.receivers]}
+    return counted(frame, clusters, words)
 
 
 def summary(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

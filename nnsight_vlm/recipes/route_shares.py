@@ -34,6 +34,8 @@ from ..studies.controls import rng_of
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import AGREEMENT, DOES, NONE, SHARES, TRUE_AGREEMENT
 from ..studies.pairs import Pair, pairs_given
+from ..studies.papers import GEVA, GOLDOWSKY_DILL, KADURI, MCGRATH
+from ..studies.registry import recipe
 from ..studies.study import open_study
 from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work, refuse_beside
@@ -46,6 +48,16 @@ BY = ["route", "condition", "shows", "control"]
 
 
 @can_run_in_background
+@recipe(
+    papers=(GEVA, KADURI, MCGRATH, GOLDOWSKY_DILL),
+    asks="Which route does the model need, which one is enough, and where does it fall back on another?",
+    method=(
+        "Attention was cut along each route alone ({routes}), along all but one, and along all of them. Where pairs of "
+        "pictures were given, each route carried another picture while all else was this one's. Controls cut as many "
+        "random edges, and swapped in a third picture."
+    ),
+    shows="could",
+)
 def joint_routes(
     model: Model,
     prompts: Sequence[Prompt],

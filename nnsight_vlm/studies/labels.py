@@ -64,14 +64,9 @@ Condition = Literal["block", "allow", "clean", "blind"]
 Access = Literal["direct", "none"]
 """The column `access` of `prompt_ablation`: whether generated tokens attend to the image (`direct`) or not (`none`)."""
 
-Shows = Literal["could", "does"]
-"""The column `shows`: what a number can say.
-
-- `could`: from a cut. It shows what the model can do without; what it can do without may be used all the same.
-- `does`: from an interchange of states with every route open. It shows what the model's answer follows.
-"""
 COULD: Final = "could"
 DOES: Final = "does"
+"""The column `shows`: of a cut, what the model could do without; of an interchange, what its answer does follow."""
 
 ReadAt = Literal["predicting", "word"]
 """Where a generated word's attention is read.
