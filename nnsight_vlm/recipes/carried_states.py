@@ -24,6 +24,7 @@ from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
+from ..specs.interventions import CLEAN
 from ..statistics import summarise
 from ..studies.clusters import clusters_of_pairs, with_clusters
 from ..studies.comparisons import with_comparisons
@@ -35,10 +36,9 @@ from ..studies.places import Place, PlaceInModel, place_given, place_in, places_
 from ..studies.provenance import counted
 from ..studies.registry import recipe
 from ..studies.work import PLAIN, Work
-from .path_patches import BETWEEN, Between, Paths, path_rows
+from .path_patches import BETWEEN, MEASURES, Between, Paths, path_rows
 
 BY = ["sender", "receiver", "site", "layer", "head", "control"]
-MEASURES = ("restoration", "logit_diff_change")
 RECEIVERS = (Place("question"), Place("last"), Place("last", site="head"))
 """The receivers unless others are asked for: the residual stream of the question and of the prompt's last token, and
 each attention head there."""
@@ -104,7 +104,7 @@ def path_patching(
         Every `logit_diff_change` that is no control is compared with 0 (`p`, by flipping signs over images);
         `survives` says whether it is more than chance at a false discovery rate of 5 % over all comparisons of the
         table (Benjamini and Hochberg), of which `frame.attrs["comparisons"]` says how many there are. With n images no
-        p lies below `2 ** (1 - n)`. A receiver before the sender has 0.
+        p lies below `2 ** (1 - n)`. Receivers that the sender cannot reach are not run and have 0.
 
         Controls: `another image`, the sender's states come from a third picture, whose answers are different; `random
         sender`, as many other heads of the sender's layers send; where none are named, as many other tokens
@@ -120,7 +120,8 @@ def path_patching(
     paths = _paths(model, all_pairs, sender, receivers, between)
     for pair in all_pairs:
         for each in paths.receivers:
-            check(model, pair.prompt, paths.patches(pair.prompt, pair.other, each)[0].patch)
+            for _, patch in paths.patches(pair.prompt, pair.other, each)[:1]:
+                check(model, pair.prompt, CLEAN if patch is None else patch)
     prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
     clusters = clusters_of_pairs(prompts, others, cluster)
 

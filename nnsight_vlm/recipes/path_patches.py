@@ -13,6 +13,7 @@ import numpy as np
 
 from ..execution.forward import run
 from ..families import Model, view_of
+from ..lowering.sites import SITES
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
@@ -30,14 +31,17 @@ from ..sweeping.wanted import answer_token
 Between = Literal["frozen", "mlp", "free"]
 """What lies between sender and receiver, see `path_patching`."""
 BETWEEN: tuple[Between, ...] = get_args(Between)
+MEASURES = ("restoration", "logit_diff_change")
 PARTS_OF_CALL = ("head", "query", "key", "value")
+SIDE_BY_SIDE = ("query", "key", "value")
+"""What an attention function is handed: none of it reaches another part of it."""
 
 
 class PathPatch(NamedTuple):
-    """A patch through one receiver, and what the table says of it."""
+    """A patch through one receiver, and what the table says of it; no patch where the sender cannot reach it."""
 
     labels: Mapping[str, Any]
-    patch: Patch
+    patch: Patch | None
 
 
 class Sending(NamedTuple):
@@ -89,16 +93,22 @@ class Paths:
             sending = Sending(NONE, donor, prompt[self.sender.group], self.sender.heads)
         return list(self._patches(prompt, receiver, sending, {}))
 
-    def batches(self, prompt: Prompt, sendings: Sequence[Sending]) -> Iterator[list[PathPatch]]:
-        """Two batches: receivers among the text, which can share one packed forward, and those before it."""
+    def batches(self, prompt: Prompt, sendings: Sequence[Sending]) -> list[list[PathPatch]]:
+        """Three batches: receivers among the text, which can share one packed forward, those before it, and the rest.
+
+        The rest are receivers that the sender cannot reach.
+        """
         first_text = min(prompt["query"], default=prompt.rows[0].answer)
         found = list[PathPatch]()
         for sending in sendings:
             under = dict[tuple[int, bool], Intervention]()
             for receiver in self.receivers:
                 found += self._patches(prompt, receiver, sending, under)
-        for early in (False, True):
-            yield [each for each in found if (min(prompt[each.labels["receiver"]]) < first_text) == early]
+        batches: list[list[PathPatch]] = [[], [], []]
+        for each in found:
+            early = min(prompt[each.labels["receiver"]]) < first_text
+            batches[2 if each.patch is None else int(early)].append(each)
+        return batches
 
     def _patches(
         self, prompt: Prompt, receiver: PlaceInModel, sending: Sending, runs: dict[tuple[int, bool], Intervention]
@@ -120,13 +130,25 @@ class Paths:
             for head in self._heads(prompt, receiver, layer):
                 heads = None if head < 0 else [head]
                 patch = Patch(receiver.group, source=prompt, layers=layer, site=site, heads=heads, under=runs[at])
-                yield PathPatch({**labels, "layer": layer, "head": head}, patch)
+                reached = self._is_reached(sending, prompt[receiver.group], site, layer, head)
+                yield PathPatch({**labels, "layer": layer, "head": head}, patch if reached else None)
 
     def _heads(self, prompt: Prompt, receiver: PlaceInModel, layer: int) -> Sequence[int]:
         """The heads that are measured in a layer; -1 where there are none to tell apart."""
         if receiver.heads is not None:
             return [head for at, head in receiver.heads if at == layer]
         return heads_of(self.model, prompt, receiver.site, layer) or (-1,)
+
+    def _is_reached(self, sending: Sending, positions: Sequence[int], site: str, layer: int, head: int) -> bool:
+        """Whether a receiver lies behind the sender, or is part of it."""
+        first = self.sender.layers[0]
+        if layer != first:
+            return layer > first
+        if site == self.sender.site:
+            same_head = sending.heads is None or (layer, head) in sending.heads
+            return same_head and bool(set(positions) & set(sending.positions))
+        beside = site in SIDE_BY_SIDE and self.sender.site in SIDE_BY_SIDE
+        return SITES[site].rank > SITES[self.sender.site].rank and not beside
 
     def _run_of_source(self, prompt: Prompt, sending: Sending, before: int, attention_too: bool) -> Intervention:
         """What is done to the prompt's run from which a receiver's states are taken.
@@ -195,8 +217,8 @@ def path_rows(
     pair = pairs[image]
     answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
     computations: list[Callable[[], Any]] = [partial(run, model, each, remote=remote) for each in pair[:2]]
-    batches = list(paths.batches(pair.prompt, list(sendings_of(model, pairs, image, paths.sender, seed))))
-    filled = [batch for batch in batches if batch]
+    late, early, unreached = paths.batches(pair.prompt, list(sendings_of(model, pairs, image, paths.sender, seed)))
+    filled = [batch for batch in (late, early) if batch]
     for batch in filled:
         variants = [each.patch for each in batch]
         options: dict[str, Any] = {"answer": other_answer, "against": answer, "memory": work.memory, "remote": remote}
@@ -205,17 +227,11 @@ def path_rows(
     logits, other_logits = own_run.logits.double(), other_run.logits.double()
     before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
     knows_both = int(logits.argmax()) == answer and int(other_logits.argmax()) == other_answer
-    rows = list[dict[str, Any]]()
+    nothing = 0.0 if knows_both else math.nan
+    rows = [{"image": image, **each.labels, **dict.fromkeys(MEASURES, nothing)} for each in unreached]
     for batch, frame in zip(filled, frames, strict=True):
         for each, score in zip(batch, frame.itertuples(), strict=True):
-            moved = float(score.logit_diff - score.clean_logit_diff)
-            restored = (math.exp(score.logprob) - before) / (after - before)
-            rows.append(
-                {
-                    "image": image,
-                    **each.labels,
-                    "restoration": restored if knows_both else math.nan,
-                    "logit_diff_change": moved if knows_both else math.nan,
-                }
-            )
+            restored = (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan
+            moved = float(score.logit_diff - score.clean_logit_diff) if knows_both else math.nan
+            rows.append({"image": image, **each.labels, **dict(zip(MEASURES, (restored, moved), strict=True))})
     return rows

@@ -201,7 +201,10 @@ def joint_routes(
             yield from text_rows(of, texts, None if study.truths is None else study.truths[image], objects, image)
         yield from chain.from_iterable(together([partial(swaps, image) for image in chunk], remote))
 
-    return study.frame(settings, describe if describes else score, summary)
+    frame = study.frame(settings, describe if describes else score, summary)
+    if asked is None:
+        frame.attrs["left_out"] = ["what the model does: no pairs= to swap were given"]
+    return frame
 
 
 def _routes_given(model: Model, prompts: Sequence[Prompt], given: Any, describes: bool) -> tuple[str, ...]:
