@@ -30,6 +30,7 @@ from ..studies.clusters import clusters_of_pairs, with_clusters
 from ..studies.comparisons import with_comparisons
 from ..studies.given import usual_given
 from ..studies.journal import measured
+from ..studies.labels import ANOTHER_IMAGE, SHARES
 from ..studies.pairs import Pair, pairs_given
 from ..studies.papers import GOLDOWSKY_DILL, WANG
 from ..studies.places import Place, PlaceInModel, place_given, place_in, places_given
@@ -101,10 +102,11 @@ def path_patching(
         Measures: `restoration`, see `query_patching`; `logit_diff_change`, by how much the other picture's answer
         gains on this one's, in logits. Pairs of which the model does not answer both questions right are left out.
 
-        Every `logit_diff_change` that is no control is compared with 0 (`p`, by flipping signs over images);
-        `survives` says whether it is more than chance at a false discovery rate of 5 % over all comparisons of the
-        table (Benjamini and Hochberg), of which `frame.attrs["comparisons"]` says how many there are. With n images no
-        p lies below `2 ** (1 - n)`. Receivers that the sender cannot reach are not run and have 0.
+        A table makes many comparisons: `p` is that of each measure against the control `another image`, by flipping
+        signs over images, and `survives` says whether it holds among all of them (false discovery rate 0.05, Benjamini
+        and Hochberg 1995). `attrs["comparisons"]` is how many were made, and `attrs["against"]` the control; None where
+        no pair has a third picture, and then `p` compares with 0. With n images no p-value lies below `2 ** (1 - n)`:
+        give 10 pairs or more. Receivers that the sender cannot reach are not run and have 0.
 
         Controls: `another image`, the sender's states come from a third picture, whose answers are different; `random
         sender`, as many other heads of the sender's layers send; where none are named, as many other tokens
@@ -120,8 +122,8 @@ def path_patching(
     paths = _paths(model, all_pairs, sender, receivers, between)
     for pair in all_pairs:
         for each in paths.receivers:
-            for _, patch in paths.patches(pair.prompt, pair.other, each)[:1]:
-                check(model, pair.prompt, CLEAN if patch is None else patch)
+            first = paths.patches(pair.prompt, pair.other, each)[0]
+            check(model, pair.prompt, CLEAN if first.patch is None else first.patch)
     prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
     clusters = clusters_of_pairs(prompts, others, cluster)
 
@@ -140,10 +142,11 @@ def path_patching(
 
 def summary(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Means over pairs with intervals, and which of them survive the number of comparisons."""
-    tidy = summarise(frame, BY, MEASURES, shares=())
-    counted = tidy[tidy["images"] > 0]
-    kept = (counted if len(counted) else tidy).reset_index(drop=True)
-    return with_comparisons(kept, frame, BY, ["logit_diff_change"], seed=seed)
+    tidy = summarise(frame, BY, MEASURES, shares=SHARES)
+    present = tidy[tidy["images"] > 0]
+    tidy = (present if len(present) else tidy).reset_index(drop=True)
+    against = ANOTHER_IMAGE if ANOTHER_IMAGE in set(frame["control"]) else None
+    return with_comparisons(tidy, frame, BY, MEASURES, against=against, seed=seed)
 
 
 def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 from operator import or_
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ..execution.forward import run
 from ..families import Model, view_of
 from ..lowering.sites import SITES
 from ..prompts.prompt import Prompt
-from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.states import Patch
 from ..studies.controls import random_positions, rng_of
 from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_SENDER, Control
-from ..studies.pairs import Pair, third_picture
+from ..studies.pair_scores import Base, Condition, measures_of, scored
+from ..studies.pair_sources import third_picture
+from ..studies.pairs import Pair
 from ..studies.places import PlaceInModel, heads_of
 from ..studies.token_sets import same_axis_positions
 from ..studies.work import Work
-from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
 
 Between = Literal["frozen", "mlp", "free"]
@@ -38,9 +37,16 @@ SIDE_BY_SIDE = ("query", "key", "value")
 
 
 class PathPatch(NamedTuple):
-    """A patch through one receiver, and what the table says of it; no patch where the sender cannot reach it."""
+    """A patch through one receiver.
+
+    Attributes:
+        labels: what the table says of it.
+        first: the first position that it writes.
+        patch: None where the sender cannot reach the receiver.
+    """
 
     labels: Mapping[str, Any]
+    first: int
     patch: Patch | None
 
 
@@ -93,28 +99,21 @@ class Paths:
             sending = Sending(NONE, donor, prompt[self.sender.group], self.sender.heads)
         return list(self._patches(prompt, receiver, sending, {}))
 
-    def batches(self, prompt: Prompt, sendings: Sequence[Sending]) -> list[list[PathPatch]]:
-        """Three batches: receivers among the text, which can share one packed forward, those before it, and the rest.
-
-        The rest are receivers that the sender cannot reach.
-        """
-        first_text = min(prompt["query"], default=prompt.rows[0].answer)
+    def conditions(self, prompt: Prompt, sendings: Sequence[Sending]) -> list[PathPatch]:
+        """The patches through all receivers, of the sender and of what sends in its place."""
         found = list[PathPatch]()
         for sending in sendings:
-            under = dict[tuple[int, bool], Intervention]()
+            runs = dict[tuple[int, bool], Intervention]()
             for receiver in self.receivers:
-                found += self._patches(prompt, receiver, sending, under)
-        batches: list[list[PathPatch]] = [[], [], []]
-        for each in found:
-            early = min(prompt[each.labels["receiver"]]) < first_text
-            batches[2 if each.patch is None else int(early)].append(each)
-        return batches
+                found += self._patches(prompt, receiver, sending, runs)
+        return found
 
     def _patches(
         self, prompt: Prompt, receiver: PlaceInModel, sending: Sending, runs: dict[tuple[int, bool], Intervention]
     ) -> Iterator[PathPatch]:
         """The patches through a receiver; `runs` has what is done to their sources' runs, by layer."""
         count, site = view_of(self.model).stage().layer_count, receiver.site
+        positions = prompt[receiver.group]
         for layer in receiver.layers or (count,):
             # what is handed to a head is read before attention is held, so that all of them share one run
             at = (count, False) if site in PARTS_OF_CALL else (layer, site == "mlp")
@@ -125,13 +124,13 @@ class Paths:
             labels = {"sender": str(self.sender), "receiver": receiver.group, "site": site, "control": sending.control}
             if site == "output":
                 patch = Patch(receiver.group, source=prompt, layers=count - 1, under=runs[at])
-                yield PathPatch({**labels, "layer": -1, "head": -1}, patch)
+                yield PathPatch({**labels, "layer": -1, "head": -1}, positions[0], patch)
                 continue
             for head in self._heads(prompt, receiver, layer):
                 heads = None if head < 0 else [head]
                 patch = Patch(receiver.group, source=prompt, layers=layer, site=site, heads=heads, under=runs[at])
-                reached = self._is_reached(sending, prompt[receiver.group], site, layer, head)
-                yield PathPatch({**labels, "layer": layer, "head": head}, patch if reached else None)
+                reached = self._is_reached(sending, positions, site, layer, head)
+                yield PathPatch({**labels, "layer": layer, "head": head}, positions[0], patch if reached else None)
 
     def _heads(self, prompt: Prompt, receiver: PlaceInModel, layer: int) -> Sequence[int]:
         """The heads that are measured in a layer; -1 where there are none to tell apart."""
@@ -213,25 +212,15 @@ def _other_heads(
 def path_rows(
     model: Model, pairs: Sequence[Pair], image: int, paths: Paths, seed: int, work: Work, remote: Remote
 ) -> list[dict[str, Any]]:
-    """Rows of one pair, from its two clean runs and one sweep for each batch of patches."""
+    """Rows of one pair, from its two clean runs and at most two sweeps."""
     pair = pairs[image]
     answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
-    computations: list[Callable[[], Any]] = [partial(run, model, each, remote=remote) for each in pair[:2]]
-    late, early, unreached = paths.batches(pair.prompt, list(sendings_of(model, pairs, image, paths.sender, seed)))
-    filled = [batch for batch in (late, early) if batch]
-    for batch in filled:
-        variants = [each.patch for each in batch]
-        options: dict[str, Any] = {"answer": other_answer, "against": answer, "memory": work.memory, "remote": remote}
-        computations.append(partial(sweep, model, pair.prompt, variants, **options))
-    own_run, other_run, *frames = together(computations, remote)
-    logits, other_logits = own_run.logits.double(), other_run.logits.double()
-    before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
-    knows_both = int(logits.argmax()) == answer and int(other_logits.argmax()) == other_answer
-    nothing = 0.0 if knows_both else math.nan
-    rows = [{"image": image, **each.labels, **dict.fromkeys(MEASURES, nothing)} for each in unreached]
-    for batch, frame in zip(filled, frames, strict=True):
-        for each, score in zip(batch, frame.itertuples(), strict=True):
-            restored = (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan
-            moved = float(score.logit_diff - score.clean_logit_diff) if knows_both else math.nan
-            rows.append({"image": image, **each.labels, **dict(zip(MEASURES, (restored, moved), strict=True))})
-    return rows
+    found = paths.conditions(pair.prompt, list(sendings_of(model, pairs, image, paths.sender, seed)))
+    reached = [Condition(each.labels, each.first, each.patch) for each in found if each.patch is not None]
+    own, other = Base(pair.prompt), Base(pair.other)
+    before, after, scores = scored(model, own, other, reached, other_answer, answer, work, remote)
+    known = before.top == answer and after.top == other_answer
+    by_labels = [(score.labels, measures_of(score, before, after, known=known)) for score in scores]
+    nothing = dict.fromkeys(MEASURES, 0.0 if known else math.nan)
+    by_labels += [(each.labels, nothing) for each in found if each.patch is None]
+    return [{"image": image, **labels, **{name: values[name] for name in MEASURES}} for labels, values in by_labels]

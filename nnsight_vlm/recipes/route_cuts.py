@@ -149,7 +149,7 @@ def steps_of(names: Sequence[str], one: Condition = "cut", others: Condition = "
     """Each route alone, all but one, pairs where they are something else, and all routes."""
     every = frozenset(names)
     steps = [Step(name, one, frozenset({name})) for name in names]
-    steps += [Step(name, others, every - {name}) for name in names]
+    steps += [Step(name, others, every - {name}) for name in names if len(names) > 1]
     if len(names) > 2:
         steps += [Step(" & ".join(pair), one, frozenset(pair)) for pair in combinations(names, 2)]
     return [*steps, Step(ALL, one, every)]

@@ -5,30 +5,29 @@ Path-specific interchange, after path patching (Goldowsky-Dill et al. 2023, arXi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Sequence
-from functools import partial, reduce
+from collections.abc import Collection, Sequence
+from functools import reduce
 from operator import or_
 from typing import Any
 
 from ..errors import SpecError
 from ..execution.checking import check
-from ..execution.forward import run
 from ..families import Model
 from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
-from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.states import Patch
 from ..studies.controls import same_pictures
-from ..studies.labels import ANOTHER_IMAGE, DOES, NONE
+from ..studies.labels import ANOTHER_IMAGE, DOES, NONE, Control
 from ..studies.layer_sets import layers_reading, other_layers
-from ..studies.pairs import Pair, third_picture
+from ..studies.pair_scores import Condition, pair_rows
+from ..studies.pair_sources import third_picture
+from ..studies.pairs import Pair
 from ..studies.work import Work, one_for_each
-from ..sweeping.table import sweep
-from ..sweeping.wanted import answer_token
 from .route_cuts import RouteInPrompt, Step, alone_and_all, routes_in, steps_of
+
+MEASURES = ("restoration", "flipped")
 
 
 def swap(
@@ -69,6 +68,11 @@ def check_pairs(prompts: Sequence[Prompt], pairs: Sequence[Pair], names: Sequenc
         SpecError: naming the pair or the route.
     """
     one_for_each(prompts, pairs=pairs)
+    if not names:
+        raise SpecError(
+            "routes= lead to generated tokens only, along which the first token of a pair's answer cannot be changed; "
+            "leave pairs out"
+        )
     sources = {name.split("->")[0] for name in names}
     if len(sources) > 1:
         raise SpecError(
@@ -108,39 +112,24 @@ def swap_rows(
     remote: Remote,
 ) -> list[dict[str, Any]]:
     """Rows of one pair: how much of the other picture's answer comes along each route."""
-    pair = pairs[image]
+    pair, third = pairs[image], third_picture(pairs, image)
     routes = routes_in(model, pair.prompt, names, layers)
-    answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
-    computations: list[Callable[[], Any]] = [partial(run, model, each, remote=remote) for each in pair[:2]]
     steps = steps_of(names, "swapped", "others swapped")
-    asked = {NONE: (pair.other, steps)}
-    third = third_picture(pairs, image)
+    alone = [step for step in alone_and_all(steps) if step.condition == "swapped"]
+    donors: list[tuple[Control, Prompt, list[Step]]] = [(NONE, pair.other, steps)]
     if third is not None:
-        asked[ANOTHER_IMAGE] = (
-            third,
-            [step for step in alone_and_all(steps) if step.condition == "swapped"],
-        )
-    for donor, of_donor in asked.values():
-        variants = [swap(model, pair.prompt, donor, routes, each) for each in _sets(of_donor)]
-        computations.append(
-            partial(sweep, model, pair.prompt, variants, answer=other_answer, memory=work.memory, remote=remote)
-        )
-    own_run, other_run, *frames = together(computations, remote)
-    logits, other_logits = own_run.logits.double(), other_run.logits.double()
-    before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
-    knows_both = int(logits.argmax()) == answer and int(other_logits.argmax()) == other_answer
-    rows = list[dict[str, Any]]()
-    for (control, (_, of_donor)), frame in zip(asked.items(), frames, strict=True):
-        scores = dict(zip(_sets(of_donor), frame.itertuples(), strict=True))
-        for step in of_donor:
-            score = scores[step.routes]
-            labels = {"route": step.route, "condition": step.condition, "shows": DOES, "control": control}
-            restoration = (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan
-            flipped = float(score.rank == 0) if knows_both and not math.isnan(score.rank) else math.nan
-            rows.append({"image": image, **labels, "restoration": restoration, "flipped": flipped})
-    return rows
-
-
-def _sets(steps: Sequence[Step]) -> list[frozenset[str]]:
-    """The different sets of routes that some steps are about."""
-    return list(dict.fromkeys(step.routes for step in steps))
+        donors.append((ANOTHER_IMAGE, third, alone))
+    conditions = dict[tuple[Control, frozenset[str]], Condition]()
+    for control, donor, of_donor in donors:
+        for swapped in dict.fromkeys(step.routes for step in of_donor):
+            patch = swap(model, pair.prompt, donor, routes, swapped)
+            first = min(position for route in routes if route.name in swapped for position in route.edges.target)
+            conditions[control, swapped] = Condition({"key": (control, swapped)}, first, patch)
+    found = pair_rows(model, pair, image, conditions.values(), MEASURES, work, remote)
+    by_key = {row.pop("key"): row for row in found}
+    return [
+        {"route": step.route, "condition": step.condition, "shows": DOES, "control": control}
+        | by_key[control, step.routes]
+        for control, _, of_donor in donors
+        for step in of_donor
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..arguments import listed, refuse
@@ -12,7 +11,6 @@ from ..families import Model
 from ..prompts.given import single_prompt
 from ..prompts.prompt import Prompt
 from ..sweeping.wanted import answer_token
-from .controls import same_pictures, with_picture_of
 
 PAIRS = 'pairs=[(prompt, other_prompt, "red", "blue"), ...]'
 
@@ -60,17 +58,3 @@ def _checked(model: Model, number: int, given: Any) -> Pair:
     if answer_token(model, pair.answer) == answer_token(model, pair.other_answer):
         raise SpecError(f"pair {number}: both answers are {pair.answer!r}; nothing could be restored")
     return pair
-
-
-def third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:
-    """The pair's text about the picture of the next pair that shares no answer, and not this picture, with it.
-
-    None where there is no such pair, or its picture is laid out differently.
-    """
-    pair = pairs[image]
-    for step in range(1, len(pairs)):
-        candidate = pairs[(image + step) % len(pairs)]
-        shares_answer = {candidate.answer, candidate.other_answer} & {pair.answer, pair.other_answer}
-        if not shares_answer and not any(same_pictures(candidate.prompt, own) for own in (pair.prompt, pair.other)):
-            return with_picture_of(pair.prompt, candidate.prompt)
-    return None
