@@ -13,7 +13,7 @@ from nnsight_vlm.recipes import Pair
 QUESTION = "what is the red square ?"
 
 
-def known_pairs(model: Any, count: int, pictures: int = 40) -> list[Pair]:
+def known_pairs(model: Any, count: int, pictures: int = 12) -> list[Pair]:
     """So many pairs of different pictures and answers; the answers are what the model says of each picture."""
     prompts = [nv.encode(model, QUESTION, tiny.picture(number)) for number in range(pictures)]
     tops = [int(nv.run(model, prompt).logits.argmax()) for prompt in prompts]

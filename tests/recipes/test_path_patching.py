@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import ExitStack
 
 import pandas as pd
@@ -100,19 +99,24 @@ def by_hand(module, pair, sender, receiver, between):
 
 
 RECEIVERS = [
-    ("last", "residual", 2, None),
     ("question", "residual", 2, None),
-    ("last", "attention", 3, None),
+    ("last", "attention", 2, None),
     ("last", "mlp", 2, None),
     ("last", "head", 1, 3),
     ("last", "head", 3, 0),
 ]
-SENDERS = [("image", "residual", 0, None), ("question", "head", 1, 2), ("image", "mlp", 0, None)]
+FROM_IMAGE, FROM_HEAD, FROM_MLP = ("image", "residual", 0, None), ("question", "head", 1, 2), ("image", "mlp", 0, None)
+CASES = [
+    *((FROM_IMAGE, between) for between in ("frozen", "mlp", "free")),
+    *((FROM_HEAD, between) for between in ("frozen", "free")),
+    (FROM_MLP, "frozen"),
+]
 
 
 @pytest.mark.float64
-@pytest.mark.parametrize("between", ["frozen", "mlp", "free"])
-@pytest.mark.parametrize("sender", SENDERS, ids=lambda given: " ".join(map(str, given[:2])))
+@pytest.mark.parametrize(
+    ("sender", "between"), CASES, ids=lambda given: given if isinstance(given, str) else " ".join(given[:2])
+)
 def test_it_is_what_plain_hooks_give_in_three_passes(sdpa, sender, between):
     [pair] = known_pairs(sdpa, 1)
     module = pair.prompt.model._module
@@ -195,31 +199,30 @@ def test_the_output_takes_what_has_passed_no_other_part(sdpa):
 # planted and known --------------------------------------------------------------------------------------
 
 
-def planted(heads):
-    """A tiny model in which only these `(layer, head)` write: every other head's output is multiplied by 0."""
+def planted(layer, head):
+    """A tiny model in which one head alone writes: every other head's output is multiplied by 0."""
     module = tiny.build_module(seed=1)
-    width = tiny.WIDTH // tiny.HEADS
     with torch.no_grad():
-        for layer, part in enumerate(module.model.language_model.layers):
-            for head in range(tiny.HEADS):
-                written = part.self_attn.o_proj.weight[:, head * width : (head + 1) * width]
-                written *= 3 if (layer, head) in heads else 0
+        for number, part in enumerate(module.model.language_model.layers):
+            kept = part.self_attn.o_proj.weight[:, columns_of(head)] * (3 if number == layer else 0)
+            part.self_attn.o_proj.weight[:] = 0
+            part.self_attn.o_proj.weight[:, columns_of(head)] = kept
     return nv.load(module, processor=tiny.build_processor())
 
 
-def test_planted_heads_survive_and_no_other_head_does():
-    heads = {(2, 1), (3, 0)}
-    model = planted(heads)
-    receivers = Place("last", site="head")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        frame = path_patching(model, known_pairs(model, 12), sender=SENDER, receivers=receivers, work=QUIET)
+def test_a_planted_head_carries_all_and_survives_and_no_other_head_does():
+    model = planted(2, 1)
+    pairs = [pair for pair in known_pairs(model, 20, pictures=40) if pair[2:] in ((37, 24), (24, 37))]
+    pairs += [nv.recipes.Pair(pair.other, pair.prompt, pair.other_answer, pair.answer) for pair in pairs]
+    receivers, sender, alone = Place("last", site="head", layers=2), Place("image", layers=1), range(len(pairs))
+    frame = path_patching(model, pairs, sender=sender, receivers=receivers, cluster=alone, work=QUIET)
     tested = frame[frame["p"].notna()]
-    assert frame.attrs["comparisons"] == len(tested) == 12  # three layers of four heads
-    found = set(tested.loc[tested["survives"], ["layer", "head"]].itertuples(index=False, name=None))
-    assert found <= heads and found
-    nothing = tested[[pair not in heads for pair in zip(tested["layer"], tested["head"], strict=True)]]
-    assert (nothing["mean"] == 0).all()
+    assert frame.attrs["against"] is None  # both answers are those of every pair: there is no third picture
+    assert frame.attrs["comparisons"] == len(tested) == 8  # two measures of four heads
+    assert set(tested.loc[tested["survives"], "head"]) == {1}
+    restored = tested[tested["measure"] == "restoration"]
+    assert restored.loc[restored["head"] == 1, "mean"].item() == pytest.approx(1, abs=1e-4)
+    assert restored.loc[restored["head"] != 1, "mean"].to_numpy() == pytest.approx(0, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +281,7 @@ def test_as_many_other_heads_and_tokens_send_in_the_controls(sdpa):
 
 @pytest.mark.float64
 def test_here_and_in_a_simulated_job_it_gives_the_same_rows(sdpa):
-    pairs, asked = known_pairs(sdpa, 2), ["last", Place("last", site="head", layers=2)]
+    pairs, asked = known_pairs(sdpa, 2), [Place("last", layers=2), Place("last", site="head", layers=3)]
     here, there = (
         path_patching(sdpa, pairs, sender=SENDER, receivers=asked, per_image=True, remote=remote, work=QUIET)
         for remote in (False, "local")
@@ -291,7 +294,8 @@ def test_here_and_in_a_simulated_job_it_gives_the_same_rows(sdpa):
 def test_an_interrupted_run_resumes_to_the_same_frame(sdpa, tmp_path, monkeypatch):
     from nnsight_vlm.recipes import carried_states
 
-    pairs, options = known_pairs(sdpa, 3), {"sender": SENDER, "receivers": ["last"]}
+    pairs = known_pairs(sdpa, 3)
+    options = {"sender": SENDER, "receivers": Place("last", layers=2), "between": "free"}
     whole = path_patching(sdpa, pairs, **options, work=QUIET)
     work, rows, measured = Work(progress=False, journal=tmp_path, chunk=1), carried_states.path_rows, []
 
@@ -307,7 +311,7 @@ def test_an_interrupted_run_resumes_to_the_same_frame(sdpa, tmp_path, monkeypatc
         path_patching(sdpa, pairs, **options, work=work)
     pd.testing.assert_frame_equal(path_patching(sdpa, pairs, **options, work=work), whole)
     assert measured == [0, 1, 2, 2]
-    path_patching(sdpa, pairs, **options | {"between": "free"}, work=work)  # other settings never meet these rows
+    path_patching(sdpa, pairs, **options | {"between": "mlp"}, work=work)  # other settings never meet these rows
     assert measured[4:] == [0, 1, 2]
 
 
