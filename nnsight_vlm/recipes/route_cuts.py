@@ -122,7 +122,10 @@ def routes_in(model: Model, prompt: Prompt, names: Sequence[str], layers: Layers
         readers = [p for p in where.positions(tokens.answer) if tokens.last_seen(p) >= first and p not in taken]
         grows = where.is_open and not any(route.grows for route in before)
         if not readers and not grows:
-            why = f"all of {target!r} belongs to a route before it" if taken else f"no token of {target!r} sees it"
+            left = [p for p in where.positions(tokens.answer) if p not in taken]
+            why = (
+                f"no token of {target!r} sees {source!r}" if left else f"all of {target!r} belongs to routes before it"
+            )
             raise SpecError(f"route {name!r}: {why}; leave it out")
         edges = Edges(tuple(sorted(sources)), tuple(readers))
         found.append(RouteInPrompt(name=name, edges=edges, grows=grows, layers=chosen))
