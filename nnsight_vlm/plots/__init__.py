@@ -14,6 +14,8 @@ from .figures import (
     query_patching,
 )
 from .overlays import Overlay, answer_map, draw_overlay, draw_overlays
+from .path_map import path_patching
+from .route_dots import joint_routes
 from .words import image_words
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "draw_overlay",
     "draw_overlays",
     "image_words",
+    "joint_routes",
     "knockout_routes",
     "knockout_windows",
     "patch_grounding",
+    "path_patching",
     "prompt_ablation",
     "query_patching",
 ]
