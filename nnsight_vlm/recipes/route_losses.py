@@ -112,9 +112,12 @@ def answer_rows(
     scores = dict[int, dict[str, float]]()
     for each, frame in zip(filled, together(sweeps, remote), strict=True):
         for number, score in zip(each, frame.itertuples(), strict=True):
-            change, kept = float(score.logprob - score.clean_logprob), score.rank == 0
-            scores[number] = {"logprob_change": change, "kept": math.nan if math.isnan(score.rank) else float(kept)}
-    return _rows(cases, [scores[number] for number in range(len(cases.cuts))], "logprob_change", 0.0, image)
+            scores[number] = {
+                "logprob_change": float(score.logprob - score.clean_logprob),
+                "probability_change": math.exp(score.logprob) - math.exp(score.clean_logprob),
+                "kept": math.nan if math.isnan(score.rank) else float(score.rank == 0),
+            }
+    return _rows(cases, [scores[number] for number in range(len(cases.cuts))], "probability_change", 0.0, image)
 
 
 def text_rows(

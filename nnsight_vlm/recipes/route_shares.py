@@ -112,8 +112,8 @@ def joint_routes(
         (`a & b`), `all`, or "" where nothing is cut. `condition` is `cut`, `only` (every other route is cut), `clean`,
         `blind` (as in `knockout_windows`), `swapped` or `others swapped`.
 
-        Measures of cuts: those of `knockout_windows`, and from the *loss* (of an answer the nats of log-probability
-        that are lost, of a description 1 - `f1`)
+        Measures of cuts: those of `knockout_windows`, of an answer also `probability_change`; and from the *loss* (of an
+        answer the probability that is lost, of a description 1 - `f1`; nats would let one picture outweigh all others)
 
         - `needed`, of a route that is cut: the loss.
         - `suffices`, of the only open route: the loss when all are cut, less the loss when this one is open.
@@ -236,7 +236,17 @@ def _not_measured(image: int, route: str) -> dict[str, Any]:
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over images with intervals, from the rows of every image; then shares of the loss when all are cut."""
-    names = (*AGREEMENT, *TRUE_AGREEMENT, "objects", "logprob_change", "kept", *VERDICTS, "restoration", "flipped")
+    names = (
+        *AGREEMENT,
+        *TRUE_AGREEMENT,
+        "objects",
+        "logprob_change",
+        "probability_change",
+        "kept",
+        *VERDICTS,
+        "restoration",
+        "flipped",
+    )
     tidy = summarise(frame, BY, [name for name in names if name in frame], shares=SHARES)
     unmeasured = (tidy["shows"] == DOES) & (tidy["control"] == NONE) & (tidy["measure"] == "restoration")
     tidy = pd.concat([tidy[(tidy["images"] > 0) | unmeasured], _shares(frame)], ignore_index=True)

@@ -49,24 +49,27 @@ def test_cuts_are_those_of_single_runs_and_verdicts_follow_from_them(sdpa, rows)
     for image, pair in enumerate(pairs):
         mine = frame[(frame["image"] == image) & (frame["shows"] == "could") & (frame["control"] == "none")]
         targets, answer = groups_of(pair.prompt), pair.answer
-        clean = nv.run(sdpa, pair.prompt).logits.log_softmax(-1)[answer]
+        clean = nv.run(sdpa, pair.prompt).logits.softmax(-1)[answer]
 
         def loss(*closed, pair=pair, targets=targets, clean=clean, answer=answer):
             cut = nv.Knockout("image", tuple(p for name in closed for p in targets[name]))
-            return float(clean - nv.run(sdpa, pair.prompt, cut).logits.log_softmax(-1)[answer])
+            return float(clean - nv.run(sdpa, pair.prompt, cut).logits.softmax(-1)[answer])
 
         alone = {name: loss(name) for name in ROUTES}
         of_all = loss(*ROUTES)
         for name in ROUTES:
             others = [other for other in ROUTES if other != name]
             cut, open_alone = (only(mine, route=name, condition=what) for what in ("cut", "only"))
-            assert -cut["logprob_change"] == pytest.approx(alone[name], rel=LIMIT, abs=LIMIT)
+            assert -cut["probability_change"] == pytest.approx(alone[name], rel=LIMIT, abs=LIMIT)
             assert cut["needed"] == pytest.approx(alone[name], rel=LIMIT, abs=LIMIT)
             assert open_alone["suffices"] == pytest.approx(of_all - loss(*others), rel=LIMIT, abs=LIMIT)
             assert cut["loss_of_all"] == pytest.approx(of_all, rel=LIMIT, abs=LIMIT)
         both = only(mine, route="image->last & image->question")
-        assert -both["logprob_change"] == pytest.approx(loss(*ROUTES[:2]), rel=LIMIT, abs=LIMIT)
+        assert -both["probability_change"] == pytest.approx(loss(*ROUTES[:2]), rel=LIMIT, abs=LIMIT)
         every = only(mine, route="all")
+        cut_all = nv.Knockout("image", tuple(p for name in ROUTES for p in targets[name]))
+        ended, begun = (nv.run(sdpa, pair.prompt, what).logits.log_softmax(-1)[answer] for what in (cut_all, None))
+        assert every["logprob_change"] == pytest.approx(float(ended - begun), rel=LIMIT, abs=LIMIT)
         assert every["self_repair"] == pytest.approx(of_all - sum(alone.values()), rel=LIMIT, abs=LIMIT)
         blind = only(mine, condition="blind")  # nothing else behind the image reads it
         assert every["logprob_change"] == pytest.approx(blind["logprob_change"], rel=LIMIT, abs=LIMIT)
@@ -115,8 +118,8 @@ def test_in_some_layers_a_route_is_cut_and_swapped_in_these_alone(sdpa):
     whole = joint_routes(sdpa, [pair.prompt], routes=ROUTES[:2], **options)
     split[0].attrs = whole.attrs = {}
     pd.testing.assert_frame_equal(split[0], whole, rtol=LIMIT, atol=LIMIT)
-    cut = nv.run(sdpa, pair.prompt, nv.Knockout("image", "last", layers=[1, 2])).logits.log_softmax(-1)[pair.answer]
-    clean = nv.run(sdpa, pair.prompt).logits.log_softmax(-1)[pair.answer]
+    cut = nv.run(sdpa, pair.prompt, nv.Knockout("image", "last", layers=[1, 2])).logits.softmax(-1)[pair.answer]
+    clean = nv.run(sdpa, pair.prompt).logits.softmax(-1)[pair.answer]
     found = only(split[1], route="image->last", condition="cut", control="none")["needed"]
     assert found == pytest.approx(float(clean - cut), rel=LIMIT, abs=LIMIT)
     swapped = [only(each, route="image->last", condition="swapped", control="none")["restoration"] for each in split]
