@@ -112,8 +112,8 @@ def joint_routes(
         (`a & b`), `all`, or "" where nothing is cut. `condition` is `cut`, `only` (every other route is cut), `clean`,
         `blind` (as in `knockout_windows`), `swapped` or `others swapped`.
 
-        Measures of cuts: those of `knockout_windows`, of an answer also `probability_change`; and from the *loss* (of an
-        answer the probability that is lost, of a description 1 - `f1`; nats would let one picture outweigh all others)
+        Measures of cuts: those of `knockout_windows`, of an answer also `probability_change`; and from the *loss*: it
+        is the probability that an answer loses (in nats, one picture could outweigh all others), or 1 - `f1`
 
         - `needed`, of a route that is cut: the loss.
         - `suffices`, of the only open route: the loss when all are cut, less the loss when this one is open.
