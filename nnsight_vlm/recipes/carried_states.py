@@ -19,22 +19,19 @@ from ..arguments import one_of
 from ..errors import SpecError
 from ..execution.checking import check
 from ..families import Model, view_of
-from ..identity import prompt_digest
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN
 from ..statistics import summarise
-from ..studies.clusters import clusters_of_pairs, with_clusters
+from ..studies.asked import Columns, Questions
 from ..studies.comparisons import with_comparisons
-from ..studies.given import usual_given
-from ..studies.journal import measured
 from ..studies.labels import ANOTHER_IMAGE, SHARES
-from ..studies.pairs import Pair, pairs_given
+from ..studies.pair_study import of_others, open_pairs, pairs_asked
+from ..studies.pairs import Pair
 from ..studies.papers import GOLDOWSKY_DILL, WANG
-from ..studies.places import Place, PlaceInModel, place_given, place_in, places_given
-from ..studies.provenance import counted
+from ..studies.places import Place, PlaceInModel, place_given, place_in, places_given, require_place
 from ..studies.registry import recipe
 from ..studies.work import PLAIN, Work
 from .path_patches import BETWEEN, MEASURES, Between, Paths, path_rows
@@ -58,9 +55,12 @@ each attention head there."""
 )
 def path_patching(
     model: Model,
-    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
+    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]] | Questions | None = None,
     *,
     sender: Place | str,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     receivers: Place | str | Sequence[Place | str] | None = None,
     between: Between = "frozen",
     seed: int = 0,
@@ -79,7 +79,8 @@ def path_patching(
 
     Args:
         model: an nnsight model from `load`.
-        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text.
+        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text. Or a table, as `items`.
+        items, columns, only_correct: see `query_patching`.
         sender: the earlier place, `nv.recipes.Place("image", layers=3)`; a name is the residual stream of this group
             in the layers before the last.
         receivers: the later places. Each is measured in each of its layers alone, and at sites of heads each head
@@ -117,27 +118,49 @@ def path_patching(
         SpecError: prompts whose text differs, equal answers, a place that is not there; frozen paths in a model with
             layers that carry a state through the sequence, or from heads of several layers.
     """
-    seed, per_image, work = usual_given(seed, per_image, work)
-    all_pairs = pairs_given(model, pairs)
-    paths = _paths(model, all_pairs, sender, receivers, between)
-    for pair in all_pairs:
-        for each in paths.receivers:
-            first = paths.patches(pair.prompt, pair.other, each)[0]
-            check(model, pair.prompt, CLEAN if first.patch is None else first.patch)
-    prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
-    clusters = clusters_of_pairs(prompts, others, cluster)
+    asked = pairs_asked(model, pairs, items, columns)
+    paths = _paths(model, sender, receivers, between)
+    study, all_pairs = open_pairs(
+        "path_patching",
+        model,
+        asked,
+        only_correct=only_correct,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+        look=partial(_check, model, paths),
+    )
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
-        computations = [partial(path_rows, model, all_pairs, image, paths, seed, work, remote) for image in chunk]
+        computations = [
+            partial(path_rows, model, all_pairs, image, paths, study.seed, study.work, remote) for image in chunk
+        ]
         return chain.from_iterable(together(computations, remote))
 
-    settings: dict[str, Any] = {"sender": tuple(paths.sender), "receivers": [tuple(each) for each in paths.receivers]}
-    settings |= {"between": paths.between, "seed": seed}
-    settings |= {"answers": [pair[2:] for pair in all_pairs], "others": [prompt_digest(other) for other in others]}
-    rows = with_clusters(measured("path_patching", model, prompts, settings, measure, work, remote), clusters)
-    frame = with_gaps(rows if per_image else summary(rows, seed=seed))
-    words = {"sender": str(paths.sender), "receivers": [str(each) for each in paths.receivers]}
-    return counted(frame, clusters, words)
+    settings = {"sender": str(paths.sender), "receivers": [str(each) for each in paths.receivers]}
+    exact = {"places": [tuple(each) for each in (paths.sender, *paths.receivers)]}
+    found = study.frame(
+        {**settings, "between": paths.between},
+        measure,
+        partial(summary, seed=study.seed),
+        aside={**of_others(all_pairs), **exact},
+    )
+    return with_gaps(found)
+
+
+def _check(model: Model, paths: Paths, prompt: Prompt) -> None:
+    """Refuse places that a prompt has not got, or at which nothing can be patched.
+
+    Raises:
+        SpecError: naming the argument.
+    """
+    require_place(prompt, "sender", paths.sender.group)
+    for number, receiver in enumerate(paths.receivers):
+        require_place(prompt, f"receivers[{number}]", receiver.group)
+        first = paths.patches(prompt, prompt, receiver)[0]
+        check(model, prompt, CLEAN if first.patch is None else first.patch)
 
 
 def summary(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -155,21 +178,21 @@ def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**numbers)
 
 
-def _paths(model: Model, pairs: Sequence[Pair], sender: Any, receivers: Any, between: Any) -> Paths:
+def _paths(model: Model, sender: Any, receivers: Any, between: Any) -> Paths:
     """What is measured in every pair.
 
     Raises:
         SpecError: see `path_patching`.
     """
-    prompts, spec = [pair.prompt for pair in pairs], view_of(model).stage()
+    spec = view_of(model).stage()
     one_of("between", between, BETWEEN)
     place = place_given("sender", sender)
     if place.site == "output":
         raise SpecError('sender= is the output behind all layers, which nothing follows; write site="residual"')
-    sending = place_in(model, prompts, "sender", place, range(spec.layer_count - 1))
+    sending = place_in(model, "sender", place, range(spec.layer_count - 1))
     default = range(sending.layers[0] + 1, spec.layer_count)
     asked = RECEIVERS if receivers is None else places_given("receivers", receivers)
-    found = [place_in(model, prompts, f"receivers[{number}]", each, default) for number, each in enumerate(asked)]
+    found = [place_in(model, f"receivers[{number}]", each, default) for number, each in enumerate(asked)]
     _refuse_unfrozen(model, sending, between)
     return Paths(model=model, sender=sending, receivers=tuple(dict.fromkeys(found)), between=between)
 

@@ -126,17 +126,17 @@ class Paths:
                 patch = Patch(receiver.group, source=prompt, layers=count - 1, under=runs[at])
                 yield PathPatch({**labels, "layer": -1, "head": -1}, positions[0], patch)
                 continue
-            for head in self._heads(prompt, receiver, layer):
+            for head in self._heads(receiver, layer):
                 heads = None if head < 0 else [head]
                 patch = Patch(receiver.group, source=prompt, layers=layer, site=site, heads=heads, under=runs[at])
                 reached = self._is_reached(sending, positions, site, layer, head)
                 yield PathPatch({**labels, "layer": layer, "head": head}, positions[0], patch if reached else None)
 
-    def _heads(self, prompt: Prompt, receiver: PlaceInModel, layer: int) -> Sequence[int]:
+    def _heads(self, receiver: PlaceInModel, layer: int) -> Sequence[int]:
         """The heads that are measured in a layer; -1 where there are none to tell apart."""
         if receiver.heads is not None:
             return [head for at, head in receiver.heads if at == layer]
-        return heads_of(self.model, prompt, receiver.site, layer) or (-1,)
+        return heads_of(self.model, receiver.site, layer) or (-1,)
 
     def _is_reached(self, sending: Sending, positions: Sequence[int], site: str, layer: int, head: int) -> bool:
         """Whether a receiver lies behind the sender, or is part of it."""
@@ -184,7 +184,7 @@ def sendings_of(model: Model, pairs: Sequence[Pair], image: int, sender: PlaceIn
     if third is not None:
         yield Sending(ANOTHER_IMAGE, third, positions, sender.heads)
     if sender.heads is not None:
-        drawn = _other_heads(model, pair.prompt, sender, rng)
+        drawn = _other_heads(model, sender, rng)
         if drawn is not None:
             yield Sending(RANDOM_SENDER, pair.other, positions, drawn)
         return
@@ -195,14 +195,12 @@ def sendings_of(model: Model, pairs: Sequence[Pair], image: int, sender: PlaceIn
         yield Sending(RANDOM_SENDER, pair.other, random_positions(others, len(positions), rng), None)
 
 
-def _other_heads(
-    model: Model, prompt: Prompt, sender: PlaceInModel, rng: np.random.Generator
-) -> tuple[tuple[int, int], ...] | None:
+def _other_heads(model: Model, sender: PlaceInModel, rng: np.random.Generator) -> tuple[tuple[int, int], ...] | None:
     """As many other heads of the same layers; None where a layer has too few."""
     drawn = list[tuple[int, int]]()
     for layer in sender.layers:
         own = {head for at, head in sender.heads or () if at == layer}
-        others = [head for head in heads_of(model, prompt, sender.site, layer) if head not in own]
+        others = [head for head in heads_of(model, sender.site, layer) if head not in own]
         if len(others) < len(own):
             return None
         drawn += [(layer, head) for head in random_positions(others, len(own), rng)] if own else []

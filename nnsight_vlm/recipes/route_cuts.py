@@ -132,19 +132,15 @@ def routes_in(model: Model, prompt: Prompt, names: Sequence[str], layers: Layers
     return found
 
 
-def usable_routes(model: Model, prompts: Sequence[Prompt], among: Sequence[str]) -> tuple[str, ...]:
-    """Those of some routes that every prompt has something of."""
-
-    def has(prompt: Prompt, names: Sequence[str]) -> bool:
-        try:
-            return bool(routes_in(model, prompt, names, None))
-        except SpecError:
-            return False
-
+def usable_routes(model: Model, prompt: Prompt, among: Sequence[str]) -> tuple[str, ...]:
+    """Those of some routes that a prompt has something of."""
     usable = tuple[str, ...]()
     for name in among:
-        if all(has(prompt, (*usable, name)) for prompt in prompts):
-            usable = (*usable, name)
+        try:
+            routes_in(model, prompt, (*usable, name), None)
+        except SpecError:
+            continue
+        usable = (*usable, name)
     return usable
 
 

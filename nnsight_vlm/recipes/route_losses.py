@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ..families import Model
 from ..lowering.layers import Layers
@@ -16,8 +17,9 @@ from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
+from ..statistics import UNKNOWN, Estimate, image_means, interval, summarise
 from ..studies.controls import blind_cut
-from ..studies.labels import COULD, NONE, RANDOM_EDGES, Control
+from ..studies.labels import AGREEMENT, COULD, DOES, NONE, RANDOM_EDGES, SHARES, TRUE_AGREEMENT, Control
 from ..studies.words import Objects, Thing, agreement
 from ..studies.work import Work
 from ..sweeping.table import sweep
@@ -25,6 +27,7 @@ from ..sweeping.wanted import answer_token
 from .route_cuts import ALL, Step, alone_and_all, cut_of, random_cuts, routes_in, steps_of
 from .routes import BLIND, CLEAN_ROW
 
+BY = ["route", "condition", "shows", "control"]
 VERDICTS = ("needed", "suffices", "self_repair")
 """What the losses say of a route, or of all of them, see `joint_routes`."""
 LOSS = "loss_of_all"
@@ -169,3 +172,49 @@ def _rows(
             of_all = losses[cases.by_closed[Closed(NONE, names)]]
             rows.append({"image": image, **labels, **scores[number], **verdicts, LOSS: of_all})
     return rows
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over images with intervals, from the rows of every image; then shares of the loss when all are cut."""
+    names = (
+        *AGREEMENT,
+        *TRUE_AGREEMENT,
+        "objects",
+        "logprob_change",
+        "probability_change",
+        "kept",
+        *VERDICTS,
+        "restoration",
+        "flipped",
+    )
+    tidy = summarise(frame, BY, [name for name in names if name in frame], shares=SHARES)
+    unmeasured = (tidy["shows"] == DOES) & (tidy["control"] == NONE) & (tidy["measure"] == "restoration")
+    tidy = pd.concat([tidy[(tidy["images"] > 0) | unmeasured], _shares(frame)], ignore_index=True)
+    order = {key: place for place, key in enumerate(dict.fromkeys(zip(*(tidy[name] for name in BY), strict=True)))}
+    places = [order[key] for key in zip(*(tidy[name] for name in BY), strict=True)]
+    return tidy.assign(place=places).sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
+
+
+def _shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts as shares of the mean loss when all routes are cut."""
+    found = list[dict[str, Any]]()
+    for verdict in VERDICTS:
+        rows = frame[frame[verdict].notna() & frame[LOSS].notna()]
+        if rows.empty:
+            continue
+        means = image_means(rows, [verdict, LOSS], BY)
+        for key, group in means.groupby(level=BY, dropna=False, sort=False):
+            least = interval(group[[LOSS]], lambda of: of[LOSS]).low
+            share = interval(group, partial(_ratio, verdict)) if least > 0 else UNKNOWN
+            found.append(
+                {**dict(zip(BY, key, strict=True)), "measure": f"{verdict}_share", **_named(share, len(group))}
+            )
+    return pd.DataFrame(found)
+
+
+def _ratio(verdict: str, means: Mapping[str, Any]) -> Any:
+    return means[verdict] / means[LOSS]
+
+
+def _named(share: Estimate, images: int) -> dict[str, float]:
+    return {"mean": share.value, "low": share.low, "high": share.high, "images": images}

@@ -8,7 +8,7 @@ it, and of all together. A model that repairs itself loses little with each rout
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..arguments import listed
+from ..arguments import flag, listed
 from ..errors import SpecError
 from ..execution.checking import check
 from ..execution.decoding import Generation
@@ -26,13 +26,15 @@ from ..identity import prompt_digest
 from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
 from ..prompts.where import as_tuples
+from ..questions.item_lists import Items
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..statistics import UNKNOWN, Estimate, image_means, interval, summarise
+from ..studies.asked import NOT_TAKEN, Columns, Questions, asked_given, scores_answers
 from ..studies.controls import rng_of
 from ..studies.given import lengths_given, objects_given
-from ..studies.labels import AGREEMENT, DOES, NONE, SHARES, TRUE_AGREEMENT
+from ..studies.labels import DOES, NONE
+from ..studies.pair_study import of_others
 from ..studies.pairs import Pair, pairs_given
 from ..studies.papers import GEVA, GOLDOWSKY_DILL, KADURI, MCGRATH
 from ..studies.registry import recipe
@@ -41,10 +43,10 @@ from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work, refuse_beside
 from ..sweeping.answers import generations
 from .route_cuts import ALL, DIRECT_AND_BY_TEXT, TO_THE_ANSWER, routes_in, usable_routes
-from .route_losses import LOSS, VERDICTS, Cases, answer_rows, cases_of_routes, text_rows
+from .route_losses import Cases, answer_rows, cases_of_routes, summary, text_rows
 from .route_swaps import check_pairs, check_swaps, swap_rows, swappable
 
-BY = ["route", "condition", "shows", "control"]
+WRITE = 'routes=["image->last", "image->question"]'
 
 
 @can_run_in_background
@@ -60,9 +62,12 @@ BY = ["route", "condition", "shows", "control"]
 )
 def joint_routes(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Questions | None = None,
     *,
-    answers: Sequence[str | int] | None = None,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
+    answers: Sequence[str | int] | bool | None = None,
     truths: Sequence[Sequence[Thing]] | None = None,
     objects: Objects | None = None,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]] | None = None,
@@ -86,14 +91,15 @@ def joint_routes(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: of one row each; several may be about one picture, see `cluster`.
+        prompts: of one row each; several may be about one picture, see `cluster`. Or a table, as `items`.
+        items, columns, only_correct: see `knockout_windows`.
         answers: one single-token answer for each prompt; without, the model describes each picture, and its
             descriptions are scored. `truths`, `objects`, `max_new_tokens` and `rows` go with descriptions only, see
             `knockout_windows`.
         truths, objects: see `knockout_windows`.
         pairs: `(prompt, other prompt, answer, other answer)`, one for each prompt and about its picture: a question of
-            one token about it and about another picture. Without pairs, what the model does is not measured: there the
-            frame has rows without a number, of 0 images.
+            one token about it and about another picture; not beside items or `only_correct`. Without pairs, what the
+            model does is not measured: there the frame has rows without a number, of 0 images.
         routes: two or more, `"source->target"` in group names. They are compared as ways that have no edge in common:
             a token that is in two targets belongs to the route that is named first. Default `image->last`,
             `image->question` and `image->markers` (the template's tokens), and for descriptions `image->generated`, as
@@ -134,41 +140,37 @@ def joint_routes(
         SpecError: fewer than two routes, or one along which nothing can flow; pairs that are about other pictures, or
             routes of several sources beside pairs; lists of different length.
     """
-    if answers is not None:
+    given = asked_given(prompts, items, columns)
+    describes = not scores_answers(given, answers)
+    if not describes:
         refuse_beside("answers", truths=truths, objects=objects, max_new_tokens=max_new_tokens, rows=rows)
+    max_new_tokens, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
+    objects, layers = objects_given(model, objects), as_tuples(layers)
+    routes = None if routes is None else listed("routes", routes, WRITE, kind=str)
+    only_correct = flag("only_correct", only_correct)
+    if pairs is not None and (only_correct or isinstance(given, Items)):
+        raise SpecError(f"pairs= go with prompts one for one; leave {'only_correct' if only_correct else 'items'} out")
     study = open_study(
         "joint_routes",
         model,
-        prompts,
+        given,
+        only_correct=only_correct,
         answers=answers,
-        truths=truths,
+        truths=truths if describes else NOT_TAKEN,
         cluster=cluster,
         seed=seed,
         per_image=per_image,
         work=work,
         remote=remote,
+        look=partial(_route_errors, model, routes=routes, layers=layers, tokens=max_new_tokens if describes else None),
     )
-    seed, work = study.seed, study.work
-    max_new_tokens, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
-    objects, layers = objects_given(model, objects), as_tuples(layers)
-    describes = study.answers is None
-    names = _routes_given(model, study.prompts, routes, describes)
+    seed, work, names = study.seed, study.work, _compared(study.seen_in_all(), describes)
     asked = None if pairs is None else pairs_given(model, pairs)
-    for prompt in study.prompts:
-        in_prompt = routes_in(model, prompt, names, layers)
-        check(
-            model,
-            prompt,
-            in_prompt[0].cut(),
-            generating(max_new_tokens, "ignore") if describes else Call(empty="ignore"),
-        )
     if asked is not None:
         check_pairs(study.prompts, asked, swappable(names))
         for pair in asked:
             check_swaps(model, pair, swappable(names), layers)
     settings = {"objects": objects, "routes": names, "layers": layers, "max_new_tokens": max_new_tokens}
-    if asked is not None:
-        settings |= {"pairs": [(*map(prompt_digest, pair[:2]), pair.answer, pair.other_answer) for pair in asked]}
 
     def swaps(image: int) -> list[dict[str, Any]]:
         if asked is None:
@@ -201,80 +203,62 @@ def joint_routes(
             yield from text_rows(of, texts, None if study.truths is None else study.truths[image], objects, image)
         yield from chain.from_iterable(together([partial(swaps, image) for image in chunk], remote))
 
-    frame = study.frame(settings, describe if describes else score, summary)
-    if asked is None:
-        frame.attrs["left_out"] = ["what the model does: no pairs= to swap were given"]
+    frame = study.frame(
+        settings, describe if describes else score, summary, aside=None if asked is None else swapped_in(asked)
+    )
+    frame.attrs["swapped"] = asked is not None
     return frame
 
 
-def _routes_given(model: Model, prompts: Sequence[Prompt], given: Any, describes: bool) -> tuple[str, ...]:
+def _route_errors(
+    model: Model, prompt: Prompt, *, routes: Sequence[str] | None, layers: Layers | None, tokens: int | None
+) -> dict[str, str]:
+    """For each route that is compared in a prompt nothing, and what is wrong with the others.
+
+    Args:
+        model: an nnsight model.
+        prompt: of one row.
+        routes: those that the user asked for, which raise.
+        layers: see `joint_routes`.
+        tokens: how many are generated at most; None where one token is scored.
+
+    Raises:
+        SpecError: naming the route.
+    """
+    among = DIRECT_AND_BY_TEXT if tokens is None else TO_THE_ANSWER
+    names = usable_routes(model, prompt, among) if routes is None else routes
+    call = Call(empty="ignore") if tokens is None else generating(tokens, "ignore")
+    for each in routes_in(model, prompt, names, layers):
+        check(model, prompt, each.cut(), call._replace(name=f"route {each.name!r}: "))
+    return dict.fromkeys(names, "")
+
+
+def _compared(names: Sequence[str], describes: bool) -> tuple[str, ...]:
     """The names of the routes that are compared.
 
     Raises:
         SpecError: fewer than two, or some that cannot change the answer of one token.
     """
-    write = 'routes=["image->last", "image->question"]'
-    among = TO_THE_ANSWER if describes else DIRECT_AND_BY_TEXT
-    names = usable_routes(model, prompts, among) if given is None else listed("routes", given, write, kind=str)
     if len(names) < 2:
-        had = "the prompts have" if given is None else "routes= names"
-        raise SpecError(f"{had} {len(names)} route(s), and routes are compared with each other; write {write}")
+        raise SpecError(
+            f"routes are compared with each other, and {len(names)} of them is named or found in all prompts; write "
+            + WRITE
+        )
     late = [name for name in names if name not in swappable(names)]
     if late and not describes:
         raise SpecError(
             f"route {late[0]!r} leads to tokens behind the answer's first, which it cannot change; leave it out, or "
             "leave answers out to score descriptions"
         )
-    return names
+    return tuple(names)
+
+
+def swapped_in(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What a journal must know of the pairs that are swapped."""
+    return {**of_others(pairs), "swapped": [prompt_digest(pair.prompt) for pair in pairs]}
 
 
 def _not_measured(image: int, route: str) -> dict[str, Any]:
     """A row that says that what the model does with a route was not measured."""
     labels = {"route": route, "condition": "swapped", "shows": DOES, "control": NONE}
     return {"image": image, **labels, "restoration": math.nan}
-
-
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with intervals, from the rows of every image; then shares of the loss when all are cut."""
-    names = (
-        *AGREEMENT,
-        *TRUE_AGREEMENT,
-        "objects",
-        "logprob_change",
-        "probability_change",
-        "kept",
-        *VERDICTS,
-        "restoration",
-        "flipped",
-    )
-    tidy = summarise(frame, BY, [name for name in names if name in frame], shares=SHARES)
-    unmeasured = (tidy["shows"] == DOES) & (tidy["control"] == NONE) & (tidy["measure"] == "restoration")
-    tidy = pd.concat([tidy[(tidy["images"] > 0) | unmeasured], _shares(frame)], ignore_index=True)
-    order = {key: place for place, key in enumerate(dict.fromkeys(zip(*(tidy[name] for name in BY), strict=True)))}
-    places = [order[key] for key in zip(*(tidy[name] for name in BY), strict=True)]
-    return tidy.assign(place=places).sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
-
-
-def _shares(frame: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts as shares of the mean loss when all routes are cut."""
-    found = list[dict[str, Any]]()
-    for verdict in VERDICTS:
-        rows = frame[frame[verdict].notna() & frame[LOSS].notna()]
-        if rows.empty:
-            continue
-        means = image_means(rows, [verdict, LOSS], BY)
-        for key, group in means.groupby(level=BY, dropna=False, sort=False):
-            least = interval(group[[LOSS]], lambda of: of[LOSS]).low
-            share = interval(group, partial(_ratio, verdict)) if least > 0 else UNKNOWN
-            found.append(
-                {**dict(zip(BY, key, strict=True)), "measure": f"{verdict}_share", **_named(share, len(group))}
-            )
-    return pd.DataFrame(found)
-
-
-def _ratio(verdict: str, means: Mapping[str, Any]) -> Any:
-    return means[verdict] / means[LOSS]
-
-
-def _named(share: Estimate, images: int) -> dict[str, float]:
-    return {"mean": share.value, "low": share.low, "high": share.high, "images": images}

@@ -9,10 +9,8 @@ from typing import Any, Literal, NamedTuple, get_args
 from ..arguments import listed, one_of, refuse, text
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..lowering.heads import Heads, listed_heads
+from ..lowering.heads import Heads, chosen_heads, listed_heads
 from ..lowering.layers import Layers, layer_numbers
-from ..lowering.layouts import one_case_per_row
-from ..lowering.resolve import resolver
 from ..lowering.sites import HEAD_SITES, SITES
 from ..prompts.prompt import Prompt
 from ..prompts.where import as_tuples
@@ -105,27 +103,32 @@ def place_given(name: str, given: Any) -> Place:
     return given
 
 
-def place_in(model: Model, prompts: Sequence[Prompt], name: str, place: Place, default: Sequence[int]) -> PlaceInModel:
+def require_place(prompt: Prompt, name: str, group: str) -> None:
+    """Refuse tokens that a prompt has not got, or that lie outside the decoder's sequence.
+
+    Raises:
+        SpecError: naming the argument.
+    """
+    prompt.rows[0].required(group)
+    if lies_outside(prompt, group):
+        raise SpecError(
+            f"{name}: {group!r} lies outside the decoder's sequence, where there are no states to write; write a group "
+            'of the sequence, such as "last"'
+        )
+
+
+def place_in(model: Model, name: str, place: Place, default: Sequence[int]) -> PlaceInModel:
     """A place with numbers for its layers and heads.
 
     Args:
         model: an nnsight model.
-        prompts: that have to have the tokens in the decoder's sequence.
         name: of the argument, for messages.
         place: as it was given.
         default: the layers that are meant where none are named, as far as they have the site.
 
     Raises:
-        SpecError: tokens that a prompt has not got or that lie outside the decoder's sequence; a layer without the
-            site, or a head that it has not got.
+        SpecError: a layer without the site, or a head that it has not got.
     """
-    for prompt in prompts:
-        prompt.rows[0].required(place.group)
-        if lies_outside(prompt, place.group):
-            raise SpecError(
-                f"{name}: {place.group!r} lies outside the decoder's sequence, where there are no states to write; "
-                'write a group of the sequence, such as "last"'
-            )
     if place.site == "output":
         return PlaceInModel(place.group, place.site, (), None)
     spec = view_of(model).stage()
@@ -138,17 +141,18 @@ def place_in(model: Model, prompts: Sequence[Prompt], name: str, place: Place, d
     if lacking or not layers:
         problem = f"layer {lacking[0]} has no site {place.site!r}" if lacking else "no layer is named or left"
         raise SpecError(f"{name}: {problem}; write layers={list(having)}, or some of these")
-    return PlaceInModel(place.group, place.site, layers, _heads_in(model, prompts[0], place, layers))
+    return PlaceInModel(place.group, place.site, layers, _heads_in(model, place, layers))
 
 
-def heads_of(model: Model, prompt: Prompt, site: str, layer: int) -> tuple[int, ...]:
+def heads_of(model: Model, site: str, layer: int) -> tuple[int, ...]:
     """The numbers of a site's heads in a layer; none at a site without heads."""
     if site not in HEAD_SITES:
         return ()
-    return tuple(range(resolver(model, one_case_per_row(prompt).placements[0]).head_size(site, layer).number))
+    spec = view_of(model).stage()
+    return tuple(range(spec.key_heads[layer] if SITES[site].holds_keys else spec.head_count))
 
 
-def _heads_in(model: Model, prompt: Prompt, place: Place, layers: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
+def _heads_in(model: Model, place: Place, layers: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
     """The chosen heads as pairs.
 
     Raises:
@@ -156,11 +160,11 @@ def _heads_in(model: Model, prompt: Prompt, place: Place, layers: Sequence[int])
     """
     if place.heads is None:
         return None
-    here, pairs = resolver(model, one_case_per_row(prompt).placements[0]), list[tuple[int, int]]()
+    count, pairs = view_of(model).stage().layer_count, list[tuple[int, int]]()
     for layer in layers:
-        chosen = here.heads(place.heads, layer, place.site)
+        chosen = chosen_heads(place.heads, layer, count, len(heads_of(model, place.site, layer)))
         pairs += [(layer, head) for head in (chosen.numbers if chosen else ())]
-    named = {pair[0] % here.spec.layer_count for pair in listed_heads(place.heads) or () if isinstance(pair, tuple)}
+    named = {pair[0] % count for pair in listed_heads(place.heads) or () if isinstance(pair, tuple)}
     if not pairs or not named <= set(layers):
         raise SpecError(
             f"heads={place.heads!r} of layers {list(layers)}: a head lies in another layer, or there is none; write "

@@ -219,9 +219,9 @@ def test_where_nothing_is_lost_there_are_no_shares():
             route_losses.LOSS: np.linspace(-1, 1, 8),
         }
     )
-    share = only(route_shares.summary(frame), measure="needed_share")
+    share = only(route_losses.summary(frame), measure="needed_share")
     assert np.isnan(share["mean"]) and share["images"] == 8
-    certain = route_shares.summary(frame.assign(**{"needed": 1.0, route_losses.LOSS: np.linspace(3, 5, 8)}))
+    certain = route_losses.summary(frame.assign(**{"needed": 1.0, route_losses.LOSS: np.linspace(3, 5, 8)}))
     assert only(certain, measure="needed_share")["mean"] == pytest.approx(1 / 4)
 
 
@@ -231,7 +231,7 @@ def test_without_pairs_the_frame_says_that_what_the_model_does_was_not_measured(
     unmeasured = frame[frame["shows"] == "does"]
     assert list(unmeasured["route"]) == [*ROUTES, "all"]
     assert (unmeasured["images"] == 0).all() and unmeasured["mean"].isna().all()
-    assert "pairs=" in frame.attrs["left_out"][0]
+    assert frame.attrs["swapped"] is False
 
 
 # work -----------------------------------------------------------------------------------------------------

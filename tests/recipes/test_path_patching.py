@@ -337,7 +337,7 @@ def test_an_interrupted_run_resumes_to_the_same_frame(sdpa, tmp_path, monkeypatc
 )
 def test_what_is_no_path_is_refused_before_the_model_runs(sdpa, given, said, monkeypatch):
     pairs = known_pairs(sdpa, 1)
-    monkeypatch.setattr("nnsight_vlm.recipes.carried_states.measured", lambda *_a, **_b: pytest.fail("it ran"))
+    monkeypatch.setattr("nnsight_vlm.studies.study.measured", lambda *_a, **_b: pytest.fail("it ran"))
     with pytest.raises(nv.SpecError, match=said):
         path_patching(sdpa, pairs, **given, work=QUIET)
 
