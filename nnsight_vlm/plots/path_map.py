@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..arguments import frame_given, spelled
+from ..arguments import frame_given, instance, spelled
 from ..errors import SpecError
 from ..showing import for_figure
 from ..studies.labels import NONE
@@ -45,6 +45,8 @@ def path_patching(
     names = [_name(row) for row in shown.itertuples()]
     receivers, layers = list(dict.fromkeys(names)), sorted(set(map(int, shown["layer"])))
     cells = np.full((len(receivers), len(layers)), np.nan)
+    if ax is not None:
+        instance("ax", ax, Axes, "ax=plt.gca()")
     axes = ax if ax is not None else _own_axes(len(receivers), len(layers))
     for name, row in zip(names, shown.itertuples(), strict=True):
         place = receivers.index(name), layers.index(int(row.layer))

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..arguments import frame_given
+from ..arguments import frame_given, instance
 from ..errors import SpecError
 from ..showing import for_figure
 from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_EDGES
@@ -63,6 +63,8 @@ def joint_routes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             "routes cut, and no pairs= were given"
         )
     routes = [route for route in dict.fromkeys(given["route"]) if route in set(shown["route"])]
+    if ax is not None:
+        instance("ax", ax, Axes, "ax=plt.gca()")
     axes = ax if ax is not None else _own_axes(len(routes))
     present = [series for series in SERIES if not _rows(shown, series).empty]
     for number, series in enumerate(present):

@@ -17,7 +17,7 @@ from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
-from ..statistics import UNKNOWN, Estimate, image_means, interval, summarise
+from ..statistics import UNKNOWN, Estimate, bootstrap, image_means, interval, summarise
 from ..studies.controls import blind_cut
 from ..studies.labels import AGREEMENT, COULD, DOES, NONE, RANDOM_EDGES, SHARES, TRUE_AGREEMENT, Control
 from ..studies.words import Objects, Thing, agreement
@@ -30,6 +30,8 @@ from .routes import BLIND, CLEAN_ROW
 BY = ["route", "condition", "shows", "control"]
 VERDICTS = ("needed", "suffices", "self_repair")
 """What the losses say of a route, or of all of them, see `joint_routes`."""
+DIFFERENCES = ("probability_change", "needed", "suffices")
+"""Differences of two numbers from 0 to 1: no mean, and so no end of an interval, lies beyond -1 and 1."""
 LOSS = "loss_of_all"
 """The column with the loss of an image when all routes are cut, which shares are shares of."""
 
@@ -188,6 +190,8 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         "flipped",
     )
     tidy = summarise(frame, BY, [name for name in names if name in frame], shares=SHARES)
+    bounded = tidy["measure"].isin(DIFFERENCES)
+    tidy[["low", "high"]] = tidy[["low", "high"]].mask(bounded, tidy[["low", "high"]].clip(-1, 1))
     unmeasured = (tidy["shows"] == DOES) & (tidy["control"] == NONE) & (tidy["measure"] == "restoration")
     tidy = pd.concat([tidy[(tidy["images"] > 0) | unmeasured], _shares(frame)], ignore_index=True)
     order = {key: place for place, key in enumerate(dict.fromkeys(zip(*(tidy[name] for name in BY), strict=True)))}
@@ -204,7 +208,7 @@ def _shares(frame: pd.DataFrame) -> pd.DataFrame:
             continue
         means = image_means(rows, [verdict, LOSS], BY)
         for key, group in means.groupby(level=BY, dropna=False, sort=False):
-            least = interval(group[[LOSS]], lambda of: of[LOSS]).low
+            least = bootstrap(group[LOSS].to_numpy(), share=bool(group[LOSS].between(0, 1).all())).low
             share = interval(group, partial(_ratio, verdict)) if least > 0 else UNKNOWN
             found.append(
                 {**dict(zip(BY, key, strict=True)), "measure": f"{verdict}_share", **_named(share, len(group))}

@@ -225,6 +225,17 @@ def test_where_nothing_is_lost_there_are_no_shares():
     assert only(certain, measure="needed_share")["mean"] == pytest.approx(1 / 4)
 
 
+def test_intervals_of_differences_of_shares_end_where_these_can():
+    """One picture of eight loses all: nothing bounds the bootstrap, and the loss itself is bounded."""
+    columns = {"route": "a->b", "condition": "cut", "shows": "could", "control": "none", "suffices": np.nan}
+    lost = [1.0, *[0.0] * 7]
+    frame = pd.DataFrame({"image": range(8), **columns, "self_repair": np.nan, "needed": lost, route_losses.LOSS: 1.0})
+    needed = only(route_losses.summary(frame), measure="needed")
+    assert -1 <= needed["low"] <= 1 / 8 <= needed["high"] == 1
+    certain = frame.assign(**{route_losses.LOSS: [0.5, *[1.0] * 7]})
+    assert only(route_losses.summary(certain), measure="needed_share")["mean"] == pytest.approx((1 / 8) / (7.5 / 8))
+
+
 def test_without_pairs_the_frame_says_that_what_the_model_does_was_not_measured(sdpa):
     [pair] = known_pairs(sdpa, 1)
     frame = joint_routes(sdpa, [pair.prompt], answers=[pair.answer], routes=ROUTES, work=QUIET)
