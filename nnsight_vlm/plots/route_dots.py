@@ -29,18 +29,18 @@ class _Series(NamedTuple):
 
 
 SERIES = (
-    _Series("needed_share", "cut", NONE, "#0072B2", "o", "could: lost when cut alone"),
-    _Series("suffices_share", "only", NONE, "#E69F00", "s", "could: kept when alone open"),
-    _Series("self_repair_share", "cut", NONE, "#222222", "^", "could: lost only when all are cut"),
+    _Series("needed", "cut", NONE, "#0072B2", "o", "could: lost when cut alone"),
+    _Series("suffices", "only", NONE, "#E69F00", "s", "could: kept when alone open"),
+    _Series("self_repair", "cut", NONE, "#222222", "^", "could: lost only when all are cut"),
     _Series("restoration", "swapped", NONE, "#009E73", "D", "does: other answer when swapped"),
 )
-CONTROLS = {"needed_share": RANDOM_EDGES, "suffices_share": RANDOM_EDGES, "self_repair_share": RANDOM_EDGES}
+CONTROLS = {"needed": RANDOM_EDGES, "suffices": RANDOM_EDGES, "self_repair": RANDOM_EDGES}
 CONTROLS |= {"restoration": ANOTHER_IMAGE}
 GREY = "#8C8C8C"
 
 
 def joint_routes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """What each route is worth, as shares: of the loss when all are cut, and of the way to the other answer.
+    """What each route is worth: of what is lost when routes are cut, and of the way to the other answer.
 
     Points are means over images, bars 95 % intervals, and the grey points beside them their controls: as many random
     edges cut, a third picture swapped in. Filled points are of cuts (`could`) and of swaps (`does`) as the legend says.
@@ -53,14 +53,13 @@ def joint_routes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         The axes; `.figure` is the figure.
 
     Raises:
-        SpecError: another frame, or one in which nothing is known of any route.
+        SpecError: another frame, or one in which nothing was measured.
     """
     given = frame_given("frame", frame, COLUMNS, "recipes.joint_routes")
     shown = given[given["measure"].isin(CONTROLS) & given["mean"].notna() & ~given["route"].str.contains("&")]
     if shown.empty:
         raise SpecError(
-            "there is nothing to draw: frame= has no share of a loss and no restoration; nothing was lost with all "
-            "routes cut, and no pairs= were given"
+            "there is nothing to draw: frame= has no loss and no restoration of any route; write that of joint_routes"
         )
     routes = [route for route in dict.fromkeys(given["route"]) if route in set(shown["route"])]
     if ax is not None:
@@ -77,7 +76,7 @@ def joint_routes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         axes.axvline(place, color="#D9D9D9", lw=1, zorder=0)
     axes.set_yticks(range(len(routes)), [for_figure(route.replace("->", " → ")) for route in routes])
     axes.set_ylim(len(routes) - 0.5, -0.5)
-    axes.set_xlabel("share of the loss with all routes cut, or restoration")
+    axes.set_xlabel("loss (probability, or 1 - f1), or restoration")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False, fontsize=8)

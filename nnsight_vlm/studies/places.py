@@ -133,15 +133,19 @@ def place_in(model: Model, name: str, place: Place, default: Sequence[int]) -> P
         return PlaceInModel(place.group, place.site, (), None)
     spec = view_of(model).stage()
     having = {"attention": spec.attention, "cross": spec.cross}.get(SITES[place.site].needs, range(spec.layer_count))
-    if place.layers is None:
-        layers = tuple(layer for layer in default if layer in having)
-    else:
-        layers = layer_numbers(place.layers, spec.layer_count)
+    try:
+        chosen = default if place.layers is None else layer_numbers(place.layers, spec.layer_count)
+    except SpecError as error:
+        raise SpecError(f"{name}: {error}") from None
+    layers = tuple(layer for layer in chosen if place.layers is not None or layer in having)
     lacking = [layer for layer in layers if layer not in having]
     if lacking or not layers:
         problem = f"layer {lacking[0]} has no site {place.site!r}" if lacking else "no layer is named or left"
         raise SpecError(f"{name}: {problem}; write layers={list(having)}, or some of these")
-    return PlaceInModel(place.group, place.site, layers, _heads_in(model, place, layers))
+    try:
+        return PlaceInModel(place.group, place.site, layers, _heads_in(model, place, layers))
+    except SpecError as error:
+        raise SpecError(f"{name}: {error}") from None
 
 
 def heads_of(model: Model, site: str, layer: int) -> tuple[int, ...]:
