@@ -52,7 +52,7 @@ def path_patching(
         place = receivers.index(name), layers.index(int(row.layer))
         cells[place] = row.mean
         if row.survives:
-            axes.plot(place[1], place[0], ".", color="#222222", ms=4)
+            axes.plot(place[1], place[0], "o", color="#222222", markeredgecolor="white", ms=4, mew=0.6)
     limit = max(float(np.nanmax(np.abs(cells), initial=0.0)), 1e-9)
     axes.set_facecolor("#D9D9D9")  # of layers in which a receiver was not measured
     drawn = axes.imshow(cells, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
