@@ -22,6 +22,8 @@ from .lines import layer_lines
 from .maps import heat_map
 from .overlays import Overlay, draw_overlay, draw_overlays
 from .parts import claims, prompt_ablation
+from .path_map import path_patching
+from .route_dots import joint_routes
 from .windows import answer_windows, knockout_routes, knockout_windows
 from .words import image_words
 
@@ -37,11 +39,13 @@ __all__ = [
     "heat_map",
     "image_words",
     "information_flow",
+    "joint_routes",
     "knockout_routes",
     "knockout_windows",
     "layer_lines",
     "patch_grounding",
     "patch_knockout",
+    "path_patching",
     "prompt_ablation",
     "query_patching",
 ]

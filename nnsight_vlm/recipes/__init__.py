@@ -8,25 +8,31 @@ With `per_image=True` a recipe returns the rows behind the means, with the colum
 """
 
 from ..studies.pairs import Pair
+from ..studies.places import Place
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
+from .carried_states import path_patching
 from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
+from .route_shares import joint_routes
 from .token_groups import attention_share
 from .word_patches import patch_grounding
 
 __all__ = [
     "Objects",
     "Pair",
+    "Place",
     "Thing",
     "Work",
     "attention_share",
     "content_words",
+    "joint_routes",
     "knockout_windows",
     "patch_grounding",
     "patch_knockout",
+    "path_patching",
     "prompt_ablation",
     "query_patching",
     "shape_objects",

@@ -29,6 +29,7 @@ VALUES = {
     "GridShape": "grids",
     "MaskedPositions": "prompts.where",
     "Pair": "recipes",
+    "Place": "recipes",
     "Ranges": "prompts.ranges",
     "Thing": "recipes",
     "TokenMap": "prompts.token_map",
@@ -47,9 +48,11 @@ FUNCTIONS = {
     **dict.fromkeys(
         (
             "attention_share",
+            "joint_routes",
             "knockout_windows",
             "patch_grounding",
             "patch_knockout",
+            "path_patching",
             "prompt_ablation",
             "query_patching",
         ),

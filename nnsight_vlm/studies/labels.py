@@ -10,6 +10,8 @@ from typing import Final, Literal, get_args
 Control = Literal[
     "none",
     "random positions",
+    "random edges",
+    "random sender",
     "random layers",
     "query of another image",
     "another image",
@@ -23,6 +25,8 @@ Control = Literal[
 
 - `none`: no control, but the measurement itself.
 - `random positions`: as many tokens as the group has, drawn at random from the rest of the prompt.
+- `random edges`: as many attention edges, drawn at random from those that belong to no route of the study.
+- `random sender`: as many other heads of the same layer, or other tokens, send in the sender's place.
 - `random layers`: as many layers as the window has, drawn at random for every image.
 - `query of another image`: the query tokens' hidden states come from a run on another picture.
 - `another image`: patched hidden states come from a third picture, whose answers are different ones.
@@ -34,6 +38,8 @@ Control = Literal[
 """
 NONE: Final = "none"
 RANDOM_POSITIONS: Final = "random positions"
+RANDOM_EDGES: Final = "random edges"
+RANDOM_SENDER: Final = "random sender"
 RANDOM_LAYERS: Final = "random layers"
 QUERY_OF_ANOTHER_IMAGE: Final = "query of another image"
 ANOTHER_IMAGE: Final = "another image"
@@ -57,6 +63,10 @@ Condition = Literal["block", "allow", "clean", "blind"]
 
 Access = Literal["direct", "none"]
 """The column `access` of `prompt_ablation`: whether generated tokens attend to the image (`direct`) or not (`none`)."""
+
+COULD: Final = "could"
+DOES: Final = "does"
+"""The column `shows`: of a cut, what the model could do without; of an interchange, what its answer does follow."""
 
 ReadAt = Literal["predicting", "word"]
 """Where a generated word's attention is read.
