@@ -14,6 +14,9 @@ from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
+from .restored_states import causal_trace
+from .state_maps import patching_map
+from .text_mediation import pair_routes
 from .token_groups import attention_share
 from .word_patches import patch_grounding
 
@@ -23,10 +26,13 @@ __all__ = [
     "Thing",
     "Work",
     "attention_share",
+    "causal_trace",
     "content_words",
     "knockout_windows",
+    "pair_routes",
     "patch_grounding",
     "patch_knockout",
+    "patching_map",
     "prompt_ablation",
     "query_patching",
     "shape_objects",
