@@ -14,7 +14,7 @@ from ..prompts.prompt import Prompt
 from ..prompts.where import as_tuples
 from ..specs.states import Patch
 from ..studies.controls import rng_of
-from ..studies.corruptions import Corruption, changed_words, pictures_of_others
+from ..studies.corruptions import Corruption, Kind, changed_words, refuse_kind
 from ..studies.given import answers_given
 from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, Control
 from ..studies.pair_scores import LOGIT_DIFFS, Base, Condition
@@ -27,6 +27,7 @@ Over = Literal["group", "position"]
 OVERS: tuple[Over, ...] = get_args(Over)
 OF_PICTURES = ("image", "question", "last", "all")
 WORDS, AFTER_WORDS = "words", "after words"
+WORD_GROUPS = (WORDS, AFTER_WORDS)
 OF_WORDS = (WORDS, AFTER_WORDS, "last", "all")
 """The groups that are restored by default where the picture is corrupted, and where words are."""
 EFFECTS = ("restoration", "indirect_effect")
@@ -55,38 +56,56 @@ class Trace(NamedTuple):
 # what is restored -----------------------------------------------------------------------------------
 
 
-def trace_given(
-    model: Model,
-    prompts: Sequence[Prompt],
-    corruption: Corruption,
-    against: Any,
-    over: Any,
-    groups: Any,
-    layers: Any,
-    window: Any,
-    site: Any,
-    answers: Sequence[str | int],
-) -> Trace:
-    """What a user asks to restore.
+def trace_given(over: Any, groups: Any, layers: Any, window: Any, site: Any) -> Trace:
+    """What a user asks to restore; without names where these follow from what is corrupted.
 
     Raises:
-        SpecError: words that are none of those known, an answer that is compared with itself.
+        SpecError: words that are none of those known, a window of no layers.
     """
     over, site = one_of("over", over, OVERS), one_of("site", site, SITES)
     window = whole_number("window", window, least=1, kind="number of layers")
-    others = None if against is None else answers_given(model, prompts, against)
-    for number, (own, other) in enumerate(zip(answers, others or (), strict=False)):
-        if answer_token(model, own) == answer_token(model, other):
-            raise SpecError(f"prompt {number}: against= has its answer {own!r}; give the answer of the corrupted run")
     write = 'groups=["image", "last"]'
     names = () if groups is None else listed("groups", groups, write, kind=str)
     if groups is not None and not names:
         raise SpecError(f"groups=() names no group to restore; write {write}, or leave it out")
     if over == "position":
         names = names or ("query",)
-    elif not names:
-        names = OF_WORDS if corruption.words else groups_with_states(prompts, OF_PICTURES)
-    return Trace(over, tuple(dict.fromkeys(names)), as_tuples(layers), window, site, others)
+    return Trace(over, tuple(dict.fromkeys(names)), as_tuples(layers), window, site, None)
+
+
+def against_given(model: Model, prompts: Sequence[Prompt], answers: Sequence[str | int], given: Any) -> Any:
+    """For each prompt the answer that its own is compared with; None where none are given.
+
+    Raises:
+        SpecError: not one token for each, or an answer that is compared with itself.
+    """
+    others = None if given is None else answers_given(model, prompts, given)
+    for number, (own, other) in enumerate(zip(answers, others or (), strict=False)):
+        if answer_token(model, own) == answer_token(model, other):
+            raise SpecError(f"prompt {number}: against= has its answer {own!r}; give the answer of the corrupted run")
+    return others
+
+
+def trace_errors(model: Model, prompt: Prompt, *, asked: Trace, kind: Kind | None) -> dict[str, str]:
+    """For each group that a prompt has why it cannot be restored; empty where it can.
+
+    Raises:
+        SpecError: a group that was asked for has no tokens or hidden states, a layer has not got the site, or the image
+            cannot be corrupted so.
+    """
+    refuse_kind(prompt, kind)
+    found, named = dict[str, str](), [name for name in asked.names if name not in (WORDS, AFTER_WORDS)]
+    for group in named or groups_with_states([prompt], OF_PICTURES):
+        try:
+            positions = _positions(prompt, None, group)
+            numbers = patched_layers(model, prompt, positions, asked.layers, asked.site)
+            check(model, prompt, _restored(prompt, prompt, positions, numbers, asked.site))
+            found[group] = ""
+        except SpecError as error:
+            if named:
+                raise
+            found[group] = str(error)
+    return found
 
 
 def _positions(prompt: Prompt, other: Prompt | None, group: str) -> tuple[int, ...]:
@@ -105,27 +124,15 @@ def _positions(prompt: Prompt, other: Prompt | None, group: str) -> tuple[int, .
     return words if group == WORDS else tuple(place for place in prompt["all"] if max(words) < place < last)
 
 
-def check_trace(
-    model: Model,
-    prompts: Sequence[Prompt],
-    answers: Sequence[str | int],
-    image: int,
-    corruption: Corruption,
-    asked: Trace,
-    seed: int,
-) -> None:
-    """Refuse, before anything runs, what a restoration would be refused for."""
-    prompt, other = prompts[image], corruption.prompts[image] if corruption.prompts else None
-    try:
-        if corruption.kind == "another image" and next(pictures_of_others(prompts, answers, image, seed), None) is None:
-            raise SpecError("no other prompt has another answer and a picture that is laid out equally")
+def check_words(prompts: Sequence[Prompt], corruption: Corruption, asked: Trace) -> None:
+    """Refuse groups of corrupted words that a prompt has not got, before anything runs."""
+    for number, prompt in enumerate(prompts):
+        other = corruption.prompts[number] if corruption.words else None
         for group in asked.names:
-            positions = _positions(prompt, other if corruption.words else None, group)
-            if positions:
-                numbers = patched_layers(model, prompt, positions, asked.layers, asked.site)
-                check(model, prompt, _restored(prompt, prompt, positions, numbers, asked.site))
-    except SpecError as error:
-        raise SpecError(f"prompt {image}: {error}") from None
+            try:
+                _positions(prompt, other, group)
+            except SpecError as error:
+                raise SpecError(f"prompt {number}: {error}") from None
 
 
 def _restored(

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import SpecError
 from ..families import Model
 from ..identity import prompt_digest
 from ..lowering.layers import Layers
@@ -25,8 +26,16 @@ from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
+from ..studies.asked import Columns, Questions, is_table
 from ..studies.comparisons import with_comparisons
-from ..studies.corruptions import Corruption, corrupted, corruption_given, pictures_of_others
+from ..studies.controls import other_image
+from ..studies.corruptions import (
+    Corruption,
+    corrupted,
+    corrupted_prompts,
+    kind_given,
+    pictures_of_others,
+)
 from ..studies.labels import ANOTHER_IMAGE, RANDOM_POSITIONS, SHARES
 from ..studies.pair_scores import LOGIT_DIFFS, Base, measures_of, scored
 from ..studies.papers import BASU, NOTICE
@@ -34,7 +43,18 @@ from ..studies.registry import recipe
 from ..studies.study import open_study
 from ..studies.work import PLAIN, Work
 from ..sweeping.wanted import answer_token
-from .restored_places import EFFECTS, Over, Trace, check_trace, restorations, trace_given
+from .restored_places import (
+    EFFECTS,
+    OF_WORDS,
+    WORD_GROUPS,
+    Over,
+    Trace,
+    against_given,
+    check_words,
+    restorations,
+    trace_errors,
+    trace_given,
+)
 
 
 @can_run_in_background
@@ -51,9 +71,12 @@ from .restored_places import EFFECTS, Over, Trace, check_trace, restorations, tr
 )
 def causal_trace(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Questions | None = None,
     *,
-    answers: Sequence[str | int],
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
+    answers: Sequence[str | int] | None = None,
     against: Sequence[str | int] | None = None,
     corrupt: str | Sequence[Prompt] = "another image",
     noise: float | None = None,
@@ -74,8 +97,11 @@ def causal_trace(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: the clean prompts, of one row each; several may be about one picture, see `cluster`.
-        answers: the right answer to each, one token.
+        prompts: the clean prompts, of one row each; several may be about one picture, see `cluster`. Or a table, as
+            `items`.
+        items, columns: a table of questions about pictures in place of prompts, see `knockout_windows`.
+        only_correct: measure only what the model answers right, see `knockout_windows`.
+        answers: the right answer to each, one token; left out for items, which have their own.
         against: for each prompt the answer that the corrupted run should give, one token; adds logit differences.
         corrupt: what is corrupted. `"another image"`: the picture is that of another prompt with another answer, laid
             out equally. `"noise"`: Gaussian noise is added to the embeddings of the image tokens. `"mean"`: each of
@@ -117,40 +143,63 @@ def causal_trace(
         SpecError: answers that are not one token each; corrupted prompts of another length, that are equal to the
             clean ones, or that differ in both picture and words; no other picture to corrupt with.
     """
+    asked = trace_given(over, groups, layers, window, site)
+    kind, strength = kind_given(corrupt, noise)
+    for name, given in (("corrupt", kind is None), ("against", against is not None)):
+        if given and (only_correct or items is not None or is_table(prompts)):
+            raise SpecError(
+                f"{name}= has one entry for each prompt, and a table or only_correct=True may leave some out; give "
+                "prompts= and leave only_correct out"
+            )
+    if answers is None and items is None and not is_table(prompts):
+        raise SpecError('causal_trace scores an answer; give one for each prompt, answers=["red", ...]')
     study = open_study(
         "causal_trace",
         model,
         prompts,
-        answers=answers,
+        items=items,
+        columns=columns,
+        only_correct=only_correct,
+        answers=True if answers is None else answers,
         cluster=cluster,
         seed=seed,
         per_image=per_image,
         work=work,
         remote=remote,
+        look=partial(trace_errors, model, asked=asked, kind=kind),
     )
-    prompts, work, right = study.prompts, study.work, study.answers or ()
-    corruption = corruption_given(model, prompts, corrupt, noise)
-    asked = trace_given(model, prompts, corruption, against, over, groups, layers, window, site, right)
-    for image in range(len(prompts)):
-        check_trace(model, prompts, right, image, corruption, asked, study.seed)
+    right = study.answers or ()
+    corruption = Corruption(kind, strength, (), words=False)
+    if kind is None:
+        corruption = corrupted_prompts(model, study.prompts, corrupt)
+    names = asked.names or (OF_WORDS if corruption.words else study.seen_in_all())
+    asked = asked._replace(names=names, against=against_given(model, study.prompts, right, against))
+    if kind is None:
+        check_words(study.prompts, corruption, asked)
+    elif set(names) & set(WORD_GROUPS):
+        raise SpecError(f"{names!r}: no words are corrupted by corrupt={kind!r}; leave 'words' and 'after words' out")
+    if kind == "another image" and all(other_image(study.prompts, n, study.seed) is None for n in range(len(right))):
+        raise SpecError('corrupt="another image" needs prompts about two pictures or more; give more of them')
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         return chain.from_iterable(together([partial(rows, image) for image in chunk], remote))
 
     def rows(image: int) -> list[dict[str, Any]]:
-        return _rows(model, prompts, right, image, corruption, asked, study.seed, work, remote)
+        return _rows(model, study.prompts, right, image, corruption, asked, study.seed, study.work, remote)
+
+    def sum_up(frame: pd.DataFrame) -> pd.DataFrame:
+        return summary(frame, asked.over, corruption.words, study.seed)
 
     digests = [prompt_digest(prompt) for prompt in corruption.prompts]
-    settings = {**asked._asdict(), "corrupt": corruption.kind or digests, "noise": corruption.noise}
-    frame = study.frame(settings, measure, lambda each: summary(each, asked.over, corruption.words, study.seed))
-    frame.attrs["settings"] |= {
-        "corrupt": corruption.kind or ("other words" if corruption.words else "another picture")
-    }
-    return frame
+    settings = {**asked._asdict(), "corrupt": corruption.called, "noise": corruption.noise}
+    named = ["image", *asked.by, *asked.measures]
+    return study.frame(settings, measure, sum_up, columns=named, aside={"corrupted": digests})
 
 
 def summary(frame: pd.DataFrame, over: Over, words: bool, seed: int = 0) -> pd.DataFrame:
     """Means over images with intervals and comparisons, from the rows of every image; where none counts, of none."""
+    if frame.empty:
+        raise SpecError("no prompt had another picture that is laid out equally; give pictures of the same size")
     by, measures = ["layer", over, "control"], [name for name in (*EFFECTS, *LOGIT_DIFFS) if name in frame]
     tidy = summarise(frame, by, measures, shares=SHARES)
     present = tidy[tidy["images"] > 0]
@@ -176,7 +225,10 @@ def _rows(
     if corruption.prompts:
         base = Base(corruption.prompts[image])
     elif corruption.kind == "another image":
-        base = Base(next(pictures))
+        other = next(pictures, None)
+        if other is None:
+            return []
+        base = Base(other)
     else:
         base = corrupted(model, prompt, corruption, image, seed, remote)
     third = None if corruption.words else next(pictures, None)

@@ -19,8 +19,9 @@ from ..specs.measurements import Residual
 from ..specs.states import Ablate
 from ..specs.vectors import Add
 from .controls import other_image, rng_of, same_pictures, with_picture_of
+from .item_prompts import ItemPrompts
 from .pair_scores import Base
-from .token_sets import owning_stage
+from .token_sets import lies_outside
 
 Kind = Literal["another image", "noise", "mean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -55,33 +56,47 @@ class Corruption(NamedTuple):
         return self.kind or ("other words" if self.words else "another picture, given")
 
 
-def corruption_given(model: Model, prompts: Sequence[Prompt], given: Any, noise: Any) -> Corruption:
-    """What `corrupt=` asks for.
+def kind_given(given: Any, noise: Any) -> tuple[Kind | None, float]:
+    """The kind of corruption that is asked for, None for prompts of the user's own, and the strength of noise.
 
     Raises:
-        SpecError: no such kind; corrupted prompts of another length or layout, that are equal to the clean ones, or
-            that differ in both picture and words; an image that cannot be corrupted.
+        SpecError: no such kind, or a strength of something else than noise.
     """
     if noise is not None and not (isinstance(given, str) and given == "noise"):
         raise SpecError('noise= says how strong corrupt="noise" is; leave it out, or write corrupt="noise"')
     strength = NOISE if noise is None else number("noise", noise, above=0, kind="strength", write="noise=3.0")
-    if isinstance(given, str):
-        kind = one_of("corrupt", given, KINDS)
-        for index, prompt in enumerate(prompts):
-            prompt.rows[0].required("image")
-            if kind != "another image" and owning_stage(prompt, "image").stage != "decoder":
-                raise SpecError(
-                    f"prompt {index}: its image lies outside the decoder's sequence, where no embeddings enter; write "
-                    'corrupt="another image"'
-                )
-        return Corruption(kind, strength, (), words=False)
+    return (one_of("corrupt", given, KINDS) if isinstance(given, str) else None), strength
+
+
+def refuse_kind(prompt: Prompt, kind: Kind | None) -> None:
+    """Refuse a prompt whose image cannot be corrupted so.
+
+    Raises:
+        SpecError: it has no image, or one outside the decoder's sequence, where no embeddings enter.
+    """
+    if kind is not None:
+        prompt.rows[0].required("image")
+    if kind in ("noise", "mean") and lies_outside(prompt, "image"):
+        raise SpecError(
+            f"corrupt={kind!r} changes the embeddings of image tokens, and this image lies outside the decoder's "
+            'sequence; write corrupt="another image"'
+        )
+
+
+def corrupted_prompts(model: Model, prompts: Sequence[Prompt], given: Any) -> Corruption:
+    """The corrupted prompts that a user gives.
+
+    Raises:
+        SpecError: another number of them than of prompts; prompts of another length or layout, that are equal to the
+            clean ones, or that differ in both picture and words.
+    """
     others = tuple(single_prompt(each, "corrupt") for each in listed("corrupt", given, WRITE, kind=Prompt))
     if len(others) != len(prompts):
         raise SpecError(f"corrupt= has {len(others)} prompts for {len(prompts)} prompts; give one for each")
     kinds = {_differs_in(model, index, *both) for index, both in enumerate(zip(prompts, others, strict=True))}
     if len(kinds) > 1:
         raise SpecError("corrupt= has prompts of other pictures and prompts of other words; trace them apart")
-    return Corruption(None, strength, others, words=kinds == {"words"})
+    return Corruption(None, NOISE, others, words=kinds == {"words"})
 
 
 def _differs_in(model: Model, index: int, prompt: Prompt, other: Prompt) -> str:
@@ -117,15 +132,22 @@ def pictures_of_others(
     prompts: Sequence[Prompt], answers: Sequence[str | int], image: int, seed: int
 ) -> Iterator[Prompt]:
     """A prompt's words about the pictures of other prompts with other answers, laid out equally; each picture once."""
-    first, count, used = other_image(prompts, image, seed), len(prompts), [prompts[image]]
+    first, count, used = other_image(prompts, image, seed), len(prompts), [image]
     for step in range(min(count, LOOKED_AT) if first is not None else 0):
         other = ((first or 0) + step) % count
-        if answers[other] == answers[image] or any(same_pictures(prompts[other], each) for each in used):
+        if answers[other] == answers[image] or any(_one_picture(prompts, other, each) for each in used):
             continue
         moved = with_picture_of(prompts[image], prompts[other])
         if moved is not None:
-            used.append(prompts[other])
+            used.append(other)
             yield moved
+
+
+def _one_picture(prompts: Sequence[Prompt], one: int, other: int) -> bool:
+    """Whether two prompts are about one picture; items are told apart without opening them again."""
+    if isinstance(prompts, ItemPrompts):
+        return prompts.picture_keys[one] == prompts.picture_keys[other]
+    return same_pictures(prompts[one], prompts[other])
 
 
 def corrupted(model: Model, prompt: Prompt, corruption: Corruption, image: int, seed: int, remote: Remote) -> Base:

@@ -153,7 +153,7 @@ def test_prompts_without_text_rows_or_image_rows_are_refused(sdpa, pairs):
     with pytest.raises(nv.SpecError, match="pair 0: "):
         pair_routes(sdpa, [(*bare, 5, 6)], work=QUIET)
     text = nv.encode(sdpa, "see the dog")
-    with pytest.raises(nv.SpecError, match="image. is empty in this prompt"):
+    with pytest.raises(nv.SpecError, match="is empty in this prompt"):
         pair_routes(sdpa, [(text, text, 5, 6)], work=QUIET)
     with pytest.raises(nv.SpecError, match="names no layer to cut at"):
         pair_routes(sdpa, pairs[:1], cuts=[], work=QUIET)
