@@ -47,9 +47,12 @@ FUNCTIONS = {
     **dict.fromkeys(
         (
             "attention_share",
+            "causal_trace",
             "knockout_windows",
+            "pair_routes",
             "patch_grounding",
             "patch_knockout",
+            "patching_map",
             "prompt_ablation",
             "query_patching",
         ),
