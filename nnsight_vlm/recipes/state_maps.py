@@ -129,6 +129,7 @@ def patching_map(
         SpecError: prompts whose text differs, equal answers, no pairs, a group without hidden states, a site that a
             layer has not got, or heads of a site without heads.
 
+    >>> import nnsight_vlm as nv
     >>> from nnsight_vlm.report.study import color_pairs
     >>> model = nv.load("shapes")
     >>> pairs = color_pairs(model, first=0, count=2)
