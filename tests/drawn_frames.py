@@ -126,6 +126,19 @@ def patches(scale=1.0, side=3, pixels=8):
     return pd.DataFrame(rows)
 
 
+def mapped(name="group", cells=("last", "query", "image", "all"), **columns):
+    """A map of one measure: layers by groups, positions or heads, with what survives."""
+    rows = by_layer(cells, controls=(NONE, ANOTHER_IMAGE), measure="restoration").rename(columns={"group": name})
+    return rows.assign(p=0.01, survives=rows["control"] == NONE, **columns)
+
+
+def by_cut():
+    """What `pair_routes` returns."""
+    rows = by_layer(("total", "direct", "text-mediated"), controls=(NONE, ANOTHER_IMAGE), measure="restoration")
+    percent = [means(group="text-mediated", layer=cut, measure="percent", mean=40.0 + cut) for cut in range(4)]
+    return pd.concat([rows, pd.DataFrame(percent)]).rename(columns={"group": "route", "layer": "cut"})
+
+
 PICTURE = Image.fromarray(RNG.integers(0, 255, (24, 24, 3), dtype=np.uint8))
 PANELS: dict[str, tuple[Callable, pd.DataFrame, dict, int]] = {
     "answer_windows": (plots.answer_windows, windows("logprob_change", scale=-1.0), {"route": "image->last"}, 2),
@@ -138,11 +151,16 @@ PANELS: dict[str, tuple[Callable, pd.DataFrame, dict, int]] = {
 }
 """Functions of several panels: the frame, what chooses a panel, and how many there are."""
 SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
+    "causal_trace": (plots.causal_trace, mapped("position", ("-2 cross", "-1 :")), {}),
     "dot_rows": (plots.dot_rows, by_layer(layers=[2]), {"rows": "group", "hue": "layer"}),
     "heat_map": (plots.heat_map, by_layer(controls=[NONE]).assign(measure="restoration"), {}),
     "information_flow": (plots.information_flow, flow(), {}),
     "knockout_routes": (plots.knockout_routes, windows(), {}),
     "layer_lines": (plots.layer_lines, by_layer(measure="logprob_change"), {"hue": "group"}),
+    "pair_routes": (plots.pair_routes, by_cut(), {}),
+    "pair_routes, percent": (plots.pair_routes, by_cut(), {"measure": "percent"}),
+    "patching_map": (plots.patching_map, mapped(), {}),
+    "patching_map of heads": (plots.patching_map, mapped("head", ("0", "1", "all"), group="last"), {}),
     "patch_knockout": (plots.patch_knockout, patches(), {"picture": PICTURE}),
     "prompt_ablation": (plots.prompt_ablation, ablation(), {}),
 }

@@ -800,6 +800,16 @@ STRANGER = {
     "query_patching, the other prompt": lambda model, own, other: nv.recipes.query_patching(
         model, [(own, other2(other), 20, 21)], work=QUIET
     ),
+    "patching_map": lambda model, _own, other: nv.recipes.patching_map(
+        model, [(other, other2(other), 20, 21)], work=QUIET
+    ),
+    "pair_routes": lambda model, own, other: nv.recipes.pair_routes(model, [(own, other2(other), 20, 21)], work=QUIET),
+    "causal_trace": lambda model, own, other: nv.recipes.causal_trace(
+        model, [own, other], answers=[20, 20], work=QUIET
+    ),
+    "causal_trace, the corrupted prompt": lambda model, own, other: nv.recipes.causal_trace(
+        model, [own], answers=[20], corrupt=[other2(other)], work=QUIET
+    ),
     "patch_knockout": lambda model, _own, other: nv.recipes.patch_knockout(model, other, answer=20),
 }
 QUIET = Work(progress=False)

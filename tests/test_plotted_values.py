@@ -415,3 +415,28 @@ def test_panels_with_one_axis_show_all_intervals():
     for axis in plots.query_patching(frame):
         low, high = axis.get_ylim()
         assert low <= -4 and high >= 7
+
+
+def test_maps_of_patches_show_the_means_and_dot_what_survives():
+    from drawn_frames import by_cut, mapped
+
+    frame = mapped()
+    axis = plots.patching_map(frame)
+    own = frame[frame["control"] == "none"].pivot_table(index="group", columns="layer", values="mean")
+    shown = axis.images[0].get_array()
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert sorted(names) == sorted(own.index)
+    for row, name in enumerate(names):
+        assert np.asarray(shown[row]) == pytest.approx(own.loc[name].to_numpy())
+    assert len(axis.lines[0].get_xdata()) == own.size  # all of them survive
+    assert plots.patching_map(frame, control="another image").images[0].get_array().shape == own.shape
+    cells = ("-2 ?", "-1 :", "last", "all", "-3 ring", "image.0 0,1", "image.0 1,0", "-10 what")
+    ordered = plots.causal_trace(mapped("position", cells)).get_yticklabels()
+    expected = ["image.0 0,1", "image.0 1,0", "-10 what", "-3 ring", "-2 ?", "-1 :", "last", "all"]
+    assert [label.get_text() for label in ordered] == expected
+    heads = mapped("head", ("0", "1", "all"), group="last")
+    assert plots.patching_map(heads, group="last").images[0].get_array().shape == (3, 4)
+    with pytest.raises(nv.SpecError, match="chooses a map of heads"):
+        plots.patching_map(frame, group="last")
+    percent = plots.pair_routes(by_cut(), measure="percent")
+    assert percent.lines[0].get_ydata().tolist() == [40.0, 41.0, 42.0, 43.0] and percent.get_ylim() == (-25, 125)

@@ -192,6 +192,11 @@ def every_recipe(model):
         "knockout_windows of answers": lambda: nv.recipes.knockout_windows(model, prompts, answers=answers, **quick),
         "attention_share": lambda: nv.recipes.attention_share(model, prompts, **short),
         "query_patching": lambda: nv.recipes.query_patching(model, [pair], layers=[0, 2], **quick),
+        "patching_map": lambda: nv.recipes.patching_map(model, [pair], layers=[0, 2], **quick),
+        "pair_routes": lambda: nv.recipes.pair_routes(model, [pair], cuts=[0, 2], **quick),
+        "causal_trace": lambda: nv.recipes.causal_trace(
+            model, prompts, answers=answers, corrupt="noise", layers=[0, 2], **quick
+        ),
         "patch_grounding": lambda: nv.recipes.patch_grounding(model, prompts, truths=truths, **short),
         "prompt_ablation": lambda: nv.recipes.prompt_ablation(model, prompts, **short),
         "patch_knockout": lambda: nv.recipes.patch_knockout(model, prompts[0], answer=answers[0], remote="local"),

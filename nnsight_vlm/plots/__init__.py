@@ -18,6 +18,7 @@ from .answers import answer_map, patch_knockout
 from .dots import dot_rows
 from .grounding import patch_grounding
 from .groups import attention_share, information_flow, query_patching
+from .interchanges import causal_trace, pair_routes, patching_map
 from .lines import layer_lines
 from .maps import heat_map
 from .overlays import Overlay, draw_overlay, draw_overlays
@@ -32,6 +33,7 @@ __all__ = [
     "answer_map",
     "answer_windows",
     "attention_share",
+    "causal_trace",
     "claims",
     "dot_rows",
     "draw_overlay",
@@ -43,8 +45,10 @@ __all__ = [
     "knockout_routes",
     "knockout_windows",
     "layer_lines",
+    "pair_routes",
     "patch_grounding",
     "patch_knockout",
+    "patching_map",
     "path_patching",
     "prompt_ablation",
     "query_patching",

@@ -16,7 +16,10 @@ from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
+from .restored_states import causal_trace
 from .route_shares import joint_routes
+from .state_maps import patching_map
+from .text_mediation import pair_routes
 from .token_groups import attention_share
 from .word_patches import patch_grounding
 
@@ -27,11 +30,14 @@ __all__ = [
     "Thing",
     "Work",
     "attention_share",
+    "causal_trace",
     "content_words",
     "joint_routes",
     "knockout_windows",
+    "pair_routes",
     "patch_grounding",
     "patch_knockout",
+    "patching_map",
     "path_patching",
     "prompt_ablation",
     "query_patching",

@@ -49,10 +49,13 @@ FUNCTIONS = {
         (
             "attention_share",
             "joint_routes",
+            "causal_trace",
             "knockout_windows",
+            "pair_routes",
             "patch_grounding",
             "patch_knockout",
             "path_patching",
+            "patching_map",
             "prompt_ablation",
             "query_patching",
         ),

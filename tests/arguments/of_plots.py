@@ -17,9 +17,12 @@ from nnsight_vlm.recipes import (
     Thing,
     Work,
     attention_share,
+    causal_trace,
     knockout_windows,
+    pair_routes,
     patch_grounding,
     patch_knockout,
+    patching_map,
     prompt_ablation,
     query_patching,
 )
@@ -52,6 +55,11 @@ def frames() -> dict[str, pd.DataFrame]:
         "patch_grounding": patch_grounding(here.model, prompts, truths=truths, **short),
         "prompt_ablation": prompt_ablation(here.model, prompts, **short),
         "query_patching": query_patching(here.model, [(*prompts, *own)], layers=[1], work=quiet),
+        "patching_map": patching_map(here.model, [(*prompts, *own)], layers=[1], work=quiet),
+        "causal_trace": causal_trace(
+            here.model, prompts[:1], answers=own[:1], corrupt=prompts[1:], layers=[1], work=quiet
+        ),
+        "pair_routes": pair_routes(here.model, [(*prompts, *own)], cuts=[1], work=quiet),
         "claims": nv.report.judge({}),
         "information_flow": pd.DataFrame(flow()),
         "patch_knockout": patch_knockout(here.model, here.prompt, answer="red"),
@@ -85,10 +93,12 @@ def of_recipes() -> dict[str, Entry]:
     return {
         "plots.answer_windows": drawn("answer_windows", route=NO_WORD),
         "plots.attention_share": drawn("attention_share", target=NO_WORD),
+        "plots.causal_trace": drawn("causal_trace", measure=NO_WORD, control=NO_WORD),
         "plots.claims": drawn("claims", claim=NO_WORD),
         "plots.information_flow": drawn("information_flow", measure=agreement),
         "plots.knockout_routes": drawn("knockout_routes", "knockout_windows", measure=agreement),
         "plots.knockout_windows": drawn("knockout_windows", measure=agreement, route=NO_WORD, label=NO_TEXT),
+        "plots.pair_routes": drawn("pair_routes", measure=NO_WORD),
         "plots.patch_grounding": drawn("patch_grounding", measure=NO_WORD),
         "plots.patch_knockout": drawn(
             "patch_knockout",
@@ -96,6 +106,7 @@ def of_recipes() -> dict[str, Entry]:
             tile=[*(each for each in NO_WHOLE if each is not None), -1, 1],
             limit=NO_LIMIT,
         ),
+        "plots.patching_map": drawn("patching_map", measure=NO_WORD, control=NO_WORD, group=[*NO_WORD, "image"]),
         "plots.prompt_ablation": drawn("prompt_ablation", measure=agreement),
         "plots.query_patching": drawn("query_patching", group=NO_WORD),
     }

@@ -375,6 +375,14 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
             work=QUIET,
             **plain,
         ),
+        "patching_map": partial(recipes.patching_map, model, pairs, layers=[0, 2], work=QUIET, **plain),
+        "patching_map of heads": partial(
+            recipes.patching_map, model, pairs, over="head", layers=[2], work=QUIET, **plain
+        ),
+        "pair_routes": partial(recipes.pair_routes, model, pairs, cuts=[0, 2], work=QUIET, **plain),
+        "causal_trace": partial(
+            recipes.causal_trace, model, prompts, answers=first, corrupt="noise", layers=[0, 2], work=QUIET, **plain
+        ),
         "patch_grounding": partial(recipes.patch_grounding, model, prompts, truths=truths, **plain, **SHORT),
         "prompt_ablation": partial(recipes.prompt_ablation, model, prompts, truths=truths, **plain, **SHORT),
         "patch_knockout": partial(recipes.patch_knockout, model, prompts[0], answer=first[0], remote=remote),
