@@ -7,9 +7,11 @@ With `per_image=True` a recipe returns the rows behind the means, with the colum
 `cluster` (the number of the first prompt about this image).
 """
 
+from ..studies.box_formats import BoxScore, box_scores, boxes_in
 from ..studies.pairs import Pair
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
+from .image_tokens import ablation
 from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
@@ -18,11 +20,15 @@ from .token_groups import attention_share
 from .word_patches import patch_grounding
 
 __all__ = [
+    "BoxScore",
     "Objects",
     "Pair",
     "Thing",
     "Work",
+    "ablation",
     "attention_share",
+    "box_scores",
+    "boxes_in",
     "content_words",
     "knockout_windows",
     "patch_grounding",
