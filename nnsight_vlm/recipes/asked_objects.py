@@ -23,7 +23,8 @@ from ..studies.study import Study
 from ..studies.words import Objects, Thing
 from ..studies.work import one_for_each, refuse_beside
 from ..sweeping.wanted import answer_token
-from .token_writes import Target, Writing
+from .token_variants import Target
+from .token_writes import Writing
 
 Form = Literal["question", "polling", "generative", "box"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -172,10 +173,15 @@ def check_prompts(study: Study, asking: Asking, writing: Writing) -> None:
         truth = (study.truths or ())[number]
         grid = picture_grid(prompt, f"prompts[{number}]")
         vector, where = writing.means, grid.positions
+        if min(where) < 0 and writing.site != "features":
+            raise SpecError(
+                f"the image tokens of prompts[{number}] lie outside the decoder's sequence, which reads them through "
+                f'cross-attention, so it has no site {writing.site!r} for them; write site="features"'
+            )
         if isinstance(vector, torch.Tensor):
-            check(study.model, prompt, Patch(where, source=vector, site=writing.site))
+            check(study.model, prompt, Patch(where, source=vector, site=writing.site, layers=writing.layers))
         else:
-            check(study.model, prompt, Ablate(where, how="zero", site=writing.site))
+            check(study.model, prompt, Ablate(where, how="zero", site=writing.site, layers=writing.layers))
         for name in asking.names(number, truth):
             if not object_tokens(grid, truth, name).own.any() and asking.about is not None:
                 raise SpecError(

@@ -37,18 +37,8 @@ from ..studies.work import PLAIN, Work
 from ..sweeping.answers import generations
 from .asked_objects import GENERATED, Asking, Form, asking_given, check_prompts
 from .token_answers import BoxReading, answer_rows, box_rows, description_rows, resized_size, whole_text
-from .token_writes import (
-    How,
-    Site,
-    Target,
-    Variant,
-    Writing,
-    attributions_of,
-    states_of,
-    variants_of,
-    with_other_pictures,
-    writing_given,
-)
+from .token_variants import Target, Variant, attributions_of, variants_of
+from .token_writes import How, Site, Writing, states_of, with_other_pictures, writing_given
 
 BY = ["tokens", "border", "how", "form", "control"]
 OF_ANSWERS = ("logprob_change", "kept", "yes", "yes_change")
@@ -70,6 +60,7 @@ def ablation(
     border: int | Sequence[int] = 0,
     how: How | Sequence[How] = "mean",
     site: Site = "features",
+    layer: int | None = None,
     means: torch.Tensor | None = None,
     steps: int = 1,
     objects: Objects | None = None,
@@ -115,7 +106,11 @@ def ablation(
         how: what is written. `mean`: the mean image token of the study's other pictures, so that a picture is not
             told by its own mean, or `means`. `zero`. `resample`: the tokens at the same places of another picture,
             found by a fixed shift.
-        site: where it is written: `features`, what leaves the projector, or `embedding`, what enters the decoder.
+        site: where it is written: `features`, what leaves the projector; `embedding`, what enters the decoder;
+            `residual`, what leaves the decoder's layer `layer`, where other tokens may have read the image before.
+            There are no `gradient` tokens for it. Families that add image features in their first layers too (see
+            `nv.describe`) need a later layer.
+        layer: number of that layer.
         means: a vector `[width]` that `mean` writes, from `nv.mean_state` over a data set for example.
         steps: of the integral of gradients, from zero; 1 is the gradient times the state.
         objects: which objects a description names, see `knockout_windows`.
@@ -164,7 +159,7 @@ def ablation(
         remote=remote,
     )
     asking = asking_given(study, about, form, replies, objects, boxes, max_new_tokens, rows)
-    writing = writing_given(tokens, border, how, site, means, steps, answered=asking.form != "box")
+    writing = writing_given(tokens, border, how, site, layer, means, steps, answered=asking.form != "box")
     check_prompts(study, asking, writing)
     settings = {**asking.settings(), **writing.settings()}
     writing = with_other_pictures(study, writing)
@@ -202,7 +197,7 @@ def _variants(
     model, remote, images = study.model, study.remote, list(dict.fromkeys(target.image for target in targets))
     donors = [study.prompts[writing.donors[image]] for image in images] if writing.donors else []
     read = [*(prompts[image] for image in images), *donors]
-    states = _together([partial(_states, model, prompt, writing.site, remote) for prompt in read], remote)
+    states = _together([partial(_states, model, prompt, writing, remote) for prompt in read], remote)
     own, donated = dict(zip(images, states, strict=False)), dict(zip(images, states[len(images) :], strict=False))
     graded = [target for target in targets if "gradient" in writing.tokens and target.answer is not None]
     gradients = [partial(attributions_of, model, target, own[target.image], writing, remote) for target in graded]
@@ -221,8 +216,8 @@ def _together(computations: Sequence[Callable[[], Any]], remote: Remote) -> list
     return list(together(computations, remote)) if computations else []
 
 
-def _states(model: Model, prompt: Prompt, site: Site, remote: Remote) -> torch.Tensor:
-    return states_of(model, prompt, picture_grid(prompt, "a prompt"), site, remote)
+def _states(model: Model, prompt: Prompt, writing: Writing, remote: Remote) -> torch.Tensor:
+    return states_of(model, prompt, picture_grid(prompt, "a prompt"), writing, remote)
 
 
 def _generated(

@@ -16,7 +16,7 @@ from ..specs.interventions import CLEAN
 from ..studies.box_formats import BoxFormat, Size, box_of, box_scores
 from ..studies.words import Objects, Thing, agreement
 from ..sweeping.table import sweep
-from .token_writes import Target, Variant
+from .token_variants import Target, Variant
 
 
 def answer_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,27 +14,22 @@ from ..arguments import as_index, listed, one_of, refuse, whole_number, words_gi
 from ..errors import SpecError
 from ..execution.forward import run
 from ..families import Model
-from ..gradients.saliency_maps import saliency
 from ..grids import Grid
 from ..identity import setting_digest
+from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
-from ..specs.interventions import Intervention
 from ..specs.measurements import Residual
-from ..specs.states import Ablate, Patch
-from ..studies.image_token_sets import CHOSEN, Chosen, ObjectTokens, like_registers, picture_grid, token_sets
+from ..studies.image_token_sets import CHOSEN, Chosen, picture_grid
 from ..studies.journal import measured
-from ..studies.labels import NONE
 from ..studies.study import Study
 
 How = Literal["mean", "zero", "resample"]
 HOWS: tuple[How, ...] = get_args(How)
 """What is written: the mean image token of other pictures, zeros, or the same tokens of another picture."""
-Site = Literal["features", "embedding"]
+Site = Literal["features", "embedding", "residual"]
 SITES: tuple[Site, ...] = get_args(Site)
-"""Where it is written: what leaves the projector, or what enters the decoder's first layer."""
-NOTHING = "nothing"
-"""In the columns `tokens` and `how`: the run without an ablation."""
+"""Where it is written: what leaves the projector, what enters the decoder's first layer, or what leaves a layer."""
 
 
 class Total(NamedTuple):
@@ -50,6 +45,7 @@ class Writing:
 
     Attributes:
         tokens, borders, hows, site: of the recipe.
+        layer: the layer whose output is written, for `residual`.
         means: the vector that the user gave for `mean`, `[width]`, or the total of the study's pictures.
         donors: for each prompt the number of the one that it is resampled from; empty where none is.
         steps: of the integral of gradients.
@@ -59,63 +55,53 @@ class Writing:
     borders: tuple[int, ...]
     hows: tuple[How, ...]
     site: Site
+    layer: int | None
     means: torch.Tensor | Total | None
     donors: Sequence[int]
     steps: int
 
     def settings(self) -> dict[str, Any]:
         """What rows depend on, for a journal, beside the study's pictures."""
-        return {name: getattr(self, name) for name in ("tokens", "borders", "hows", "site", "means", "steps")}
+        names = ("tokens", "borders", "hows", "site", "layer", "means", "steps")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def layers(self) -> Layers:
+        """The layers of the site."""
+        return "all" if self.layer is None else (self.layer,)
 
 
-class Target(NamedTuple):
-    """One object of one picture, and the answer that its tokens may matter to.
-
-    Attributes:
-        image: number of the prompt.
-        found: the object's tokens.
-        before: the prompt up to the answer, which its last token predicts.
-        answer: the answer's first token; None where the answer is no token.
-    """
-
-    image: int
-    found: ObjectTokens
-    before: Prompt
-    answer: int | None
-
-
-class Variant(NamedTuple):
-    """One ablation.
-
-    Attributes:
-        labels: what the frame says of it, and the numbers that do not depend on the answer.
-        intervention: None for the run without one.
-    """
-
-    labels: Mapping[str, Any]
-    intervention: Intervention | None
-
-
-def writing_given(tokens: Any, border: Any, how: Any, site: Any, means: Any, steps: Any, *, answered: bool) -> Writing:
+def writing_given(
+    tokens: Any, border: Any, how: Any, site: Any, layer: Any, means: Any, steps: Any, *, answered: bool
+) -> Writing:
     """What a user wants ablated, looked at before anything is measured.
 
     Args:
-        tokens, border, how, site, means, steps: see `ablation`.
+        tokens, border, how, site, layer, means, steps: see `ablation`.
         answered: whether there is an answer of tokens, for `gradient`.
 
     Raises:
         SpecError: see `ablation`.
     """
-    kinds = tuple(kind for kind in CHOSEN if answered or kind != "gradient")
+    site, hows = one_of("site", site, SITES), words_given("how", _several(how), HOWS, "ablation how=")
+    if (site == "residual") != (layer is not None):
+        raise SpecError(
+            f'site={site!r} {"needs" if layer is None else "has no"} layer=; write site="residual", layer=3'
+        )
+    no_gradient = "a box" if not answered else 'site="residual"' if site == "residual" else ""
+    kinds = tuple(kind for kind in CHOSEN if not no_gradient or kind != "gradient")
     chosen = kinds if tokens is None else words_given("tokens", _several(tokens), CHOSEN, "choice of tokens")
     if not set(chosen) <= set(kinds):
-        raise SpecError('tokens="gradient" are those that an answer of one token needs, and a box is no such answer')
-    hows = words_given("how", _several(how), HOWS, "ablation how=")
+        raise SpecError(
+            f"gradient tokens are those that an answer of one token needs at the image features or at the embeddings, "
+            f"so there are none for {no_gradient}; leave them out of tokens="
+        )
     return Writing(
         tokens=tuple(dict.fromkeys(chosen)),
         borders=_borders_given(border),
         hows=tuple(dict.fromkeys(hows)),
-        site=one_of("site", site, SITES),
+        site=site,
+        layer=None if layer is None else whole_number("layer", layer, least=0, kind="number of a layer"),
         means=None if means is None else _vector_given(means, hows),
         donors=(),
         steps=whole_number("steps", steps, least=1, kind="number of steps"),
@@ -156,11 +142,18 @@ def with_other_pictures(study: Study, writing: Writing) -> Writing:
     Raises:
         SpecError: there is no other picture that fits.
     """
-    means = _total_of(study, writing.site) if "mean" in writing.hows and writing.means is None else writing.means
+    means = _total_of(study, writing) if "mean" in writing.hows and writing.means is None else writing.means
     return replace(writing, means=means, donors=_donors_of(study) if "resample" in writing.hows else ())
 
 
-def _total_of(study: Study, site: Site) -> Total:
+def states_of(model: Model, prompt: Prompt, grid: Grid, writing: Writing, remote: Any) -> torch.Tensor:
+    """The states of a picture's tokens, `[token, width]`."""
+    read = Residual(grid.positions, layers=writing.layers, site=writing.site)
+    states: torch.Tensor = run(model, prompt, reads=[read], remote=remote).reads[0]
+    return states.reshape(len(grid.positions), -1)
+
+
+def _total_of(study: Study, writing: Writing) -> Total:
     """The mean states of all pictures of a study, each once, summed; measured chunk by chunk and kept in a journal.
 
     Raises:
@@ -177,7 +170,7 @@ def _total_of(study: Study, site: Site) -> Total:
         chosen = [image for image in chunk if image in firsts]
         prompts = [study.prompts[image] for image in chosen]
         reads = [
-            partial(states_of, study.model, prompt, picture_grid(prompt, f"prompts[{image}]"), site, study.remote)
+            partial(states_of, study.model, prompt, picture_grid(prompt, f"prompts[{image}]"), writing, study.remote)
             for image, prompt in zip(chosen, prompts, strict=True)
         ]
         means = [states.double().mean(0) for states in together(reads, study.remote)]
@@ -185,10 +178,8 @@ def _total_of(study: Study, site: Site) -> Total:
             summed = torch.stack(means).sum(0)
             yield {"image": chunk.start, "pictures": len(means), "states": summed.numpy().tobytes()}
 
-    rows = measured(
-        "ablation_means", study.model, study.prompts, {"site": site, "pictures": sorted(firsts)}, measure, study.work,
-        study.remote,
-    )  # fmt: skip
+    settings = {"site": writing.site, "layer": writing.layer, "pictures": sorted(firsts)}
+    rows = measured("ablation_means", study.model, study.prompts, settings, measure, study.work, study.remote)
     sums = [torch.frombuffer(bytearray(each), dtype=torch.float64) for each in rows["states"]]
     return Total(torch.stack(sums).sum(0), int(rows["pictures"].sum()))
 
@@ -223,79 +214,3 @@ def _donors_of(study: Study) -> list[int]:
 def _layout(grid: Grid) -> str:
     """Equal for pictures whose tokens lie at the same places of equal tiles."""
     return setting_digest([grid.tiles, grid.cells, [tuple(shape) for shape in grid.shapes]])
-
-
-# one object ---------------------------------------------------------------------------------------
-
-
-def states_of(model: Model, prompt: Prompt, grid: Grid, site: Site, remote: Any) -> torch.Tensor:
-    """The states of a picture's tokens, `[token, width]`."""
-    states: torch.Tensor = run(model, prompt, reads=[Residual(grid.positions, site=site)], remote=remote).reads[0]
-    return states.reshape(len(grid.positions), -1)
-
-
-def attributions_of(model: Model, target: Target, states: torch.Tensor, writing: Writing, remote: Any) -> np.ndarray:
-    """Integrated gradients of the answer's logit from zero to the picture's tokens, summed over width, `[token]`.
-
-    Sundararajan et al. 2017 (arXiv 1703.01365). With one step it is the gradient times the state.
-    """
-    positions, answer, total = target.found.grid.positions, target.answer, np.zeros(len(states))
-    for step in range(1, writing.steps + 1):
-        share = step / writing.steps
-        scaled = None if share == 1 else Patch(positions, source=share * states, site=writing.site)
-        seen = saliency(
-            model, target.before, scaled, answer=answer, at=writing.site, how="product", memory=None, remote=remote
-        )
-        values = dict(zip(seen.positions, seen.values.double().tolist(), strict=True))  # type: ignore[union-attr]
-        total += np.array([values[position] for position in positions]) / share
-    return np.asarray(total / writing.steps)
-
-
-def variants_of(
-    target: Target,
-    states: torch.Tensor,
-    donated: torch.Tensor | None,
-    attributions: np.ndarray | None,
-    writing: Writing,
-    rng: np.random.Generator,
-) -> list[Variant]:
-    """All ablations of one object: first none, then each set of tokens with all that is written over it."""
-    positions, norms = np.asarray(target.found.grid.positions), states.double().norm(dim=-1).numpy()
-    registers = like_registers(norms)
-    clean = {"tokens": NOTHING, "border": 0, "how": NOTHING, "control": NONE, "count": 0.0}
-    variants = [Variant(clean, None)]
-    for border in writing.borders:
-        for chosen in token_sets(target.found, border, writing.tokens, rng, norms, attributions):
-            members = chosen.members
-            about = {
-                "count": float(members.sum()),
-                "overlap": float(target.found.own[members].mean()),
-                "registers": float(registers[members].mean()),
-            }
-            where = tuple(positions[members].tolist())
-            for how in writing.hows:
-                labels = {"tokens": chosen.tokens, "border": border, "how": how, "control": chosen.control}
-                variants.append(Variant(labels | about, _write(how, where, members, states, donated, writing)))
-    return variants
-
-
-def _write(
-    how: How,
-    where: tuple[int, ...],
-    members: np.ndarray,
-    states: torch.Tensor,
-    donated: torch.Tensor | None,
-    writing: Writing,
-) -> Intervention:
-    if how == "zero":
-        return Ablate(where, how="zero", site=writing.site)
-    if how == "resample":
-        assert donated is not None
-        return Patch(where, source=donated[torch.from_numpy(members)], site=writing.site)
-    vector = writing.means
-    if isinstance(vector, Total):
-        vector = ((vector.states - states.double().mean(0)) / (vector.pictures - 1)).to(
-            torch.promote_types(states.dtype, torch.float32)
-        )
-    assert vector is not None
-    return Patch(where, source=vector, site=writing.site)
