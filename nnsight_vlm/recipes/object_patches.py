@@ -23,11 +23,22 @@ from ..remote.background import can_run_in_background
 from ..remote.model_call import Remote
 from ..specs.knockouts import Knockout
 from ..studies.image_patches import patch_source
+from ..studies.papers import GEVA
+from ..studies.registry import recipe
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
 
 
 @can_run_in_background
+@recipe(
+    papers=(GEVA,),
+    asks="Which patches does an answer need?",
+    method=(
+        "Each patch was hidden together with its neighbours, in squares of {size} x {size} patches, and the "
+        "change of the answer's log-probability was measured."
+    ),
+    shows="could",
+)
 def patch_knockout(
     model: Model,
     prompt: Prompt,

@@ -36,6 +36,9 @@ from ..studies.given import usual_given
 from ..studies.journal import measured
 from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, SHARES, Control
 from ..studies.pairs import Pair, pairs_given
+from ..studies.papers import GEIGER, NOTICE
+from ..studies.provenance import counted
+from ..studies.registry import recipe
 from ..studies.token_sets import owning_stage, same_axis_positions
 from ..studies.work import PLAIN, Work
 from ..sweeping.table import sweep
@@ -46,6 +49,16 @@ BY = ["group", "layer", "control"]
 
 
 @can_run_in_background
+@recipe(
+    papers=(GEIGER, NOTICE),
+    asks="Which hidden states carry the difference between two pictures, and in which layers?",
+    method=(
+        "The residual stream of each token group ({groups}) was taken, layer by layer, from a run on another "
+        "picture with the same question, and the probability of that picture's answer was measured. Controls "
+        "took the same tokens from a third picture, and as many tokens at random positions."
+    ),
+    shows="does",
+)
 def query_patching(
     model: Model,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
@@ -115,7 +128,7 @@ def query_patching(
     settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": digests}
     rows_of_images = measured("query_patching", model, prompts, settings, measure, work, remote)
     frame = with_clusters(rows_of_images, clusters)
-    return frame if per_image else summary(frame)
+    return counted(frame if per_image else summary(frame), clusters, {"groups": chosen, "layers": layers})
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
