@@ -59,8 +59,9 @@ class Asking:
 
     def settings(self) -> dict[str, Any]:
         """What rows depend on, for a journal."""
-        names = ("form", "about", "answers", "against", "objects", "boxes", "max_new_tokens")
-        return {f"asking {name}": getattr(self, name) for name in names}
+        tokens = {"answer_tokens": self.answers, "against": self.against}
+        names = ("form", "about", "objects", "boxes", "max_new_tokens")
+        return {**{name: getattr(self, name) for name in names}, **tokens}
 
     def targets(self, image: int, prompt: Prompt, truth: Sequence[Thing], own: Generation | None) -> Iterator[Target]:
         """The objects of one picture that are measured; of a description only those that it names.
@@ -122,8 +123,10 @@ def asking_given(
     if (form == "question") != (study.answers is not None):
         given = 'needs answers=["red", ...]' if form == "question" else "takes no answers="
         raise SpecError(f'form="{form}" {given}, which are the right answers of questions of one word')
-    model, polled = study.model, form == "polling"
-    yes, no = _replies_given(study, replies) if polled else (None, None)
+    if form != "polling":
+        refuse_beside(f'form="{form}"', replies=replies)
+    model = study.model
+    yes, no = _replies_given(study, replies) if form == "polling" else (None, None)
     answers = tuple(answer_token(model, answer) for answer in study.answers or ())
     length, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
     model_type = view_of(model).family.model_type
@@ -141,7 +144,7 @@ def asking_given(
 
 def _replies_given(study: Study, given: Any) -> tuple[int, int]:
     write = 'replies=("yes", "no"), the right answer first'
-    replies = listed("replies", given, write)
+    replies = listed("replies", ("yes", "no") if given is None else given, write)
     if len(replies) != 2:
         raise SpecError(f"replies= are two answers, and {len(replies)} were given; write {write}")
     yes, no = (answer_token(study.model, reply) for reply in replies)
@@ -179,7 +182,10 @@ def check_prompts(study: Study, asking: Asking, writing: Writing) -> None:
                 f'cross-attention, so it has no site {writing.site!r} for them; write site="features"'
             )
         if isinstance(vector, torch.Tensor):
-            check(study.model, prompt, Patch(where, source=vector, site=writing.site, layers=writing.layers))
+            try:
+                check(study.model, prompt, Patch(where, source=vector, site=writing.site, layers=writing.layers))
+            except SpecError as error:
+                raise SpecError(f"means= does not fit prompts[{number}]: {error}") from None
         else:
             check(study.model, prompt, Ablate(where, how="zero", site=writing.site, layers=writing.layers))
         for name in asking.names(number, truth):

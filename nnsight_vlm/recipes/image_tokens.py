@@ -31,6 +31,8 @@ from ..studies.box_formats import BoxFormat
 from ..studies.controls import rng_of
 from ..studies.image_token_sets import Chosen, picture_grid
 from ..studies.labels import AGREEMENT, SHARES, TRUE_AGREEMENT
+from ..studies.papers import NEO, PAPERS
+from ..studies.registry import recipe
 from ..studies.study import Study, open_study
 from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work
@@ -47,6 +49,16 @@ MEASURES = (*OF_ANSWERS, *OF_TEXTS, "count", "overlap", "registers")
 
 
 @can_run_in_background
+@recipe(
+    papers=(NEO, PAPERS["2605.19792"]),
+    asks="What can the model still say of an object without the image tokens that show it?",
+    method=(
+        "Image tokens ({tokens}) were overwritten ({how}) at the site {site}, each set as large as the object with a "
+        "border of {border} patches, and the answer (form: {form}) was scored against the one without an ablation. "
+        "Controls were as many random image tokens outside the object, drawn twice, and as many of other objects."
+    ),
+    shows="could",
+)
 def ablation(
     model: Model,
     prompts: Sequence[Prompt],
@@ -55,7 +67,7 @@ def ablation(
     about: Sequence[str] | None = None,
     answers: Sequence[str | int] | None = None,
     form: Form = "question",
-    replies: tuple[str | int, str | int] = ("yes", "no"),
+    replies: tuple[str | int, str | int] | None = None,
     tokens: Chosen | Sequence[Chosen] | None = None,
     border: int | Sequence[int] = 0,
     how: How | Sequence[How] = "mean",
@@ -91,11 +103,11 @@ def ablation(
         form: how the model is asked.
 
             - `question`: a question about the object with an answer of one token.
-            - `polling`: "is there a ...?", to which the first of `replies` is right.
+            - `polling`: "is there a ...?", to which yes is right.
             - `generative`: describe the picture.
             - `box`: where is the object, answered with a box. `gradient` tokens do not exist there.
 
-        replies: the tokens for yes and for no, for `polling`.
+        replies: of `polling`, the tokens for yes and for no; default `("yes", "no")`.
         tokens: which image tokens are ablated, default all that the form has. Each set has as many as the object with
             its border: `object`;
             `random`, from outside the object, drawn twice; `register-like`, those with the largest norm at `site`;

@@ -62,8 +62,8 @@ class Writing:
 
     def settings(self) -> dict[str, Any]:
         """What rows depend on, for a journal, beside the study's pictures."""
-        names = ("tokens", "borders", "hows", "site", "layer", "means", "steps")
-        return {name: getattr(self, name) for name in names}
+        named = {"tokens": self.tokens, "border": self.borders, "how": self.hows, "site": self.site}
+        return {**named, "layer": self.layer, "means": self.means, "steps": self.steps}
 
     @property
     def layers(self) -> Layers:
@@ -96,6 +96,9 @@ def writing_given(
             f"gradient tokens are those that an answer of one token needs at the image features or at the embeddings, "
             f"so there are none for {no_gradient}; leave them out of tokens="
         )
+    steps = whole_number("steps", steps, least=1, kind="number of steps")
+    if steps > 1 and "gradient" not in chosen:
+        raise SpecError(f"steps={steps} are of the gradient tokens, which are not among tokens=; leave it out")
     return Writing(
         tokens=tuple(dict.fromkeys(chosen)),
         borders=_borders_given(border),
@@ -104,7 +107,7 @@ def writing_given(
         layer=None if layer is None else whole_number("layer", layer, least=0, kind="number of a layer"),
         means=None if means is None else _vector_given(means, hows),
         donors=(),
-        steps=whole_number("steps", steps, least=1, kind="number of steps"),
+        steps=steps,
     )
 
 

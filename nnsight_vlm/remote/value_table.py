@@ -46,6 +46,7 @@ FUNCTIONS = {
     **dict.fromkeys(("run", "saliency", "sweep", "verify"), ""),
     **dict.fromkeys(
         (
+            "ablation",
             "attention_share",
             "knockout_windows",
             "patch_grounding",

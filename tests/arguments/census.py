@@ -16,7 +16,7 @@ import torch
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
-from . import of_prompts, of_recipes, of_rooms, of_runs, of_statistics, of_values, of_words
+from . import of_ablation, of_prompts, of_recipes, of_rooms, of_runs, of_statistics, of_values, of_words
 from .calls import Entry, world
 
 REFUSED = "refused"
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 def tables() -> dict[str, Entry]:
     """All tables."""
     found: dict[str, Entry] = {}
-    for table in (of_values, of_runs, of_prompts, of_recipes, of_words, of_statistics, of_rooms):
+    for table in (of_values, of_runs, of_prompts, of_recipes, of_ablation, of_words, of_statistics, of_rooms):
         made = table.entries()
         assert not set(made) & set(found)
         found |= made
