@@ -1,8 +1,9 @@
 """Figures: one function for each recipe's frame, maps and words over pictures. Each returns a matplotlib `Figure`.
 
-`image_words` draws into axes, and returns these.
+`image_words` and `ablation` draw into axes, and return these.
 """
 
+from .ablated_tokens import ablation
 from .figures import (
     answer_windows,
     attention_share,
@@ -18,6 +19,7 @@ from .words import image_words
 
 __all__ = [
     "Overlay",
+    "ablation",
     "answer_map",
     "answer_windows",
     "attention_share",

@@ -52,6 +52,7 @@ ARROW = " → "
 
 MEANS = ("measure", "control", "mean", "low", "high")
 COLUMNS = {
+    "ablation": (*MEANS, "tokens", "border", "how", "form"),
     "knockout_windows": (*MEANS, "route", "form", "window"),
     "attention_share": (*MEANS, "target", "source", "layer", "token"),
     "query_patching": (*MEANS, "group", "layer"),
