@@ -75,6 +75,34 @@ def default_routes(prompts: Sequence[Prompt], among: Sequence[str] = ROUTES) -> 
     )
 
 
+def route_errors(
+    model: Model, prompt: Prompt, *, routes: Sequence[str] | None, max_new_tokens: int | None
+) -> dict[str, str]:
+    """For each route that a prompt has why nothing can flow along it; empty where something can.
+
+    Args:
+        model: an nnsight model.
+        prompt: a prompt of one row.
+        routes: those that the user asked for, which raise; None for those of `ROUTES` whose target lies in the
+            decoder's sequence.
+        max_new_tokens: see `check_routes`.
+
+    Raises:
+        SpecError: naming the route.
+    """
+    if routes is not None:
+        check_routes(model, prompt, routes, max_new_tokens)
+        return dict.fromkeys(routes, "")
+    found = {}
+    for route in default_routes([prompt]):
+        try:
+            check_routes(model, prompt, [route], max_new_tokens)
+            found[route] = ""
+        except SpecError as error:
+            found[route] = str(error)
+    return found
+
+
 def check_routes(model: Model, prompt: Prompt, routes: Sequence[str], max_new_tokens: int | None) -> None:
     """Refuse routes along which nothing can flow in a prompt: their cut changes nothing in any layer.
 
@@ -91,6 +119,8 @@ def check_routes(model: Model, prompt: Prompt, routes: Sequence[str], max_new_to
     for name in routes:
         source, target = Route.parse(name)
         if max_new_tokens is None and target.endswith("generated"):
+            require(prompt, target)
+            layers_reading(model, prompt, source)
             continue
         whose = f"route {name!r}: "
         call = Call(whose) if max_new_tokens is None else generating(max_new_tokens, "error", whose)
@@ -108,8 +138,8 @@ def cases_of(
     seed: int = 0,
 ) -> Callable[[int], list[Case]]:
     """The conditions of `knockout_windows`: a function from an image's number to its conditions."""
-    study = _Study(model=model, prompts=prompts, routes=routes, windows=windows, forms=forms, seed=seed)
-    return study.cases
+    cases = _Cases(model=model, prompts=prompts, routes=routes, windows=windows, forms=forms, seed=seed)
+    return cases.of_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +161,7 @@ class _RouteInPrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Study:
+class _Cases:
     """What the conditions of all images have in common; see `knockout_windows`."""
 
     model: Model
@@ -141,7 +171,7 @@ class _Study:
     forms: Sequence[Form]
     seed: int
 
-    def cases(self, image: int) -> list[Case]:
+    def of_image(self, image: int) -> list[Case]:
         """The clean run first, then the blind one, then every route with its controls."""
         prompt = self.prompts[image]
         image_layers = spell_layers(layers_reading(self.model, prompt, "image"))
