@@ -12,19 +12,20 @@ from ..arguments import listed, one_of
 from ..errors import SpecError
 from ..execution.checking import check
 from ..execution.decoding import Generation
-from ..families import view_of
+from ..families import Model, view_of
 from ..prompts.prompt import Prompt
+from ..questions.item_lists import Items
 from ..specs.states import Ablate, Patch
-from ..studies.box_formats import BOX_FORMATS, BoxFormat, box_of, format_of
+from ..studies.box_formats import BOX_FORMATS, BoxFormat, format_of
 from ..studies.given import TRUTHS, lengths_given, objects_given
 from ..studies.image_token_sets import object_tokens, picture_grid
 from ..studies.object_words import first_mention
 from ..studies.study import Study
 from ..studies.words import Objects, Thing
-from ..studies.work import one_for_each, refuse_beside
+from ..studies.work import refuse_beside
 from ..sweeping.wanted import answer_token
 from .token_variants import Target
-from .token_writes import Writing
+from .token_writes import Writing, layout_of
 
 Form = Literal["question", "polling", "generative", "box"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -59,9 +60,9 @@ class Asking:
 
     def settings(self) -> dict[str, Any]:
         """What rows depend on, for a journal."""
-        tokens = {"answer_tokens": self.answers, "against": self.against}
         names = ("form", "about", "objects", "boxes", "max_new_tokens")
-        return {**{name: getattr(self, name) for name in names}, **tokens}
+        replies = None if self.against is None else (self.answers[0], self.against)
+        return {**{name: getattr(self, name) for name in names}, "replies": replies}
 
     def targets(self, image: int, prompt: Prompt, truth: Sequence[Thing], own: Generation | None) -> Iterator[Target]:
         """The objects of one picture that are measured; of a description only those that it names.
@@ -72,7 +73,7 @@ class Asking:
             truth: the picture's objects.
             own: what the model writes without an ablation; None where it writes nothing.
         """
-        grid = picture_grid(prompt, f"prompts[{image}]")
+        grid = picture_grid(prompt, "a prompt")
         for name in self.names(image, truth):
             found, before, answer = object_tokens(grid, truth, name), prompt, None
             if not found.own.any():  # cropped away
@@ -94,10 +95,41 @@ class Asking:
         return tuple(dict.fromkeys(thing.name for thing in truth if thing.mask is not None))
 
 
-def asking_given(
+def check_form(form: Any, answers: Any, **others: Any) -> Form:
+    """Refuse arguments that belong to another form.
+
+    Args:
+        form: how the model is asked.
+        answers: None, or False for those of items.
+        others: further arguments by name, None where they were not given.
+
+    Raises:
+        SpecError: naming the argument.
+    """
+    chosen: Form = one_of("form", form, FORMS)
+    if chosen != "question" and answers is not None and answers is not False:
+        raise SpecError(f'form="{form}" takes no answers=, which are the right answers of questions of one word')
+    for name, value in others.items():
+        if chosen not in _FORMS_OF[name]:
+            refuse_beside(f'form="{form}"', **{name: value})
+    return chosen
+
+
+_FORMS_OF = {
+    "replies": ("polling",),
+    "objects": ("generative",),
+    "boxes": ("box",),
+    "max_new_tokens": GENERATED,
+    "rows": GENERATED,
+}
+"""The forms that an argument belongs to."""
+
+
+def asking_of(
     study: Study,
+    asked: tuple[Prompt, ...] | Items,
+    form: Form,
     about: Any,
-    form: Any,
     replies: Any,
     objects: Any,
     boxes: Any,
@@ -106,33 +138,26 @@ def asking_given(
 ) -> Asking:
     """What a user asks, looked at before anything is measured.
 
+    Args:
+        study: of the prompts that are measured.
+        asked: all prompts or items that the user gave.
+        form, about, replies, objects, boxes, max_new_tokens, rows: see `ablation`.
+
     Raises:
         SpecError: see `ablation`.
     """
-    form = one_of("form", form, FORMS)
-    if study.truths is None:
-        raise SpecError(f"an ablation needs to know where the objects are; write {TRUTHS}")
-    if form not in GENERATED:
-        refuse_beside(f'form="{form}"', objects=objects, max_new_tokens=max_new_tokens, rows=rows)
-    if form != "generative":
-        refuse_beside(f'form="{form}"', objects=objects)
-        if about is None:
-            raise SpecError(f'form="{form}" asks about one object of each picture; write {ABOUT}')
-    if form != "box":
-        refuse_beside(f'form="{form}"', boxes=boxes)
-    if (form == "question") != (study.answers is not None):
-        given = 'needs answers=["red", ...]' if form == "question" else "takes no answers="
-        raise SpecError(f'form="{form}" {given}, which are the right answers of questions of one word')
-    if form != "polling":
-        refuse_beside(f'form="{form}"', replies=replies)
     model = study.model
-    yes, no = _replies_given(study, replies) if form == "polling" else (None, None)
+    if study.truths is None:
+        raise SpecError(f"an ablation needs to know where the objects are; write {TRUTHS}, or give items with masks")
+    if form == "question" and study.answers is None:
+        raise SpecError('form="question" needs answers=["red", ...], the right answers of questions of one word')
+    yes, no = _replies_given(model, replies) if form == "polling" else (None, None)
     answers = tuple(answer_token(model, answer) for answer in study.answers or ())
     length, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
     model_type = view_of(model).family.model_type
     return Asking(
         form=form,
-        about=None if about is None else _about_given(study, about),
+        about=None if form == "generative" and about is None else _about_given(study, asked, about),
         answers=answers if yes is None else (yes,) * len(study.prompts),
         against=no,
         objects=objects_given(model, objects),
@@ -142,58 +167,85 @@ def asking_given(
     )
 
 
-def _replies_given(study: Study, given: Any) -> tuple[int, int]:
+def _replies_given(model: Model, given: Any) -> tuple[int, int]:
     write = 'replies=("yes", "no"), the right answer first'
     replies = listed("replies", ("yes", "no") if given is None else given, write)
     if len(replies) != 2:
         raise SpecError(f"replies= are two answers, and {len(replies)} were given; write {write}")
-    yes, no = (answer_token(study.model, reply) for reply in replies)
+    yes, no = (answer_token(model, reply) for reply in replies)
     if yes == no:
         raise SpecError(f"both replies are one token, {replies[0]!r}; write {write}")
     return yes, no
 
 
-def _about_given(study: Study, given: Any) -> tuple[str, ...]:
+def _about_given(study: Study, asked: tuple[Prompt, ...] | Items, given: Any) -> tuple[str, ...]:
+    """For each prompt that is measured its object: as the user named it, or the only one with a mask.
+
+    Raises:
+        SpecError: no object of this name, or none is named and there are several.
+    """
     if isinstance(given, str):
         raise SpecError(f"about={given!r} is one text; give one for each prompt, {ABOUT}")
-    names = listed("about", given, ABOUT, kind=str)
-    one_for_each(study.prompts, about=names)
+    names: Sequence[str | None] = [None] * len(study.prompts)
+    if given is not None:
+        of_all = listed("about", given, ABOUT, kind=str)
+        if len(of_all) != len(asked):
+            raise SpecError(f"{len(of_all)} about for {len(asked)} prompts; give one for each, {ABOUT}")
+        place = {
+            each: number for number, each in enumerate(asked.ids if isinstance(asked, Items) else range(len(asked)))
+        }
+        names = of_all if study.ids is None else [of_all[place[each]] for each in study.ids]
+    found = list[str]()
     for number, (name, truth) in enumerate(zip(names, study.truths or (), strict=True)):
-        masked = [thing.name for thing in truth if thing.mask is not None]
-        if name not in masked:
-            known = ", ".join(map(repr, dict.fromkeys(masked))) or "none"
-            raise SpecError(f"about[{number}]={name!r} is no object with a mask in truths[{number}] (it has {known})")
-    return names
+        masked = list(dict.fromkeys(thing.name for thing in truth if thing.mask is not None))
+        known = f"{called(study, number)} has {', '.join(map(repr, masked)) or 'none'}"
+        if name is None and len(masked) != 1:
+            raise SpecError(f"a question is about one object with a mask, and {known}; write {ABOUT}")
+        if name is not None and name not in masked:
+            raise SpecError(f"about={name!r} is no object with a mask in truths: {known}")
+        found.append(masked[0] if name is None else name)
+    return tuple(found)
 
 
-def check_prompts(study: Study, asking: Asking, writing: Writing) -> None:
+def called(study: Study, number: int) -> str:
+    """What a message calls a prompt."""
+    return f"prompts[{number}]" if study.ids is None else f"item {study.ids[number]!r}"
+
+
+def check_prompts(study: Study, asking: Asking, writing: Writing) -> list[str]:
     """Refuse prompts whose image tokens cannot be ablated, and masks that do not fit.
+
+    Returns:
+        For each prompt how its image tokens lie, see `layout_of`.
 
     Raises:
         SpecError: see `ablation`.
     """
-    for number, prompt in enumerate(study.prompts):
-        truth = (study.truths or ())[number]
-        grid = picture_grid(prompt, f"prompts[{number}]")
-        vector, where = writing.means, grid.positions
-        if min(where) < 0 and writing.site != "features":
-            raise SpecError(
-                f"the image tokens of prompts[{number}] lie outside the decoder's sequence, which reads them through "
-                f'cross-attention, so it has no site {writing.site!r} for them; write site="features"'
-            )
-        if isinstance(vector, torch.Tensor):
-            try:
-                check(study.model, prompt, Patch(where, source=vector, site=writing.site, layers=writing.layers))
-            except SpecError as error:
-                raise SpecError(f"means= does not fit prompts[{number}]: {error}") from None
-        else:
-            check(study.model, prompt, Ablate(where, how="zero", site=writing.site, layers=writing.layers))
-        for name in asking.names(number, truth):
-            if not object_tokens(grid, truth, name).own.any() and asking.about is not None:
+    layouts = list[str]()
+    for number, (prompt, truth) in enumerate(zip(study.prompts, study.truths or (), strict=True)):
+        name = called(study, number)
+        grid = picture_grid(prompt, name)
+        layouts.append(layout_of(grid))
+        _check_writes(prompt, name, grid.positions, writing)
+        for thing in asking.names(number, truth):
+            if not object_tokens(grid, truth, thing).own.any() and asking.about is not None:
                 raise SpecError(
-                    f"about[{number}]={name!r} touches no patch of its picture: its mask is empty, or that part of the "
+                    f"{thing!r} touches no patch of the picture of {name}: its mask is empty, or that part of the "
                     "picture is cropped away; leave this prompt out"
                 )
-            masks = [thing.mask for thing in truth if thing.name == name and thing.mask is not None]
-            if asking.form == "box" and all(box_of(mask) is None for mask in masks):
-                raise SpecError(f"the mask of {name!r} in truths[{number}] is empty, so it has no box")
+    return layouts
+
+
+def _check_writes(prompt: Prompt, name: str, where: tuple[int, ...], writing: Writing) -> None:
+    """Refuse image tokens over which nothing can be written, or not this vector."""
+    if min(where) < 0 and writing.site != "features":
+        raise SpecError(
+            f"the image tokens of {name} lie outside the decoder's sequence, which reads them through "
+            f'cross-attention, so it has no site {writing.site!r} for them; write site="features"'
+        )
+    check(prompt.model, prompt, Ablate(where, how="zero", site=writing.site, layers=writing.layers))
+    if isinstance(writing.means, torch.Tensor):
+        try:
+            check(prompt.model, prompt, Patch(where, source=writing.means, site=writing.site, layers=writing.layers))
+        except SpecError as error:
+            raise SpecError(f"means= does not fit {name}: {error}") from None

@@ -27,6 +27,7 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..statistics import summarise
+from ..studies.asked import Columns, Questions, asked_given
 from ..studies.box_formats import BoxFormat
 from ..studies.controls import rng_of
 from ..studies.image_token_sets import Chosen, picture_grid
@@ -37,7 +38,7 @@ from ..studies.study import Study, open_study
 from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work
 from ..sweeping.answers import generations
-from .asked_objects import GENERATED, Asking, Form, asking_given, check_prompts
+from .asked_objects import GENERATED, Asking, Form, asking_of, check_form, check_prompts
 from .token_answers import BoxReading, answer_rows, box_rows, description_rows, resized_size, whole_text
 from .token_variants import Target, Variant, attributions_of, variants_of
 from .token_writes import How, Site, Writing, states_of, with_other_pictures, writing_given
@@ -61,11 +62,14 @@ MEASURES = (*OF_ANSWERS, *OF_TEXTS, "count", "overlap", "registers")
 )
 def ablation(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Questions | None = None,
     *,
-    truths: Sequence[Sequence[Thing]],
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
+    truths: Sequence[Sequence[Thing]] | None = None,
     about: Sequence[str] | None = None,
-    answers: Sequence[str | int] | None = None,
+    answers: Sequence[str | int] | bool | None = None,
     form: Form = "question",
     replies: tuple[str | int, str | int] | None = None,
     tokens: Chosen | Sequence[Chosen] | None = None,
@@ -94,12 +98,15 @@ def ablation(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: of one row and one picture each; several may be about one picture, see `cluster`.
-        truths: the objects of every picture, with masks.
-        about: for each prompt the name of the object that it asks about, one of its truths; objects of one name are
-            ablated together. Where the model describes, default every object with a mask that its own description
-            names, one at a time.
-        answers: of questions, one single-token answer for each prompt.
+        prompts: of one row and one picture each; several may be about one picture, see `cluster`. Or a table, as
+            `items`.
+        items, columns: a table of questions about pictures in place of prompts, see `knockout_windows`.
+        only_correct: measure only the items that the model answers right, see `knockout_windows`.
+        truths: the objects of every picture, with masks; needed, unless items have them.
+        about: for each prompt or item the name of the object that it asks about, one of its truths; objects of one name
+            are ablated together. Default the only object with a mask; where the model describes, every object with a
+            mask that its own description names, one at a time.
+        answers: of questions, one single-token answer for each prompt, unless items have them.
         form: how the model is asked.
 
             - `question`: a question about the object with an answer of one token.
@@ -158,11 +165,16 @@ def ablation(
             several, image tokens without a place in the picture (BLIP-2, Aria), a site that the family has not got,
             arguments that belong to another form, one picture and `mean` or `resample`.
     """
+    of_texts = {"max_new_tokens": max_new_tokens, "rows": rows}
+    form = check_form(form, answers, replies=replies, objects=objects, boxes=boxes, **of_texts)
+    writing = writing_given(tokens, border, how, site, layer, means, steps, answered=form != "box")
+    asked = asked_given(prompts, items, columns)
     study = open_study(
         "ablation",
         model,
-        prompts,
-        answers=answers,
+        asked,
+        only_correct=only_correct,
+        answers=answers if form == "question" else False,
         truths=truths,
         cluster=cluster,
         seed=seed,
@@ -170,12 +182,10 @@ def ablation(
         work=work,
         remote=remote,
     )
-    asking = asking_given(study, about, form, replies, objects, boxes, max_new_tokens, rows)
-    writing = writing_given(tokens, border, how, site, layer, means, steps, answered=asking.form != "box")
-    check_prompts(study, asking, writing)
+    asking = asking_of(study, asked, form, about, replies, objects, boxes, max_new_tokens, rows)
+    writing_of_study = with_other_pictures(study, writing, check_prompts(study, asking, writing))
     settings = {**asking.settings(), **writing.settings()}
-    writing = with_other_pictures(study, writing)
-    return study.frame(settings, partial(_measure, study, asking, writing), summary, columns=["image", *BY])
+    return study.frame(settings, partial(_measure, study, asking, writing_of_study), summary, columns=["image", *BY])
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

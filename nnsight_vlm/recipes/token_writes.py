@@ -139,14 +139,19 @@ def _vector_given(given: Any, hows: Sequence[How]) -> torch.Tensor:
 # over the whole study -----------------------------------------------------------------------------
 
 
-def with_other_pictures(study: Study, writing: Writing) -> Writing:
+def with_other_pictures(study: Study, writing: Writing, layouts: Sequence[str]) -> Writing:
     """With what is taken from the study's other pictures: their mean, which is measured, and which one is resampled.
+
+    Args:
+        study: the study.
+        writing: what the user wants.
+        layouts: for each prompt how its image tokens lie.
 
     Raises:
         SpecError: there is no other picture that fits.
     """
     means = _total_of(study, writing) if "mean" in writing.hows and writing.means is None else writing.means
-    return replace(writing, means=means, donors=_donors_of(study) if "resample" in writing.hows else ())
+    return replace(writing, means=means, donors=_donors_of(study, layouts) if "resample" in writing.hows else ())
 
 
 def states_of(model: Model, prompt: Prompt, grid: Grid, writing: Writing, remote: Any) -> torch.Tensor:
@@ -173,7 +178,7 @@ def _total_of(study: Study, writing: Writing) -> Total:
         chosen = [image for image in chunk if image in firsts]
         prompts = [study.prompts[image] for image in chosen]
         reads = [
-            partial(states_of, study.model, prompt, picture_grid(prompt, f"prompts[{image}]"), writing, study.remote)
+            partial(states_of, study.model, prompt, picture_grid(prompt, "a prompt"), writing, study.remote)
             for image, prompt in zip(chosen, prompts, strict=True)
         ]
         means = [states.double().mean(0) for states in together(reads, study.remote)]
@@ -187,7 +192,7 @@ def _total_of(study: Study, writing: Writing) -> Total:
     return Total(torch.stack(sums).sum(0), int(rows["pictures"].sum()))
 
 
-def _donors_of(study: Study) -> list[int]:
+def _donors_of(study: Study, layouts: Sequence[str]) -> list[int]:
     """For each prompt, the number of one about another picture, whose tokens lie at the same places.
 
     It is found by a fixed shift, which depends on the seed.
@@ -196,9 +201,9 @@ def _donors_of(study: Study) -> list[int]:
         SpecError: a picture has no such other.
     """
     alike = dict[str, list[int]]()
-    for number, prompt in enumerate(study.prompts):
-        alike.setdefault(_layout(picture_grid(prompt, f"prompts[{number}]")), []).append(number)
-    donors = [-1] * len(study.prompts)
+    for number, layout in enumerate(layouts):
+        alike.setdefault(layout, []).append(number)
+    donors = [-1] * len(layouts)
     for numbers in alike.values():
         count = len(numbers)
         shift = int(np.random.default_rng((study.seed, count)).integers(1, count)) if count > 1 else 0
@@ -214,6 +219,6 @@ def _donors_of(study: Study) -> list[int]:
     return donors
 
 
-def _layout(grid: Grid) -> str:
+def layout_of(grid: Grid) -> str:
     """Equal for pictures whose tokens lie at the same places of equal tiles."""
     return setting_digest([grid.tiles, grid.cells, [tuple(shape) for shape in grid.shapes]])
