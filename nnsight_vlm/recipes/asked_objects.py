@@ -226,7 +226,7 @@ def check_prompts(study: Study, asking: Asking, writing: Writing) -> list[str]:
         name = called(study, number)
         grid = picture_grid(prompt, name)
         layouts.append(layout_of(grid))
-        _check_writes(prompt, name, grid.positions, writing)
+        _check_writes(study.model, prompt, name, grid.positions, writing)
         for thing in asking.names(number, truth):
             if not object_tokens(grid, truth, thing).own.any() and asking.about is not None:
                 raise SpecError(
@@ -236,16 +236,16 @@ def check_prompts(study: Study, asking: Asking, writing: Writing) -> list[str]:
     return layouts
 
 
-def _check_writes(prompt: Prompt, name: str, where: tuple[int, ...], writing: Writing) -> None:
+def _check_writes(model: Model, prompt: Prompt, name: str, where: tuple[int, ...], writing: Writing) -> None:
     """Refuse image tokens over which nothing can be written, or not this vector."""
     if min(where) < 0 and writing.site != "features":
         raise SpecError(
             f"the image tokens of {name} lie outside the decoder's sequence, which reads them through "
             f'cross-attention, so it has no site {writing.site!r} for them; write site="features"'
         )
-    check(prompt.model, prompt, Ablate(where, how="zero", site=writing.site, layers=writing.layers))
+    check(model, prompt, Ablate(where, how="zero", site=writing.site, layers=writing.layers))
     if isinstance(writing.means, torch.Tensor):
         try:
-            check(prompt.model, prompt, Patch(where, source=writing.means, site=writing.site, layers=writing.layers))
+            check(model, prompt, Patch(where, source=writing.means, site=writing.site, layers=writing.layers))
         except SpecError as error:
             raise SpecError(f"means= does not fit {name}: {error}") from None

@@ -58,8 +58,11 @@ def entries() -> dict[str, Entry]:
             {
                 "model": models(),
                 "prompts": [*prompt_lists(), [here.foreign], [here.text]],
+                "items": [3, True, {}, [], "no.csv", [{}], THING, here.prompt],
+                "columns": [3, {"question": "q"}, "a"],
+                "only_correct": FLAGS,
                 "truths": [*NO_TRUTHS, None, [[Thing(name="red square", mask=np.ones((3, 3), bool))]]],
-                "about": [*(each for each in NO_LIST if each is not None), None, [], ["dog"], [3], ["red square"] * 2],
+                "about": [*(each for each in NO_LIST if each is not None), [], ["dog"], [3], ["red square"] * 2],
                 "answers": [*ANSWER_LISTS, None],
                 "form": [*WORDS, "box", "polling", "generative"],
                 "replies": [("yes", "no"), 3],

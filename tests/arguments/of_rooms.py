@@ -18,6 +18,7 @@ from nnsight_vlm import plots, remote, shapes
 from nnsight_vlm.recipes import (
     Thing,
     Work,
+    ablation,
     attention_share,
     knockout_windows,
     patch_grounding,
@@ -48,6 +49,7 @@ from .values import (
 )
 
 FUNCTIONS = [None, 3, "mean", ["a"], {}, THING]
+AXES = [3, "axes", True, THING, {}, [], Figure()]
 SHARES = [*NUMBERS, 0, 1, -0.1, 95]
 COLUMNS = [None, 3, True, THING, {}, "a", b"a", ["missing"], [3], [None], DATASET, NAN]
 SCENES = [None, 3, "scene", {}, THING, True, [nv.shapes.scene(3)], nv.shapes.scene(3).image]
@@ -64,7 +66,9 @@ def frames() -> dict[str, pd.DataFrame]:
     truths = [[Thing(name=word, mask=mask) for word in said]] * 2
     scored = knockout_windows(here.model, prompts, answers=["red", "red"], windows=2, work=quiet)
     own = [int(nv.run(here.model, prompt).logits.argmax()) for prompt in prompts]
+    about = {"truths": truths, "about": [said[0]] * 2, "answers": ["red", "red"], "work": quiet}
     return {
+        "ablation": ablation(here.model, prompts, **about),
         "knockout_windows": knockout_windows(here.model, prompts, windows=2, **short),
         "answer_windows": scored,
         "attention_share": attention_share(here.model, prompts, **short),
@@ -127,6 +131,7 @@ def of_plots() -> dict[str, Entry]:
         return Entry(one[name], one[name], {"frame": frame}, {"frame": wrong, **more})
 
     return {
+        "plots.ablation": drawn("ablation", measure=[each for each in agreement if each is not None], ax=AXES),
         "plots.claims": drawn("claims"),
         "plots.knockout_routes": drawn("knockout_routes", "knockout_windows", measure=agreement),
         "plots.knockout_windows": drawn("knockout_windows", measure=agreement, label=[None, 3, ["a"], THING]),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -233,8 +236,13 @@ def colors(seeds):
 
 
 @pytest.fixture(scope="module")
-def on_shapes():
-    model, items = nv.load("shapes"), list(colors(range(18)))
+def shapes():
+    return nv.load("shapes")
+
+
+@pytest.fixture(scope="module")
+def on_shapes(shapes):
+    model, items = shapes, list(colors(range(18)))
     return ablation(
         model,
         [nv.encode(model, question.text, scene.image) for scene, question, _ in items],
@@ -263,6 +271,15 @@ def test_shapes_cannot_tell_the_colour_of_an_object_without_its_tokens_and_can_w
         assert row_of(on_shapes, "kept", "random", control).mean == 1
 
 
+def test_the_page_of_the_recipe_runs_and_prints_what_it_shows(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "recipes" / "ablation.md").read_text()
+    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", page, re.DOTALL).groups()
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out.split() == shown.split()
+    assert (tmp_path / "ablation.png").stat().st_size > 1000
+
+
 def test_the_tokens_of_another_object_do_not_matter(on_shapes):
     row = row_of(on_shapes, "logprob_change", "object", "other object")
     assert max(abs(row.low), abs(row.high)) < 0.05 and row.images >= 12
@@ -288,6 +305,50 @@ def test_tokens_resampled_from_a_picture_that_differs_in_one_object_bring_its_an
         rows = ablation(model, prompts, answers=answers, per_image=True, work=QUIET, **options)
         assert (rows.loc[(rows["tokens"] == "object") & (rows["control"] == "none"), "kept"] == kept).all()
         assert (rows.loc[rows["tokens"] == "random", "kept"] == 1 - kept).all()
+
+
+# items --------------------------------------------------------------------------------------------
+
+
+def test_items_are_measured_as_their_prompts_and_about_follows_those_that_are_left_out(shapes):
+    """The second item has a wrong answer, so that the numbers of items and of what is measured differ."""
+    model, chosen = shapes, list(colors(range(3)))
+    rows = [
+        {
+            "id": f"scene {scene.seed}",
+            "image": scene.image,
+            "question": question.text,
+            "answer": question.answer if number != 1 else "small",
+            "masks": [{"label": thing.name, "mask": thing.mask} for thing in shape_truth(scene)],
+        }
+        for number, (scene, question, _) in enumerate(chosen)
+    ]
+    options = {"how": "zero", "tokens": "object", "per_image": True, "work": QUIET}
+    names = [name for *_, name in chosen]
+    of_items = ablation(model, items=rows, only_correct=True, about=names, **options)
+    assert [each for each, _ in of_items.attrs["left_out"]] == [rows[1]["id"]]
+    kept = [number for number in range(len(chosen)) if number != 1]
+    of_prompts = ablation(
+        model,
+        [nv.encode(model, chosen[number][1].text, chosen[number][0].image) for number in kept],
+        truths=[shape_truth(chosen[number][0]) for number in kept],
+        about=[names[number] for number in kept],
+        answers=[chosen[number][1].answer for number in kept],
+        **options,
+    )
+    pd.testing.assert_frame_equal(of_items, of_prompts)
+    polled = ablation(model, items=rows, about=names, form="polling", **options)
+    assert {"yes", "yes_change"} <= set(polled)  # the items' answers are not those of a poll
+
+
+def test_the_only_object_with_a_mask_is_what_a_question_is_about(sdpa, prompts):
+    alone = [(TRUTH[0], Thing(name="dog"))] * 3
+    named, unnamed = (
+        asked(sdpa, prompts, truths=alone, about=about, tokens="object") for about in (["square"] * 3, None)
+    )
+    pd.testing.assert_frame_equal(named, unnamed)
+    with pytest.raises(nv.SpecError, match="about one object"):
+        asked(sdpa, prompts, about=None)
 
 
 # remote, interruption, input ------------------------------------------------------------------------
@@ -328,7 +389,7 @@ def test_an_interrupted_ablation_ends_with_the_frame_of_one_that_was_not(sdpa, p
 
 
 def test_another_mean_vector_or_border_never_meets_kept_rows(sdpa, prompts, tmp_path):
-    work, width = Work(progress=False, journal=tmp_path), tiny.WIDTH
+    work, width, prompts = Work(progress=False, journal=tmp_path), tiny.WIDTH, prompts[:2]
     frames = [
         asked(sdpa, prompts, tokens="object", work=work, **options)
         for options in (
