@@ -173,6 +173,26 @@ def test_descriptions_are_those_of_single_generations(sdpa, prompts):
     assert len(rows[rows["tokens"] == "gradient"]) == len(prompts)
 
 
+def test_where_no_description_names_the_object_there_are_no_rows(sdpa, prompts):
+    truths = [[Thing(name="zebra", mask=square(0, 0))]] * 3
+    frame = ablation(sdpa, prompts, truths=truths, form="generative", how="zero", max_new_tokens=2, work=QUIET)
+    assert frame.empty and list(frame.columns)[-5:] == ["measure", "mean", "low", "high", "images"]
+
+
+def test_answers_with_boxes_are_compared_with_the_box_of_the_mask(sdpa, prompts, monkeypatch):
+    """No model here writes boxes, so what the model writes is read as one: its own answer as the object's box."""
+    from nnsight_vlm.recipes import image_tokens
+
+    own = {nv.generate(sdpa, prompt, max_new_tokens=3).tokens for prompt in prompts}
+    box = '[{"bbox_2d": [0, 0, 400, 400], "label": "square"}]'  # thousandths of 20 x 20 pixels: the first 8 x 8
+    monkeypatch.setattr(image_tokens, "whole_text", lambda _, tokens: box if tuple(tokens) in own else "none")
+    options = {"form": "box", "boxes": "qwen3_vl", "how": "zero", "max_new_tokens": 3, "tokens": "object"}
+    rows = measured(sdpa, prompts, **options)
+    assert (rows.loc[rows["tokens"] == "nothing", ["box_iou", "box_hit", "boxes"]] == 1).all(axis=None)
+    others = rows[rows["text"] == "none"]
+    assert len(others) and (others[["box_iou", "box_hit", "boxes"]] == 0).all(axis=None)
+
+
 # sets of tokens -----------------------------------------------------------------------------------
 
 

@@ -137,11 +137,12 @@ def test_a_point_hits_where_it_lies_in_the_box_and_has_no_iou():
 def test_the_resized_picture_is_that_of_the_inputs():
     member, model = zoo.ZOO["qwen2_5_vl"], zoo.load("qwen2_5_vl")
     prompt = nv.encode(model, member.text, noise(1, member.sizes[0]))
-    _, rows, columns = prompt.inputs["image_grid_thw"][0].tolist()
-    assert resized_size(prompt) == (columns * 14, rows * 14) or resized_size(prompt)[0] % columns == 0
-    assert (
-        resized_size(nv.encode(zoo.load("llava"), zoo.ZOO["llava"].text, noise(1, zoo.ZOO["llava"].sizes[0]))) is None
-    )
+    pixels, side = prompt.inputs["pixel_values"], model.processor.image_processor.patch_size
+    width, height = resized_size(prompt)
+    assert width % side == height % side == 0 and (width // side) * (height // side) == len(pixels)
+    assert (width > height) == (member.sizes[0][0] > member.sizes[0][1])
+    fixed = zoo.ZOO["llava"]
+    assert resized_size(nv.encode(zoo.load("llava"), fixed.text, noise(1, fixed.sizes[0]))) is None
 
 
 def test_families_answer_in_their_own_format():
