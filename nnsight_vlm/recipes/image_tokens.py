@@ -2,10 +2,10 @@
 
 Neo et al. 2024 (arXiv 2410.07149), section 3: object tokens, with a border, against as many random tokens, tokens of
 large norm ("register tokens") and those of large integrated gradients; asked to describe, by yes-no questions and by
-questions of one word. The box metric follows 2605.19792.
+questions of one word. The box metric follows arXiv 2605.19792.
 
-An ablation shows what the model *can* do without tokens, not what it does with them: an answer that survives may have
-been read off the ablated tokens before, and off their neighbours now.
+An ablation shows what the model *can* do without tokens, not what it does with them: an answer that survives may
+come from the ablated tokens in an ordinary run, and from their neighbours only where these are overwritten.
 """
 
 from __future__ import annotations
