@@ -787,6 +787,13 @@ STRANGER = {
     ),
     "installed source": lambda model, own, other: nv.install(model, own, nv.Patch("last", source=other, layers=1)),
     "stack": lambda _model, own, other: nv.stack([own, other]),
+    "ablation": lambda model, own, other: nv.recipes.ablation(
+        model,
+        [own, other],
+        truths=[[nv.recipes.Thing(name="dog", mask=np.ones((tiny.SIDE, tiny.SIDE), bool))]] * 2,
+        answers=[20, 20],
+        work=QUIET,
+    ),
     "knockout_windows": lambda model, own, other: nv.recipes.knockout_windows(model, [own, other], work=QUIET),
     "knockout_windows of answers": lambda model, own, other: nv.recipes.knockout_windows(
         model, [own, other], answers=[20, 20], work=QUIET

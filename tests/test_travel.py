@@ -187,7 +187,12 @@ def every_recipe(model):
     truths = [[nv.recipes.Thing(name=named[0], mask=mask)] for named in words]
     quick = {"remote": "local", "work": nv.recipes.Work(progress=False)}
     short = {**quick, "max_new_tokens": 6}
+    about = [truth[0].name for truth in truths]
     return {
+        "ablation": lambda: nv.recipes.ablation(model, prompts, truths=truths, about=about, answers=answers, **quick),
+        "ablation of descriptions": lambda: nv.recipes.ablation(
+            model, prompts, truths=truths, form="generative", tokens="object", how="zero", **short
+        ),
         "knockout_windows": lambda: nv.recipes.knockout_windows(model, prompts, windows=2, **short),
         "knockout_windows of answers": lambda: nv.recipes.knockout_windows(model, prompts, answers=answers, **quick),
         "attention_share": lambda: nv.recipes.attention_share(model, prompts, **short),

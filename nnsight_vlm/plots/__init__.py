@@ -14,6 +14,7 @@ a figure of panels comes back as an array of axes, any other as its axes. `axes.
 - `Overlay`, `draw_overlay`, `draw_overlays`, `answer_map`, `image_words`: maps and words over a picture.
 """
 
+from .ablated_tokens import ablation
 from .answers import answer_map, patch_knockout
 from .dots import dot_rows
 from .grounding import patch_grounding
@@ -30,6 +31,7 @@ from .words import image_words
 
 __all__ = [
     "Overlay",
+    "ablation",
     "answer_map",
     "answer_windows",
     "attention_share",

@@ -7,11 +7,13 @@ With `per_image=True` a recipe returns the rows behind the means, with the colum
 `cluster` (the number of the first prompt about this image).
 """
 
+from ..studies.box_formats import BoxScore, box_scores, boxes_in
 from ..studies.pairs import Pair
 from ..studies.places import Place
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
 from .carried_states import path_patching
+from .image_tokens import ablation
 from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
@@ -24,12 +26,16 @@ from .token_groups import attention_share
 from .word_patches import patch_grounding
 
 __all__ = [
+    "BoxScore",
     "Objects",
     "Pair",
     "Place",
     "Thing",
     "Work",
+    "ablation",
     "attention_share",
+    "box_scores",
+    "boxes_in",
     "causal_trace",
     "content_words",
     "joint_routes",

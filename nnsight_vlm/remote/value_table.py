@@ -47,6 +47,7 @@ FUNCTIONS = {
     **dict.fromkeys(("run", "saliency", "sweep", "verify"), ""),
     **dict.fromkeys(
         (
+            "ablation",
             "attention_share",
             "joint_routes",
             "causal_trace",

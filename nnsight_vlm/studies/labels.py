@@ -32,7 +32,8 @@ Control = Literal[
 - `another image`: patched hidden states come from a third picture, whose answers are different ones.
 - `random patches`: as many image patches as the object covers, drawn at random outside it; `random patches, again` is
   a second, independent draw.
-- `other object`: the attention peak is compared with the other objects of the same picture.
+- `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
+  their image tokens.
 - `uniform`: equal attention to every image token.
 - `random generated tokens`: as many generated tokens as the query has.
 """
@@ -85,7 +86,10 @@ AgreementMeasure = Literal["precision", "recall", "f1", "precision_true", "recal
 AGREEMENT: tuple[AgreementMeasure, ...] = ("precision", "recall", "f1")
 TRUE_AGREEMENT: tuple[AgreementMeasure, ...] = ("precision_true", "recall_true", "f1_true")
 
-SHARES: tuple[str, ...] = (*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "mass", "kept", "flipped", "overlap")
+SHARES: tuple[str, ...] = (
+    *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "mass", "kept", "flipped", "overlap"),
+    *("yes", "named", "box_iou", "box_hit", "registers"),
+)
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 
 MIDDLE_HALF: Final = "middle half"

@@ -17,6 +17,7 @@ import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
 from . import (
+    of_ablation,
     of_pairs,
     of_plots,
     of_prompts,
@@ -35,6 +36,7 @@ TABLES = (
     of_runs,
     of_prompts,
     of_recipes,
+    of_ablation,
     of_routes,
     of_pairs,
     of_words,
