@@ -10,6 +10,7 @@ With `per_image=True` a recipe returns the rows behind the means, with the colum
 from ..studies.pairs import Pair
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
+from .edge_cuts import information_flow
 from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
@@ -24,6 +25,7 @@ __all__ = [
     "Work",
     "attention_share",
     "content_words",
+    "information_flow",
     "knockout_windows",
     "patch_grounding",
     "patch_knockout",

@@ -144,7 +144,7 @@ def knockout_windows(
     forms = words_given("forms", forms, FORMS, "form")
     routes = default_routes(prompts) if routes is None else listed("routes", routes, '["image->last"]', kind=str)
     settings = {"objects": objects, "routes": routes, "forms": forms, "max_new_tokens": max_new_tokens}
-    settings |= {"windows": grouped.count, "width": grouped.width, "stride": grouped.stride}
+    settings |= grouped.settings
     tokens = [answer_token(model, answer) for answer in answers or ()]
     for prompt in prompts:
         check_routes(model, prompt, routes, grouped, max_new_tokens if answers is None else None)

@@ -47,6 +47,7 @@ FUNCTIONS = {
     **dict.fromkeys(
         (
             "attention_share",
+            "information_flow",
             "knockout_windows",
             "patch_grounding",
             "patch_knockout",

@@ -26,8 +26,8 @@ Control = Literal[
 - `random layers`: as many layers as the window has, drawn at random for every image.
 - `query of another image`: the query tokens' hidden states come from a run on another picture.
 - `another image`: patched hidden states come from a third picture, whose answers are different ones.
-- `random patches`: as many image patches as the object covers, drawn at random outside it; `random patches, again` is
-  a second, independent draw.
+- `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
+  out of all patches); `random patches, again` is a second, independent draw.
 - `other object`: the attention peak is compared with the other objects of the same picture.
 - `uniform`: equal attention to every image token.
 - `random generated tokens`: as many generated tokens as the query has.

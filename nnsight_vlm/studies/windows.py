@@ -48,6 +48,11 @@ class Windows:
     stride: int = 1
     at_most: bool = False
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a journal keeps of it."""
+        return {"windows": self.count, "width": self.width, "stride": self.stride}
+
     def of(self, layers: int | Sequence[int], whose: str = "") -> tuple[LayerWindow, ...]:
         """The windows of some layers.
 

@@ -1,0 +1,125 @@
+"""The part of a picture that a question is about: the patches of the object it names, and the rest of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arguments import listed, refuse
+from ..errors import SpecError
+from ..grids import Grid
+from ..prompts.prompt import Prompt
+from .words import Thing
+from .work import one_for_each
+
+ASKED = 'the names of things, one prompt after the other: asked=["dog", ["red ring", "blue circle"], ...]'
+
+
+class AskedPatches(NamedTuple):
+    """Patches of a picture by whether they show what the question is about.
+
+    Attributes:
+        object: which patches touch the object, bool `[patch]`.
+        grid: the patches.
+    """
+
+    object: np.ndarray
+    grid: Grid
+
+    @property
+    def inside(self) -> tuple[int, ...]:
+        """Positions of the object's image tokens."""
+        return self._positions(self.object)
+
+    @property
+    def outside(self) -> tuple[int, ...]:
+        """Positions of all other image tokens that show part of the picture."""
+        return self._positions(~self.object & (self.grid.areas > 0))
+
+    def _positions(self, chosen: np.ndarray) -> tuple[int, ...]:
+        return tuple(int(position) for position in np.asarray(self.grid.positions)[chosen])
+
+
+def asked_given(prompts: Sequence[Prompt], asked: Any) -> list[tuple[str, ...]] | None:
+    """What each question is about, as the user says: a name, or several, for each prompt.
+
+    Raises:
+        SpecError: no such list.
+    """
+    if asked is None:
+        return None
+    each = []
+    for number, names in enumerate(listed("asked", asked, ASKED)):
+        given = (names,) if isinstance(names, str) else listed(f"asked[{number}]", names, ASKED, kind=str)
+        if not given:
+            refuse(f"asked[{number}]", names, "name of a thing", ASKED)
+        each.append(given)
+    one_for_each(prompts, **{"names in asked=": each})
+    return each
+
+
+def asked_patches(
+    prompt: Prompt, grid: Grid, truth: Sequence[Thing], asked: Sequence[str] | None, number: int
+) -> AskedPatches:
+    """The patches of the things that a question is about.
+
+    Args:
+        prompt: the question about the picture.
+        grid: the picture's patches.
+        truth: the things that are in the picture.
+        asked: their names; None for the only thing there is, else for those that the question names, in full or by
+            the last word of their name (`ring` for `red ring`).
+        number: of the prompt, for errors.
+
+    Raises:
+        SpecError: nothing tells which things are meant, there is none of such a name, or it has no mask.
+    """
+    things = _named(truth, asked, number) if asked is not None else _asked_about(prompt, truth, number)
+    covered = np.zeros(len(grid.positions), bool)
+    for thing in things:
+        if thing.mask is None:
+            raise SpecError(
+                f"prompt {number} asks about {thing.name!r}, which has no mask; write Thing(name={thing.name!r}, "
+                "mask=mask)"
+            )
+        covered |= grid.coverage(thing.mask) > 0
+    return AskedPatches(covered, grid)
+
+
+def _named(truth: Sequence[Thing], asked: Sequence[str], number: int) -> list[Thing]:
+    names = [thing.name for thing in truth]
+    for name in asked:
+        if name not in names:
+            raise SpecError(f"asked[{number}]={name!r} is no thing of truths[{number}]; write one of {_listed(names)}")
+    return [thing for thing in truth if thing.name in asked]
+
+
+def _asked_about(prompt: Prompt, truth: Sequence[Thing], number: int) -> list[Thing]:
+    """The only thing, or those that the question names.
+
+    A last word that is common to things of different names tells none of them apart.
+    """
+    if len(truth) == 1:
+        return list(truth)
+    in_full = [thing for thing in truth if _is_said(prompt, thing.name)]
+    if in_full:
+        return in_full
+    by_last_word = [thing for thing in truth if thing.name.split() and _is_said(prompt, thing.name.split()[-1])]
+    last_words = [thing.name.split()[-1] for thing in by_last_word]
+    if not by_last_word or len(set(last_words)) < len(last_words):
+        raise SpecError(
+            f"nothing tells which object prompt {number} asks about: its question names "
+            f"{'several' if by_last_word else 'none'} of {_listed([thing.name for thing in truth])}; write asked=, the "
+            "name of the thing for each prompt"
+        )
+    return by_last_word
+
+
+def _is_said(prompt: Prompt, name: str) -> bool:
+    return bool(prompt.find_all(name, within="query", ignore_case=True))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "no things"
