@@ -106,9 +106,9 @@ def _asked_about(prompt: Prompt, truth: Sequence[Thing], number: int) -> list[Th
     in_full = [thing for thing in truth if _is_said(prompt, thing.name)]
     if in_full:
         return in_full
-    by_last_word = [thing for thing in truth if thing.name.split() and _is_said(prompt, thing.name.split()[-1])]
-    last_words = [thing.name.split()[-1] for thing in by_last_word]
-    if not by_last_word or len(set(last_words)) < len(last_words):
+    by_last_word = [thing for thing in truth if _is_said(prompt, thing.name.split()[-1])]
+    names = {thing.name for thing in by_last_word}
+    if not names or len({name.split()[-1] for name in names}) < len(names):
         raise SpecError(
             f"nothing tells which object prompt {number} asks about: its question names "
             f"{'several' if by_last_word else 'none'} of {_listed([thing.name for thing in truth])}; write asked=, the "

@@ -75,7 +75,18 @@ AgreementMeasure = Literal["precision", "recall", "f1", "precision_true", "recal
 AGREEMENT: tuple[AgreementMeasure, ...] = ("precision", "recall", "f1")
 TRUE_AGREEMENT: tuple[AgreementMeasure, ...] = ("precision_true", "recall_true", "f1_true")
 
-SHARES: tuple[str, ...] = (*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "mass", "kept", "flipped", "overlap")
+SHARES: tuple[str, ...] = (
+    *AGREEMENT,
+    *TRUE_AGREEMENT,
+    "hit",
+    "iou",
+    "top_mass",
+    "top_tenth",
+    "mass",
+    "kept",
+    "flipped",
+    "overlap",
+)
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 
 MIDDLE_HALF: Final = "middle half"

@@ -209,10 +209,10 @@ def entries() -> dict[str, Entry]:
         "patch_knockout": Entry(
             recipes.patch_knockout,
             recipes.patch_knockout,
-            {"model": here.model, "prompt": here.prompt, "answer": "red", "size": 3},
+            {"model": here.model, "prompts": here.prompt, "answer": "red", "size": 3},
             {
                 "model": models(),
-                "prompt": [*prompts(), here.batch, here.text],
+                "prompts": [*prompts(), here.batch, here.text],
                 "answer": ANSWERS,
                 "target": [*WHERE, "first", []],
                 "layers": [*LAYERS, []],
