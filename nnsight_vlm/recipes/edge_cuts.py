@@ -71,7 +71,8 @@ def information_flow(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: questions of one row each; several may be about one picture, see `cluster`.
+        prompts: questions of one row each; several may be about one picture, see `cluster`. A prompt may end in an
+            answer that was begun (`Prompt.grown`), whose tokens are `generated`.
         answers: one single-token answer for each prompt. The paper takes the model's own answer where it is right:
             of an answer that the model does not give, a change in per cent says little, because it has hardly any
             probability to lose.
@@ -79,9 +80,9 @@ def information_flow(
         asked: for each prompt the name of the thing that the question is about, or several names. Default, the only
             thing there is, else the things whose name, or last word of it, the question says.
         edges: `"source->target"` in group names, of tokens of the decoder; default those of `flow_edges.EDGES`, with
-            truths also those of `OBJECT_EDGES`. `last->last` closes the edge from the last token to itself, which
-            goes on attending to all others. `object` is the image tokens whose patch touches the object's mask, and
-            `rest of the image` all other image tokens that show part of the picture.
+            truths also those of `OBJECT_EDGES`, as far as the prompts have them. `last->last` closes the edge from the
+            last token to itself, which goes on attending to all others. `object` is the image tokens whose patch
+            touches the object's mask, and `rest of the image` all other image tokens that show part of the picture.
         width, stride: windows of `width` layers around every `stride`-th layer (default every one) of those that have
             the edge, clipped at both ends. Default the share of the depth that 9 of 32 layers are, at most 9 as in
             the paper: 3 of 8 layers, 7 of 28.

@@ -13,14 +13,12 @@ from ..specs.knockouts import Knockout
 from ..studies.asked_objects import AskedPatches, asked_patches
 from ..studies.controls import edge_matched_positions, random_positions, rng_of
 from ..studies.image_patches import patch_source
-from ..studies.labels import RANDOM_PATCHES, RANDOM_POSITIONS, Control
+from ..studies.labels import OBJECT, RANDOM_PATCHES, RANDOM_POSITIONS, REST, Control
 from ..studies.layer_sets import layers_reading
 from ..studies.windows import LayerWindow, Windows, nested_draws
 from ..studies.words import Thing
 from .routes import Route, default_routes
 
-OBJECT, REST = "object", "rest of the image"
-"""Sources that `truths` give: the image tokens of the object that the question is about, and all others."""
 EDGES = ("image->last", "question->last", "image->question", "last->last")
 """The edges that are cut unless others are asked for."""
 OBJECT_EDGES = tuple(f"{source}->{target}" for source in (OBJECT, REST) for target in ("last", "question"))
@@ -60,7 +58,8 @@ def edges_given(prompts: Sequence[Prompt], edges: Any, has_truths: bool) -> tupl
         SpecError: no such names, edges from an object without truths, or truths that no edge uses.
     """
     if edges is None:
-        return default_routes(prompts, (*EDGES, *OBJECT_EDGES) if has_truths else EDGES)
+        usual = default_routes(prompts, (*EDGES, *OBJECT_EDGES) if has_truths else EDGES)
+        return tuple(name for name in usual if name != "last->last" or not any(map(_is_alone, prompts)))
     names = tuple(dict.fromkeys(listed("edges", edges, '["image->last", "question->last"]', kind=str)))
     if not names:
         raise SpecError('no edges to cut; write edges=["image->last", "question->last"], or leave it out')
@@ -74,6 +73,12 @@ def edges_given(prompts: Sequence[Prompt], edges: Any, has_truths: bool) -> tupl
             f'truths= are not used: no edge begins at {OBJECT!r} or {REST!r}; add "{OBJECT}->last" to edges='
         )
     return names
+
+
+def _is_alone(prompt: Prompt) -> bool:
+    """Whether the last token is the only one of the decoder's sequence, so that it has only itself to attend to."""
+    tokens = prompt.rows[0]
+    return tokens.answer - tokens.start == 1
 
 
 def patches_of(prompt: Prompt, truth: Sequence[Thing], asked: Sequence[str] | None, image: int) -> AskedPatches:

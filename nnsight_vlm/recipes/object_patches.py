@@ -1,4 +1,4 @@
-"""Which patches an answer needs: hide them one neighbourhood at a time, or the object that the question is about at once.
+"""Which patches an answer needs: hide them neighbourhood by neighbourhood, or those of the object all at once.
 
 The attention knockout of Geva et al. 2023 (arXiv 2304.14767), patch by patch. Like every knockout it shows where the
 model cannot do without a patch, not where it looks.
@@ -34,8 +34,6 @@ from ..studies.words import Thing
 from ..studies.work import PLAIN, Work
 from ..sweeping.wanted import answer_token
 from .patch_cuts import PatchCuts, summary
-
-SINGLE = "one prompt gives the map of its patches"
 
 
 @can_run_in_background
@@ -187,6 +185,4 @@ def _refuse_beside_one(**others: Any) -> None:
     """
     for name, given in others.items():
         if given is not None:
-            raise SpecError(
-                f"{name}= goes with a list of prompts, and {SINGLE}; write prompts=[prompt], or leave it out"
-            )
+            raise SpecError(f"{name}= goes with a list of prompts, and one prompt was given; write prompts=[prompt]")

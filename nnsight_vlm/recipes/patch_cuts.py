@@ -1,4 +1,4 @@
-"""The cuts that hide patches of one picture: every neighbourhood, the object that is asked about, and their controls."""
+"""The cuts that hide patches of one picture: every neighbourhood, the object that is asked about, and controls."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from ..statistics import summarise
 from ..studies.asked_objects import AskedPatches
 from ..studies.controls import random_positions, rng_of
 from ..studies.image_patches import PatchSource
-from ..studies.labels import NONE, RANDOM_PATCHES, SHARES, Control
+from ..studies.labels import NONE, OBJECT, RANDOM_PATCHES, REST, SHARES, Control
 from ..studies.map_scores import expected_overlap, overlap
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .flow_edges import OBJECT, REST
 
 PATCH, IMAGE = "patch", "image"
 """The regions that every picture has: the neighbourhood of each patch, and all patches."""

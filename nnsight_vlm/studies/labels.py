@@ -92,3 +92,7 @@ SHARES: tuple[str, ...] = (
 MIDDLE_HALF: Final = "middle half"
 OUTER_HALF: Final = "outer half"
 """Windows that are halves of the depth: the second and third quarter of the layers; the first and last quarter."""
+
+OBJECT: Final = "object"
+REST: Final = "rest of the image"
+"""Parts of an image: the image tokens of the object that the question is about, and all others that show part of it."""
