@@ -32,6 +32,8 @@ from ..statistics import summarise
 from ..studies.asked_objects import asked_given
 from ..studies.labels import NONE, RANDOM_LAYERS, SHARES
 from ..studies.layer_sets import spell_layers
+from ..studies.papers import GEVA, ZHANG
+from ..studies.registry import recipe
 from ..studies.study import open_study
 from ..studies.windows import Windows, windows_given
 from ..studies.words import Thing
@@ -45,6 +47,15 @@ MEASURES = ("probability_change", "logprob_change", "kept", "overlap")
 
 
 @can_run_in_background
+@recipe(
+    papers=(ZHANG, GEVA),
+    asks="Along which edges of attention, and in which layers, does an answer get what it needs?",
+    method=(
+        "Edges of attention ({edges}) were closed in {windows}, and the relative change of the answer's probability "
+        "was measured. Controls closed as many random edges, and the edge in as many random layers."
+    ),
+    shows="could",
+)
 def information_flow(
     model: Model,
     prompts: Sequence[Prompt],

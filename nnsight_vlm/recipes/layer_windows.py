@@ -27,6 +27,8 @@ from ..remote.model_call import Remote
 from ..statistics import summarise
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import AGREEMENT, FORMS, SHARES, TRUE_AGREEMENT, Form
+from ..studies.papers import GEVA, KADURI
+from ..studies.registry import recipe
 from ..studies.study import open_study
 from ..studies.windows import USUAL, Windows, windows_given
 from ..studies.words import Objects, Thing, agreement
@@ -40,6 +42,16 @@ BY = ["route", "form", "window", "layers", "control"]
 
 
 @can_run_in_background
+@recipe(
+    papers=(KADURI, GEVA),
+    asks="Which route carries the picture into the words, and in which layers?",
+    method=(
+        "Routes of attention ({routes}) were closed in all layers and in {windows}. "
+        "Controls closed as many edges to random positions, and the route in as many random layers; a blind "
+        "baseline closed all attention to the image."
+    ),
+    shows="could",
+)
 def knockout_windows(
     model: Model,
     prompts: Sequence[Prompt],

@@ -29,6 +29,8 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..studies.asked_objects import asked_given, asked_patches
 from ..studies.image_patches import patch_source
+from ..studies.papers import GEVA
+from ..studies.registry import recipe
 from ..studies.study import open_study
 from ..studies.words import Thing
 from ..studies.work import PLAIN, Work
@@ -37,6 +39,15 @@ from .patch_cuts import PatchCuts, summary
 
 
 @can_run_in_background
+@recipe(
+    papers=(GEVA,),
+    asks="Which patches does an answer need, and are they the object's?",
+    method=(
+        "Each patch was hidden together with its neighbours, in squares of {size} x {size} patches, and the "
+        "change of the answer's log-probability was measured. Controls hid as many patches drawn at random."
+    ),
+    shows="could",
+)
 def patch_knockout(
     model: Model,
     prompts: Prompt | Sequence[Prompt],

@@ -26,6 +26,8 @@ from ..statistics import summarise
 from ..studies.controls import blind_cut, random_positions, rng_of
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import AGREEMENT, NONE, RANDOM_POSITIONS, SHARES, TRUE_AGREEMENT, Access, Control
+from ..studies.papers import KADURI
+from ..studies.registry import recipe
 from ..studies.study import open_study
 from ..studies.token_sets import require, same_axis_positions, spell_token
 from ..studies.words import Objects, Thing
@@ -39,6 +41,16 @@ LONGEST = 12
 
 
 @can_run_in_background
+@recipe(
+    papers=(KADURI,),
+    asks="What are the words of the request for, with and without direct access to the image?",
+    method=(
+        "Parts of the prompt were dropped by closing all attention to them, with and without attention from "
+        "the answer to the image. The control dropped as many random tokens outside the part. Descriptions "
+        "had up to {max_new_tokens} tokens."
+    ),
+    shows="could",
+)
 def prompt_ablation(
     model: Model,
     prompts: Sequence[Prompt],

@@ -8,21 +8,19 @@ every route open and shows what the model does.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from ..arguments import listed
 from ..errors import SpecError
-from ..execution.forward import run
-from ..families import Model, view_of
+from ..families import Model
 from ..identity import prompt_digest
-from ..lowering.layers import Layers, layer_numbers
+from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
 from ..prompts.where import as_tuples
 from ..remote.background import can_run_in_background
@@ -31,21 +29,34 @@ from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
 from ..studies.clusters import clusters_of_pairs, with_clusters
-from ..studies.controls import random_positions, rng_of, same_pictures, with_picture_of
 from ..studies.given import usual_given
 from ..studies.journal import measured
-from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, SHARES, Control
+from ..studies.labels import SHARES
+from ..studies.pair_scores import Condition, pair_rows
+from ..studies.pair_sources import groups_with_states, patched_layers, sources_of
 from ..studies.pairs import Pair, pairs_given
-from ..studies.token_sets import owning_stage, same_axis_positions
+from ..studies.papers import GEIGER, NOTICE
+from ..studies.provenance import counted
+from ..studies.registry import recipe
+from ..studies.token_sets import owning_stage
 from ..studies.work import PLAIN, Work
-from ..sweeping.table import sweep
-from ..sweeping.wanted import answer_token
 
 GROUPS = ("image", "question", "last")
 BY = ["group", "layer", "control"]
+MEASURES = ["restoration", "flipped"]
 
 
 @can_run_in_background
+@recipe(
+    papers=(GEIGER, NOTICE),
+    asks="Which hidden states carry the difference between two pictures, and in which layers?",
+    method=(
+        "The residual stream of each token group ({groups}) was taken, layer by layer, from a run on another "
+        "picture with the same question, and the probability of that picture's answer was measured. Controls "
+        "took the same tokens from a third picture, and as many tokens at random positions."
+    ),
+    shows="does",
+)
 def query_patching(
     model: Model,
     pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
@@ -95,7 +106,7 @@ def query_patching(
     seed, per_image, work = usual_given(seed, per_image, work)
     all_pairs = pairs_given(model, pairs)
     prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
-    chosen, layers = default_groups(prompts), as_tuples(layers)
+    chosen, layers = groups_with_states(prompts, GROUPS), as_tuples(layers)
     if groups is not None:
         chosen = listed("groups", groups, 'groups=["image", "last"]', kind=str)
     if not chosen:
@@ -103,171 +114,35 @@ def query_patching(
     for pair in all_pairs:
         for group in chosen:
             pair.prompt.rows[0].required(group)
-            patched_layers(model, owning_stage(pair.prompt, group).stage, layers)
+            patched_layers(model, pair.prompt, pair.prompt[group], layers)
     clusters = clusters_of_pairs(prompts, others, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
-        computations = [partial(_rows, model, all_pairs, image, chosen, layers, seed, work, remote) for image in chunk]
+        computations = [
+            partial(pair_rows, model, all_pairs[image], image, conditions(image), MEASURES, work, remote)
+            for image in chunk
+        ]
         return chain.from_iterable(together(computations, remote))
+
+    def conditions(image: int) -> Iterator[Condition]:
+        prompt = all_pairs[image].prompt
+        for source in sources_of(all_pairs, image, chosen, seed):
+            stage, positions = owning_stage(prompt, source.positions)
+            for layer in patched_layers(model, prompt, source.positions, layers):
+                labels = {"group": source.group, "layer": layer, "control": source.control}
+                patch = Patch(positions, source=source.donor, layers=layer, stage=stage)
+                yield Condition(labels, min(source.positions), patch)
 
     answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
     digests = [prompt_digest(other) for other in others]
     settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": digests}
     rows_of_images = measured("query_patching", model, prompts, settings, measure, work, remote)
     frame = with_clusters(rows_of_images, clusters)
-    return frame if per_image else summary(frame)
+    return counted(frame if per_image else summary(frame), clusters, {"groups": chosen, "layers": layers})
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over pairs with intervals, from the rows of every pair; where no pair counts, means of none."""
-    tidy = summarise(frame, BY, ["restoration", "flipped"], shares=SHARES)
+    tidy = summarise(frame, BY, MEASURES, shares=SHARES)
     counted = tidy[tidy["images"] > 0]
     return (counted if len(counted) else tidy).reset_index(drop=True)
-
-
-def default_groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
-    """The groups of `GROUPS` that have hidden states in every prompt."""
-
-    def has_states(group: str) -> bool:
-        try:
-            return all(owning_stage(prompt, group) for prompt in prompts)
-        except SpecError:
-            return False
-
-    return tuple(group for group in GROUPS if has_states(group))
-
-
-def patched_layers(model: Model, stage: str, layers: Layers | None) -> tuple[int, ...]:
-    """The layers of a stage whose output is patched; all where none are named.
-
-    Raises:
-        SpecError: the stage has not got them, or none are named.
-    """
-    numbers = layer_numbers("all" if layers is None else layers, view_of(model).stage(stage).layer_count)
-    if not numbers:
-        raise SpecError("layers=() names no layer to patch; write a number or a list of numbers, or leave layers out")
-    return numbers
-
-
-# one pair -----------------------------------------------------------------------------------------
-
-
-class StateSource(NamedTuple):
-    """Hidden states to write.
-
-    Attributes:
-        group: the token group that is patched, or that a control stands for.
-        control: `none` for the group itself.
-        positions: the positions that are written.
-        donor: the prompt whose run gives the states.
-    """
-
-    group: str
-    control: Control
-    positions: tuple[int, ...]
-    donor: Prompt
-
-
-class _LabelledPatch(NamedTuple):
-    """A patch, and what the table says of it."""
-
-    labels: Mapping[str, Any]
-    patch: Patch
-
-
-class _PatchedScore(NamedTuple):
-    """The other picture's answer in a patched run: its log-probability, and its rank (0 is the most probable)."""
-
-    labels: Mapping[str, Any]
-    logprob: float
-    rank: float
-
-
-def _rows(
-    model: Model,
-    pairs: Sequence[Pair],
-    image: int,
-    groups: Sequence[str],
-    layers: Layers | None,
-    seed: int,
-    work: Work,
-    remote: Remote,
-) -> list[dict[str, Any]]:
-    """Rows of one pair, from its two clean runs and one sweep for each batch of patches."""
-    pair = pairs[image]
-    answer, other_answer = answer_token(model, pair.answer), answer_token(model, pair.other_answer)
-    computations: list[Callable[[], Any]] = [
-        partial(run, model, prompt, remote=remote) for prompt in (pair.prompt, pair.other)
-    ]
-    for batch in _patches(model, pairs, image, groups, layers, seed):
-        computations.append(partial(_scores, model, pair.prompt, batch, other_answer, work, remote))
-    own_run, other_run, *by_batch = together(computations, remote)
-    logits, other_logits = own_run.logits.double(), other_run.logits.double()
-    before, after = (float(each.softmax(-1)[other_answer]) for each in (logits, other_logits))
-    knows_both = int(logits.argmax()) == answer and int(other_logits.argmax()) == other_answer
-    return [
-        {
-            "image": image,
-            **score.labels,
-            "restoration": (math.exp(score.logprob) - before) / (after - before) if knows_both else math.nan,
-            "flipped": float(score.rank == 0) if knows_both and not math.isnan(score.rank) else math.nan,
-        }
-        for score in chain.from_iterable(by_batch)
-    ]
-
-
-def _scores(
-    model: Model, prompt: Prompt, batch: Sequence[_LabelledPatch], answer: int, work: Work, remote: Remote
-) -> list[_PatchedScore]:
-    if not batch:
-        return []
-    frame = sweep(model, prompt, [patch for _, patch in batch], answer=answer, memory=work.memory, remote=remote)
-    scores = zip(batch, frame.itertuples(), strict=True)
-    return [_PatchedScore(labelled.labels, score.logprob, score.rank) for labelled, score in scores]
-
-
-def _patches(
-    model: Model, pairs: Sequence[Pair], image: int, groups: Sequence[str], layers: Layers | None, seed: int
-) -> Iterator[list[_LabelledPatch]]:
-    """Two batches: patches of text tokens, which can share one packed forward, and patches of earlier tokens."""
-    prompt = pairs[image].prompt
-    first_text = min(prompt["query"], default=prompt.rows[0].answer)
-    sources = list(sources_of(pairs, image, groups, seed))
-    for early in (False, True):
-        batch = []
-        for source in sources:
-            if (min(source.positions) < first_text) != early:
-                continue
-            stage, positions = owning_stage(prompt, source.positions)
-            for layer in patched_layers(model, stage, layers):
-                labels = {"group": source.group, "layer": layer, "control": source.control}
-                patch = Patch(positions, source=source.donor, layers=layer, stage=stage)
-                batch.append(_LabelledPatch(labels, patch))
-        yield batch
-
-
-def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: int) -> Iterator[StateSource]:
-    """The hidden states that are written into one pair's prompt: for each group its own, then those of its controls."""
-    pair, third = pairs[image], _third_picture(pairs, image)
-    rng, last = rng_of(seed, image), pair.prompt["last"]
-    for group in groups:
-        positions = pair.prompt[group]
-        yield StateSource(group, NONE, positions, pair.other)
-        if third is not None:
-            yield StateSource(group, ANOTHER_IMAGE, positions, third)
-        others = same_axis_positions(pair.prompt, positions)[1:]
-        candidates = [position for position in others if position not in {*positions, *last}]
-        if len(candidates) >= len(positions):
-            drawn = random_positions(candidates, len(positions), rng)
-            yield StateSource(group, RANDOM_POSITIONS, drawn, pair.other)
-
-
-def _third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:
-    """The pair's text about the picture of the next pair that shares no answer, and not this picture, with it."""
-    pair = pairs[image]
-    for step in range(1, len(pairs)):
-        candidate = pairs[(image + step) % len(pairs)]
-        shares_answer = {candidate.answer, candidate.other_answer} & {pair.answer, pair.other_answer}
-        if not shares_answer and not any(same_pictures(candidate.prompt, own) for own in (pair.prompt, pair.other)):
-            return with_picture_of(pair.prompt, candidate.prompt)
-    return None

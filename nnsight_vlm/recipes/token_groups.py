@@ -29,6 +29,8 @@ from ..studies.controls import rng_of
 from ..studies.given import lengths_given
 from ..studies.labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, SHARES, UNIFORM
 from ..studies.layer_sets import layers_reading
+from ..studies.papers import KADURI
+from ..studies.registry import recipe
 from ..studies.study import open_study
 from ..studies.token_sets import require, spell_token
 from ..studies.work import PLAIN, Work
@@ -54,6 +56,17 @@ class SourceLayer(NamedTuple):
 
 
 @can_run_in_background
+@recipe(
+    papers=(KADURI,),
+    asks="Which tokens do the question and the answer attend to, layer by layer?",
+    method=(
+        "The model generated an answer of up to {max_new_tokens} tokens. The attention of question and answer "
+        "tokens to each token group was then read in every layer, as a mean over heads. Controls were the "
+        "attention that as many random tokens get, equal attention to all image tokens, and random answer "
+        "tokens."
+    ),
+    shows="reads",
+)
 def attention_share(
     model: Model,
     prompts: Sequence[Prompt],

@@ -29,6 +29,8 @@ from ..studies.labels import MIDDLE_HALF, READ_AT, SHARES, ReadAt
 from ..studies.layer_sets import layers_reading, middle_half
 from ..studies.map_scores import map_rows
 from ..studies.object_words import ObjectWord, find_object_words
+from ..studies.papers import KADURI
+from ..studies.registry import recipe
 from ..studies.study import open_study
 from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work, refuse_beside
@@ -42,6 +44,17 @@ OF_A_WORD = ["image", "thing", "word", *BY, "top", "top_mass"]
 
 
 @can_run_in_background
+@recipe(
+    papers=(KADURI,),
+    asks="Do generated words attend to the patches of the objects that they name?",
+    method=(
+        "The model generated an answer of up to {max_new_tokens} tokens. The attention of each object word to "
+        "the patches was read in every layer, as a mean over heads, and compared with the object's mask. "
+        "Controls were random patches and the other objects of the picture. Where masks were given, the "
+        "object's patches were also hidden from the answer, and as many random ones."
+    ),
+    shows="reads",
+)
 def patch_grounding(
     model: Model,
     prompts: Sequence[Prompt],

@@ -3,6 +3,7 @@
 Files: `study` is the beginning and the end of every recipe; `given`, `pairs` and `words` check what a user hands over;
 `clusters` says which prompts are about one image; `work` and `journal` measure in chunks and keep what is finished;
 `controls`, `token_sets` and `layer_sets` choose positions and layers, for measurements and for the random controls
-beside them; `image_patches`, `object_words` and `map_scores` relate tokens of the image and of the answer to objects;
-`labels` has the words that frames use.
+beside them; `registry` knows the recipes by name, `papers` what they follow, and `provenance` writes into every frame
+where it comes from; `image_patches`, `object_words` and `map_scores` relate tokens of the image and of the answer to
+objects; `labels` has the words that frames use.
 """

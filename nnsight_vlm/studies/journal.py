@@ -35,9 +35,10 @@ from ..storage import atomic_write
 from ..sweeping.kept_runs import reuse_in_one_call
 from .work import Work
 
-FORMAT = 4
+FORMAT = 5
 """Raise when the meaning of a recipe's rows, or of a part, changes, so that old journals are not read. Up to 2 the
-place where the model ran was not part of the digest; up to 3 "another image" could be a copy of the same picture."""
+place where the model ran was not part of the digest; up to 3 "another image" could be a copy of the same picture; up to
+4 it was that of the next pair, also where a later one had the same words."""
 ABOUT = b"nnsight_vlm"
 """The key under which a part's Parquet file says what it is."""
 

@@ -22,6 +22,7 @@ from ..remote.model_call import Remote
 from .clusters import clusters_of, with_clusters
 from .given import answers_given, truths_given, usual_given
 from .journal import Measure, measured
+from .provenance import counted
 from .words import Thing
 from .work import PLAIN, Work
 
@@ -75,7 +76,7 @@ class Study:
         given = {"answers": self.answers, "truths": truths, "seed": self.seed}
         rows = measured(self.recipe, self.model, self.prompts, {**settings, **given}, measure, self.work, self.remote)
         frame = with_clusters(rows if len(rows) else pd.DataFrame(columns=columns), self.clusters)
-        return frame if self.per_image else summary(frame)
+        return counted(frame if self.per_image else summary(frame), self.clusters, settings)
 
 
 def open_study(

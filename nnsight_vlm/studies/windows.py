@@ -50,8 +50,12 @@ class Windows:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a journal keeps of it."""
-        return {"windows": self.count, "width": self.width, "stride": self.stride}
+        """What a journal keeps of it, and a methods section says."""
+        if self.count is not None:
+            return {"windows": f"each of {self.count} windows of layers"}
+        width = "some" if self.width is None else self.width
+        step = "layer" if self.stride == 1 else f"{self.stride} layers"
+        return {"windows": f"a window of {width} layers around every {step}"}
 
     def of(self, layers: int | Sequence[int], whose: str = "") -> tuple[LayerWindow, ...]:
         """The windows of some layers.

@@ -120,7 +120,7 @@ def test_claims_are_decided_over_images():
 def test_the_third_picture_of_a_pair_is_another_picture(sdpa):
     """The next pair asks something else about the same picture; the one after it is another picture."""
     from nnsight_vlm.recipes import Pair
-    from nnsight_vlm.recipes.query_states import sources_of
+    from nnsight_vlm.studies.pair_sources import sources_of
 
     own, other, third, last = (nv.encode(sdpa, QUESTIONS[0], tiny.picture(number)) for number in range(4))
     pairs = [Pair(own, other, 1, 2), Pair(own, third, 3, 4), Pair(other, third, 5, 6), Pair(last, third, 7, 8)]

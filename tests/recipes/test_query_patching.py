@@ -8,7 +8,7 @@ from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Pair, Work, query_patching
-from nnsight_vlm.recipes.query_states import sources_of
+from nnsight_vlm.studies.pair_sources import sources_of
 
 QUIET = Work(progress=False)
 

@@ -1,0 +1,166 @@
+"""Maps of interchange patching: layer by group of tokens, by position, or by attention head.
+
+Interchange interventions after Geiger et al. 2021 (arXiv 2106.02997), restoration as in NOTICE (Golovanevsky et al.
+2024, arXiv 2406.16320). Hidden states of a run on one picture are written into a run of the same question on another,
+at one place after the other. A patch shows what the model does with the states at a place: which of them carry the
+difference between the two answers. (A knockout shows what it could do without them.)
+
+The last token, the query, the image and all rows stand side by side in every map: in most layers the last token alone
+shows nothing, while the image rows carry almost all (arXiv 2604.09364).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..families import Model
+from ..identity import prompt_digest
+from ..lowering.layers import Layers
+from ..lowering.sites import StateSite
+from ..prompts.prompt import Prompt
+from ..remote.background import can_run_in_background
+from ..remote.batching import together
+from ..remote.model_call import Remote
+from ..statistics import summarise
+from ..studies.clusters import clusters_of_pairs, with_clusters
+from ..studies.comparisons import with_comparisons
+from ..studies.given import usual_given
+from ..studies.journal import measured
+from ..studies.labels import ANOTHER_IMAGE, SHARES
+from ..studies.pair_scores import LOGIT_DIFFS, pair_rows
+from ..studies.pairs import Pair, pairs_given
+from ..studies.papers import GEIGER, NOTICE, PAPERS
+from ..studies.provenance import counted
+from ..studies.registry import recipe
+from ..studies.work import PLAIN, Work
+from .patched_places import Over, check_places, conditions_of, places_given
+
+BY = {
+    "group": ["layer", "group", "control"],
+    "position": ["layer", "position", "control"],
+    "head": ["layer", "group", "head", "control"],
+}
+MEASURES = ["restoration", *LOGIT_DIFFS]
+TESTED = ["restoration", "logit_diff_change"]
+
+
+@can_run_in_background
+@recipe(
+    papers=(GEIGER, NOTICE, PAPERS["2604.09364"]),
+    asks="Which layers, tokens and heads carry another picture's answer, when each place is tried?",
+    method=(
+        "Hidden states (site {site}) were taken, one {over} and layer at a time, from a run on another picture with "
+        "the same question, and the probability and the logit difference of that picture's answer were measured. "
+        "Controls took the states of the same place from a third picture. Comparisons were tested by flipping signs "
+        "over images, and the false discovery rate was held at 0.05 (Benjamini and Hochberg 1995)."
+    ),
+    shows="does",
+)
+def patching_map(
+    model: Model,
+    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
+    *,
+    over: Over = "group",
+    groups: Sequence[str] | None = None,
+    positions: Sequence[str] | None = None,
+    layers: Layers | None = None,
+    site: StateSite | None = None,
+    seed: int = 0,
+    cluster: Sequence[Hashable] | None = None,
+    per_image: bool = False,
+    remote: Remote = False,
+    blocking: bool = True,  # noqa: ARG001
+    path: str | Path | None = None,  # noqa: ARG001
+    work: Work = PLAIN,
+) -> pd.DataFrame:
+    """How much of another picture's answer each place in the model carries: a map of layers and places.
+
+    Args:
+        model: an nnsight model from `load`.
+        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text.
+        over: what is patched at a time in each layer: all tokens of a `group`, the token at one `position`, or one
+            attention `head` at the tokens of a group. Every map has the rows `last`, `query`, `image` and `all` (with
+            `over="head"` for all heads together), without those that have no hidden states (the image of Mllama).
+        groups: further groups, each patched as a whole; with `over="head"` the groups at which single heads are
+            patched, default `last`. Groups outside the decoder's sequence are patched in the encoder.
+        positions: with `over="position"`, the groups whose tokens are patched one by one; default `query`. Image tokens
+            change all that follows, so that each of them costs a whole forward in each layer.
+        layers: the layers that are patched; default all that have the site.
+        site: what is patched, see `nv.Patch`: default `residual`, the layers' output, and `head` with `over="head"`.
+        seed: of the random control and of the test.
+        cluster: a key for each pair, equal where pairs are about one image, see `knockout_windows`; default, pairs in
+            which the same picture is patched, or the same two pictures are patched into each other, are one.
+        per_image: return the rows of every pair instead of means with intervals; `image` is the pair's number.
+        remote, blocking, path: see `nv.run`.
+        work: journal, progress bar, size of chunks and memory.
+
+    Returns:
+        `layer`, then `group`, `position`, or `group` and `head`, then `control, measure, mean, low, high, images, p,
+        survives`. A position is called by its place from the prompt's end and its text, `"-2 cross"`, and an image
+        token by its cell, `"image.0 3,4"`; tokens of different texts are compared nowhere, because they have different
+        names.
+
+        Measures, with y the other picture's answer and x the prompt's own: `restoration`,
+        `(P(y|patched) - P(y|prompt)) / (P(y|other) - P(y|prompt))`, 0 for no effect and 1 where the patch makes y as
+        probable as in the other run; `logit_diff`, the logit of y minus that of x; `logit_diff_change`, that minus the
+        prompt's own; `logit_diff_restored`, the change as a share of the other run's. Pairs of which the model does not
+        answer both questions right are left out (NaN; see `images`).
+
+        Controls: `another image`, the same place from a third picture whose answers are different; with `over="group"`
+        also `random positions`, as many tokens outside the group, from the other picture's run.
+
+        A map makes many comparisons: `p` is that of `restoration` and of `logit_diff_change` against the control
+        `another image`, by flipping signs over images, and `survives` says whether it holds among all of them (false
+        discovery rate 0.05, Benjamini and Hochberg 1995). `attrs["comparisons"]` is how many were made, and
+        `attrs["against"]` the control; None where no pair has a third picture, and then `p` compares with 0. With n
+        images no p-value lies below `2 ** (1 - n)`: give 10 pairs or more.
+
+    Raises:
+        SpecError: prompts whose text differs, equal answers, no pairs, a group without hidden states, a site that a
+            layer has not got, or heads of a site without heads.
+
+    >>> from nnsight_vlm.report.study import color_pairs
+    >>> model = nv.load("shapes")
+    >>> pairs = color_pairs(model, first=0, count=2)
+    >>> frame = nv.recipes.patching_map(model, pairs, layers=[0, 9], work=nv.recipes.Work(progress=False))
+    >>> of_all = frame[(frame["group"] == "all") & (frame["control"] == "none") & (frame["measure"] == "restoration")]
+    >>> of_all["mean"].round(3).tolist()
+    [1.0, 1.0]
+    """
+    seed, per_image, work = usual_given(seed, per_image, work)
+    all_pairs = pairs_given(model, pairs)
+    prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
+    places = places_given(prompts, over, groups, positions, layers, site)
+    for number, pair in enumerate(all_pairs):
+        check_places(model, number, pair, places)
+    clusters = clusters_of_pairs(prompts, others, cluster)
+
+    def measure(chunk: range) -> Iterable[dict[str, Any]]:
+        return chain.from_iterable(together([partial(rows, image) for image in chunk], remote))
+
+    def rows(image: int) -> list[dict[str, Any]]:
+        conditions = conditions_of(model, all_pairs, image, places, seed)
+        return pair_rows(model, all_pairs[image], image, conditions, MEASURES, work, remote)
+
+    answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
+    digests = [prompt_digest(other) for other in others]
+    asked = places._asdict()
+    settings = {**asked, "seed": seed, "answers": answers, "others": digests}
+    frame = with_clusters(measured("patching_map", model, prompts, settings, measure, work, remote), clusters)
+    return counted(frame if per_image else summary(frame, places.over, seed), clusters, asked)
+
+
+def summary(frame: pd.DataFrame, over: Over, seed: int = 0) -> pd.DataFrame:
+    """Means over pairs with intervals and comparisons, from the rows of every pair; where no pair counts, of none."""
+    by = BY[over]
+    tidy = summarise(frame, by, MEASURES, shares=SHARES)
+    present = tidy[tidy["images"] > 0]
+    tidy = (present if len(present) else tidy).reset_index(drop=True)
+    against = ANOTHER_IMAGE if ANOTHER_IMAGE in set(frame["control"]) else None
+    return with_comparisons(tidy, frame, by, TESTED, against=against, seed=seed)
