@@ -53,7 +53,7 @@ class Windows:
         """What a journal keeps of it, and a methods section says."""
         if self.count is not None:
             return {"windows": f"each of {self.count} windows of layers"}
-        width = "some" if self.width is None else self.width
+        width = f"about {PAPER_WIDTH}/{PAPER_LAYERS} of the" if self.width is None else self.width
         step = "layer" if self.stride == 1 else f"{self.stride} layers"
         return {"windows": f"a window of {width} layers around every {step}"}
 

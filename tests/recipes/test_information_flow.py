@@ -11,10 +11,11 @@ import reference
 import tiny
 import zoo
 from float64 import LIMIT
+from scene_questions import color_questions
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
-from nnsight_vlm.recipes import Thing, Work, edge_cuts, information_flow, shape_truth
+from nnsight_vlm.recipes import Thing, Work, edge_cuts, information_flow
 from nnsight_vlm.recipes.flow_edges import EDGES, OBJECT_EDGES, edges_of, patches_of
 from nnsight_vlm.shapes.embedded import checkpoint
 from nnsight_vlm.studies.windows import Windows
@@ -294,21 +295,6 @@ def test_an_interrupted_study_goes_on_from_its_journal(sdpa, prompts, truths, tm
 
 
 # models whose flow is known ---------------------------------------------------------------------------
-
-
-def color_questions(model, count):
-    """Questions for the colour of the only object of its shape, with the right answers and all objects."""
-    prompts, answers, truths, asked = [], [], [], []
-    for seed in range(10 * count):
-        scene = nv.shapes.scene(seed)
-        shapes = [thing.shape for thing in scene.objects]
-        single = [thing for thing in scene.objects if shapes.count(thing.shape) == 1]
-        if single and len(prompts) < count:
-            prompts.append(nv.encode(model, f"what color is the {single[0].shape}?", scene.image))
-            answers.append(single[0].color)
-            truths.append(shape_truth(scene))
-            asked.append(f"{single[0].color} {single[0].shape}")
-    return prompts, {"answers": answers, "truths": truths, "asked": asked}
 
 
 def of(frame, edge, measure="logprob_change", control="none", centre=None):
