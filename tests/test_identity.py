@@ -800,6 +800,12 @@ STRANGER = {
     "query_patching, the other prompt": lambda model, own, other: nv.recipes.query_patching(
         model, [(own, other2(other), 20, 21)], work=QUIET
     ),
+    "information_flow": lambda model, own, other: nv.recipes.information_flow(
+        model, [own, other], answers=[20, 20], work=QUIET
+    ),
+    "patch_knockout of several": lambda model, own, other: nv.recipes.patch_knockout(
+        model, [own, other], answers=[20, 20], work=QUIET
+    ),
     "patch_knockout": lambda model, _own, other: nv.recipes.patch_knockout(model, other, answer=20),
 }
 QUIET = Work(progress=False)

@@ -18,6 +18,7 @@ from nnsight_vlm.studies.registry import RECIPES, recipe
 QUIET = nv.recipes.Work(progress=False)
 EXAMPLES = {
     "attention_share": {"max_new_tokens": 2},
+    "information_flow": {"answers": ["red", "red"], "edges": ["image->last"], "windows": 2},
     "knockout_windows": {"answers": ["red", "red"], "routes": ["image->last"], "windows": 2},
     "patch_grounding": {"max_new_tokens": 2},
     "patch_knockout": {"answer": "red", "size": 1},

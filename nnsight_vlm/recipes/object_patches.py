@@ -21,7 +21,7 @@ from ..execution.checking import check
 from ..execution.memory import check_memory
 from ..families import Model
 from ..lowering.layers import Layers
-from ..prompts.given import single_prompt
+from ..prompts.given import prompts_given, single_prompt
 from ..prompts.prompt import Prompt
 from ..prompts.where import Where, as_tuples
 from ..remote.background import can_run_in_background
@@ -131,8 +131,10 @@ def patch_knockout(
     if single:
         _refuse_beside_one(answers=answers, truths=truths, asked=asked, cluster=cluster, per_image=per_image or None)
         prompts, answers = [single_prompt(prompts, "prompts")], [_answer_of(model, answer)]
-    elif answer is not None:
-        raise SpecError("answer= is of one prompt; with a list write answers=, one for each prompt")
+    else:
+        prompts = prompts_given(prompts)
+        if answer is not None:
+            raise SpecError("answer= is of one prompt, and prompts= is a list; write answers=, one for each prompt")
     study = open_study(
         "patch_knockout",
         model,

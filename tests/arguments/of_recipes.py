@@ -29,6 +29,9 @@ from .values import (
 )
 
 MASK = np.ones((tiny.SIDE, tiny.SIDE), bool)
+PART = np.zeros((tiny.SIDE, tiny.SIDE), bool)
+PART[:8, :8] = True
+TRUTHS_OF_A_PART = [[Thing(name="red square", mask=PART)]]
 TRUTHS = [[Thing(name="red square", mask=MASK)]]
 WORKS = [None, 4, True, "fast", {}, {"chunk": 2}, THING, Work, [Work(progress=False)]]
 CLUSTERS = [3, True, "a", b"a", {}, {"a": 1}, THING, [], ["a", "b"], [None], [["a"]], [NAN], NAN]
@@ -168,7 +171,9 @@ def entries() -> dict[str, Entry]:
                 "truths": [TRUTHS, 3],
                 "objects": [str.split, 3],
                 "routes": routes,
-                "windows": SEEDS,
+                "windows": [*without(SEEDS, None), 5],
+                "width": [*without(COUNTS, None), 5],
+                "stride": without(COUNTS, None),
                 "forms": forms,
                 "max_new_tokens": [5, 0],
                 "rows": [5, 0],
@@ -181,6 +186,23 @@ def entries() -> dict[str, Entry]:
             {**usual, "windows": 2, "max_new_tokens": 2},
             {"truths": NO_TRUTHS, "objects": FUNCTIONS, "prompts": [[here.text]], **optional},
             ["prompt"],
+        ),
+        "information_flow": Entry(
+            recipes.information_flow,
+            recipes.information_flow,
+            {**usual, "answers": ["red"], "truths": TRUTHS_OF_A_PART, "edges": ["object->last"], "width": 2},
+            {
+                **common,
+                "prompts": [*common["prompts"], [here.text]],
+                "answers": [None, *answer_lists],
+                "truths": [*NO_TRUTHS, [[Thing(name="a", mask=np.ones((3, 3), bool))]], [[Thing(name="red")]]],
+                "asked": [3, True, "dog", b"a", {}, {"a": 1}, THING, [], ["dog"], [3], [None], [[]], [[3]], NAN],
+                "edges": [*routes, ["image->last"], [], "object->last"],
+                "windows": [5, "a", 1.5, 2],
+                "width": [*without(COUNTS, None), 5],
+                "stride": [*without(COUNTS, None), 5],
+            },
+            ["prompt", "edge", "object", "mask"],
         ),
         "attention_share": Entry(
             recipes.attention_share,
@@ -222,6 +244,22 @@ def entries() -> dict[str, Entry]:
                 "memory": BYTES,
                 **PLACED,
             },
+            ["prompt"],
+        ),
+        "patch_knockout of a list": Entry(
+            recipes.patch_knockout,
+            recipes.patch_knockout,
+            {**usual, "answers": ["red"], "truths": TRUTHS_OF_A_PART, "size": 3},
+            {
+                **common,
+                "prompts": [*common["prompts"], [here.text]],
+                "answer": ["red"],
+                "answers": [None, *answer_lists],
+                "truths": [*NO_TRUTHS, [[Thing(name="a", mask=np.ones((3, 3), bool))]], [[Thing(name="red")]]],
+                "asked": [3, True, "dog", b"a", {}, {"a": 1}, THING, [], ["dog"], [3], [None], [[]], [[3]], NAN],
+                "target": [*WHERE, "first", []],
+            },
+            ["prompt", "edge", "object", "mask"],
         ),
         "prompt_ablation": Entry(
             recipes.prompt_ablation,

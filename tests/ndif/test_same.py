@@ -333,7 +333,9 @@ JOBS = {
     "query_patching": 1,
     "patch_grounding": 2,
     "prompt_ablation": 1,
+    "information_flow": 1,
     "patch_knockout": 1,
+    "patch_knockout of several": 1,
 }
 
 
