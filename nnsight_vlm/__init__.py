@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from .prompts.prompt import Prompt, PromptBatch
     from .prompts.prompt_text import Word
     from .prompts.stacking import stack
+    from .questions.item_lists import Item, Items
+    from .questions.making import items
     from .specs.interventions import Intervention
     from .specs.knockouts import Allow, Knockout, Limit
     from .specs.lenses import Lens
@@ -66,6 +68,8 @@ __all__ = [
     "Grid",
     "Intervention",
     "InterventionError",
+    "Item",
+    "Items",
     "Knockout",
     "Lens",
     "Limit",
@@ -92,6 +96,7 @@ __all__ = [
     "generate",
     "generations",
     "install",
+    "items",
     "lens",
     "load",
     "mean_state",
@@ -128,6 +133,8 @@ _NAMES_OF = {
     "prompts.prompt": ("Prompt", "PromptBatch"),
     "prompts.prompt_text": ("Word",),
     "prompts.stacking": ("stack",),
+    "questions.item_lists": ("Item", "Items"),
+    "questions.making": ("items",),
     "specs.interventions": ("Intervention",),
     "specs.knockouts": ("Allow", "Knockout", "Limit"),
     "specs.lenses": ("Lens",),

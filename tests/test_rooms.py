@@ -33,6 +33,7 @@ WINGS = {
     "execution": "check, capture, run, generate, install, prove",
     "sweeping": "many variants of one prompt in few forwards",
     "gradients": "what a small change would do: estimates of patches, saliency",
+    "questions": "questions about pictures, from a table",
     "studies": "what all recipes share: items in, controls, journals, frames out",
     "recipes": "analyses of published papers, one a file",
     "plots": "figures of their frames",

@@ -170,15 +170,18 @@ def prompt_digest(prompt: Prompt) -> str:
 # journals -------------------------------------------------------------------------------------
 
 
-def journal_digest(version: int, name: str, model: Any, prompts: Sequence[Prompt], settings: Mapping[str, Any]) -> str:
-    """A short name for a recipe's model, prompts and settings: equal only where its rows are equal.
+def journal_digest(
+    version: int, name: str, model: Any, prompts: Sequence[Prompt | str], settings: Mapping[str, Any]
+) -> str:
+    """A short name for a recipe's model, prompts (or their digests) and settings: equal only where its rows are equal.
 
     Raises:
         SpecError: something has no identity outside this process: hooks, edits, a lambda or closure in the settings, a
             model without weights and name.
     """
     _require_plain(view_of(model))
-    parts = [str(version), name, model_digest(model), *_precision(view_of(model)), *map(prompt_digest, prompts)]
+    parts = [str(version), name, model_digest(model), *_precision(view_of(model))]
+    parts += [prompt if isinstance(prompt, str) else prompt_digest(prompt) for prompt in prompts]
     for setting, value in settings.items():
         try:
             parts += [setting, setting_digest(value)]

@@ -85,7 +85,7 @@ def _of_path(given: str | os.PathLike[str]) -> Image.Image:
     except OSError:  # longer than a name can be
         is_file = False
     if not is_file:
-        if isinstance(given, str) and _is_base64(given):
+        if isinstance(given, str) and is_base64(given):
             return of_base64(given)
         raise SpecError(f"no file {_short(str(given))}; give the path of a picture")
     try:
@@ -95,7 +95,7 @@ def _of_path(given: str | os.PathLike[str]) -> Image.Image:
     return _of_bytes(content, _short(str(given)))
 
 
-def _is_base64(text: str) -> bool:
+def is_base64(text: str) -> bool:
     """Whether a text that names no file is the beginning of a picture's file in base64, not a name with a mistake."""
     try:
         head = base64.b64decode(text[:64], validate=True)

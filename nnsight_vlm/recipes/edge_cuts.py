@@ -20,8 +20,6 @@ import pandas as pd
 
 from ..arguments import refuse
 from ..errors import SpecError
-from ..execution.checking import check
-from ..execution.emptiness import Call
 from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
@@ -29,7 +27,8 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.knockouts import Knockout
 from ..statistics import summarise
-from ..studies.asked_objects import asked_given
+from ..studies.asked import Columns, Questions, asked_given, scores_answers
+from ..studies.asked_objects import asked_of, names_given, whose_prompt
 from ..studies.labels import NONE, RANDOM_LAYERS, SHARES
 from ..studies.layer_sets import spell_layers
 from ..studies.papers import GEVA, ZHANG
@@ -40,7 +39,7 @@ from ..studies.words import Thing
 from ..studies.work import PLAIN, Work
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .flow_edges import Edge, edges_given, edges_of, patches_of
+from .flow_edges import Edge, check_edge, edge_errors, edges_given, edges_of, patches_of, with_objects
 
 BY = ["edge", "centre", "layers", "width", "control"]
 MEASURES = ("probability_change", "logprob_change", "kept", "overlap")
@@ -58,9 +57,12 @@ MEASURES = ("probability_change", "logprob_change", "kept", "overlap")
 )
 def information_flow(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Questions | None = None,
     *,
-    answers: Sequence[str | int],
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
+    answers: Sequence[str | int] | None = None,
     truths: Sequence[Sequence[Thing]] | None = None,
     asked: Sequence[str | Sequence[str]] | None = None,
     edges: Sequence[str] | None = None,
@@ -83,11 +85,13 @@ def information_flow(
     Args:
         model: an nnsight model from `load`.
         prompts: questions of one row each; several may be about one picture, see `cluster`. A prompt may end in an
-            answer that was begun (`Prompt.grown`), whose tokens are `generated`.
-        answers: one single-token answer for each prompt. The paper takes the model's own answer where it is right:
-            of an answer that the model does not give, a change in per cent says little, because it has hardly any
-            probability to lose.
-        truths: the objects in each picture, with masks, for the edges from `object` and `rest of the image`.
+            answer that was begun (`Prompt.grown`), whose tokens are `generated`. Or a table, as `items`.
+        items, columns: a table of questions about pictures in place of prompts, see `knockout_windows`.
+        only_correct: measure only what the model answers right, as the paper does. Of an answer that the model does not
+            give, a change in per cent says little, because it has hardly any probability to lose.
+        answers: one single-token answer for each prompt; not beside items, which have their own.
+        truths: the objects in each picture, with masks, for the edges from `object` and `rest of the image`; those of
+            items, where they have any.
         asked: for each prompt the name of the thing that the question is about, or several names. Default, the only
             thing there is, else the things whose name, or last word of it, the question says.
         edges: `"source->target"` in group names, of tokens of the decoder; default those of `flow_edges.EDGES`, with
@@ -130,10 +134,16 @@ def information_flow(
             without truths, truths that no edge uses, an object that nothing tells, a mask of another size than its
             picture, more windows or wider ones than an edge has layers, lists of different length, no prompts.
     """
+    measured, wanted = asked_given(prompts, items, columns), edges_given(edges)
+    grouped = windows_given(windows, width, stride, usual=Windows())
+    about = names_given(measured, asked)
+    if not scores_answers(measured, answers):
+        refuse("answers", answers, "list of answers", 'one for each prompt, answers=["red", ...]')
     study = open_study(
         "information_flow",
         model,
-        prompts,
+        measured,
+        only_correct=only_correct,
         answers=answers,
         truths=truths,
         cluster=cluster,
@@ -141,25 +151,22 @@ def information_flow(
         per_image=per_image,
         work=work,
         remote=remote,
+        look=partial(edge_errors, model, edges=wanted, windows=grouped),
     )
-    given = study.answers
-    if given is None:
-        refuse("answers", answers, "list of answers", 'one for each prompt, answers=["red", ...]')
-    grouped = windows_given(windows, width, stride, usual=Windows())
-    names = edges_given(study.prompts, edges, study.truths is not None)
-    about = asked_given(study.prompts, asked)
-    if about is not None and study.truths is None:
+    given, things = study.answers or (), study.truths
+    names = with_objects(study.seen_in_all(), things is not None, asked_for=wanted is not None)
+    if about is not None and things is None:
         raise SpecError("asked= names things of truths=, which are not given; write truths= as well")
 
     def edges_in(image: int) -> list[Edge]:
         prompt, patches = study.prompts[image], None
-        if study.truths is not None:
-            patches = patches_of(prompt, study.truths[image], None if about is None else about[image], image)
+        if things is not None:
+            patches = patches_of(prompt, things[image], asked_of(study, image, about), whose_prompt(study, image))
         return edges_of(model, prompt, names, patches, grouped, study.seed, image)
 
-    for image, prompt in enumerate(study.prompts):
+    for image in range(len(study.prompts) if things is not None else 0):
         for edge in edges_in(image):
-            check(model, prompt, edge.cut(edge.layers), Call(f"edge {edge.name!r}: "))
+            check_edge(model, study.prompts[image], edge)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         computations = [
@@ -168,7 +175,7 @@ def information_flow(
         ]
         return chain.from_iterable(together(computations, remote))
 
-    settings = {"edges": names, "asked": about, **grouped.settings}
+    settings = {"edges": names, "asked": None if about is None else list(about.values()), **grouped.settings}
     return study.frame(settings, measure, summary, columns=["image", *BY, *MEASURES])
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from ..arguments import listed
 from ..errors import SpecError
+from ..execution.checking import check
+from ..execution.emptiness import Call
 from ..families import Model
 from ..prompts.prompt import Prompt
 from ..specs.knockouts import Knockout
@@ -51,19 +53,78 @@ class Edge(NamedTuple):
         return Knockout(self.source if source is None else source, self.target, layers=layers)
 
 
-def edges_given(prompts: Sequence[Prompt], edges: Any, has_truths: bool) -> tuple[str, ...]:
-    """The names of the edges.
+def edges_given(edges: Any) -> tuple[str, ...] | None:
+    """The names of the edges that the user asks for; None for the usual ones.
 
     Raises:
-        SpecError: no such names, edges from an object without truths, or truths that no edge uses.
+        SpecError: no such names.
     """
     if edges is None:
-        usual = default_routes(prompts, (*EDGES, *OBJECT_EDGES) if has_truths else EDGES)
-        return tuple(name for name in usual if name != "last->last" or not any(map(_is_alone, prompts)))
+        return None
     names = tuple(dict.fromkeys(listed("edges", edges, '["image->last", "question->last"]', kind=str)))
     if not names:
-        raise SpecError('no edges to cut; write edges=["image->last", "question->last"], or leave it out')
+        raise SpecError('edges=[] has no edges to cut; write edges=["image->last", "question->last"], or leave it out')
+    return names
+
+
+def edge_errors(model: Model, prompt: Prompt, *, edges: Sequence[str] | None, windows: Windows) -> dict[str, str]:
+    """For each edge that a prompt has why it cannot be cut; empty where it can.
+
+    Edges from an object are looked at when its place in the picture is known.
+
+    Args:
+        model: an nnsight model.
+        prompt: a prompt of one row.
+        edges: those that the user asked for, which raise; None for the usual ones.
+        windows: how the layers are grouped.
+
+    Raises:
+        SpecError: naming the edge.
+    """
+    found = {}
+    for name in _usual_edges(prompt) if edges is None else edges:
+        try:
+            if Route.parse(name).source not in (OBJECT, REST):
+                [edge] = edges_of(model, prompt, [name], None, windows, seed=0, image=0)
+                check_edge(model, prompt, edge)
+            found[name] = ""
+        except SpecError as error:
+            if edges is not None:
+                raise
+            found[name] = str(error)
+    return found
+
+
+def check_edge(model: Model, prompt: Prompt, edge: Edge) -> None:
+    """Refuse an edge along which nothing can flow.
+
+    Raises:
+        SpecError: naming it.
+    """
+    check(model, prompt, edge.cut(edge.layers), Call(f"edge {edge.name!r}: "))
+
+
+def _usual_edges(prompt: Prompt) -> tuple[str, ...]:
+    """The usual edges whose target lies in the decoder's sequence; with a token that is alone there, none to itself."""
+    usual = default_routes([prompt], (*EDGES, *OBJECT_EDGES))
+    return tuple(name for name in usual if name != "last->last" or not _is_alone(prompt))
+
+
+def with_objects(names: Sequence[str], has_truths: bool, *, asked_for: bool) -> tuple[str, ...]:
+    """The edges that can be cut, given whether it is known where the objects are.
+
+    Args:
+        names: of all edges.
+        has_truths: whether it is known.
+        asked_for: whether the user named them.
+
+    Raises:
+        SpecError: edges from an object that the user asked for and whose place is not known, or a place that no edge
+            needs.
+    """
     of_objects = [name for name in names if Route.parse(name).source in (OBJECT, REST)]
+    if not asked_for:
+        return tuple(name for name in names if has_truths or name not in of_objects)
     if of_objects and not has_truths:
         raise SpecError(
             f"edge {of_objects[0]!r} begins at an object, and nothing says where it is; write truths= as well"
@@ -72,7 +133,7 @@ def edges_given(prompts: Sequence[Prompt], edges: Any, has_truths: bool) -> tupl
         raise SpecError(
             f'truths= are not used: no edge begins at {OBJECT!r} or {REST!r}; add "{OBJECT}->last" to edges='
         )
-    return names
+    return tuple(names)
 
 
 def _is_alone(prompt: Prompt) -> bool:
@@ -81,7 +142,7 @@ def _is_alone(prompt: Prompt) -> bool:
     return tokens.answer - tokens.start == 1
 
 
-def patches_of(prompt: Prompt, truth: Sequence[Thing], asked: Sequence[str] | None, image: int) -> AskedPatches:
+def patches_of(prompt: Prompt, truth: Sequence[Thing], asked: Sequence[str] | None, whose: str) -> AskedPatches:
     """The object of one prompt's question.
 
     Raises:
@@ -93,7 +154,7 @@ def patches_of(prompt: Prompt, truth: Sequence[Thing], asked: Sequence[str] | No
             f"the image tokens of this model have no place in the picture: its {stage} computes each of them from all "
             "patches, so none is the object's; leave out truths="
         )
-    return asked_patches(prompt, grid, truth, asked, image)
+    return asked_patches(prompt, grid, truth, asked, whose)
 
 
 def edges_of(

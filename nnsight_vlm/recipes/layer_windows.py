@@ -25,6 +25,7 @@ from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
+from ..studies.asked import NOT_TAKEN, Columns, Questions, asked_given, scores_answers
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import AGREEMENT, FORMS, SHARES, TRUE_AGREEMENT, Form
 from ..studies.papers import GEVA, KADURI
@@ -36,7 +37,7 @@ from ..studies.work import PLAIN, Case, Work, refuse_beside
 from ..sweeping.answers import generations
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .routes import cases_of, check_routes, default_routes
+from .routes import cases_of, route_errors
 
 BY = ["route", "form", "window", "layers", "control"]
 
@@ -54,9 +55,12 @@ BY = ["route", "form", "window", "layers", "control"]
 )
 def knockout_windows(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Questions | None = None,
     *,
-    answers: Sequence[str | int] | None = None,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
+    answers: Sequence[str | int] | bool | None = None,
     truths: Sequence[Sequence[Thing]] | None = None,
     objects: Objects | None = None,
     routes: Sequence[str] | None = None,
@@ -81,10 +85,19 @@ def knockout_windows(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: of one row each; several may be about one picture, see `cluster`.
+        prompts: of one row each; several may be about one picture, see `cluster`. Or a table, as `items`.
+        items, columns: a table of questions about pictures in place of prompts, and the names of its columns: `Items`
+            or what `nv.items` makes them of. Each is encoded when it is measured, so that they need not fit into
+            memory. All are opened and encoded once before, so that one that cannot be used is found at the beginning.
+            Their answers, objects and clusters are `answers`, `truths` and `cluster`. `attrs["ids"]` of the frame says
+            what each is called.
+        only_correct: measure only the items, or prompts with answers, that the model answers right by itself, greedily.
+            Where the answers' tokens are scored, it must say these tokens; elsewhere its text must begin with the
+            answer, in any case. `attrs["left_out"]` of the frame lists `(id, why)` of all that were left out.
         answers: one single-token answer for each prompt. With answers, their log-probability is measured and nothing
             is generated; without, the model describes each picture and its descriptions are scored. What is said of
-            descriptions (`truths`, `objects`, `max_new_tokens`, `rows`) goes with the second only.
+            descriptions (`truths`, `objects`, `max_new_tokens`, `rows`) goes with the second only. Items that have
+            answers are measured by them, unless `answers=False` asks for descriptions.
         truths: the objects that are really in each picture, for the measures that end in `_true`.
         objects: `text -> names of objects`; default the parser of the synthetic world for an embedded model, every
             content word for any other.
@@ -135,43 +148,47 @@ def knockout_windows(
             of different length, no prompts; answers, and something that is said of descriptions. In windows of layers
             a route may be closed already, where layers see a few tokens back only: there the change is 0.
     """
-    if answers is not None:
+    asked = asked_given(prompts, items, columns)
+    is_scored = scores_answers(asked, answers)
+    if is_scored:
         refuse_beside("answers", truths=truths, objects=objects, max_new_tokens=max_new_tokens, rows=rows)
+    max_new_tokens, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
+    objects = objects_given(model, objects)
+    grouped = windows_given(windows, width, stride, usual=Windows(count=USUAL, at_most=True))
+    forms, length = words_given("forms", forms, FORMS, "form"), None if is_scored else max_new_tokens
+    routes = None if routes is None else listed("routes", routes, '["image->last"]', kind=str)
     study = open_study(
         "knockout_windows",
         model,
-        prompts,
+        asked,
+        only_correct=only_correct,
         answers=answers,
-        truths=truths,
+        truths=NOT_TAKEN if is_scored else truths,
         cluster=cluster,
         seed=seed,
         per_image=per_image,
         work=work,
         remote=remote,
+        look=partial(route_errors, model, routes=routes, windows=grouped, max_new_tokens=length),
     )
     prompts, answers, truths, seed, work = study.prompts, study.answers, study.truths, study.seed, study.work
-    max_new_tokens, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
-    objects = objects_given(model, objects)
-    grouped = windows_given(windows, width, stride, usual=Windows(count=USUAL, at_most=True))
-    forms = words_given("forms", forms, FORMS, "form")
-    routes = default_routes(prompts) if routes is None else listed("routes", routes, '["image->last"]', kind=str)
+    routes = study.seen_in_all()
     settings = {"objects": objects, "routes": routes, "forms": forms, "max_new_tokens": max_new_tokens}
     settings |= grouped.settings
     tokens = [answer_token(model, answer) for answer in answers or ()]
-    for prompt in prompts:
-        check_routes(model, prompt, routes, grouped, max_new_tokens if answers is None else None)
     image_cases = cases_of(model, prompts, routes, windows=grouped, forms=forms, seed=seed)
-    cases = [image_cases(image) for image in range(len(prompts))]
 
     def score(chunk: range) -> Iterable[dict[str, Any]]:
         scores = [
-            partial(_score_answer, model, prompts[image], cases[image], tokens[image], image, work, remote)
+            partial(_score_answer, model, prompts[image], image_cases(image), tokens[image], image, work, remote)
             for image in chunk
         ]
         return chain.from_iterable(together(scores, remote))
 
     def describe(chunk: range) -> Iterator[dict[str, Any]]:
-        wanted = [(prompts[image], case.intervention) for image in chunk for case in cases[image]]
+        cases = {image: image_cases(image) for image in chunk}
+        of_chunk = {image: prompts[image] for image in chunk}
+        wanted = [(of_chunk[image], case.intervention) for image in chunk for case in cases[image]]
         generated = generations(
             model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, empty="ignore", remote=remote
         )
@@ -179,7 +196,7 @@ def knockout_windows(
             texts = [next(generated).text for _ in cases[image]]
             yield from score_texts(cases[image], texts, None if truths is None else truths[image], objects, image)
 
-    return study.frame(settings, describe if answers is None else score, summary)
+    return study.frame(settings, score if is_scored else describe, summary)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,13 +21,14 @@ from ..execution.checking import check
 from ..execution.memory import check_memory
 from ..families import Model
 from ..lowering.layers import Layers
-from ..prompts.given import prompts_given, single_prompt
+from ..prompts.given import single_prompt
 from ..prompts.prompt import Prompt
 from ..prompts.where import Where, as_tuples
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..studies.asked_objects import asked_given, asked_patches
+from ..studies.asked import Columns, Questions, asked_given, scores_answers
+from ..studies.asked_objects import AskedPatches, asked_of, asked_patches, names_given, whose_prompt
 from ..studies.image_patches import patch_source
 from ..studies.papers import GEVA
 from ..studies.registry import recipe
@@ -35,7 +36,7 @@ from ..studies.study import open_study
 from ..studies.words import Thing
 from ..studies.work import PLAIN, Work
 from ..sweeping.wanted import answer_token
-from .patch_cuts import PatchCuts, summary
+from .patch_cuts import PatchCuts, summary, whole_cut
 
 
 @can_run_in_background
@@ -50,8 +51,11 @@ from .patch_cuts import PatchCuts, summary
 )
 def patch_knockout(
     model: Model,
-    prompts: Prompt | Sequence[Prompt],
+    prompts: Prompt | Sequence[Prompt] | Questions | None = None,
     *,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     answer: str | int | None = None,
     answers: Sequence[str | int] | None = None,
     truths: Sequence[Sequence[Thing]] | None = None,
@@ -81,10 +85,13 @@ def patch_knockout(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: one prompt of one row, or a list of them; several may be about one picture, see `cluster`.
+        prompts: one prompt of one row, or a list of them; several may be about one picture, see `cluster`. Or a table,
+            as `items`.
+        items, columns: a table of questions about pictures in place of a list, see `knockout_windows`.
+        only_correct: with a list or items, measure only what the model answers right, see `knockout_windows`.
         answer: of one prompt, one token, as text or id.
-        answers: of a list of prompts, one such answer for each.
-        truths: with a list, the objects in each picture, with masks.
+        answers: of a list of prompts, one such answer for each; not beside items, which have their own.
+        truths: with a list, the objects in each picture, with masks; those of items, where they have any.
         asked: for each prompt, the name of the thing that the question is about; see `information_flow`.
         target, layers: see `nv.Knockout`; tokens and layers of the stage that reads the patches. Default the prompt's
             `last` token, or all queries of a Q-Former, in all layers that read patches.
@@ -128,17 +135,31 @@ def patch_knockout(
             a list or what goes with a list beside one prompt, and whatever `nv.sweep` raises.
     """
     single = isinstance(prompts, Prompt)
+    measured: Any
     if single:
-        _refuse_beside_one(answers=answers, truths=truths, asked=asked, cluster=cluster, per_image=per_image or None)
-        prompts, answers = [single_prompt(prompts, "prompts")], [_answer_of(model, answer)]
+        _refuse_beside_one(items=items, columns=columns, answers=answers, truths=truths, asked=asked, cluster=cluster)
+        _refuse_beside_one(only_correct=only_correct or None, per_image=per_image or None)
+        measured, answers = (single_prompt(prompts, "prompts"),), [_answer_of(model, answer)]
     else:
-        prompts = prompts_given(prompts)
+        measured = asked_given(prompts, items, columns)
         if answer is not None:
             raise SpecError("answer= is of one prompt, and prompts= is a list; write answers=, one for each prompt")
+        if not scores_answers(measured, answers):
+            refuse("answers", answers, "list of answers", 'one for each prompt, answers=["red", ...]')
+    size = whole_number("size", size, least=1, kind="number of patches")
+    if size % 2 == 0:
+        raise SpecError(f"size={size} is no odd number of patches; write size=1 or size=3")
+    image, about = whole_number("image", image, kind="number of a picture"), names_given(measured, asked)
+    target, layers = as_tuples(target), as_tuples(layers)
+
+    def look(prompt: Prompt) -> None:
+        check(model, prompt, whole_cut(patch_source(prompt, image, frame), target, layers))
+
     study = open_study(
         "patch_knockout",
         model,
-        prompts,
+        measured,
+        only_correct=only_correct,
         answers=answers,
         truths=truths,
         cluster=cluster,
@@ -146,29 +167,26 @@ def patch_knockout(
         per_image=single or per_image,
         work=replace(work, progress=False) if single and isinstance(work, Work) else work,
         remote=remote,
+        look=look,
     )
-    given = study.answers
-    if given is None:
-        refuse("answers", answers, "list of answers", 'one for each prompt, answers=["red", ...]')
-    size = whole_number("size", size, least=1, kind="number of patches")
-    if size % 2 == 0:
-        raise SpecError(f"size={size} is no odd number of patches; write size=1 or size=3")
-    image = whole_number("image", image, kind="number of a picture")
+    given, things = study.answers or (), study.truths
     memory = study.work.memory if memory is None else check_memory(memory)
-    target, layers, about = as_tuples(target), as_tuples(layers), asked_given(study.prompts, asked)
-    if about is not None and study.truths is None:
+    if about is not None and things is None:
         raise SpecError("asked= names things of truths=, which are not given; write truths= as well")
 
+    def patches_in(number: int) -> AskedPatches | None:
+        if things is None:
+            return None
+        prompt, names = study.prompts[number], asked_of(study, number, about)
+        grid = patch_source(prompt, image, frame).grid
+        return asked_patches(prompt, grid, things[number], names, whose_prompt(study, number))
+
     def cuts_of(number: int) -> PatchCuts:
-        prompt, source = study.prompts[number], patch_source(study.prompts[number], image, frame)
-        patches = None
-        if study.truths is not None:
-            names = None if about is None else about[number]
-            patches = asked_patches(prompt, source.grid, study.truths[number], names, number)
+        source, patches = patch_source(study.prompts[number], image, frame), patches_in(number)
         return PatchCuts.of(source, patches, target=target, layers=layers, size=size, seed=study.seed, number=number)
 
-    for number, prompt in enumerate(study.prompts):
-        check(model, prompt, cuts_of(number).whole)
+    for number in range(len(study.prompts)):
+        patches_in(number)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         computations = [
@@ -177,7 +195,8 @@ def patch_knockout(
         ]
         return chain.from_iterable(together(computations, remote))
 
-    settings = {"target": target, "layers": layers, "size": size, "picture": image, "frame": frame, "asked": about}
+    settings = {"target": target, "layers": layers, "size": size, "picture": image, "frame": frame}
+    settings |= {"asked": None if about is None else list(about.values())}
     rows = study.frame(settings, measure, summary)
     return cuts_of(0).map_of(rows) if single else rows
 

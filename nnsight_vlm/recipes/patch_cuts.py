@@ -83,7 +83,7 @@ class PatchCuts:
         return cls(
             source=source,
             object=None if patches is None else patches.object,
-            target=("last" if source.stage == "decoder" else "query") if target is None else target,
+            target=_target(source, target),
             layers=layers,
             hidden=hidden,
             number=number,
@@ -92,11 +92,6 @@ class PatchCuts:
     def cut(self, positions: tuple[int, ...]) -> Knockout:
         """These patches hidden."""
         return Knockout(positions, self.target, layers=self.layers, stage=self.source.stage)
-
-    @property
-    def whole(self) -> Knockout:
-        """All patches hidden."""
-        return self.cut(tuple(sorted(map(int, self.source.grid.positions))))
 
     def rows(
         self, model: Model, prompt: Prompt, answer: str | int, memory: int | None, remote: Remote
@@ -144,6 +139,18 @@ class PatchCuts:
             logprob_change=own["logprob_change"].to_numpy(),
             random_patches=control.reindex(columns["token"]).to_numpy(),
         )
+
+
+def whole_cut(source: PatchSource, target: Where | None, layers: Layers) -> Knockout:
+    """All patches hidden; for the arguments see `patch_knockout`."""
+    positions = tuple(sorted(map(int, source.grid.positions)))
+    return Knockout(positions, _target(source, target), layers=layers, stage=source.stage)
+
+
+def _target(source: PatchSource, given: Where | None) -> Where:
+    if given is not None:
+        return given
+    return "last" if source.stage == "decoder" else "query"
 
 
 def _neighbourhoods(source: PatchSource, size: int, rng: np.random.Generator) -> Iterator[HiddenPatches]:

@@ -7,6 +7,7 @@ direct access to the image needs these tokens; one that is generated with access
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..remote.model_call import Remote
 from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Knockout
 from ..statistics import summarise
+from ..studies.asked import Columns, Questions
 from ..studies.controls import blind_cut, random_positions, rng_of
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import AGREEMENT, NONE, RANDOM_POSITIONS, SHARES, TRUE_AGREEMENT, Access, Control
@@ -53,8 +55,11 @@ LONGEST = 12
 )
 def prompt_ablation(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Questions | None = None,
     *,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     parts: Mapping[str, Where] | None = None,
     truths: Sequence[Sequence[Thing]] | None = None,
     objects: Objects | None = None,
@@ -77,7 +82,9 @@ def prompt_ablation(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: of one row each; several may be about one picture, see `cluster`.
+        prompts: of one row each; several may be about one picture, see `cluster`. Or a table, as `items`.
+        items, columns: a table of questions about pictures in place of prompts, see `knockout_windows`.
+        only_correct: measure only the items that the model answers right, see `knockout_windows`.
         parts: names of parts and what they stand for: a group, positions, or words that the prompt contains.
             Default: `system` without the prompt's first token, `question` (the query without the prompt's last token,
             which must predict the answer) and, where the question is short, each of its tokens.
@@ -98,26 +105,31 @@ def prompt_ablation(
         SpecError: a part that is not in the prompt or that holds its last token; no prompts; truths of another number
             than the prompts.
     """
+    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
+    objects = objects_given(model, objects)
+    parts = None if parts is None else _parts_given(parts)
     study = open_study(
         "prompt_ablation",
         model,
         prompts,
+        items=items,
+        columns=columns,
+        only_correct=only_correct,
         truths=truths,
         cluster=cluster,
         seed=seed,
         per_image=per_image,
         work=work,
         remote=remote,
+        look=partial(_check, parts),
     )
     prompts, truths, seed, work = study.prompts, study.truths, study.seed, study.work
-    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
-    objects = objects_given(model, objects)
-    parts = None if parts is None else _parts_given(parts)
     settings = {"parts": parts, "objects": objects, "max_new_tokens": max_new_tokens}
-    cases = [cases_of(prompt, parts, seed, image) for image, prompt in enumerate(prompts)]
 
     def measure(chunk: range) -> Iterator[dict[str, Any]]:
-        wanted = [(prompts[image], case.intervention) for image in chunk for case in cases[image]]
+        of_chunk = {image: prompts[image] for image in chunk}
+        cases = {image: cases_of(prompt, parts, seed, image) for image, prompt in of_chunk.items()}
+        wanted = [(of_chunk[image], case.intervention) for image in chunk for case in cases[image]]
         generated = generations(
             model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
         )
@@ -141,6 +153,12 @@ def _parts_given(given: Any) -> dict[str, Where]:
     if not isinstance(given, Mapping) or not given:
         refuse("parts", given, "mapping from names to parts of the prompt", write)
     return {text("a name in parts", part, write): as_tuples(where) for part, where in given.items()}
+
+
+def _check(parts: Mapping[str, Where] | None, prompt: Prompt) -> None:
+    """Refuse a prompt without an image, or without one of the parts."""
+    require(prompt, "image")
+    _positions_of_parts(prompt, parts)
 
 
 def cases_of(prompt: Prompt, parts: Mapping[str, Where] | None, seed: int, image: int) -> list[Case]:

@@ -19,7 +19,6 @@ import pandas as pd
 from ..arguments import listed
 from ..errors import SpecError
 from ..families import Model
-from ..identity import prompt_digest
 from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
 from ..prompts.where import as_tuples
@@ -28,15 +27,13 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..statistics import summarise
-from ..studies.clusters import clusters_of_pairs, with_clusters
-from ..studies.given import usual_given
-from ..studies.journal import measured
+from ..studies.asked import Columns, Questions
 from ..studies.labels import SHARES
 from ..studies.pair_scores import Condition, pair_rows
 from ..studies.pair_sources import groups_with_states, patched_layers, sources_of
-from ..studies.pairs import Pair, pairs_given
+from ..studies.pair_study import of_others, open_pairs, pairs_asked
+from ..studies.pairs import Pair
 from ..studies.papers import GEIGER, NOTICE
-from ..studies.provenance import counted
 from ..studies.registry import recipe
 from ..studies.token_sets import owning_stage
 from ..studies.work import PLAIN, Work
@@ -59,8 +56,11 @@ MEASURES = ["restoration", "flipped"]
 )
 def query_patching(
     model: Model,
-    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
+    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]] | Questions | None = None,
     *,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     groups: Sequence[str] | None = None,
     layers: Layers | None = None,
     seed: int = 0,
@@ -75,7 +75,11 @@ def query_patching(
 
     Args:
         model: an nnsight model from `load`.
-        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text.
+        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text. Or a table, as `items`.
+        items, columns: a table in place of pairs, with the columns `image, other_image, question, answer,
+            other_answer`, see `knockout_windows`.
+        only_correct: leave pairs out of which the model does not answer both questions right, in place of NaN; see
+            `knockout_windows`.
         groups: token groups to patch, each alone. Groups outside the decoder's sequence are patched in the encoder.
             Default `image`, `question` (the query without the prompt's last token) and `last`, without those that have
             no hidden states at all (the image of Mllama, or a question of no tokens).
@@ -103,19 +107,25 @@ def query_patching(
     Raises:
         SpecError: prompts whose text differs, equal answers, no pairs, a group without hidden states.
     """
-    seed, per_image, work = usual_given(seed, per_image, work)
-    all_pairs = pairs_given(model, pairs)
-    prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
-    chosen, layers = groups_with_states(prompts, GROUPS), as_tuples(layers)
+    asked = pairs_asked(model, pairs, items, columns)
+    layers = as_tuples(layers)
     if groups is not None:
-        chosen = listed("groups", groups, 'groups=["image", "last"]', kind=str)
+        groups = listed("groups", groups, 'groups=["image", "last"]', kind=str)
+    study, all_pairs = open_pairs(
+        "query_patching",
+        model,
+        asked,
+        only_correct=only_correct,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+        look=partial(group_errors, model, groups=groups, layers=layers),
+    )
+    seed, work, chosen = study.seed, study.work, study.seen_in_all()
     if not chosen:
         raise SpecError('groups= names no group to patch; write groups=["image", "last"]')
-    for pair in all_pairs:
-        for group in chosen:
-            pair.prompt.rows[0].required(group)
-            patched_layers(model, pair.prompt, pair.prompt[group], layers)
-    clusters = clusters_of_pairs(prompts, others, cluster)
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         computations = [
@@ -133,12 +143,35 @@ def query_patching(
                 patch = Patch(positions, source=source.donor, layers=layer, stage=stage)
                 yield Condition(labels, min(source.positions), patch)
 
-    answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
-    digests = [prompt_digest(other) for other in others]
-    settings = {"groups": chosen, "layers": layers, "seed": seed, "answers": answers, "others": digests}
-    rows_of_images = measured("query_patching", model, prompts, settings, measure, work, remote)
-    frame = with_clusters(rows_of_images, clusters)
-    return counted(frame if per_image else summary(frame), clusters, {"groups": chosen, "layers": layers})
+    settings = {"groups": chosen, "layers": layers}
+    return study.frame(settings, measure, summary, aside=of_others(all_pairs))
+
+
+def group_errors(
+    model: Model, prompt: Prompt, *, groups: Sequence[str] | None, layers: Layers | None
+) -> dict[str, str]:
+    """For each group that has hidden states in a prompt why it cannot be patched; empty where it can.
+
+    Args:
+        model: an nnsight model.
+        prompt: of one row.
+        groups: those that the user asked for, each of which must have some; None for `GROUPS`.
+        layers: see `patched_layers`.
+
+    Raises:
+        SpecError: a group that was asked for has no tokens or hidden states, or no such layers.
+    """
+    found = {}
+    for group in groups_with_states([prompt], GROUPS) if groups is None else groups:
+        try:
+            prompt.rows[0].required(group)
+            patched_layers(model, prompt, prompt[group], layers)
+            found[group] = ""
+        except SpecError as error:
+            if groups is not None:
+                raise
+            found[group] = str(error)
+    return found
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

@@ -76,6 +76,35 @@ def default_routes(prompts: Sequence[Prompt], among: Sequence[str] = ROUTES) -> 
     )
 
 
+def route_errors(
+    model: Model, prompt: Prompt, *, routes: Sequence[str] | None, windows: Windows, max_new_tokens: int | None
+) -> dict[str, str]:
+    """For each route that a prompt has why nothing can flow along it; empty where something can.
+
+    Args:
+        model: an nnsight model.
+        prompt: a prompt of one row.
+        routes: those that the user asked for, which raise; None for those of `ROUTES` whose target lies in the
+            decoder's sequence.
+        windows: how the layers are grouped.
+        max_new_tokens: see `check_routes`.
+
+    Raises:
+        SpecError: naming the route.
+    """
+    if routes is not None:
+        check_routes(model, prompt, routes, windows, max_new_tokens)
+        return dict.fromkeys(routes, "")
+    found = {}
+    for route in default_routes([prompt]):
+        try:
+            check_routes(model, prompt, [route], windows, max_new_tokens)
+            found[route] = ""
+        except SpecError as error:
+            found[route] = str(error)
+    return found
+
+
 def check_routes(
     model: Model, prompt: Prompt, routes: Sequence[str], windows: Windows, max_new_tokens: int | None
 ) -> None:
@@ -95,6 +124,8 @@ def check_routes(
     for name in routes:
         source, target = Route.parse(name)
         if max_new_tokens is None and target.endswith("generated"):
+            require(prompt, target)
+            layers_reading(model, prompt, source)
             continue
         whose = f"route {name!r}: "
         call = Call(whose) if max_new_tokens is None else generating(max_new_tokens, "error", whose)
@@ -114,8 +145,8 @@ def cases_of(
 ) -> Callable[[int], list[Case]]:
     """The conditions of `knockout_windows`: a function from an image's number to its conditions."""
     chosen = windows if isinstance(windows, Windows) else Windows(count=windows)
-    study = _Study(model=model, prompts=prompts, routes=routes, windows=chosen, forms=forms, seed=seed)
-    return study.cases
+    cases = _Cases(model=model, prompts=prompts, routes=routes, windows=chosen, forms=forms, seed=seed)
+    return cases.of_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +168,7 @@ class _RouteInPrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Study:
+class _Cases:
     """What the conditions of all images have in common; see `knockout_windows`."""
 
     model: Model
@@ -147,7 +178,7 @@ class _Study:
     forms: Sequence[Form]
     seed: int
 
-    def cases(self, image: int) -> list[Case]:
+    def of_image(self, image: int) -> list[Case]:
         """The clean run first, then the blind one, then every route with its controls."""
         prompt = self.prompts[image]
         image_layers = spell_layers(layers_reading(self.model, prompt, "image"))

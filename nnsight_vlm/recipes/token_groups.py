@@ -25,6 +25,7 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.measurements import Attention
 from ..statistics import summarise
+from ..studies.asked import Columns, Questions
 from ..studies.controls import rng_of
 from ..studies.given import lengths_given
 from ..studies.labels import NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, SHARES, UNIFORM
@@ -69,8 +70,11 @@ class SourceLayer(NamedTuple):
 )
 def attention_share(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Questions | None = None,
     *,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     max_new_tokens: int = 64,
     rows: int | None = None,
     seed: int = 0,
@@ -89,7 +93,9 @@ def attention_share(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: of one row each; several may be about one picture, see `cluster`.
+        prompts: of one row each; several may be about one picture, see `cluster`. Or a table, as `items`.
+        items, columns: a table of questions about pictures in place of prompts, see `knockout_windows`.
+        only_correct: measure only the items that the model answers right, see `knockout_windows`.
         max_new_tokens, rows: length of the answers in tokens, and how many are generated in one batch at most, see
             `nv.generations`.
         seed: of the random control.
@@ -115,13 +121,22 @@ def attention_share(
     Raises:
         SpecError: a prompt without an image or with several rows, or no prompts.
     """
+    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
     study = open_study(
-        "attention_share", model, prompts, cluster=cluster, seed=seed, per_image=per_image, work=work, remote=remote
+        "attention_share",
+        model,
+        prompts,
+        items=items,
+        columns=columns,
+        only_correct=only_correct,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+        look=partial(require, where="image"),
     )
     prompts, seed, work = study.prompts, study.seed, study.work
-    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
-    for prompt in prompts:
-        require(prompt, "image")
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         wanted = [(prompts[image], None) for image in chunk]

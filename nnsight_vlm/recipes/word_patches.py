@@ -18,13 +18,16 @@ from ..arguments import flag, whole_number, words_given
 from ..errors import SpecError
 from ..families import Model
 from ..prompts.prompt import Prompt
+from ..questions.item_lists import Items
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
+from ..studies.asked import Columns, Questions, asked_given
 from ..studies.controls import rng_of
 from ..studies.given import lengths_given, objects_given
 from ..studies.image_patches import PatchSource, patch_maps, patch_source
+from ..studies.item_prompts import ItemThings
 from ..studies.labels import MIDDLE_HALF, READ_AT, SHARES, ReadAt
 from ..studies.layer_sets import layers_reading, middle_half
 from ..studies.map_scores import map_rows
@@ -57,8 +60,11 @@ OF_A_WORD = ["image", "thing", "word", *BY, "top", "top_mass"]
 )
 def patch_grounding(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Questions | None = None,
     *,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     truths: Sequence[Sequence[Thing]] | None = None,
     objects: Objects | None = None,
     read_at: Sequence[ReadAt] = READ_AT,
@@ -88,7 +94,9 @@ def patch_grounding(
 
     Args:
         model: an nnsight model from `load`.
-        prompts: of one row each; several may be about one picture, see `cluster`.
+        prompts: of one row each; several may be about one picture, see `cluster`. Or a table, as `items`.
+        items, columns: a table of questions about pictures in place of prompts, see `knockout_windows`.
+        only_correct: measure only the items that the model answers right, see `knockout_windows`.
         truths: the objects of every picture, with masks; without them there are no hits and no cuts.
         objects: see `knockout_windows`; not beside truths, which name the objects.
         read_at: where a word's attention is read: `predicting`, at the position that predicts the word; `word`, at
@@ -123,10 +131,18 @@ def patch_grounding(
     """
     if truths is not None:
         refuse_beside("truths", objects=objects)
+    asked = asked_given(prompts, items, columns)
+    if objects is not None and isinstance(asked, Items) and asked.has_things:
+        raise SpecError("objects= is not used where items have boxes or masks, which name the objects; leave it out")
+    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
+    objects, cut = objects_given(model, objects), flag("cut", cut)
+    read_at = words_given("read_at", read_at, READ_AT, "read_at")
+    top = whole_number("top", top, least=1, kind="number of patches")
     study = open_study(
         "patch_grounding",
         model,
-        prompts,
+        asked,
+        only_correct=only_correct,
         truths=truths,
         cluster=cluster,
         seed=seed,
@@ -135,16 +151,13 @@ def patch_grounding(
         remote=remote,
     )
     prompts, truths, seed, work = study.prompts, study.truths, study.seed, study.work
-    max_new_tokens, rows = lengths_given(max_new_tokens, rows)
-    objects, cut = objects_given(model, objects), flag("cut", cut)
-    read_at = words_given("read_at", read_at, READ_AT, "read_at")
-    top = whole_number("top", top, least=1, kind="number of patches")
-    _check(prompts, truths, top, frame)
+    _check(prompts, None if isinstance(truths, ItemThings) else truths, top, frame)
     settings = {"objects": objects, "read_at": read_at, "top": top, "cut": cut, "max_new_tokens": max_new_tokens}
     settings |= {} if frame is None else {"frame": frame}
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
-        wanted = [(prompts[image], None) for image in chunk]
+        of_chunk = {image: prompts[image] for image in chunk}
+        wanted = [(prompt, None) for prompt in of_chunk.values()]
         answers = generations(
             model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
         )
@@ -157,7 +170,7 @@ def patch_grounding(
             if cut and truths is not None:
                 rng = rng_of(seed, image)
                 computations += hide_patches(
-                    model, prompts[image], answer.tokens, source, words, image, rng, work.memory, remote
+                    model, of_chunk[image], answer.tokens, source, words, image, rng, work.memory, remote
                 )
         return chain.from_iterable(together(computations, remote))
 

@@ -13,16 +13,17 @@ from typing import Any
 import pandas as pd
 
 from ..errors import SpecError
-from ..identity import setting_digest
 from ..prompts.prompt import Prompt
-from .controls import visual_inputs
+from .controls import picture_key
+from .item_prompts import ItemPrompts
 from .work import one_for_each
 
 
 def picture_keys(prompts: Sequence[Prompt]) -> list[str]:
     """A key for each prompt, equal where the model is handed the same pixels; a prompt without pictures has its own."""
-    inputs = [visual_inputs(prompt) for prompt in prompts]
-    return [setting_digest(given) if given else f"prompt {number}" for number, given in enumerate(inputs)]
+    if isinstance(prompts, ItemPrompts):
+        return list(prompts.picture_keys)
+    return [picture_key(prompt) or f"prompt {number}" for number, prompt in enumerate(prompts)]
 
 
 def clusters_of(prompts: Sequence[Prompt], cluster: Sequence[Hashable] | None) -> list[int]:
@@ -104,7 +105,8 @@ def numbered(*keys: Sequence[Hashable]) -> list[int]:
         seen = dict[Hashable, int]()
         for item, key in enumerate(of_kind):
             one, other = sorted((first[item], first[seen.setdefault(key, item)]))
-            first = [one if number == other else number for number in first]
+            if one != other:
+                first = [one if number == other else number for number in first]
     return first
 
 

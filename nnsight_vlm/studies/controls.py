@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from ..families import view_of
+from ..identity import setting_digest
 from ..prompts.prompt import Prompt
 from ..specs.interventions import Intervention
 from ..specs.knockouts import Knockout
+from .item_prompts import ItemPrompts
 from .token_sets import non_image_tokens
 
 
@@ -92,6 +94,9 @@ def other_image(prompts: Sequence[Prompt], image: int, seed: int) -> int | None:
     count = len(prompts)
     shift = int(np.random.default_rng((seed, count)).integers(1, count)) if count > 1 else 0
     candidates = [(image + shift + step) % count for step in range(count)]
+    if isinstance(prompts, ItemPrompts):  # told apart without opening them again
+        keys = prompts.picture_keys
+        return next((number for number in candidates if keys[number] != keys[image]), None)
     return next((number for number in candidates if not same_pictures(prompts[number], prompts[image])), None)
 
 
@@ -100,6 +105,12 @@ def visual_inputs(prompt: Prompt) -> dict[str, Any]:
     family = view_of(prompt.model).family
     of_text = {name for stage in family.stages.values() for name in (stage.text, stage.text_mask)}
     return {name: prompt.inputs[name] for name in family.inputs if name in prompt.inputs and name not in of_text}
+
+
+def picture_key(prompt: Prompt) -> str:
+    """A short name for the pixels that a prompt gives to the model; empty for a prompt without pictures."""
+    given = visual_inputs(prompt)
+    return setting_digest(given) if given else ""
 
 
 def same_pictures(one: Prompt, other: Prompt) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 from ..arguments import flag, function, instance, listed, whole_number
 from ..errors import SpecError
 from ..families import Model
-from ..prompts.prompt import Prompt
 from ..sweeping.wanted import answer_token
 from .words import Objects, Thing, default_objects
 from .work import Work, one_for_each
@@ -38,7 +37,7 @@ def lengths_given(max_new_tokens: Any, rows: Any) -> tuple[int, int | None]:
     return length, whole_number("rows", rows, least=1, kind="number of cases that share a batch")
 
 
-def truths_given(prompts: Sequence[Prompt], truths: Any) -> list[tuple[Thing, ...]] | None:
+def truths_given(prompts: Sequence[Any], truths: Any) -> list[tuple[Thing, ...]] | None:
     """The objects that are really in each picture; None where they are not known.
 
     Raises:
@@ -64,7 +63,7 @@ def objects_given(model: Model, objects: Any) -> Objects:
     return default_objects(model) if objects is None else function("objects", objects, write)
 
 
-def answers_given(model: Model, prompts: Sequence[Prompt], answers: Any) -> tuple[str | int, ...]:
+def answers_given(model: Model, prompts: Sequence[Any], answers: Any) -> tuple[str | int, ...]:
     """One single-token answer for each prompt.
 
     Raises:

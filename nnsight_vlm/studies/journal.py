@@ -33,6 +33,7 @@ from ..remote.model_call import Remote
 from ..showing import visible
 from ..storage import atomic_write
 from ..sweeping.kept_runs import reuse_in_one_call
+from .item_prompts import ItemPrompts
 from .work import Work
 
 FORMAT = 5
@@ -60,7 +61,7 @@ def measured(
     Args:
         name: of the recipe.
         model: an nnsight model from `load`.
-        prompts: one an image, of one row each.
+        prompts: one an image, of one row each; those of items were checked when they were looked at first.
         settings: all on which the rows depend beside the model and the prompts.
         measure: measures some of the images.
         work: journal, progress bar and size of chunks.
@@ -70,7 +71,7 @@ def measured(
         SpecError: a prompt of another model, or one that does not fit into memory; or, where there is a journal,
             something without an identity that a later process would know, see `identity.journal_digest`.
     """
-    for number, prompt in enumerate(prompts):
+    for number, prompt in enumerate(() if isinstance(prompts, ItemPrompts) else prompts):
         require_model(model, prompt)
         refuse_large_prompt(model, prompt, remote, memory=work.memory, whose=f"prompt {number}")
     chunks = [range(first, min(first + work.chunk, len(prompts))) for first in range(0, len(prompts), work.chunk)]
@@ -125,7 +126,8 @@ class Journal:
             SpecError: see `identity.journal_digest`.
         """
         placed = {**settings, "remote": place_of(remote)}
-        digest = journal_digest(FORMAT, recipe, model, prompts, placed)
+        named = prompts.digests if isinstance(prompts, ItemPrompts) else prompts
+        digest = journal_digest(FORMAT, recipe, model, named, placed)
         return cls(folder=folder, recipe=recipe, digest=digest)
 
     @property

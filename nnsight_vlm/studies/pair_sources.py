@@ -13,9 +13,9 @@ from ..lowering.layouts import one_case_per_row
 from ..lowering.resolve import resolver
 from ..lowering.sites import SITES, StateSite
 from ..prompts.prompt import Prompt
-from .controls import random_positions, rng_of, same_pictures, with_picture_of
+from .controls import random_positions, rng_of, with_picture_of
 from .labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, Control
-from .pairs import Pair
+from .pairs import Pair, answers_of, have_same_words, shows_picture_of
 from .token_sets import owning_stage, same_axis_positions
 
 LOOKED_AT = 64
@@ -60,20 +60,18 @@ def third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:
     A pair with the same words is taken where one of the next `LOOKED_AT` has them, because what it answers is then the
     answer to this question. Otherwise it is the next pair: its picture may show this question's answer by chance.
     """
-    pair, count = pairs[image], len(pairs)
-    others = (pairs[(image + step) % count] for step in range(1, count))
+    count = len(pairs)
+    others = ((image + step) % count for step in range(1, count))
     able = (
         other
         for other in others
-        if not {other.answer, other.other_answer} & {pair.answer, pair.other_answer}
-        and not any(same_pictures(other.prompt, own) for own in (pair.prompt, pair.other))
+        if not {*answers_of(pairs, other)} & {*answers_of(pairs, image)} and not shows_picture_of(pairs, other, image)
     )
     first = next(able, None)
     if first is None:
         return None
-    words = pair.prompt.rows[0].tokens
-    same = (other for other in (first, *islice(able, LOOKED_AT)) if other.prompt.rows[0].tokens == words)
-    return with_picture_of(pair.prompt, next(same, first).prompt)
+    same = (other for other in (first, *islice(able, LOOKED_AT)) if have_same_words(pairs, other, image))
+    return with_picture_of(pairs[image].prompt, pairs[next(same, first)].prompt)
 
 
 def groups_with_states(prompts: Sequence[Prompt], groups: Sequence[str]) -> tuple[str, ...]:

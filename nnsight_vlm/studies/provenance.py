@@ -174,7 +174,7 @@ def call_of(recipe: str, arguments: Mapping[str, Any], parameters: Mapping[str, 
             continue
         is_address = name == "remote" and isinstance(value, str) and value != "local"
         spelling = spelled_or(name, safe_place(value) if is_address else value)
-        positional = parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and parameter.default is Parameter.empty
+        positional = parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
         written.append(spelling if positional else f"{name}={spelling}")
     return without_secrets(f"{recipe}({', '.join(written)})")
 

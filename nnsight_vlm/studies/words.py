@@ -9,21 +9,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import regex
 
 from ..arguments import instance, listed, refuse
 from ..arguments import text as text_given
 from ..families import Model, view_of
 from ..prompts.writing import Writing
+from ..questions.things import Thing
 from ..shapes.embedded import is_embedded
 from ..shapes.scoring import parse
 from ..shapes.world import Scene
 from .labels import AGREEMENT
+
+__all__ = [
+    "PLURALS",
+    "Objects",
+    "Thing",
+    "Vocabulary",
+    "agreement",
+    "content_words",
+    "default_objects",
+    "shape_objects",
+    "shape_truth",
+    "vocabulary",
+]
 
 Objects = Callable[[str], Sequence[str]]
 """The objects that a text names: one string an object, in the order of the text."""
@@ -37,36 +49,6 @@ image picture photo shows show features feature scene user assistant
 """Words that are never objects: function words, and words about the picture as such."""
 PLURALS = ("", "s", "es")
 """What a text may write at the end of an object's name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thing:
-    """One object that is really in a picture.
-
-    Attributes:
-        name: how a text names it, such as `"red circle"` or `"dog"`.
-        mask: the object's pixels, bool `[height, width]`; None where only the name is known.
-    """
-
-    name: str
-    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not text_given("name", self.name, 'Thing(name="dog")').strip():
-            refuse("name", self.name, "name of an object", 'Thing(name="dog")')
-        if self.mask is not None:
-            object.__setattr__(self, "mask", _mask_given(self.mask))
-
-
-def _mask_given(given: Any) -> np.ndarray:
-    """A mask as a user gives it, of numpy or torch."""
-    write = "mask=values > 0, an array [height, width] that is True at the object's pixels"
-    if isinstance(given, (list, tuple)) or np.ndim(given) != 2:
-        refuse("mask", given, "mask", write)
-    mask = np.asarray(given)
-    if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
-        refuse("mask", given, "mask of 0 and 1", write)
-    return mask
 
 
 def shape_truth(scene: Scene) -> tuple[Thing, ...]:

@@ -10,7 +10,6 @@ from typing import Any
 from ..arguments import flag, folder, whole_number
 from ..errors import SpecError
 from ..execution.memory import check_memory
-from ..prompts.prompt import Prompt
 from ..specs.interventions import Intervention
 
 
@@ -54,7 +53,7 @@ PLAIN = Work()
 """The default: no journal, and a progress bar."""
 
 
-def one_for_each(prompts: Sequence[Prompt], **lists: Sequence[Any] | None) -> None:
+def one_for_each(prompts: Sequence[Any], **lists: Sequence[Any] | None) -> None:
     """Refuse lists that do not have one element for each prompt.
 
     Args:

@@ -119,7 +119,7 @@ def test_last_to_last_closes_one_edge_and_its_control_one_other(sdpa, prompts, r
 
 
 def test_controls_close_as_many_edges_and_random_layers_are_as_many_as_the_windows(sdpa, prompts, truths):
-    patches = patches_of(prompts[1], truths[1], None, 1)
+    patches = patches_of(prompts[1], truths[1], None, "prompt 1")
     edges = edges_of(sdpa, prompts[1], (*EDGES, *OBJECT_EDGES), patches, Windows(width=WIDTH), 0, 1)
     for edge in edges:
         control, chosen = edge.random
@@ -214,7 +214,7 @@ def test_what_cannot_be_cut_is_refused_before_the_model_runs(sdpa, prompts, wron
     ("wrong", "message"),
     [
         ({"edges": ["image->last"]}, "truths= are not used"),
-        ({"asked": ["red square"] * 2}, r"asked\[0\]='red square' is no thing of truths\[0\]; write one of"),
+        ({"asked": ["red square"] * 2}, "asked= names 'red square' for prompt 0, and its picture has 'blue triangle'"),
         ({"asked": ["small square"]}, "1 names in asked= for 2 prompts"),
         ({"asked": [[], []]}, r"asked\[0\]=\[\] is no name of a thing"),
         ({"truths": [[Thing(name="small square")]] * 2}, "'small square', which has no mask"),
