@@ -27,7 +27,7 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..specs.knockouts import Knockout
 from ..statistics import summarise
-from ..studies.asked import Columns, Questions, asked_given, scores_answers
+from ..studies.asked import NOT_TAKEN, Columns, Questions, asked_given, scores_answers
 from ..studies.asked_objects import asked_of, names_given, whose_prompt
 from ..studies.labels import NONE, RANDOM_LAYERS, SHARES
 from ..studies.layer_sets import spell_layers
@@ -39,7 +39,7 @@ from ..studies.words import Thing
 from ..studies.work import PLAIN, Work
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
-from .flow_edges import Edge, check_edge, edge_errors, edges_given, edges_of, patches_of, with_objects
+from .flow_edges import Edge, begins_at_object, check_edge, edge_errors, edges_given, edges_of, patches_of, with_objects
 
 BY = ["edge", "centre", "layers", "width", "control"]
 MEASURES = ("probability_change", "logprob_change", "kept", "overlap")
@@ -145,7 +145,7 @@ def information_flow(
         measured,
         only_correct=only_correct,
         answers=answers,
-        truths=truths,
+        truths=truths if truths is not None or begins_at_object(wanted) else NOT_TAKEN,
         cluster=cluster,
         seed=seed,
         per_image=per_image,
@@ -181,6 +181,8 @@ def information_flow(
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over images with intervals, from the rows of every image."""
+    if frame.empty:
+        return pd.DataFrame(columns=[*BY, "measure", "mean", "low", "high", "images"])
     tidy = summarise(frame, BY, MEASURES, shares=SHARES)
     return tidy[tidy["images"] > 0].reset_index(drop=True)
 

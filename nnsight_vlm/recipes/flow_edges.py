@@ -67,6 +67,11 @@ def edges_given(edges: Any) -> tuple[str, ...] | None:
     return names
 
 
+def begins_at_object(edges: Sequence[str] | None) -> bool:
+    """Whether it must be known where objects are; the usual edges take it where it is."""
+    return edges is None or any(Route.parse(name).source in (OBJECT, REST) for name in edges)
+
+
 def edge_errors(model: Model, prompt: Prompt, *, edges: Sequence[str] | None, windows: Windows) -> dict[str, str]:
     """For each edge that a prompt has why it cannot be cut; empty where it can.
 
@@ -127,12 +132,10 @@ def with_objects(names: Sequence[str], has_truths: bool, *, asked_for: bool) -> 
         return tuple(name for name in names if has_truths or name not in of_objects)
     if of_objects and not has_truths:
         raise SpecError(
-            f"edge {of_objects[0]!r} begins at an object, and nothing says where it is; write truths= as well"
+            f"edge {of_objects[0]!r} begins at an object, and nothing says where that is; write truths= too"
         )
     if has_truths and not of_objects:
-        raise SpecError(
-            f'truths= are not used: no edge begins at {OBJECT!r} or {REST!r}; add "{OBJECT}->last" to edges='
-        )
+        raise SpecError(f'truths= are not used: no edge of edges= begins at an object; write "{OBJECT}->last" as well')
     return tuple(names)
 
 
@@ -152,7 +155,7 @@ def patches_of(prompt: Prompt, truth: Sequence[Thing], asked: Sequence[str] | No
     if stage != "decoder":
         raise SpecError(
             f"the image tokens of this model have no place in the picture: its {stage} computes each of them from all "
-            "patches, so none is the object's; leave out truths="
+            "patches, so none is the object's; leave out truths=, or name edges= without an object"
         )
     return asked_patches(prompt, grid, truth, asked, whose)
 

@@ -111,9 +111,7 @@ def _named(truth: Sequence[Thing], asked: Sequence[str], whose: str) -> list[Thi
     names = [thing.name for thing in truth]
     for name in asked:
         if name not in names:
-            raise SpecError(
-                f"asked= names {name!r} for {whose}, and its picture has {_listed(names)}; name one of these"
-            )
+            raise SpecError(f"asked= names {name!r} for {whose}, and its picture has {_listed(names)}; write one")
     return [thing for thing in truth if thing.name in asked]
 
 

@@ -180,6 +180,33 @@ def test_a_picture_whose_object_fills_it_has_no_rows_of_the_rest(sdpa, prompts):
     )
     counts = tidy[tidy["control"] == "none"].groupby("edge")["images"].max()
     assert counts.to_dict() == {"object->last": 2, "rest of the image->last": 1}
+    rest = {"truths": [whole[0]] * 2, "edges": ["rest of the image->last"], "answers": ANSWERS, "work": QUIET}
+    assert information_flow(sdpa, prompts, **rest).empty
+    assert list(information_flow(sdpa, prompts, **rest).columns) == COLUMNS
+
+
+def test_items_give_questions_answers_and_objects_and_those_answered_wrong_can_be_left_out():
+    """The same numbers as from prompts; what names the asked objects is matched with the items that stay."""
+    model = nv.load("shapes")
+    prompts, known = color_questions(model, 3)
+    rows = [
+        {"image": prompt.image(), "question": f"what color is the {asked.split()[1]}?", "answer": answer}
+        for prompt, asked, answer in zip(prompts, known["asked"], known["answers"], strict=True)
+    ]
+    rows[1]["answer"] = next(answer for answer in ("red", "blue") if answer != rows[1]["answer"])
+    options = {"edges": ["object->last"], "windows": 1, "work": QUIET, "asked": known["asked"]}
+    found = information_flow(model, items=rows, truths=known["truths"], only_correct=True, **options)
+    assert [name for name, _ in found.attrs["left_out"]] == [nv.items(rows).ids[1]]
+    kept = [0, 2]
+    expected = information_flow(
+        model,
+        [prompts[number] for number in kept],
+        **{name: [values[number] for number in kept] for name, values in known.items()},
+        **{name: value for name, value in options.items() if name != "asked"},
+    )
+    pd.testing.assert_frame_equal(
+        found[found["control"] == "none"], expected[expected["control"] == "none"], check_exact=False, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,7 +217,7 @@ def test_a_picture_whose_object_fills_it_has_no_rows_of_the_rest(sdpa, prompts):
         ({"edges": ["image->quarry"]}, "no token group 'quarry'"),
         ({"edges": ["last->image"]}, "edge 'last->image': Knockout.*changes nothing"),
         ({"edges": ["image->generated"]}, "edge 'image->generated'"),
-        ({"edges": ["object->last"]}, "write truths= as well"),
+        ({"edges": ["object->last"]}, "write truths= too"),
         ({"asked": ["red square"] * 2}, "write truths= as well"),
         ({"answers": None}, "answers=None is no list of answers"),
         ({"answers": ["dog"]}, "1 answers for 2 prompts"),
