@@ -268,7 +268,7 @@ def test_image_tokens_without_a_place_have_no_object():
         information_flow(model, [prompt], answers=[5], truths=things, work=QUIET)
 
 
-@pytest.mark.parametrize("name", ["mllama", "florence2", "qwen3_5"])
+@pytest.mark.parametrize("name", ["mllama", "florence2", "qwen3_5", "gemma3", "llava_next"])
 def test_windows_are_of_the_layers_that_have_the_edge(name):
     """Cross-attention reads the image in some layers only; some layers of a hybrid have no attention."""
     model, prompt = zoo.load(name), zoo.prompt(name)
