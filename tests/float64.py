@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -84,21 +84,34 @@ def fits_grouped_mm(tokens: torch.Tensor, weight: torch.Tensor, ends: torch.Tens
 
 FULL, ZEROS, FITS_GROUPED_MM = torch.full, torch.zeros, moe._can_use_grouped_mm
 SOFTMAX, TO, TYPE, NEW_ZEROS = torch.nn.functional.softmax, torch.Tensor.to, torch.Tensor.type, torch.Tensor.new_zeros
+WIDENED = (
+    (torch.Tensor, "float", as_float),
+    (torch.Tensor, "to", widening(TO)),
+    (torch.Tensor, "type", widening(TYPE)),
+    (torch.Tensor, "new_zeros", widening(NEW_ZEROS)),
+    (torch.nn.functional, "softmax", widening(SOFTMAX)),
+    (torch, "full", full),
+    (torch, "zeros", zeros),
+    (moe, "_can_use_grouped_mm", fits_grouped_mm),
+)
+"""What transformers calls in place of the functions of torch, by where it finds them."""
+INSTALLED = tuple((owner, name, getattr(owner, name)) for owner, name, _ in WIDENED)
+"""The functions of torch themselves."""
+
+
+def float64() -> AbstractContextManager[None]:
+    """Within it, transformers converts to float64 where it otherwise converts to float32."""
+    return computing_in(torch.float64)
 
 
 @contextmanager
-def float64() -> Iterator[None]:
-    """Within it, transformers converts to float64 where it otherwise converts to float32."""
+def computing_in(dtype: torch.dtype) -> Iterator[None]:
+    """Within it, transformers converts as a model of this dtype needs it, whatever the test around it is in.
+
+    A model that several tests share is built in it. A layer that makes a table of positions converts integers: built
+    in float32 by a test in float64, it would have a table in float64 and refuse to run in the next test.
+    """
     with ExitStack() as stack:
-        for owner, name, function in (
-            (torch.Tensor, "float", as_float),
-            (torch.Tensor, "to", widening(TO)),
-            (torch.Tensor, "type", widening(TYPE)),
-            (torch.Tensor, "new_zeros", widening(NEW_ZEROS)),
-            (torch.nn.functional, "softmax", widening(SOFTMAX)),
-            (torch, "full", full),
-            (torch, "zeros", zeros),
-            (moe, "_can_use_grouped_mm", fits_grouped_mm),
-        ):
+        for owner, name, function in WIDENED if dtype is torch.float64 else INSTALLED:
             stack.enter_context(patch.object(owner, name, function))
         yield

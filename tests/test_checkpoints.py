@@ -108,7 +108,8 @@ def test_weights_that_match_are_read_once(saved, opened):
 def test_a_model_without_weights_gets_them_once_when_it_first_runs(saved, opened, sdpa, dtype):
     text, cut = "what is the red square ?", nv.Knockout("image", "last", layers=1)
     model = nv.load(str(saved), dispatch=False, dtype=dtype)
-    prompt, other = (nv.encode(each, text, tiny.picture(0)) for each in (model, sdpa))
+    prompt = nv.encode(model, text, tiny.picture(0))
+    other = nv.encode(sdpa, inputs=prompt.inputs)
     assert not opened and {weight.device.type for weight in view_of(model).module.parameters()} == {"meta"}
     assert tiny.gap(nv.run(model, prompt, cut).logits, nv.run(sdpa, other, cut).logits) < LIMIT
     assert len(opened) == len(set(opened)) == len(list(saved.glob("*.safetensors")))

@@ -23,7 +23,8 @@ from nnsight_vlm.families import view_of
 
 SEEDS = range(1, 6)
 CLEAR = 1.5
-"""A token has moved most when it moved so much more than any other of its tile, over as many pictures as that takes.
+"""A token has moved most when it moved so much more than any other of its tile, over as many pictures as that takes in
+every tile that shows the pixels.
 
 Codes of a codebook (Chameleon) do not move with every change; where patches overlap (Florence-2) its neighbour moves.
 """
@@ -52,15 +53,21 @@ class Shown:
     def most(self, grid: nv.Grid, at: int, pixels: Box) -> np.ndarray:
         """How much each token of the grid moves with some pixels, over as many pictures as tell which moves most."""
         places, total = np.asarray(grid.positions), np.zeros(len(grid.positions))
-        rivals = [other for other in of_tile(grid, grid.tiles[at]) if other != at]
+        own, tiles = of_tile(grid, grid.tiles[at]), [of_tile(grid, tile) for tile in set(grid.tiles)]
         for seed in SEEDS:
             total += self.moved(seed, mask_of(self.size, pixels))[places]
-            if total[at] > CLEAR * total[rivals].max(initial=0):
+            if 0 < total[at] == total[own].max() and all(is_clear(total[tile]) for tile in tiles):
                 break
         return total
 
     def grid(self) -> nv.Grid:
         return self.prompt(1).grid(stage=self.stage)
+
+
+def is_clear(moved: np.ndarray) -> bool:
+    """Whether no token of a tile moved at all, or one much more than any other."""
+    *_, second, most = np.sort(np.append(moved, [0, 0]))
+    return bool(most == 0 or most > CLEAR * second)
 
 
 def placed(family: Any) -> str | None:

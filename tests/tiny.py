@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from float64 import computing_in
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
@@ -164,7 +165,8 @@ def load(attention: str = "sdpa", text: str = "llama", dtype: torch.dtype = torc
 
 @functools.cache
 def _loaded(attention: str, text: str, dtype: torch.dtype, tower: int) -> Any:
-    return build(attention, text, dtype=dtype, tower=tower)
+    with computing_in(dtype):
+        return build(attention, text, dtype=dtype, tower=tower)
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import torch
+from float64 import computing_in
 
 import nnsight_vlm as nv
 from nnsight_vlm import versions
@@ -76,8 +77,9 @@ def load(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32)
 @functools.cache
 def _load(name: str, attention: str, dtype: torch.dtype) -> Any:
     member = ZOO[name]
-    module = in_dtype(member.module(attention), dtype)
-    return nv.load(module, processor=member.processor())
+    with computing_in(dtype):
+        module = in_dtype(member.module(attention), dtype)
+        return nv.load(module, processor=member.processor())
 
 
 def prompt(
@@ -90,4 +92,5 @@ def prompt(
 @functools.cache
 def _prompt(name: str, attention: str, seed: int, size: int, dtype: torch.dtype) -> nv.Prompt:
     member = ZOO[name]
-    return nv.encode(load(name, attention, dtype), member.text, picture(seed, member.sizes[size]))
+    with computing_in(dtype):
+        return nv.encode(load(name, attention, dtype), member.text, picture(seed, member.sizes[size]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from float64 import computing_in
 from PIL import Image
 
 import nnsight_vlm as nv
@@ -21,6 +22,7 @@ KEYS = ("context", "encoder_hidden_states", "key_value_states", "cross_attention
 
 
 @functools.lru_cache(maxsize=2)
+@computing_in(torch.float32)
 def local(name: str) -> Any:
     """A member of the zoo whose every image feature sees its own pixels only."""
     member = ZOO[name]

@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from float64 import computing_in
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -389,6 +390,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Family]:
     from . import ZOO
     from .parts import in_dtype
 
-    module = ZOO[name].module(ZOO[name].implementations[0])
+    with computing_in(dtype):
+        module = in_dtype(ZOO[name].module(ZOO[name].implementations[0]), dtype)
     family = replace(family_of(module.config), tower=None, towers={})
-    return prepare(in_dtype(module, dtype), family), family
+    return prepare(module, family), family

@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 import torch
 from einops import rearrange
+from float64 import computing_in
 from PIL import Image
 from torch.nn.functional import interpolate
 from transformers.image_processing_utils import BatchFeature
@@ -225,7 +226,8 @@ def module(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float3
 @functools.cache
 def load(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, *, local: bool = False) -> Any:
     """A member as `nv.load` gives it, the same for every test that asks; nobody may change it."""
-    return nv.load(module(name, attention, dtype, local=local), processor=processor(name))
+    with computing_in(dtype):
+        return nv.load(module(name, attention, dtype, local=local), processor=processor(name))
 
 
 def film(name: str, frames: int = 4, seed: int = 0, size: tuple[int, int] | None = None) -> list[Image.Image]:
