@@ -817,6 +817,12 @@ STRANGER = {
     "causal_trace, the corrupted prompt": lambda model, own, other: nv.recipes.causal_trace(
         model, [own], answers=[20], corrupt=[other2(other)], work=QUIET
     ),
+    "information_flow": lambda model, own, other: nv.recipes.information_flow(
+        model, [own, other], answers=[20, 20], work=QUIET
+    ),
+    "patch_knockout of several": lambda model, own, other: nv.recipes.patch_knockout(
+        model, [own, other], answers=[20, 20], work=QUIET
+    ),
     "patch_knockout": lambda model, _own, other: nv.recipes.patch_knockout(model, other, answer=20),
 }
 QUIET = Work(progress=False)

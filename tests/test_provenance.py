@@ -25,6 +25,7 @@ EXAMPLES = {
         "tokens": "object",
     },
     "attention_share": {"max_new_tokens": 2},
+    "information_flow": {"answers": ["red", "red"], "edges": ["image->last"], "windows": 2},
     "knockout_windows": {"answers": ["red", "red"], "routes": ["image->last"], "windows": 2},
     "patch_grounding": {"max_new_tokens": 2},
     "patch_knockout": {"answer": "red", "size": 1},

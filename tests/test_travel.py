@@ -204,6 +204,8 @@ def every_recipe(model):
         ),
         "patch_grounding": lambda: nv.recipes.patch_grounding(model, prompts, truths=truths, **short),
         "prompt_ablation": lambda: nv.recipes.prompt_ablation(model, prompts, **short),
+        "information_flow": lambda: nv.recipes.information_flow(model, prompts, answers=answers, windows=2, **quick),
+        "patch_knockout of several": lambda: nv.recipes.patch_knockout(model, prompts, answers=answers, **quick),
         "patch_knockout": lambda: nv.recipes.patch_knockout(model, prompts[0], answer=answers[0], remote="local"),
     }
 

@@ -13,6 +13,7 @@ from ..studies.places import Place
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
 from .carried_states import path_patching
+from .edge_cuts import information_flow
 from .image_tokens import ablation
 from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
@@ -38,6 +39,7 @@ __all__ = [
     "boxes_in",
     "causal_trace",
     "content_words",
+    "information_flow",
     "joint_routes",
     "knockout_windows",
     "pair_routes",

@@ -71,6 +71,21 @@ def matched_positions(
     return random_positions(outside_group if len(outside_group) >= count else candidates, count, rng)
 
 
+def edge_matched_positions(
+    prompt: Prompt, source: Sequence[int], target: Sequence[int], rng: np.random.Generator
+) -> tuple[int, ...] | None:
+    """Positions to which every target token has as many edges as to the source; see `matched_positions`.
+
+    Target tokens that see nothing of the source lose no edges and do not count. Where the only target token is one of
+    the source (`last->last`), its edge to itself is replaced by one to another token.
+    """
+    tokens = prompt.rows[0]
+    readers = [position for position in target if tokens.last_seen(position) >= min(source, default=0)]
+    if len(readers) == 1 and readers == [tokens.answer - 1]:
+        return matched_positions(prompt, source, (), rng)
+    return matched_positions(prompt, source, readers, rng)
+
+
 def other_image(prompts: Sequence[Prompt], image: int, seed: int) -> int | None:
     """Which prompt's picture stands in for this one's: always another picture; None where there is no other.
 

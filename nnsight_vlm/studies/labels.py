@@ -30,8 +30,8 @@ Control = Literal[
 - `random layers`: as many layers as the window has, drawn at random for every image.
 - `query of another image`: the query tokens' hidden states come from a run on another picture.
 - `another image`: patched hidden states come from a third picture, whose answers are different ones.
-- `random patches`: as many image patches as the object covers, drawn at random outside it; `random patches, again` is
-  a second, independent draw.
+- `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
+  out of all patches); `random patches, again` is a second, independent draw.
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
   their image tokens.
 - `uniform`: equal attention to every image token.
@@ -87,7 +87,7 @@ AGREEMENT: tuple[AgreementMeasure, ...] = ("precision", "recall", "f1")
 TRUE_AGREEMENT: tuple[AgreementMeasure, ...] = ("precision_true", "recall_true", "f1_true")
 
 SHARES: tuple[str, ...] = (
-    *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "mass", "kept", "flipped", "overlap"),
+    *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
     *("yes", "named", "box_iou", "box_hit", "registers"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
@@ -95,3 +95,7 @@ SHARES: tuple[str, ...] = (
 MIDDLE_HALF: Final = "middle half"
 OUTER_HALF: Final = "outer half"
 """Windows that are halves of the depth: the second and third quarter of the layers; the first and last quarter."""
+
+OBJECT: Final = "object"
+REST: Final = "rest of the image"
+"""Parts of an image: the image tokens of the object that the question is about, and all others that show part of it."""

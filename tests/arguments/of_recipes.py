@@ -29,6 +29,9 @@ from .values import (
 )
 
 MASK = np.ones((tiny.SIDE, tiny.SIDE), bool)
+PART = np.zeros((tiny.SIDE, tiny.SIDE), bool)
+PART[:8, :8] = True
+TRUTHS_OF_A_PART = [[Thing(name="red square", mask=PART)]]
 TRUTHS = [[Thing(name="red square", mask=MASK)]]
 WORKS = [None, 4, True, "fast", {}, {"chunk": 2}, THING, Work, [Work(progress=False)]]
 CLUSTERS = [3, True, "a", b"a", {}, {"a": 1}, THING, [], ["a", "b"], [None], [["a"]], [NAN], NAN]
@@ -187,7 +190,9 @@ def entries() -> dict[str, Entry]:
                 "truths": [TRUTHS, 3],
                 "objects": [str.split, 3],
                 "routes": routes,
-                "windows": SEEDS,
+                "windows": [*without(SEEDS, None), 5],
+                "width": [*without(COUNTS, None), 5],
+                "stride": without(COUNTS, None),
                 "forms": forms,
                 "max_new_tokens": [5, 0],
                 "rows": [5, 0],
@@ -261,6 +266,23 @@ def entries() -> dict[str, Entry]:
             {"model": models(), "other": FLAGS},
             ["item", "model"],
         ),
+        "information_flow": Entry(
+            recipes.information_flow,
+            recipes.information_flow,
+            {**usual, "answers": ["red"], "truths": TRUTHS_OF_A_PART, "edges": ["object->last"], "width": 2},
+            {
+                **common,
+                "prompts": [*common["prompts"], [here.text]],
+                "answers": [None, *answer_lists],
+                "truths": [*NO_TRUTHS, [[Thing(name="a", mask=np.ones((3, 3), bool))]], [[Thing(name="red")]]],
+                "asked": [3, True, "dog", b"a", {}, {"a": 1}, THING, [], ["dog"], [3], [None], [[]], [[3]], NAN],
+                "edges": [*routes, ["image->last"], [], "object->last"],
+                "windows": [5, "a", 1.5, 2],
+                "width": [*without(COUNTS, None), 5],
+                "stride": [*without(COUNTS, None), 5],
+            },
+            ["prompt", "edge", "object", "mask"],
+        ),
         "attention_share": Entry(
             recipes.attention_share,
             recipes.attention_share,
@@ -288,10 +310,10 @@ def entries() -> dict[str, Entry]:
         "patch_knockout": Entry(
             recipes.patch_knockout,
             recipes.patch_knockout,
-            {"model": here.model, "prompt": here.prompt, "answer": "red", "size": 3},
+            {"model": here.model, "prompts": here.prompt, "answer": "red", "size": 3},
             {
                 "model": models(),
-                "prompt": [*prompts(), here.batch, here.text],
+                "prompts": [*prompts(), here.batch, here.text],
                 "answer": ANSWERS,
                 "target": [*WHERE, "first", []],
                 "layers": [*LAYERS, []],
@@ -301,6 +323,22 @@ def entries() -> dict[str, Entry]:
                 "memory": BYTES,
                 **PLACED,
             },
+            ["prompt"],
+        ),
+        "patch_knockout of a list": Entry(
+            recipes.patch_knockout,
+            recipes.patch_knockout,
+            {**usual, "answers": ["red"], "truths": TRUTHS_OF_A_PART, "size": 3},
+            {
+                **common,
+                "prompts": [*common["prompts"], [here.text]],
+                "answer": ["red"],
+                "answers": [None, *answer_lists],
+                "truths": [*NO_TRUTHS, [[Thing(name="a", mask=np.ones((3, 3), bool))]], [[Thing(name="red")]]],
+                "asked": [3, True, "dog", b"a", {}, {"a": 1}, THING, [], ["dog"], [3], [None], [[]], [[3]], NAN],
+                "target": [*WHERE, "first", []],
+            },
+            ["prompt", "edge", "object", "mask"],
         ),
         "prompt_ablation": Entry(
             recipes.prompt_ablation,

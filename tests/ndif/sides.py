@@ -345,7 +345,7 @@ def pairs_of(side: Side, facts: Known) -> list[tuple[Any, ...]]:
 
 
 def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, per_image: bool = True) -> Asks:
-    """Each recipe on the first pictures; `patch_knockout` takes only one."""
+    """Each recipe on the first pictures."""
     model, remote, recipes = side.model, side.remote, nv.recipes
     prompts, first = side.prompts[:count], facts.answers[:count]
     plain = {"per_image": per_image, "remote": remote}
@@ -387,5 +387,9 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
         ),
         "patch_grounding": partial(recipes.patch_grounding, model, prompts, truths=truths, **plain, **SHORT),
         "prompt_ablation": partial(recipes.prompt_ablation, model, prompts, truths=truths, **plain, **SHORT),
+        "information_flow": partial(recipes.information_flow, model, prompts, **of_answers, **plain),
         "patch_knockout": partial(recipes.patch_knockout, model, prompts[0], answer=first[0], remote=remote),
+        "patch_knockout of several": partial(
+            recipes.patch_knockout, model, prompts, answers=first, work=QUIET, **plain
+        ),
     }
