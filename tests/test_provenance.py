@@ -18,8 +18,16 @@ from nnsight_vlm.studies.papers import GEVA, KADURI, NNSIGHT, PAPERS
 from nnsight_vlm.studies.registry import RECIPES, recipe
 
 QUIET = nv.recipes.Work(progress=False)
+SCENES = [nv.shapes.scene(number) for number in (3, 4)]
 EXAMPLES = {
+    "ablation": {
+        "truths": [nv.recipes.shape_truth(scene) for scene in SCENES],
+        "about": [f"{scene.objects[0].color} {scene.objects[0].shape}" for scene in SCENES],
+        "answers": ["red", "blue"],
+        "tokens": "object",
+    },
     "attention_share": {"max_new_tokens": 2},
+    "information_flow": {"answers": ["red", "red"], "edges": ["image->last"], "windows": 2},
     "knockout_windows": {"answers": ["red", "red"], "routes": ["image->last"], "windows": 2},
     "patch_grounding": {"max_new_tokens": 2},
     "patch_knockout": {"answer": "red", "size": 1},

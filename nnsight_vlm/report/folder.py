@@ -119,4 +119,4 @@ def write_both(frame: pd.DataFrame, path: Path) -> None:
 def write_figure(figure: Any, path: Path) -> None:
     """Write a matplotlib figure as PNG, completely or not at all."""
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=160, format="png", bbox_inches="tight")
+        figure.savefig(temporary, dpi=220, format="png", bbox_inches="tight")
