@@ -30,6 +30,7 @@ ROWS = [
 CHEAP = {
     "attention_share": ["--max-new-tokens", "2"],
     "causal_trace": ["--groups", "last", "--layers", "2"],
+    "path_patching": ["--sender", "image", "--receivers", "last"],
     "joint_routes": ["--routes", "image->last,query->last"],
     "information_flow": ["--edges", "image->last", "--windows", "2"],
     "knockout_windows": ["--routes", "image->last", "--windows", "2"],
