@@ -28,6 +28,7 @@ ROWS = [
 ]
 """Seed of the scene, question, answer, and those of another scene."""
 CHEAP = {
+    "ablation": ["--tokens", "object", "--about", "red square,purple ring,yellow ring"],
     "attention_share": ["--max-new-tokens", "2"],
     "causal_trace": ["--groups", "last", "--layers", "2"],
     "path_patching": ["--sender", "image", "--receivers", "last"],
@@ -41,6 +42,8 @@ CHEAP = {
     "query_patching": ["--groups", "last", "--layers", "1:3"],
 }
 """Options with which recipes take little time."""
+OF_OBJECTS = ("ablation",)
+"""Recipes that need to know where objects are."""
 PYTHON_ONLY = {"boxes", "means"}
 """Arguments of recipes that no text stands for."""
 
@@ -67,6 +70,19 @@ def table(tmp_path):
     rows = rows.assign(**{name: [f"{seed}.png" for seed in rows[name]] for name in ("image", "other_image")})
     path = tmp_path / "table.csv"
     rows.to_csv(path, index=False)
+    return path
+
+
+def with_objects(table):
+    """The same table with the boxes of all objects."""
+    rows = pd.read_csv(table).to_dict("records")
+    for row, (seed, *_) in zip(rows, ROWS, strict=True):
+        row["boxes"] = [
+            {"label": f"{each.color} {each.shape}", "box": [int(value) for value in box_of(each.mask)]}
+            for each in nv.shapes.scene(seed).objects
+        ]
+    path = table.with_suffix(".jsonl")
+    path.write_text("\n".join(map(json.dumps, rows)))
     return path
 
 
@@ -105,7 +121,7 @@ def by_python(name, model, table):
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_runs_and_writes_what_python_gives(name, shared, table, tmp_path):
-    out = tmp_path / "out"
+    out, table = tmp_path / "out", with_objects(table) if name in OF_OBJECTS else table
     printed = run(name, table, out)
     frame = pd.read_parquet(out / "frame.parquet")
     if name in CHEAP:
