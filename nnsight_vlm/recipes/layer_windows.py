@@ -52,6 +52,7 @@ BY = ["route", "form", "window", "layers", "control"]
         "baseline closed all attention to the image."
     ),
     shows="could",
+    measures=("f1", "logprob_change"),
 )
 def knockout_windows(
     model: Model,
