@@ -316,3 +316,12 @@ def test_pairs_of_other_pictures_and_routes_of_several_sources_are_refused(sdpa)
         joint_routes(sdpa, [one.prompt], pairs=[one], routes=["image->last", "question->last"], **options)
     with pytest.raises(nv.SpecError, match="generated tokens only"):
         joint_routes(sdpa, [one.prompt], pairs=[one], routes=["image->generated", "question->generated"], work=QUIET)
+
+
+def test_items_are_taken_and_named(sdpa):
+    rows = [{"image": tiny.picture(0), "question": "what is the red square ?", "answer": "red", "id": "first"}]
+    frame = joint_routes(sdpa, items=rows, routes=ROUTES[:2], work=QUIET)
+    assert frame.attrs["ids"] == ["first"] and frame["images"].max() == 1
+    pair = known_pairs(sdpa, 1)
+    with pytest.raises(nv.SpecError, match="one for one"):
+        joint_routes(sdpa, items=rows, pairs=pair, routes=ROUTES[:2], work=QUIET)

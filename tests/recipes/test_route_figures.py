@@ -48,7 +48,13 @@ def test_a_map_of_paths_has_the_means_and_marks_what_survives():
         for layer in (2, 4)
         for head in (0, 1)
     ]
-    same = {"sender": "image residual 0", "control": "none", "measure": "logit_diff_change"}
+    same = {
+        "receiver": "last",
+        "site": "head",
+        "sender": "image residual 0",
+        "control": "none",
+        "measure": "logit_diff_change",
+    }
     axes = nv.plots.path_patching(pd.DataFrame([{**same, **row} for row in rows]))
     assert axes.images[0].get_array().tolist() == [[2.0, 4.0], [2.1, 4.1]]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(0, 1), (1, 1)]
