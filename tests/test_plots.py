@@ -1,4 +1,4 @@
-"""Figures: one panel or all of them, in axes of the user or their own, readable, with legends that name what is there."""
+"""Figures: one panel or all, in axes of the user or their own, readable, with legends that name what is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures show the numbers of their frames, read back from what is drawn, and the ranges and notes that belong to them."""
+"""Figures show the numbers of their frames, read back from what is drawn, and the ranges and notes with them."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_names_that_are_missing_are_refused():
 
 
 def test_the_end_of_an_interval_that_is_infinite_is_an_arrow_head():
-    frame = by_layer(["image"], controls=[NONE])
+    frame = pd.DataFrame([means(layer=layer, mean=0.5 + layer / 100) for layer in range(4)])
     frame.loc[1, "low"], frame.loc[2, "high"] = -np.inf, np.inf
     axis = plots.layer_lines(frame)
     heads = {

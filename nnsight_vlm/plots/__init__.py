@@ -14,6 +14,7 @@ a figure of panels comes back as an array of axes, any other as its axes. `axes.
 - `Overlay`, `draw_overlay`, `draw_overlays`, `answer_map`, `image_words`: maps and words over a picture.
 """
 
+from .ablated_tokens import ablation
 from .answers import answer_map, patch_knockout
 from .dots import dot_rows
 from .grounding import patch_grounding
@@ -23,11 +24,14 @@ from .lines import layer_lines
 from .maps import heat_map
 from .overlays import Overlay, draw_overlay, draw_overlays
 from .parts import claims, prompt_ablation
+from .path_map import path_patching
+from .route_dots import joint_routes
 from .windows import answer_windows, knockout_routes, knockout_windows
 from .words import image_words
 
 __all__ = [
     "Overlay",
+    "ablation",
     "answer_map",
     "answer_windows",
     "attention_share",
@@ -39,6 +43,7 @@ __all__ = [
     "heat_map",
     "image_words",
     "information_flow",
+    "joint_routes",
     "knockout_routes",
     "knockout_windows",
     "layer_lines",
@@ -46,6 +51,7 @@ __all__ = [
     "patch_grounding",
     "patch_knockout",
     "patching_map",
+    "path_patching",
     "prompt_ablation",
     "query_patching",
 ]

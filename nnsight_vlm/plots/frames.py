@@ -12,6 +12,7 @@ from ..errors import SpecError
 
 MEANS = ("measure", "control", "mean", "low", "high")
 COLUMNS = {
+    "ablation": (*MEANS, "tokens", "border", "how", "form"),
     "knockout_windows": (*MEANS, "route", "form", "window"),
     "attention_share": (*MEANS, "target", "source", "layer", "token"),
     "information_flow": (*MEANS, "edge", "centre", "width"),

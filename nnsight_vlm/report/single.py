@@ -25,9 +25,10 @@ from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Allow, Knockout
 from ..studies.image_patches import has_patches, patch_source
 from ..studies.labels import Form
-from ..studies.layer_sets import equal_windows, layers_reading, spell_layers
+from ..studies.layer_sets import layers_reading
 from ..studies.object_words import first_mention
 from ..studies.token_sets import require
+from ..studies.windows import USUAL, Windows
 from ..studies.words import default_objects
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
@@ -183,9 +184,9 @@ def _scores_by_window(model: Model, prompt: Prompt, cut: Knockout, token: int) -
     """
     source, target = cut.source, cut.target
     cuts: dict[_Window, Intervention] = {_Window(ASKED_FOR, "block"): cut}
-    for window in equal_windows(layers_reading(model, prompt, source), 4):
-        cuts[_Window(spell_layers(window), "block")] = Knockout(source, target, layers=window)
-        cuts[_Window(spell_layers(window), "allow")] = Allow(source, target, layers=window)
+    for window in Windows(count=USUAL, at_most=True).of(layers_reading(model, prompt, source)):
+        cuts[_Window(window.label, "block")] = Knockout(source, target, layers=window.layers)
+        cuts[_Window(window.label, "allow")] = Allow(source, target, layers=window.layers)
     scores = sweep(model, prompt, list(cuts.values()), answer=token, empty="ignore")
     frame = pd.DataFrame(list(cuts), columns=list(_Window._fields))
     return frame.assign(logprob_change=scores["logprob"] - scores["clean_logprob"], top_token=scores["top_token"])

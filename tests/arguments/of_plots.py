@@ -16,6 +16,7 @@ from nnsight_vlm import plots
 from nnsight_vlm.recipes import (
     Thing,
     Work,
+    ablation,
     attention_share,
     causal_trace,
     knockout_windows,
@@ -48,7 +49,9 @@ def frames() -> dict[str, pd.DataFrame]:
     truths = [[Thing(name=word, mask=mask) for word in said]] * 2
     scored = knockout_windows(here.model, prompts, answers=["red", "red"], windows=2, work=quiet)
     own = [int(nv.run(here.model, prompt).logits.argmax()) for prompt in prompts]
+    about = {"truths": truths, "about": [said[0]] * 2, "answers": ["red", "red"], "work": quiet}
     return {
+        "ablation": ablation(here.model, prompts, **about),
         "knockout_windows": knockout_windows(here.model, prompts, windows=2, **short),
         "answer_windows": scored,
         "attention_share": attention_share(here.model, prompts, **short),
@@ -91,6 +94,7 @@ def of_recipes() -> dict[str, Entry]:
         return Entry(function, function, {"frame": frame}, {"frame": wrong, "ax": axes, **more})
 
     return {
+        "plots.ablation": drawn("ablation", measure=[each for each in agreement if each is not None]),
         "plots.answer_windows": drawn("answer_windows", route=NO_WORD),
         "plots.attention_share": drawn("attention_share", target=NO_WORD),
         "plots.causal_trace": drawn("causal_trace", measure=NO_WORD, control=NO_WORD),

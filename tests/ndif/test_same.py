@@ -337,7 +337,9 @@ JOBS = {
     "causal_trace": 2,  # the embeddings are read before noise is added to them
     "patch_grounding": 2,
     "prompt_ablation": 1,
+    "information_flow": 1,
     "patch_knockout": 1,
+    "patch_knockout of several": 1,
 }
 
 
