@@ -199,7 +199,10 @@ def causal_trace(
 def summary(frame: pd.DataFrame, over: Over, words: bool, seed: int = 0) -> pd.DataFrame:
     """Means over images with intervals and comparisons, from the rows of every image; where none counts, of none."""
     if frame.empty:
-        raise SpecError("no prompt had another picture that is laid out equally; give pictures of the same size")
+        raise SpecError(
+            "for no prompt there is another one with another answer and a picture that is laid out equally; give "
+            "prompts with different answers, and pictures of one size"
+        )
     by, measures = ["layer", over, "control"], [name for name in (*EFFECTS, *LOGIT_DIFFS) if name in frame]
     tidy = summarise(frame, by, measures, shares=SHARES)
     present = tidy[tidy["images"] > 0]

@@ -91,6 +91,7 @@ def patching_map(
         over: what is patched at a time in each layer: all tokens of a `group`, the token at one `position`, or one
             attention `head` at the tokens of a group. Every map has the rows `last`, `query`, `image` and `all` (with
             `over="head"` for all heads together), without those that have no hidden states (the image of Mllama).
+            `all` are the tokens of the decoder's sequence: what lies outside it stays the prompt's own.
         groups: further groups, each patched as a whole; with `over="head"` the groups at which single heads are
             patched, default `last`. Groups outside the decoder's sequence are patched in the encoder.
         positions: with `over="position"`, the groups whose tokens are patched one by one; default `query`. Image tokens

@@ -178,6 +178,22 @@ def test_a_simulated_server_gives_the_same(sdpa, pairs, over):
     pd.testing.assert_frame_equal(here, there, rtol=1e-4, atol=1e-5)
 
 
+def test_a_table_of_pairs_gives_what_the_pairs_give(sdpa, pairs):
+    some = pairs[:2]
+    spelled = [[sdpa.tokenizer.decode([answer]) for answer in pair[2:]] for pair in some]
+    table = pd.DataFrame(
+        {
+            "image": [pair.prompt.image(0) for pair in some],
+            "other_image": [pair.other.image(0) for pair in some],
+            "question": interchanged.QUESTION,
+            "answer": [answers[0] for answers in spelled],
+            "other_answer": [answers[1] for answers in spelled],
+        }
+    )
+    of_table = patching_map(sdpa, items=table, layers=[1], work=QUIET)
+    pd.testing.assert_frame_equal(of_table, patching_map(sdpa, some, layers=[1], work=QUIET), rtol=1e-5, atol=1e-6)
+
+
 def test_an_interrupted_map_goes_on_where_it_stopped(sdpa, pairs, tmp_path, monkeypatch):
     whole = patching_map(sdpa, pairs[:3], layers=[1], work=QUIET)
     work, calls, pair_rows = Work(journal=tmp_path, progress=False, chunk=1), [], state_maps.pair_rows
