@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import nnsight
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -29,6 +30,9 @@ from PIL import Image
 
 import nnsight_vlm as nv
 from nnsight_vlm.identity import bytes_of
+from nnsight_vlm.questions.annotations import Lookup
+from nnsight_vlm.questions.masks import Size
+from nnsight_vlm.questions.object_cells import Outline
 from nnsight_vlm.remote import job_files, value_table
 from nnsight_vlm.remote.job_files import StoredCall, read_job, write_job
 
@@ -207,7 +211,19 @@ def package_values(prompts):
         nv.Limit("image", "query", top=np.int64(3), heads=[1]) | nv.Knockout("image", "last", how="zero"),
         nv.Limit("image", "last", top=1),
         nv.Lens("image", layers=[1, 2], tokens=torch.tensor([3, 4])),
+        nv.recipes.Place("query", site="head", layers=[1]),
+        *items_of_every_kind(),
     ]
+
+
+def items_of_every_kind():
+    """Items whose cells are those of dicts, some of them left out, and items whose objects lie beside a DataFrame."""
+    frame = pd.DataFrame([{"image": tiny.picture(0), "question": "what ?", "id": "a"}])
+    of_dicts = nv.items([{"image": tiny.picture(0), "question": each} for each in ("what ?", "")], unusable="leave out")
+    objects = {"dog": (Outline("dog", "box", (0.0, 0.0, 5.0, 5.0), Size(20, 20)),)}
+    table = of_dicts.source.table
+    looked_up = dataclasses.replace(of_dicts.source, annotations=Lookup(objects, "boxes", table, "image"))
+    return [of_dicts, nv.items(frame), dataclasses.replace(of_dicts, source=looked_up)]
 
 
 def test_values_of_this_package_come_back_as_they_were(prompts, tmp_path):
@@ -216,6 +232,8 @@ def test_values_of_this_package_come_back_as_they_were(prompts, tmp_path):
     assert_same(again, values)
     assert all(again[number] == values[number] for number in (0, 1, 6, 7, 8, 10, 11))
     assert {type(value).__name__ for value in values} > set(value_table.VALUES) - {
+        *("Line", "LeftOut", "Source", "Table", "Outline", "Size", "DictCells", "FrameCells", "Lookup"),  # of Items
+        *("DataSetCells", "ParquetRows"),  # see test_items.py
         *("Prompt", "PromptBatch", "TokenMap", "Ranges", "Cells", "GridShape", "Depth", "Window"),  # parts
         *("Composed", "Conversation", "MaskedPositions", "Turn"),
     }
@@ -298,6 +316,7 @@ def test_every_class_that_these_functions_take_is_in_the_table():
             classes_in(hints[parameter], known)
     concrete = {kind.__name__ for kind in known if not inspect.isabstract(kind)}
     by_hand = {"Vocabulary", "MaskedPositions"}  # a callable, and what a mask of booleans becomes: no type names them
+    by_hand |= {"DataSetCells", "DictCells", "FrameCells", "Lookup", "ParquetRows"}  # behind protocols
     assert concrete | by_hand == set(value_table.VALUES)
     assert all(value_table.value_class(name).__name__ == name for name in value_table.VALUES)
 

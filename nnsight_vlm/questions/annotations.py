@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -45,13 +47,27 @@ def annotations_given(given: Any, table: Table, image: Any) -> Callable[[int], t
     return Lookup(found, called, table, column)
 
 
+@dataclass(frozen=True, eq=False)
 class Lookup:
-    """Finds a picture's objects by its path as the table has it, else by its file name."""
+    """Finds a picture's objects by its path as the table has it, else by its file name.
 
-    def __init__(self, found: ByPicture, called: str, table: Table, column: Hashable) -> None:
-        self.found, self.called, self.table, self.column = found, called, table, column
-        names = pd.Series([_file_name(path) for path in found], dtype=object).value_counts()
-        self.by_name = {_file_name(path): path for path in found if names[_file_name(path)] == 1}
+    Attributes:
+        found: the objects of each picture.
+        called: what a message calls the annotations.
+        table: the table whose rows are looked up.
+        column: its column of paths.
+    """
+
+    found: ByPicture
+    called: str
+    table: Table
+    column: Hashable
+
+    @cached_property
+    def by_name(self) -> Mapping[str, str]:
+        """The path of each picture by its file name, where only one has that name."""
+        names = pd.Series([_file_name(path) for path in self.found], dtype=object).value_counts()
+        return {_file_name(path): path for path in self.found if names[_file_name(path)] == 1}
 
     def __call__(self, row: int) -> tuple[Outline, ...]:
         """The objects of a row's picture.

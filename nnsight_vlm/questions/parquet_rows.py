@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,25 @@ class _Stream:
     last: Any = None
 
 
+@dataclass(eq=False)
 class ParquetRows:
-    """Cells of a Parquet file; the file may be larger than the memory."""
+    """Cells of a Parquet file; the file may be larger than the memory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Attributes:
+        path: of the file.
+        names: of its columns.
+    """
+
+    path: Path
+    names: list[Hashable] = field(init=False)
+    _first: np.ndarray = field(init=False, repr=False)
+    _streams: list[_Stream] = field(init=False, repr=False, default_factory=list)
+
+    def __post_init__(self) -> None:
         file = self._opened()
-        self.names: list[Hashable] = list(file.schema_arrow.names)
+        self.names = list(file.schema_arrow.names)
         counts = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         self._first = np.cumsum([0, *counts])
-        self._streams: list[_Stream] = []
 
     def __len__(self) -> int:
         return int(self._first[-1])

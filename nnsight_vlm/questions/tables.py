@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,7 +83,7 @@ def table_given(source: Any, name: str = "source") -> Table:
     if isinstance(source, (str, Path)):
         return _of_file(source, name)
     if isinstance(source, pd.DataFrame):
-        cells: Cells = FrameCells(source)
+        cells: Cells = FrameCells.of(source)
         return Table(cells=cells, called="the DataFrame")
     if isinstance(source, (list, tuple)):
         return Table(cells=DictCells(_dicts(source, name)), called=f"the list {name}=")
@@ -148,7 +149,7 @@ def _of_csv(path: Path, separator: str = ",") -> FrameCells:
     names = read.iloc[0].tolist()
     frame = read.iloc[1:].reset_index(drop=True)
     frame.columns = names
-    return FrameCells(frame)
+    return FrameCells.of(frame)
 
 
 def _of_json_lines(path: Path) -> DictCells:
@@ -184,56 +185,86 @@ READERS: Mapping[str, Callable[[Path], Cells]] = {
 # where cells are ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
 class FrameCells:
-    """Cells of a DataFrame as it is now; later changes of the frame are not seen."""
+    """Cells of a DataFrame as it was; later changes of the frame are not seen.
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.names = frame.columns.tolist()
-        doubled = [name for number, name in enumerate(self.names) if name in self.names[:number]]
+    Attributes:
+        columns: all cells of each column.
+    """
+
+    columns: Mapping[Hashable, Sequence[Any]]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> FrameCells:
+        """The cells of a DataFrame.
+
+        Raises:
+            SpecError: two columns have one name.
+        """
+        names = frame.columns.tolist()
+        doubled = [name for number, name in enumerate(names) if name in names[:number]]
         if doubled:
             raise SpecError(f"the table has two columns {doubled[0]!r}; rename one of them")
-        self._columns: dict[Hashable, list[Any]] = {name: frame[name].tolist() for name in self.names}
-        self._count = len(frame)
+        return cls({name: frame[name].tolist() for name in names})
+
+    @property
+    def names(self) -> Sequence[Hashable]:
+        return list(self.columns)
 
     def __len__(self) -> int:
-        return self._count
+        return max(map(len, self.columns.values()), default=0)
 
     def column(self, name: Hashable) -> Sequence[Any]:
-        return self._columns[name]
+        return self.columns[name]
 
     def cell(self, name: Hashable, row: int) -> Any:
-        return self._columns[name][row]
+        return self.columns[name][row]
 
     def is_at_hand(self, name: Hashable) -> bool:  # noqa: ARG002
         return True
 
 
+@dataclass(frozen=True, eq=False)
 class DictCells:
-    """Cells of a list of dicts; a row need not have every column."""
+    """Cells of a list of dicts; a row need not have every column.
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.rows = rows
-        self.names = list(dict.fromkeys(name for row in rows for name in row))
+    Attributes:
+        rows: the dicts.
+    """
+
+    rows: Sequence[Mapping[Any, Any]]
+
+    @cached_property
+    def names(self) -> Sequence[Hashable]:
+        return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def column(self, name: Hashable) -> Sequence[Any]:
-        return [row.get(name) for row in self.rows]  # type: ignore[call-overload]
+        return [row.get(name) for row in self.rows]
 
     def cell(self, name: Hashable, row: int) -> Any:
-        return self.rows[row].get(name)  # type: ignore[call-overload]
+        return self.rows[row].get(name)
 
     def is_at_hand(self, name: Hashable) -> bool:  # noqa: ARG002
         return True
 
 
+@dataclass(frozen=True, eq=False)
 class DataSetCells:
-    """Cells of a data set of Hugging Face's `datasets`, which decodes a picture when its row is asked for."""
+    """Cells of a data set of Hugging Face's `datasets`, which decodes a picture when its row is asked for.
 
-    def __init__(self, data: Any) -> None:
-        self.data = data
-        self.names = list(data.column_names)
+    Attributes:
+        data: the data set.
+    """
+
+    data: Any
+
+    @property
+    def names(self) -> Sequence[Hashable]:
+        return list(self.data.column_names)
 
     def __len__(self) -> int:
         return len(self.data)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -99,6 +100,7 @@ class ValueReader:
             "array": lambda: self._array(entry["dtype"], entry["shape"], entry["blob"]),
             "tensor": lambda: self._tensor(entry),
             "picture": lambda: self._picture(entry),
+            "frame": lambda: self._frame(entry),
             "bytes": lambda: bytes(self._blob(entry["blob"])),
             "bytearray": lambda: bytearray(self._blob(entry["blob"])),
             "model": lambda: self._model_of({name: value for name, value in entry.items() if name != "type"}),
@@ -136,6 +138,14 @@ class ValueReader:
             _check_empty(entry["shape"])
             return torch.empty(entry["shape"], dtype=dtype)
         return torch.frombuffer(bytearray(content), dtype=dtype).reshape(entry["shape"])
+
+    def _frame(self, entry: dict[str, Any]) -> pd.DataFrame:
+        columns = self._parts(entry["columns"])
+        cells = np.empty((len(columns[0]) if columns else 0, len(columns)), dtype=object)
+        for number, column in enumerate(columns):
+            for row, cell in enumerate(column):  # one by one, because numpy would take arrays and pictures apart
+                cells[row, number] = cell
+        return pd.DataFrame(cells, columns=pd.Index(self._parts(entry["names"]), dtype=object))
 
     def _picture(self, entry: dict[str, Any]) -> Image.Image:
         (width, height), content = entry["size"], self._blob(entry["blob"])

@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 import torch
 from nnsight import TransformersModel
 from PIL import Image
@@ -89,6 +90,7 @@ class ValueWriter:
             self._package_entry,
             self._named_entry,
             self._content_entry,
+            self._frame_entry,
         ):
             entry = entry_of(value)
             if entry is not None:
@@ -162,6 +164,20 @@ class ValueWriter:
         if isinstance(value, Image.Image):
             return self._picture_entry(value)
         return None
+
+    def _frame_entry(self, value: Any) -> dict[str, Any] | None:
+        """A DataFrame by its cells: columns have no dtype afterwards, and rows are counted from 0."""
+        if hasattr(value, "column_names"):
+            raise SpecError(
+                "a job on disk cannot hold a data set, which may be larger than the memory; write it to a file, "
+                "data.to_parquet('questions.parquet'), and give items='questions.parquet', or wait for the result "
+                "(blocking=True)"
+            )
+        if type(value) is not pd.DataFrame:
+            return None
+        names = value.columns.tolist()
+        columns = [tuple(value.iloc[:, number].tolist()) for number in range(len(names))]
+        return {"type": "frame", "names": self._references(names), "columns": self._references(columns)}
 
     def _picture_entry(self, picture: Image.Image) -> dict[str, Any]:
         """A picture by its pixels; of `info`, what its file said beside them, only plain entries are kept."""

@@ -14,6 +14,7 @@ from PIL import Image
 import nnsight_vlm as nv
 from nnsight_vlm.identity import prompt_digest
 from nnsight_vlm.recipes import Thing, Work
+from nnsight_vlm.remote.job_files import StoredCall, read_job, write_job
 from nnsight_vlm.studies.study import open_study
 
 QUIET = Work(progress=False, chunk=2)
@@ -302,6 +303,46 @@ def test_every_kind_of_table_gives_the_same_prompts(sdpa, rows, tmp_path):
         for number in (4, 0, 3, 1, 2):  # in no order
             found = asked[number].encode(sdpa).inputs
             assert all((found[part] == expected[number][part]).all() for part in expected[number]), name
+
+
+def test_every_kind_of_table_comes_back_from_a_job_on_disk_and_a_data_set_is_refused(sdpa, rows, tmp_path):
+    expected = [prompt.inputs for prompt in by_hand(sdpa, rows, tmp_path)]
+    coco(tmp_path)
+    beside = nv.items([{**row, "image": tmp_path / row["image"]} for row in rows[:2]], objects=tmp_path / "coco.json")
+    tables = kinds_of_table(rows, tmp_path) | {"objects beside it": beside}
+    data = tables.pop("data set")
+    for name, table in tables.items():
+        for number, given in enumerate((table, nv.items(table))):
+            kept = tmp_path / f"job {number} {name}"
+            write_job(kept, StoredCall(nv.recipes.attention_share, (), {"items": given, "remote": "local"}))
+            again = nv.items(read_job(kept).kwargs["items"])
+            assert repr(again) == repr(nv.items(given)) and again.ids == nv.items(given).ids, name
+            for item, own in zip(again, expected, strict=name != "objects beside it"):
+                found = item.encode(sdpa).inputs
+                assert all((found[part] == own[part]).all() for part in own), name
+    assert [thing.mask.sum() for thing in again[0].things] == [60, 25] and again[1].things == ()  # the last in the list
+    for given in (data, nv.items(data)):
+        with pytest.raises(nv.SpecError, match=r"cannot hold a data set.* write it to a file, data\.to_parquet"):
+            write_job(tmp_path / "no job", StoredCall(nv.recipes.attention_share, (), {"items": given, "remote": True}))
+    with pytest.raises(nv.SpecError, match=r"cannot hold a .*Timestamp"):
+        times = pd.DataFrame(rows).assign(id=pd.Timestamp("2026-01-01"))
+        write_job(tmp_path / "no job", StoredCall(nv.recipes.attention_share, (), {"items": times, "remote": True}))
+    assert not (tmp_path / "no job").exists()
+
+
+def test_a_background_job_of_a_table_gives_the_frame_of_the_table_also_when_the_table_is_gone(folder, rows, tmp_path):
+    model, options = nv.load(str(folder)), {"max_new_tokens": 2, "work": QUIET, "per_image": True}
+    pd.DataFrame([{**row, "image": str(tmp_path / row["image"])} for row in rows[:2]]).to_csv(tmp_path / "t.csv")
+    expected = nv.recipes.attention_share(model, items=tmp_path / "t.csv", **options)
+    for number, table in enumerate((pd.read_csv(tmp_path / "t.csv"), nv.items(tmp_path / "t.csv"), tmp_path / "t.csv")):
+        kept = tmp_path / f"job {number}"
+        job = nv.recipes.attention_share(model, items=table, **options, remote="local", blocking=False, path=kept)
+        assert same(job.result(), expected) and job.result().attrs["ids"] == [0, 1]
+    (tmp_path / "t.csv").unlink()
+    for number in (0, 1):
+        assert same(nv.remote.resume(tmp_path / f"job {number}", model=model).result(), expected)
+    with pytest.raises(nv.SpecError, match="there is no such file"):
+        nv.remote.resume(tmp_path / "job 2", model=model).result()
 
 
 def test_a_data_set_decodes_a_picture_when_its_item_is_asked_for(rows, tmp_path):
