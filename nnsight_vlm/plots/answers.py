@@ -89,8 +89,8 @@ def patch_knockout(
     frame_of("patch_knockout", frame)
     if measure is not None:
         raise SpecError(
-            f"measure={spelled(measure)} chooses a number of the frame of several prompts, and frame= is the map of one; "
-            "leave it out"
+            f"measure={spelled(measure)} chooses a number of the frame of several prompts, and frame= is the map of "
+            "one; leave it out"
         )
     frame = frame.reset_index(drop=True)
     refuse_several(frame, ["token"], "one patch")

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .canvas import axes_of, broken, grown, legend_below, named, say
 from .frames import any_frame, column_of
-from .marks import across, has_values
+from .marks import across, has_values, shown_across
 from .series import Drawn, drawn_of, names_in, series_of
 from .style import BLACK, GREY, SMALL, spell_name
 
@@ -74,8 +74,7 @@ def dot_table(
     if not any(has_values(chosen) for chosen, _ in series):
         say(axis, "no value is a number")
     name_rows(axis, shown)
-    axis.update_datalim([(unit.low, 0), (unit.high, 0)], updatey=False)
-    axis.autoscale_view(scaley=False)
+    shown_across(axis, unit.low, unit.high)
     if unit.signed:
         axis.axvline(0, color=GREY, lw=0.6, zorder=0, label="_zero")
     if level is not None:

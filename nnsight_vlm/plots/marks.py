@@ -182,6 +182,13 @@ def level(axis: Axes, frame: pd.DataFrame, style: Style, place: int = 0) -> None
         )
 
 
+def shown_across(axis: Axes, low: float, high: float) -> None:
+    """Make the x axis show these values, beside all that is drawn."""
+    if low < high:
+        axis.update_datalim([(low, 0), (high, 0)], updatey=False)
+        axis.autoscale_view(scaley=False)
+
+
 def show_at_least(axis: Axes, low: float, high: float) -> None:
     """Make the y axis show these values, beside all that is drawn."""
     if low < high:

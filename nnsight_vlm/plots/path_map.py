@@ -11,8 +11,8 @@ from ..showing import for_figure
 from ..studies.labels import NONE
 from .canvas import grown, inches, titled
 from .frames import frame_of, rows_of
-from .marks import has_values
 from .maps import heat_map
+from .marks import has_values
 
 BEHIND = "output"
 """The column of receivers behind all layers."""

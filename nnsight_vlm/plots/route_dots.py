@@ -27,7 +27,8 @@ def joint_routes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """What each route is worth: of what is lost when routes are cut, and of the way to the other answer.
 
     One row for each route and one for all of them. The legend says which points are of cuts (`could`) and which of
-    swaps (`does`); their controls are grey, with the same markers: as many random edges cut, a third picture swapped in.
+    swaps (`does`). Their controls are grey, with the same markers: as many random edges cut, a third picture swapped
+    in.
 
     Args:
         frame: what `nv.recipes.joint_routes` returns.
