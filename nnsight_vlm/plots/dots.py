@@ -65,12 +65,14 @@ def dot_table(
     unit, names = drawn.unit, names_in(drawn.frame, rows)
     series = [each for each in series_of(drawn.frame, hue) if len(each.rows)]
     shown = [spell_name(name) for name in names]
-    height = row_inches(shown, len(series)) * len(names)
+    dots = {name: [number for number, each in enumerate(series) if (each.rows[rows] == name).any()] for name in names}
+    most = max(map(len, dots.values()))
+    height = row_inches(shown, most) * len(names)
     axis = axes_of(ax, height)
-    step = 0.8 / max(len(series), 1)
     for number, (chosen, style) in enumerate(series):
-        shift = 0.4 - step * (number + 0.5)
-        across(axis, chosen, [shift - names.index(name) for name in chosen[rows]], style)
+        shifts = [((len(dots[name]) - 1) / 2 - dots[name].index(number)) * 0.8 / most for name in chosen[rows]]
+        heights = [shift - names.index(name) for shift, name in zip(shifts, chosen[rows], strict=True)]
+        across(axis, chosen, heights, style)
     if not any(has_values(chosen) for chosen, _ in series):
         say(axis, "no value is a number")
     name_rows(axis, shown)

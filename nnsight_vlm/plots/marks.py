@@ -22,8 +22,8 @@ IS_CUT = ["low_is_cut", "high_is_cut"]
 def trimmed(frame: pd.DataFrame, least: float = 0.0, most: float = 0.0) -> pd.DataFrame:
     """The rows of one panel, with intervals that are cut where they would leave no room for the rest.
 
-    All means are shown, and all intervals that reach no further beyond them than the means lie apart, or than twice the
-    usual length of an interval. Longer ones end at the furthest of the others.
+    All means are shown, and all intervals that reach no further beyond them than twice what the means lie apart, or
+    than twice the usual length of an interval. Longer ones end at the furthest of the others.
 
     Args:
         frame: `mean, low, high`; NaN where there is none.
@@ -39,10 +39,11 @@ def trimmed(frame: pd.DataFrame, least: float = 0.0, most: float = 0.0) -> pd.Da
     first, last = min(shown.min(), least), max(shown.max(), most)
     lengths = np.abs(np.concatenate([mean - low, high - mean]))
     lengths = lengths[np.isfinite(lengths)]
-    room = max(last - first, 2 * float(np.median(lengths)) if len(lengths) else 0.0) or abs(first) or 1.0
+    usual = float(np.median(lengths)) if len(lengths) else 0.0
+    room = 2 * max(last - first, usual) or abs(first) or 1.0
     cuts = low < first - room, high > last + room
-    edge = np.min([first - room / 4, *low[~cuts[0] & np.isfinite(low)]])
-    other = np.max([last + room / 4, *high[~cuts[1] & np.isfinite(high)]])
+    edge = np.min([first - room / 8, *low[~cuts[0] & np.isfinite(low)]])
+    other = np.max([last + room / 8, *high[~cuts[1] & np.isfinite(high)]])
     ends = {"low": np.where(cuts[0], edge, low), "high": np.where(cuts[1], other, high)}
     return frame.assign(**ends, **dict(zip(IS_CUT, cuts, strict=True)))
 

@@ -34,7 +34,7 @@ NATS = 0.1
 UNITS = {
     "logprob_change": Unit("change of log-probability (nats)", -NATS, NATS, True),
     "probability_change": Unit("change of probability (%)", -1, 1, True),
-    "restoration": Unit("restoration (0: none, 1: full)", 0, 1, True),
+    "restoration": Unit("restoration (1: full)", 0, 1, True),
     "logit_diff_change": Unit("change of the logit difference", -NATS, NATS, True),
     "logit_diff_restored": Unit("restored share of the logit difference", 0, 1, True),
     "entropy": Unit("entropy (nats)", 0, NATS, False),
@@ -58,7 +58,7 @@ UNITS = {
     "hit": Unit("share of words whose attention peaks on their object", 0, 1, False),
     "f1": Unit("object F1 against the un-cut description", 0, 1, False),
     **{
-        name: Unit(f"share {name}" if name in ("kept", "flipped") else name, 0, 1, False)
+        name: Unit(f"share of answers {name}" if name in ("kept", "flipped") else name, 0, 1, False)
         for name in SHARES
         if name not in ("mass", "hit", "f1", "yes", "named", "box_iou", "box_hit", "iou", "top_tenth")
     },

@@ -89,7 +89,7 @@ def series_of(frame: pd.DataFrame, hue: str | None) -> Iterator[Series]:
     """The series, and behind each those of its controls, grey; a control has one entry in the legend."""
     names: Sequence[Any] = [None] if hue is None else names_in(frame, hue)
     control = frame["control"] if "control" in frame.columns else pd.Series(NONE, index=frame.index)
-    controls = [name for name in dict.fromkeys(control) if name != NONE]
+    controls = [name for name in dict.fromkeys(control) if name != NONE and has_values(frame[control == name])]
     styles = [Style(BLUE, "o", "measurement" if controls else None)] if hue is None else list(line_styles(names))
     labelled = set[object]()
     for name, style in zip(names, styles, strict=True):
