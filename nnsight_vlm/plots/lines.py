@@ -16,7 +16,7 @@ from .style import GREY
 
 FEW = 4
 """How many controls are drawn with their intervals; more of them would hide each other."""
-THICK, THIN = 2.2, 1.0
+THICK, THIN = 1.9, 1.0
 """The widths of the first and of the last of several lines, in points."""
 HEIGHT = 1.8
 """Of a figure's panel in inches."""

@@ -7,6 +7,7 @@ everything else in its panel, is cut: an arrow head stands at its end, and the l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,16 +67,16 @@ def has_values(frame: pd.DataFrame) -> bool:
     return bool(np.isfinite(frame["mean"].to_numpy(dtype=float)).any())
 
 
-def arrows(axis: Axes, frame: pd.DataFrame, places: Sequence[float], color: str, *, upright: bool) -> None:
+def arrows(axis: Axes, frame: pd.DataFrame, places: Sequence[float], color: str, *, upright: bool, **look: Any) -> None:
     """Arrow heads at the ends of intervals that go on; the first of a panel has the entry in the legend."""
     cut = frame if set(IS_CUT) <= set(frame.columns) else trimmed(frame)
     means = np.isfinite(cut["mean"].to_numpy(dtype=float))
     for is_cut, end, markers in zip(IS_CUT, ("low", "high"), ("v<", "^>"), strict=True):
-        for number in np.flatnonzero(cut[is_cut].to_numpy(dtype=bool) & means):
+        for number in map(int, np.flatnonzero(cut[is_cut].to_numpy(dtype=bool) & means)):
             at = float(cut[end].iloc[number])
             where = (places[number], at) if upright else (at, places[number])
             label = "_arrow" if any(line.get_label() == BEYOND for line in axis.lines) else BEYOND
-            axis.plot(*where, marker=markers[0 if upright else 1], color=color, ms=4, ls="none", label=label)
+            axis.plot(*where, marker=markers[0 if upright else 1], color=color, ms=4, ls="none", label=label, **look)
 
 
 def across(axis: Axes, frame: pd.DataFrame, y: Sequence[float], style: Style) -> None:
@@ -181,6 +182,8 @@ def level(axis: Axes, frame: pd.DataFrame, style: Style, place: int = 0) -> None
             elinewidth=1.1,
             clip_on=False,
         )
+        beside = {"transform": axis.get_yaxis_transform(), "clip_on": False}
+        arrows(axis, frame.iloc[[number]], [1.015 + 0.02 * place], style.color, upright=True, **beside)
 
 
 def shown_across(axis: Axes, low: float, high: float) -> None:
