@@ -172,11 +172,11 @@ def depth_below(axis: Axes) -> float:
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many columns of a legend fit into so many inches; entries fill one column after the other."""
+    """How many columns of a legend fit into so many inches; entries fill one column after the other,
+    the first ones with one entry more than the last where they are not equal."""
     widths = [max(map(len, label.split("\n"))) * LETTER * SMALL / POINTS + HANDLE for label in labels]
     for count in range(min(4, len(labels)), 1, -1):
-        depth = -(-len(labels) // count)
-        if sum(max(widths[start : start + depth]) for start in range(0, len(widths), depth)) <= width:
+        if sum(column.max() for column in np.array_split(np.asarray(widths), count)) <= width:
             return count
     return 1
 
