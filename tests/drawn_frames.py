@@ -13,6 +13,7 @@ from nnsight_vlm import plots
 from nnsight_vlm.studies.labels import (
     ANOTHER_IMAGE,
     OTHER_OBJECT,
+    RANDOM_EDGES,
     RANDOM_LAYERS,
     RANDOM_PATCHES,
     RANDOM_PATCHES_AGAIN,
@@ -135,8 +136,74 @@ def mapped(name="group", cells=("last", "query", "image", "all"), **columns):
 def by_cut():
     """What `pair_routes` returns."""
     rows = by_layer(("total", "direct", "text-mediated"), controls=(NONE, ANOTHER_IMAGE), measure="restoration")
-    percent = [means(group="text-mediated", layer=cut, measure="percent", mean=40.0 + cut) for cut in range(4)]
+    percent = [
+        means(group="text-mediated", layer=cut, measure="percent", mean=start + cut, control=control)
+        for cut in range(4)
+        for start, control in ((40.0, NONE), (10.0, ANOTHER_IMAGE))
+    ]
     return pd.concat([rows, pd.DataFrame(percent)]).rename(columns={"group": "route", "layer": "cut"})
+
+
+def joint():
+    """What `joint_routes` returns: two routes and all of them, cut, alone open and swapped."""
+    kinds = (
+        ("needed", "cut", RANDOM_EDGES),
+        ("suffices", "only", RANDOM_EDGES),
+        ("restoration", "swapped", ANOTHER_IMAGE),
+        ("restoration", "others swapped", NONE),
+        ("logprob_change", "cut", NONE),
+    )
+    rows = [
+        means(route=route, condition=condition, shows="", measure=measure, control=control)
+        for route in ("image->last", "image->question", "image->last & image->question")
+        for measure, condition, of_kind in kinds
+        for control in dict.fromkeys((NONE, of_kind))
+    ]
+    whole = [
+        means(route="all", condition="cut", shows="could", measure="self_repair", control=control, mean=mean)
+        for control, mean in ((NONE, -0.25), (RANDOM_EDGES, 0.125))
+    ]
+    return pd.DataFrame([*rows, *whole])
+
+
+def paths(head=None, layers=(4, 5, None)):
+    """What `path_patching` returns of two receivers; None is behind all layers."""
+    rows = [
+        means(receiver=name, site="head" if head is not None else "residual", layer=layer, head=head, control=control)
+        for name, layer, control in itertools.product(("question", "last"), layers, (NONE, ANOTHER_IMAGE))
+    ]
+    frame = pd.DataFrame(rows).assign(sender="image residual 3", measure="logit_diff_change", p=0.01)
+    numbers = {name: frame[name].astype("Int64") for name in ("layer", "head")}
+    return frame.assign(survives=(frame["control"] == NONE) & (frame["receiver"] == "last"), **numbers)
+
+
+def tokens(hows=("mean", "zero"), borders=(0, 1)):
+    """What the recipe `ablation` returns of a question."""
+    kinds = (
+        ("object", NONE),
+        ("object", OTHER_OBJECT),
+        ("random", RANDOM_PATCHES),
+        ("random", RANDOM_PATCHES_AGAIN),
+        ("gradient", NONE),
+    )
+    rows = [means(tokens="nothing", border=0, how="nothing", form="question", measure="kept", mean=0.9)]
+    rows += [
+        means(tokens=name, border=border, how=how, form="question", control=control, measure="kept")
+        for (name, control), border, how in itertools.product(kinds, borders, hows)
+    ]
+    return pd.DataFrame(rows)
+
+
+def regions():
+    """What `patch_knockout` returns of several prompts."""
+    known = {"patch": (NONE, RANDOM_PATCHES), "object": (NONE, RANDOM_PATCHES), "image": (NONE,)}
+    rows = [
+        means(region=region, control=control, measure=measure)
+        for region, controls in known.items()
+        for control in controls
+        for measure in ("logprob_change", *(["hit"] if region == "patch" else []))
+    ]
+    return pd.DataFrame(rows)
 
 
 PICTURE = Image.fromarray(RNG.integers(0, 255, (24, 24, 3), dtype=np.uint8))
@@ -151,10 +218,13 @@ PANELS: dict[str, tuple[Callable, pd.DataFrame, dict, int]] = {
 }
 """Functions of several panels: the frame, what chooses a panel, and how many there are."""
 SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
+    "ablation": (plots.ablation, tokens(), {"measure": "kept"}),
+    "ablation, one way": (plots.ablation, tokens(["mean"], [0]), {"measure": "kept"}),
     "causal_trace": (plots.causal_trace, mapped("position", ("-2 cross", "-1 :")), {}),
     "dot_rows": (plots.dot_rows, by_layer(layers=[2]), {"rows": "group", "hue": "layer"}),
     "heat_map": (plots.heat_map, by_layer(controls=[NONE]).assign(measure="restoration"), {}),
     "information_flow": (plots.information_flow, flow(), {}),
+    "joint_routes": (plots.joint_routes, joint(), {}),
     "knockout_routes": (plots.knockout_routes, windows(), {}),
     "layer_lines": (plots.layer_lines, by_layer(measure="logprob_change"), {"hue": "group"}),
     "pair_routes": (plots.pair_routes, by_cut(), {}),
@@ -162,6 +232,10 @@ SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
     "patching_map": (plots.patching_map, mapped(), {}),
     "patching_map of heads": (plots.patching_map, mapped("head", ("0", "1", "all"), group="last"), {}),
     "patch_knockout": (plots.patch_knockout, patches(), {"picture": PICTURE}),
+    "patch_knockout of several prompts": (plots.patch_knockout, regions(), {}),
+    "patch_knockout of several prompts, hits": (plots.patch_knockout, regions(), {"measure": "hit"}),
+    "path_patching": (plots.path_patching, paths(), {}),
+    "path_patching of heads": (plots.path_patching, paths(2, (4, 5)), {}),
     "prompt_ablation": (plots.prompt_ablation, ablation(), {}),
 }
 ALL = {**{name: entry[:3] for name, entry in PANELS.items()}, **SINGLE}

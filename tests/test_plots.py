@@ -124,7 +124,7 @@ def test_no_legend_lies_on_data(name):
 
 
 MAPS = ("patch_knockout", "causal_trace", "patching_map", "patching_map of heads")
-MAPS += ("pair_routes", "pair_routes, percent")
+MAPS += ("path_patching", "path_patching of heads")
 """Figures that show no control beside the measurement."""
 
 

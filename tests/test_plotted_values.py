@@ -9,21 +9,29 @@ import pandas as pd
 import pytest
 import tiny
 from drawn_frames import (
+    ALL,
     NONE,
     PICTURE,
+    SINGLE,
     ablation,
     attention,
     bands,
+    by_cut,
     by_layer,
     flow,
     grounding,
+    joint,
     judged,
     line_with,
     lines_of,
+    mapped,
     means,
     patches,
     patching,
+    paths,
+    regions,
     sorted_rows,
+    tokens,
     windows,
 )
 from matplotlib.colors import to_hex
@@ -32,8 +40,11 @@ from PIL import Image
 import nnsight_vlm as nv
 from nnsight_vlm import plots
 from nnsight_vlm.plots.depths import span_of
-from nnsight_vlm.plots.style import GREY
+from nnsight_vlm.plots.style import BEYOND, GREY
 from nnsight_vlm.studies.labels import ANOTHER_IMAGE, RANDOM_LAYERS, RANDOM_POSITIONS
+
+MAPS = (plots.heat_map, plots.patching_map, plots.causal_trace, plots.path_patching, plots.patch_knockout)
+"""Figures of which a cell has no room for an interval."""
 
 # lines -----------------------------------------------------------------------------------------------------
 
@@ -154,9 +165,53 @@ def test_the_end_of_an_interval_that_is_infinite_is_an_arrow_head():
     frame.loc[1, "low"], frame.loc[2, "high"] = -np.inf, np.inf
     axis = plots.layer_lines(frame)
     heads = {
-        line.get_marker(): (*line.get_xdata(), *line.get_ydata()) for line in axis.lines if line.get_label() == "_arrow"
+        line.get_marker(): (*line.get_xdata(), *line.get_ydata())
+        for line in axis.lines
+        if line.get_label() in ("_arrow", BEYOND)
     }
     assert heads == {"v": (1, frame["low"][[0, 2, 3]].min()), "^": (2, frame["high"][[0, 1, 3]].max())}
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [BEYOND]
+
+
+def test_an_interval_that_is_far_longer_than_all_else_is_cut_and_said_to_be():
+    """Means lie 2 apart, so that an interval of 2 times as much beyond them is drawn, and a longer one is not."""
+    frame = pd.DataFrame(
+        {"part": list("abc"), "mean": [0.0, 1.0, 2.0], "low": [-4.0, 0.9, 1.9], "high": [0.1, 1.1, 6.0]}
+    )
+    whole = plots.dot_rows(frame, rows="part")
+    assert whole.get_legend() is None and whole.get_xlim()[0] < -4 and whole.get_xlim()[1] > 6
+    cut = plots.dot_rows(frame.assign(low=[-4.1, 0.9, 1.9], high=[0.1, 500.0, 6.0]), rows="part")
+    [bars] = [container[2][0] for container in cut.containers]
+    assert [tuple(segment[:, 0]) for segment in bars.get_segments()] == [(-0.25, 0.1), (0.9, 6.0), (1.9, 6.0)]
+    heads = {(line.get_marker(), *line.get_xdata()) for line in cut.lines if line.get_label() in ("_arrow", BEYOND)}
+    assert heads == {("<", -0.25), (">", 6.0)}
+    assert [text.get_text() for text in cut.get_legend().get_texts()] == [BEYOND] and cut.get_xlim()[1] < 7
+
+
+def test_usual_intervals_are_never_cut_however_close_the_means_are():
+    frame = pd.DataFrame({"layer": [0, 1, 2], "mean": [0.5, 0.501, 0.502], "low": -30.0, "high": 30.0})
+    axis = plots.layer_lines(frame)
+    assert axis.get_legend() is None and axis.get_ylim()[0] < -30 and axis.get_ylim()[1] > 30
+
+
+def test_an_interval_without_ends_is_drawn_with_two_arrow_heads():
+    frame = pd.DataFrame({"part": ["a"], "mean": [3.0], "low": [-np.inf], "high": [np.inf]})
+    axis = plots.dot_rows(frame, rows="part")
+    heads = sorted(line.get_xdata()[0] for line in axis.lines if line.get_label() in ("_arrow", BEYOND))
+    assert heads[0] < 3 < heads[1] and np.isfinite(heads).all()
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if "low" in ALL[name][1] and ALL[name][0] not in MAPS])
+def test_every_figure_says_which_intervals_go_on(name):
+    """Every interval has no upper end, and each panel on which one is drawn has an arrow head and says so."""
+    function, frame, options = ALL[name]
+    axes = np.atleast_1d(function(frame.assign(high=np.inf), **(options if name in SINGLE else {})))
+    said = {text.get_text() for axis in axes if axis.get_legend() for text in axis.get_legend().get_texts()}
+    assert BEYOND in said
+    for axis in axes:
+        heads = [line for line in axis.lines if line.get_label() in ("_arrow", BEYOND)]
+        assert heads and {line.get_marker() for line in heads} <= {"^", ">"}
+        assert np.isfinite([*axis.get_xlim(), *axis.get_ylim()]).all()
 
 
 # maps ------------------------------------------------------------------------------------------------------
@@ -411,15 +466,17 @@ def test_panels_with_one_axis_show_all_intervals():
     """The first panel's numbers are small, and the last one's interval is wide."""
     frame = patching()
     wide = (frame["group"] == "last") & (frame["layer"] == 3)
-    frame.loc[wide, ["low", "high"]] = [-4.0, 7.0]
+    frame.loc[wide, ["low", "high"]] = [-1.5, 2.5]
     for axis in plots.query_patching(frame):
         low, high = axis.get_ylim()
-        assert low <= -4 and high >= 7
+        assert low <= -1.5 and high >= 2.5
+    frame.loc[wide, ["low", "high"]] = [-40.0, 70.0]
+    axes = plots.query_patching(frame)
+    assert axes[0].get_ylim() == axes[-1].get_ylim() and axes[0].get_ylim()[1] < 2
+    assert BEYOND in {text.get_text() for text in axes[-1].get_legend().get_texts()}
 
 
 def test_maps_of_patches_show_the_means_and_dot_what_survives():
-    from drawn_frames import by_cut, mapped
-
     frame = mapped()
     axis = plots.patching_map(frame)
     own = frame[frame["control"] == "none"].pivot_table(index="group", columns="layer", values="mean")
@@ -439,4 +496,100 @@ def test_maps_of_patches_show_the_means_and_dot_what_survives():
     with pytest.raises(nv.SpecError, match="chooses a map of heads"):
         plots.patching_map(frame, group="last")
     percent = plots.pair_routes(by_cut(), measure="percent")
-    assert percent.lines[0].get_ydata().tolist() == [40.0, 41.0, 42.0, 43.0] and percent.get_ylim() == (-25, 125)
+    assert percent.lines[0].get_ydata().tolist() == [40.0, 41.0, 42.0, 43.0]
+    low, high = percent.get_ylim()
+    assert -25 < low < 0 and 100 < high < 125
+
+
+def test_routes_by_cut_are_the_frame_with_their_controls():
+    frame = by_cut()
+    axis = plots.pair_routes(frame)
+    for route, control in itertools.product(("total", "direct", "text-mediated"), (NONE, ANOTHER_IMAGE)):
+        rows = sorted_rows(frame, "cut", route=route, control=control, measure="restoration")
+        line = line_with(axis, rows["mean"])
+        assert (to_hex(line.get_color()) == to_hex(GREY)) == (control != NONE)
+    assert axis.get_xlabel() == "first layer that is changed"
+
+
+def dots_in(axis):
+    """`(row, mean, whether it is grey)` of every dot, rows by their names."""
+    names = {round(tick.get_position()[1]): tick.get_text().replace("\n", " ") for tick in axis.get_yticklabels()}
+    return sorted(
+        (names[round(height)], mean, to_hex(container[0].get_color()) == to_hex(GREY))
+        for container in axis.containers
+        for mean, height in zip(container[0].get_xdata(), container[0].get_ydata(), strict=True)
+    )
+
+
+def test_routes_cut_open_and_swapped_are_rows_of_dots():
+    frame = joint()
+    expected = [
+        (row.route.replace("->", " → "), row.mean, row.control != NONE)
+        for row in frame.itertuples()
+        if row.measure != "logprob_change" and row.condition != "others swapped" and "&" not in row.route
+    ]
+    axis = plots.joint_routes(frame)
+    assert dots_in(axis) == sorted(expected)
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["image → last", "image → question", "all"]
+    assert axis.get_xlim()[0] < -0.25 and axis.get_xlim()[1] >= 1
+    with pytest.raises(nv.SpecError, match="no loss and no restoration"):
+        plots.joint_routes(frame[frame["measure"] == "logprob_change"])
+
+
+def test_sets_of_tokens_are_rows_of_dots_beside_the_run_without_an_ablation():
+    frame = tokens()
+    names = {
+        "object": "the object's tokens",
+        "random": "as many random tokens",
+        "gradient": "as many of largest gradient",
+    }
+    expected = [
+        (f"{names[row.tokens]}, border {row.border}", row.mean, row.control != NONE)
+        for row in frame.itertuples()
+        if row.tokens != "nothing"
+    ]
+    axis = plots.ablation(frame)
+    assert dots_in(axis) == sorted(expected)
+    [clean] = [line for line in axis.lines if line.get_label() == "no ablation"]
+    assert list(clean.get_xdata()) == [0.9, 0.9]
+    single = plots.ablation(tokens(["mean"], [0]), measure="kept")
+    assert {name for name, _, _ in dots_in(single)} == set(names.values())
+    both = pd.concat([frame, frame.assign(form="polling")])
+    with pytest.raises(
+        nv.SpecError, match=r"several forms; draw one at a time: frame\[frame\['form'\] == 'question'\]"
+    ):
+        plots.ablation(both, measure="kept")
+
+
+def test_regions_that_were_hidden_in_many_pictures_are_rows_of_dots():
+    frame = regions()
+    names = {"patch": "a patch and its neighbours", "object": "the object's patches", "image": "the whole image"}
+    for measure in ("logprob_change", "hit"):
+        rows = frame[frame["measure"] == measure]
+        expected = [(names[row.region], row.mean, row.control != NONE) for row in rows.itertuples()]
+        assert dots_in(plots.patch_knockout(frame, measure=measure)) == sorted(expected)
+    assert dots_in(plots.patch_knockout(frame)) == dots_in(plots.patch_knockout(frame, measure="logprob_change"))
+    for given in ({"tile": 0}, {"limit": 1.0}, {"picture": PICTURE}):
+        with pytest.raises(nv.SpecError, match=f"{next(iter(given))}= belongs to the map of one prompt"):
+            plots.patch_knockout(frame, **given)
+    with pytest.raises(nv.SpecError, match="measure='hit' chooses a number of the frame of several prompts"):
+        plots.patch_knockout(patches(), measure="hit")
+
+
+def test_a_map_of_paths_has_a_row_for_each_receiver_and_a_column_behind_all_layers():
+    frame = paths()
+    for control in (NONE, ANOTHER_IMAGE):
+        axis = plots.path_patching(frame, control=control)
+        rows = frame[frame["control"] == control]
+        for number, name in enumerate(("question", "last")):
+            of_receiver = rows[rows["receiver"] == name]
+            means_of = [*of_receiver.dropna(subset="layer")["mean"], *of_receiver[of_receiver["layer"].isna()]["mean"]]
+            assert axis.images[0].get_array()[number].tolist() == means_of
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["4", "5", "output"]
+    [dots] = plots.path_patching(frame).lines
+    assert sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == [(0, 1), (1, 1), (2, 1)]
+    assert plots.path_patching(frame).get_title() == "from image residual 3"
+    layers = plots.path_patching(paths(layers=(10, 9, 2)))
+    assert [tick.get_text() for tick in layers.get_xticklabels()] == ["2", "9", "10"]
+    with pytest.raises(nv.SpecError, match=r"several senders; draw one at a time: frame\[frame\['sender'\] == "):
+        plots.path_patching(pd.concat([frame, frame.assign(sender="last residual 2")]))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from PIL import Image
 
-from ..arguments import frame_given, instance, number, text, whole_number
+from ..arguments import frame_given, instance, number, spelled, text, whole_number
 from ..errors import SpecError
 from ..prompts.pictures import as_rgb
 from ..showing import for_figure
 from .canvas import broken, dress, inches, legend_below, named
 from .depths import spans_of
-from .frames import frame_of, refuse_several
+from .dots import dot_table
+from .frames import frame_of, refuse_several, rows_of
 from .lines import layer_axis
 from .marks import level, line, show_at_least
 from .overlays import (
@@ -36,12 +38,17 @@ from .overlays import (
 )
 from .quantities import NATS, UNITS
 from .scales import color_bar, color_scale
+from .series import drawn_of
 from .style import BLACK, COLUMN, FORM_STYLES, GREY, LARGE, Style
 
 HEAD, SCORES = 0.25, 2.5
 """Inches that the title of a figure takes, and the panel of scores with its legend."""
 ASKED_FOR = "asked for"
 """In the column `layers` of an answer's scores: the layers that the user gave. All other values are windows."""
+
+
+REGIONS = {"patch": "a patch and its neighbours", "image": "the whole image", "object": "the object's patches"}
+"""What a row of the frame of several prompts is called, by the column `region`."""
 
 
 def patch_knockout(
@@ -51,27 +58,40 @@ def patch_knockout(
     picture: Image.Image | None = None,
     tile: int | None = None,
     limit: float | None = None,
+    measure: str | None = None,
 ) -> Axes:
     """What hiding each patch and its neighbours does to an answer's log-probability, at the patch's place.
 
     Losses are blue, gains red, and what changes nothing is white. The scale reaches equally far on both sides, to 0.1
-    nats at least, and its range is written.
+    nats at least, and its range is written. Of several prompts there is no one map: then each region that was hidden
+    (a patch at a time, the object, the rest, the whole image) is a row, with its control in grey.
 
     Args:
-        frame: what `nv.recipes.patch_knockout` returns for one prompt.
+        frame: what `nv.recipes.patch_knockout` returns.
         ax: where to draw; default a figure of its own, one column wide. The colour scale is an inset of these axes.
         picture: drawn behind the map: `prompt.image()`.
         tile: the number of one tile; default all of them. A pixel that several tiles show is their mean.
         limit: how far the scale reaches, in nats. Values beyond have the colour of the end, and the scale says so.
+        measure: of several prompts, which number is drawn; default `logprob_change`. `picture`, `tile` and `limit`
+            belong to the map of one prompt.
 
     Returns:
         The axes; `.figure` is the figure, `.images[-1].get_array()` the change at every pixel, masked where no patch
         covers it.
 
     Raises:
-        SpecError: another frame, no such tile, or a picture of another size.
+        SpecError: another frame, no such tile or measure, a picture of another size, or an argument of the other kind
+            of frame.
     """
+    if isinstance(frame, pd.DataFrame) and "region" in frame.columns and "token" not in frame.columns:
+        _refuse_beside_regions(picture=picture, tile=tile, limit=limit)
+        return _regions(frame, ax, "logprob_change" if measure is None else measure)
     frame_of("patch_knockout", frame)
+    if measure is not None:
+        raise SpecError(
+            f"measure={spelled(measure)} chooses a number of the frame of several prompts, and frame= is the map of "
+            "one; leave it out"
+        )
     frame = frame.reset_index(drop=True)
     refuse_several(frame, ["token"], "one patch")
     limit = None if limit is None else number("limit", limit, above=0)
@@ -93,6 +113,23 @@ def patch_knockout(
     noted(axis, broken(note, inches(axis)[0]))
     color_bar(axis, scale, alpha=opacity)
     return axis
+
+
+def _refuse_beside_regions(**given: Any) -> None:
+    """Refuse what belongs to the map of one prompt beside the frame of several."""
+    for name, value in given.items():
+        if value is not None:
+            raise SpecError(
+                f"{name}= belongs to the map of one prompt, and frame= is that of several, whose patches lie elsewhere "
+                f"in each picture; leave {name}= out"
+            )
+
+
+def _regions(frame: pd.DataFrame, ax: Axes | None, measure: str) -> Axes:
+    """One number of each region that was hidden in several pictures, with its control."""
+    rows = rows_of(frame, measure, "patch_knockout of several prompts")
+    named = rows.assign(region=[REGIONS.get(str(region), str(region)) for region in rows["region"]])
+    return dot_table(drawn_of(named, "region", None), ax, "region")
 
 
 def _peak(rows: pd.DataFrame) -> tuple[str, tuple[float, float] | None]:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from ..arguments import instance, spelled
 from ..errors import SpecError
-from .style import COLUMN, GREY, LARGE, SMALL
+from .style import BEYOND, BLACK, COLUMN, GREY, LARGE, SMALL
 
 LETTER = 0.55
 """The mean width of a letter, as a share of the size of the font."""
@@ -122,7 +123,7 @@ def chosen_panel(name: str, chosen: Any, panels: Iterable[str], ax: Any) -> list
 def legend_below(axis: Axes, *, others: Iterable[Axes] = ()) -> None:
     """A legend beneath the axes, with one entry for each label that has data; nothing where there is none.
 
-    Controls, which are grey, come last.
+    Controls, which are grey, come last, and behind them what is said of intervals that are cut.
 
     Args:
         axis: where it stands, below the name of the x axis.
@@ -137,7 +138,9 @@ def legend_below(axis: Axes, *, others: Iterable[Axes] = ()) -> None:
     figure: Any = figure_of(axis)
     laid_out(figure)
     below, (width, _) = depth_below(axis), inches(axis)
-    ordered = sorted(by_label, key=lambda label: _color(by_label[label]) == GREY)
+    ordered = sorted(by_label, key=lambda label: (label == BEYOND, _color(by_label[label]) == GREY))
+    if BEYOND in by_label:
+        by_label[BEYOND] = Line2D([], [], marker=">", ms=4, color=BLACK, ls="none")
     shown = [broken(label, width - HANDLE) for label in ordered]
     axis.legend(
         [by_label[label] for label in ordered],
@@ -169,11 +172,11 @@ def depth_below(axis: Axes) -> float:
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many columns of a legend fit into so many inches; entries fill one column after the other."""
+    """How many columns of a legend fit into so many inches; entries fill one column after the other,
+    the first ones with one entry more than the last where they are not equal."""
     widths = [max(map(len, label.split("\n"))) * LETTER * SMALL / POINTS + HANDLE for label in labels]
     for count in range(min(4, len(labels)), 1, -1):
-        depth = -(-len(labels) // count)
-        if sum(max(widths[start : start + depth]) for start in range(0, len(widths), depth)) <= width:
+        if sum(column.max() for column in np.array_split(np.asarray(widths), count)) <= width:
             return count
     return 1
 

@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from .canvas import axes_of, broken, grown, legend_below, named, say
 from .frames import any_frame, column_of
-from .marks import across, has_values
-from .series import drawn_of, names_in, series_of
-from .style import GREY, SMALL, spell_name
+from .marks import across, has_values, shown_across
+from .series import Drawn, drawn_of, names_in, series_of
+from .style import BLACK, GREY, SMALL, spell_name
 
 NAME_INCHES = 1.1
 """The width of the names of rows, which are broken into lines."""
@@ -48,23 +48,39 @@ def dot_rows(
         SpecError: another frame, no such column, or several rows for one dot.
     """
     given = any_frame(frame)
-    names = names_in(given, column_of("rows", rows, given))
-    drawn, unit = drawn_of(given, rows, hue, value, baseline, label)
-    series = [each for each in series_of(drawn, hue) if len(each.rows)]
+    names_in(given, column_of("rows", rows, given))
+    return dot_table(drawn_of(given, rows, hue, value, baseline, label), ax, rows, hue)
+
+
+def dot_table(
+    drawn: Drawn, ax: Axes | None, rows: str, hue: str | None = None, *, level: tuple[str, float] | None = None
+) -> Axes:
+    """Rows of dots of what was read from a frame.
+
+    Args:
+        drawn: means with intervals, and their unit.
+        ax, rows, hue: see `dot_rows`.
+        level: a line down all rows: its name in the legend, and its place.
+    """
+    unit, names = drawn.unit, names_in(drawn.frame, rows)
+    series = [each for each in series_of(drawn.frame, hue) if len(each.rows)]
     shown = [spell_name(name) for name in names]
-    height = row_inches(shown, len(series)) * len(names)
+    dots = {name: [number for number, each in enumerate(series) if (each.rows[rows] == name).any()] for name in names}
+    most = max(map(len, dots.values()))
+    height = row_inches(shown, most) * len(names)
     axis = axes_of(ax, height)
-    step = 0.8 / max(len(series), 1)
     for number, (chosen, style) in enumerate(series):
-        shift = 0.4 - step * (number + 0.5)
-        across(axis, chosen, [shift - names.index(name) for name in chosen[rows]], style)
+        shifts = [((len(dots[name]) - 1) / 2 - dots[name].index(number)) * 0.8 / most for name in chosen[rows]]
+        heights = [shift - names.index(name) for shift, name in zip(shifts, chosen[rows], strict=True)]
+        across(axis, chosen, heights, style)
     if not any(has_values(chosen) for chosen, _ in series):
         say(axis, "no value is a number")
     name_rows(axis, shown)
-    axis.update_datalim([(unit.low, 0), (unit.high, 0)], updatey=False)
-    axis.autoscale_view(scaley=False)
+    shown_across(axis, unit.low, unit.high)
     if unit.signed:
         axis.axvline(0, color=GREY, lw=0.6, zorder=0, label="_zero")
+    if level is not None:
+        axis.axvline(level[1], color=BLACK, ls="--", lw=0.9, zorder=0, label=level[0])
     axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
     named(axis, x=unit.label)
     legend_below(axis)

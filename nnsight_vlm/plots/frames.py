@@ -13,6 +13,7 @@ from ..errors import SpecError
 MEANS = ("measure", "control", "mean", "low", "high")
 COLUMNS = {
     "ablation": (*MEANS, "tokens", "border", "how", "form"),
+    "joint_routes": (*MEANS, "route", "condition"),
     "knockout_windows": (*MEANS, "route", "form", "window"),
     "attention_share": (*MEANS, "target", "source", "layer", "token"),
     "information_flow": (*MEANS, "edge", "centre", "width"),
@@ -21,6 +22,8 @@ COLUMNS = {
     "causal_trace": (*MEANS, "layer", "p", "survives"),
     "pair_routes": (*MEANS, "route", "cut"),
     "patch_grounding": (*MEANS, "read_at", "layer"),
+    "path_patching": (*MEANS, "sender", "receiver", "site", "layer", "head", "survives"),
+    "patch_knockout of several prompts": (*MEANS, "region"),
     "patch_knockout": ("token", "tile", "x0", "y0", "x1", "y1", "hidden", "logprob_change"),
     "prompt_ablation": (*MEANS, "part", "access"),
     "nv.report.judge": ("claim", "control", "value", "low", "high", "threshold", "statement", "measured", "unit"),

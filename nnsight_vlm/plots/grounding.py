@@ -15,7 +15,8 @@ from .depths import spans_of
 from .dots import name_rows
 from .frames import frame_of
 from .lines import layer_axis
-from .marks import across, line, show_at_least
+from .marks import across, line, show_at_least, shown_across, trimmed
+from .quantities import NATS
 from .style import BLACK, BLUE, GREY, ORANGE, Style
 
 LABELS: Mapping[str, str] = {
@@ -55,10 +56,10 @@ def patch_grounding(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
     for axis, name in zip(axes, panels, strict=True):
         rows = frame[frame["measure"] == name]
         if name == "logprob_change":
-            _hidden(axis, rows)
+            _hidden(axis, trimmed(rows, -NATS, NATS))
         else:
             chance = "equal attention" if name == "top_mass" else "random patches"
-            _by_layer(axis, rows[rows["layer"].astype(str).str.isdigit()], chance)
+            _by_layer(axis, trimmed(rows[rows["layer"].astype(str).str.isdigit()], 0, 1), chance)
             named(axis, y=LABELS[name])
     by_layer = [axis for axis, name in zip(axes, panels, strict=True) if name != "logprob_change"]
     if by_layer:
@@ -100,6 +101,6 @@ def _hidden(axis: Axes, cuts: pd.DataFrame) -> None:
         across(axis, rows, [-place] * len(rows), Style(BLUE if control == NONE else GREY, "o", None))
     axis.axvline(0, color=BLACK, lw=0.8, label="_zero")
     name_rows(axis, list(names.values()))
-    left, right = axis.get_xlim()
-    axis.set_xlim(min(left, -0.1), max(right, 0.1))
+    shown_across(axis, -NATS, NATS)
     named(axis, x=f"{LABELS['logprob_change']}, patches hidden from the answer in all layers")
+    legend_below(axis)

@@ -15,7 +15,8 @@ from .canvas import axes_of, chosen_panel, grown, legend_below, named, say, stac
 from .depths import spans_of
 from .frames import rows_of
 from .lines import layer_axis, layer_lines
-from .marks import has_values, line, show_at_least
+from .marks import has_values, line, show_at_least, trimmed
+from .quantities import NATS
 from .style import BLUE, COLORS, GREY, MARKERS, ORANGE, Style, spell_name
 
 ENTROPY = "entropy"
@@ -41,8 +42,8 @@ def attention_share(frame: pd.DataFrame, ax: Axes | None = None, *, target: str 
     Raises:
         SpecError: another frame, no such panel, or several for one `ax`.
     """
-    masses = rows_of(frame, "mass", "attention_share")
-    entropies = frame[frame["measure"] == ENTROPY]
+    masses = trimmed(rows_of(frame, "mass", "attention_share"), 0, 1)
+    entropies = trimmed(frame[frame["measure"] == ENTROPY], 0, NATS)
     known = [*dict.fromkeys(masses["target"]), *([ENTROPY] if len(entropies) else [])]
     panels = chosen_panel("target", target, known, ax)
     axes = stacked(len(panels)) if ax is None else np.asarray([axes_of(ax)])
@@ -92,7 +93,7 @@ def _entropy(axis: Axes, frame: pd.DataFrame) -> None:
     for rows, style in lines:
         line(axis, spans_of(rows["layer"]), rows, style)
     titled(axis, "attention over the image")
-    show_at_least(axis, 0, 0.1)
+    show_at_least(axis, 0, NATS)
     axis.set_ylim(bottom=0)
     named(axis, y="entropy (nats)")
 
@@ -115,7 +116,7 @@ def query_patching(frame: pd.DataFrame, ax: Axes | None = None, *, group: str | 
     Raises:
         SpecError: another frame, no such group, or several for one `ax`.
     """
-    rows = rows_of(frame, "restoration", "query_patching")
+    rows = trimmed(rows_of(frame, "restoration", "query_patching"), 0, 1)
     known = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
     panels = chosen_panel("group", group, known, ax)
     axes = stacked(len(panels), sharex=True, sharey=True) if ax is None else np.asarray([axes_of(ax)])

@@ -16,7 +16,6 @@ from .lines import layer_lines
 from .maps import heat_map
 
 ROUTES = ("total", "direct", "text-mediated", "text rows", "last row")
-PERCENT_UNIT = "text-mediated (per cent)"
 
 
 def patching_map(
@@ -68,7 +67,7 @@ def causal_trace(
 def pair_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str = "restoration") -> Axes:
     """What comes over each route of a changed picture's effect, by cut; or the per cent that is text-mediated.
 
-    Intervals of few images may be far wider than what is drawn: the axis follows the means.
+    Controls are grey.
 
     Args:
         frame: what `nv.recipes.pair_routes` returns.
@@ -82,25 +81,11 @@ def pair_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str = "
         SpecError: another frame, or no such measure.
     """
     rows = rows_of(frame, measure, "pair_routes")
-    drawn = rows[rows["control"] == NONE]
-    if measure.startswith("percent"):
-        axes = layer_lines(drawn, ax, x="cut", label=PERCENT_UNIT)
-        _follow_means(axes, drawn, 100)
-    else:
-        order = [route for route in ROUTES if route in set(drawn["route"])]
-        ordered = drawn.assign(route=pd.Categorical(drawn["route"], order)).sort_values(["route", "cut"])
-        axes = layer_lines(ordered.assign(route=ordered["route"].astype(str)), ax, x="cut", hue="route")
-        if measure in ("restoration", "logit_diff_restored"):
-            _follow_means(axes, drawn, 1)
-    axes.set_xlabel("first layer that is changed")
-    return axes
-
-
-def _follow_means(axes: Axes, rows: pd.DataFrame, whole: float) -> None:
-    """Show all means, nothing and the whole, and a quarter more on either side."""
-    means = rows["mean"].to_numpy(dtype=float)
-    means = means[np.isfinite(means)]
-    axes.set_ylim(min([0, *means]) - whole / 4, max([whole, *means]) + whole / 4)
+    routes = [*ROUTES, *dict.fromkeys(rows["route"])]
+    ordered = rows.sort_values("route", key=lambda names: names.map(routes.index), kind="stable")
+    axis = layer_lines(ordered, ax, x="cut", hue=None if measure.startswith("percent") else "route")
+    axis.set_xlabel("first layer that is changed")
+    return axis
 
 
 def _map(frame: Any, maker: str, ax: Axes | None, measure: str, control: str, group: str | None) -> Axes:

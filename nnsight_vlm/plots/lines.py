@@ -16,6 +16,8 @@ from .style import GREY
 
 FEW = 4
 """How many controls are drawn with their intervals; more of them would hide each other."""
+THICK, THIN = 1.9, 1.0
+"""The widths of the first and of the last of several lines, in points."""
 HEIGHT = 1.8
 """Of a figure's panel in inches."""
 
@@ -64,8 +66,10 @@ def layer_lines(
     axis = axes_of(ax)
     series = list(series_of(drawn, hue))
     is_crowded = sum(style.color == GREY for _, style in series) > FEW
+    own = [style for _, style in series if style.color != GREY]
     for rows, style in series:
-        line(axis, spans_of(rows[x], x), rows, style, is_bare=is_crowded and style.color == GREY)
+        width = None if style.color == GREY else thinner(own.index(style), len(own))
+        line(axis, spans_of(rows[x], x), rows, style, width=width, is_bare=is_crowded and style.color == GREY)
     if not any(has_values(rows) for rows, _ in series):
         say(axis, "no value is a number")
     if unit.signed:
@@ -77,6 +81,11 @@ def layer_lines(
     if ax is None:
         grown(axis, HEIGHT)
     return axis
+
+
+def thinner(number: int, count: int) -> float:
+    """The width of a line in points: each is thinner than those beneath, so that lines that are equal are all seen."""
+    return THICK - (THICK - THIN) * number / (count - 1) if count > 1 else 1.3
 
 
 def layer_axis(axis: Axes) -> None:

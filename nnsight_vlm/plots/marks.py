@@ -1,26 +1,58 @@
 """What is drawn into axes: points and lines with intervals, levels, windows of layers.
 
-Points are means over images; bars and bands are 95 % intervals. The end of an interval that is infinite is drawn as far
-as anything else in the panel reaches, with an arrow head.
+Points are means over images; bars and bands are 95 % intervals. An interval that is infinite, or far longer than
+everything else in its panel, is cut: an arrow head stands at its end, and the legend says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from .depths import Span
-from .style import GREY, Style
+from .style import BEYOND, GREY, Style
+
+IS_CUT = ["low_is_cut", "high_is_cut"]
+"""The columns that `trimmed` adds: whether an interval goes on beyond what is drawn of it."""
+
+
+def trimmed(frame: pd.DataFrame, least: float = 0.0, most: float = 0.0) -> pd.DataFrame:
+    """The rows of one panel, with intervals that are cut where they would leave no room for the rest.
+
+    All means are shown, and all intervals that reach no further beyond them than twice what the means lie apart, or
+    than twice the usual length of an interval. Longer ones end at the furthest of the others.
+
+    Args:
+        frame: `mean, low, high`; NaN where there is none.
+        least, most: values that the panel shows in any case.
+
+    Returns:
+        The frame with other `low` and `high`, and the columns `low_is_cut` and `high_is_cut`.
+    """
+    mean, low, high = frame[["mean", "low", "high"]].to_numpy(dtype=float).T
+    shown = mean[np.isfinite(mean)]
+    if not len(shown):
+        return frame.assign(low_is_cut=False, high_is_cut=False)
+    first, last = min(shown.min(), least), max(shown.max(), most)
+    lengths = np.abs(np.concatenate([mean - low, high - mean]))
+    lengths = lengths[np.isfinite(lengths)]
+    usual = float(np.median(lengths)) if len(lengths) else 0.0
+    room = 2 * max(last - first, usual) or abs(first) or 1.0
+    cuts = low < first - room, high > last + room
+    edge = np.min([first - room / 8, *low[~cuts[0] & np.isfinite(low)]])
+    other = np.max([last + room / 8, *high[~cuts[1] & np.isfinite(high)]])
+    ends = {"low": np.where(cuts[0], edge, low), "high": np.where(cuts[1], other, high)}
+    return frame.assign(**ends, **dict(zip(IS_CUT, cuts, strict=True)))
 
 
 def ends(frame: pd.DataFrame) -> np.ndarray:
-    """Both ends of the intervals, `[2, row]`; an infinite one is drawn as far as anything else in the frame reaches."""
-    numbers = frame[["mean", "low", "high"]].to_numpy(dtype=float)
-    finite = numbers[np.isfinite(numbers)]
-    return np.asarray(numbers[:, 1:].T if not len(finite) else np.clip(numbers[:, 1:].T, finite.min(), finite.max()))
+    """Both ends of the intervals as they are drawn, `[2, row]`."""
+    cut = frame if set(IS_CUT) <= set(frame.columns) else trimmed(frame)
+    return np.asarray(cut[["low", "high"]].to_numpy(dtype=float).T)
 
 
 def errors(frame: pd.DataFrame) -> np.ndarray:
@@ -35,14 +67,16 @@ def has_values(frame: pd.DataFrame) -> bool:
     return bool(np.isfinite(frame["mean"].to_numpy(dtype=float)).any())
 
 
-def arrows(axis: Axes, frame: pd.DataFrame, places: Sequence[float], color: str, *, upright: bool) -> None:
-    """Arrow heads at the ends of intervals that are infinite."""
-    drawn = ends(frame)
-    for number, (low, high) in enumerate(frame[["low", "high"]].to_numpy(dtype=float)):
-        for end, at, marker in ((low, drawn[0, number], "v<"), (high, drawn[1, number], "^>")):
-            if np.isinf(end) and np.isfinite(at):
-                where = (places[number], at) if upright else (at, places[number])
-                axis.plot(*where, marker=marker[0 if upright else 1], color=color, ms=4, ls="none", label="_arrow")
+def arrows(axis: Axes, frame: pd.DataFrame, places: Sequence[float], color: str, *, upright: bool, **look: Any) -> None:
+    """Arrow heads at the ends of intervals that go on; the first of a panel has the entry in the legend."""
+    cut = frame if set(IS_CUT) <= set(frame.columns) else trimmed(frame)
+    means = np.isfinite(cut["mean"].to_numpy(dtype=float))
+    for is_cut, end, markers in zip(IS_CUT, ("low", "high"), ("v<", "^>"), strict=True):
+        for number in map(int, np.flatnonzero(cut[is_cut].to_numpy(dtype=bool) & means)):
+            at = float(cut[end].iloc[number])
+            where = (places[number], at) if upright else (at, places[number])
+            label = "_arrow" if any(line.get_label() == BEYOND for line in axis.lines) else BEYOND
+            axis.plot(*where, marker=markers[0 if upright else 1], color=color, ms=4, ls="none", label=label, **look)
 
 
 def across(axis: Axes, frame: pd.DataFrame, y: Sequence[float], style: Style) -> None:
@@ -148,6 +182,15 @@ def level(axis: Axes, frame: pd.DataFrame, style: Style, place: int = 0) -> None
             elinewidth=1.1,
             clip_on=False,
         )
+        beside = {"transform": axis.get_yaxis_transform(), "clip_on": False}
+        arrows(axis, frame.iloc[[number]], [1.015 + 0.02 * place], style.color, upright=True, **beside)
+
+
+def shown_across(axis: Axes, low: float, high: float) -> None:
+    """Make the x axis show these values, beside all that is drawn."""
+    if low < high:
+        axis.update_datalim([(low, 0), (high, 0)], updatey=False)
+        axis.autoscale_view(scaley=False)
 
 
 def show_at_least(axis: Axes, low: float, high: float) -> None:

@@ -13,7 +13,7 @@ from ..studies.labels import NONE, RANDOM_POSITIONS, AgreementMeasure
 from .canvas import axes_of, broken, chosen_panel, grown, legend_below, named, say, stacked
 from .dots import name_rows, row_inches
 from .frames import frame_of, rows_of
-from .marks import across, ends, has_values
+from .marks import across, ends, has_values, shown_across, trimmed
 from .quantities import UNITS, Unit
 from .style import BLACK, BLUE, COLUMN, GREY, ORANGE, SMALL, Style, spell_name
 
@@ -32,7 +32,7 @@ def prompt_ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     Raises:
         SpecError: another frame, or no such measure.
     """
-    scores = rows_of(frame, measure, "prompt_ablation")
+    scores = trimmed(rows_of(frame, measure, "prompt_ablation"), 0, 1)
     parts = list(dict.fromkeys(scores["part"]))
     names = [spell_part(part) for part in parts]
     height = row_inches(names, 2) * len(parts)
@@ -50,7 +50,7 @@ def prompt_ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
             if control != NONE and has_values(rows):
                 control_label = None
     name_rows(axis, names)
-    axis.set_xlim(-0.03, 1.03)
+    shown_across(axis, 0, 1)
     named(axis, x=(UNITS.get(measure) or Unit(for_figure(measure), 0, 1, False)).label)
     legend_below(axis)
     if ax is None:
@@ -99,7 +99,9 @@ def claims(frame: pd.DataFrame, ax: Axes | None = None, *, claim: str | None = N
 
 def _claim(axis: Axes, key: str, rows: pd.DataFrame) -> None:
     """One claim and its controls, each in a row beneath its own words."""
-    axis.axvline(rows["threshold"][0], color=BLACK, lw=1, ls="--", label="_threshold")
+    unit, threshold = rows["unit"][0], float(rows["threshold"][0])
+    rows = trimmed(rows, min(threshold, 0), threshold if unit else max(threshold, 1))
+    axis.axvline(threshold, color=BLACK, lw=1, ls="--", label="_threshold")
     for place, row in rows.iterrows():
         number, color = int(str(place)), GREY if row["control"] else BLUE
         across(axis, rows.iloc[[number]], [-number], Style(color, "o", "_claim"))
@@ -112,10 +114,9 @@ def _claim(axis: Axes, key: str, rows: pd.DataFrame) -> None:
         say(axis, "not measured")
     axis.set_yticks([])
     axis.set_ylim(-len(rows) + 0.7, 0.35)
-    unit = rows["unit"][0]
     if not unit:
         low, high = ends(rows)
         axis.set_xlim(np.nanmin([-0.05, *low - 0.02]), np.nanmax([1.05, *high + 0.02]))
     axis.set_title(broken(for_figure(f"{key}. {rows['statement'][0]}"), COLUMN), fontsize=SMALL, loc="left")
-    threshold = f" (dashed: {rows['threshold'][0]:.2g})"
-    named(axis, x=spell_name(rows["measured"][0] + (f", {unit}" if unit else ""), 100) + threshold)
+    named(axis, x=spell_name(rows["measured"][0] + (f", {unit}" if unit else ""), 100) + f" (dashed: {threshold:.2g})")
+    legend_below(axis)

@@ -34,11 +34,21 @@ NATS = 0.1
 UNITS = {
     "logprob_change": Unit("change of log-probability (nats)", -NATS, NATS, True),
     "probability_change": Unit("change of probability (%)", -1, 1, True),
-    "restoration": Unit("restoration (0: none, 1: full)", 0, 1, True),
+    "restoration": Unit("restoration (1: full)", 0, 1, True),
     "logit_diff_change": Unit("change of the logit difference", -NATS, NATS, True),
     "logit_diff_restored": Unit("restored share of the logit difference", 0, 1, True),
     "entropy": Unit("entropy (nats)", 0, NATS, False),
     "objects": Unit("objects named", 0, 1, False),
+    "largest_drop": Unit("nats that the patch with the largest drop costs", 0, NATS, False),
+    "percent": Unit("text-mediated (per cent)", 0, 100, True),
+    "percent_logit_diff": Unit("text-mediated, of the logit difference (per cent)", 0, 100, True),
+    "yes": Unit("P(yes), of yes and no", 0, 1, False),
+    "yes_change": Unit("change of P(yes), of yes and no", -1, 1, True),
+    "named": Unit("share of objects that are still named", 0, 1, False),
+    "box_iou": Unit("IoU of the answered box with the object's", 0, 1, False),
+    "box_hit": Unit("share of boxes with an IoU of 0.5 or more", 0, 1, False),
+    "iou": Unit("IoU of as many best patches with the object's", 0, 1, False),
+    "top_tenth": Unit("share of all drops that a tenth of the patches has", 0, 1, False),
     "logprob": Unit("log-probability (nats)", -NATS, NATS, True),
     "logprob_mean": Unit("log-probability of a token (nats)", -NATS, NATS, True),
     "logit": Unit("logit", -NATS, NATS, True),
@@ -48,9 +58,9 @@ UNITS = {
     "hit": Unit("share of words whose attention peaks on their object", 0, 1, False),
     "f1": Unit("object F1 against the un-cut description", 0, 1, False),
     **{
-        name: Unit(f"share {name}" if name in ("kept", "flipped") else name, 0, 1, False)
+        name: Unit(f"share of answers {name}" if name in ("kept", "flipped") else name, 0, 1, False)
         for name in SHARES
-        if name not in ("mass", "hit", "f1")
+        if name not in ("mass", "hit", "f1", "yes", "named", "box_iou", "box_hit", "iou", "top_tenth")
     },
 }
 """Measures of recipes and columns of a sweep; all others are drawn by their own range."""

@@ -11,7 +11,7 @@ from ..arguments import text
 from ..errors import SpecError
 from ..studies.labels import NONE
 from .frames import any_frame, column_of, numbers_of, refuse_several
-from .marks import has_values
+from .marks import has_values, trimmed
 from .quantities import Unit, quantity_of
 from .style import BLUE, DASHES, FILLS, GREY, Style, line_styles, spell_name
 
@@ -32,7 +32,15 @@ class Drawn(NamedTuple):
     unit: Unit
 
 
-def drawn_of(given: Any, place: str, hue: Any, value: Any = None, baseline: Any = None, label: Any = None) -> Drawn:
+def drawn_of(
+    given: Any,
+    place: str,
+    hue: Any,
+    value: Any = None,
+    baseline: Any = None,
+    label: Any = None,
+    unit: Unit | None = None,
+) -> Drawn:
     """A frame of a user, checked: one number for each series and place.
 
     Args:
@@ -40,6 +48,7 @@ def drawn_of(given: Any, place: str, hue: Any, value: Any = None, baseline: Any 
         place: the column that says where along the axis a row lies.
         hue: the column that tells series apart, or None.
         value, baseline, label: see `layer_lines`.
+        unit: what the numbers are; default what is known of them.
 
     Raises:
         SpecError: no such column, several rows for one place, or names that are missing.
@@ -57,7 +66,8 @@ def drawn_of(given: Any, place: str, hue: Any, value: Any = None, baseline: Any 
     refuse_several(frame, keys, "one place")
     has_interval = baseline is None and value in (None, "mean") and set(INTERVAL) <= set(frame.columns)
     ends = {name: numbers_of(frame, name) if has_interval else quantity.numbers for name in ("low", "high")}
-    return Drawn(frame.assign(mean=quantity.numbers, **ends), quantity.unit)
+    unit = quantity.unit if unit is None else unit
+    return Drawn(trimmed(frame.assign(mean=quantity.numbers, **ends), unit.low, unit.high), unit)
 
 
 def names_in(frame: pd.DataFrame, column: str) -> list[Any]:
@@ -79,7 +89,7 @@ def series_of(frame: pd.DataFrame, hue: str | None) -> Iterator[Series]:
     """The series, and behind each those of its controls, grey; a control has one entry in the legend."""
     names: Sequence[Any] = [None] if hue is None else names_in(frame, hue)
     control = frame["control"] if "control" in frame.columns else pd.Series(NONE, index=frame.index)
-    controls = [name for name in dict.fromkeys(control) if name != NONE]
+    controls = [name for name in dict.fromkeys(control) if name != NONE and has_values(frame[control == name])]
     styles = [Style(BLUE, "o", "measurement" if controls else None)] if hue is None else list(line_styles(names))
     labelled = set[object]()
     for name, style in zip(names, styles, strict=True):

@@ -44,6 +44,8 @@ SMALL, LARGE = 7.0, 8.0
 DIVERGING, SEQUENTIAL = "RdBu_r", "magma_r"
 """Colour maps of signed values (0 is white) and of all others (0 is pale); safe for colour-blindness."""
 ARROW = " → "
+BEYOND = "arrow: the interval goes on"
+"""What a legend says of intervals that are cut at the edge of a panel."""
 
 
 class Style(NamedTuple):

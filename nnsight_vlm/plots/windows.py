@@ -24,7 +24,7 @@ from .depths import spans_of
 from .dots import name_rows, row_inches
 from .frames import rows_of
 from .lines import layer_axis
-from .marks import across, has_values, level, line, show_at_least
+from .marks import across, has_values, level, line, show_at_least, shown_across, trimmed
 from .quantities import UNITS, Unit
 from .style import BLACK, BLUE, FORM_STYLES, GREY, Style, spell_name
 
@@ -120,9 +120,10 @@ def _windows(chosen: pd.DataFrame, ax: Axes | None, route: str | None, unit: Uni
     alike = {name: [name] for name in routes} if route is not None else _alike(chosen, routes)
     panels = chosen_panel("route", route, alike, ax)
     axes = stacked(len(panels), sharex=True) if ax is None else np.asarray([axes_of(ax)])
-    blind = chosen[chosen["form"] == "blind"]
     for axis, name in zip(axes, panels, strict=True):
-        _window_panel(axis, chosen[chosen["route"] == name], unit)
+        rows = trimmed(chosen[(chosen["route"] == name) | (chosen["form"] == "blind")], unit.low, unit.high)
+        blind = rows[rows["form"] == "blind"]
+        _window_panel(axis, rows[rows["form"] != "blind"], unit)
         level(axis, blind, Style(BLACK, "D", BLIND, ":"), place=2)
         titled(axis, _title(alike[name]))
         named(axis, y=unit.label)
@@ -202,7 +203,7 @@ def knockout_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
         SpecError: another frame, or no such measure.
     """
     scores = rows_of(frame, measure, "knockout_windows")
-    scores = scores[scores["window"].isin(["all", ""])]
+    scores = trimmed(scores[scores["window"].isin(["all", ""])], 0, 1)
     routes = [route for route in dict.fromkeys(scores["route"]) if route and route != JOINT]
     baselines = {"clean": "un-cut", "blind": "blind: no text sees the image"}
     names = [*baselines.values(), *map(spell_name, routes)]
@@ -215,7 +216,7 @@ def knockout_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
         rows = scores[(scores["control"] == control) & scores["route"].isin(routes) & (scores["form"] == "block")]
         across(axis, rows, [shift - len(baselines) - routes.index(route) for route in rows["route"]], style)
     name_rows(axis, names)
-    axis.set_xlim(-0.03, 1.03)
+    shown_across(axis, 0, 1)
     named(axis, x=(UNITS.get(measure) or Unit(for_figure(measure), 0, 1, False)).label)
     legend_below(axis)
     if ax is None:
