@@ -50,6 +50,7 @@ class Stage:
         head_dim: name of the width of a head there; where the config has none, an equal share of the stage's width.
         value_dim: name of the width of a head's values and output, where queries and keys have another; else empty.
         streams: name of the number of parallel residual streams in that part; empty where there is one.
+        layer_inputs: name of the width of the inputs that each layer has of its own there; empty where there are none.
         width: name of the width of a state in that part.
         keys: for a stage whose sequence is learned queries, the layout of the patches that its cross-attention reads.
         text: for such a stage, the input with the token ids that follow the queries; empty if there is none.
@@ -73,6 +74,7 @@ class Stage:
     head_dim: str = "head_dim"
     value_dim: str = ""
     streams: str = ""
+    layer_inputs: str = ""
     width: str = "hidden_size"
     keys: GridLayout | None = None
     text: str = ""

@@ -38,6 +38,8 @@ class StageSpec:
         value_dim: for each layer, the width of its values and of what it gives.
         width: width of a module's output; the residual stream is `streams` of them side by side.
         streams: how many parallel residual streams of that width there are.
+        has_layer_inputs: whether each layer has an input of its own, of which it adds what the residual stream lets
+            through: a part that is neither attention nor feed-forward.
         attention, cross: the layers that have self-attention and cross-attention.
         gated: for each site with a gate, the layers that have it.
         head_gates: for `"attention"` and `"cross"`, the call that gives the gate before the output projection, or "".
@@ -59,6 +61,7 @@ class StageSpec:
     value_dim: tuple[int, ...]
     width: int
     streams: int
+    has_layer_inputs: bool
     attention: tuple[int, ...]
     cross: tuple[int, ...]
     gated: Mapping[str, tuple[int, ...]]
@@ -97,6 +100,7 @@ def stage_spec(config: Any, stage: Stage) -> StageSpec:
         value_dim=tuple(int(_size(layer, stage.value_dim)) for layer in by_layer) if stage.value_dim else head_dim,
         width=width,
         streams=int(getattr(part, stage.streams)) if stage.streams else 1,
+        has_layer_inputs=bool(stage.layer_inputs and getattr(part, stage.layer_inputs)),
         attention=attention,
         cross=_layers_with(stage.cross, part, layer_count),
         gated={site: _layers_with(gate, part, layer_count) for site, gate in stage.gates.items()},

@@ -22,7 +22,9 @@ GEMMA_DECODER = Stage(attention=AttentionSpec(output="post_attention_layernorm")
 """Outputs of attention and of the feed-forward part pass a norm before they are added to the residual stream."""
 GLM_DECODER = Stage(attention=AttentionSpec(output="post_self_attn_layernorm"), mlp="post_mlp_layernorm")
 """The same under other names."""
-LAYER_INPUTS_DECODER = replace(GEMMA_DECODER, embedding="model.language_model.layers.0")
+LAYER_INPUTS_DECODER = replace(
+    GEMMA_DECODER, embedding="model.language_model.layers.0", layer_inputs="hidden_size_per_layer_input"
+)
 """Every layer is also handed an input of its own, which the decoder projects from the embeddings that it is handed.
 
 So only the input of the first layer is what enters the first layer, and nothing else.

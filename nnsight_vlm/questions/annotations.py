@@ -69,18 +69,32 @@ class Lookup:
         names = pd.Series([_file_name(path) for path in self.found], dtype=object).value_counts()
         return {_file_name(path): path for path in self.found if names[_file_name(path)] == 1}
 
+    @cached_property
+    def paths_by_name(self) -> Mapping[str, set[str]]:
+        """The paths of the table's pictures by their file names."""
+        paths = dict[str, set[str]]()
+        for row in range(len(self.table.cells)):
+            path = _path_in(self.table.cells.cell(self.column, row))
+            paths.setdefault(_file_name(path), set()).add(path)
+        return paths
+
     def __call__(self, row: int) -> tuple[Outline, ...]:
         """The objects of a row's picture.
 
         Raises:
-            SpecError: the annotations have nothing about it, or it has no path.
+            SpecError: the annotations have nothing about it, or it has no path; or it would be found by a file name that
+                another picture of the table has too.
         """
         cell = self.table.cells.cell(self.column, row)
-        path = cell.get("path") if isinstance(cell, Mapping) else cell
-        path = str(path) if isinstance(path, (str, Path)) else ""
+        path = _path_in(cell)
         if not path:
             raise SpecError(f"its image is {spelled(cell)}, which has no file name to be found in {self.called} by")
         key = path if path in self.found else self.by_name.get(_file_name(path))
+        if key != path and key is not None and len(others := self.paths_by_name[_file_name(path)]) > 1:
+            raise SpecError(
+                f"its image {path!r} has the file name of {(others - {path}).pop()!r}, and {self.called} has {key!r} "
+                "alone; write paths there as the table has them"
+            )
         if key is None:
             raise SpecError(
                 f"its image {path!r} is not in {self.called}, so nothing says which objects it shows; for a "
@@ -88,6 +102,12 @@ class Lookup:
                 "an empty label"
             )
         return self.found[key]
+
+
+def _path_in(cell: Any) -> str:
+    """The path of a picture's cell; empty where it has none."""
+    path = cell.get("path") if isinstance(cell, Mapping) else cell
+    return str(path) if isinstance(path, (str, Path)) else ""
 
 
 def _file_name(path: str) -> str:

@@ -53,13 +53,15 @@ def mask_of_box(box: Any, size: Size) -> np.ndarray:
     """The pixels that a box touches.
 
     Raises:
-        SpecError: it reaches out of the picture.
+        SpecError: it reaches out of the picture, or lies within its first pixel, as fractions do.
     """
     x0, y0, x1, y1 = box_given(box)
     if min(x0, y0) < -ROUNDING or x1 > size.width + ROUNDING or y1 > size.height + ROUNDING:
         raise SpecError(
             f"its box {spelled(box)} reaches out of the picture of {size.width} x {size.height} pixels; write {BOX}"
         )
+    if max(x1, y1) <= 1 < max(size):
+        raise SpecError(f"its box {spelled(box)} seems to be in fractions of the picture; write {BOX}")
     mask = np.zeros((size.height, size.width), bool)
     mask[max(0, math.floor(y0)) : math.ceil(y1), max(0, math.floor(x0)) : math.ceil(x1)] = True
     return mask
@@ -73,7 +75,7 @@ def mask_given(given: Any, size: Size, folder: Path | None) -> np.ndarray:
     """
     if isinstance(given, Mapping) and "counts" in given:
         mask = _of_runs(given)
-    elif _is_polygons(given):
+    elif _is_polygons(given) and not _has_size(given, size):
         return _of_polygons(given, size)
     elif isinstance(given, (list, tuple)) or (isinstance(given, np.ndarray) and given.ndim == 2):
         mask = _of_numbers(given)
@@ -81,7 +83,7 @@ def mask_given(given: Any, size: Size, folder: Path | None) -> np.ndarray:
         [source, *more] = pictures_in(given, folder, "mask")
         if more:
             raise SpecError(f"its mask is {spelled(given)}; write {MASK}")
-        mask = np.asarray(opened(source, "mask").convert("L")) > 0
+        mask = _of_picture(opened(source, "mask"))
     if mask.shape != (size.height, size.width):
         raise SpecError(
             f"its mask is {mask.shape[1]} x {mask.shape[0]} pixels, and its picture {size.width} x {size.height}"
@@ -96,14 +98,54 @@ def _of_numbers(given: Any) -> np.ndarray:
         values = np.empty(0)
     if values.ndim != 2:
         raise SpecError(f"its mask is {spelled(given)}; write {MASK}")
+    return _of_two_values(values)
+
+
+def _of_two_values(values: np.ndarray) -> np.ndarray:
+    """The pixels that are not 0.
+
+    Raises:
+        SpecError: there are more values than 0 and another one: probabilities, several labels, a picture that was
+            stored with loss. Nothing tells which of them are the object.
+    """
+    distinct = np.unique(values)
+    is_plain = len(distinct) <= 2 and bool((distinct == np.round(distinct)).all()) and distinct[0] >= 0
+    if not is_plain or (len(distinct) == 2 and distinct[0] != 0):
+        shown = ", ".join(f"{value:g}" for value in distinct[:4])
+        raise SpecError(
+            f"its mask has the values {shown}{', ...' if len(distinct) > 4 else ''}, and a mask is 0 outside the "
+            "object and one other whole number in it; write mask > 0.5 of probabilities, mask == label of several "
+            "labels, and pictures as PNG"
+        )
     mask: np.ndarray = values > 0
     return mask
+
+
+def _of_picture(picture: Image.Image) -> np.ndarray:
+    """The pixels of a picture that are not black.
+
+    Raises:
+        SpecError: it has transparent pixels, or see `_of_two_values`.
+    """
+    if picture.has_transparency_data and len(np.unique(picture.convert("RGBA").getchannel("A"))) > 1:
+        raise SpecError(
+            "its mask has transparent pixels, and nothing tells whether these or the black ones lie outside the "
+            'object; write one channel, picture.getchannel("A")'
+        )
+    whole = picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16")
+    return _of_two_values(np.asarray(picture if whole else picture.convert("L")).astype(float))
+
+
+def _has_size(given: Sequence[Any], size: Size) -> bool:
+    """Whether lists are the rows of a picture of a size."""
+    return len(given) == size.height and all(np.shape(row) == (size.width,) for row in given)
 
 
 def _is_polygons(given: Any) -> bool:
     """Whether something is a list of lists of coordinates: x and y in turn, of three corners or more.
 
-    A mask is a list of rows of 0 and 1, which looks the same: coordinates are not all 0 and 1.
+    A mask is a list of rows of 0 and 1, which looks the same: coordinates are not all 0 and 1, and rows are those of
+    the picture.
     """
     if not isinstance(given, (list, tuple)) or not given:
         return False

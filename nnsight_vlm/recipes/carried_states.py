@@ -116,7 +116,8 @@ def path_patching(
 
     Raises:
         SpecError: prompts whose text differs, equal answers, a place that is not there; frozen paths in a model with
-            layers that carry a state through the sequence, or from heads of several layers.
+            layers that carry a state through the sequence, from heads of several layers, or, `frozen` alone, where
+            layers have inputs of their own (Gemma 3n, small Gemma 4).
     """
     asked = pairs_asked(model, pairs, items, columns)
     paths = _paths(model, sender, receivers, between)
@@ -205,10 +206,17 @@ def _refuse_unfrozen(model: Model, sender: PlaceInModel, between: Between) -> No
     """
     if between == "free":
         return
-    if view_of(model).stage().recurrent:
+    spec = view_of(model).stage()
+    if spec.recurrent:
         raise SpecError(
             f"between={between!r} holds attention as it was, and some layers of this model carry a state through the "
             'sequence in its place; write between="free"'
+        )
+    if between == "frozen" and (spec.has_layer_inputs or spec.streams > 1):
+        raise SpecError(
+            'between="frozen" holds attention and the feed-forward part as they were, and the layers of this model also '
+            "add inputs of their own, or mix several residual streams, by what the residual stream holds; write "
+            'between="mlp" or "free"'
         )
     if sender.site in ("head", "query", "key", "value") and len(sender.layers) > 1:
         raise SpecError(

@@ -20,6 +20,7 @@ from ..lowering.layers import Layers
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..specs.measurements import Residual
+from ..studies.clusters import numbered, picture_keys
 from ..studies.image_token_sets import CHOSEN, Chosen, picture_grid
 from ..studies.journal import measured
 from ..studies.study import Study
@@ -167,7 +168,7 @@ def _total_of(study: Study, writing: Writing) -> Total:
     Raises:
         SpecError: there are fewer than two pictures, so that none has a mean of others.
     """
-    firsts = set(study.clusters)
+    firsts = set(_pictures(study))
     if len(firsts) < 2:
         raise SpecError(
             'how="mean" writes the mean over the other pictures, and there is one picture; give more, or the vector '
@@ -192,15 +193,20 @@ def _total_of(study: Study, writing: Writing) -> Total:
     return Total(torch.stack(sums).sum(0), int(rows["pictures"].sum()))
 
 
+def _pictures(study: Study) -> list[int]:
+    """For each prompt, the number of the first one with the same pixels; a user's clusters may join several pictures."""
+    return numbered(picture_keys(study.prompts))
+
+
 def _donors_of(study: Study, layouts: Sequence[str]) -> list[int]:
     """For each prompt, the number of one about another picture, whose tokens lie at the same places.
 
-    It is found by a fixed shift, which depends on the seed.
+    It is found by a fixed shift, which depends on the seed. A picture of the same cluster is no other one.
 
     Raises:
         SpecError: a picture has no such other.
     """
-    alike = dict[str, list[int]]()
+    alike, pictures, clusters = dict[str, list[int]](), _pictures(study), study.clusters
     for number, layout in enumerate(layouts):
         alike.setdefault(layout, []).append(number)
     donors = [-1] * len(layouts)
@@ -209,7 +215,8 @@ def _donors_of(study: Study, layouts: Sequence[str]) -> list[int]:
         shift = int(np.random.default_rng((study.seed, count)).integers(1, count)) if count > 1 else 0
         for place, number in enumerate(numbers):
             others = (numbers[(place + shift + step) % count] for step in range(count))
-            donor = next((other for other in others if study.clusters[other] != study.clusters[number]), None)
+            apart = (other for other in others if clusters[other] != clusters[number])
+            donor = next((other for other in apart if pictures[other] != pictures[number]), None)
             if donor is None:
                 raise SpecError(
                     f'how="resample" takes tokens from another picture, and no other one has its tokens where '

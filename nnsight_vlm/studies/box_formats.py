@@ -37,8 +37,11 @@ BOX_FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)
 HIT = 0.5
 """The IoU from which on a box counts as right."""
 
-_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _FOUR = ",".join([_NUMBER] * 4)
+_LISTED = r"(?:\[\s*(?:\[[^\[\]]*\]\s*,\s*)*)"
+"""The beginning of a list of boxes, as far as one of them."""
+_BBOX = rf"(?<=[\"']bbox_2d[\"']\s*:\s*{_LISTED}?)\[{_FOUR}\]"
 _KOSMOS_SIDE = 32
 """Cells along each side of the grid whose corners Kosmos-2 names."""
 
@@ -63,10 +66,10 @@ _LOC = r"<loc_?(\d+)>"
 _FORMATS: Mapping[BoxFormat, _Format] = {
     "fractions": _Format(regex.compile(rf"\[{_FOUR}\]")),
     "qwen2_vl": _Format(regex.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)"), full=1000),
-    "qwen2_5_vl": _Format(regex.compile(rf'"bbox_2d"\s*:\s*\[{_FOUR}\]'), full=None),
-    "qwen3_vl": _Format(regex.compile(rf'"bbox_2d"\s*:\s*\[{_FOUR}\]'), full=1000),
-    "internvl": _Format(regex.compile(rf"\[\s*\[{_FOUR}\]\s*\]"), full=1000),
-    "cogvlm": _Format(regex.compile(rf"\[\s*\[{_FOUR}\]\s*\]"), full=1000),
+    "qwen2_5_vl": _Format(regex.compile(_BBOX), full=None),
+    "qwen3_vl": _Format(regex.compile(_BBOX), full=1000),
+    "internvl": _Format(regex.compile(rf"(?<={_LISTED})\[{_FOUR}\](?=\s*[,\]])"), full=1000),
+    "cogvlm": _Format(regex.compile(rf"(?<=\[\s*\[|;){_FOUR}(?=;|\]\s*\])"), full=1000),
     "paligemma": _Format(regex.compile(r"\s*".join([_LOC] * 4)), order=(1, 0, 3, 2), full=1024),
     "florence2": _Format(regex.compile(r"\s*".join([_LOC] * 4)), full=1000),
     "kosmos-2": _Format(regex.compile(r"<patch_index_(\d+)>\s*<patch_index_(\d+)>"), cells=_KOSMOS_SIDE),
@@ -104,7 +107,9 @@ def boxes_in(text: str, format: BoxFormat, size: Size, *, resized: Size | None =
     """The boxes that an answer gives, in pixels of the picture.
 
     A box is left out where it has no area (its right edge lies left of its left one) or lies outside the picture as a
-    whole; a box that sticks out is cut at the picture's edges. A point is a box of no size.
+    whole; a box that sticks out is cut at the picture's edges. Where an edge lies further outside than the picture is
+    long, its numbers are of another unit (pixels where fractions were expected), and it is left out too. A point of
+    `molmo` is a box of no size.
 
     Args:
         text: the answer, special tokens included where a format writes boxes with them (Kosmos-2).
@@ -114,7 +119,8 @@ def boxes_in(text: str, format: BoxFormat, size: Size, *, resized: Size | None =
             - `qwen2_vl`: `(x0,y0),(x1,y1)`, 1000, with `<|box_start|>` or not;
             - `qwen2_5_vl`: `"bbox_2d": [x0, y0, x1, y1]`, pixels of the picture as the processor resized it;
             - `qwen3_vl`: the same, 1000;
-            - `internvl`, `cogvlm`: `[[x0, y0, x1, y1]]`, 1000;
+            - `internvl`: `[[x0, y0, x1, y1], ...]`, 1000;
+            - `cogvlm`: `[[x0,y0,x1,y1;...]]`, 1000;
             - `paligemma`: `<loc0010>` four times, y0 first, 1024;
             - `florence2`: `<loc_10>` four times, x0 first, 1000;
             - `kosmos-2`: `<patch_index_0044><patch_index_0863>`, corners among 32 x 32 cells;
@@ -141,7 +147,8 @@ def boxes_in(text: str, format: BoxFormat, size: Size, *, resized: Size | None =
         numbers = [float(group) for group in match.groups()]
         edges = _cell_edges(int(numbers[0]), int(numbers[1]), row.cells) if row.cells else _in_order(numbers, row.order)
         scale = (width / whole[0], height / whole[1]) * 2
-        box = _inside([edge * by for edge, by in zip(edges, scale, strict=True)], width, height)
+        scaled = [edge * by for edge, by in zip(edges, scale, strict=True)]
+        box = _point(scaled, width, height) if _gives_points(row) else _inside(scaled, width, height)
         if box is not None:
             found.append(box)
     return tuple(found)
@@ -176,12 +183,21 @@ def _cell_edges(first: int, last: int, side: int) -> list[float]:
     return [(left + inset) / side, (top + inset) / side, (right + 1 - inset) / side, (bottom + 1 - inset) / side]
 
 
+def _gives_points(row: _Format) -> bool:
+    return len(row.order) == 2
+
+
+def _point(edges: Sequence[float], width: int, height: int) -> Box | None:
+    """A point as a box of no size; None outside the picture."""
+    x, y = edges[:2]
+    return (x, y, x, y) if 0 <= x <= width and 0 <= y <= height else None
+
+
 def _inside(edges: Sequence[float], width: int, height: int) -> Box | None:
     """A box cut at the picture's edges; None where it has no area, or where nothing of it is left."""
     x0, y0, x1, y1 = edges
-    is_point = x0 == x1 and y0 == y1
-    if is_point:
-        return (x0, y0, x1, y1) if 0 <= x0 <= width and 0 <= y0 <= height else None
+    if min(x0 / width, y0 / height) < -1 or max(x1 / width, y1 / height) > 2:  # in another unit
+        return None
     x0, x1, y0, y1 = max(x0, 0.0), min(x1, float(width)), max(y0, 0.0), min(y1, float(height))
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
@@ -228,7 +244,7 @@ def box_scores(
     BoxScore(boxes=1, iou=0.5, hit=True)
     """
     right, found = _boxes_given(truth), boxes_in(text, format, size, resized=resized)
-    gives_points = len(_FORMATS[format].order) == 2
+    gives_points = _gives_points(_FORMATS[format])
     if not found:
         return BoxScore(boxes=0, iou=math.nan if gives_points else 0.0, hit=False)
     x, y = found[0][:2]

@@ -19,6 +19,8 @@ from .work import Work
 
 BEYOND = 3
 """So many tokens more than the answer has are generated, to see where a word ends."""
+WITHIN_WORD = r"(?V1)[\p{L}\p{M}\p{N}--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]{2}"
+"""Two letters or digits of one word; in scripts that write words apart."""
 LONGEST = 40
 """Most letters of a wrong answer that a reason shows."""
 
@@ -34,10 +36,11 @@ def right_answers(
 ) -> list[str]:
     """For each prompt why its answer is wrong; empty where it is right.
 
-    The model answers greedily, without any intervention. Its answer is right where it begins with the answer's tokens.
-    An answer that is a text and is not scored by its tokens is also right where the two texts agree: without the
-    spaces before them and in small letters (`casefold`), the model's begins with the answer, and no letter or digit
-    follows, so that "Red." is right for "red", and "reddish" is not.
+    The model answers greedily, without any intervention. Its answer is right where it begins with the answer's tokens
+    and does not go on within the word: "12" is wrong for "1", and "reddish" for "red". An answer that is a text and is
+    not scored by its tokens is also right where the two texts agree: without the spaces before them and in small
+    letters (`casefold`), the model's begins with the answer, and no letter or digit follows, so that "Red." is right
+    for "red".
 
     Args:
         model: an nnsight model from `load`.
@@ -67,15 +70,27 @@ def right_answers(
 
 def _why_wrong(exact: bool, text: str, answer: str | int, scored: bool) -> str:
     """Why an answer is wrong; empty where it is right."""
-    if exact:
+    if exact and not _goes_on(text, answer):
         return ""
     shown = text.strip() if len(text.strip()) <= LONGEST else f"{text.strip()[:LONGEST]}..."
-    agrees = as_index(answer) is None and begins_with(text, str(answer))
+    agrees = not exact and as_index(answer) is None and begins_with(text, str(answer))
     if agrees and not scored:
         return ""
     if agrees:
         return f"the model answers {shown!r}, which begins with other tokens than {answer!r}, whose tokens are scored"
     return f"the model answers {shown!r}, and {answer!r} is right"
+
+
+def _goes_on(text: str, answer: str | int) -> bool:
+    """Whether a text begins with the answer's tokens, and what follows belongs to the same word.
+
+    Scripts that write words without spaces between them do not tell.
+
+    >>> _goes_on("12 dogs", "1"), _goes_on("1 dog", "1"), _goes_on("A. red", "A")
+    (True, False, False)
+    """
+    said, right = text.lstrip(), "" if as_index(answer) is not None else str(answer).strip()
+    return said.startswith(right) and bool(right and regex.match(WITHIN_WORD, said[len(right) - 1 :]))
 
 
 def nothing_right(left_out: Sequence[LeftOut]) -> str:

@@ -139,6 +139,24 @@ def test_steps_integrate_the_gradient_from_zero(sdpa, prompts):
 
 
 @pytest.mark.float64
+@pytest.mark.parametrize("cluster", [["a", "a", "b"], [0, 1, 2], None], ids=["joined", "apart", "pixels"])
+def test_the_mean_is_that_of_other_pictures_whatever_the_clusters(sdpa, cluster):
+    """The third prompt shows the first one's picture again; clusters join two pictures, or part one from itself."""
+    pictures = [tiny.picture(number) for number in (0, 1, 0)]
+    prompts = [nv.encode(sdpa, QUESTION, picture) for picture in pictures]
+    rows = asked(sdpa, prompts, tokens="object", how="mean", cluster=cluster)
+    rows = rows[(rows["how"] == "mean") & (rows["control"] == "none")].sort_values("image")
+    grid = prompts[0].grid().placed
+    own = tuple(np.asarray(grid.positions)[grid.coverage(square(0, 0)) > 0].tolist())
+    for number, other in enumerate((1, 0, 1)):
+        states = nv.run(sdpa, prompts[other], reads=nv.Residual(grid.positions, site="features")).reads[0]
+        patch = nv.Patch(own, source=states.reshape(len(grid.positions), -1).double().mean(0), site="features")
+        score = nv.sweep(sdpa, prompts[number], [patch], answer=NUMBER).iloc[0]
+        expected = float(score["logprob"] - score["clean_logprob"])
+        assert rows["logprob_change"].iloc[number] == pytest.approx(expected, rel=LIMIT)
+
+
+@pytest.mark.float64
 def test_a_poll_compares_the_two_replies_alone(sdpa, prompts):
     rows = measured(sdpa, prompts, form="polling", replies=("yes", "no"), how="zero", tokens="object", site="embedding")
     replies = [tiny.vocabulary()[word] for word in ("yes", "no")]

@@ -57,6 +57,31 @@ def test_answers_without_their_special_tokens_and_with_several_boxes_are_read():
     assert [box[:2] for box in read(points, "molmo")] == [(20, 20), (60, 40)]
 
 
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("fractions", "[.25, .5, 7.5e-1, 1.] [.5, 0, 1., 5.0E-1]"),
+        ("qwen2_5_vl", """{'bbox_2d': [28, 14, 84, 28], 'label': 'dog'}, {"bbox_2d" : [56., 0, +112, 14]}"""),
+        ("qwen3_vl", '{"bbox_2d": [[250, 500, 750, 1000], [500, 0, 1000, 500]], "points": [[1, 2, 3, 4]]}'),
+        ("internvl", "<box>[[250, 500, 750, 1000], [500,0,1000,500]]</box> [1, 2, 3, 4]"),
+        ("cogvlm", "[[250,500,750,1000;500,000,1000,500]]"),
+    ],
+)
+def test_all_boxes_of_one_list_and_numbers_of_any_spelling_are_read(format, text):
+    assert read(text, format) == ((50, 50, 150, 100), (100, 0, 200, 50))
+
+
+def test_pixels_are_no_fractions_of_a_picture():
+    """Cut at the picture's edges they would be all of it, and would hit any large object."""
+    assert read("[0, 0, 120, 80]", "fractions") == ()
+    assert read("(0,0),(3000,900)", "qwen2_vl") == ()
+
+
+def test_a_box_without_area_is_not_the_first_box():
+    score = box_scores("[0.5, 0.5, 0.5, 0.5] [0, 0, 1, 1]", (0, 0, 200, 100), format="fractions", size=SIZE)
+    assert (score.boxes, score.iou, score.hit) == (1, 1.0, True)
+
+
 @pytest.mark.parametrize("first", [0, 37, 519])
 @pytest.mark.parametrize("last", [37, 519, 888, 1023])
 def test_cells_are_those_of_the_code_of_kosmos(first, last):

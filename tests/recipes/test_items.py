@@ -229,6 +229,11 @@ def test_an_answer_in_other_letters_is_right_unless_its_tokens_are_scored():
     assert "begins with other tokens than 'red'" in _why_wrong(False, " Red.", "red", scored=True)
     assert "'reddish', and 'red' is right" in _why_wrong(False, "reddish", "red", scored=False)
     assert not _why_wrong(True, "anything", "red", scored=True)
+    for text, answer in (("12 dogs", "1"), (" reddish", "red"), ("Apple", "A")):
+        for scored in (True, False):
+            assert "is right" in _why_wrong(True, text, answer, scored=scored)
+    for text, answer in (("1 dog", "1"), ("A. red", "A"), ("红色", "红"), ("(A)", "("), ("12", 7)):
+        assert not _why_wrong(True, text, answer, scored=True)
     assert _why_wrong(False, "7", 7, scored=False)  # a token id is compared by its token alone
     assert begins_with("STRASSE 5", "Straße") and not begins_with("", "red") and not begins_with("re", "red")
 

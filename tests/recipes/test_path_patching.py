@@ -8,11 +8,14 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+import zoo
 from float64 import LIMIT
 from known_pairs import known_pairs
 
 import nnsight_vlm as nv
+from nnsight_vlm.families import view_of
 from nnsight_vlm.recipes import Place, Work, path_patching
+from nnsight_vlm.recipes.carried_states import _paths
 from nnsight_vlm.report.study import color_pairs
 
 QUIET = Work(progress=False)
@@ -313,6 +316,36 @@ def test_an_interrupted_run_resumes_to_the_same_frame(sdpa, tmp_path, monkeypatc
     assert measured == [0, 1, 2, 2]
     path_patching(sdpa, pairs, **options | {"between": "mlp"}, work=work)  # other settings never meet these rows
     assert measured[4:] == [0, 1, 2]
+
+
+# other families -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", ["gemma4", "paligemma2", "exaone4_5", "aya_vision", "mistral3"])
+def test_frozen_layers_add_what_they_add_without_the_sender(name):
+    """Norms behind parts, parts side by side: the residual stream changes by what the sender wrote, in every layer."""
+    attention = zoo.ZOO[name].implementations[0]
+    model = zoo.load(name, attention, torch.float64)
+    prompt, other = (zoo.prompt(name, attention, seed=seed, dtype=torch.float64) for seed in (1, 2))
+    last = view_of(model).stage().layer_count
+    paths = _paths(model, Place("last", layers=0), [Place("last", site="output")], "frozen")
+    [patch] = paths.patches(prompt, other, paths.receivers[0])
+    states = [nv.run(model, prompt, under, reads=nv.Residual("all")).reads[0] for under in (None, patch.patch.under)]
+    added = states[1] - states[0]
+    assert added[0].abs().max() > 1e-2
+    for layer in range(1, last):
+        assert added[layer].numpy() == pytest.approx(added[0].numpy(), rel=LIMIT, abs=LIMIT)
+
+
+@pytest.mark.parametrize("name", ["gemma3n", "gemma4-shared"])
+def test_layers_with_inputs_of_their_own_cannot_be_frozen(name):
+    model, prompts = zoo.load(name), [zoo.prompt(name, seed=seed) for seed in (1, 2)]
+    words, options = [nv.run(model, prompt).logits.argmax() for prompt in prompts], {"sender": Place("image", layers=0)}
+    pair = (*prompts, int(words[0]), (int(words[1]) if words[0] != words[1] else int(words[0]) + 1))
+    with pytest.raises(nv.SpecError, match='between="mlp" or "free"'):
+        path_patching(model, [pair], **options, work=QUIET)
+    assert len(path_patching(model, [pair], **options, receivers=["last"], between="mlp", work=QUIET))
 
 
 # what is refused ------------------------------------------------------------------------------------------
