@@ -28,12 +28,14 @@ class Asked:
     Attributes:
         described: every picture with the text that the model answers at length.
         answered: the same rows with their own questions and answers; None where there are no answers.
+        called: the table's file, or what it is in words; empty for a folder.
         names: of the objects that have boxes or masks, each once.
         digest: of texts, pixels, boxes and masks, and of what was left out.
     """
 
     described: Items
     answered: Items | None
+    called: str
     names: tuple[str, ...]
     digest: str
 
@@ -55,9 +57,14 @@ def asked_of(config: ReportConfig) -> Asked | None:
     return Asked(
         described=_asking(items, str(config.query)) if of_all else items,
         answered=items if items.has_answers else None,
+        called="" if config.items is None else _called(config.items, items),
         names=names,
         digest=digest,
     )
+
+
+def _called(given: Any, items: Items) -> str:
+    return Path(given).name if isinstance(given, (str, Path)) else items.source.table.called
 
 
 def _of_folder(config: ReportConfig) -> Items:

@@ -56,6 +56,7 @@ class Study:
         asked: what recipes measure descriptions of: prompts of scenes, or items, which are encoded one by one.
         prompts: the prompts of these.
         ids: what each is called.
+        table: what the table is called; empty where there is none.
         truths: the objects that are really in each scene; None for items, which have their own.
         knows_objects: whether it is known where the objects of the pictures are.
         answered: items with answers of their own; None where there are none.
@@ -70,6 +71,7 @@ class Study:
     asked: tuple[Prompt, ...] | Items
     prompts: Sequence[Prompt]
     ids: Sequence[str | int]
+    table: str = ""
     truths: tuple[tuple[Thing, ...], ...] | None = None
     knows_objects: bool = False
     answered: Items | None = None
@@ -139,6 +141,7 @@ def _of_items(model: Model, config: ReportConfig, asked: Asked, progress: bool) 
         asked=looked.items,
         prompts=looked.prompts,
         ids=looked.items.ids,
+        table=asked.called,
         knows_objects=items.has_things,
         answered=None if rows is None else replace(rows, skip=True),
         pairs=replace(rows, skip=True) if rows is not None and rows.has_pairs else (),

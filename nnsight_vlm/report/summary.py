@@ -15,7 +15,7 @@ from ..statistics import FEWEST
 from ..studies.labels import AGREEMENT, Condition
 from ..studies.words import Vocabulary
 from .config import ReportConfig
-from .left_out import WHOLE, Note
+from .left_out import SECTIONS, WHOLE, Note
 from .study import Study
 
 FIGURE_TITLES = {
@@ -186,8 +186,8 @@ def _head(config: ReportConfig, study: Study, per_image: Mapping[str, pd.DataFra
 
 
 def _source(config: ReportConfig, study: Study) -> str:
-    if isinstance(study.asked, Items) and config.items is not None:
-        source = f"the rows of {for_markdown(study.asked.source.table.called)}"
+    if study.table:
+        source = f"the rows of {for_markdown(study.table)}"
     elif config.images is not None:
         source = f"the pictures in {for_markdown(config.images)}"
     else:
@@ -262,7 +262,8 @@ def _figures(figures: Sequence[str]) -> str:
 def _missing(missing: Mapping[str, str], notes: Sequence[Note]) -> str:
     """What could not be measured, and why; empty where everything was."""
     lines = [f"- {FIGURE_TITLES[name]}: left out, because {_sentence(why)}" for name, why in missing.items()]
-    lines += [_note(note) for note in notes]
+    in_figures = SECTIONS.values()  # a section that is left out as a whole lacks its figure, which says so above
+    lines += [_note(note) for note in notes if note.ids or note.section not in in_figures]
     return "## Not measured\n\n" + "\n".join(lines) if lines else ""
 
 

@@ -150,7 +150,7 @@ def settings_of(config: ReportConfig, asked: Asked | None) -> dict[str, Any]:
         return settings
     if config.items is None:
         return settings | {"content of the pictures and annotations": asked.digest}
-    return settings | {"items": asked.described.source.table.called, "content of the table": asked.digest}
+    return settings | {"items": asked.called, "content of the table": asked.digest}
 
 
 def _write(
