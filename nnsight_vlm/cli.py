@@ -83,16 +83,25 @@ def options(
 @app.command()
 def report(
     model: Model = "shapes",
-    images: Annotated[
-        Path | None, typer.Option(help="A folder of pictures; without it, synthetic scenes are drawn.")
+    images: Annotated[Path | None, typer.Option(help="A folder of pictures; default: synthetic scenes.")] = None,
+    items: Annotated[
+        str | None, typer.Option(help="In its place, a table of questions: .csv, .tsv, .json, .jsonl or .parquet.")
     ] = None,
-    query: Annotated[str, typer.Option(help="What the model is asked about every picture.")] = QUERY,
+    columns: Annotated[str, typer.Option(help="What the table's columns are: question=q,image=file.")] = "",
+    annotations: Annotated[
+        str | None, typer.Option(help="Objects of the pictures, for claims 3a, 3b: a COCO file, or a table of boxes.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Where paths in the table begin: by default its folder.")
+    ] = None,
+    leave_out: Annotated[bool, typer.Option("--leave-out", help="Go on without what cannot be used.")] = False,
+    query: Annotated[
+        str | None, typer.Option(help=f'Asked about every picture: "{QUERY}" where no table has questions.')
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write; an unfinished report there is finished.")] = Path(
         "nnsight-vlm-report"
     ),
-    scenes: Annotated[
-        int | None, typer.Option(min=1, help="How many synthetic scenes are drawn: 24 unless told otherwise.")
-    ] = None,
+    scenes: Annotated[int | None, typer.Option(min=1, help="How many synthetic scenes; default: 24.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed of the scenes and of the random controls.")] = 0,
     objects: Annotated[
         str, typer.Option(help="Names that count as objects, separated by commas; for your own pictures.")
@@ -106,14 +115,13 @@ def report(
         int, typer.Option(min=1, help="How many pictures are measured together; on a server, how many are in one job.")
     ] = 4,
     remote: Annotated[
-        bool, typer.Option("--remote", help="Run the model on NDIF, or the server that nnsight is set to.")
+        bool, typer.Option("--remote", help="Run on NDIF, or the server that nnsight is set to.")
     ] = False,
-    host: Annotated[
-        str | None, typer.Option(help="Run the model on the server at this address, such as http://127.0.0.1:8001.")
-    ] = None,
+    host: Annotated[str | None, typer.Option(help="Run on the server there, such as http://127.0.0.1:8001.")] = None,
 ) -> None:
     """Measure the three claims of "What's in the Image?" on a model, and write tables and figures."""
     with plain_errors():
+        from .commands.flags import pairs_in
         from .report import write_report
         from .report.arguments import check_host, split_names
         from .report.terminal import claims_table
@@ -122,6 +130,11 @@ def report(
             out,
             model=model,
             images=None if images is None else str(images),
+            items=items,
+            columns=pairs_in(columns, "--columns") if columns else None,
+            annotations=annotations,
+            pictures=pictures,
+            leave_out=leave_out,
             query=query,
             scenes=scenes,
             seed=seed,
@@ -133,9 +146,9 @@ def report(
             remote=check_host(host) or remote,
         )
     console.print(claims_table(done.claims))
-    for name, why in done.left_out:
+    for name, why in done.left_out[:20]:
         print_line(f"Left out: {name} ({why})")
-    print_line(f"Written to {done.folder}: report.md, frames, figures.")
+    print_line(f"Written to {done.folder}: report.md, left-out.csv, frames, figures.")
 
 
 @app.command()

@@ -109,6 +109,8 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(numerator, denominator, out=undefined, where=denominator > 1e-9))
 
 
+OBJECTS = "boxes or masks of objects, and a description that names one of them"
+
 # the claims -------------------------------------------------------------------------------------------
 
 SUMMARY = Criterion(
@@ -124,7 +126,7 @@ HIT = Criterion(
     measured="share of object words whose attention peaks on the object",
     threshold=0.5,
     statistic=_hit_rate,
-    needs="object masks",
+    needs=OBJECTS,
 )
 HIDDEN = Criterion(
     measured="log-probability lost beyond hiding as many random patches",
@@ -132,7 +134,7 @@ HIDDEN = Criterion(
     threshold=0.0,
     statistic=_extra_loss,
     shares=False,
-    needs="object masks",
+    needs=OBJECTS,
 )
 
 CLAIMS: tuple[Claim, ...] = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import SpecError, reason_of
 from ..families import Model
@@ -36,13 +36,19 @@ class ReportConfig:
     """The settings of a report; see `write_report`.
 
     Attributes:
-        pictures: the names of the files in `images` that are pictures, known once the settings are `checked`.
+        query: what is asked about every picture; None where the rows of a table have their own questions.
+        names: of the files in `images` that are pictures, known once the settings are `checked`.
         left_out: those that cannot be opened.
     """
 
     model: str = "shapes"
     images: str | None = None
-    query: str = QUERY
+    items: Any = None
+    columns: Mapping[str, Any] | None = None
+    annotations: Any = None
+    pictures: str | Path | None = None
+    leave_out: bool = False
+    query: str | None = None
     scenes: int = SCENES
     seed: int = 0
     objects: tuple[str, ...] = ()
@@ -50,7 +56,7 @@ class ReportConfig:
     rows: int = 64
     chunk: int = 4
     remote: Remote = False
-    pictures: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
     @property
@@ -66,19 +72,45 @@ class ReportConfig:
         """
         if min(self.scenes, self.max_new_tokens, self.rows, self.chunk) < 1 or self.seed < 0:
             raise SpecError("--scenes, --max-new-tokens, --rows and --chunk must be 1 or more, and --seed 0 or more")
-        check_text("query", self.query, '--query "describe the image."')
+        self._check_goes_together()
+        query = QUERY if self.query is None and self.items is None else self.query
+        if query is not None:
+            check_text("query", query, '--query "describe the image."')
         if self.images is None:
-            return self
-        folder, pictures, left_out = Path(self.images), list[str](), list[LeftOut]()
+            return replace(self, query=query)
+        folder, names, left_out = Path(self.images), list[str](), list[LeftOut]()
         for path in find_pictures(folder):
             try:
                 open_picture(path)
-                pictures.append(path.name)
+                names.append(path.name)
             except SpecError as error:
                 left_out.append(LeftOut(path.name, str(error)))
-        if not pictures:
+        if not names:
             raise SpecError(f"no picture of the folder {self.images!r} can be opened: {left_out[0].why}")
-        return replace(self, images=str(folder.resolve()), pictures=tuple(pictures), left_out=tuple(left_out))
+        images = str(folder.resolve())
+        return replace(self, query=query, images=images, names=tuple(names), left_out=tuple(left_out))
+
+    def _check_goes_together(self) -> None:
+        """Refuse what says something of a table or of a folder of pictures, where there is none.
+
+        Raises:
+            SpecError: see above.
+        """
+        if self.items is not None and self.images is not None:
+            raise SpecError(
+                "--images (images=) is a folder of pictures, and --items (items=) a table; give one of them, and with "
+                "a table --pictures (pictures=) for the folder in which its paths begin"
+            )
+        for option, given, needs_table in (
+            ("--columns (columns=)", self.columns, True),
+            ("--pictures (pictures=)", self.pictures, True),
+            ("--annotations (annotations=)", self.annotations, False),
+            ("--leave-out (leave_out=)", self.leave_out or None, False),
+        ):
+            if given is None or self.items is not None or (self.images is not None and not needs_table):
+                continue
+            instead = "--items (items=)" if needs_table else "--items (items=) or --images (images=)"
+            raise SpecError(f"{option} says how your own pictures are read; write it with {instead}, or leave it out")
 
 
 def check_text(name: str, text: str, example: str) -> None:
@@ -118,9 +150,11 @@ def find_pictures(folder: Path) -> tuple[Path, ...]:
 
 
 def picture_names(config: ReportConfig) -> Sequence[str]:
-    """What each image number of the frames stands for: a file name, or a scene's seed."""
+    """What each image number of the frames stands for: a file name, or a scene's seed; rows of tables have ids."""
     if config.images is not None:
-        return config.pictures
+        return config.names
+    if config.items is not None:
+        return ()
     return [f"scene {config.first_scene + number}" for number in range(config.scenes)]
 
 

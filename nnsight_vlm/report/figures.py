@@ -20,12 +20,12 @@ from ..plots import Overlay, draw_overlays
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..studies.image_patches import has_patches, patch_maps, patch_source
+from ..studies.image_patches import patch_maps, patch_source
 from ..studies.layer_sets import layers_reading, middle_half
 from ..studies.object_words import first_mention
 from ..studies.words import Objects, default_objects
 from ..sweeping.answers import generations
-from .study import Study
+from .study import NO_PATCHES, Study
 
 EXAMPLES = 3
 """How many pictures are shown with maps."""
@@ -37,9 +37,8 @@ ANSWER_TOKENS = 64
 
 NAMELESS = "no description names an object"
 COMPARED = f"{NAMELESS}, so there is nothing by which descriptions could be compared"
-PAIRS = (
-    "it takes questions about two pictures with one right answer of one token each, known for synthetic scenes alone"
-)
+ANSWERS = "no answer could be scored"
+PAIRS = "the model answered no pair of questions right"
 
 
 class FrameFigure(NamedTuple):
@@ -50,34 +49,38 @@ class FrameFigure(NamedTuple):
         frame: the recipe's name.
         measure: what it shows.
         needs: why there is no figure where the frame has no such measure.
-        if_not_run: why there is none where the recipe did not run.
     """
 
     plot: Callable[[pd.DataFrame], Axes | np.ndarray]
     frame: str
     measure: str
     needs: str
-    if_not_run: str = ""
 
-    def why_not(self, frames: Mapping[str, pd.DataFrame]) -> str:
-        """Why there is nothing to draw; empty where there is something."""
+    def why_not(self, frames: Mapping[str, pd.DataFrame], lacks: Mapping[str, str]) -> str:
+        """Why there is nothing to draw; empty where there is something.
+
+        Args:
+            frames: the means of the recipes that ran.
+            lacks: why the others did not, by the name of their frames.
+        """
         if self.frame not in frames:
-            return self.if_not_run
-        return "" if (frames[self.frame]["measure"] == self.measure).any() else self.needs
+            return lacks.get(self.frame, NO_PATCHES)
+        rows = frames[self.frame]
+        shown = rows.loc[rows["measure"] == self.measure, "mean"].astype(float)
+        return "" if np.isfinite(shown).any() else self.needs
 
 
 FRAME_FIGURES = {
     "routes": FrameFigure(plots.knockout_routes, "knockout_windows", "f1", COMPARED),
     "windows": FrameFigure(plots.knockout_windows, "knockout_windows", "f1", COMPARED),
-    "answers": FrameFigure(plots.answer_windows, "knockout_answers", "logprob_change", PAIRS, PAIRS),
+    "answers": FrameFigure(plots.answer_windows, "knockout_answers", "logprob_change", ANSWERS),
     "attention": FrameFigure(plots.attention_share, "attention_share", "mass", "no attention was read"),
-    "patching": FrameFigure(plots.query_patching, "query_patching", "restoration", PAIRS, PAIRS),
+    "patching": FrameFigure(plots.query_patching, "query_patching", "restoration", PAIRS),
     "grounding": FrameFigure(
         plots.patch_grounding,
         "patch_grounding",
         "top_mass",
         f"{NAMELESS} of its picture",
-        "nothing tells which patches the image tokens of this model show",
     ),
     "ablation": FrameFigure(plots.prompt_ablation, "prompt_ablation", "f1", COMPARED),
 }
@@ -88,9 +91,10 @@ def draw(
     model: Model, study: Study, frames: Mapping[str, pd.DataFrame], claims: pd.DataFrame, remote: Remote = False
 ) -> dict[str, Figure]:
     """Every figure for which there are measurements, by name."""
-    figures = {"claims": figure_of(plots.claims(claims))}
+    shown = claims_with_values(claims)
+    figures = {} if shown.empty else {"claims": figure_of(plots.claims(shown))}
     for name, figure in FRAME_FIGURES.items():
-        if not figure.why_not(frames):
+        if not figure.why_not(frames, {}):
             figures[name] = figure_of(figure.plot(frames[figure.frame]))
     examples = overlays(model, study, remote)
     return figures | ({"overlays": figure_of(draw_overlays(examples))} if examples else {})
@@ -102,18 +106,32 @@ def figure_of(axes: Axes | np.ndarray) -> Figure:
     return figure
 
 
-def missing(frames: Mapping[str, pd.DataFrame], figures: Collection[str]) -> dict[str, str]:
-    """Why each figure that a report may have is not among those that it has."""
-    reasons = {name: figure.why_not(frames) for name, figure in FRAME_FIGURES.items()}
-    grounding = FRAME_FIGURES["grounding"]
+def claims_with_values(claims: pd.DataFrame) -> pd.DataFrame:
+    """The claims that were measured, with those of their controls that were, too."""
+    measured = claims[np.isfinite(claims["value"].astype(float))]
+    keys = set(measured.loc[~measured["control"].astype(bool), "claim"])
+    return measured[measured["claim"].isin(keys)].reset_index(drop=True)
+
+
+def missing(frames: Mapping[str, pd.DataFrame], figures: Collection[str], lacks: Mapping[str, str]) -> dict[str, str]:
+    """Why each figure that a report may have is not among those that it has.
+
+    Args:
+        frames: the means of the recipes that ran.
+        figures: the names of those that were drawn.
+        lacks: why recipes did not run, by the name of their frames.
+    """
+    reasons = {"claims": "no claim could be measured"}
+    reasons |= {name: figure.why_not(frames, lacks) for name, figure in FRAME_FIGURES.items()}
     shown_words = f"no description of the first {EXAMPLES} pictures names an object"
-    reasons["overlays"] = shown_words if grounding.frame in frames else grounding.if_not_run
+    reasons["overlays"] = shown_words if "patch_grounding" in frames else lacks.get("patch_grounding", NO_PATCHES)
     return {name: why for name, why in reasons.items() if name not in figures}
 
 
 def overlays(model: Model, study: Study, remote: Remote = False) -> list[list[Overlay]]:
     """A few pictures, each with the maps of a few object words of its description."""
-    prompts = [prompt for prompt in study.prompts[:EXAMPLES] if has_patches(prompt)]
+    known = [number for number, why in enumerate(study.patches[:EXAMPLES]) if not why]
+    prompts = [study.prompts[number] for number in known]
     answers = generations(model, [(prompt, None) for prompt in prompts], max_new_tokens=ANSWER_TOKENS, remote=remote)
     objects = study.objects or default_objects(model)
     maps = [

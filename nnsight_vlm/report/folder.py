@@ -32,7 +32,10 @@ class Contents(NamedTuple):
 REPORT = Contents(
     called="a report",
     settings="report-settings.json",
-    ours=("parts", "frames", "figures", "report-settings.json", "claims.csv", "claims.parquet", "report.md"),
+    ours=(
+        *("parts", "frames", "figures", "report-settings.json", "report.md"),
+        *("claims.csv", "claims.parquet", "left-out.csv", "left-out.parquet"),
+    ),
 )
 
 

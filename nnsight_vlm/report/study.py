@@ -1,33 +1,26 @@
-"""What a report measures: the pictures and questions, and the recipes that run on them."""
+"""What a report measures: the pictures and questions, and what is known about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ..errors import SpecError
 from ..families import Model
 from ..prompts.encoding import encode
-from ..prompts.pictures import open_picture
 from ..prompts.prompt import Prompt
-from ..recipes import Pair, attention_share, knockout_windows, patch_grounding, prompt_ablation, query_patching
-from ..recipes.layer_windows import summary as knockout_summary
-from ..recipes.prompt_parts import summary as ablation_summary
-from ..recipes.query_states import summary as patching_summary
+from ..questions.item_lists import Items, LeftOut
+from ..recipes import Pair
 from ..recipes.routes import default_routes
-from ..recipes.token_groups import summary as share_summary
-from ..recipes.word_patches import summary as grounding_summary
 from ..shapes import pair, scene
-from ..statistics import FEWEST
-from ..studies.image_patches import has_patches
+from ..studies.image_patches import has_patches, patch_source
+from ..studies.item_checks import look_at_all
 from ..studies.words import Objects, Thing, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
 from ..sweeping.wanted import answer_token
-from .config import ReportConfig
+from .asked import Asked, asked_of
+from .config import ReportConfig, picture_names
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->text")
 """Routes that are cut while the model writes descriptions.
@@ -37,50 +30,149 @@ ROUTES = ("image->generated", "image->query", "query->generated", "image->text")
 
 TRIES = 20
 """How many pairs of scenes are drawn for each pair that is wanted; many have no question with one right answer."""
+TOP = 5
+"""How many of a word's best patches count in `patch_grounding`, as it has them itself."""
+NO_PATCHES = "nothing tells which patches the image tokens of this model show"
+
+OF_SCENES = dict.fromkeys(
+    ("knockout_answers", "query_patching"), "no two scenes have one question with two answers of one token each"
+)
+OF_A_FOLDER = {
+    "knockout_answers": "a folder of pictures has no answers; --items (items=) takes a table that has",
+    "query_patching": "a folder of pictures has no pairs of them; --items (items=) takes a table that has",
+}
+OF_A_TABLE = {
+    "knockout_answers": "the table has no column answer",
+    "query_patching": "the table has no columns other_image and other_answer",
+}
+"""Why a recipe is not run, by the name of its frames."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
-    """Pictures, questions and truths, encoded for one model.
+    """Pictures, questions and truths, for one model.
 
     Attributes:
-        prompts: the query about every picture.
-        truths: the objects that are really in each picture; None where they are not known.
+        asked: what recipes measure descriptions of: prompts of scenes, or items, which are encoded one by one.
+        prompts: the prompts of these.
+        ids: what each is called.
+        table: what the table is called; empty where there is none.
+        truths: the objects that are really in each scene; None for items, which have their own.
+        knows_objects: whether it is known where the objects of the pictures are.
+        answered: items with answers of their own; None where there are none.
         pairs: one question about two pictures with different answers; empty where no such pairs are known.
         objects: finds the objects that a description names; None for the recipes' default.
+        routes: those that are cut in all prompts.
+        patches: for each prompt why its patches are not known; empty where they are.
+        left_out: items that no recipe can measure, and why.
+        lacks: why a recipe is not run, by the name of its frames.
     """
 
-    prompts: tuple[Prompt, ...]
-    truths: tuple[tuple[Thing, ...], ...] | None
-    pairs: tuple[Pair, ...]
+    asked: tuple[Prompt, ...] | Items
+    prompts: Sequence[Prompt]
+    ids: Sequence[str | int]
+    table: str = ""
+    truths: tuple[tuple[Thing, ...], ...] | None = None
+    knows_objects: bool = False
+    answered: Items | None = None
+    pairs: tuple[Pair, ...] | Items = ()
     objects: Objects | None
+    routes: tuple[str, ...]
+    patches: Sequence[str]
+    left_out: tuple[LeftOut, ...] = ()
+    lacks: Mapping[str, str]
+
+    def grounded(self) -> tuple[Prompt, ...] | Items:
+        """What is asked about pictures whose patches are known; of scenes all or none, because all are alike."""
+        if isinstance(self.asked, Items):
+            return self.asked.only([number for number, why in enumerate(self.patches) if not why])
+        return () if any(self.patches) else self.asked
 
 
-def gather(model: Model, config: ReportConfig) -> Study:
-    """Encode a report's pictures: those of a folder, or synthetic scenes with their truths and pairs."""
-    names = vocabulary(config.objects) if config.objects else None
-    if config.images is not None:
-        prompts = tuple(_encoded(model, config.query, Path(config.images) / name) for name in config.pictures)
-        return Study(prompts=prompts, truths=None, pairs=(), objects=names)
-    scenes = [scene(config.first_scene + number) for number in range(config.scenes)]
+class Seen(NamedTuple):
+    """What a report notes of each prompt: the routes that it has, and why its patches are not known."""
+
+    routes: tuple[str, ...]
+    no_patches: str
+
+
+def seen_of(prompt: Prompt) -> Seen:
+    """What a report notes of a prompt."""
+    routes = default_routes([prompt], ROUTES)
+    if not has_patches(prompt):
+        return Seen(routes, NO_PATCHES)
+    try:
+        patches = len(patch_source(prompt).grid.positions)
+    except SpecError as error:
+        return Seen(routes, str(error))
+    return Seen(routes, f"its picture has {patches} patches, fewer than {TOP}" if patches < TOP else "")
+
+
+def gather(model: Model, config: ReportConfig, asked: Asked | None = None, *, progress: bool = False) -> Study:
+    """A report's pictures and questions for one model: those of a folder or table, or scenes with truths and pairs.
+
+    Args:
+        model: an nnsight model.
+        config: the checked settings.
+        asked: what `asked_of` gave of them, if it was called before.
+        progress: show a progress bar.
+
+    Raises:
+        SpecError: pictures that the model's processor cannot encode, which were not to be left out.
+    """
+    asked = asked_of(config) if asked is None else asked
+    return _of_scenes(model, config) if asked is None else _of_items(model, config, asked, progress)
+
+
+def _of_items(model: Model, config: ReportConfig, asked: Asked, progress: bool) -> Study:
+    items = asked.described
+    looked = look_at_all(
+        model,
+        items,
+        answered=False,
+        with_things=items.has_things,
+        look=seen_of,
+        work=Work(progress=progress, chunk=config.chunk),
+        remote=config.remote,
+    )
+    names = config.objects or asked.names
+    rows = asked.answered
     return Study(
-        prompts=tuple(encode(model, config.query, drawn.image) for drawn in scenes),
-        truths=tuple(shape_truth(drawn) for drawn in scenes),
-        pairs=color_pairs(model, config.first_scene, config.scenes),
-        objects=names or shape_objects,
+        asked=looked.items,
+        prompts=looked.prompts,
+        ids=looked.items.ids,
+        table=asked.called,
+        knows_objects=items.has_things,
+        answered=None if rows is None else replace(rows, skip=True),
+        pairs=replace(rows, skip=True) if rows is not None and rows.has_pairs else (),
+        objects=vocabulary(names) if names else None,
+        routes=_in_all(looked.seen),
+        patches=[seen.no_patches for seen in looked.seen],
+        left_out=looked.items.left_out,
+        lacks=OF_A_FOLDER if config.items is None else OF_A_TABLE,
     )
 
 
-def _encoded(model: Model, query: str, picture: Path) -> Prompt:
-    """The query about a picture of a file.
+def _of_scenes(model: Model, config: ReportConfig) -> Study:
+    scenes = [scene(config.first_scene + number) for number in range(config.scenes)]
+    prompts = tuple(encode(model, str(config.query), drawn.image) for drawn in scenes)
+    seen = [seen_of(prompt) for prompt in prompts]
+    return Study(
+        asked=prompts,
+        prompts=prompts,
+        ids=picture_names(config),
+        truths=tuple(shape_truth(drawn) for drawn in scenes),
+        knows_objects=True,
+        pairs=color_pairs(model, config.first_scene, config.scenes),
+        objects=vocabulary(config.objects) if config.objects else shape_objects,
+        routes=_in_all(seen),
+        patches=[each.no_patches for each in seen],
+        lacks=OF_SCENES,
+    )
 
-    Raises:
-        SpecError: naming the picture.
-    """
-    try:
-        return encode(model, query, open_picture(picture))
-    except SpecError as error:
-        raise SpecError(f"{str(picture)!r}: {error}") from error
+
+def _in_all(seen: Sequence[Seen]) -> tuple[str, ...]:
+    return tuple(route for route in ROUTES if all(route in each.routes for each in seen))
 
 
 def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
@@ -113,63 +205,3 @@ def _is_one_token(model: Model, answer: str) -> bool:
     except SpecError:
         return False
     return True
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
-    """One recipe of a report.
-
-    Attributes:
-        name: of its frames.
-        run: measures every image, and gives the rows of each.
-        sum_up: from these rows to means with intervals.
-    """
-
-    name: str
-    run: Callable[[Work], pd.DataFrame]
-    sum_up: Callable[[pd.DataFrame], pd.DataFrame]
-
-
-def steps(model: Model, study: Study, config: ReportConfig) -> list[Step]:
-    """The recipes that a study permits, in the order in which they run."""
-    common: dict[str, Any] = {"seed": config.seed, "per_image": True, "remote": config.remote}
-    generating: dict[str, Any] = {**common, "max_new_tokens": config.max_new_tokens, "rows": config.rows}
-    scored: dict[str, Any] = {**generating, "truths": study.truths, "objects": study.objects}
-    prompts, routes = study.prompts, default_routes(study.prompts, ROUTES)
-
-    def describe(work: Work) -> pd.DataFrame:
-        return knockout_windows(model, prompts, routes=routes, work=work, **scored)
-
-    def ground(work: Work) -> pd.DataFrame:
-        by_name = None if study.truths is not None else study.objects
-        return patch_grounding(model, prompts, truths=study.truths, objects=by_name, work=work, **generating)
-
-    def share(work: Work) -> pd.DataFrame:
-        return attention_share(model, prompts, work=work, **generating)
-
-    def ablate(work: Work) -> pd.DataFrame:
-        return prompt_ablation(model, prompts, work=work, **scored)
-
-    chosen = [Step(name="knockout_windows", run=describe, sum_up=knockout_summary)]
-    if all(has_patches(prompt) for prompt in prompts):
-        chosen.append(Step(name="patch_grounding", run=ground, sum_up=grounding_summary))
-    chosen.append(Step(name="attention_share", run=share, sum_up=share_summary))
-    chosen.append(Step(name="prompt_ablation", run=ablate, sum_up=ablation_summary))
-    return [*chosen, *_steps_on_pairs(model, study.pairs, common)] if study.pairs else chosen
-
-
-def _steps_on_pairs(model: Model, pairs: tuple[Pair, ...], common: dict[str, Any]) -> list[Step]:
-    """The recipes that need questions with one-token answers."""
-    patched = pairs[: max(FEWEST, len(pairs) // 2)]  # patched image tokens cost a whole forward each
-
-    def answer(work: Work) -> pd.DataFrame:
-        questions, answers = [asked.prompt for asked in pairs], [asked.answer for asked in pairs]
-        return knockout_windows(model, questions, answers=answers, work=work, **common)
-
-    def patch(work: Work) -> pd.DataFrame:
-        return query_patching(model, patched, work=work, **common)
-
-    return [
-        Step(name="knockout_answers", run=answer, sum_up=knockout_summary),
-        Step(name="query_patching", run=patch, sum_up=patching_summary),
-    ]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from ..showing import for_markdown
+from ..questions.item_lists import Items
+from ..showing import escaped_markdown, for_markdown
 from ..statistics import FEWEST
 from ..studies.labels import AGREEMENT, Condition
+from ..studies.words import Vocabulary
 from .config import ReportConfig
+from .left_out import SECTIONS, WHOLE, Note
+from .study import Study
 
 FIGURE_TITLES = {
     "claims": "The claims: number, 95 % interval and threshold; controls in grey",
@@ -24,6 +29,18 @@ FIGURE_TITLES = {
     "ablation": "Descriptions with parts of the prompt dropped",
     "overlays": "Which patches object words attend to: middle half of the layers, mean over heads, before the word",
 }
+
+
+NO_NAMES = (
+    "Neither --objects nor boxes or masks name objects, so every content word of a description counts as an object "
+    "(for the models inside the package, every colour with a shape)."
+)
+SEVERAL = (
+    "A description is searched for each name once, while the truth counts every object: three dogs of which the "
+    'description says "dogs" are one hit of three.'
+)
+MOST_IDS = 20
+"""Most items that one line names; left-out.csv has all."""
 
 
 class ClaimLine(NamedTuple):
@@ -120,47 +137,64 @@ def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
 
 def markdown(
     config: ReportConfig,
+    study: Study,
     claims: pd.DataFrame,
     frames: Mapping[str, pd.DataFrame],
     per_image: Mapping[str, pd.DataFrame],
     figures: Sequence[str],
     missing: Mapping[str, str],
+    notes: Sequence[Note],
 ) -> str:
     """The text of `report.md`.
 
     Args:
         config: the settings.
+        study: what was measured.
         claims: see `judge`.
         frames, per_image: the means of every recipe, and the rows behind them.
         figures: the names of those that there are.
         missing: why there are no others, by name.
+        notes: what else was left out, and why.
     """
     sections = [
-        _head(config, per_image),
+        _head(config, study, per_image),
         _table(claims),
         _definitions(claims),
-        _quality(frames, config),
+        _quality(frames, study),
         _figures(figures),
-        _missing(missing, config),
+        _missing(missing, notes),
         _files(frames),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _head(config: ReportConfig, per_image: Mapping[str, pd.DataFrame]) -> str:
+def _head(config: ReportConfig, study: Study, per_image: Mapping[str, pd.DataFrame]) -> str:
     rows = per_image["knockout_windows"]
     images, prompts = int(rows["cluster"].nunique()), int(rows["image"].nunique())
-    copies = f" ({prompts} files; those with equal pixels are one image)" if prompts > images else ""
-    folder, names = for_markdown(config.images or ""), ", ".join(map(for_markdown, config.objects))
-    source = f"the pictures in {folder}" if config.images else f"synthetic scenes (seed {config.seed})"
+    called = "files" if config.items is None else "rows"
+    copies = f" ({prompts} {called}; those about one picture are one image)" if prompts > images else ""
+    query = "each row's own question" if config.query is None else for_markdown(config.query)
+    names = ", ".join(map(for_markdown, study.objects.names if isinstance(study.objects, Vocabulary) else ()))
     counted = f" What counts as an object: {names}." if names else ""
     return (
         f"# What's in the image? Model {for_markdown(config.model)}\n\n"
-        f"{images} image{'s' * (images != 1)}{copies}: {source}. Query: {for_markdown(config.query)}. "
+        f"{images} image{'s' * (images != 1)}{copies}: {_source(config, study)}. Query: {query}. "
         f"Greedy answers of at most {config.max_new_tokens} tokens.{counted}\n\n"
         "The claims are those of Kaduri, Bagon and Dekel, "
         '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % intervals over images.'
     )
+
+
+def _source(config: ReportConfig, study: Study) -> str:
+    if study.table:
+        source = f"the rows of {for_markdown(study.table)}"
+    elif config.images is not None:
+        source = f"the pictures in {for_markdown(config.images)}"
+    else:
+        return f"synthetic scenes (seed {config.seed})"
+    beside = config.annotations
+    named = for_markdown(str(beside)) if isinstance(beside, (str, Path)) else "a table of boxes"
+    return source if beside is None else f"{source}, with the objects of {named}"
 
 
 def _table(claims: pd.DataFrame) -> str:
@@ -189,7 +223,7 @@ def _definitions(claims: pd.DataFrame) -> str:
     )
 
 
-def _quality(frames: Mapping[str, pd.DataFrame], config: ReportConfig) -> str:
+def _quality(frames: Mapping[str, pd.DataFrame], study: Study) -> str:
     """How good the model's descriptions are: claims about a model that cannot describe pictures mean little."""
     frame = frames["knockout_windows"]
     lines = ["| description | precision | recall | F1 | objects named |", "|---|---|---|---|---|"]
@@ -197,9 +231,11 @@ def _quality(frames: Mapping[str, pd.DataFrame], config: ReportConfig) -> str:
         measures = frame[frame["form"] == condition].set_index("measure")
         cells = [_cell(measures, f"{name}{suffix}") for name in AGREEMENT] + [_cell(measures, "objects")]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    without_names = config.images and not config.objects
-    note = "No vocabulary of objects was given, so every content word of a description counts as an object."
-    return "## The model's descriptions\n\n" + "\n".join(lines) + (f"\n\n{note}" if without_names else "")
+    text = "## The model's descriptions\n\n" + "\n".join(lines)
+    if isinstance(study.asked, Items) and study.objects is None:
+        return f"{text}\n\n{NO_NAMES}"
+    is_known = (frame["measure"] == "f1_true").any()
+    return f"{text}\n\n{SEVERAL}" if is_known and isinstance(study.objects, Vocabulary) else text
 
 
 def _quality_rows(frame: pd.DataFrame) -> list[QualityRow]:
@@ -223,11 +259,25 @@ def _figures(figures: Sequence[str]) -> str:
     )
 
 
-def _missing(missing: Mapping[str, str], config: ReportConfig) -> str:
+def _missing(missing: Mapping[str, str], notes: Sequence[Note]) -> str:
     """What could not be measured, and why; empty where everything was."""
-    lines = [f"- {FIGURE_TITLES[name]}: {why}." for name, why in missing.items()]
-    lines += [f"- The file {for_markdown(name)} was left out: {for_markdown(why)}" for name, why in config.left_out]
+    lines = [f"- {FIGURE_TITLES[name]}: left out, because {_sentence(why)}" for name, why in missing.items()]
+    in_figures = SECTIONS.values()  # a section that is left out as a whole lacks its figure, which says so above
+    lines += [_note(note) for note in notes if note.ids or note.section not in in_figures]
     return "## Not measured\n\n" + "\n".join(lines) if lines else ""
+
+
+def _note(note: Note) -> str:
+    if not note.ids:
+        return f"- Left out: {note.section}, because {_sentence(note.why)}"
+    named = ", ".join(for_markdown(str(each)) for each in note.ids[:MOST_IDS])
+    more = f" and {len(note.ids) - MOST_IDS} more (see left-out.csv)" if len(note.ids) > MOST_IDS else ""
+    of = "" if note.section == WHOLE else f" of {note.section}"
+    return f"- Left out{of}: {named}{more}, because {_sentence(note.why)}"
+
+
+def _sentence(why: str) -> str:
+    return escaped_markdown(why).rstrip(".") + "."
 
 
 def _files(frames: Mapping[str, pd.DataFrame]) -> str:
@@ -237,5 +287,6 @@ def _files(frames: Mapping[str, pd.DataFrame]) -> str:
     )
     return (
         f"## Files\n\n- `claims.csv`, `claims.parquet`: the table above\n{listed}\n"
+        "- `left-out.csv`, `.parquet`: what was not measured, item by item, and why\n"
         "- `report-settings.json`: the settings; `parts/`: finished work, from which an interrupted report continues"
     )

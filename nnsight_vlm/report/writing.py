@@ -5,28 +5,34 @@ A report that was interrupted continues where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from ..arguments import flag
 from ..errors import SpecError
 from ..families import Model
 from ..identity import model_digest
+from ..questions.item_lists import LeftOut
 from ..remote.client import place_of
 from ..remote.model_call import Remote
 from ..studies.journal import FORMAT
 from ..studies.work import Work
 from . import folder as files
+from .asked import Asked, asked_of
 from .claims import judge
-from .config import QUERY, SCENES, LeftOut, ReportConfig, check_model_name, load_by_name, picture_names
+from .config import SCENES, ReportConfig, check_model_name, load_by_name, picture_names
 from .figures import draw, missing
-from .study import Step, Study, gather, steps
+from .left_out import as_frame, notes_on
+from .steps import Step, steps
+from .study import Study, gather
 from .summary import markdown
 
-RESUMABLE = ("rows", "chunk", "left_out")
-"""Settings on which no number depends: an interrupted report may continue with other values."""
+DECISIVE = ("model", "images", "query", "scenes", "seed", "objects", "max_new_tokens")
+"""Settings on which numbers depend, beside the pictures and questions themselves: `settings_of`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +43,7 @@ class Report:
         folder: where it is.
         claims: the table of the claims, see `judge`.
         frames: the means of every recipe, by name.
-        left_out: the files of the pictures' folder that cannot be opened, and why.
+        left_out: the files of the pictures' folder, or rows of the table, that were not measured at all, and why.
     """
 
     folder: Path
@@ -51,7 +57,12 @@ def write_report(
     *,
     model: str = "shapes",
     images: str | None = None,
-    query: str = QUERY,
+    items: Any = None,
+    columns: Mapping[str, Any] | None = None,
+    annotations: Any = None,
+    pictures: str | Path | None = None,
+    leave_out: bool = False,
+    query: str | None = None,
     scenes: int | None = None,
     seed: int = 0,
     objects: Sequence[str] = (),
@@ -69,11 +80,21 @@ def write_report(
         model: the name of a model, as `nv.load` takes it.
         images: a folder of pictures; default synthetic scenes, whose objects are known. Files that cannot be opened are
             left out, and report.md names them.
-        query: what the model is asked about every picture.
-        scenes: how many synthetic scenes, 24 unless told otherwise; not beside a folder of pictures.
+        items: a table of questions about pictures in place of the folder, or `Items`, see `nv.items`. The model's
+            answers to the questions are what is described. A column `answer` has the knockout of answers measured too,
+            and columns `other_image` and `other_answer` interchange patching. What a table lacks is not measured, and
+            report.md says so.
+        columns: the names of the table's columns, see `nv.items`.
+        annotations: boxes or masks of the objects, beside the table or the folder: a COCO file or a table of boxes, see
+            `objects` of `nv.items`. The claims 3a and 3b need them, here or in a column of the table.
+        pictures: where relative paths in the table begin; default the folder of the table's file.
+        leave_out: go on without rows and pictures that cannot be used; report.md names them.
+        query: what the model is asked about every picture, `describe the image.` unless told otherwise; with a table,
+            in place of the rows' own questions, which are then asked for the knockout of answers only.
+        scenes: how many synthetic scenes, 24 unless told otherwise; not beside pictures of your own.
         seed: of the scenes and of every random control.
-        objects: names that count as objects in a description. Default: the parser of the synthetic world for scenes,
-            every content word for a folder of pictures.
+        objects: names that count as objects in a description. Default: the parser of the synthetic world for scenes;
+            for other pictures the names of their boxes or masks, and without these every content word.
         max_new_tokens: length of the descriptions in tokens.
         rows: how many descriptions are generated in one batch; fewer need less memory.
         fresh: delete what an earlier report left in the folder.
@@ -83,17 +104,20 @@ def write_report(
             continued at the same place: a server may compute in another dtype.
 
     Raises:
-        SpecError: before the model is loaded: scenes beside pictures, no pictures, a folder that cannot be written to
-            or that holds another report, numbers out of range.
+        SpecError: before the model is loaded: scenes beside pictures, no pictures, a table with rows that cannot be
+            used, a folder that cannot be written to or that holds another report, numbers out of range.
     """
-    if images is not None and scenes is not None:
-        raise SpecError(
-            "--images (images=) is a folder of pictures, and --scenes (scenes=) how many synthetic ones are drawn; "
-            "give one of them"
-        )
+    if (images is not None or items is not None) and scenes is not None:
+        given = "--images (images=) is a folder of pictures" if items is None else "--items (items=) is a table"
+        raise SpecError(f"{given}, and --scenes (scenes=) how many synthetic ones are drawn; give one of them")
     config = ReportConfig(
         model=model,
         images=images,
+        items=items,
+        columns=columns,
+        annotations=annotations,
+        pictures=pictures,
+        leave_out=flag("leave_out", leave_out),
         query=query,
         scenes=SCENES if scenes is None else scenes,
         seed=seed,
@@ -105,12 +129,28 @@ def write_report(
     ).checked()
     check_model_name(config.model)
     folder = Path(out)
-    settings = {name: value for name, value in asdict(config).items() if name not in RESUMABLE}
-    settings |= {"remote": place_of(config.remote), "pictures": list(picture_names(config)), "format": FORMAT}
-    files.prepare(folder, settings, fresh=fresh)
-    loaded = load_by_name(config.model, config.remote)
-    study = gather(loaded, config)
+    asked = asked_of(config)
+    begun = (folder / files.REPORT.settings).exists() and not fresh
+    files.prepare(folder, settings_of(config, asked), fresh=fresh)
+    try:
+        loaded = load_by_name(config.model, config.remote)
+        study = gather(loaded, config, asked, progress=progress)
+    except SpecError:
+        if not begun:  # so that it can be asked for in another way
+            (folder / files.REPORT.settings).unlink()
+        raise
     return _write(folder, loaded, config, steps(loaded, study, config), study, progress)
+
+
+def settings_of(config: ReportConfig, asked: Asked | None) -> dict[str, Any]:
+    """All on which the numbers depend, as a file keeps it; tables and annotations count by their content."""
+    settings = {name: getattr(config, name) for name in DECISIVE}
+    settings |= {"remote": place_of(config.remote), "pictures": list(picture_names(config)), "format": FORMAT}
+    if asked is None or (config.items is None and config.annotations is None):
+        return settings
+    if config.items is None:
+        return settings | {"content of the pictures and annotations": asked.digest}
+    return settings | {"items": asked.called, "content of the table": asked.digest}
 
 
 def _write(
@@ -119,21 +159,33 @@ def _write(
     _check_same_weights(folder, model)
     per_image: dict[str, pd.DataFrame] = {}
     frames: dict[str, pd.DataFrame] = {}
+    refused: dict[str, str] = {}
     for step in recipes:
         work = Work(journal=folder / "parts" / step.name, progress=progress, chunk=config.chunk)
-        per_image[step.name] = step.run(work)
+        try:
+            per_image[step.name] = step.run(work)
+        except SpecError as error:
+            if not step.optional:
+                raise
+            refused[step.name] = str(error)
+            continue
         frames[step.name] = step.sum_up(per_image[step.name])
         frames[step.name].attrs = dict(per_image[step.name].attrs)  # where the means come from: the call of their rows
         files.write_both(per_image[step.name], folder / "frames" / f"{step.name}_per_image")
         files.write_both(frames[step.name], folder / "frames" / step.name)
     claims = judge(per_image, seed=config.seed)
     files.write_both(claims, folder / "claims")
+    notes = notes_on(config, study, per_image, refused)
+    files.write_both(as_frame(notes), folder / "left-out")
     figures = draw(model, study, frames, claims, config.remote)
     for name, figure in figures.items():
         files.write_figure(figure, folder / "figures" / f"{name}.png")
-    text = markdown(config, claims, frames, per_image, list(figures), missing(frames, figures))
-    files.write_text(folder / "report.md", text)
-    return Report(folder=folder, claims=claims, frames=frames, left_out=config.left_out)
+    why_missing = missing(frames, figures, {**study.lacks, **refused})
+    files.write_text(
+        folder / "report.md", markdown(config, study, claims, frames, per_image, list(figures), why_missing, notes)
+    )
+    left_out = (*(LeftOut(*each) for each in config.left_out), *study.left_out)
+    return Report(folder=folder, claims=claims, frames=frames, left_out=left_out)
 
 
 def _check_same_weights(folder: Path, model: Model) -> None:

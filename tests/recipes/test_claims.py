@@ -63,7 +63,9 @@ def test_where_neither_half_matters_nothing_is_decided():
 
 def test_without_object_masks_the_verdict_says_that_they_are_needed():
     table = judge({"knockout_windows": knockouts(0.9, 0.1, 0.1, 0.2, 0.9), "patch_grounding": pd.DataFrame()})
-    assert set(table.loc[table["claim"].str.startswith("3"), "verdict"]) == {"needs object masks"}
+    assert set(table.loc[table["claim"].str.startswith("3"), "verdict"]) == {
+        "needs boxes or masks of objects, and a description that names one of them"
+    }
     assert table.loc[table["claim"] == "3a", "value"].isna().all()
 
 

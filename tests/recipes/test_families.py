@@ -32,7 +32,7 @@ from nnsight_vlm.recipes import (
 )
 from nnsight_vlm.recipes.prompt_parts import dropped
 from nnsight_vlm.recipes.routes import ROUTES, cases_of
-from nnsight_vlm.report import single, study, write_report, writing
+from nnsight_vlm.report import single, steps, study, write_report, writing
 from nnsight_vlm.studies.controls import blind_cut, with_picture_of
 from nnsight_vlm.studies.image_patches import patch_source
 from nnsight_vlm.studies.layer_sets import middle_half
@@ -544,6 +544,10 @@ def test_a_report_is_written_for_families_of_any_kind(name, named, tmp_path, mon
 
 def test_a_report_leaves_out_the_grounding_of_image_tokens_without_patches():
     for name in ("aria", "idefics2-split", "llava"):
-        pictures = study.Study(prompts=built(name).prompts, truths=None, pairs=(), objects=None)
-        names = [step.name for step in study.steps(built(name).model, pictures, study.ReportConfig())]
+        prompts = built(name).prompts
+        known = [study.seen_of(prompt).no_patches for prompt in prompts]
+        pictures = study.Study(
+            asked=prompts, prompts=prompts, ids=range(len(prompts)), objects=None, routes=(), patches=known, lacks={}
+        )
+        names = [step.name for step in steps.steps(built(name).model, pictures, study.ReportConfig())]
         assert ("patch_grounding" in names) == (name == "llava")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm.cli import QUERY, app
 from nnsight_vlm.recipes import layer_windows
-from nnsight_vlm.report import CLAIMS, config, study, write_report, writing
+from nnsight_vlm.report import CLAIMS, config, steps, study, write_report, writing
 from nnsight_vlm.report.summary import FIGURE_TITLES
 
 NAMES = ["knockout_windows", "patch_grounding", "attention_share", "prompt_ablation"]
@@ -64,7 +64,7 @@ def test_a_report_writes_every_frame_twice_its_figures_and_a_summary(report):
     figures = sorted(path.name for path in (report.folder / "figures").iterdir())
     assert {"claims.png", "routes.png", "windows.png", "attention.png", "grounding.png", "ablation.png"} <= set(figures)
     assert all(f"](figures/{name})" in text for name in figures)
-    assert "needs object masks" in text and "every content word" in text
+    assert "needs boxes or masks of objects" in text and "every content word" in text
     assert not list(report.folder.rglob(".*.new"))
 
 
@@ -72,7 +72,7 @@ def test_an_interrupted_report_keeps_finished_work_and_ends_with_the_same_frames
     options, report, tmp_path, monkeypatch
 ):
     calls = []
-    original = {name: getattr(study, name) for name in NAMES[:2]}
+    original = {name: getattr(steps, name) for name in NAMES[:2]}
 
     def counted(name):
         def recipe(model, prompts, **options):
@@ -84,12 +84,12 @@ def test_an_interrupted_report_keeps_finished_work_and_ends_with_the_same_frames
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "patch_grounding", interrupted)
+    monkeypatch.setattr(steps, "patch_grounding", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_report(tmp_path, **options)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts" / "knockout_windows").iterdir()}
     assert kept and (tmp_path / "frames" / "knockout_windows.parquet").is_file()
-    monkeypatch.setattr(study, "patch_grounding", counted("patch_grounding"))
+    monkeypatch.setattr(steps, "patch_grounding", counted("patch_grounding"))
     monkeypatch.setattr(layer_windows, "generations", interrupted)  # it must not run again
     done = write_report(tmp_path, **options)
     assert calls == ["patch_grounding"]
@@ -117,7 +117,7 @@ def test_a_report_in_which_no_description_names_an_object_is_written(options, tm
     assert done.claims["value"].isna().all() and done.claims["verdict"].str.startswith("needs ").all()
     text = complete(tmp_path)
     assert "no description names an object" in text
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"claims", "attention"}
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"attention"}
     again = write_report(tmp_path, **options, objects=["zebra"])  # from the journal
     pd.testing.assert_frame_equal(again.claims, done.claims)
 
@@ -127,7 +127,7 @@ def test_a_report_on_one_scene_of_which_no_object_is_named_is_written(tmp_path):
     assert done.claims["value"].isna().all() and done.claims["verdict"].str.startswith("needs ").all()
     text = complete(tmp_path)
     drawn = {path.stem for path in (tmp_path / "figures").iterdir()}  # maps are of longer descriptions
-    assert drawn == {"claims", "attention", "answers", "patching", "overlays"}
+    assert drawn == {"attention", "answers", "patching", "overlays"}
     assert text.count("no description names an object") == 4
 
 
@@ -145,7 +145,7 @@ def test_the_one_picture_that_can_be_opened_is_measured_and_the_others_are_named
     done = write_report(tmp_path / "out", **{**options, "images": str(tmp_path / "some")})
     assert [name for name, _ in done.left_out] == ["1.png", "9.jpg"]
     text = complete(tmp_path / "out")
-    assert "1 image:" in text and all(f"The file `{name}` was left out" in text for name, _ in done.left_out)
+    assert "1 image:" in text and all(f"- Left out: `{name}`, because " in text for name, _ in done.left_out)
     rows, expected = (
         pd.read_parquet(folder / "frames" / "prompt_ablation_per_image.parquet")
         for folder in (tmp_path / "out", report.folder)
@@ -240,7 +240,7 @@ def test_the_command_line_writes_a_report(folders, report, monkeypatch):
     ]
     done = CliRunner().invoke(app, ["report", *arguments, "--max-new-tokens", "4", "--out", str(report.folder)])
     assert done.exit_code == 0, done.output
-    assert "needs object masks" in done.output and "report.md" in done.output
+    assert "needs boxes or masks" in done.output.replace("\n", " ") and "report.md" in done.output
 
 
 def test_ground_and_knockout_write_a_picture(folders, tmp_path):
