@@ -19,6 +19,7 @@ COLUMNS = {
     "query_patching": (*MEANS, "group", "layer"),
     "patching_map": (*MEANS, "layer", "p", "survives"),
     "causal_trace": (*MEANS, "layer", "p", "survives"),
+    "object_score": (*MEANS, "scorer"),
     "pair_routes": (*MEANS, "route", "cut"),
     "patch_grounding": (*MEANS, "read_at", "layer"),
     "patch_knockout": ("token", "tile", "x0", "y0", "x1", "y1", "hidden", "logprob_change"),

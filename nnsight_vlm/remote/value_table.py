@@ -28,6 +28,7 @@ VALUES = {
     "Depth": "lowering.layers",
     "GridShape": "grids",
     "MaskedPositions": "prompts.where",
+    "ObjectNames": "recipes",
     "Pair": "recipes",
     "Place": "recipes",
     "Ranges": "prompts.ranges",
@@ -53,6 +54,7 @@ FUNCTIONS = {
             "causal_trace",
             "information_flow",
             "knockout_windows",
+            "object_score",
             "pair_routes",
             "patch_grounding",
             "patch_knockout",
@@ -65,7 +67,7 @@ FUNCTIONS = {
     ),
 }
 """Functions that can run as a job, and the module where each is found."""
-ARGUMENT_FUNCTIONS = {"content_words": "recipes", "shape_objects": "recipes"}
+ARGUMENT_FUNCTIONS = {"coco_objects": "recipes", "content_words": "recipes", "shape_objects": "recipes"}
 """Functions that can be arguments (`objects=`), and the module where each is found."""
 
 SEQUENCES: dict[str, Callable[[Any], Any]] = {

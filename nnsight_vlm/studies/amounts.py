@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .denials import DEFINITE, ENDS
+from .denials import DEFINITE, ENDS, words_in
 
 MOST = 20
 """The largest number that is counted; a text that names more names so many."""
@@ -16,12 +16,12 @@ _NUMBERS = (
 NUMBERS = {word: number for number, word in enumerate(_NUMBERS.split(), 1)} | {"dozen": 12}
 SEVERAL = 2
 """What a plural without a number stands for, `several` and `many` too: the least that it can mean."""
-MANY = frozenset("several many some few".split())
+MANY = words_in("several many some few")
 BACK = 4
 """How many words in front of a name the number may stand, with adjectives between: `two large brown dogs`."""
 REFERRING = DEFINITE | {"one", "each", "every", "both", "all", "either"}
 """Words with which a text takes up what it has named before."""
-BETWEEN = frozenset(", and or on in at with near under behind beside by from over to is are was were has".split())
+BETWEEN = words_in(", and or on in at with near under behind beside by from over to is are was were has")
 
 
 class Amount(NamedTuple):
@@ -29,7 +29,7 @@ class Amount(NamedTuple):
 
     Attributes:
         number: of objects.
-        is_new: whether they come on top of those that were named before; `the dog` and `one dog` take up an earlier one.
+        is_new: whether they come on top of those named before; `the dog` and `one dog` take up an earlier one.
     """
 
     number: int

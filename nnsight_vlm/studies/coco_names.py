@@ -5,34 +5,36 @@ from __future__ import annotations
 from .named_objects import ObjectNames, object_names
 
 _SYNONYMS = """
-person: man, woman, boy, girl, child, kid, baby, toddler, infant, guy, gentleman, lady, adult, teenager, teen, human,
-    pedestrian, passerby, rider, cyclist, bicyclist, biker, motorcyclist, skier, snowboarder, skateboarder, surfer,
-    swimmer, player, batter, catcher, umpire, referee, athlete, runner, jogger, skater, worker, officer,
-    policeman, policewoman, fireman, firefighter, soldier, cowboy, farmer, chef, waiter, waitress, driver,
-    passenger, student, teacher, tourist, spectator, crowd, audience, couple, family, bride, groom, mother, father,
-    mom, dad, son, daughter, brother, sister, grandmother, grandfather, friend, sportsman, fisherman, businessman,
-    businesswoman, salesman, tennis player, baseball player, soccer player, people
+person: man, woman, boy, girl, child, kid, baby, toddler, infant, guy, gentleman, lady, adult, teenager, teen,
+    human, pedestrian, passerby, rider, cyclist, bicyclist, biker, motorcyclist, skier, snowboarder,
+    skateboarder, surfer, swimmer, player, batter, catcher, umpire, referee, athlete, runner, jogger, skater,
+    worker, officer, policeman, policewoman, fireman, firefighter, soldier, cowboy, farmer, chef, waiter,
+    waitress, driver, passenger, student, teacher, tourist, spectator, crowd, audience, couple, family, bride,
+    groom, mother, father, mom, dad, son, daughter, brother, sister, grandmother, grandfather, friend,
+    sportsman, fisherman, businessman, businesswoman, salesman, tennis player, baseball player, soccer player,
+    people
 bicycle: bike, push bike, pushbike, mountain bike, tricycle, tandem
-car: automobile, sedan, suv, hatchback, minivan, taxi, taxicab, cab, jeep, limousine, limo, coupe, convertible,
-    station wagon, police car, sports car
+car: automobile, sedan, suv, hatchback, minivan, taxi, taxicab, cab, jeep, limousine, limo, coupe,
+    convertible, station wagon, police car, sports car
 motorcycle: motorbike, motor bike, motor cycle, moped, motor scooter, dirt bike, vespa
 airplane: aeroplane, plane, aircraft, jet, airliner, jetliner, biplane, jumbo jet, fighter jet
 bus: coach bus, minibus, double decker, double decker bus, school bus, tour bus, trolleybus
 train: locomotive, steam engine, railcar, subway train, passenger train, freight train, tram, streetcar
 truck: lorry, pickup, pickup truck, pick up truck, fire truck, firetruck, fire engine, semi truck, tow truck,
     dump truck, garbage truck, food truck, semi trailer
-boat: ship, sailboat, rowboat, motorboat, speedboat, canoe, kayak, yacht, ferry, dinghy, raft, gondola, barge, sailing boat,
-    vessel, fishing boat, cruise ship, catamaran
+boat: ship, sailboat, rowboat, motorboat, speedboat, canoe, kayak, yacht, ferry, dinghy, raft, gondola, barge,
+    sailing boat, vessel, fishing boat, cruise ship, catamaran
 traffic light: stoplight, stop light, traffic signal, street signal, traffic lamp
 fire hydrant: hydrant, fireplug
 stop sign: -
 parking meter: -
 bench: park bench, pew
-bird: pigeon, seagull, gull, duck, duckling, goose, swan, parrot, sparrow, crow, owl, eagle, hawk, falcon, hen,
-    rooster, penguin, peacock, flamingo, pelican, ostrich, stork, robin, finch, dove, parakeet, cockatoo, heron
+bird: pigeon, seagull, gull, duck, duckling, goose, swan, parrot, sparrow, crow, owl, eagle, hawk, falcon,
+    hen, rooster, penguin, peacock, flamingo, pelican, ostrich, stork, robin, finch, dove, parakeet, cockatoo,
+    heron
 cat: kitten, kitty, feline, tomcat
-dog: puppy, pup, doggy, doggie, hound, canine, poodle, terrier, beagle, bulldog, labrador, retriever, golden retriever,
-    german shepherd, corgi, dachshund, pug, chihuahua, husky, dalmatian, sheepdog, spaniel, collie
+dog: puppy, pup, doggy, doggie, hound, canine, poodle, terrier, beagle, bulldog, labrador, retriever, golden
+    retriever, german shepherd, corgi, dachshund, pug, chihuahua, husky, dalmatian, sheepdog, spaniel, collie
 horse: pony, foal, colt, mare, stallion
 sheep: lamb, ewe, ram
 cow: bull, calf, ox, cattle, heifer, bovine
@@ -48,7 +50,8 @@ suitcase: luggage, briefcase, suit case
 frisbee: flying disc, flying disk
 skis: ski
 snowboard: snow board
-sports ball: ball, soccer ball, football, basketball, baseball, tennis ball, volleyball, beach ball, golf ball, softball
+sports ball: ball, soccer ball, football, basketball, baseball, tennis ball, volleyball, beach ball, golf
+    ball, softball
 kite: -
 baseball bat: -
 baseball glove: baseball mitt, catcher's mitt, mitt, catchers mitt
@@ -72,15 +75,15 @@ hot dog: hotdog, frankfurter, wiener
 pizza: pepperoni pizza
 donut: doughnut
 cake: cupcake, birthday cake, wedding cake, cheesecake
-chair: armchair, arm chair, stool, bar stool, barstool, recliner, rocking chair, office chair, folding chair, lawn chair,
-    beach chair, high chair, highchair
+chair: armchair, arm chair, stool, bar stool, barstool, recliner, rocking chair, office chair, folding chair,
+    lawn chair, beach chair, high chair, highchair
 couch: sofa, loveseat, love seat, settee, futon
 potted plant: houseplant, house plant, plant, pot plant, flower pot, flowerpot
 bed: bunk bed, mattress, crib
 dining table: table, desk, kitchen table, coffee table, dinner table, picnic table
 toilet: urinal, commode, lavatory
-tv: television, tv set, television set, t.v., flat screen, flatscreen, flat screen tv, flat screen television, monitor,
-    computer monitor, tv screen
+tv: television, tv set, television set, t.v., flat screen, flatscreen, flat screen tv, flat screen television,
+    monitor, computer monitor, tv screen
 laptop: laptop computer, notebook computer, macbook
 mouse: computer mouse
 remote: remote control, tv remote, game controller, wii remote, wiimote
@@ -100,18 +103,20 @@ hair drier: hair dryer, hairdryer, hairdrier, blow dryer, blow drier
 toothbrush: tooth brush
 """
 _IGNORED = """
-toilet paper, toilet seat, toilet brush, toilet roll, train station, train track, train platform, railroad car, train car,
-bus stop, bus station, bus shelter, bus lane, car park, parking lot, table tennis, table cloth, table lamp, table top, dog
-house, doghouse, dog food, cat food, bird cage, bird house, bird bath, bird feeder, horse carriage, cowboy hat, baseball
-cap, baseball field, baseball game, baseball uniform, baseball diamond, baseball stadium, football field, football game,
-basketball court, basketball hoop, basketball game, soccer field, soccer game, tennis court, tennis match, tie dye, piano
-keyboard, musical keyboard, book shelf, book case, cup board, cup holder, bed room, bed spread, bed sheet, bear claw, boat
-house, boat dock, boat ramp, kite string, plane ticket, apple juice, apple pie, apple tree, apple sauce, orange juice,
-orange tree, banana bread, banana tree, cake stand, cake pan, pan cake, chair lift, ski lift, ski slope, ski resort, ski
-pole, ski boot, ski mask, ski jacket, surf shop, power plant, plant life, mobile home, remote area, remote location, remote
-island, remote village, remote beach, remote place, oven mitt, oven glove, clock face, bottle cap, bottle opener, knife
-block, fork lift, phone booth, telephone booth, telephone pole, telephone line, phone number, bicycle lane, bike lane, bike
-path, bike rack, bicycle rack, bike helmet, umbrella stand, zebra crossing, cat walk, couple of, family of, family room
+toilet paper, toilet seat, toilet brush, toilet roll, train station, train track, train platform, railroad
+car, train car, bus stop, bus station, bus shelter, bus lane, car park, parking lot, table tennis, table
+cloth, table lamp, table top, dog house, doghouse, dog food, cat food, bird cage, bird house, bird bath, bird
+feeder, horse carriage, cowboy hat, baseball cap, baseball field, baseball game, baseball uniform, baseball
+diamond, baseball stadium, football field, football game, basketball court, basketball hoop, basketball game,
+soccer field, soccer game, tennis court, tennis match, tie dye, piano keyboard, musical keyboard, book shelf,
+book case, cup board, cup holder, bed room, bed spread, bed sheet, bear claw, boat house, boat dock, boat
+ramp, kite string, plane ticket, apple juice, apple pie, apple tree, apple sauce, orange juice, orange tree,
+banana bread, banana tree, cake stand, cake pan, pan cake, chair lift, ski lift, ski slope, ski resort, ski
+pole, ski boot, ski mask, ski jacket, surf shop, power plant, plant life, mobile home, remote area, remote
+location, remote island, remote village, remote beach, remote place, oven mitt, oven glove, clock face, bottle
+cap, bottle opener, knife block, fork lift, phone booth, telephone booth, telephone pole, telephone line,
+phone number, bicycle lane, bike lane, bike path, bike rack, bicycle rack, bike helmet, umbrella stand, zebra
+crossing, cat walk, couple of, family of, family room
 """
 """Words that hold a name and name none of the 80."""
 

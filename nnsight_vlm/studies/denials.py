@@ -12,6 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+
+def words_in(text: str) -> frozenset[str]:
+    """The words of a text, in which spaces divide them."""
+    return frozenset(text.split(" "))
+
+
 REACH = 5
 """How many words after a word that denies the name may come, adjectives and verbs included."""
 
@@ -36,25 +42,29 @@ CUES: Mapping[tuple[str, ...], Cue | None] = {
     **{(word,): _WITHOUT for word in ("without", "lacks", "lacking")},
     **{tuple(words.split()): _WITHOUT for words in ("absence of", "lack of", "devoid of", "free of", "rather than")},
     ("instead", "of"): _WITHOUT,
-    **{("no", word): None for word in ("longer", "one", "doubt", "matter", "less", "fewer", "more", "sooner", "wonder")},
+    **{
+        ("no", word): None for word in ("longer", "one", "doubt", "matter", "less", "fewer", "more", "sooner", "wonder")
+    },
     **{("not", word): None for word in ("only", "just", "merely", "simply", "solely", "far", "to", "less", "fewer")},
     **{tuple(words.split()): None for words in ("without doubt", "without a doubt", "without question", "n't only")},
     **{tuple(words.split()): None for words in ("n't just", "no - one", "not necessarily", "not unlike")},
 }
 """Words that deny; None for words that look like them and do not: `no longer`, `not only a dog but a cat`."""
-ENDS = frozenset(". ; : ! ? ( ) \n — – but however although though yet except because while where which who".split(" "))
-DEFINITE = frozenset("the this that these those his her its their my our your".split())
-ARTICLES = frozenset("a an any single".split())
-STARTS = frozenset("a an one two three some several many the there this that it he she they we i".split()) | DEFINITE
+ENDS = words_in(
+    ". ; : ! ? ( ) \N{EM DASH} \N{EN DASH} but however although though yet except because while where which who"
+) | {"\n"}
+DEFINITE = words_in("the this that these those his her its their my our your")
+ARTICLES = words_in("a an any single")
+STARTS = words_in("a an one two three some several many the there this that it he she they we i") | DEFINITE
 """Words with which a new statement begins after a comma or `and`."""
-NOT_OF_NOUN = frozenset(
-    "on in at near with under behind beside next by from over to into is are was were has have had be can".split()
+NOT_OF_NOUN = words_in(
+    "on in at near with under behind beside next by from over to into is are was were has have had be can"
 )
-ENDS_LIST = frozenset("on in at near under behind beside here there visible present anywhere around to".split())
-BE = frozenset("is are was were be".split())
-SEEN = frozenset("visible present there shown seen pictured depicted here".split())
-PICTURE = frozenset("image picture photo photograph scene frame".split())
-GONE = frozenset("absent missing nowhere".split())
+ENDS_LIST = words_in("on in at near under behind beside here there visible present anywhere around to")
+BE = words_in("is are was were be")
+SEEN = words_in("visible present there shown seen pictured depicted here")
+PICTURE = words_in("image picture photo photograph scene frame")
+GONE = words_in("absent missing nowhere")
 
 
 class Mention(NamedTuple):

@@ -6,6 +6,7 @@ denials and amounts are known of (`plural_forms`, `denials`, `amounts`); names t
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,22 +18,22 @@ from ..arguments import flag, listed, refuse
 from ..arguments import text as text_given
 from ..errors import SpecError
 from .amounts import amount_at
-from .denials import Mention, denied
+from .denials import Mention, denied, words_in
 from .plural_forms import PAIRS, UNCHANGED, is_plural, plurals
 
 WRITE = 'object_names({"dog": ["puppy", "hound"], "cat": []}), or object_names(["dog", "cat"])'
 COLORS = ("orange",)
 """Names of objects that are colours, too: where another noun follows directly (`an orange shirt`) they name none."""
-AFTER_A_NOUN = frozenset(
-    "and or on in at with near next under behind beside by from over to into of is are was were has have had that which "
-    "who sits sit sitting lies lie lying stands stand standing hangs hanging slice slices piece pieces juice peel tree "
-    "as for can not no nor but while there here".split()
+AFTER_A_NOUN = words_in(
+    "and or on in at with near next under behind beside by from over to into of is are was were has have had "
+    "that which who sits sit sitting lies lie lying stands stand standing hangs hanging slice slices piece pieces juice peel tree "
+    "as for can not no nor but while there here"
 )
 """Words that follow a noun, so that what stands before them is one."""
 _TOKENS = regex.compile(
-    r"""n['’]t\b | ['’]s\b | \n
+    r"""n['\u2019]t\b | ['\u2019]s\b | \n
       | [\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{Line_Break=SA}]          # scripts without spaces: one by one
-      | (?:(?!n['’]t\b)[[\p{L}\p{M}\p{N}]--[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{Line_Break=SA}]])+
+      | (?:(?!n['\u2019]t\b)[[\p{L}\p{M}\p{N}]--[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{Line_Break=SA}]])+
       | [^\s]""",
     regex.VERBOSE | regex.VERSION1,
 )
@@ -136,7 +137,7 @@ def _named(tokens: Sequence[str], place: Mention, form: _Form, *, is_denied: boo
 
 def _tokens(text: str) -> list[str]:
     """Words and punctuation in small letters."""
-    return [token.replace("’", "'") for token in _TOKENS.findall(text.lower())]
+    return [token.replace("\u2019", "'") for token in _TOKENS.findall(unicodedata.normalize("NFC", text).lower())]
 
 
 def _key(words: str) -> tuple[str, ...]:
