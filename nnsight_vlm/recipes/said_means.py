@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..statistics import Estimate, image_means, interval, summarise
-from ..studies.labels import AGREEMENT, BOTH_SCORERS, NONE, SHARES
+from ..statistics import Estimate, Means, bootstrap, image_means, interval, summarise
+from ..studies.labels import AGREEMENT, ANOTHER_IMAGE, BOTH_SCORERS, NONE, SHARES
 
 BY = ["scorer", "control"]
 OF_TEXTS = (*AGREEMENT, "hallucinated", "chair_i", "chair_s", "objects")
@@ -46,27 +45,19 @@ def kappa(cells: Mapping[str, Any]) -> Any:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over images with intervals, from the rows of every description."""
     texts, judged = frame[frame["scorer"] != BOTH_SCORERS], frame[frame["scorer"] == BOTH_SCORERS]
-    parts = [
-        summarise(texts, BY, [name for name in OF_TEXTS if name != "chair_i"], shares=SHARES),
-        _of_all(texts, "chair_i", [ABSENT, "objects"], _share, least=0.0),
-    ]
+    alone = summarise(texts, BY, [name for name in OF_TEXTS if name != "chair_i"], shares=SHARES)
+    parts = [alone, _of_all(texts, "chair_i", [ABSENT, "objects"], _share)]
     if len(judged):
-        parts.append(summarise(judged, BY, ["agree"], shares=SHARES))
-        parts.append(_of_all(judged, "kappa", CELLS, kappa, least=-1.0))
+        parts += [summarise(judged, BY, ["agree"], shares=SHARES), _of_all(judged, "kappa", CELLS, kappa)]
     tidy = pd.concat(parts, ignore_index=True)
-    scorers, measures = list(dict.fromkeys(frame["scorer"])), [*OF_TEXTS, "agree", "kappa"]
-    places = [
-        (scorers.index(row.scorer), _control_place(row.control), measures.index(row.measure))
-        for row in tidy.itertuples()
-    ]
-    order = sorted(range(len(tidy)), key=places.__getitem__)
-    tidy = tidy.iloc[order]
-    return tidy[tidy["images"] > 0].reset_index(drop=True)
-
-
-def _control_place(control: Any) -> int:
-    """The measurement comes before its control."""
-    return int(control != NONE)
+    tidy = tidy[tidy["images"] > 0]
+    order = {
+        "scorer": list(dict.fromkeys(frame["scorer"])),
+        "control": [NONE, ANOTHER_IMAGE],
+        "measure": [*OF_TEXTS, "agree", "kappa"],
+    }
+    tidy = tidy.sort_values(list(order), key=lambda column: column.map(order[str(column.name)].index), kind="stable")
+    return tidy.reset_index(drop=True)
 
 
 def _share(means: Mapping[str, Any]) -> Any:
@@ -74,13 +65,27 @@ def _share(means: Mapping[str, Any]) -> Any:
         return np.asarray(means[ABSENT]) / np.asarray(means["objects"])
 
 
-def _of_all(frame: pd.DataFrame, measure: str, columns: Sequence[str], statistic: Any, *, least: float) -> pd.DataFrame:
+def _of_all(
+    frame: pd.DataFrame, measure: str, columns: Sequence[str], statistic: Callable[[Means], np.ndarray]
+) -> pd.DataFrame:
     """A number of all images together, such as a share of all named objects, with its interval."""
     rows = []
-    means = image_means(frame, columns, BY)
-    for key, group in means.groupby(level=BY, dropna=False, sort=False):
-        found: Estimate = interval(group.reset_index(drop=True), partial(statistic))
+    for key, group in image_means(frame, columns, BY).groupby(level=BY, dropna=False, sort=False):
+        found = interval(group.reset_index(drop=True), statistic)
+        if measure == "chair_i":
+            found = _of_shares(group, found)
+        elif found.value == 1:  # no image shows how far the scorers might differ
+            found = found._replace(low=float("nan"), high=float("nan"))
+        least = 0.0 if measure == "chair_i" else -1.0
         low, high = (float(np.clip(end, least, 1.0)) for end in (found.low, found.high))
         ends = {"mean": found.value, "low": low, "high": high, "images": len(group)}
         rows.append({**dict(zip(BY, key, strict=True)), "measure": measure, **ends})
     return pd.DataFrame(rows)
+
+
+def _of_shares(group: pd.DataFrame, found: Estimate) -> Estimate:
+    """The interval of a share of all named objects; where all or none are there, that of the images' shares."""
+    if found.value not in (0.0, 1.0):
+        return found
+    shares = bootstrap((group[ABSENT] / group["objects"]).to_numpy(), share=True)
+    return found._replace(low=shares.low, high=shares.high)

@@ -61,8 +61,8 @@ class Scoring(NamedTuple):
     papers=(ROHRBACH,),
     asks="Are the objects that a description names in the picture, and which of those in it does it name?",
     method=(
-        "The model generated a description of up to {max_new_tokens} tokens, and the objects that it names were compared "
-        "with those in the picture. The control compared the same descriptions with the objects of another picture."
+        "The model generated a description of up to {max_new_tokens} tokens, and the objects that it names were "
+        "compared with those in the picture. The control compared the same descriptions with the objects of another picture."
     ),
     shows="reads",
     measures=("f1", "chair_i"),
@@ -224,9 +224,9 @@ def _names_in(study: Study, objects: Objects) -> list[tuple[str, ...]]:
         for name, known in zip(given, found, strict=True):
             if known is None:
                 raise SpecError(
-                    f"{_whose(study, number)}: objects= does not know {name!r}, which is in the picture, so no text could "
-                    'name it; leave it out of the truths, or write objects=nv.recipes.object_names({"...": [...]}) with '
-                    "all names that are in the pictures"
+                    f"{_whose(study, number)}: objects= does not know {name!r}, which is in the picture, so no text "
+                    "could name it; leave it out of the truths, or write "
+                    'objects=nv.recipes.object_names({"dog": ["puppy"], ...}) with all names that are in the pictures'
                 )
         names.append(tuple(name for name in found if name is not None))
     return names

@@ -4,7 +4,7 @@ The rule is bounded and knows English only. A word that denies (`no`, `not`, `n'
 the first name after it, at most `REACH` words away and in the same clause, and then only names that are joined to it
 by `or`, `nor`, or a list that ends in one of these (`no dogs, cats or birds`). What is definite is not denied:
 `not on the couch` speaks of a couch that is there. `no` reaches its own noun only: `no people on a bench` has a bench.
-After a name, `is not visible`, `are absent` and the like deny it. A text that asks and answers itself is not understood.
+After a name, `is not visible`, `are absent` and the like deny it. Questions and their answers are not understood.
 """
 
 from __future__ import annotations

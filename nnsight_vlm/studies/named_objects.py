@@ -26,8 +26,8 @@ COLORS = ("orange",)
 """Names of objects that are colours, too: where another noun follows directly (`an orange shirt`) they name none."""
 AFTER_A_NOUN = words_in(
     "and or on in at with near next under behind beside by from over to into of is are was were has have had "
-    "that which who sits sit sitting lies lie lying stands stand standing hangs hanging slice slices piece pieces juice peel tree "
-    "as for can not no nor but while there here"
+    "that which who sits sit sitting lies lie lying stands stand standing hangs hanging slice slices piece "
+    "pieces juice peel tree as for can not no nor but while there here"
 )
 """Words that follow a noun, so that what stands before them is one."""
 _TOKENS = regex.compile(
