@@ -146,6 +146,7 @@ DIFFERENT = [
         words,
         tiny.picture,
         nv.recipes.shape_objects,
+        nv.recipes.coco_objects,
         nv.recipes.content_words,
         len,
         str.split,
@@ -153,6 +154,7 @@ DIFFERENT = [
         Point,
         Vector,
     ),
+    *(nv.recipes.object_names(["a"]), nv.recipes.object_names(["a"], counts=True), nv.recipes.object_names({"a": ["b"]})),
     *(nv.recipes.vocabulary(["a"]), nv.recipes.vocabulary(["a", "b"]), runner.forward, kernels.is_open),
 ]
 

@@ -62,7 +62,8 @@ class Scoring(NamedTuple):
     asks="Are the objects that a description names in the picture, and which of those in it does it name?",
     method=(
         "The model generated a description of up to {max_new_tokens} tokens, and the objects that it names were "
-        "compared with those in the picture. The control compared the same descriptions with the objects of another picture."
+        "compared with those in the picture. The control compared the same descriptions with the objects of "
+        "another picture."
     ),
     shows="reads",
     measures=("f1", "chair_i"),
@@ -195,7 +196,8 @@ def _counts_given(objects: Objects, counts: Any) -> bool:
         SpecError: no flag, or `objects` gives each name once.
     """
     listed = _list_of(objects)
-    can_count = not isinstance(objects, Vocabulary) if listed is None else listed.counts
+    names_once = isinstance(objects, Vocabulary) or objects is content_words
+    can_count = not names_once if listed is None else listed.counts
     if counts is None:
         return can_count
     if flag("counts", counts) and not can_count:
@@ -248,7 +250,7 @@ def _whose(study: Study, number: int) -> str:
 
 def _rows(study: Study, scoring: Scoring, text: str, image: int) -> Iterator[dict[str, Any]]:
     """The rows of one description: by each scorer, against its own picture and another, and how far both agree."""
-    named, truths = tuple(scoring.objects(text)), scoring.truths
+    named, truths = _found(scoring.objects, text, _whose(study, image)), scoring.truths
     by_scorer = {NAMES: (named if scoring.counts else tuple(dict.fromkeys(named)), scoring.counts)}
     about = _asked_about(scoring, named)
     if scoring.asked is not None:
@@ -262,6 +264,18 @@ def _rows(study: Study, scoring: Scoring, text: str, image: int) -> Iterator[dic
     if scoring.asked is not None:
         labels = {"image": image, "scorer": BOTH_SCORERS, "control": NONE, "said": "", "not_there": "", "text": text}
         yield {**labels, **decisions(named, by_scorer[JUDGE][0], about)}
+
+
+def _found(objects: Objects, text: str, whose: str) -> tuple[str, ...]:
+    """The objects that a text names.
+
+    Raises:
+        SpecError: a function of the user's that gives something else than names.
+    """
+    given = objects(text)
+    if isinstance(given, (str, bytes)) or not all(isinstance(name, str) for name in given):
+        raise SpecError(f"{whose}: objects= gave {given!r:.200}, and must give a list of names, such as ['dog', 'cat']")
+    return tuple(given)
 
 
 def _asked_about(scoring: Scoring, named: Sequence[str]) -> tuple[str, ...]:

@@ -119,7 +119,8 @@ def _reached(
         if token in ("or", "nor", "/"):
             steps, linked = 0, bool(found) or linked
         elif token in (",", "and"):
-            if not found or not _goes_on(tokens, mentions, at, place):
+            is_listed = bool(found) or (steps > 0 and (cue.own_noun or token == ","))
+            if not is_listed or not _goes_on(tokens, mentions, at, place):
                 break
             steps, linked = 0, True
         elif found and not linked:
@@ -127,7 +128,8 @@ def _reached(
         else:
             steps += 1
             is_barred = token in DEFINITE and not cue.definite
-            if steps > REACH or is_barred or (cue.own_noun and token in NOT_OF_NOUN):
+            has_noun = cue.own_noun and (token in NOT_OF_NOUN or (steps > 1 and token.endswith("ing")))
+            if steps > REACH or is_barred or has_noun:
                 break
         place += 1
     return found
@@ -138,16 +140,17 @@ def _goes_on(tokens: Sequence[str], mentions: Sequence[Mention], at: Mapping[int
     ends_in_or, start = tokens[place] == ",", place + 1
     if ends_in_or and start < len(tokens) and tokens[start] in ("or", "nor"):
         return True
-    names = 0
+    words = 0
     while start < len(tokens) and tokens[start] not in ENDS:
         if start in at:
-            names, start = names + 1, mentions[at[start]].stop
+            words, start = 0, mentions[at[start]].stop
             if not ends_in_or:
                 return start >= len(tokens) or tokens[start] in ENDS | ENDS_LIST | {",", "and"}
             continue
         if ends_in_or and tokens[start] in ("or", "nor"):
-            return names > 0
-        if tokens[start] in STARTS or tokens[start] in NOT_OF_NOUN or (tokens[start], ends_in_or) == ("and", True):
+            return True
+        words = 0 if tokens[start] == "," else words + 1
+        if words > 3 or tokens[start] in STARTS | NOT_OF_NOUN or (tokens[start], ends_in_or) == ("and", True):
             return False
         start += 1
     return False
