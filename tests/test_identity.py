@@ -154,7 +154,11 @@ DIFFERENT = [
         Point,
         Vector,
     ),
-    *(nv.recipes.object_names(["a"]), nv.recipes.object_names(["a"], counts=True), nv.recipes.object_names({"a": ["b"]})),
+    *(
+        nv.recipes.object_names(["a"]),
+        nv.recipes.object_names(["a"], counts=True),
+        nv.recipes.object_names({"a": ["b"]}),
+    ),
     *(nv.recipes.vocabulary(["a"]), nv.recipes.vocabulary(["a", "b"]), runner.forward, kernels.is_open),
 ]
 

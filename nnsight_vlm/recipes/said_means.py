@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..statistics import Estimate, Means, bootstrap, image_means, interval, summarise
+from ..statistics import UNKNOWN, Estimate, Means, bootstrap, image_means, interval, summarise
 from ..studies.labels import AGREEMENT, ANOTHER_IMAGE, BOTH_SCORERS, NONE, SHARES
 
 BY = ["scorer", "control"]
@@ -70,8 +70,9 @@ def _of_all(
 ) -> pd.DataFrame:
     """A number of all images together, such as a share of all named objects, with its interval."""
     rows = []
-    for key, group in image_means(frame, columns, BY).groupby(level=BY, dropna=False, sort=False):
-        found = interval(group.reset_index(drop=True), statistic)
+    for key, images in image_means(frame, columns, BY).groupby(level=BY, dropna=False, sort=False):
+        group = images[images["objects"] > 0] if measure == "chair_i" else images
+        found = interval(group.reset_index(drop=True), statistic) if len(group) else UNKNOWN
         if measure == "chair_i":
             found = _of_shares(group, found)
         elif found.value == 1:  # no image shows how far the scorers might differ

@@ -56,9 +56,7 @@ def frames() -> dict[str, pd.DataFrame]:
         "knockout_windows": knockout_windows(here.model, prompts, windows=2, **short),
         "answer_windows": scored,
         "attention_share": attention_share(here.model, prompts, **short),
-        "object_score": object_score(
-            here.model, prompts, truths=truths, objects=recipes.content_words, **short
-        ),
+        "object_score": object_score(here.model, prompts, truths=truths, objects=nv.recipes.content_words, **short),
         "patch_grounding": patch_grounding(here.model, prompts, truths=truths, **short),
         "prompt_ablation": prompt_ablation(here.model, prompts, **short),
         "query_patching": query_patching(here.model, [(*prompts, *own)], layers=[1], work=quiet),
