@@ -146,12 +146,18 @@ DIFFERENT = [
         words,
         tiny.picture,
         nv.recipes.shape_objects,
+        nv.recipes.coco_objects,
         nv.recipes.content_words,
         len,
         str.split,
         str.lower,
         Point,
         Vector,
+    ),
+    *(
+        nv.recipes.object_names(["a"]),
+        nv.recipes.object_names(["a"], counts=True),
+        nv.recipes.object_names({"a": ["b"]}),
     ),
     *(nv.recipes.vocabulary(["a"]), nv.recipes.vocabulary(["a", "b"]), runner.forward, kernels.is_open),
 ]

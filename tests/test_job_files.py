@@ -202,6 +202,8 @@ def package_values(prompts):
         nv.recipes.Pair(*prompts, "red", 7),
         nv.recipes.Thing(name="dog", mask=mask),
         nv.recipes.vocabulary(["dog", "cat"]),
+        nv.recipes.object_names({"dog": ["puppy"], "cat": []}, counts=True),
+        nv.recipes.coco_objects,
         nv.recipes.content_words,
         nv.recipes.shape_objects,
         nv.stack(prompts),

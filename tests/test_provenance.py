@@ -29,6 +29,7 @@ EXAMPLES = {
     "attention_share": {"max_new_tokens": 2},
     "information_flow": {"answers": ["red", "red"], "edges": ["image->last"], "windows": 2},
     "knockout_windows": {"answers": ["red", "red"], "routes": ["image->last"], "windows": 2},
+    "object_score": {"truths": [nv.recipes.shape_truth(scene) for scene in SCENES], "max_new_tokens": 4},
     "patch_grounding": {"max_new_tokens": 2},
     "patch_knockout": {"answer": "red", "size": 1},
     "prompt_ablation": {"max_new_tokens": 2, "parts": {"color": "color"}},

@@ -35,6 +35,7 @@ CHEAP = {
     "joint_routes": ["--routes", "image->last,query->last"],
     "information_flow": ["--edges", "image->last", "--windows", "2"],
     "knockout_windows": ["--routes", "image->last", "--windows", "2"],
+    "object_score": ["--max-new-tokens", "8"],
     "patch_grounding": ["--max-new-tokens", "2"],
     "patch_knockout": ["--size", "1", "--layers", "2-3"],
     "patching_map": ["--groups", "last", "--layers", "2"],
@@ -42,9 +43,9 @@ CHEAP = {
     "query_patching": ["--groups", "last", "--layers", "1:3"],
 }
 """Options with which recipes take little time."""
-OF_OBJECTS = ("ablation",)
+OF_OBJECTS = ("ablation", "object_score")
 """Recipes that need to know where objects are."""
-PYTHON_ONLY = {"boxes", "means"}
+PYTHON_ONLY = {"boxes", "means", "judge", "transcripts"}
 """Arguments of recipes that no text stands for."""
 
 

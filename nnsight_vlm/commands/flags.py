@@ -24,6 +24,8 @@ ELSEWHERE = (
 """Arguments that the command line fills from the table of items, or has options for that all recipes share."""
 OF_ITEMS = ("answer",)
 """Arguments that the items may have, so that they need not be typed."""
+OF_FUNCTIONS = ("transcripts",)
+"""Arguments that go with one that no text stands for, a function of the user's, and so have no option either."""
 NUMBER = re.compile(r"-?[0-9]{1,18}")
 OF_COMMAS = "Separated by commas"
 LISTS = (abc.Sequence, abc.Iterable, list, tuple)
@@ -69,7 +71,7 @@ def flags_of(recipe: Recipe) -> tuple[list[Flag], list[str]]:
     for name, parameter in inspect.signature(function).parameters.items():
         if name in ELSEWHERE:
             continue
-        found = reader_of(name, hints.get(name, Any))
+        found = None if name in OF_FUNCTIONS else reader_of(name, hints.get(name, Any))
         if found is None:
             unspelled.append(name)
             continue

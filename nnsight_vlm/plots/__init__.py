@@ -26,6 +26,7 @@ from .overlays import Overlay, draw_overlay, draw_overlays
 from .parts import claims, prompt_ablation
 from .path_map import path_patching
 from .route_dots import joint_routes
+from .said import object_score
 from .windows import answer_windows, knockout_routes, knockout_windows
 from .words import image_words
 
@@ -47,6 +48,7 @@ __all__ = [
     "knockout_routes",
     "knockout_windows",
     "layer_lines",
+    "object_score",
     "pair_routes",
     "patch_grounding",
     "patch_knockout",

@@ -20,6 +20,7 @@ COLUMNS = {
     "query_patching": (*MEANS, "group", "layer"),
     "patching_map": (*MEANS, "layer", "p", "survives"),
     "causal_trace": (*MEANS, "layer", "p", "survives"),
+    "object_score": (*MEANS, "scorer"),
     "pair_routes": (*MEANS, "route", "cut"),
     "patch_grounding": (*MEANS, "read_at", "layer"),
     "path_patching": (*MEANS, "sender", "receiver", "site", "layer", "head", "survives"),

@@ -8,6 +8,9 @@ With `per_image=True` a recipe returns the rows behind the means, with the colum
 """
 
 from ..studies.box_formats import BoxScore, box_scores, boxes_in
+from ..studies.coco_names import coco_objects
+from ..studies.judging import Judge
+from ..studies.named_objects import ObjectNames, object_names
 from ..studies.pairs import Pair
 from ..studies.places import Place
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
@@ -21,6 +24,7 @@ from .prompt_parts import prompt_ablation
 from .query_states import query_patching
 from .restored_states import causal_trace
 from .route_shares import joint_routes
+from .said_objects import object_score
 from .state_maps import patching_map
 from .text_mediation import pair_routes
 from .token_groups import attention_share
@@ -28,6 +32,8 @@ from .word_patches import patch_grounding
 
 __all__ = [
     "BoxScore",
+    "Judge",
+    "ObjectNames",
     "Objects",
     "Pair",
     "Place",
@@ -38,10 +44,13 @@ __all__ = [
     "box_scores",
     "boxes_in",
     "causal_trace",
+    "coco_objects",
     "content_words",
     "information_flow",
     "joint_routes",
     "knockout_windows",
+    "object_names",
+    "object_score",
     "pair_routes",
     "patch_grounding",
     "patch_knockout",

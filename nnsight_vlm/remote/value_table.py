@@ -35,6 +35,7 @@ VALUES = {
     "Line": "questions.item_lists",
     "Lookup": "questions.annotations",
     "MaskedPositions": "prompts.where",
+    "ObjectNames": "recipes",
     "Outline": "questions.object_cells",
     "Pair": "recipes",
     "ParquetRows": "questions.parquet_rows",
@@ -65,6 +66,7 @@ FUNCTIONS = {
             "causal_trace",
             "information_flow",
             "knockout_windows",
+            "object_score",
             "pair_routes",
             "patch_grounding",
             "patch_knockout",
@@ -77,7 +79,7 @@ FUNCTIONS = {
     ),
 }
 """Functions that can run as a job, and the module where each is found."""
-ARGUMENT_FUNCTIONS = {"content_words": "recipes", "shape_objects": "recipes"}
+ARGUMENT_FUNCTIONS = {"coco_objects": "recipes", "content_words": "recipes", "shape_objects": "recipes"}
 """Functions that can be arguments (`objects=`), and the module where each is found."""
 
 SEQUENCES: dict[str, Callable[[Any], Any]] = {

@@ -29,7 +29,8 @@ Control = Literal[
 - `random sender`: as many other heads of the same layer, or other tokens, send in the sender's place.
 - `random layers`: as many layers as the window has, drawn at random for every image.
 - `query of another image`: the query tokens' hidden states come from a run on another picture.
-- `another image`: patched hidden states come from a third picture, whose answers are different ones.
+- `another image`: patched hidden states come from a third picture, whose answers are different ones; of a description,
+  it is compared with the objects of another picture.
 - `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
   out of all patches); `random patches, again` is a second, independent draw.
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
@@ -86,9 +87,14 @@ AgreementMeasure = Literal["precision", "recall", "f1", "precision_true", "recal
 AGREEMENT: tuple[AgreementMeasure, ...] = ("precision", "recall", "f1")
 TRUE_AGREEMENT: tuple[AgreementMeasure, ...] = ("precision_true", "recall_true", "f1_true")
 
+NAMES: Final = "names"
+JUDGE: Final = "judge"
+BOTH_SCORERS: Final = "names and judge"
+"""The column `scorer` of `object_score`: objects are found by their names, or by a judge; or how far both agree."""
+
 SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
-    *("yes", "named", "box_iou", "box_hit", "registers"),
+    *("yes", "named", "box_iou", "box_hit", "registers", "hallucinated", "chair_i", "chair_s", "agree"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 

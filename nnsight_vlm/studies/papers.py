@@ -115,6 +115,17 @@ NEO = Paper(
     authors=("Neo, Clement", "Ong, Luke", "Torr, Philip", "Geva, Mor", "Krueger, David", "Barez, Fazl"),
     title="Towards Interpreting Visual Information Processing in Vision-Language Models",
 )
+ROHRBACH = Paper(
+    arxiv="1809.02156",
+    authors=(
+        "Rohrbach, Anna",
+        "Hendricks, Lisa Anne",
+        "Burns, Kaylee",
+        "Darrell, Trevor",
+        "Saenko, Kate",
+    ),
+    title="Object Hallucination in Image Captioning",
+)
 SINKS = Paper(
     arxiv="2503.03321",
     authors=("Kang, Seil", "Kim, Jinyeong", "Kim, Junhyeok", "Hwang, Seong Jae"),

@@ -20,6 +20,7 @@ from nnsight_vlm.recipes import (
     attention_share,
     causal_trace,
     knockout_windows,
+    object_score,
     pair_routes,
     patch_grounding,
     patch_knockout,
@@ -55,6 +56,7 @@ def frames() -> dict[str, pd.DataFrame]:
         "knockout_windows": knockout_windows(here.model, prompts, windows=2, **short),
         "answer_windows": scored,
         "attention_share": attention_share(here.model, prompts, **short),
+        "object_score": object_score(here.model, prompts, truths=truths, objects=nv.recipes.content_words, **short),
         "patch_grounding": patch_grounding(here.model, prompts, truths=truths, **short),
         "prompt_ablation": prompt_ablation(here.model, prompts, **short),
         "query_patching": query_patching(here.model, [(*prompts, *own)], layers=[1], work=quiet),
@@ -102,6 +104,7 @@ def of_recipes() -> dict[str, Entry]:
         "plots.information_flow": drawn("information_flow", measure=agreement),
         "plots.knockout_routes": drawn("knockout_routes", "knockout_windows", measure=agreement),
         "plots.knockout_windows": drawn("knockout_windows", measure=agreement, route=NO_WORD, label=NO_TEXT),
+        "plots.object_score": drawn("object_score"),
         "plots.pair_routes": drawn("pair_routes", measure=NO_WORD),
         "plots.patch_grounding": drawn("patch_grounding", measure=NO_WORD),
         "plots.patch_knockout": drawn(

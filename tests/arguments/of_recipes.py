@@ -290,6 +290,22 @@ def entries() -> dict[str, Entry]:
             {**common, **written, "prompts": [*common["prompts"], [here.text]]},
             ["prompt"],
         ),
+        "object_score": Entry(
+            recipes.object_score,
+            recipes.object_score,
+            {**usual, "truths": [[Thing(name="dog")]], "max_new_tokens": 2},
+            {
+                **common,
+                **written,
+                "prompts": [*common["prompts"], [here.text]],
+                "truths": [None, *NO_TRUTHS, [[Thing(name="red square")]]],
+                "objects": FUNCTIONS,
+                "counts": [*(each for each in FLAGS if each is not None), True],
+                "judge": FUNCTIONS,
+                "transcripts": [3, True, 1.5, b"folder", ["folder"], {}, THING, "", __file__, "folder"],
+            },
+            ["prompt", "object", "judge", "picture"],
+        ),
         "patch_grounding": Entry(
             recipes.patch_grounding,
             recipes.patch_grounding,

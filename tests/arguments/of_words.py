@@ -29,7 +29,30 @@ def entries() -> dict[str, Entry]:
             {"chunk": 2},
             {"journal": PATHS, "progress": FLAGS, "chunk": COUNTS, "ahead": COUNTS, "memory": BYTES},
         ),
+        "coco_objects": Entry(recipes.coco_objects, recipes.coco_objects, {"text": "a dog"}, {"text": TEXTS}),
         "content_words": Entry(recipes.content_words, recipes.content_words, {"text": "a dog"}, {"text": TEXTS}),
+        "ObjectNames.mentions": Entry(
+            recipes.ObjectNames.mentions,
+            lambda text, **_: recipes.object_names(["dog"]).mentions(text),
+            {"text": "a dog"},
+            {"text": TEXTS},
+        ),
+        "object_names": Entry(
+            recipes.object_names,
+            recipes.object_names,
+            {"names": {"dog": ["puppy"], "cat": []}},
+            {
+                "names": [
+                    *(each for each in NO_LIST if each != {"a": 1}),
+                    *([], {}, [3], [None], [""], ["."], ["dog", 3], [["dog"]]),
+                    *({"dog": "puppy"}, {"dog": 3}, {3: []}, {"dog": [3]}, {"dog": ["cat"], "cat": []}, {"dog": [""]}),
+                    *({"Dog": [], "dog": []}, {"a": 1}),
+                ],
+                "negation": FLAGS,
+                "counts": FLAGS,
+                "ignored": ["a", [3], [""], 3, [None]],
+            },
+        ),
         "shape_objects": Entry(recipes.shape_objects, recipes.shape_objects, {"text": "a red ring"}, {"text": TEXTS}),
         "shape_truth": Entry(
             recipes.shape_truth,

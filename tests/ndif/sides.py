@@ -385,6 +385,9 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
         "causal_trace": partial(
             recipes.causal_trace, model, prompts, answers=first, corrupt="noise", layers=[0, 2], work=QUIET, **plain
         ),
+        "object_score": partial(
+            recipes.object_score, model, prompts, truths=truths, objects=recipes.content_words, **plain, **SHORT
+        ),
         "patch_grounding": partial(recipes.patch_grounding, model, prompts, truths=truths, **plain, **SHORT),
         "prompt_ablation": partial(recipes.prompt_ablation, model, prompts, truths=truths, **plain, **SHORT),
         "information_flow": partial(recipes.information_flow, model, prompts, **of_answers, **plain),
