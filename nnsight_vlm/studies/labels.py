@@ -16,6 +16,7 @@ Control = Literal[
     "random patches",
     "random patches, again",
     "other object",
+    "object's patches",
     "uniform",
     "random generated tokens",
 ]
@@ -29,6 +30,7 @@ Control = Literal[
 - `random patches`: as many image patches as the object covers, drawn at random outside it; `random patches, again` is
   a second, independent draw.
 - `other object`: the attention peak is compared with the other objects of the same picture.
+- `object's patches`: the patches that show the object, where `none` are those that a word attends to most.
 - `uniform`: equal attention to every image token.
 - `random generated tokens`: as many generated tokens as the query has.
 """
@@ -40,6 +42,7 @@ ANOTHER_IMAGE: Final = "another image"
 RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
 OTHER_OBJECT: Final = "other object"
+OBJECT_PATCHES: Final = "object's patches"
 UNIFORM: Final = "uniform"
 RANDOM_GENERATED_TOKENS: Final = "random generated tokens"
 
@@ -75,7 +78,18 @@ AgreementMeasure = Literal["precision", "recall", "f1", "precision_true", "recal
 AGREEMENT: tuple[AgreementMeasure, ...] = ("precision", "recall", "f1")
 TRUE_AGREEMENT: tuple[AgreementMeasure, ...] = ("precision_true", "recall_true", "f1_true")
 
-SHARES: tuple[str, ...] = (*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "mass", "kept", "flipped", "overlap")
+SHARES: tuple[str, ...] = (
+    *AGREEMENT,
+    *TRUE_AGREEMENT,
+    "hit",
+    "iou",
+    "top_mass",
+    "sink_mass",
+    "mass",
+    "kept",
+    "flipped",
+    "overlap",
+)
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 
 MIDDLE_HALF: Final = "middle half"
