@@ -45,12 +45,12 @@ class AnswerMaps(NamedTuple):
     Attributes:
         positions: the positions that were read.
         maps: by quantity, head and layer.
-        mean_feature: the mean of the picture's image features, `[width]`; None where it was not asked for.
+        mean_feature: the mean of the picture's image features, `[width]`; empty where it was not asked for.
     """
 
     positions: tuple[int, ...]
     maps: tuple[LayerMap, ...]
-    mean_feature: torch.Tensor | None
+    mean_feature: torch.Tensor
 
 
 class WordMap(NamedTuple):
@@ -99,7 +99,7 @@ def read_maps(model: Model, answered: Answered, asked: Asked, *, with_features: 
     sinks = None if asked.tau is None else find_sinks(prompt, source, got["sinks"], asked.tau)
     maps = [layer_map for kind in kinds for layer_map in _layer_maps(kind, map_of(got[kind]), layers, sinks)]
     features = got["features"]
-    return AnswerMaps(tuple(positions), tuple(maps), features[0].double().mean(0) if features else None)
+    return AnswerMaps(tuple(positions), tuple(maps), features[0].double().mean(0) if features else torch.empty(0))
 
 
 def contributions(positions: Sequence[int], source: PatchSource, over: str | None = None) -> Attention:
@@ -150,7 +150,7 @@ def rows_of_word(read: AnswerMaps, answered: Answered, word: ObjectWord, asked: 
 
 
 def _sink_columns(each: WordMap, control: str) -> dict[str, Any]:
-    """The share of the attention to the picture that lies on sinks, and the sinks; by chance, their share of patches."""
+    """The sinks and their share of the attention to the picture; by chance, their share of the patches."""
     if each.sinks is None or control not in (NONE, RANDOM_PATCHES):
         return {}
     if control == RANDOM_PATCHES:

@@ -40,7 +40,7 @@ from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work, refuse_beside
 from ..sweeping.answers import generations
 from .word_ablations import ablation_rows
-from .word_choices import PLAIN_OF, PLAIN_QUANTITY, Heads, Quantity, asked_maps, check_maps, words_asked
+from .word_choices import PLAIN_OF, PLAIN_QUANTITY, Asked, Heads, Quantity, asked_maps, check_maps, words_asked
 from .word_cuts import hide_patches
 from .word_maps import read_maps, rows_of_word
 
@@ -213,8 +213,9 @@ def patch_grounding(
         for image, answer in zip(chunk, answers, strict=True):
             source = patch_source(answer.prompt, frame=frame)
             truth = None if truths is None else truths[image]
-            named = {"words": words, "of": maps.of, "tolerance": near}
-            found = find_object_words(answer.prompt, source.grid, answer.text, truth, objects, **named)
+            found = find_object_words(
+                answer.prompt, source.grid, answer.text, truth, objects, words=words, of=maps.of, tolerance=near
+            )
             one = Answered(image, of_chunk[image], answer.prompt, answer.tokens, source, found)
             computations.append(partial(_map_rows, model, one, maps, ablate, seed, work.memory, remote))
             if cut and truths is not None:
