@@ -25,6 +25,7 @@ if wrong := complaint():
 
 if TYPE_CHECKING:
     from . import plots, recipes, remote, report, shapes, statistics
+    from .citing.paragraph import cite
     from .errors import InterventionError, NonFiniteWarning, PassesDifferWarning, RemoteError, SpecError
     from .execution.decoding import BatchGeneration, Generation, generate
     from .execution.editing import install
@@ -88,6 +89,7 @@ __all__ = [
     "VideoGrid",
     "Word",
     "attribute",
+    "cite",
     "depth",
     "describe",
     "direction",
@@ -116,6 +118,7 @@ __all__ = [
 ]
 
 _NAMES_OF = {
+    "citing.paragraph": ("cite",),
     "errors": ("InterventionError", "NonFiniteWarning", "PassesDifferWarning", "RemoteError", "SpecError"),
     "execution.decoding": ("BatchGeneration", "Generation", "generate"),
     "execution.editing": ("install",),

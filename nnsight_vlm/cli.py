@@ -1,4 +1,4 @@
-"""The command line: `nnsight-vlm report`, `ground`, `knockout`, `families` and `draft`.
+"""The command line: `nnsight-vlm recipes`, `run`, `report`, `ground`, `knockout`, `families` and `draft`.
 
 `--help` and `--version` must answer at once, so this file imports nothing heavy when it is loaded: each command imports
 what it needs (torch, transformers, nnsight, pandas and the wings that use them).
@@ -202,6 +202,36 @@ def knockout(
         print_line(f"{name}: {text}")
     console.print(as_table(answers.scores))
     print_line(f"Written to {out}.")
+
+
+@app.command()
+def recipes(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print it as docs/recipes/README.md has it.")] = False,
+) -> None:
+    """List the recipes: what each asks, and the paper that it follows."""
+    from .commands import listing
+
+    if markdown:
+        typer.echo(listing.recipes_markdown())
+    else:
+        console.print(listing.recipes_table())
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    options_metavar="RECIPE --model MODEL --items TABLE --out FOLDER [OPTIONS]",
+)
+def run(context: typer.Context) -> None:
+    """Run a recipe on a table of questions, and write its frame, figure and citation.
+
+    `nnsight-vlm recipes` lists the recipes; `nnsight-vlm run RECIPE --help` shows the options of one.
+    """
+    if not context.args or context.args[0] == "--help":
+        typer.echo(context.get_help())
+        raise typer.Exit(0 if context.args else 2)
+    with plain_errors():
+        from .commands.parser import run_recipe
+    run_recipe(context.args, plain_errors, console)
 
 
 @app.command()

@@ -66,6 +66,17 @@ def for_markdown(text: str) -> str:
     return f"{fence}{space}{shown}{space}{fence}"
 
 
+def escaped_markdown(text: str) -> str:
+    r"""A text inside a paragraph of Markdown, in which no character is markup, HTML, a link or a shortcode.
+
+    It may not begin a line: a number and a point would begin a list there.
+
+    >>> print(escaped_markdown("a_b <i> https://x"))
+    a\_b \<i\> https\://x
+    """
+    return re.sub(r"([\\`*_{}\[\]()<>#!|~$&@]|:(?=\S)|(?<=www)\.)", r"\\\1", visible(text))
+
+
 def for_figure(text: str, *, longest: int = LONGEST_IN_FIGURE) -> str:
     r"""A text as matplotlib draws it: in one line, not as a formula, and without letters that the font has not got.
 

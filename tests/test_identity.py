@@ -787,6 +787,13 @@ STRANGER = {
     ),
     "installed source": lambda model, own, other: nv.install(model, own, nv.Patch("last", source=other, layers=1)),
     "stack": lambda _model, own, other: nv.stack([own, other]),
+    "ablation": lambda model, own, other: nv.recipes.ablation(
+        model,
+        [own, other],
+        truths=[[nv.recipes.Thing(name="dog", mask=np.ones((tiny.SIDE, tiny.SIDE), bool))]] * 2,
+        answers=[20, 20],
+        work=QUIET,
+    ),
     "knockout_windows": lambda model, own, other: nv.recipes.knockout_windows(model, [own, other], work=QUIET),
     "knockout_windows of answers": lambda model, own, other: nv.recipes.knockout_windows(
         model, [own, other], answers=[20, 20], work=QUIET
@@ -799,6 +806,22 @@ STRANGER = {
     ),
     "query_patching, the other prompt": lambda model, own, other: nv.recipes.query_patching(
         model, [(own, other2(other), 20, 21)], work=QUIET
+    ),
+    "patching_map": lambda model, _own, other: nv.recipes.patching_map(
+        model, [(other, other2(other), 20, 21)], work=QUIET
+    ),
+    "pair_routes": lambda model, own, other: nv.recipes.pair_routes(model, [(own, other2(other), 20, 21)], work=QUIET),
+    "causal_trace": lambda model, own, other: nv.recipes.causal_trace(
+        model, [own, other], answers=[20, 20], work=QUIET
+    ),
+    "causal_trace, the corrupted prompt": lambda model, own, other: nv.recipes.causal_trace(
+        model, [own], answers=[20], corrupt=[other2(other)], work=QUIET
+    ),
+    "information_flow": lambda model, own, other: nv.recipes.information_flow(
+        model, [own, other], answers=[20, 20], work=QUIET
+    ),
+    "patch_knockout of several": lambda model, own, other: nv.recipes.patch_knockout(
+        model, [own, other], answers=[20, 20], work=QUIET
     ),
     "patch_knockout": lambda model, _own, other: nv.recipes.patch_knockout(model, other, answer=20),
 }

@@ -57,7 +57,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["run", "--help"], ["--version"]])
 def test_the_command_line_explains_itself_without_heavy_imports(arguments):
     done = subprocess.run([sys.executable, "-c", COMMAND_LINE, *arguments], capture_output=True, text=True, check=True)
     imported = done.stderr.rpartition("imported:")[2].split()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,8 +18,16 @@ from nnsight_vlm.studies.papers import GEVA, KADURI, NNSIGHT, PAPERS
 from nnsight_vlm.studies.registry import RECIPES, recipe
 
 QUIET = nv.recipes.Work(progress=False)
+SCENES = [nv.shapes.scene(number) for number in (3, 4)]
 EXAMPLES = {
+    "ablation": {
+        "truths": [nv.recipes.shape_truth(scene) for scene in SCENES],
+        "about": [f"{scene.objects[0].color} {scene.objects[0].shape}" for scene in SCENES],
+        "answers": ["red", "blue"],
+        "tokens": "object",
+    },
     "attention_share": {"max_new_tokens": 2},
+    "information_flow": {"answers": ["red", "red"], "edges": ["image->last"], "windows": 2},
     "knockout_windows": {"answers": ["red", "red"], "routes": ["image->last"], "windows": 2},
     "patch_grounding": {"max_new_tokens": 2},
     "patch_knockout": {"answer": "red", "size": 1},
@@ -52,7 +62,7 @@ def called(name, model, prompts, **more):
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_a_frame_has_every_key_as_plain_values(name, model, prompts, tmp_path):
     frame = called(name, model, prompts)
-    assert set(frame.attrs) == set(provenance.KEYS)
+    assert set(provenance.KEYS) <= set(frame.attrs) <= {*provenance.KEYS, "ids"}
     assert json.loads(json.dumps(frame.attrs, allow_nan=False)) == frame.attrs
     assert frame.attrs["recipe"] == name and frame.attrs["call"].startswith(f"{name}(model, ")
     assert frame.attrs["model"] == "shapes" and frame.attrs["dtype"] == "float32" and frame.attrs["device"] == "cpu"
@@ -122,6 +132,20 @@ def test_no_secret_is_in_a_call():
     assert call == "some_recipe(items='https://host/a.csv', remote='http://host:1')"
     assert provenance.without_secrets(f"token={'hf_' + 'a' * 34}") == "token=hf_..."
     assert provenance.without_secrets("C:/files/a b.csv, image->last") == "C:/files/a b.csv, image->last"
+
+
+def test_numbers_of_other_libraries_stay_numbers(model, prompts):
+    frame = called("knockout_windows", model, prompts, seed=np.int64(4), windows=np.int64(1))
+    assert frame.attrs["seed"] == 4 and "windows=1, seed=4" in frame.attrs["call"]
+    said = {"ids": [np.int64(3), "a"], "left_out": [(np.int64(1), "why")], "prompts": 1}
+    arguments = {"model": model, "prompts": prompts}
+    entry = RECIPES["knockout_windows"]
+    attrs = provenance.provenance("knockout_windows", "could", "It was cut.", arguments, parameters_of(entry), said)
+    assert attrs["ids"] == [3, "a"] and attrs["left_out"] == [[1, "why"]]
+
+
+def parameters_of(entry):
+    return inspect.signature(entry.function).parameters
 
 
 def test_long_values_are_shortened():

@@ -36,8 +36,10 @@ WINGS = {
     "questions": "questions about pictures, from a table",
     "studies": "what all recipes share: items in, controls, journals, frames out",
     "recipes": "analyses of published papers, one a file",
+    "citing": "a recipe's frame as a paragraph of a methods section",
     "plots": "figures of their frames",
     "report": "the paper's claims, measured and written down",
+    "commands": "any recipe from the command line, into a folder",
     "cli": "the command line",
 }
 """The wings in the order in which they may know of each other; docs/design.md shows this list."""

@@ -21,7 +21,16 @@ from rich.console import Console
 
 import nnsight_vlm as nv
 from nnsight_vlm.errors import NonFiniteWarning, reason_of
-from nnsight_vlm.plots import Overlay, answer_map, draw_overlays, knockout_windows, prompt_ablation
+from nnsight_vlm.plots import (
+    Overlay,
+    answer_map,
+    dot_rows,
+    draw_overlays,
+    heat_map,
+    knockout_windows,
+    layer_lines,
+    prompt_ablation,
+)
 from nnsight_vlm.remote.client import _StatusListener
 from nnsight_vlm.report.terminal import as_table
 from nnsight_vlm.showing import for_figure, for_markdown, for_terminal, visible
@@ -116,24 +125,43 @@ def in_a_figure(shown):
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
+def squeezed(*texts):
+    """Texts without spaces, one behind the other: figures break long ones into lines."""
+    return "".join("".join(texts).split())
+
+
 def test_figures_show_the_characters():
-    """On axes, in titles of panels and in titles of figures."""
+    """Names of rows, titles of panels and of figures, notes, colour scales, legends and axes."""
     common = {"measure": "f1", "mean": 0.5, "low": 0.4, "high": 0.6, "control": "none"}
     ablation = pd.DataFrame([{**common, "part": text, "access": "none"} for text in hostile.IN_FRAMES])
-    drawn = drawn_texts(prompt_ablation(ablation))
-    assert {in_a_figure(f"without {hostile.SHOWN[text]}").strip() for text in hostile.IN_FRAMES} <= set(drawn)
+    drawn = squeezed(*drawn_texts(prompt_ablation(ablation).figure))
+    for text in hostile.IN_FRAMES:
+        assert squeezed(in_a_figure(f"without {hostile.SHOWN[text]}")) in drawn
     picture, texts = Image.new("RGB", (8, 8)), ["$\\frac{", "[red]\x1b", "图$x$", "unbroken" * 60]
-    maps = [Overlay(image=picture, heat=np.eye(8), peak=(1, 1), title=text) for text in texts]
+    every = {"image": picture, "heat": np.eye(8), "peak": (1, 1)}
+    maps = [Overlay(title=text, label=f"label {text}", note=f"note {text}", **every) for text in texts[:-1]]
+    long = [Overlay(title=texts[-1], **every)]
     routes = [{**common, "route": f"{text}->last", "window": "0-1", "form": "block"} for text in texts[:-1]]
+    flow = [{**common, "layer": 1, "group": text} for text in texts[:-1]]
+    flow += [{**common, "layer": 1, "group": texts[0], "control": texts[2]}]
     figures = (
-        draw_overlays([maps]),
+        draw_overlays([maps, long]),
         answer_map(picture, maps[0], None, title=texts[2]),
-        knockout_windows(pd.DataFrame(routes)),
+        knockout_windows(pd.DataFrame(routes), label=texts[0]),
+        layer_lines(pd.DataFrame(flow), hue="group", label=texts[2]),
+        heat_map(pd.DataFrame(flow[:-1]), label=texts[0]),
+        dot_rows(pd.DataFrame(flow[:-1]), rows="group", hue="group", label=texts[1]),
     )
-    panels, whole, windows = map(drawn_texts, figures)
-    assert set(panels) == {"$\\frac{", r"[red]\x1b", r"\u56fe$x$", ("unbroken" * 8)[:57] + "..."}
-    assert {"$\\frac{", r"\u56fe$x$"} <= set(whole)
-    assert {f"{shown} → last" for shown in ("$\\frac{", r"[red]\x1b", r"\u56fe$x$")} <= set(windows)
+    shown = ["$\\frac{", r"[red]\x1b", r"\u56fe$x$"]
+    panels, whole, windows, lines, cells, dots = (
+        squeezed(*drawn_texts(np.atleast_1d(axes).flat[0].figure)) for axes in figures
+    )
+    for text in shown:
+        assert all(squeezed(word, text) in panels for word in ("", "note", "label"))
+        assert f"{text}→last" in windows and text in lines and text in cells and text in dots
+    assert ("unbroken" * 8)[:57] + "..." in panels
+    assert all(text in whole for text in (shown[0], shown[2]))
+    assert f"control:{shown[2]}" in lines
 
 
 @given(hostile.texts)

@@ -187,13 +187,25 @@ def every_recipe(model):
     truths = [[nv.recipes.Thing(name=named[0], mask=mask)] for named in words]
     quick = {"remote": "local", "work": nv.recipes.Work(progress=False)}
     short = {**quick, "max_new_tokens": 6}
+    about = [truth[0].name for truth in truths]
     return {
+        "ablation": lambda: nv.recipes.ablation(model, prompts, truths=truths, about=about, answers=answers, **quick),
+        "ablation of descriptions": lambda: nv.recipes.ablation(
+            model, prompts, truths=truths, form="generative", tokens="object", how="zero", **short
+        ),
         "knockout_windows": lambda: nv.recipes.knockout_windows(model, prompts, windows=2, **short),
         "knockout_windows of answers": lambda: nv.recipes.knockout_windows(model, prompts, answers=answers, **quick),
         "attention_share": lambda: nv.recipes.attention_share(model, prompts, **short),
         "query_patching": lambda: nv.recipes.query_patching(model, [pair], layers=[0, 2], **quick),
+        "patching_map": lambda: nv.recipes.patching_map(model, [pair], layers=[0, 2], **quick),
+        "pair_routes": lambda: nv.recipes.pair_routes(model, [pair], cuts=[0, 2], **quick),
+        "causal_trace": lambda: nv.recipes.causal_trace(
+            model, prompts, answers=answers, corrupt="noise", layers=[0, 2], **quick
+        ),
         "patch_grounding": lambda: nv.recipes.patch_grounding(model, prompts, truths=truths, **short),
         "prompt_ablation": lambda: nv.recipes.prompt_ablation(model, prompts, **short),
+        "information_flow": lambda: nv.recipes.information_flow(model, prompts, answers=answers, windows=2, **quick),
+        "patch_knockout of several": lambda: nv.recipes.patch_knockout(model, prompts, answers=answers, **quick),
         "patch_knockout": lambda: nv.recipes.patch_knockout(model, prompts[0], answer=answers[0], remote="local"),
     }
 

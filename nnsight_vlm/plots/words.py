@@ -15,7 +15,7 @@ from ..errors import SpecError
 from ..grids import Grid
 from ..prompts.pictures import as_rgb
 from ..showing import for_figure
-from .drawing import BLACK, BLUE, ORANGE
+from .style import BLACK, BLUE, ORANGE
 
 COLUMNS = ("position", "layer", "rank", "token", "text", "logprob")
 PATCH_INCHES = 0.5

@@ -67,7 +67,7 @@ class Lookup:
         key = path if path in self.found else self.by_name.get(_file_name(path))
         if key is None:
             raise SpecError(
-                f"its image {spelled(path)} is not in {self.called}, so nothing says which objects it shows; for a "
+                f"its image {path!r} is not in {self.called}, so nothing says which objects it shows; for a "
                 "picture without objects, a COCO file lists it among its images, and a table of boxes has a line with "
                 "an empty label"
             )
@@ -123,14 +123,14 @@ def _of_coco(path: Path) -> ByPicture:
             key = entry["image_id"]
             found[images[key]].append(_outline(entry, names[entry["category_id"]], sizes[key]))
     except OSError as error:
-        raise SpecError(f"objects={spelled(str(path))} cannot be read ({reason_of(error)}); write {WRITE}") from error
+        raise SpecError(f"objects={str(path)!r} cannot be read ({reason_of(error)}); write {WRITE}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise SpecError(
-            f"objects={spelled(str(path))} is no COCO file: images with id and file_name, categories with id and name, "
+            f"objects={str(path)!r} is no COCO file: images with id and file_name, categories with id and name, "
             f"annotations with image_id, category_id and segmentation or bbox were expected ({reason_of(error)})"
         ) from error
     if len(found) < len(images):
-        raise SpecError(f"objects={spelled(str(path))} has two images of one file_name; give each its own")
+        raise SpecError(f"objects={str(path)!r} has two images of one file_name; give each its own")
     return {name: tuple(outlines) for name, outlines in found.items()}
 
 

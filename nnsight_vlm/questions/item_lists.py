@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from PIL import Image
 
-from ..arguments import listed, whole_number
+from ..arguments import flag, listed, whole_number
 from ..errors import SpecError
 from ..families import Model
 from ..prompts.encoding import encode
@@ -182,6 +182,8 @@ class Item:
         Raises:
             SpecError: naming the item: a picture that cannot be opened or encoded.
         """
+        if flag("other", other) and not self.other_images:
+            raise SpecError(f"item {self.id!r} has no other picture; leave other= out")
         pictures = self.other_images if other else self.images
         return self._named(lambda: encode(model, self.text, list(pictures)))
 
@@ -228,7 +230,9 @@ class Items(Sequence[Item]):
     def only(self, numbers: Sequence[int]) -> Items:
         """Some of the items, in the order in which their numbers are given."""
         chosen = listed("numbers", numbers, "items.only([0, 2])")
-        return replace(self, lines=tuple(self.lines[whole_number("numbers", number)] for number in chosen))
+        limits: dict[str, Any] = {"least": -len(self), "most": len(self) - 1, "kind": "number of an item"}
+        places = [whole_number("numbers", number, **limits) for number in chosen]
+        return replace(self, lines=tuple(self.lines[place] for place in places))
 
     @property
     def ids(self) -> tuple[str | int, ...]:

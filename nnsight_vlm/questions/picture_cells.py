@@ -16,6 +16,9 @@ from .cells import as_json, is_missing
 
 WRITE = "write the path of a file, or a list of paths"
 
+LONGEST = 200
+"""Most letters of a path that a message shows."""
+
 
 def pictures_in(cell: Any, folder: Path | None, name: str = "image") -> tuple[Any, ...]:
     """What `as_picture` opens for each picture of a cell; nothing is opened yet.
@@ -67,9 +70,9 @@ def _path(given: str, folder: Path | None, name: str) -> Any:
     where = (
         ""
         if Path(given).is_absolute()
-        else f" in {spelled(str(below))}; relative paths begin there, folder= says where"
+        else f" in the folder {str(below)!r}, where relative paths begin unless folder= says otherwise"
     )
-    raise SpecError(f"its {name} {spelled(given)} is no file{where}")
+    raise SpecError(f"its {name} {given[:LONGEST]!r} is no file{where}")
 
 
 def opened(source: Any, name: str = "image") -> Image.Image:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from ..arguments import refuse, spelled
+from ..arguments import refuse
 from ..errors import SpecError, reason_of
 from .parquet_rows import ParquetRows
 
@@ -82,7 +82,7 @@ def table_given(source: Any, name: str = "source") -> Table:
     if isinstance(source, (str, Path)):
         return _of_file(source, name)
     if isinstance(source, pd.DataFrame):
-        cells: Cells = FrameCells(source.copy())
+        cells: Cells = FrameCells(source)
         return Table(cells=cells, called="the DataFrame")
     if isinstance(source, (list, tuple)):
         return Table(cells=DictCells(_dicts(source, name)), called=f"the list {name}=")
@@ -116,16 +116,16 @@ def _of_file(source: str | Path, name: str) -> Table:
     except (OSError, ValueError):  # longer than a name can be, or with a character that no name has
         is_file = False
     if not is_file:
-        raise SpecError(f"{name}={spelled(str(source))}: there is no such file; give {SOURCES}")
+        raise SpecError(f"{name}={str(source)!r}: there is no such file; give {SOURCES}")
     if reader is None:
-        raise SpecError(f"{name}={spelled(str(source))} ends in {path.suffix!r}, which is no table; give {SOURCES}")
+        raise SpecError(f"{name}={str(source)!r} ends in {path.suffix!r}, which is no table; give {SOURCES}")
     try:
         cells = reader(path)
     except SpecError as error:
-        raise SpecError(f"{name}={spelled(str(source))}: {error}") from error
+        raise SpecError(f"{name}={str(source)!r}: {error}") from error
     except Exception as error:  # whatever a broken file makes a reader raise
         raise SpecError(
-            f"{name}={spelled(str(source))} cannot be read as {path.suffix} ({reason_of(error)}); give {SOURCES}"
+            f"{name}={str(source)!r} cannot be read as {path.suffix} ({reason_of(error)}); give {SOURCES}"
         ) from error
     return Table(cells=cells, called=repr(str(source)), folder=path.parent)
 
@@ -185,24 +185,24 @@ READERS: Mapping[str, Callable[[Path], Cells]] = {
 
 
 class FrameCells:
-    """Cells of a DataFrame."""
+    """Cells of a DataFrame as it is now; later changes of the frame are not seen."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
         self.names = frame.columns.tolist()
         doubled = [name for number, name in enumerate(self.names) if name in self.names[:number]]
         if doubled:
             raise SpecError(f"the table has two columns {doubled[0]!r}; rename one of them")
+        self._columns: dict[Hashable, list[Any]] = {name: frame[name].tolist() for name in self.names}
+        self._count = len(frame)
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return self._count
 
     def column(self, name: Hashable) -> Sequence[Any]:
-        cells: list[Any] = self.frame[name].tolist()
-        return cells
+        return self._columns[name]
 
     def cell(self, name: Hashable, row: int) -> Any:
-        return self.frame[name].iloc[row]
+        return self._columns[name][row]
 
     def is_at_hand(self, name: Hashable) -> bool:  # noqa: ARG002
         return True

@@ -7,26 +7,46 @@ With `per_image=True` a recipe returns the rows behind the means, with the colum
 `cluster` (the number of the first prompt about this image).
 """
 
+from ..studies.box_formats import BoxScore, box_scores, boxes_in
 from ..studies.pairs import Pair
+from ..studies.places import Place
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
+from .carried_states import path_patching
+from .edge_cuts import information_flow
+from .image_tokens import ablation
 from .layer_windows import knockout_windows
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
+from .restored_states import causal_trace
+from .route_shares import joint_routes
+from .state_maps import patching_map
+from .text_mediation import pair_routes
 from .token_groups import attention_share
 from .word_patches import patch_grounding
 
 __all__ = [
+    "BoxScore",
     "Objects",
     "Pair",
+    "Place",
     "Thing",
     "Work",
+    "ablation",
     "attention_share",
+    "box_scores",
+    "boxes_in",
+    "causal_trace",
     "content_words",
+    "information_flow",
+    "joint_routes",
     "knockout_windows",
+    "pair_routes",
     "patch_grounding",
     "patch_knockout",
+    "patching_map",
+    "path_patching",
     "prompt_ablation",
     "query_patching",
     "shape_objects",

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..arguments import listed, whole_number, words_given
+from ..arguments import listed, words_given
 from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.background import can_run_in_background
@@ -31,6 +31,7 @@ from ..studies.labels import AGREEMENT, FORMS, SHARES, TRUE_AGREEMENT, Form
 from ..studies.papers import GEVA, KADURI
 from ..studies.registry import recipe
 from ..studies.study import open_study
+from ..studies.windows import USUAL, Windows, windows_given
 from ..studies.words import Objects, Thing, agreement
 from ..studies.work import PLAIN, Case, Work, refuse_beside
 from ..sweeping.answers import generations
@@ -46,11 +47,12 @@ BY = ["route", "form", "window", "layers", "control"]
     papers=(KADURI, GEVA),
     asks="Which route carries the picture into the words, and in which layers?",
     method=(
-        "Routes of attention ({routes}) were closed in all layers and in each of {windows} windows of layers. "
+        "Routes of attention ({routes}) were closed in all layers and in {windows}. "
         "Controls closed as many edges to random positions, and the route in as many random layers; a blind "
         "baseline closed all attention to the image."
     ),
     shows="could",
+    measures=("f1", "logprob_change"),
 )
 def knockout_windows(
     model: Model,
@@ -63,7 +65,9 @@ def knockout_windows(
     truths: Sequence[Sequence[Thing]] | None = None,
     objects: Objects | None = None,
     routes: Sequence[str] | None = None,
-    windows: int = 4,
+    windows: int | None = None,
+    width: int | None = None,
+    stride: int | None = None,
     forms: Sequence[Form] = FORMS,
     max_new_tokens: int | None = None,
     rows: int | None = None,
@@ -101,9 +105,12 @@ def knockout_windows(
         routes: `"source->target"` in group names; default those of `routes.ROUTES` whose target lies in the decoder's
             sequence. As in the paper's released code, `generated` is the answer's tokens after the first, because the
             first is predicted by the prompt's `last` token.
-        windows: how many windows of equal size the layers are divided into, counting only layers that have the route:
+        windows: how many windows the layers are divided into, counting only layers that have the route:
             cross-attention layers where the source lies outside the decoder's sequence, else self-attention layers.
-            With 0, routes are cut in all layers only.
+            Windows do not overlap, and their sizes differ by one layer at most. Default 4, or as many as a route has
+            layers. With 0, routes are cut in all layers only.
+        width, stride: in their place, windows of `width` layers around every `stride`-th layer (default every one),
+            clipped at both ends, as in Zhang et al. 2024 (arXiv 2411.18620); see `information_flow`.
         forms: `block` closes the route in a window; `allow` closes it in all other layers.
         max_new_tokens, rows: length of the descriptions in tokens, 64 unless told otherwise, and how many are generated
             in one batch at most, see `nv.generations`.
@@ -123,22 +130,24 @@ def knockout_windows(
         answer: `logprob_change` in nats, and `kept`, 1 where it is still the most probable token. `overlap` is the
         share of a random cut that falls into the group itself.
 
+        `window` is the layers of a window, or with `width=` the layer at its centre; `layers` is the layers themselves.
         Rows with `form` `clean` (no cut) and `blind` (no token other than the image's own attends to the image; in an
         encoder, neither does the question) are baselines. `control` is `none` for a measurement, or
 
         - `random positions`: every target token loses as many edges, but to positions outside the source group; where
           too few lie outside (image tokens are most of a prompt), to any before it. In cross-attention these are other
           keys of the cross-attention. There is no row where no such cut exists.
-        - `random layers`: the route is cut in as many layers, drawn at random for every image.
+        - `random layers`: the route is cut in as many layers, drawn at random for every image. There is one such row
+            for each size that windows have, `any 3` for 3 layers; a smaller draw is part of a larger one.
         - `query of another image`: with `image->generated` cut in all layers, the residual stream of the query tokens
           (of the encoder, in an encoder-decoder) comes from a run on another picture. What remains of the description
           is what the query tokens did not carry.
 
     Raises:
         SpecError: a route or form that does not exist, a route along which nothing can flow in a prompt (the target
-            comes before the source), lists of different length, no prompts; answers, and something that is said of
-            descriptions. In windows of layers a route may be closed already, where layers see a few tokens back only:
-            there the change is 0.
+            comes before the source), more windows than a route has layers, `windows` beside `width` or `stride`, lists
+            of different length, no prompts; answers, and something that is said of descriptions. In windows of layers
+            a route may be closed already, where layers see a few tokens back only: there the change is 0.
     """
     asked = asked_given(prompts, items, columns)
     is_scored = scores_answers(asked, answers)
@@ -146,8 +155,8 @@ def knockout_windows(
         refuse_beside("answers", truths=truths, objects=objects, max_new_tokens=max_new_tokens, rows=rows)
     max_new_tokens, rows = lengths_given(64 if max_new_tokens is None else max_new_tokens, rows)
     objects = objects_given(model, objects)
-    windows = whole_number("windows", windows, least=0, kind="number of windows")
-    forms = words_given("forms", forms, FORMS, "form")
+    grouped = windows_given(windows, width, stride, usual=Windows(count=USUAL, at_most=True))
+    forms, length = words_given("forms", forms, FORMS, "form"), None if is_scored else max_new_tokens
     routes = None if routes is None else listed("routes", routes, '["image->last"]', kind=str)
     study = open_study(
         "knockout_windows",
@@ -161,14 +170,14 @@ def knockout_windows(
         per_image=per_image,
         work=work,
         remote=remote,
-        look=partial(route_errors, model, routes=routes, max_new_tokens=None if is_scored else max_new_tokens),
+        look=partial(route_errors, model, routes=routes, windows=grouped, max_new_tokens=length),
     )
     prompts, answers, truths, seed, work = study.prompts, study.answers, study.truths, study.seed, study.work
     routes = study.seen_in_all()
-    settings = {"objects": objects, "routes": routes, "windows": windows, "forms": forms}
-    settings |= {"max_new_tokens": max_new_tokens}
+    settings = {"objects": objects, "routes": routes, "forms": forms, "max_new_tokens": max_new_tokens}
+    settings |= grouped.settings
     tokens = [answer_token(model, answer) for answer in answers or ()]
-    image_cases = cases_of(model, prompts, routes, windows=windows, forms=forms, seed=seed)
+    image_cases = cases_of(model, prompts, routes, windows=grouped, forms=forms, seed=seed)
 
     def score(chunk: range) -> Iterable[dict[str, Any]]:
         scores = [

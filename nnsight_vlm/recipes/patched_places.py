@@ -54,11 +54,11 @@ class Places(NamedTuple):
     site: StateSite
 
 
-def places_given(prompts: Sequence[Prompt], over: Any, groups: Any, positions: Any, layers: Any, site: Any) -> Places:
-    """What a user asks a map of.
+def places_given(over: Any, groups: Any, positions: Any, layers: Any, site: Any) -> Places:
+    """What a user asks a map of; `groups` are those named, without those that every map has.
 
     Raises:
-        SpecError: words that are none of those known, groups that no prompt has, an argument that is not used.
+        SpecError: words that are none of those known, an argument that is not used.
     """
     over = one_of("over", over, OVERS)
     site = one_of("site", ("head" if over == "head" else "residual") if site is None else site, SITES)
@@ -66,35 +66,44 @@ def places_given(prompts: Sequence[Prompt], over: Any, groups: Any, positions: A
         refuse("site", site, 'site of heads, which over="head" patches', f"one of {', '.join(HEAD_SITES)}")
     if positions is not None and over != "position":
         raise SpecError(f'positions= names the tokens of over="position"; over={over!r} was given, leave it out')
-    always = groups_with_states(prompts, GROUPS)
     named = _names("groups", groups, 'groups=["image", "last"]')
     single = _names("positions", positions, 'positions=["query"]') or ("query",) if over == "position" else ()
     if over == "head":
         single, named = named or ("last",), ()
-    whole = tuple(dict.fromkeys((*always, *named)))
-    for prompt in prompts:
-        for group in dict.fromkeys((*whole, *single)):
-            prompt.rows[0].required(group)
-    return Places(over, whole, tuple(dict.fromkeys(single)), as_tuples(layers), site)
+    return Places(over, named, single, as_tuples(layers), site)
 
 
 def _names(argument: str, given: Any, write: str) -> tuple[str, ...]:
     names = () if given is None else listed(argument, given, write, kind=str)
     if given is not None and not names:
         raise SpecError(f"{argument}=() names no group to patch; write {write}, or leave it out")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
-def check_places(model: Model, number: int, pair: Pair, places: Places) -> None:
-    """Refuse, before anything runs, what a patch of the map would be refused for."""
-    for group in dict.fromkeys((*places.groups, *places.single)):
-        positions = pair.prompt[group]
+def place_errors(model: Model, prompt: Prompt, *, places: Places) -> dict[str, str]:
+    """For each group of a map that a prompt has why it cannot be patched; empty where it can.
+
+    Args:
+        model: an nnsight model.
+        prompt: of one row.
+        places: what the user asked for.
+
+    Raises:
+        SpecError: a group that was asked for has no tokens or hidden states, or a layer has not got the site.
+    """
+    found, asked = dict[str, str](), (*places.groups, *places.single)
+    for group in dict.fromkeys((*groups_with_states([prompt], GROUPS), *asked)):
         try:
-            layers = patched_layers(model, pair.prompt, positions, places.layers, places.site)
+            prompt.rows[0].required(group)
+            layers = patched_layers(model, prompt, prompt[group], places.layers, places.site)
             for layer in layers if places.site in HEAD_SITES else [layers]:
-                check(model, pair.prompt, _patch(pair.prompt, pair.other, positions, layer, places.site))
+                check(model, prompt, _patch(prompt, prompt, prompt[group], layer, places.site))
+            found[group] = ""
         except SpecError as error:
-            raise SpecError(f"pair {number}, group {group!r}: {error}") from None
+            if group in asked:
+                raise
+            found[group] = str(error)
+    return found
 
 
 def _patch(

@@ -52,6 +52,7 @@ LONGEST = 12
         "had up to {max_new_tokens} tokens."
     ),
     shows="could",
+    measures=("f1",),
 )
 def prompt_ablation(
     model: Model,

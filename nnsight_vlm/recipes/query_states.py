@@ -53,6 +53,7 @@ MEASURES = ["restoration", "flipped"]
         "took the same tokens from a third picture, and as many tokens at random positions."
     ),
     shows="does",
+    measures=("restoration",),
 )
 def query_patching(
     model: Model,

@@ -26,8 +26,9 @@ from ..studies.labels import (
     Control,
     Form,
 )
-from ..studies.layer_sets import equal_windows, layers_reading, middle_half, other_layers, spell_layers
+from ..studies.layer_sets import layers_reading, middle_half, other_layers, spell_layers
 from ..studies.token_sets import lies_outside, owning_stage, require
+from ..studies.windows import USUAL, LayerWindow, Windows, nested_draws
 from ..studies.work import Case
 
 ROUTES = ("image->generated", "image->query", "query->generated", "image->last", "image->text")
@@ -76,7 +77,7 @@ def default_routes(prompts: Sequence[Prompt], among: Sequence[str] = ROUTES) -> 
 
 
 def route_errors(
-    model: Model, prompt: Prompt, *, routes: Sequence[str] | None, max_new_tokens: int | None
+    model: Model, prompt: Prompt, *, routes: Sequence[str] | None, windows: Windows, max_new_tokens: int | None
 ) -> dict[str, str]:
     """For each route that a prompt has why nothing can flow along it; empty where something can.
 
@@ -85,31 +86,35 @@ def route_errors(
         prompt: a prompt of one row.
         routes: those that the user asked for, which raise; None for those of `ROUTES` whose target lies in the
             decoder's sequence.
+        windows: how the layers are grouped.
         max_new_tokens: see `check_routes`.
 
     Raises:
         SpecError: naming the route.
     """
     if routes is not None:
-        check_routes(model, prompt, routes, max_new_tokens)
+        check_routes(model, prompt, routes, windows, max_new_tokens)
         return dict.fromkeys(routes, "")
     found = {}
     for route in default_routes([prompt]):
         try:
-            check_routes(model, prompt, [route], max_new_tokens)
+            check_routes(model, prompt, [route], windows, max_new_tokens)
             found[route] = ""
         except SpecError as error:
             found[route] = str(error)
     return found
 
 
-def check_routes(model: Model, prompt: Prompt, routes: Sequence[str], max_new_tokens: int | None) -> None:
+def check_routes(
+    model: Model, prompt: Prompt, routes: Sequence[str], windows: Windows, max_new_tokens: int | None
+) -> None:
     """Refuse routes along which nothing can flow in a prompt: their cut changes nothing in any layer.
 
     Args:
         model: an nnsight model.
         prompt: a prompt of one row.
         routes: see `Route.parse`.
+        windows: how the layers are grouped; refused where a route has too few layers for it.
         max_new_tokens: how many tokens are generated at most; None where one token is scored, which routes to generated
             tokens do not concern.
 
@@ -126,6 +131,7 @@ def check_routes(model: Model, prompt: Prompt, routes: Sequence[str], max_new_to
         call = Call(whose) if max_new_tokens is None else generating(max_new_tokens, "error", whose)
         layers = layers_reading(model, prompt, source)
         check(model, prompt, Knockout(source, target, layers=layers), call)
+        windows.of(layers, whose)
 
 
 def cases_of(
@@ -133,12 +139,13 @@ def cases_of(
     prompts: Sequence[Prompt],
     routes: Sequence[str] = ROUTES,
     *,
-    windows: int = 4,
+    windows: Windows | int = USUAL,
     forms: Sequence[Form] = FORMS,
     seed: int = 0,
 ) -> Callable[[int], list[Case]]:
     """The conditions of `knockout_windows`: a function from an image's number to its conditions."""
-    cases = _Cases(model=model, prompts=prompts, routes=routes, windows=windows, forms=forms, seed=seed)
+    chosen = windows if isinstance(windows, Windows) else Windows(count=windows)
+    cases = _Cases(model=model, prompts=prompts, routes=routes, windows=chosen, forms=forms, seed=seed)
     return cases.of_image
 
 
@@ -150,14 +157,14 @@ class _RouteInPrompt:
         name: `"source->target"`.
         source, target: group names.
         layers: the layers that have the route.
-        windows: the windows into which these layers are divided.
+        windows: the windows into which these layers are grouped.
     """
 
     name: str
     source: str
     target: str
     layers: tuple[int, ...]
-    windows: tuple[tuple[int, ...], ...]
+    windows: tuple[LayerWindow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +174,7 @@ class _Cases:
     model: Model
     prompts: Sequence[Prompt]
     routes: Sequence[str]
-    windows: int
+    windows: Windows
     forms: Sequence[Form]
     seed: int
 
@@ -187,15 +194,15 @@ class _Cases:
         source, target = Route.parse(name)
         require(prompt, target)
         layers = layers_reading(self.model, prompt, source)
-        windows = equal_windows(layers, self.windows)
+        windows = self.windows.of(layers)
         return _RouteInPrompt(name=name, source=source, target=target, layers=layers, windows=windows)
 
     def _of_route(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
         if route.name != JOINT_ROUTE:  # cut in all layers, the joint route is the blind run
             yield self._cut(route, "block", "all", route.layers)
-        for layers in route.windows:
+        for window in route.windows:
             for form in self.forms:
-                yield self._cut(route, form, spell_layers(layers), layers)
+                yield self._cut(route, form, window.label, window.layers)
         if route.windows:
             yield from self._random_layers(image, route)
         if route.name == JOINT_ROUTE and route.windows:
@@ -213,21 +220,15 @@ class _Cases:
         cut = Knockout(route.source, route.target, layers=closed) if closed else None
         return Case(labels=labels, intervention=cut)
 
-    def _draw_layers(self, image: int, route: _RouteInPrompt, count: int, salt: int) -> tuple[int, ...]:
-        """Random layers of a route; draws with different salt are independent."""
-        drawn = rng_of(self.seed + salt, image).choice(len(route.layers), count, replace=False)
-        return tuple(route.layers[index] for index in sorted(map(int, drawn)))
-
     def _random_layers(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
-        count = len(route.windows[0])
-        if count == len(route.layers):  # all layers drawn are no control
-            return
-        for form in self.forms:
-            yield self._cut(route, form, f"any {count}", self._draw_layers(image, route, count, 0), RANDOM_LAYERS)
+        sizes = [len(window.layers) for window in route.windows]
+        for count, drawn in nested_draws(route.layers, sizes, rng_of(self.seed, image)).items():
+            for form in self.forms:
+                yield self._cut(route, form, f"any {count}", drawn, RANDOM_LAYERS)
 
     def _halves(self, image: int, route: _RouteInPrompt) -> Iterator[Case]:
         middle = middle_half(route.layers)
-        drawn = self._draw_layers(image, route, len(middle), 1)
+        drawn = nested_draws(route.layers, [len(middle)], rng_of(self.seed + 1, image))[len(middle)]
         yield self._cut(route, "block", MIDDLE_HALF, middle)
         yield self._cut(route, "block", OUTER_HALF, other_layers(route.layers, middle))
         yield self._cut(route, "block", MIDDLE_HALF, drawn, RANDOM_LAYERS)

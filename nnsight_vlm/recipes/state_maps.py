@@ -20,7 +20,6 @@ from typing import Any
 import pandas as pd
 
 from ..families import Model
-from ..identity import prompt_digest
 from ..lowering.layers import Layers
 from ..lowering.sites import StateSite
 from ..prompts.prompt import Prompt
@@ -28,18 +27,16 @@ from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
-from ..studies.clusters import clusters_of_pairs, with_clusters
+from ..studies.asked import Columns, Questions
 from ..studies.comparisons import with_comparisons
-from ..studies.given import usual_given
-from ..studies.journal import measured
 from ..studies.labels import ANOTHER_IMAGE, SHARES
 from ..studies.pair_scores import LOGIT_DIFFS, pair_rows
-from ..studies.pairs import Pair, pairs_given
+from ..studies.pair_study import of_others, open_pairs, pairs_asked
+from ..studies.pairs import Pair
 from ..studies.papers import GEIGER, NOTICE, PAPERS
-from ..studies.provenance import counted
 from ..studies.registry import recipe
 from ..studies.work import PLAIN, Work
-from .patched_places import Over, check_places, conditions_of, places_given
+from .patched_places import GROUPS, Over, conditions_of, place_errors, places_given
 
 BY = {
     "group": ["layer", "group", "control"],
@@ -64,8 +61,11 @@ TESTED = ["restoration", "logit_diff_change"]
 )
 def patching_map(
     model: Model,
-    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
+    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]] | Questions | None = None,
     *,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     over: Over = "group",
     groups: Sequence[str] | None = None,
     positions: Sequence[str] | None = None,
@@ -83,10 +83,15 @@ def patching_map(
 
     Args:
         model: an nnsight model from `load`.
-        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text.
+        pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text. Or a table, as `items`.
+        items, columns: a table in place of pairs, with the columns `image, other_image, question, answer,
+            other_answer`, see `knockout_windows`.
+        only_correct: leave pairs out of which the model does not answer both questions right, in place of NaN; see
+            `knockout_windows`.
         over: what is patched at a time in each layer: all tokens of a `group`, the token at one `position`, or one
             attention `head` at the tokens of a group. Every map has the rows `last`, `query`, `image` and `all` (with
             `over="head"` for all heads together), without those that have no hidden states (the image of Mllama).
+            `all` are the tokens of the decoder's sequence: what lies outside it stays the prompt's own.
         groups: further groups, each patched as a whole; with `over="head"` the groups at which single heads are
             patched, default `last`. Groups outside the decoder's sequence are patched in the encoder.
         positions: with `over="position"`, the groups whose tokens are patched one by one; default `query`. Image tokens
@@ -125,6 +130,7 @@ def patching_map(
         SpecError: prompts whose text differs, equal answers, no pairs, a group without hidden states, a site that a
             layer has not got, or heads of a site without heads.
 
+    >>> import nnsight_vlm as nv
     >>> from nnsight_vlm.report.study import color_pairs
     >>> model = nv.load("shapes")
     >>> pairs = color_pairs(model, first=0, count=2)
@@ -133,27 +139,34 @@ def patching_map(
     >>> of_all["mean"].round(3).tolist()
     [1.0, 1.0]
     """
-    seed, per_image, work = usual_given(seed, per_image, work)
-    all_pairs = pairs_given(model, pairs)
-    prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
-    places = places_given(prompts, over, groups, positions, layers, site)
-    for number, pair in enumerate(all_pairs):
-        check_places(model, number, pair, places)
-    clusters = clusters_of_pairs(prompts, others, cluster)
+    asked = pairs_asked(model, pairs, items, columns)
+    places = places_given(over, groups, positions, layers, site)
+    study, all_pairs = open_pairs(
+        "patching_map",
+        model,
+        asked,
+        only_correct=only_correct,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+        look=partial(place_errors, model, places=places),
+    )
+    found = study.seen_in_all()
+    places = places._replace(groups=tuple(name for name in found if name in (*GROUPS, *places.groups)))
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         return chain.from_iterable(together([partial(rows, image) for image in chunk], remote))
 
     def rows(image: int) -> list[dict[str, Any]]:
-        conditions = conditions_of(model, all_pairs, image, places, seed)
-        return pair_rows(model, all_pairs[image], image, conditions, MEASURES, work, remote)
+        conditions = conditions_of(model, all_pairs, image, places, study.seed)
+        return pair_rows(model, all_pairs[image], image, conditions, MEASURES, study.work, remote)
 
-    answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
-    digests = [prompt_digest(other) for other in others]
-    asked = places._asdict()
-    settings = {**asked, "seed": seed, "answers": answers, "others": digests}
-    frame = with_clusters(measured("patching_map", model, prompts, settings, measure, work, remote), clusters)
-    return counted(frame if per_image else summary(frame, places.over, seed), clusters, asked)
+    def sum_up(frame: pd.DataFrame) -> pd.DataFrame:
+        return summary(frame, places.over, study.seed)
+
+    return study.frame(places._asdict(), measure, sum_up, aside=of_others(all_pairs))
 
 
 def summary(frame: pd.DataFrame, over: Over, seed: int = 0) -> pd.DataFrame:

@@ -34,7 +34,6 @@ import pandas as pd
 from ..errors import SpecError
 from ..execution.checking import check
 from ..families import Model, view_of
-from ..identity import prompt_digest
 from ..lowering.layers import Layers, layer_numbers
 from ..prompts.prompt import Prompt
 from ..prompts.where import as_tuples
@@ -44,15 +43,13 @@ from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.states import Patch
 from ..statistics import image_means, interval, summarise
-from ..studies.clusters import clusters_of_pairs, with_clusters
-from ..studies.given import usual_given
-from ..studies.journal import measured
+from ..studies.asked import Columns, Questions
 from ..studies.labels import ANOTHER_IMAGE, NONE, SHARES, Control
 from ..studies.pair_scores import LOGIT_DIFFS, Condition, pair_rows
 from ..studies.pair_sources import third_picture
-from ..studies.pairs import Pair, pairs_given
+from ..studies.pair_study import of_others, open_pairs, pairs_asked
+from ..studies.pairs import Pair
 from ..studies.papers import PATHWAYS
-from ..studies.provenance import counted
 from ..studies.registry import recipe
 from ..studies.token_sets import owning_stage
 from ..studies.work import PLAIN, Work
@@ -80,8 +77,11 @@ PERCENTS = {"percent": "restoration", "percent_logit_diff": "logit_diff_restored
 )
 def pair_routes(
     model: Model,
-    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]],
+    pairs: Sequence[Pair | tuple[Prompt, Prompt, str | int, str | int]] | Questions | None = None,
     *,
+    items: Questions | None = None,
+    columns: Columns | None = None,
+    only_correct: bool = False,
     cuts: Layers | None = None,
     seed: int = 0,
     cluster: Sequence[Hashable] | None = None,
@@ -96,9 +96,13 @@ def pair_routes(
     Args:
         model: an nnsight model from `load`.
         pairs: `(prompt, other prompt, answer, other answer)`; both prompts have the same text, with two tokens or more
-            behind the last image.
+            behind the last image. Or a table, as `items`.
+        items, columns: a table in place of pairs, with the columns `image, other_image, question, answer,
+            other_answer`, see `knockout_windows`.
+        only_correct: leave pairs out of which the model does not answer both questions right, in place of NaN; see
+            `knockout_windows`.
         cuts: the layers from which on rows are changed; default all. Cut 0 is the whole model.
-        seed: of the intervals' resamples.
+        seed: of the resamples behind the percentages' intervals.
         cluster: a key for each pair, equal where pairs are about one image, see `knockout_windows`; default, pairs in
             which the same picture is patched, or the same two pictures are patched into each other, are one.
         per_image: return the rows of every pair instead of means with intervals; `image` is the pair's number.
@@ -127,43 +131,48 @@ def pair_routes(
         SpecError: prompts whose text differs, equal answers, no pairs; an image outside the decoder's sequence, or
             no text rows between image and last token.
     """
-    seed, per_image, work = usual_given(seed, per_image, work)
-    all_pairs = pairs_given(model, pairs)
-    prompts, others = [pair.prompt for pair in all_pairs], [pair.other for pair in all_pairs]
-    numbers = _cuts_given(model, cuts)
-    for number, pair in enumerate(all_pairs):
-        _check_pair(model, number, pair, numbers)
-    clusters = clusters_of_pairs(prompts, others, cluster)
+    asked, numbers = pairs_asked(model, pairs, items, columns), _cuts_given(model, cuts)
+    study, all_pairs = open_pairs(
+        "pair_routes",
+        model,
+        asked,
+        only_correct=only_correct,
+        cluster=cluster,
+        seed=seed,
+        per_image=per_image,
+        work=work,
+        remote=remote,
+        look=partial(_check_prompt, model, cuts=numbers),
+    )
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         return chain.from_iterable(together([partial(rows, image) for image in chunk], remote))
 
     def rows(image: int) -> list[dict[str, Any]]:
         conditions = _conditions(model, all_pairs, image, numbers)
-        return pair_rows(model, all_pairs[image], image, conditions, MEASURES, work, remote)
+        return pair_rows(model, all_pairs[image], image, conditions, MEASURES, study.work, remote)
 
-    answers = [(pair.answer, pair.other_answer) for pair in all_pairs]
-    digests = [prompt_digest(other) for other in others]
-    settings = {"cuts": numbers, "answers": answers, "others": digests}
-    frame = with_clusters(measured("pair_routes", model, prompts, settings, measure, work, remote), clusters)
-    return counted(frame if per_image else summary(frame), clusters, {"cuts": numbers})
+    def sum_up(frame: pd.DataFrame) -> pd.DataFrame:
+        return summary(frame, study.seed)
+
+    return study.frame({"cuts": numbers}, measure, sum_up, aside=of_others(all_pairs))
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Means over pairs with intervals and the percentages that are text-mediated, from the rows of every pair."""
     tidy = summarise(frame, BY, MEASURES, shares=SHARES)
     present = tidy[tidy["images"] > 0]
     tidy = present if len(present) else tidy
-    return pd.concat([tidy, pd.DataFrame(_percentages(frame))], ignore_index=True)
+    return pd.concat([tidy, pd.DataFrame(_percentages(frame, seed))], ignore_index=True)
 
 
-def _percentages(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _percentages(frame: pd.DataFrame, seed: int) -> Iterator[dict[str, Any]]:
     """How much is text-mediated at each cut, with an interval over images."""
     for (cut, control), rows in frame.groupby(["cut", "control"], sort=False):
         for measure, of in PERCENTS.items():
             means = image_means(rows, [of], ["route"])[of].unstack("route")[[DIRECT, MEDIATED]].dropna()
-            both = interval(means, lambda each: each[DIRECT] + each[MEDIATED])
-            found = interval(means, lambda each: 100 * each[MEDIATED] / (each[DIRECT] + each[MEDIATED]))
+            both = interval(means, lambda each: each[DIRECT] + each[MEDIATED], seed)
+            found = interval(means, lambda each: 100 * each[MEDIATED] / (each[DIRECT] + each[MEDIATED]), seed)
             mean, low, high = found if both.low > 0 else (float("nan"),) * 3
             labels = {"route": MEDIATED, "cut": cut, "control": control, "measure": measure}
             yield {**labels, "mean": mean, "low": low, "high": high, "images": len(means)}
@@ -210,14 +219,11 @@ def _cuts_given(model: Model, cuts: Any) -> tuple[int, ...]:
     return numbers
 
 
-def _check_pair(model: Model, number: int, pair: Pair, cuts: Sequence[int]) -> None:
+def _check_prompt(model: Model, prompt: Prompt, *, cuts: Sequence[int]) -> None:
     """Refuse, before anything runs, what a patch of the recipe would be refused for."""
-    try:
-        rows = _rows_of(pair.prompt)
-        for _, case in _routes(model, pair.prompt, pair.other, rows, cuts[0]):
-            check(model, pair.prompt, case)
-    except SpecError as error:
-        raise SpecError(f"pair {number}: {error}") from None
+    rows = _rows_of(prompt)
+    for _, case in _routes(model, prompt, prompt, rows, cuts[0]):
+        check(model, prompt, case)
 
 
 def _conditions(model: Model, pairs: Sequence[Pair], image: int, cuts: Sequence[int]) -> Iterator[Condition]:

@@ -67,6 +67,7 @@ class SourceLayer(NamedTuple):
         "tokens."
     ),
     shows="reads",
+    measures=("mass",),
 )
 def attention_share(
     model: Model,

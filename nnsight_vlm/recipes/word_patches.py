@@ -64,6 +64,7 @@ OF_A_WORD = ["image", "thing", "word", *BY, "top", "top_mass"]
         "object's patches were also hidden from the answer, and as many random ones."
     ),
     shows="reads",
+    measures=("hit",),
 )
 def patch_grounding(
     model: Model,

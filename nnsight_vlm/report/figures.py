@@ -6,12 +6,15 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import plots
 from ..execution.decoding import Generation
 from ..families import Model
+from ..grids import Grid
 from ..lowering.layers import Layers
 from ..plots import Overlay, draw_overlays
 from ..prompts.prompt import Prompt
@@ -50,7 +53,7 @@ class FrameFigure(NamedTuple):
         if_not_run: why there is none where the recipe did not run.
     """
 
-    plot: Callable[[pd.DataFrame], Figure]
+    plot: Callable[[pd.DataFrame], Axes | np.ndarray]
     frame: str
     measure: str
     needs: str
@@ -85,12 +88,18 @@ def draw(
     model: Model, study: Study, frames: Mapping[str, pd.DataFrame], claims: pd.DataFrame, remote: Remote = False
 ) -> dict[str, Figure]:
     """Every figure for which there are measurements, by name."""
-    figures = {"claims": plots.claims(claims)}
+    figures = {"claims": figure_of(plots.claims(claims))}
     for name, figure in FRAME_FIGURES.items():
         if not figure.why_not(frames):
-            figures[name] = figure.plot(frames[figure.frame])
+            figures[name] = figure_of(figure.plot(frames[figure.frame]))
     examples = overlays(model, study, remote)
-    return figures | ({"overlays": draw_overlays(examples)} if examples else {})
+    return figures | ({"overlays": figure_of(draw_overlays(examples))} if examples else {})
+
+
+def figure_of(axes: Axes | np.ndarray) -> Figure:
+    """The figure of what a function of `nv.plots` returns."""
+    figure: Figure = np.atleast_1d(np.asarray(axes)).flat[0].figure
+    return figure
 
 
 def missing(frames: Mapping[str, pd.DataFrame], figures: Collection[str]) -> dict[str, str]:
@@ -145,10 +154,15 @@ def word_maps(
     source, queries = patch_source(prompt), sorted(set(predicting.values()))
     maps = patch_maps(model, answer.prompt, queries, source, layers=chosen, remote=remote).mean(0)
     by_position = dict(zip(queries, maps, strict=True))
-    return [
-        Overlay.of(prompt.image(), source.grid, by_position[position], title=name)
-        for name, position in predicting.items()
-    ]
+    return [_word_map(prompt, source.grid, by_position[position], name) for name, position in predicting.items()]
+
+
+def _word_map(prompt: Prompt, grid: Grid, attention: np.ndarray, name: str) -> Overlay:
+    """A word's attention to each patch as its share of the attention to the picture, in per cent."""
+    weights = np.asarray(attention, dtype=float)
+    shares = 100 * weights / weights.sum() if weights.sum() > 0 else weights
+    note = f"peak: patch with the most attention, {shares.max():.2g} % of the image's"
+    return Overlay.of(prompt.image(), grid, shares, title=name, label="attention, % of the image's", note=note)
 
 
 def _last_token(prompt: Prompt, name: str) -> int | None:

@@ -7,45 +7,62 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ..errors import SpecError
 from ..storage import atomic_write, write_frame
 
-SETTINGS = "report-settings.json"
-SETTINGS_UNREADABLE = "{path} does not hold the settings of a report; write --fresh (fresh=True) to replace it"
-OURS = ("parts", "frames", "figures", SETTINGS, "claims.csv", "claims.parquet", "report.md")
-"""What a report writes into its folder; nothing else there is ever removed."""
+
+class Contents(NamedTuple):
+    """What one kind of work writes into its folder.
+
+    Attributes:
+        called: what it is.
+        settings: the file of its settings.
+        ours: all that it writes; nothing else in the folder is ever removed.
+    """
+
+    called: str
+    settings: str
+    ours: tuple[str, ...]
 
 
-def prepare(folder: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
+REPORT = Contents(
+    called="a report",
+    settings="report-settings.json",
+    ours=("parts", "frames", "figures", "report-settings.json", "claims.csv", "claims.parquet", "report.md"),
+)
+
+
+def prepare(folder: Path, settings: Mapping[str, Any], *, fresh: bool = False, contents: Contents = REPORT) -> None:
     """Make a folder ready for a report: it can be written to, and holds no report with other settings.
 
     Args:
         folder: made if it does not exist.
-        settings: what the report will measure; written to `report-settings.json`.
+        settings: what the report will measure; written to the file of settings.
         fresh: remove the files of an earlier report first, and no others.
+        contents: what is written there, if it is no report.
 
     Raises:
         SpecError: the folder cannot be written to, or holds a report with other settings.
     """
     check_writable(folder)
-    if fresh and (folder / SETTINGS).exists():
-        for name in OURS:
+    if fresh and (folder / contents.settings).exists():
+        for name in contents.ours:
             target = folder / name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    known = read_settings(folder)
+    known = read_settings(folder, contents)
     wanted = json.loads(json.dumps(dict(settings)))  # as they are read back: lists for tuples
-    differing = [] if known is None else [name for name in known | wanted if known.get(name) != wanted.get(name)]
+    differing = [] if known is None else [name for name in wanted | known if known.get(name) != wanted.get(name)]
     if known is not None and differing:
-        name = min(differing)
+        name = differing[0]
         raise SpecError(
-            f"{folder} holds a report with other settings ({name}: {known.get(name)!r} there, {wanted.get(name)!r} "
-            "now); write --fresh (fresh=True) to replace it, or choose another folder with --out"
+            f"{folder} holds {contents.called} with other settings ({name}: {known.get(name)!r} there, "
+            f"{wanted.get(name)!r} now); write --fresh (fresh=True) to replace it, or choose another folder with --out"
         )
-    write_text(folder / SETTINGS, json.dumps(wanted, indent=1) + "\n")
+    write_text(folder / contents.settings, json.dumps(wanted, indent=1) + "\n")
 
 
 def check_writable(folder: Path) -> None:
@@ -63,22 +80,28 @@ def check_writable(folder: Path) -> None:
         raise SpecError(f"cannot write to the folder {str(folder)!r} ({reason}); choose another with --out") from error
 
 
-def read_settings(folder: Path) -> dict[str, Any] | None:
+def read_settings(folder: Path, contents: Contents = REPORT) -> dict[str, Any] | None:
     """The settings of the report in a folder; None where there is no report.
 
     Raises:
         SpecError: the file of settings cannot be read.
     """
-    path = folder / SETTINGS
+    path = folder / contents.settings
     if not path.exists():
         return None
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SpecError(SETTINGS_UNREADABLE.format(path=path)) from error
+        raise _unreadable(path, contents) from error
     if not isinstance(settings, dict):
-        raise SpecError(SETTINGS_UNREADABLE.format(path=path))
+        raise _unreadable(path, contents)
     return settings
+
+
+def _unreadable(path: Path, contents: Contents) -> SpecError:
+    return SpecError(
+        f"{path} does not hold the settings of {contents.called}; write --fresh (fresh=True) to replace it"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,4 +119,4 @@ def write_both(frame: pd.DataFrame, path: Path) -> None:
 def write_figure(figure: Any, path: Path) -> None:
     """Write a matplotlib figure as PNG, completely or not at all."""
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=160, format="png", bbox_inches="tight")
+        figure.savefig(temporary, dpi=220, format="png", bbox_inches="tight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -14,7 +15,8 @@ from ..execution.forward import run
 from ..families import Model
 from ..lowering.layers import Layers
 from ..plots import Overlay, answer_map, draw_overlays
-from ..plots.overlays import ASKED_FOR
+from ..plots.answers import ASKED_FOR
+from ..plots.quantities import NATS, UNITS
 from ..prompts.encoding import encode
 from ..prompts.prompt import Prompt
 from ..prompts.token_text import spell
@@ -23,14 +25,15 @@ from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Allow, Knockout
 from ..studies.image_patches import has_patches, patch_source
 from ..studies.labels import Form
-from ..studies.layer_sets import equal_windows, layers_reading, spell_layers
+from ..studies.layer_sets import layers_reading
 from ..studies.object_words import first_mention
 from ..studies.token_sets import require
+from ..studies.windows import USUAL, Windows
 from ..studies.words import default_objects
 from ..sweeping.table import sweep
 from ..sweeping.wanted import answer_token
 from .config import check_text, load_by_name
-from .figures import word_maps
+from .figures import figure_of, word_maps
 from .folder import write_figure
 
 MOST_WORDS = 6
@@ -90,7 +93,7 @@ def ground_one(
     maps = word_maps(model, prompt, answer, objects, layers=layers, limit=MOST_WORDS)
     if not maps:
         raise SpecError(f"the answer {answer.text!r} names no object; choose words of it with --words")
-    write_figure(draw_overlays([maps]), out)
+    write_figure(figure_of(draw_overlays([maps])), out)
     peaks = [(overlay.title, *(round(pixel, 1) for pixel in overlay.peak)) for overlay in maps]
     return GroundedAnswer(answer.text, pd.DataFrame(peaks, columns=["word", "peak x", "peak y"]))
 
@@ -145,23 +148,26 @@ def knockout_one(
     route, spelled = f"{source} → {target}", spell(model, token)
     if target == "generated":
         note = "the first token of an answer never depends on generated"
-        write_figure(answer_map(picture, None, None, title=route), out)
+        write_figure(figure_of(answer_map(picture, None, None, title=route)), out)
         return CutAnswers(texts, pd.DataFrame([{"layers": str(layers), "form": "block", "note": note}]))
     scores, overlay = _scores_by_window(model, prompt, cut, token), None
     if source.startswith("image") and has_patches(prompt):
-        overlay = _worth_of_patches(model, prompt, cut, token, title=f'what 3 x 3 patches are worth to "{spelled}"')
-    write_figure(answer_map(picture, overlay, scores, title=f'"{spelled}": {route}'), out)
+        overlay = _worth_of_patches(model, prompt, cut, token, title="3 x 3 patches hidden")
+    write_figure(figure_of(answer_map(picture, overlay, scores, title=f'"{spelled}": {route}')), out)
     return CutAnswers(texts, scores)
 
 
 def _worth_of_patches(model: Model, prompt: Prompt, cut: Knockout, token: int, *, title: str) -> Overlay:
-    """A map of the log-probability that a token loses when a patch and its neighbours are hidden."""
+    """A map of the change of a token's log-probability when a patch and its neighbours are hidden."""
     stage, grid = patch_source(prompt)
     if stage == "decoder":
         patches = patch_knockout(model, prompt, answer=token, target=cut.target, layers=cut.layers)
     else:
         patches = patch_knockout(model, prompt, answer=token)
-    return Overlay.of(prompt.image(), grid, -patches["logprob_change"].to_numpy(), title=title)
+    changes = patches["logprob_change"].to_numpy()
+    note = f"peak: patch with the largest change, {changes[np.nanargmax(np.abs(changes))]:+.3g} nats"
+    label = UNITS["logprob_change"].label
+    return Overlay.of(prompt.image(), grid, changes, title=title, label=label, note=note, signed=True, least=NATS)
 
 
 class _Window(NamedTuple):
@@ -178,9 +184,9 @@ def _scores_by_window(model: Model, prompt: Prompt, cut: Knockout, token: int) -
     """
     source, target = cut.source, cut.target
     cuts: dict[_Window, Intervention] = {_Window(ASKED_FOR, "block"): cut}
-    for window in equal_windows(layers_reading(model, prompt, source), 4):
-        cuts[_Window(spell_layers(window), "block")] = Knockout(source, target, layers=window)
-        cuts[_Window(spell_layers(window), "allow")] = Allow(source, target, layers=window)
+    for window in Windows(count=USUAL, at_most=True).of(layers_reading(model, prompt, source)):
+        cuts[_Window(window.label, "block")] = Knockout(source, target, layers=window.layers)
+        cuts[_Window(window.label, "allow")] = Allow(source, target, layers=window.layers)
     scores = sweep(model, prompt, list(cuts.values()), answer=token, empty="ignore")
     frame = pd.DataFrame(list(cuts), columns=list(_Window._fields))
     return frame.assign(logprob_change=scores["logprob"] - scores["clean_logprob"], top_token=scores["top_token"])

@@ -22,7 +22,7 @@ FIGURE_TITLES = {
     "patching": "Interchange patching between two pictures",
     "grounding": "Do generated object words attend to their object?",
     "ablation": "Descriptions with parts of the prompt dropped",
-    "overlays": "Which patches object words attend to: middle half of the layers, mean over heads, predicting position",
+    "overlays": "Which patches object words attend to: middle half of the layers, mean over heads, before the word",
 }
 
 

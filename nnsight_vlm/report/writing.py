@@ -123,6 +123,7 @@ def _write(
         work = Work(journal=folder / "parts" / step.name, progress=progress, chunk=config.chunk)
         per_image[step.name] = step.run(work)
         frames[step.name] = step.sum_up(per_image[step.name])
+        frames[step.name].attrs = dict(per_image[step.name].attrs)  # where the means come from: the call of their rows
         files.write_both(per_image[step.name], folder / "frames" / f"{step.name}_per_image")
         files.write_both(frames[step.name], folder / "frames" / step.name)
     claims = judge(per_image, seed=config.seed)

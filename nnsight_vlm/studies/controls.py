@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +71,21 @@ def matched_positions(
     return random_positions(outside_group if len(outside_group) >= count else candidates, count, rng)
 
 
+def edge_matched_positions(
+    prompt: Prompt, source: Sequence[int], target: Sequence[int], rng: np.random.Generator
+) -> tuple[int, ...] | None:
+    """Positions to which every target token has as many edges as to the source; see `matched_positions`.
+
+    Target tokens that see nothing of the source lose no edges and do not count. Where the only target token is one of
+    the source (`last->last`), its edge to itself is replaced by one to another token.
+    """
+    tokens = prompt.rows[0]
+    readers = [position for position in target if tokens.last_seen(position) >= min(source, default=0)]
+    if len(readers) == 1 and readers == [tokens.answer - 1]:
+        return matched_positions(prompt, source, (), rng)
+    return matched_positions(prompt, source, readers, rng)
+
+
 def other_image(prompts: Sequence[Prompt], image: int, seed: int) -> int | None:
     """Which prompt's picture stands in for this one's: always another picture; None where there is no other.
 
@@ -121,3 +136,53 @@ def with_picture_of(prompt: Prompt, other: Prompt) -> Prompt | None:
         return None
     moved = {name: other.inputs[name] for name in visual_inputs(prompt)}
     return replace(prompt, inputs={**prompt.inputs, **moved}, images=other.images, videos=other.videos)
+
+
+class Edges(NamedTuple):
+    """Attention edges: every target attends to every source.
+
+    Attributes:
+        source: positions of the keys, sorted.
+        target: positions of the queries, sorted.
+    """
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+def seen_edges(prompt: Prompt, edges: Edges) -> int:
+    """How many of these edges a causal mask leaves open, each query's edge to itself included."""
+    last_seen = [prompt.rows[0].last_seen(position) for position in edges.target]
+    return sum(source <= last for last in last_seen for source in edges.source)
+
+
+def random_edges(
+    prompt: Prompt, count: int, outside: bool, closed: Sequence[Edges], rng: np.random.Generator
+) -> list[Edges] | None:
+    """So many random edges of the prompt, none of them among those of `closed`.
+
+    Queries are drawn one after the other; each loses half of the keys that may be drawn for it, the last one what is
+    still missing. No query loses itself or the prompt's first token, which models use as an attention sink.
+
+    Args:
+        prompt: of one row.
+        count: how many edges are drawn.
+        outside: whether the keys lie outside the decoder's sequence, in cross-attention, or in it.
+        closed: edges that are not drawn.
+        rng: draws the queries and their keys.
+
+    Returns:
+        Edges of one query each; None where there are too few.
+    """
+    tokens, drawn = prompt.rows[0], list[Edges]()
+    for target in map(int, rng.permutation(np.arange(tokens.start, tokens.answer))):
+        taken = {source for edges in closed if target in edges.target for source in edges.source}
+        keys = range(-tokens.outside, 0) if outside else range(tokens.start + 1, tokens.last_seen(target) + 1)
+        free = [key for key in keys if key not in taken and key != target]
+        share = min(len(free) // 2, count)
+        if share:
+            drawn.append(Edges(random_positions(free, share, rng), (target,)))
+            count -= share
+        if not count:
+            return drawn
+    return None

@@ -10,6 +10,8 @@ from typing import Final, Literal, get_args
 Control = Literal[
     "none",
     "random positions",
+    "random edges",
+    "random sender",
     "random layers",
     "query of another image",
     "another image",
@@ -24,18 +26,23 @@ Control = Literal[
 
 - `none`: no control, but the measurement itself.
 - `random positions`: as many tokens as the group has, drawn at random from the rest of the prompt.
+- `random edges`: as many attention edges, drawn at random from those that belong to no route of the study.
+- `random sender`: as many other heads of the same layer, or other tokens, send in the sender's place.
 - `random layers`: as many layers as the window has, drawn at random for every image.
 - `query of another image`: the query tokens' hidden states come from a run on another picture.
 - `another image`: patched hidden states come from a third picture, whose answers are different ones.
-- `random patches`: as many image patches as the object covers, drawn at random outside it; `random patches, again` is
-  a second, independent draw.
-- `other object`: the attention peak is compared with the other objects of the same picture.
+- `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
+  out of all patches); `random patches, again` is a second, independent draw.
+- `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
+  their image tokens.
 - `object's patches`: the patches that show the object, where `none` are those that a word attends to most.
 - `uniform`: equal attention to every image token.
 - `random generated tokens`: as many generated tokens as the query has.
 """
 NONE: Final = "none"
 RANDOM_POSITIONS: Final = "random positions"
+RANDOM_EDGES: Final = "random edges"
+RANDOM_SENDER: Final = "random sender"
 RANDOM_LAYERS: Final = "random layers"
 QUERY_OF_ANOTHER_IMAGE: Final = "query of another image"
 ANOTHER_IMAGE: Final = "another image"
@@ -61,6 +68,10 @@ Condition = Literal["block", "allow", "clean", "blind"]
 Access = Literal["direct", "none"]
 """The column `access` of `prompt_ablation`: whether generated tokens attend to the image (`direct`) or not (`none`)."""
 
+COULD: Final = "could"
+DOES: Final = "does"
+"""The column `shows`: of a cut, what the model could do without; of an interchange, what its answer does follow."""
+
 ReadAt = Literal["predicting", "word"]
 """Where a generated word's attention is read.
 
@@ -79,19 +90,15 @@ AGREEMENT: tuple[AgreementMeasure, ...] = ("precision", "recall", "f1")
 TRUE_AGREEMENT: tuple[AgreementMeasure, ...] = ("precision_true", "recall_true", "f1_true")
 
 SHARES: tuple[str, ...] = (
-    *AGREEMENT,
-    *TRUE_AGREEMENT,
-    "hit",
-    "iou",
-    "top_mass",
-    "sink_mass",
-    "mass",
-    "kept",
-    "flipped",
-    "overlap",
+    *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
+    *("yes", "named", "box_iou", "box_hit", "registers", "sink_mass"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 
 MIDDLE_HALF: Final = "middle half"
 OUTER_HALF: Final = "outer half"
 """Windows that are halves of the depth: the second and third quarter of the layers; the first and last quarter."""
+
+OBJECT: Final = "object"
+REST: Final = "rest of the image"
+"""Parts of an image: the image tokens of the object that the question is about, and all others that show part of it."""

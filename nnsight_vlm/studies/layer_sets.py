@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
+from ..errors import SpecError
 from ..families import Model, view_of
 from ..prompts.prompt import Prompt
 from ..prompts.where import Where
@@ -16,26 +19,82 @@ def as_numbers(layers: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def equal_windows(layers: int | Sequence[int], count: int) -> tuple[tuple[int, ...], ...]:
-    """`count` windows of equal size, evenly spread over the layers: quarters for `count=4`.
+    """The layers divided into `count` windows: quarters for `count=4`.
 
-    Windows of equal size can be compared with each other. Where the number of layers is not divisible by `count`, the
-    size is rounded up and neighbours overlap.
+    Every layer is in one window, and sizes differ by one layer at most.
 
     Args:
         layers: how many layers there are, or their numbers.
-        count: how many windows; 0 for none.
+        count: how many windows, as many as there are layers at most; 0 for none.
 
     >>> equal_windows(8, 4)
     ((0, 1), (2, 3), (4, 5), (6, 7))
+    >>> equal_windows(10, 4)
+    ((0, 1), (2, 3, 4), (5, 6), (7, 8, 9))
     >>> equal_windows((3, 8, 13, 18), 2)
     ((3, 8), (13, 18))
+
+    Raises:
+        SpecError: more windows than layers.
     """
-    if count < 1:
-        return ()
     numbers = as_numbers(layers)
-    size = -(-len(numbers) // count)
-    starts = [round(window * (len(numbers) - size) / max(count - 1, 1)) for window in range(count)]
-    return tuple(dict.fromkeys(numbers[start : start + size] for start in starts))
+    count = _within("windows", count, numbers, least=0)
+    bounds = [window * len(numbers) // max(count, 1) for window in range(count + 1)]
+    return tuple(numbers[start:stop] for start, stop in pairwise(bounds))
+
+
+class CentredWindow(NamedTuple):
+    """The layers around one layer.
+
+    Attributes:
+        centre: the number of the layer around which they lie.
+        layers: their numbers.
+    """
+
+    centre: int
+    layers: tuple[int, ...]
+
+
+def centred_windows(layers: int | Sequence[int], width: int, stride: int = 1) -> tuple[CentredWindow, ...]:
+    """Windows of `width` layers around every `stride`-th layer, clipped at both ends.
+
+    As in Zhang et al. 2024 (arXiv 2411.18620): `width // 2` layers before the centre, and the rest from the centre on.
+    With an even width there is one more layer before the centre than behind it. At the ends, windows hold only the
+    layers that exist.
+
+    Args:
+        layers: how many layers there are, or their numbers; neighbours are neighbours in this list.
+        width: how many layers a window has, as many as there are layers at most.
+        stride: how many layers lie between neighbouring centres.
+
+    >>> [window.layers for window in centred_windows(4, 3)]
+    [(0, 1), (0, 1, 2), (1, 2, 3), (2, 3)]
+    >>> centred_windows((3, 8, 13, 18), 2, stride=3)
+    (CentredWindow(centre=3, layers=(3,)), CentredWindow(centre=18, layers=(13, 18)))
+
+    Raises:
+        SpecError: a width or a stride of more layers than there are.
+    """
+    numbers = as_numbers(layers)
+    width, stride = _within("width", width, numbers, least=1), _within("stride", stride, numbers, least=1)
+    return tuple(
+        CentredWindow(numbers[place], numbers[max(place - width // 2, 0) : place - width // 2 + width])
+        for place in range(0, len(numbers), stride)
+    )
+
+
+def _within(name: str, given: int, layers: Sequence[int], *, least: int) -> int:
+    """A number of layers or windows that is not greater than the number of layers.
+
+    Raises:
+        SpecError: it is.
+    """
+    if not least <= given <= len(layers):
+        raise SpecError(
+            f"{name}={given} does not fit {len(layers)} layer(s) ({spell_layers(layers)}); write a number from {least} "
+            f"to {len(layers)}"
+        )
+    return given
 
 
 def middle_half(layers: int | Sequence[int]) -> tuple[int, ...]:

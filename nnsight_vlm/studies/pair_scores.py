@@ -124,7 +124,7 @@ def scored(
     goal: Base,
     conditions: Iterable[Condition],
     answer: int,
-    against: int,
+    against: int | None,
     work: Work,
     remote: Remote,
 ) -> Scored:
@@ -137,7 +137,7 @@ def scored(
         conditions: the changed runs. They are two sweeps: changes behind the image can share one packed forward, and
             earlier ones cannot.
         answer: the goal's answer, a token.
-        against: the token that its logit is compared with.
+        against: the token that its logit is compared with; None gives NaN for logit differences.
         work, remote: of the recipe.
     """
     computations: list[Callable[[], Any]] = [
@@ -149,10 +149,11 @@ def scored(
     return Scored(before, after, list(chain.from_iterable(by_batch)))
 
 
-def _clear_run(model: Model, base: Base, answer: int, against: int, remote: Remote) -> ClearRun:
+def _clear_run(model: Model, base: Base, answer: int, against: int | None, remote: Remote) -> ClearRun:
     """An answer in a run without conditions."""
     logits = run(model, base.prompt, base.change, remote=remote).logits.double()
-    return ClearRun(float(logits.softmax(-1)[answer]), float(logits[answer] - logits[against]), int(logits.argmax()))
+    logit_diff = math.nan if against is None else float(logits[answer] - logits[against])
+    return ClearRun(float(logits.softmax(-1)[answer]), logit_diff, int(logits.argmax()))
 
 
 def measures_of(score: ChangedScore, before: ClearRun, after: ClearRun, *, known: bool) -> dict[str, float]:
@@ -187,7 +188,7 @@ def _batches(base: Base, conditions: Iterable[Condition]) -> tuple[list[Conditio
 
 
 def _scores(
-    model: Model, base: Base, batch: Sequence[Condition], answer: int, against: int, work: Work, remote: Remote
+    model: Model, base: Base, batch: Sequence[Condition], answer: int, against: int | None, work: Work, remote: Remote
 ) -> list[ChangedScore]:
     if not batch:
         return []
@@ -195,6 +196,6 @@ def _scores(
     cases = given if base.change is None else [base.change | case for case in given]
     frame = sweep(model, base.prompt, cases, answer=answer, against=against, memory=work.memory, remote=remote)
     return [
-        ChangedScore(condition.labels, score.logprob, score.rank, score.logit_diff)
+        ChangedScore(condition.labels, score.logprob, score.rank, math.nan if against is None else score.logit_diff)
         for condition, score in zip(batch, frame.itertuples(), strict=True)
     ]

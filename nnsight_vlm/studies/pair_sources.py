@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
+
 from ..errors import SpecError
 from ..families import Model
 from ..lowering.layers import Layers
@@ -41,17 +43,21 @@ class StateSource(NamedTuple):
 def sources_of(pairs: Sequence[Pair], image: int, groups: Sequence[str], seed: int) -> Iterator[StateSource]:
     """The hidden states that are written into one pair's prompt: for each group its own, then those of its controls."""
     pair, third = pairs[image], third_picture(pairs, image)
-    rng, last = rng_of(seed, image), pair.prompt["last"]
+    rng = rng_of(seed, image)
     for group in groups:
         positions = pair.prompt[group]
         yield StateSource(group, NONE, positions, pair.other)
         if third is not None:
             yield StateSource(group, ANOTHER_IMAGE, positions, third)
-        others = same_axis_positions(pair.prompt, positions)[1:]
-        candidates = [position for position in others if position not in {*positions, *last}]
-        if len(candidates) >= len(positions):
-            drawn = random_positions(candidates, len(positions), rng)
+        if drawn := positions_outside(pair.prompt, positions, rng):
             yield StateSource(group, RANDOM_POSITIONS, drawn, pair.other)
+
+
+def positions_outside(prompt: Prompt, positions: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
+    """As many random tokens of the same sequence, neither its first nor the last; none where there are too few."""
+    others = same_axis_positions(prompt, positions)[1:]
+    candidates = [position for position in others if position not in {*positions, *prompt["last"]}]
+    return random_positions(candidates, len(positions), rng) if len(candidates) >= len(positions) else ()
 
 
 def third_picture(pairs: Sequence[Pair], image: int) -> Prompt | None:

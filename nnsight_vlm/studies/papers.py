@@ -95,6 +95,21 @@ BASU = Paper(
     ),
     title="Understanding Information Storage and Transfer in Multi-modal Large Language Models",
 )
+WANG = Paper(
+    arxiv="2211.00593",
+    authors=("Wang, Kevin", "Variengien, Alexandre", "Conmy, Arthur", "Shlegeris, Buck", "Steinhardt, Jacob"),
+    title="Interpretability in the Wild: a Circuit for Indirect Object Identification in GPT-2 small",
+)
+GOLDOWSKY_DILL = Paper(
+    arxiv="2304.05969",
+    authors=("Goldowsky-Dill, Nicholas", "MacLeod, Chris", "Sato, Lucas", "Arora, Aryaman"),
+    title="Localizing Model Behavior with Path Patching",
+)
+MCGRATH = Paper(
+    arxiv="2307.15771",
+    authors=("McGrath, Thomas", "Rahtz, Matthew", "Kramar, Janos", "Mikulik, Vladimir", "Legg, Shane"),
+    title="The Hydra Effect: Emergent Self-repair in Language Model Computations",
+)
 NEO = Paper(
     arxiv="2410.07149",
     authors=("Neo, Clement", "Ong, Luke", "Torr, Philip", "Geva, Mor", "Krueger, David", "Barez, Fazl"),
@@ -141,21 +156,8 @@ NNSIGHT = Paper(
 PAPERS = {
     paper.arxiv: paper
     for paper in (
-        *(
-            EXCITATION,
-            KADURI,
-            GEVA,
-            GEIGER,
-            NOTICE,
-            ZHANG,
-            BASU,
-            NEO,
-            SINKS,
-            LOCALISATION_HEADS,
-            FASTV,
-            PATHWAYS,
-            NNSIGHT,
-        ),
+        *(KADURI, GEVA, GEIGER, NOTICE, ZHANG, BASU, NEO, SINKS, LOCALISATION_HEADS, FASTV, PATHWAYS, NNSIGHT),
+        *(EXCITATION, WANG, GOLDOWSKY_DILL, MCGRATH),
         *(Paper(arxiv=number) for number in ("2512.07580", "2602.00462", "2604.09364", "2604.12358", "2605.19792")),
     )
 }

@@ -98,8 +98,14 @@ def provenance(
         **said,
         "settings": settings,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(attrs, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(attrs, default=_plain))
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """A number of another library as Python's, anything else as a text."""
+    number = as_index(value)
+    return str(value) if number is None else number
 
 
 # the model and where it runs --------------------------------------------------------------------------

@@ -43,6 +43,7 @@ class Recipe:
         papers: those that it follows, the first one before all.
         shows: what kind of statement its numbers make.
         module: the module of its function.
+        measures: the main ones, of which a citation tells the first that a frame has.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Recipe:
     papers: tuple[Paper, ...]
     shows: Shows
     module: str
+    measures: tuple[str, ...] = ()
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -63,7 +65,9 @@ RECIPES: dict[str, Recipe] = {}
 """The recipes by name; `nnsight_vlm.recipes` fills it when it is imported."""
 
 
-def recipe(*, papers: Sequence[Paper], asks: str, method: str, shows: Shows) -> Callable[[F], F]:
+def recipe(
+    *, papers: Sequence[Paper], asks: str, method: str, shows: Shows, measures: Sequence[str] = ()
+) -> Callable[[F], F]:
     """Register a function as a recipe, and let its frames say where they come from.
 
     It stands below `@can_run_in_background`, so that a background job gives the same frame.
@@ -74,6 +78,7 @@ def recipe(*, papers: Sequence[Paper], asks: str, method: str, shows: Shows) -> 
         method: see `Recipe`. A placeholder such as `{windows}` becomes the argument's value in words; where the recipe
             hands its settings to `Study.frame`, their values stand for defaults.
         shows: see `Shows`.
+        measures: see `Recipe`; by default a citation tells the first measure of the frame.
 
     Raises:
         TypeError: no papers, question or method, an unknown `shows`, a placeholder that is no argument, a function
@@ -97,6 +102,7 @@ def recipe(*, papers: Sequence[Paper], asks: str, method: str, shows: Shows) -> 
             papers=tuple(papers),
             shows=shows,
             module=function.__module__,
+            measures=tuple(measures),
         )
         if RECIPES.setdefault(entry.name, entry).module != entry.module:
             raise TypeError(f"there are two recipes {entry.name}, in {RECIPES[entry.name].module} and {entry.module}")

@@ -16,8 +16,34 @@ import torch
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
-from . import of_prompts, of_recipes, of_rooms, of_runs, of_statistics, of_values, of_words
+from . import (
+    of_ablation,
+    of_pairs,
+    of_plots,
+    of_prompts,
+    of_recipes,
+    of_rooms,
+    of_routes,
+    of_runs,
+    of_statistics,
+    of_values,
+    of_words,
+)
 from .calls import Entry, world
+
+TABLES = (
+    of_values,
+    of_runs,
+    of_prompts,
+    of_recipes,
+    of_ablation,
+    of_routes,
+    of_pairs,
+    of_words,
+    of_statistics,
+    of_rooms,
+    of_plots,
+)
 
 REFUSED = "refused"
 FIRST = 8
@@ -39,7 +65,7 @@ class Outcome(NamedTuple):
 def tables() -> dict[str, Entry]:
     """All tables."""
     found: dict[str, Entry] = {}
-    for table in (of_values, of_runs, of_prompts, of_recipes, of_words, of_statistics, of_rooms):
+    for table in TABLES:
         made = table.entries()
         assert not set(made) & set(found)
         found |= made

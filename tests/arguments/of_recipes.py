@@ -29,6 +29,9 @@ from .values import (
 )
 
 MASK = np.ones((tiny.SIDE, tiny.SIDE), bool)
+PART = np.zeros((tiny.SIDE, tiny.SIDE), bool)
+PART[:8, :8] = True
+TRUTHS_OF_A_PART = [[Thing(name="red square", mask=PART)]]
 TRUTHS = [[Thing(name="red square", mask=MASK)]]
 WORKS = [None, 4, True, "fast", {}, {"chunk": 2}, THING, Work, [Work(progress=False)]]
 CLUSTERS = [3, True, "a", b"a", {}, {"a": 1}, THING, [], ["a", "b"], [None], [["a"]], [NAN], NAN]
@@ -50,6 +53,22 @@ NO_TRUTHS = [
     [{"name": "dog"}],
     NAN,
 ]
+
+
+QUESTIONS = [{"image": tiny.picture(0), "question": "what is the red square ?", "answer": "red"}]
+NO_ITEMS = [
+    *(3, 1.5, True, b"a", THING, {}, {"a": 1}, [], NAN, DATASET, "no such file.csv", "questions", "", ["a.png"], [3]),
+    *([{}], [{"image": "a.png"}], [{"question": "what ?"}], [{"image": "no such.png", "question": "what ?"}]),
+    *([{"image": tiny.picture(0), "question": each}] for each in (None, "", " ", NAN, 3, ["a"])),
+    *([{"image": each, "question": "what ?"}] for each in (None, "", NAN, 3, [], {}, [None], {"bytes": None}, THING)),
+    *([{**QUESTIONS[0], "answer": each}] for each in (None, "", NAN, 1.5, True, ["red"])),
+    *([{**QUESTIONS[0], "options": each}] for each in (3, "red", ["red"], ["red", "red"], ["blue", "green"], {"a": 1})),
+    *([{**QUESTIONS[0], "id": each}] for each in (None, NAN, 1.5, ["a"], "")),
+    *([{**QUESTIONS[0], "cluster": each}] for each in (None, NAN, "", ["a"])),
+    [{**QUESTIONS[0], "id": 1}, {**QUESTIONS[0], "id": 1}],
+]
+NO_COLUMNS = [3, True, "question", b"a", ["question"], THING, {"sky": "question"}, {"question": "sky"}, {3: "question"},
+              {"question": None}, {"question": ["question"]}, {"image": []}, {"boxes": "sky"}, NAN]  # fmt: skip
 
 
 def without(values: list[Any], *left_out: Any) -> list[Any]:
@@ -118,6 +137,9 @@ def entries() -> dict[str, Entry]:
         "per_image": FLAGS,
         "cluster": CLUSTERS,
         "work": WORKS,
+        "items": [QUESTIONS, 3],
+        "columns": [{"question": "question"}, 3],
+        "only_correct": FLAGS,
         **PLACED,
     }
     written = {"max_new_tokens": COUNTS, "rows": without(COUNTS, None)}
@@ -168,7 +190,9 @@ def entries() -> dict[str, Entry]:
                 "truths": [TRUTHS, 3],
                 "objects": [str.split, 3],
                 "routes": routes,
-                "windows": SEEDS,
+                "windows": [*without(SEEDS, None), 5],
+                "width": [*without(COUNTS, None), 5],
+                "stride": without(COUNTS, None),
                 "forms": forms,
                 "max_new_tokens": [5, 0],
                 "rows": [5, 0],
@@ -181,6 +205,83 @@ def entries() -> dict[str, Entry]:
             {**usual, "windows": 2, "max_new_tokens": 2},
             {"truths": NO_TRUTHS, "objects": FUNCTIONS, "prompts": [[here.text]], **optional},
             ["prompt"],
+        ),
+        "knockout_windows of items": Entry(
+            recipes.knockout_windows,
+            recipes.knockout_windows,
+            {"model": here.model, "items": QUESTIONS, "windows": 2, "work": quiet},
+            {
+                "items": [*NO_ITEMS, *([{**QUESTIONS[0], "answer": each}] for each in ("zebra", "red square"))],
+                "columns": NO_COLUMNS,
+                "answers": [3, ["red"], "red"],
+                "cluster": CLUSTERS,
+                "model": models(),
+                "prompts": [[here.prompt]],
+                "max_new_tokens": [5],
+            },
+            ["items"],
+        ),
+        "items": Entry(
+            nv.items,
+            nv.items,
+            {"source": QUESTIONS},
+            {
+                "source": NO_ITEMS,
+                "columns": NO_COLUMNS,
+                "question": [3, True, "", " ", b"a", ["a"], THING, {}, NAN],
+                "folder": [3, True, 1.5, b"folder", ["folder"], {}, THING, "", __file__],
+                "objects": [
+                    3,
+                    True,
+                    "no such.json",
+                    "no such.csv",
+                    b"a",
+                    {},
+                    [],
+                    THING,
+                    NAN,
+                    [{"image": "a"}],
+                    QUESTIONS,
+                ],
+                "unusable": [None, 3, True, "skip", b"error", ["error"], THING, {}, NAN],
+            },
+            ["row", "column", "file"],
+        ),
+        "Items.only": Entry(
+            nv.Items.only,
+            lambda numbers, **_: nv.items(QUESTIONS).only(numbers),
+            {"numbers": [0]},
+            {"numbers": [3, True, "0", b"0", THING, {}, None, [None], ["a"], [1.5], [True], [1], [-2], NAN]},
+        ),
+        "Items[]": Entry(
+            nv.Items.__getitem__,
+            lambda number, **_: nv.items(QUESTIONS)[number],
+            {"number": 0},
+            {"number": [None, True, "0", b"0", 1.5, [0], {}, THING, NAN]},
+        ),
+        "Item.encode": Entry(
+            nv.Item.encode,
+            nv.items(QUESTIONS)[0].encode,
+            {"model": here.model},
+            {"model": models(), "other": FLAGS},
+            ["item", "model"],
+        ),
+        "information_flow": Entry(
+            recipes.information_flow,
+            recipes.information_flow,
+            {**usual, "answers": ["red"], "truths": TRUTHS_OF_A_PART, "edges": ["object->last"], "width": 2},
+            {
+                **common,
+                "prompts": [*common["prompts"], [here.text]],
+                "answers": [None, *answer_lists],
+                "truths": [*NO_TRUTHS, [[Thing(name="a", mask=np.ones((3, 3), bool))]], [[Thing(name="red")]]],
+                "asked": [3, True, "dog", b"a", {}, {"a": 1}, THING, [], ["dog"], [3], [None], [[]], [[3]], NAN],
+                "edges": [*routes, ["image->last"], [], "object->last"],
+                "windows": [5, "a", 1.5, 2],
+                "width": [*without(COUNTS, None), 5],
+                "stride": [*without(COUNTS, None), 5],
+            },
+            ["prompt", "edge", "object", "mask"],
         ),
         "attention_share": Entry(
             recipes.attention_share,
@@ -209,10 +310,10 @@ def entries() -> dict[str, Entry]:
         "patch_knockout": Entry(
             recipes.patch_knockout,
             recipes.patch_knockout,
-            {"model": here.model, "prompt": here.prompt, "answer": "red", "size": 3},
+            {"model": here.model, "prompts": here.prompt, "answer": "red", "size": 3},
             {
                 "model": models(),
-                "prompt": [*prompts(), here.batch, here.text],
+                "prompts": [*prompts(), here.batch, here.text],
                 "answer": ANSWERS,
                 "target": [*WHERE, "first", []],
                 "layers": [*LAYERS, []],
@@ -222,6 +323,22 @@ def entries() -> dict[str, Entry]:
                 "memory": BYTES,
                 **PLACED,
             },
+            ["prompt"],
+        ),
+        "patch_knockout of a list": Entry(
+            recipes.patch_knockout,
+            recipes.patch_knockout,
+            {**usual, "answers": ["red"], "truths": TRUTHS_OF_A_PART, "size": 3},
+            {
+                **common,
+                "prompts": [*common["prompts"], [here.text]],
+                "answer": ["red"],
+                "answers": [None, *answer_lists],
+                "truths": [*NO_TRUTHS, [[Thing(name="a", mask=np.ones((3, 3), bool))]], [[Thing(name="red")]]],
+                "asked": [3, True, "dog", b"a", {}, {"a": 1}, THING, [], ["dog"], [3], [None], [[]], [[3]], NAN],
+                "target": [*WHERE, "first", []],
+            },
+            ["prompt", "edge", "object", "mask"],
         ),
         "prompt_ablation": Entry(
             recipes.prompt_ablation,
@@ -278,7 +395,8 @@ def entries() -> dict[str, Entry]:
                     NAN,
                 ],
                 "layers": [*without(LAYERS, None, "all"), []],
-                **{name: common[name] for name in ("seed", "per_image", "work", "cluster")},
+                **{name: common[name] for name in ("seed", "per_image", "work", "cluster", "columns", "only_correct")},
+                "items": [QUESTIONS, 3],
                 **PLACED,
             },
             ["pair", "prompt"],

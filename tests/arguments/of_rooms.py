@@ -1,43 +1,24 @@
-"""The synthetic world, figures, and work on a server."""
+"""The synthetic world, and work on a server."""
 
 from __future__ import annotations
 
-import functools
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import tiny
-from matplotlib.figure import Figure
-from PIL import Image
 
 import nnsight_vlm as nv
-from nnsight_vlm import plots, remote, shapes
-from nnsight_vlm.recipes import (
-    Thing,
-    Work,
-    attention_share,
-    knockout_windows,
-    patch_grounding,
-    prompt_ablation,
-    query_patching,
-)
+from nnsight_vlm import remote, shapes
 from nnsight_vlm.remote.background import Job
 
 from .calls import Entry, world
-from .of_prompts import pictures
 from .values import (
-    ARRAYS,
     DATASET,
     FLAGS,
-    FRAMES,
     INF,
     NAN,
     NO_LIST,
     NO_NUMBER,
-    NO_WHOLE,
     NUMBERS,
     PATHS,
     REMOTES,
@@ -51,28 +32,6 @@ FUNCTIONS = [None, 3, "mean", ["a"], {}, THING]
 SHARES = [*NUMBERS, 0, 1, -0.1, 95]
 COLUMNS = [None, 3, True, THING, {}, "a", b"a", ["missing"], [3], [None], DATASET, NAN]
 SCENES = [None, 3, "scene", {}, THING, True, [nv.shapes.scene(3)], nv.shapes.scene(3).image]
-
-
-@functools.cache
-def frames() -> dict[str, pd.DataFrame]:
-    """The frame of every recipe, as small as it can be."""
-    here, quiet = world(), Work(progress=False)
-    prompts, short = [here.prompt, here.twin], {"max_new_tokens": 3, "work": quiet}
-    mask = np.zeros((tiny.SIDE, tiny.SIDE), bool)
-    mask[:8, :8] = True
-    said = nv.generate(here.model, here.prompt, max_new_tokens=3).text.split()
-    truths = [[Thing(name=word, mask=mask) for word in said]] * 2
-    scored = knockout_windows(here.model, prompts, answers=["red", "red"], windows=2, work=quiet)
-    own = [int(nv.run(here.model, prompt).logits.argmax()) for prompt in prompts]
-    return {
-        "knockout_windows": knockout_windows(here.model, prompts, windows=2, **short),
-        "answer_windows": scored,
-        "attention_share": attention_share(here.model, prompts, **short),
-        "patch_grounding": patch_grounding(here.model, prompts, truths=truths, **short),
-        "prompt_ablation": prompt_ablation(here.model, prompts, **short),
-        "query_patching": query_patching(here.model, [(*prompts, *own)], layers=[1], work=quiet),
-        "claims": nv.report.judge({}),
-    }
 
 
 def of_shapes() -> dict[str, Entry]:
@@ -104,100 +63,6 @@ def of_shapes() -> dict[str, Entry]:
             },
         ),
         "checkpoint": Entry(shapes.checkpoint, shapes.checkpoint, {"name": "shapes"}, {"name": [*TEXTS, "shape"]}),
-    }
-
-
-def of_plots() -> dict[str, Entry]:
-    """Figures."""
-    made, here = frames(), world()
-    agreement = [*WORDS, "hit"]
-    grid, picture = here.prompt.grid(), tiny.picture(0)
-    overlay = plots.Overlay.of(picture, grid, np.arange(25.0), title="map")
-    scores = pd.DataFrame({"layers": ["0-1"], "form": ["block"], "logprob_change": [0.5]})
-    said = {"token": 20, "text": "red", "logprob": -1.0}
-    words = pd.DataFrame({"position": grid.positions, "layer": 1, "rank": 0, **said})
-    figure = Figure()
-    axis = figure.subplots()
-    no_picture = [each for each in pictures() if not isinstance(each, Image.Image)]
-    one = {name: getattr(plots, name) for name in plots.__all__}
-
-    def drawn(name: str, of: str = "", **more: Any) -> Entry:
-        frame = made[of or name]
-        wrong = [*FRAMES, made["claims" if name != "claims" else "attention_share"]]
-        return Entry(one[name], one[name], {"frame": frame}, {"frame": wrong, **more})
-
-    return {
-        "plots.claims": drawn("claims"),
-        "plots.knockout_routes": drawn("knockout_routes", "knockout_windows", measure=agreement),
-        "plots.knockout_windows": drawn("knockout_windows", measure=agreement, label=[None, 3, ["a"], THING]),
-        "plots.answer_windows": drawn("answer_windows"),
-        "plots.attention_share": drawn("attention_share"),
-        "plots.query_patching": drawn("query_patching"),
-        "plots.patch_grounding": drawn("patch_grounding"),
-        "plots.prompt_ablation": drawn("prompt_ablation", measure=agreement),
-        "Overlay.of": Entry(
-            plots.Overlay.of.__func__,  # type: ignore[attr-defined]
-            plots.Overlay.of,
-            {"image": picture, "grid": grid, "values": np.arange(25.0), "title": "map"},
-            {
-                "image": [None, *no_picture],
-                "grid": [None, 3, "grid", {}, THING, here.prompt],
-                "values": [*ARRAYS, [0.5] * 24, [NAN] * 25],
-                "title": TEXTS,
-            },
-        ),
-        "Overlay": Entry(
-            plots.Overlay,
-            lambda **given: plots.draw_overlays([[plots.Overlay(**given)]]),
-            {"image": picture, "heat": overlay.heat, "peak": (3.0, 3.0), "title": "map"},
-            {
-                "image": [None, *no_picture],
-                "heat": [*ARRAYS[:9], np.zeros(3)],
-                "peak": [None, 3, "a", (1,), (1, 2, 3), ("a", "b"), THING],
-                "title": TEXTS,
-            },
-        ),
-        "draw_overlay": Entry(
-            plots.draw_overlay,
-            plots.draw_overlay,
-            {"axis": axis, "overlay": overlay},
-            {
-                "axis": [None, 3, "axis", {}, THING, figure],
-                "overlay": [None, 3, "overlay", {}, THING, picture, [overlay]],
-                "label": [3, True, ["a"], THING, "a scale without a figure"],
-                "figure": [3, "figure", {}, THING, axis],
-            },
-        ),
-        "draw_overlays": Entry(
-            plots.draw_overlays,
-            plots.draw_overlays,
-            {"pictures": [[overlay]]},
-            {"pictures": [*NO_LIST, [], [overlay], overlay, [[]], [["a"]], [None], [3]]},
-        ),
-        "image_words": Entry(
-            plots.image_words,
-            plots.image_words,
-            {"frame": words, "grid": grid, "layer": 1},
-            {
-                "frame": FRAMES,
-                "grid": [None, 3, "grid", {}, THING, here.prompt],
-                "layer": [*NO_WHOLE, 7, -3],
-                "rank": [*NO_WHOLE, -1, 5],
-                "tile": [*(each for each in NO_WHOLE if each is not None), -1, 1],
-                "ax": [3, "axis", {}, THING, figure],
-            },
-        ),
-        "answer_map": Entry(
-            plots.answer_map,
-            plots.answer_map,
-            {"picture": picture, "overlay": overlay, "scores": scores, "title": "map"},
-            {
-                "picture": [None, *no_picture],
-                "overlay": [3, "overlay", {}, THING, picture, [overlay]],
-                "scores": [each for each in FRAMES if each is not None],
-                "title": TEXTS,
-            },
-        ),
     }
 
 
@@ -264,4 +129,4 @@ def of_remote() -> dict[str, Entry]:
 
 def entries() -> dict[str, Entry]:
     """The table."""
-    return {**of_shapes(), **of_plots(), **of_remote()}
+    return {**of_shapes(), **of_remote()}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from nnsight_vlm import statistics
+import nnsight_vlm as nv
+from nnsight_vlm import recipes, statistics
 
-from .calls import Entry
+from .calls import Entry, world
 from .values import ARRAYS, DATASET, FLAGS, FRAMES, NAN, NUMBERS, SEEDS, THING
 
 FUNCTIONS = [None, 3, "mean", ["a"], {}, THING, float]
@@ -20,7 +21,34 @@ def entries() -> dict[str, Entry]:
     rows = pd.DataFrame({"image": [0, 1, 2], "group": ["a", "a", "b"], "hit": [1.0, 0.5, 0.25]})
     numbers, hit = rows[["hit"]], lambda means: means["hit"]
     estimate = statistics.Estimate(0.7, 0.6, 0.8)
+    here = world()
+    recorded = recipes.knockout_windows(
+        here.model, [here.prompt], answers=["red"], windows=0, work=recipes.Work(progress=False)
+    )
     return {
+        "cite": Entry(
+            nv.cite,
+            nv.cite,
+            {"frame": recorded},
+            {
+                "frame": [*FRAMES, rows],
+                "rows": [
+                    3,
+                    True,
+                    "f1",
+                    b"a",
+                    THING,
+                    {"missing": 1},
+                    {"measure": "missing"},
+                    [],
+                    ["a"],
+                    [1],
+                    [True],
+                    NAN,
+                ],
+                "style": [None, 3, True, "latex", "", b"text", THING, ["text"], {}],
+            },
+        ),
         "bootstrap": Entry(
             statistics.bootstrap,
             statistics.bootstrap,

@@ -18,7 +18,7 @@ MADE_HERE = {
     ),
     *("nnsight_vlm.InterventionError", "nnsight_vlm.NonFiniteWarning", "nnsight_vlm.PassesDifferWarning"),
     *("nnsight_vlm.RemoteError", "nnsight_vlm.SpecError", "nnsight_vlm.remote.RemoteError"),
-    "nnsight_vlm.Saliency",
+    *("nnsight_vlm.Item", "nnsight_vlm.Items", "nnsight_vlm.Saliency", "nnsight_vlm.recipes.BoxScore"),
     *("nnsight_vlm.Intervention", "nnsight_vlm.recipes.Pair", "nnsight_vlm.remote.Job", "nnsight_vlm.remote.Traffic"),
     *("nnsight_vlm.shapes.Mention", "nnsight_vlm.shapes.Object", "nnsight_vlm.shapes.Question"),
     *("nnsight_vlm.shapes.Scene", "nnsight_vlm.shapes.Score", "nnsight_vlm.Word"),

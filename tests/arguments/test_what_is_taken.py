@@ -102,7 +102,8 @@ def test_pairs_of_which_none_counts_are_told_and_not_left_out():
     wrong = [next(token for token in (20, 21, 22) if token not in right) for _ in right]
     frame = query_patching(here.model, [(here.prompt, here.twin, wrong[0], right[1])], layers=1, work=QUIET)
     assert len(frame) and (frame["images"] == 0).all() and frame["mean"].isna().all()
-    assert nv.plots.query_patching(frame).axes
+    said = {text.get_text() for axis in nv.plots.query_patching(frame) for text in axis.texts}
+    assert said == {"no pair counts: the model answers none right"}
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, lambda ids: list(map(np.int64, ids)), tuple])

@@ -345,18 +345,51 @@ def pairs_of(side: Side, facts: Known) -> list[tuple[Any, ...]]:
 
 
 def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, per_image: bool = True) -> Asks:
-    """Each recipe on the first pictures; `patch_knockout` takes only one."""
+    """Each recipe on the first pictures."""
     model, remote, recipes = side.model, side.remote, nv.recipes
     prompts, first = side.prompts[:count], facts.answers[:count]
     plain = {"per_image": per_image, "remote": remote}
     truths, pairs = facts.truths[:count], pairs_of(side, facts)
     of_answers = {"answers": first, "windows": windows, "work": QUIET}
+    of_objects = {"truths": truths, "about": [truth[0].name for truth in truths], "answers": first, "work": QUIET}
     return {
+        "ablation": partial(recipes.ablation, model, prompts, **of_objects, **plain),
         "knockout_windows": partial(recipes.knockout_windows, model, prompts, windows=windows, **plain, **SHORT),
         "knockout_windows of answers": partial(recipes.knockout_windows, model, prompts, **of_answers, **plain),
         "attention_share": partial(recipes.attention_share, model, prompts, **plain, **SHORT),
         "query_patching": partial(recipes.query_patching, model, pairs, layers=[0, 2], work=QUIET, **plain),
+        "joint_routes": partial(
+            recipes.joint_routes,
+            model,
+            [pair.prompt for pair in pairs],
+            answers=[pair[2] for pair in pairs],
+            pairs=pairs,
+            routes=["image->last", "image->question"],
+            work=QUIET,
+            **plain,
+        ),
+        "path_patching": partial(
+            recipes.path_patching,
+            model,
+            pairs,
+            sender=recipes.Place("image", layers=0),
+            receivers="last",
+            work=QUIET,
+            **plain,
+        ),
+        "patching_map": partial(recipes.patching_map, model, pairs, layers=[0, 2], work=QUIET, **plain),
+        "patching_map of heads": partial(
+            recipes.patching_map, model, pairs, over="head", layers=[2], work=QUIET, **plain
+        ),
+        "pair_routes": partial(recipes.pair_routes, model, pairs, cuts=[0, 2], work=QUIET, **plain),
+        "causal_trace": partial(
+            recipes.causal_trace, model, prompts, answers=first, corrupt="noise", layers=[0, 2], work=QUIET, **plain
+        ),
         "patch_grounding": partial(recipes.patch_grounding, model, prompts, truths=truths, **plain, **SHORT),
         "prompt_ablation": partial(recipes.prompt_ablation, model, prompts, truths=truths, **plain, **SHORT),
+        "information_flow": partial(recipes.information_flow, model, prompts, **of_answers, **plain),
         "patch_knockout": partial(recipes.patch_knockout, model, prompts[0], answer=first[0], remote=remote),
+        "patch_knockout of several": partial(
+            recipes.patch_knockout, model, prompts, answers=first, work=QUIET, **plain
+        ),
     }

@@ -331,9 +331,15 @@ JOBS = {
     "knockout_windows of answers": 1,
     "attention_share": 2,
     "query_patching": 1,
+    "patching_map": 1,
+    "patching_map of heads": 1,
+    "pair_routes": 1,
+    "causal_trace": 2,  # the embeddings are read before noise is added to them
     "patch_grounding": 2,
     "prompt_ablation": 1,
+    "information_flow": 1,
     "patch_knockout": 1,
+    "patch_knockout of several": 1,
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 import nnsight_vlm as nv
-from nnsight_vlm.plots.drawing import ends
+from nnsight_vlm.plots.marks import ends
 from nnsight_vlm.report import judge
 from nnsight_vlm.report.summary import claim_lines, with_interval
 from nnsight_vlm.statistics import FAILS, HOLDS, OPEN
@@ -107,7 +107,7 @@ def test_numbers_are_shown_to_the_digits_of_their_interval_and_ends_that_are_not
     assert with_interval(0.5, float("nan"), float("nan")) == "0.50 (no interval)"
     assert with_interval(0.772, 0.6722, 0.866, threshold=2 / 3) == "0.772 [0.672, 0.866]"
     assert np.isfinite(ends(claims.rename(columns={"value": "mean"}).dropna())).all()
-    nv.plots.claims(claims).canvas.draw()
+    nv.plots.claims(claims)[0].figure.canvas.draw()
 
 
 def test_claim_3_needs_attention_on_the_object_and_a_loss_when_the_object_is_hidden():

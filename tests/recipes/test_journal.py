@@ -19,15 +19,55 @@ import nnsight_vlm as nv
 from nnsight_vlm.recipes import Work
 from nnsight_vlm.studies.controls import matched_positions, other_image, rng_of, with_picture_of
 from nnsight_vlm.studies.journal import Journal, measured
-from nnsight_vlm.studies.layer_sets import equal_windows, middle_half, other_layers, spell_layers
+from nnsight_vlm.studies.layer_sets import centred_windows, equal_windows, middle_half, other_layers, spell_layers
+from nnsight_vlm.studies.windows import nested_draws
 
 
-@pytest.mark.parametrize(("layers", "count"), [(10, 4), (32, 4), (4, 4), (7, 3), (3, 4), (28, 5), (1, 4)])
-def test_windows_are_equal_in_size_and_cover_the_depth(layers, count):
-    found = equal_windows(layers, count)
-    assert len({len(window) for window in found}) == 1
-    assert {layer for window in found for layer in window} == set(range(layers))
+@pytest.mark.parametrize(("layers", "count"), [(10, 4), (32, 4), (4, 4), (7, 3), (28, 5), (3, 1), (11, 10)])
+def test_windows_part_the_layers_and_differ_by_one_layer_at_most(layers, count):
+    for numbers in (tuple(range(layers)), tuple(range(2, 5 * layers, 5))):
+        found = equal_windows(numbers, count)
+        assert [layer for window in found for layer in window] == list(numbers)
+        sizes = [len(window) for window in found]
+        assert len(sizes) == count and max(sizes) - min(sizes) <= 1
+    assert equal_windows(layers, count) == equal_windows(tuple(range(layers)), count)
     assert equal_windows(layers, 0) == ()
+
+
+@pytest.mark.parametrize("width", range(1, 11))
+def test_centred_windows_are_those_of_the_papers_released_code(width):
+    numbers = (0, 1, 3, 4, 5, 8, 9, 10, 11, 20)
+    expected = [
+        (layer, tuple(numbers[max(0, at - width // 2) : min(len(numbers), at - (-width // 2))]))
+        for at, layer in enumerate(numbers)
+    ]
+    found = centred_windows(numbers, width)
+    assert list(found) == expected
+    assert all(centre in layers for centre, layers in found)
+    assert len({layers for _, layers in found}) == len(numbers)  # clipped, but never the same layers twice
+    assert centred_windows(numbers, width, stride=4) == found[::4]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: equal_windows((3, 8), 3), r"windows=3 does not fit 2 layer\(s\) \(3,8\); write a number from 0 to 2"),
+        (lambda: centred_windows(4, 5), r"width=5 does not fit 4 layer\(s\) \(0-3\); write a number from 1 to 4"),
+        (lambda: centred_windows(4, 2, 5), r"stride=5 does not fit 4 layer\(s\)"),
+    ],
+)
+def test_windows_that_the_layers_do_not_have_are_refused(call, message):
+    with pytest.raises(nv.SpecError, match=message):
+        call()
+
+
+def test_random_layers_of_a_smaller_window_are_part_of_those_of_a_larger_one():
+    draws = nested_draws((2, 5, 7, 9, 12), [2, 3, 5, 4, 3], rng_of(0, 1))
+    assert sorted(draws) == [2, 3, 4]  # all five layers would be no control
+    assert all(len(drawn) == size and list(drawn) == sorted(set(drawn)) for size, drawn in draws.items())
+    assert set(draws[2]) < set(draws[3]) < set(draws[4]) < {2, 5, 7, 9, 12}
+    firsts = [nested_draws(tuple(range(8)), [1], rng_of(0, image))[1][0] for image in range(200)]
+    assert set(firsts) == set(range(8))
 
 
 @pytest.mark.parametrize("layers", [4, 10, 12, 32])

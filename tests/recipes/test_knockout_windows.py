@@ -99,6 +99,50 @@ def test_random_layers_are_as_many_as_a_window_has_and_differ_between_images(sdp
     assert len(set(chosen)) > 1
 
 
+def test_windows_do_not_overlap_and_each_size_has_its_own_random_layers(sdpa, prompts):
+    answers = {"answers": ["dog"] * 3, "routes": ["image->last"], "work": QUIET}
+    frame = knockout_windows(sdpa, prompts, windows=3, **answers)
+    cuts = frame[(frame["control"] == "none") & frame["window"].str[0].str.isdigit()]
+    assert list(dict.fromkeys(cuts["window"])) == list(dict.fromkeys(cuts["layers"])) == ["0", "1", "2-3"]
+    assert set(frame.loc[frame["control"] == "random layers", "window"]) == {"any 1", "any 2"}
+
+
+@pytest.mark.float64
+def test_windows_around_layers_are_cut_as_single_runs_cut_them(sdpa, prompts):
+    frame = knockout_windows(
+        sdpa, prompts[:1], answers=["dog"], routes=["image->last"], width=3, stride=2, per_image=True, work=QUIET
+    )
+    token = sdpa.tokenizer.convert_tokens_to_ids("dog")
+    rows = frame[(frame["form"] == "block") & (frame["control"] == "none") & (frame["window"] != "all")]
+    assert dict(zip(rows["window"], rows["layers"], strict=True)) == {"0": "0-1", "2": "1-3"}
+    for window, layers in {"0": [0, 1], "2": [1, 2, 3]}.items():
+        cut, clean = (
+            float(nv.run(sdpa, prompts[0], case).logits.log_softmax(-1)[token])
+            for case in (nv.Knockout("image", "last", layers=layers), None)
+        )
+        found = float(rows.loc[rows["window"] == window, "logprob_change"].iloc[0])
+        assert found == pytest.approx(cut - clean, rel=LIMIT, abs=LIMIT) and abs(found) > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"windows": 5}, r"route 'image->last': windows=5 does not fit 4 layer\(s\) \(0-3\)"),
+        ({"width": 5}, r"route 'image->last': width=5 does not fit 4 layer\(s\)"),
+        ({"width": 2, "stride": 5}, "route 'image->last': stride=5 does not fit"),
+        ({"windows": 2, "width": 2}, "windows= parts the layers"),
+        ({"windows": 2, "stride": 2}, "windows= parts the layers"),
+        ({"stride": 2}, "none is given; write width=9 as well"),
+        ({"width": 0}, "width=0 is no number of layers"),
+        ({"width": 2, "stride": 1.5}, "stride=1.5 is no number of layers"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused_before_the_model_runs(sdpa, prompts, wrong, message, forwards):
+    with pytest.raises(nv.SpecError, match=message):
+        knockout_windows(sdpa, prompts, answers=["dog"] * 3, routes=["image->last"], work=QUIET, **wrong)
+    assert not forwards
+
+
 def test_the_query_of_another_image_leaves_nothing_of_this_one(sdpa, prompts):
     """With the query replaced and the image cut from the answer, the text is that of the other picture, cut alike."""
     rows = knockout_windows(

@@ -59,6 +59,7 @@ def test_a_report_writes_every_frame_twice_its_figures_and_a_summary(report):
             csv, parquet = (report.folder / "frames" / f"{table}{ending}" for ending in (".csv", ".parquet"))
             assert csv.is_file()
             assert len(pd.read_csv(csv)) == len(pd.read_parquet(parquet)) > 0
+            assert pd.read_parquet(parquet).attrs["recipe"] == name and nv.cite(pd.read_parquet(parquet))
     text = (report.folder / "report.md").read_text()
     figures = sorted(path.name for path in (report.folder / "figures").iterdir())
     assert {"claims.png", "routes.png", "windows.png", "attention.png", "grounding.png", "ablation.png"} <= set(figures)

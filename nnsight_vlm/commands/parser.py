@@ -1,0 +1,139 @@
+"""The command line of one recipe: the options that every recipe has, and those of its own arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+from ..errors import SpecError
+from ..report.arguments import check_host
+from ..showing import for_terminal
+from ..studies.registry import Recipe
+from .flags import Flag, flags_of, pairs_in
+from .listing import recipe_named
+from .runs import Request, carry_out
+
+Print = Callable[[str], None]
+MOST_LEFT_OUT = 20
+"""Most items that are named as left out."""
+TOLD = 5000
+"""Most letters of a citation that are printed; its file has all of it."""
+
+
+def run_recipe(arguments: Sequence[str], errors: Callable[[], AbstractContextManager[None]], console: Console) -> None:
+    """Run the recipe that a command line names, `["knockout_windows", "--model", "shapes", ...]`.
+
+    Args:
+        arguments: what stands behind `nnsight-vlm run`.
+        errors: shows errors in words, and ends.
+        console: where it is told what was measured and written.
+    """
+    with errors():
+        recipe = recipe_named(arguments[0])
+        flags, unspelled = flags_of(recipe)
+
+    def run(**given: Any) -> None:
+        with errors():
+            done = carry_out(request_of(recipe, flags, given))
+        console.print(for_terminal(done.citation.partition("\n")[0][:TOLD]))
+        for name, why in done.left_out[:MOST_LEFT_OUT]:
+            console.print(for_terminal(f"Left out: {name} ({why})"), soft_wrap=True)
+        if more := done.left_out[MOST_LEFT_OUT:]:
+            console.print(for_terminal(f"Left out: {len(more)} more, see cite.txt"), soft_wrap=True)
+        if done.no_figure:
+            console.print(for_terminal(f"No figure: {done.no_figure}"), soft_wrap=True)
+        console.print(for_terminal(f"Written to {done.folder}: {', '.join(done.files)}."), soft_wrap=True)
+
+    options = [*shared_options(recipe), *map(own_option, flags)]
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    not_here = f" Python only: {', '.join(unspelled)}." if unspelled else ""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name=recipe.name, help=f"{recipe.asks} ({recipe.papers[0].cited}).{not_here}")(run)
+    app(args=list(arguments[1:]), prog_name=f"nnsight-vlm run {recipe.name}")
+
+
+def own_option(flag: Flag) -> inspect.Parameter:
+    """An argument of the recipe as an option; what is not given has the recipe's default."""
+    spelled = [f"{flag.option}/--no-{flag.option[2:]}"] if flag.kind is bool else [flag.option]
+    # an option without a default is one that must be given
+    default = inspect.Parameter.empty if flag.required else None
+    kind = flag.kind if flag.required else Optional[flag.kind]  # noqa: UP045 - a union of a type that is known later
+    return _parameter(f"own_{flag.name}", Annotated[kind, typer.Option(*spelled, help=flag.help)], default)
+
+
+def shared_options(recipe: Recipe) -> list[inspect.Parameter]:
+    """The options that all recipes have, and of those that few lack what this one takes."""
+    taken = inspect.signature(recipe.function).parameters
+    every = [
+        _option("model", str, "shapes, shapes-gist, shapes-smol, a name on the hub, or a local folder.", "shapes"),
+        _option("items", str, "The table of questions: .csv, .tsv, .json, .jsonl or .parquet.", needed=True),
+        _option("out", Path, "The folder to write; an unfinished run there is finished.", needed=True),
+        _option("columns", str, "What the table's columns are: question=q,image=file.", ""),
+        _option("question", str | None, "One question for all rows, in place of a column.", None),
+        _option(
+            "pictures", Path | None, "Where relative paths of pictures begin: by default the table's folder.", None
+        ),
+        _option("annotations", Path | None, "Objects beside the table: a COCO file, or a table of boxes.", None),
+        _option("leave_out", bool, "Go on without rows that cannot be used.", False),
+        _option("only_correct", bool, "Keep the items that the model answers right.", False),
+        _option("cluster", str, "The column that is equal where rows are about one picture.", ""),
+        _option("seed", int, "Of the random controls.", 0),
+        _option("per_image", bool, "Also write the rows of every image.", False),
+        _option("chunk", int, "How many items are measured, and kept, together.", 4),
+        _option("memory", int | None, "Bytes that a sweep may take beside the weights.", None),
+        _option("remote", bool, "Run on NDIF, or the server that nnsight is set to.", False),
+        _option("host", str | None, "Run on the server at this address.", None),
+        _option("fresh", bool, "Delete what an earlier run left in the folder.", False),
+    ]
+    return [
+        option for option in every if option.name not in ("only_correct", "per_image", "seed") or option.name in taken
+    ]
+
+
+def _option(name: str, kind: Any, text: str, default: Any = None, *, needed: bool = False) -> inspect.Parameter:
+    option = typer.Option(f"--{name.replace('_', '-')}", help=text)
+    return _parameter(name, Annotated[kind, option], inspect.Parameter.empty if needed else default)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def request_of(recipe: Recipe, flags: Sequence[Flag], given: dict[str, Any]) -> Request:
+    """What a command line asks for.
+
+    Raises:
+        SpecError: a text that cannot be read as the value of its option.
+    """
+    typed = {flag.option: given[f"own_{flag.name}"] for flag in flags}
+    options = {flag.name: flag.value(given[f"own_{flag.name}"]) for flag in flags}
+    columns = pairs_in(given["columns"], "--columns") if given["columns"] else {}
+    if given["cluster"]:
+        if "cluster" in columns:
+            raise SpecError("--cluster and --columns both name the column of clusters; leave one of them out")
+        columns["cluster"] = given["cluster"]
+    return Request(
+        recipe=recipe,
+        model=given["model"],
+        items=given["items"],
+        out=given["out"],
+        columns=columns,
+        question=given["question"],
+        pictures=given["pictures"],
+        annotations=given["annotations"],
+        leave_out=given["leave_out"],
+        options={name: value for name, value in options.items() if value is not None},
+        typed={name: value for name, value in typed.items() if value is not None},
+        usual={name: given[name] for name in ("only_correct", "per_image", "seed") if name in given},
+        chunk=given["chunk"],
+        memory=given["memory"],
+        remote=check_host(given["host"]) or given["remote"],
+        fresh=given["fresh"],
+    )

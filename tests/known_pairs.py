@@ -1,0 +1,23 @@
+"""Pairs of pictures whose questions a tiny model answers, for recipes that interchange states."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import tiny
+
+import nnsight_vlm as nv
+from nnsight_vlm.recipes import Pair
+
+QUESTION = "what is the red square ?"
+
+
+def known_pairs(model: Any, count: int, pictures: int = 12) -> list[Pair]:
+    """So many pairs of different pictures and answers; the answers are what the model says of each picture."""
+    prompts = [nv.encode(model, QUESTION, tiny.picture(number)) for number in range(pictures)]
+    tops = [int(nv.run(model, prompt).logits.argmax()) for prompt in prompts]
+    answered = list(zip(prompts, tops, strict=True))
+    found = [Pair(one, other, a, b) for (one, a), (other, b) in pairwise(answered) if a != b]
+    assert len(found) >= count, f"{len(found)} pairs of {count}"
+    return found[:count]

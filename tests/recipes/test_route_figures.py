@@ -1,0 +1,61 @@
+"""Figures of joint routes and of path patching show the numbers of their frames; the pages of both run as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nnsight_vlm as nv
+
+PAGES = Path(__file__).parents[2] / "docs" / "recipes"
+
+
+@pytest.mark.parametrize("page", ["joint_routes", "path_patching"])
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"```python\n(.*?)```", (PAGES / f"{page}.md").read_text(), re.DOTALL)
+    exec(compile(code, page, "exec"), {})
+    assert capsys.readouterr().out.strip()
+    assert list(tmp_path.glob("*.png"))
+
+
+def test_a_route_is_drawn_at_its_mean():
+    labels = {"route": "image->last", "condition": "cut", "shows": "could", "low": 0.2, "high": np.inf, "images": 8}
+    rows = [
+        {**labels, "control": "none", "measure": "needed", "mean": 0.5},
+        {**labels, "control": "random edges", "measure": "needed", "mean": 0.25},
+    ]
+    axes = nv.plots.joint_routes(pd.DataFrame(rows))
+    drawn = [float(bar.lines[0].get_xdata()[0]) for bar in axes.containers]
+    assert drawn == [0.5, 0.25]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["image → last"]
+
+
+def test_a_map_of_paths_has_the_means_and_marks_what_survives():
+    rows = [
+        {
+            "receiver": "last",
+            "site": "head",
+            "layer": layer,
+            "head": head,
+            "mean": layer + head / 10,
+            "survives": head == 1,
+        }
+        for layer in (2, 4)
+        for head in (0, 1)
+    ]
+    same = {
+        "receiver": "last",
+        "site": "head",
+        "sender": "image residual 0",
+        "control": "none",
+        "measure": "logit_diff_change",
+    }
+    axes = nv.plots.path_patching(pd.DataFrame([{**same, **row} for row in rows]))
+    assert axes.images[0].get_array().tolist() == [[2.0, 4.0], [2.1, 4.1]]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(0, 1), (1, 1)]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "4"]

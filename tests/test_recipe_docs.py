@@ -1,0 +1,62 @@
+"""Every recipe is registered, follows a paper, and has a figure and a page whose code runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import nnsight_vlm as nv
+from nnsight_vlm import plots
+from nnsight_vlm.commands.listing import recipes_markdown
+from nnsight_vlm.studies import provenance
+from nnsight_vlm.studies.registry import RECIPES
+
+PAGES = Path(__file__).parent.parent / "docs" / "recipes"
+PUBLIC = [
+    name
+    for name in nv.recipes.__all__
+    if inspect.isfunction(function := getattr(nv.recipes, name)) and "remote" in inspect.signature(function).parameters
+]
+
+
+def blocks(page):
+    """The Python of a page, as one program."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def test_every_public_recipe_is_registered_and_every_registered_one_is_public():
+    assert set(PUBLIC) == set(RECIPES) and len(PUBLIC) >= 6
+    for name in PUBLIC:
+        assert RECIPES[name].papers and RECIPES[name].function is getattr(nv.recipes, name)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_recipe_has_a_figure(name):
+    assert name in plots.__all__
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_recipe_has_a_page_that_says_what_it_is(name):
+    page, entry = (PAGES / f"{name}.md").read_text(), RECIPES[name]
+    assert name in page and "what it cannot show" in page.lower() and blocks(PAGES / f"{name}.md")
+    assert all(paper.arxiv in page for paper in entry.papers)
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "README"])
+def test_the_code_of_a_page_runs_and_its_frame_says_where_it_comes_from(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {"__name__": name}
+    exec(compile(blocks(PAGES / f"{name}.md"), f"{name}.md", "exec"), space)
+    frame = space["frame"]
+    assert isinstance(frame, pd.DataFrame) and len(frame) and capsys.readouterr().out.strip()
+    assert set(provenance.KEYS) <= set(frame.attrs)
+    assert frame.attrs["recipe"] == (name if name != "README" else "knockout_windows")
+
+
+def test_the_index_lists_every_recipe():
+    assert recipes_markdown() in (PAGES / "README.md").read_text(), "nnsight-vlm recipes --markdown"
+    assert {path.stem for path in PAGES.glob("*.md")} >= {*PUBLIC, "README"}
