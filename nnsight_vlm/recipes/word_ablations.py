@@ -6,11 +6,15 @@ projector, before any layer reads them. As many random patches and the object's 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..families import Model
+from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from ..specs.states import Patch
 from ..studies.image_patches import PatchSource
@@ -24,7 +28,7 @@ STREAM = 1
 """Tells the random draws of ablations from those of cuts."""
 
 
-def ablation_rows(
+def ablate_patches(
     model: Model,
     answered: Answered,
     read: AnswerMaps,
@@ -32,8 +36,8 @@ def ablation_rows(
     seed: int,
     memory: int | None,
     remote: Remote,
-) -> list[dict[str, Any]]:
-    """For each word and each of its maps over the middle half of the layers, the rows of its ablations.
+) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """For each word, a computation of its rows: one for each choice of patches and map over the middle half of layers.
 
     As many patches are ablated as show the object, or `asked.top` where these are not known. The random ones are drawn
     outside the object and outside the map's best. A map without that many others is left out.
@@ -48,23 +52,32 @@ def ablation_rows(
         remote: see `nv.run`.
     """
     rng = np.random.default_rng((seed, answered.image, STREAM))
-    rows = list[dict[str, Any]]()
     for word in answered.words:
         maps = [each for each in word_maps(read, answered, word, asked) if _is_tried(each)]
-        sets = [(each, sets_of(each, word, answered.source, asked.top, rng)) for each in maps]
-        distinct = list(dict.fromkeys(patches for _, by_control in sets for patches in by_control.values()))
-        if not distinct:
-            continue
-        before, said = answered.before(word)
-        cases = [Patch(patches, source=read.mean_feature, site="features") for patches in distinct]
-        scores = sweep(model, before, cases, answer=said, memory=memory, remote=remote)
-        change = dict(zip(distinct, scores["logprob"] - scores["clean_logprob"], strict=True))
-        rows += [
-            {**each.labels, "control": control, "top": "", "ablation_change": float(change[patches])}
-            for each, by_control in sets
-            for control, patches in by_control.items()
-        ]
-    return rows
+        sets = [(each.labels, sets_of(each, word, answered.source, asked.top, rng)) for each in maps]
+        if any(by_control for _, by_control in sets):
+            yield partial(_changes, model, *answered.before(word), sets, read.mean_feature, memory, remote)
+
+
+def _changes(
+    model: Model,
+    prompt: Prompt,
+    said: int | tuple[int, ...],
+    sets: Sequence[tuple[Mapping[str, Any], Mapping[str, tuple[int, ...]]]],
+    feature: torch.Tensor,
+    memory: int | None,
+    remote: Remote,
+) -> list[dict[str, Any]]:
+    """Change of one word's log-probability in nats, from one sweep over all choices of patches."""
+    distinct = list(dict.fromkeys(patches for _, by_control in sets for patches in by_control.values()))
+    cases = [Patch(patches, source=feature, site="features") for patches in distinct]
+    scores = sweep(model, prompt, cases, answer=said, memory=memory, remote=remote)
+    change = dict(zip(distinct, scores["logprob"] - scores["clean_logprob"], strict=True))
+    return [
+        {**labels, "control": control, "top": "", "ablation_change": float(change[patches])}
+        for labels, by_control in sets
+        for control, patches in by_control.items()
+    ]
 
 
 def _is_tried(each: WordMap) -> bool:

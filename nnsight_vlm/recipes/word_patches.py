@@ -39,10 +39,10 @@ from ..studies.study import open_study
 from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work, refuse_beside
 from ..sweeping.answers import generations
-from .word_ablations import ablation_rows
+from .word_ablations import ablate_patches
 from .word_choices import PLAIN_OF, PLAIN_QUANTITY, Asked, Heads, Quantity, asked_maps, check_maps, words_asked
 from .word_cuts import hide_patches
-from .word_maps import read_maps, rows_of_word
+from .word_maps import AnswerMaps, read_maps, rows_of_word
 
 BY = ["read_at", "layer", "control"]
 KINDS = ("of", "quantity", "head", "map")
@@ -50,6 +50,9 @@ KINDS = ("of", "quantity", "head", "map")
 MEASURES = ("hit", "iou", "top_mass", "logprob_change", "ablation_change", "sink_mass")
 OF_A_WORD = ["image", "thing", "word", *BY, "top", "top_mass"]
 """The columns that the rows of every word have."""
+
+RowsOf = Callable[[], list[dict[str, Any]]]
+"""A computation of some rows."""
 
 
 @can_run_in_background
@@ -210,7 +213,11 @@ def patch_grounding(
         answers = generations(
             model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
         )
-        computations = list[Callable[[], list[dict[str, Any]]]]()
+        computations, ablations = list[RowsOf](), list[RowsOf]()
+
+        def ablating(answered: Answered, read: AnswerMaps) -> None:
+            ablations.extend(ablate_patches(model, answered, read, maps, seed, work.memory, remote))
+
         for image, answer in zip(chunk, answers, strict=True):
             source = patch_source(answer.prompt, frame=frame)
             truth = None if truths is None else truths[image]
@@ -218,11 +225,13 @@ def patch_grounding(
                 answer.prompt, source.grid, answer.text, truth, objects, words=words, of=maps.of, tolerance=near
             )
             one = Answered(image, of_chunk[image], answer.prompt, answer.tokens, source, found)
-            computations.append(partial(_map_rows, model, one, maps, ablate, seed, work.memory, remote))
+            computations.append(partial(_map_rows, model, one, maps, remote, ablating if ablate else None))
             if cut and truths is not None:
                 rng = rng_of(seed, image)
                 computations += hide_patches(model, one, rng, work.memory, remote, lambda word: maps.labels(of=word.of))
-        return chain.from_iterable(together(computations, remote))
+        measured = together(computations, remote)  # it fills `ablations`, which need the maps
+        measured += together(ablations, remote) if ablations else []
+        return sorted(chain.from_iterable(measured), key=lambda row: int(row["image"]))
 
     return study.frame(settings, measure, summary, columns=OF_A_WORD)
 
@@ -243,13 +252,16 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _map_rows(
-    model: Model, answered: Answered, asked: Asked, ablate: bool, seed: int, memory: int | None, remote: Remote
+    model: Model,
+    answered: Answered,
+    asked: Asked,
+    remote: Remote,
+    then: Callable[[Answered, AnswerMaps], None] | None,
 ) -> list[dict[str, Any]]:
-    """Rows of every map of every word, and of the ablations of its best patches."""
+    """Rows of every map of every word; `then` is handed the maps for ablations, where some were asked for."""
     if not answered.words:
         return []
-    read = read_maps(model, answered, asked, with_features=ablate, remote=remote)
-    rows = [row for word in answered.words for row in rows_of_word(read, answered, word, asked)]
-    if ablate:
-        rows += ablation_rows(model, answered, read, asked, seed, memory, remote)
-    return rows
+    read = read_maps(model, answered, asked, with_features=then is not None, remote=remote)
+    if then is not None:
+        then(answered, read)
+    return [row for word in answered.words for row in rows_of_word(read, answered, word, asked)]
