@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import zoo
 from float64 import LIMIT
 
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 from nnsight_vlm.recipes import Thing, Work, patch_grounding, shape_truth
+from nnsight_vlm.shapes.embedded import checkpoint
 from nnsight_vlm.studies.labels import MIDDLE_HALF
 from nnsight_vlm.studies.layer_sets import middle_half
 from nnsight_vlm.studies.pointing import Tolerance, patches_near
@@ -271,8 +273,11 @@ def test_ablated_random_patches_are_matched_and_lie_outside(sdpa, prompts, answe
     assert sets_of(each, large, source, 5, np.random.default_rng(0)) == {}
 
 
-def test_on_shapes_the_grounded_patches_matter_and_random_ones_do_not():
-    model, scenes = nv.load("shapes"), [nv.shapes.scene(seed) for seed in range(6)]
+@pytest.mark.parametrize("name", ["shapes", "shapes-gist"])
+def test_in_trained_models_the_grounded_patches_matter_and_random_ones_do_not(name):
+    if not (checkpoint(name) / "config.json").is_file():
+        pytest.skip(f"this checkout has no {name}")
+    model, scenes = nv.load(name), [nv.shapes.scene(seed) for seed in range(8)]
     frame = patch_grounding(
         model,
         [nv.encode(model, "describe the image.", scene.image) for scene in scenes],
@@ -287,6 +292,9 @@ def test_on_shapes_the_grounded_patches_matter_and_random_ones_do_not():
     change = frame[frame["measure"] == "ablation_change"].set_index("control")
     assert change.loc["none", "high"] < change.loc["random patches", "low"]
     assert change.loc["object's patches", "high"] < -1
+    hits = frame[(frame["measure"] == "hit") & (frame["layer"] == MIDDLE_HALF)].set_index("control")
+    assert hits.loc["none", "mean"] > 0.9
+    assert hits.loc["other object", "mean"] < 0.1
 
 
 # tolerance, words, and how it runs -------------------------------------------------------------------------
@@ -388,3 +396,31 @@ def test_an_interrupted_run_goes_on_to_the_same_frame(sdpa, prompts, truths, tmp
 def test_bad_arguments_are_refused(sdpa, prompts, truths, options, message):
     with pytest.raises(nv.SpecError, match=message):
         patch_grounding(sdpa, prompts, **{"truths": truths, "work": QUIET, **options})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("blip-2-opt", {"quantity": "contribution"}, "image tokens are latents"),
+        ("blip-2-opt", {"heads": "each"}, "image tokens are latents"),
+        ("blip-2-opt", {"ablate": True}, "image tokens are latents"),
+        ("blip-2-opt", {"sinks": 2, "top": 1}, "patches have none there"),
+        ("mllama", {"sinks": 2, "top": 1}, "patches have none there"),
+        ("qwen3_vl", {"ablate": True}, "DeepStack"),
+    ],
+)
+def test_what_a_family_cannot_give_is_refused(name, options, message):
+    prompt = zoo.prompt(name)
+    with pytest.raises(nv.SpecError, match=message):
+        patch_grounding(prompt.model, [prompt], max_new_tokens=2, work=QUIET, **options)
+
+
+@pytest.mark.parametrize("name", ["mllama", "qwen2_5_vl"])
+def test_patches_outside_the_sequence_and_of_other_families_are_ablated_too(name):
+    prompt = zoo.prompt(name)
+    options = {"quantity": ["weight", "contribution"], "heads": "each", "ablate": True, "objects": str.split}
+    rows = patch_grounding(prompt.model, [prompt], max_new_tokens=4, top=2, per_image=True, work=QUIET, **options)
+    assert (
+        rows.loc[rows["ablation_change"].notna(), "control"].value_counts().index.isin(["none", "random patches"]).all()
+    )
+    assert rows["ablation_change"].abs().max() > 0
