@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..arguments import flag, whole_number, words_given
+from ..arguments import flag
 from ..errors import SpecError
 from ..families import Model
 from ..prompts.prompt import Prompt
@@ -24,35 +24,45 @@ from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
 from ..studies.asked import Columns, Questions, asked_given
+from ..studies.comparisons import with_comparisons
 from ..studies.controls import rng_of
 from ..studies.given import lengths_given, objects_given
-from ..studies.image_patches import PatchSource, patch_maps, patch_source
+from ..studies.image_patches import patch_source
 from ..studies.item_prompts import ItemThings
-from ..studies.labels import MIDDLE_HALF, READ_AT, SHARES, ReadAt
-from ..studies.layer_sets import layers_reading, middle_half
-from ..studies.map_scores import map_rows
-from ..studies.object_words import ObjectWord, find_object_words
-from ..studies.papers import KADURI
+from ..studies.labels import RANDOM_PATCHES, READ_AT, SHARES, ReadAt
+from ..studies.object_words import Answered, Of, find_object_words
+from ..studies.papers import EXCITATION, KADURI, SINKS
+from ..studies.pointing import Unit, tolerance_given
 from ..studies.registry import recipe
+from ..studies.sinks import listed_sinks
 from ..studies.study import open_study
 from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work, refuse_beside
 from ..sweeping.answers import generations
+from .word_ablations import ablate_patches
+from .word_choices import PLAIN_OF, PLAIN_QUANTITY, Asked, Heads, Quantity, asked_maps, check_maps, words_asked
 from .word_cuts import hide_patches
+from .word_maps import AnswerMaps, read_maps, rows_of_word
 
 BY = ["read_at", "layer", "control"]
-MEASURES = ("hit", "iou", "top_mass", "logprob_change")
+KINDS = ("of", "quantity", "head", "map")
+"""Further columns that tell rows apart, where more than one kind of map was asked for."""
+MEASURES = ("hit", "iou", "top_mass", "logprob_change", "ablation_change", "sink_mass")
 OF_A_WORD = ["image", "thing", "word", *BY, "top", "top_mass"]
 """The columns that the rows of every word have."""
+
+RowsOf = Callable[[], list[dict[str, Any]]]
+"""A computation of some rows."""
 
 
 @can_run_in_background
 @recipe(
-    papers=(KADURI,),
+    papers=(KADURI, SINKS, EXCITATION),
     asks="Do generated words attend to the patches of the objects that they name?",
     method=(
-        "The model generated an answer of up to {max_new_tokens} tokens. The attention of each object word to "
-        "the patches was read in every layer, as a mean over heads, and compared with the object's mask. "
+        "The model generated an answer of up to {max_new_tokens} tokens. The attention ({quantity}) of each {of} of an "
+        "object's name to the patches was read in every layer (heads: {heads}) and compared with the object's mask; a "
+        "peak within {tolerance} {tolerance_in} of the object was a hit. "
         "Controls were random patches and the other objects of the picture. Where masks were given, the "
         "object's patches were also hidden from the answer, and as many random ones."
     ),
@@ -68,9 +78,17 @@ def patch_grounding(
     only_correct: bool = False,
     truths: Sequence[Sequence[Thing]] | None = None,
     objects: Objects | None = None,
+    words: Sequence[str] | None = None,
+    of: Of | Sequence[Of] = PLAIN_OF,
     read_at: Sequence[ReadAt] = READ_AT,
+    quantity: Quantity | Sequence[Quantity] = PLAIN_QUANTITY,
+    heads: Heads = "mean",
+    sinks: bool | float = False,
+    tolerance: float = 0,
+    tolerance_in: Unit = "pixels",
     top: int = 5,
     cut: bool = True,
+    ablate: bool = False,
     frame: int | None = None,
     max_new_tokens: int = 64,
     rows: int | None = None,
@@ -84,9 +102,11 @@ def patch_grounding(
 ) -> pd.DataFrame:
     """Which patches generated object words attend to, by layer, and what hiding their object's patches does.
 
-    The model generates its own answer. Every object that it names is measured at its first mention, token by token;
-    with `truths`, only objects that are really in the picture. Image tokens without a place in the picture (line
-    breaks between patches) do not count.
+    The model generates its own answer. Every object that it names is measured at its first mention, token by token
+    unless `of` says otherwise; with `truths`, only objects that are really in the picture. Image tokens without a place
+    in the picture (line breaks between patches) do not count.
+
+    Attention shows where a word looks, and no cause. `cut` and `ablate` show what the model could do without patches.
 
     Where image tokens are latents (BLIP-2, Kosmos-2, Idefics2), a word's map is its attention to the latents times
     their attention to the patches in the Q-Former or resampler, mean over that stage's heads and layers. Such a map
@@ -100,10 +120,27 @@ def patch_grounding(
         only_correct: measure only the items that the model answers right, see `knockout_windows`.
         truths: the objects of every picture, with masks; without them there are no hits and no cuts.
         objects: see `knockout_windows`; not beside truths, which name the objects.
+        words: words and phrases that are measured where an answer has them, in place of the names of truths or objects;
+            those that a truth names have its mask.
+        of: what of a name is measured: each `token`, each `word`, or the whole `phrase`; a list for several. The map of
+            a word or a phrase is the mean over its tokens.
         read_at: where a word's attention is read: `predicting`, at the position that predicts the word; `word`, at
             the word's own position, which already prepares the next word.
+        quantity: what a map shows: the attention's `weight`, or the `contribution` of each patch, the length of the
+            vector that it adds (`nv.Attention(..., reduce="contribution")`); a list for both. Over the mean of heads,
+            contributions are those of all heads together.
+        heads: `mean`, or `each` for the maps of single heads beside the mean.
+        sinks: also give every map without visual attention sinks, image tokens that draw attention whatever the word
+            (Kang et al. 2025, arXiv 2503.03321). A token is a sink of a layer if, as it enters the layer, one of the
+            dimensions in which the prompt's first token is that large is at least 20 times the root mean square; a
+            number in place of True is another threshold. Hidden states of all patches are read for this.
+        tolerance: a peak this far from its object is a hit too; the pointing game allows 15 pixels (Zhang et al. 2016,
+            arXiv 1608.00507). 0: the peak patch touches the object's mask.
+        tolerance_in: `pixels` of the picture, or `patches`.
         top: how many of the best patches are listed and make up `top_mass`.
         cut: also hide the object's patches, word by word.
+        ablate: also write the picture's mean image feature over the best patches of each word's map (mean over heads
+            and the middle half of the layers), as many as show the object, or `top` where that is not known.
         frame: which frame of each prompt's videos is measured, counted through all of them, in place of its picture;
             truths then have masks of that frame.
         max_new_tokens, rows, seed: see `knockout_windows`.
@@ -116,29 +153,41 @@ def patch_grounding(
     Returns:
         `read_at, layer, control, measure, mean, low, high, images`; the words of an image are averaged first. `layer`
         is the number of a layer that reads the image, `middle half` (mean map of the middle half of these layers), or
-        `all`.
+        `all`. Before `control` there are also `of`, `quantity`, `head` (`mean` or a number) and `map` (`all patches`,
+        `without sinks`), each where its argument is not the default; they are empty in rows of cuts.
 
         Measures: `hit`, 1 where the peak patch touches the object's mask; `iou` of the object's patches with as many
         best patches; `top_mass`, the top patches' share of the attention to the image; `logprob_change` of the word
-        in nats when its object's patches are hidden in all layers.
+        in nats when its object's patches are hidden in all layers; `ablation_change`, the same when image features are
+        ablated; `sink_mass`, the share of the attention to the image that lies on sinks.
+
+        With `heads="each"`, `p` and `survives` compare the hits of single heads with random patches, and hold the false
+        discovery rate over all of them at 0.05 (`attrs["comparisons"]` is how many). With `sinks`, `attrs["sinks"]`
+        lists the sinks of every image and layer.
 
         Controls: `random patches`, as many patches at random (hit, IoU and mass are exact expectations; for cuts they
         are drawn from outside the object, and again in `random patches, again`); `other object`, the same peak
-        compared with the picture's other objects.
+        compared with the picture's other objects. Of ablations, `none` is the map's best patches, `random patches` as
+        many outside them and the object, `object's patches` the object's own. Without sinks, random patches are drawn
+        among those that are left.
 
     Raises:
-        SpecError: truths and objects, lists of different length, an unknown `read_at`, a mask of another size than its
-            picture, image tokens whose patches are not known (Aria).
+        SpecError: truths or words and objects, lists of different length, an unknown `read_at`, a mask of another size
+            than its picture, image tokens whose patches are not known (Aria), a threshold of sinks that hidden states
+            of the model's width cannot reach; sinks, single heads, contributions or ablations where image tokens are
+            latents, and ablations where features are added again behind the projector (DeepStack).
     """
     if truths is not None:
         refuse_beside("truths", objects=objects)
+    if words is not None:
+        refuse_beside("words", objects=objects)
     asked = asked_given(prompts, items, columns)
     if objects is not None and isinstance(asked, Items) and asked.has_things:
         raise SpecError("objects= is not used where items have boxes or masks, which name the objects; leave it out")
     max_new_tokens, rows = lengths_given(max_new_tokens, rows)
-    objects, cut = objects_given(model, objects), flag("cut", cut)
-    read_at = words_given("read_at", read_at, READ_AT, "read_at")
-    top = whole_number("top", top, least=1, kind="number of patches")
+    objects, cut, ablate = objects_given(model, objects), flag("cut", cut), flag("ablate", ablate)
+    words, near = words_asked(words), tolerance_given(tolerance, tolerance_in)
+    maps = asked_maps(model, read_at=read_at, top=top, of=of, quantity=quantity, heads=heads, sinks=sinks)
     study = open_study(
         "patch_grounding",
         model,
@@ -152,9 +201,11 @@ def patch_grounding(
         remote=remote,
     )
     prompts, truths, seed, work = study.prompts, study.truths, study.seed, study.work
-    _check(prompts, None if isinstance(truths, ItemThings) else truths, top, frame)
-    settings = {"objects": objects, "read_at": read_at, "top": top, "cut": cut, "max_new_tokens": max_new_tokens}
-    settings |= {} if frame is None else {"frame": frame}
+    check_maps(model, prompts, None if isinstance(truths, ItemThings) else truths, maps, ablate=ablate, frame=frame)
+    settings = {"objects": objects, "read_at": maps.read_at, "top": maps.top, "cut": cut}
+    settings |= {"max_new_tokens": max_new_tokens, **maps.extra}
+    further = {"frame": frame, "words": words, "tolerance": near if near.amount else None, "ablate": ablate or None}
+    settings |= {name: value for name, value in further.items() if value is not None}
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         of_chunk = {image: prompts[image] for image in chunk}
@@ -162,67 +213,55 @@ def patch_grounding(
         answers = generations(
             model, wanted, max_new_tokens=max_new_tokens, rows=rows, memory=work.memory, remote=remote
         )
-        computations = list[Callable[[], list[dict[str, Any]]]]()
+        computations, ablations = list[RowsOf](), list[RowsOf]()
+
+        def ablating(answered: Answered, read: AnswerMaps) -> None:
+            ablations.extend(ablate_patches(model, answered, read, maps, seed, work.memory, remote))
+
         for image, answer in zip(chunk, answers, strict=True):
             source = patch_source(answer.prompt, frame=frame)
             truth = None if truths is None else truths[image]
-            words = find_object_words(answer.prompt, source.grid, answer.text, truth, objects)
-            computations.append(partial(_map_rows, model, answer.prompt, source, words, image, read_at, top, remote))
+            found = find_object_words(
+                answer.prompt, source.grid, answer.text, truth, objects, words=words, of=maps.of, tolerance=near
+            )
+            one = Answered(image, of_chunk[image], answer.prompt, answer.tokens, source, found)
+            computations.append(partial(_map_rows, model, one, maps, remote, ablating if ablate else None))
             if cut and truths is not None:
                 rng = rng_of(seed, image)
-                computations += hide_patches(
-                    model, of_chunk[image], answer.tokens, source, words, image, rng, work.memory, remote
-                )
-        return chain.from_iterable(together(computations, remote))
+                computations += hide_patches(model, one, rng, work.memory, remote, lambda word: maps.labels(of=word.of))
+        measured = together(computations, remote)  # it fills `ablations`, which need the maps
+        measured += together(ablations, remote) if ablations else []
+        return sorted(chain.from_iterable(measured), key=lambda row: int(row["image"]))
 
     return study.frame(settings, measure, summary, columns=OF_A_WORD)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with intervals, from the rows of every word."""
+    """Means over images with intervals, from the rows of every word; single heads with comparisons."""
     if frame.empty:
         return pd.DataFrame(columns=[*BY, "measure", "mean", "low", "high", "images"])
-    tidy = summarise(frame, BY, [name for name in MEASURES if name in frame], shares=SHARES)
-    return tidy[tidy["images"] > 0].reset_index(drop=True)
-
-
-def _check(prompts: Sequence[Prompt], truths: Sequence[Sequence[Thing]] | None, top: int, frame: int | None) -> None:
-    """Refuse more patches than there are, and masks of another size than their picture."""
-    patches = len(patch_source(prompts[0], frame=frame).grid.positions)
-    if top > patches:
-        raise SpecError(f"top={top} of {patches} patches; write a number from 1 to {patches}")
-    if truths is None:
-        return
-    for prompt, truth in zip(prompts, truths, strict=True):
-        grid = patch_source(prompt, frame=frame).grid
-        for thing in truth:
-            if thing.mask is not None:
-                grid.coverage(thing.mask)
+    by = [*BY[:-1], *(name for name in KINDS if name in frame), BY[-1]]
+    tidy = summarise(frame, by, [name for name in MEASURES if name in frame], shares=SHARES)
+    tidy = tidy[tidy["images"] > 0].reset_index(drop=True)
+    if "head" in frame and "hit" in frame:
+        single = frame[frame["head"].str.isdigit()]
+        tidy = with_comparisons(tidy, single, by, ["hit"], against=RANDOM_PATCHES)
+    if "sinks" in frame:
+        tidy.attrs["sinks"] = listed_sinks(frame)
+    return tidy
 
 
 def _map_rows(
     model: Model,
-    prompt: Prompt,
-    source: PatchSource,
-    words: Sequence[ObjectWord],
-    image: int,
-    read_at: Sequence[ReadAt],
-    top: int,
+    answered: Answered,
+    asked: Asked,
     remote: Remote,
+    then: Callable[[Answered, AnswerMaps], None] | None,
 ) -> list[dict[str, Any]]:
-    """Rows of every word, reading position and layer, from one forward over the prompt and its answer."""
-    positions = sorted({word.position - step for word in words for step in (0, 1)})
-    if not positions:
+    """Rows of every map of every word; `then` is handed the maps for ablations, where some were asked for."""
+    if not answered.words:
         return []
-    maps = patch_maps(model, prompt, positions, source, remote=remote)
-    shown = source.grid.positions if source.stage == "decoder" else "image"
-    by_layer = dict(zip(map(str, layers_reading(model, prompt, shown)), maps, strict=True))
-    by_layer[MIDDLE_HALF] = maps[list(middle_half(len(maps)))].mean(0)
-    rows = list[dict[str, Any]]()
-    for word in words:
-        for where in read_at:
-            index = positions.index(word.position - (where == "predicting"))
-            labels = {"image": image, "thing": word.thing, "word": word.text, "read_at": where}
-            for layer, layer_map in by_layer.items():
-                rows += map_rows(layer_map[index], word, source.grid, top, {**labels, "layer": layer})
-    return rows
+    read = read_maps(model, answered, asked, with_features=then is not None, remote=remote)
+    if then is not None:
+        then(answered, read)
+    return [row for word in answered.words for row in rows_of_word(read, answered, word, asked)]

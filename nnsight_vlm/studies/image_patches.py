@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from ..arguments import whole_number
 from ..errors import SpecError
@@ -93,12 +94,24 @@ def patch_maps(
     Where image tokens are latents, it is the attention to each latent times the latent's own attention to the patches
     (mean over the heads and layers of its stage), summed over the latents.
     """
+    reads = map_reads(positions, source, layers=layers)
+    return map_of(run(model, prompt, reads=reads, remote=remote).reads)
+
+
+def map_reads(positions: Sequence[int], source: PatchSource, *, layers: Layers = "attention") -> list[Attention]:
+    """What is read for `patch_maps`."""
     if source.stage == "decoder":
-        direct = Attention(positions, source.grid.positions, layers=layers, reduce="mean")
-        maps: np.ndarray = run(model, prompt, reads=[direct], remote=remote).reads[0].double().numpy()
-        return maps
+        return [Attention(positions, source.grid.positions, layers=layers, reduce="mean")]
     to_latents = Attention(positions, "image", layers=layers, reduce="mean")
     to_patches = Attention("query", source.grid.positions, layers="attention", stage=source.stage, reduce="mean")
-    by_latent, by_patch = run(model, prompt, reads=[to_latents, to_patches], remote=remote).reads
+    return [to_latents, to_patches]
+
+
+def map_of(read: Sequence[torch.Tensor]) -> np.ndarray:
+    """The map `[layer, position, patch]`, from what `map_reads` gave."""
+    if len(read) == 1:
+        maps: np.ndarray = read[0].double().numpy()
+        return maps
+    by_latent, by_patch = read
     product: np.ndarray = (by_latent.double() @ by_patch.double().mean(0)).numpy()
     return product

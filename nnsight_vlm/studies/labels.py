@@ -18,6 +18,7 @@ Control = Literal[
     "random patches",
     "random patches, again",
     "other object",
+    "object's patches",
     "uniform",
     "random generated tokens",
 ]
@@ -35,6 +36,7 @@ Control = Literal[
   out of all patches); `random patches, again` is a second, independent draw.
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
   their image tokens.
+- `object's patches`: the patches that show the object, where `none` are those that a word attends to most.
 - `uniform`: equal attention to every image token.
 - `random generated tokens`: as many generated tokens as the query has.
 """
@@ -48,6 +50,7 @@ ANOTHER_IMAGE: Final = "another image"
 RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
 OTHER_OBJECT: Final = "other object"
+OBJECT_PATCHES: Final = "object's patches"
 UNIFORM: Final = "uniform"
 RANDOM_GENERATED_TOKENS: Final = "random generated tokens"
 
@@ -94,7 +97,7 @@ BOTH_SCORERS: Final = "names and judge"
 
 SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
-    *("yes", "named", "box_iou", "box_hit", "registers", "hallucinated", "chair_i", "chair_s", "agree"),
+    *("yes", "named", "box_iou", "box_hit", "registers", "sink_mass", "hallucinated", "chair_i", "chair_s", "agree"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ def map_rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows of one word's map: the object itself, random patches, and the picture's other objects.
 
+    A map without any attention has no peak: what depends on one is NaN.
+
     Args:
         weights: attention to each patch, `[patch]`.
         word: the word and the patches of its object.
@@ -26,25 +30,41 @@ def map_rows(
         labels: what the rows have in common.
     """
     order = np.argsort(-weights, kind="stable")
-    best = " ".join(_spell_patch(grid, int(patch)) for patch in order[:top])
-    share = float(weights[order[:top]].sum() / weights.sum()) if weights.sum() > 0 else math.nan
+    best = " ".join(spell_patch(grid, int(patch)) for patch in order[:top])
+    looks = weights.sum() > 0
+    share = float(weights[order[:top]].sum() / weights.sum()) if looks else math.nan
     row: dict[str, Any] = {**labels, "control": NONE, "top": best, "top_mass": share}
-    chance: dict[str, Any] = {**labels, "control": RANDOM_PATCHES, "top": "", "top_mass": top / len(weights)}
-    if word.patches is not None:
-        row |= {"hit": float(word.patches[order[0]]), "iou": overlap(order, word.patches)}
+    least = min(top / len(weights), 1.0)
+    chance: dict[str, Any] = {**labels, "control": RANDOM_PATCHES, "top": "", "top_mass": least}
+    if word.patches is not None and word.hits is not None:
+        found = {"hit": float(word.hits[order[0]]), "iou": overlap(order, word.patches)}
+        row |= found if looks else dict.fromkeys(found, math.nan)
         size = int(word.patches.sum())
-        chance |= {"hit": float(word.patches.mean()), "iou": expected_overlap(size, len(weights))}
+        chance |= {"hit": float(word.hits.mean()), "iou": expected_overlap(size, len(weights))}
     yield row
     yield chance
-    if word.patches is not None and word.other_patches:
-        hits = [float(mask[order[0]]) for mask in word.other_patches]
-        yield {**labels, "control": OTHER_OBJECT, "top": "", "hit": float(np.mean(hits))}
+    if word.patches is not None and word.other_hits:
+        hits = [float(mask[order[0]]) for mask in word.other_hits]
+        peak = float(np.mean(hits)) if looks else math.nan
+        yield {**labels, "control": OTHER_OBJECT, "top": "", "hit": peak}
 
 
-def _spell_patch(grid: Grid, patch: int) -> str:
+def spell_patch(grid: Grid, patch: int) -> str:
     """A patch as a table shows it: `row,column`, with the tile before it where there are several tiles."""
     row, column = grid.cells[patch]
     return f"{row},{column}" if len(grid.shapes) == 1 else f"{grid.tiles[patch]}:{row},{column}"
+
+
+def grid_of(grid: Grid, kept: np.ndarray) -> Grid:
+    """The grid of some of its patches, bool `[patch]`."""
+    numbers = np.flatnonzero(kept).tolist()
+    return replace(
+        grid,
+        positions=tuple(grid.positions[number] for number in numbers),
+        tiles=tuple(grid.tiles[number] for number in numbers),
+        cells=tuple(grid.cells[number] for number in numbers),
+        boxes=grid.boxes[numbers],
+    )
 
 
 def overlap(order: np.ndarray, mask: np.ndarray) -> float:
@@ -62,6 +82,7 @@ def overlap(order: np.ndarray, mask: np.ndarray) -> float:
     return shared / (2 * size - shared) if size else math.nan
 
 
+@lru_cache(maxsize=4096)
 def expected_overlap(size: int, patches: int) -> float:
     """The expected IoU of `size` random patches with an object of `size` patches, out of `patches` in all.
 

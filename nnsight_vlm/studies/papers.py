@@ -152,6 +152,11 @@ FASTV = Paper(
         "Models"
     ),
 )
+EXCITATION = Paper(
+    arxiv="1608.00507",
+    authors=("Zhang, Jianming", "Lin, Zhe", "Brandt, Jonathan", "Shen, Xiaohui", "Sclaroff, Stan"),
+    title="Top-down Neural Attention by Excitation Backprop",
+)
 PATHWAYS = Paper(arxiv="2607.03358", name="Pathways")
 NNSIGHT = Paper(
     arxiv="2407.14561",
@@ -163,7 +168,7 @@ PAPERS = {
     paper.arxiv: paper
     for paper in (
         *(KADURI, GEVA, GEIGER, NOTICE, ZHANG, BASU, NEO, SINKS, LOCALISATION_HEADS, FASTV, PATHWAYS, NNSIGHT),
-        *(WANG, GOLDOWSKY_DILL, MCGRATH),
+        *(EXCITATION, WANG, GOLDOWSKY_DILL, MCGRATH),
         *(Paper(arxiv=number) for number in ("2512.07580", "2602.00462", "2604.09364", "2604.12358", "2605.19792")),
     )
 }

@@ -336,6 +336,7 @@ JOBS = {
     "pair_routes": 1,
     "causal_trace": 2,  # the embeddings are read before noise is added to them
     "patch_grounding": 2,
+    "patch_grounding of phrases": 3,  # which patches are ablated follows from the maps
     "prompt_ablation": 1,
     "information_flow": 1,
     "patch_knockout": 1,
