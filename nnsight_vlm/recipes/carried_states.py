@@ -214,7 +214,7 @@ def _refuse_unfrozen(model: Model, sender: PlaceInModel, between: Between) -> No
         )
     if between == "frozen" and (spec.has_layer_inputs or spec.streams > 1):
         raise SpecError(
-            'between="frozen" holds attention and the feed-forward part as they were, and the layers of this model also '
+            'between="frozen" holds attention and the feed-forward part as they were, and layers of this model also '
             "add inputs of their own, or mix several residual streams, by what the residual stream holds; write "
             'between="mlp" or "free"'
         )
