@@ -317,7 +317,7 @@ def test_every_class_that_these_functions_take_is_in_the_table():
         for parameter in set(hints) - {"return"}:
             classes_in(hints[parameter], known)
     concrete = {kind.__name__ for kind in known if not inspect.isabstract(kind)}
-    by_hand = {"Vocabulary", "MaskedPositions"}  # a callable, and what a mask of booleans becomes: no type names them
+    by_hand = {"ObjectNames", "Vocabulary", "MaskedPositions"}  # callables, and what a mask of booleans becomes
     by_hand |= {"DataSetCells", "DictCells", "FrameCells", "Lookup", "ParquetRows"}  # behind protocols
     assert concrete | by_hand == set(value_table.VALUES)
     assert all(value_table.value_class(name).__name__ == name for name in value_table.VALUES)
