@@ -367,8 +367,13 @@ def test_the_only_object_with_a_mask_is_what_a_question_is_about(sdpa, prompts):
         asked(sdpa, prompts, truths=alone, asked=about, tokens="object") for about in (["square"] * 3, None)
     )
     pd.testing.assert_frame_equal(named, unnamed)
-    with pytest.raises(nv.SpecError, match="about one object"):
-        asked(sdpa, prompts, asked=None)
+    by_name, said = (asked(sdpa, prompts, asked=given, tokens="object") for given in (["square"] * 3, None))
+    pd.testing.assert_frame_equal(by_name, said)  # the question says "square", which is one of two things
+    unsaid = [tuple(Thing(name=name, mask=TRUTH[0].mask) for name in ("cat", "dog"))] * 3
+    with pytest.raises(nv.SpecError, match="nothing tells which object prompt 0 asks about"):
+        asked(sdpa, prompts, truths=unsaid, asked=None)
+    with pytest.raises(nv.SpecError, match="an ablation is of one object, and prompt 0 asks about 'cat', 'dog'"):
+        asked(sdpa, prompts, truths=unsaid, asked=[["cat", "dog"]] * 3)
 
 
 # remote, interruption, input ------------------------------------------------------------------------
@@ -426,8 +431,8 @@ def test_another_mean_vector_or_border_never_meets_kept_rows(sdpa, prompts, tmp_
 
 BAD = {
     "no truths": ({"truths": None}, "truths"),
-    "another object": ({"asked": ["cat"] * 3}, "no object with a mask"),
-    "one name for all": ({"asked": "square"}, "one for each prompt"),
+    "another object": ({"asked": ["cat"] * 3}, "asked= names 'cat' for prompt 0"),
+    "one name for all": ({"asked": "square"}, "is no list; write the names of things, one prompt after the other"),
     "no answers": ({"answers": None}, "answers="),
     "answers of a poll": ({"form": "polling"}, "no answers"),
     "replies that are one": ({"form": "polling", "answers": None, "replies": ("yes", "yes")}, "both replies"),
