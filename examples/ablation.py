@@ -21,7 +21,7 @@ def main(name: str = "shapes", scenes: int = 4) -> None:
         model,
         [nv.encode(model, question.text, scene.image) for scene, question, _ in asked],
         truths=[nv.recipes.shape_truth(scene) for scene, *_ in asked],
-        about=[about for *_, about in asked],
+        asked=[about for *_, about in asked],
         answers=[question.answer for _, question, _ in asked],
         work=nv.recipes.Work(progress=False),
     )

@@ -110,13 +110,6 @@ def by_python(name, model, table):
     if name == "query_patching":
         pairs = [(item.encode(model), item.encode(model, other=True), item.answer, item.other_answer) for item in items]
         return recipes.query_patching(model, pairs, work=work, **given)
-    if "prompt" in inspect.signature(RECIPES[name].function).parameters:
-        frames = [
-            getattr(recipes, name)(model, item.encode(model), answer=item.answer, **given).assign(item=item.id)
-            for item in items
-        ]
-        frame = pd.concat(frames, ignore_index=True)
-        return frame[["item", *frame.columns[:-1]]]
     return getattr(recipes, name)(model, items=items, work=work, **given)
 
 

@@ -189,7 +189,7 @@ def every_recipe(model):
     short = {**quick, "max_new_tokens": 6}
     about = [truth[0].name for truth in truths]
     return {
-        "ablation": lambda: nv.recipes.ablation(model, prompts, truths=truths, about=about, answers=answers, **quick),
+        "ablation": lambda: nv.recipes.ablation(model, prompts, truths=truths, asked=about, answers=answers, **quick),
         "ablation of descriptions": lambda: nv.recipes.ablation(
             model, prompts, truths=truths, form="generative", tokens="object", how="zero", **short
         ),

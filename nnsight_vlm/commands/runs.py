@@ -24,11 +24,9 @@ from ..questions.making import items as items_of
 from ..remote.model_call import Remote
 from ..report.config import check_model_name, load_by_name
 from ..report.folder import Contents, prepare, write_both, write_figure, write_text
-from ..studies.pairs import Pair
 from ..studies.provenance import safe_place
 from ..studies.registry import Recipe
 from ..studies.work import Work
-from .one_by_one import measured_one_by_one
 
 JOURNAL = "journal"
 RUN = Contents(
@@ -182,20 +180,8 @@ def _measured(request: Request, model: Model, items: Items, work: Work, *, per_i
     taken = inspect.signature(function).parameters
     usual = {**request.usual, "per_image": per_image} if "per_image" in taken else dict(request.usual)
     given = {**usual, **request.options, "remote": request.remote}
-    if "items" in taken:
-        frame: pd.DataFrame = function(model, items=items, work=work, **given)
-        return frame
-    if "pairs" in taken:
-        pairs = [
-            Pair(item.encode(model), item.encode(model, other=True), str(item.answer), str(item.other_answer))
-            for item in items
-        ]
-        if items.has_clusters:
-            given["cluster"] = [line.cluster for line in items.lines]
-        frame = function(model, pairs, work=work, **given)
-        frame.attrs |= {"ids": list(items.ids), "left_out": [list(each) for each in items.left_out]}
-        return frame
-    return measured_one_by_one(request.recipe, model, items, given, work)
+    frame: pd.DataFrame = function(model, items=items, work=work, **given)
+    return frame
 
 
 # the folder -------------------------------------------------------------------------------------------
@@ -229,13 +215,11 @@ def _written(request: Request, frame: pd.DataFrame, rows: pd.DataFrame | None) -
 
 
 def figure_of(name: str, frame: pd.DataFrame) -> Any:
-    """The figure of a recipe's frame; of a frame of several items, that of the first.
+    """The figure of a recipe's frame.
 
     Raises:
         SpecError: nothing in the frame can be drawn, or there is no figure of this recipe.
     """
-    if "item" in frame:
-        frame = frame[frame["item"] == frame["item"].iloc[0]].drop(columns="item") if len(frame) else frame
     why = f"there is no figure of {name}"
     for figure in FIGURES.get(name, (name,)):
         if figure not in plots.__all__:

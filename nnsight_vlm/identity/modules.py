@@ -15,10 +15,10 @@ import torch
 
 from .functions import is_installed, module_of, name_of
 
-NOT_COUNTED = ("rope_deltas", "_output_capturing_hooks_installed", "name_or_path")
+NOT_COUNTED = ("rope_deltas", "_output_capturing_hooks_installed", "name_or_path", "_persistent_id")
 """Attributes on which no number depends: two that a forward sets (the offset of the position ids that generation
 continues with, and whether transformers registered its own hooks; no other moved in the tests' model of any family),
-and the name as the user spelled it."""
+the name as the user spelled it, and what nnsight calls a module in work that it sends to a server."""
 GROWING = ("max_seq_len_cached",)
 """Ends of names of attributes that grow with the longest prompt so far; what follows from them is in the buffers."""
 _BASE = frozenset(vars(torch.nn.Module())) - {"training"}

@@ -16,6 +16,7 @@ from ..families import Model, view_of
 from ..prompts.prompt import Prompt
 from ..questions.item_lists import Items
 from ..specs.states import Ablate, Patch
+from ..studies.asked_objects import asked_of, names_given, things_asked, whose_prompt
 from ..studies.box_formats import BOX_FORMATS, BoxFormat, format_of
 from ..studies.given import TRUTHS, lengths_given, objects_given
 from ..studies.image_token_sets import object_tokens, picture_grid
@@ -32,7 +33,6 @@ FORMS: tuple[Form, ...] = get_args(Form)
 """How the model is asked: for one word, for yes or no, for a description, for a box."""
 GENERATED = ("generative", "box")
 """The forms in which the model writes a text."""
-ABOUT = 'about=["red circle", ...], for each prompt the name of one of its truths'
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class Asking:
 
     Attributes:
         form: of the recipe.
-        about: for each prompt the object's name; None for all that a description names.
+        asked: for each prompt the object's name; None for all that a description names.
         answers: for each prompt the answer's token; empty where the model writes a text.
         against: the token of the other reply, of a yes-no question.
         objects: finds the objects that a description names.
@@ -50,7 +50,7 @@ class Asking:
     """
 
     form: Form
-    about: tuple[str, ...] | None
+    asked: tuple[str, ...] | None
     answers: tuple[int, ...]
     against: int | None
     objects: Objects
@@ -60,7 +60,7 @@ class Asking:
 
     def settings(self) -> dict[str, Any]:
         """What rows depend on, for a journal."""
-        names = ("form", "about", "objects", "boxes", "max_new_tokens")
+        names = ("form", "asked", "objects", "boxes", "max_new_tokens")
         replies = None if self.against is None else (self.answers[0], self.against)
         return {**{name: getattr(self, name) for name in names}, "replies": replies}
 
@@ -90,8 +90,8 @@ class Asking:
 
     def names(self, image: int, truth: Sequence[Thing]) -> tuple[str, ...]:
         """The objects that a prompt is asked about."""
-        if self.about is not None:
-            return (self.about[image],)
+        if self.asked is not None:
+            return (self.asked[image],)
         return tuple(dict.fromkeys(thing.name for thing in truth if thing.mask is not None))
 
 
@@ -127,9 +127,9 @@ _FORMS_OF = {
 
 def asking_of(
     study: Study,
-    asked: tuple[Prompt, ...] | Items,
+    measured: tuple[Prompt, ...] | Items,
     form: Form,
-    about: Any,
+    asked: Any,
     replies: Any,
     objects: Any,
     boxes: Any,
@@ -140,8 +140,8 @@ def asking_of(
 
     Args:
         study: of the prompts that are measured.
-        asked: all prompts or items that the user gave.
-        form, about, replies, objects, boxes, max_new_tokens, rows: see `ablation`.
+        measured: all prompts or items that the user gave.
+        form, asked, replies, objects, boxes, max_new_tokens, rows: see `ablation`.
 
     Raises:
         SpecError: see `ablation`.
@@ -157,7 +157,7 @@ def asking_of(
     model_type = view_of(model).family.model_type
     return Asking(
         form=form,
-        about=None if form == "generative" and about is None else _about_given(study, asked, about),
+        asked=None if form == "generative" and asked is None else _asked_given(study, measured, asked),
         answers=answers if yes is None else (yes,) * len(study.prompts),
         against=no,
         objects=objects_given(model, objects),
@@ -178,38 +178,24 @@ def _replies_given(model: Model, given: Any) -> tuple[int, int]:
     return yes, no
 
 
-def _about_given(study: Study, asked: tuple[Prompt, ...] | Items, given: Any) -> tuple[str, ...]:
-    """For each prompt that is measured its object: as the user named it, or the only one with a mask.
+def _asked_given(study: Study, measured: tuple[Prompt, ...] | Items, given: Any) -> tuple[str, ...]:
+    """For each prompt the object that it asks about.
 
     Raises:
-        SpecError: no object of this name, or none is named and there are several.
+        SpecError: no object of this name has a mask, nothing tells which object is meant, or there are several.
     """
-    if isinstance(given, str):
-        raise SpecError(f"about={given!r} is one text; give one for each prompt, {ABOUT}")
-    names: Sequence[str | None] = [None] * len(study.prompts)
-    if given is not None:
-        of_all = listed("about", given, ABOUT, kind=str)
-        if len(of_all) != len(asked):
-            raise SpecError(f"{len(of_all)} about for {len(asked)} prompts; give one for each, {ABOUT}")
-        place = {
-            each: number for number, each in enumerate(asked.ids if isinstance(asked, Items) else range(len(asked)))
-        }
-        names = of_all if study.ids is None else [of_all[place[each]] for each in study.ids]
-    found = list[str]()
-    for number, (name, truth) in enumerate(zip(names, study.truths or (), strict=True)):
-        masked = list(dict.fromkeys(thing.name for thing in truth if thing.mask is not None))
-        known = f"{called(study, number)} has {', '.join(map(repr, masked)) or 'none'}"
-        if name is None and len(masked) != 1:
-            raise SpecError(f"a question is about one object with a mask, and {known}; write {ABOUT}")
-        if name is not None and name not in masked:
-            raise SpecError(f"about={name!r} is no object with a mask in truths: {known}")
-        found.append(masked[0] if name is None else name)
+    names, found = names_given(measured, given), list[str]()
+    for number, truth in enumerate(study.truths or ()):
+        whose, masked = whose_prompt(study, number), [thing for thing in truth if thing.mask is not None]
+        things = things_asked(study.prompts[number], masked, asked_of(study, number, names), whose)
+        chosen = list(dict.fromkeys(thing.name for thing in things))
+        if len(chosen) != 1:
+            raise SpecError(
+                f"an ablation is of one object, and {whose} asks about {', '.join(map(repr, chosen))}; write asked=, "
+                "one name for each prompt"
+            )
+        found += chosen
     return tuple(found)
-
-
-def called(study: Study, number: int) -> str:
-    """What a message calls a prompt."""
-    return f"prompts[{number}]" if study.ids is None else f"item {study.ids[number]!r}"
 
 
 def check_prompts(study: Study, asking: Asking, writing: Writing) -> list[str]:
@@ -223,12 +209,12 @@ def check_prompts(study: Study, asking: Asking, writing: Writing) -> list[str]:
     """
     layouts = list[str]()
     for number, (prompt, truth) in enumerate(zip(study.prompts, study.truths or (), strict=True)):
-        name = called(study, number)
+        name = whose_prompt(study, number)
         grid = picture_grid(prompt, name)
         layouts.append(layout_of(grid))
         _check_writes(study.model, prompt, name, grid.positions, writing)
         for thing in asking.names(number, truth):
-            if not object_tokens(grid, truth, thing).own.any() and asking.about is not None:
+            if not object_tokens(grid, truth, thing).own.any() and asking.asked is not None:
                 raise SpecError(
                     f"{thing!r} touches no patch of the picture of {name}: its mask is empty, or that part of the "
                     "picture is cropped away; leave this prompt out"

@@ -68,7 +68,7 @@ def ablation(
     columns: Columns | None = None,
     only_correct: bool = False,
     truths: Sequence[Sequence[Thing]] | None = None,
-    about: Sequence[str] | None = None,
+    asked: Sequence[str | Sequence[str]] | None = None,
     answers: Sequence[str | int] | bool | None = None,
     form: Form = "question",
     replies: tuple[str | int, str | int] | None = None,
@@ -103,9 +103,10 @@ def ablation(
         items, columns: a table of questions about pictures in place of prompts, see `knockout_windows`.
         only_correct: measure only the items that the model answers right, see `knockout_windows`.
         truths: the objects of every picture, with masks; needed, unless items have them.
-        about: for each prompt or item the name of the object that it asks about, one of its truths; objects of one name
-            are ablated together. Default the only object with a mask; where the model describes, every object with a
-            mask that its own description names, one at a time.
+        asked: for each prompt or item the name of the object that it asks about, one of its truths; objects of one name
+            are ablated together. Default the only object with a mask, else the one whose name, or last word of it, the
+            question says, see `information_flow`; where the model describes, every object with a mask that its own
+            description names, one at a time.
         answers: of questions, one single-token answer for each prompt, unless items have them.
         form: how the model is asked.
 
@@ -168,11 +169,11 @@ def ablation(
     of_texts = {"max_new_tokens": max_new_tokens, "rows": rows}
     form = check_form(form, answers, replies=replies, objects=objects, boxes=boxes, **of_texts)
     writing = writing_given(tokens, border, how, site, layer, means, steps, answered=form != "box")
-    asked = asked_given(prompts, items, columns)
+    measured = asked_given(prompts, items, columns)
     study = open_study(
         "ablation",
         model,
-        asked,
+        measured,
         only_correct=only_correct,
         answers=answers if form == "question" else False,
         truths=truths,
@@ -182,7 +183,7 @@ def ablation(
         work=work,
         remote=remote,
     )
-    asking = asking_of(study, asked, form, about, replies, objects, boxes, max_new_tokens, rows)
+    asking = asking_of(study, measured, form, asked, replies, objects, boxes, max_new_tokens, rows)
     writing_of_study = with_other_pictures(study, writing, check_prompts(study, asking, writing))
     settings = {**asking.settings(), **writing.settings()}
     return study.frame(settings, partial(_measure, study, asking, writing_of_study), summary, columns=["image", *BY])

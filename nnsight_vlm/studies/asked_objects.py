@@ -79,14 +79,14 @@ def asked_patches(
         prompt: the question about the picture.
         grid: the picture's patches.
         truth: the things that are in the picture.
-        asked: their names; None for the only thing there is, else for those that the question names, in full or by
-            the last word of their name (`ring` for `red ring`).
+        asked: their names; None for the only thing, or things of one name, else for those that the question names, in
+            full or by the last word of their name (`ring` for `red ring`).
         whose: what the prompt is called in errors.
 
     Raises:
         SpecError: nothing tells which things are meant, there is none of such a name, or it has no mask.
     """
-    things = _named(truth, asked, whose) if asked is not None else _asked_about(prompt, truth, whose)
+    things = things_asked(prompt, truth, asked, whose)
     covered = np.zeros(len(grid.positions), bool)
     for thing in things:
         if thing.mask is None:
@@ -95,6 +95,15 @@ def asked_patches(
             )
         covered |= grid.coverage(thing.mask) > 0
     return AskedPatches(covered, grid)
+
+
+def things_asked(prompt: Prompt, truth: Sequence[Thing], asked: Sequence[str] | None, whose: str) -> list[Thing]:
+    """The things that a question is about, see `asked_patches`.
+
+    Raises:
+        SpecError: nothing tells which things are meant, or there is none of such a name.
+    """
+    return _named(truth, asked, whose) if asked is not None else _asked_about(prompt, truth, whose)
 
 
 def asked_of(study: Study, number: int, about: Mapping[str | int, tuple[str, ...]] | None) -> tuple[str, ...] | None:
@@ -116,11 +125,11 @@ def _named(truth: Sequence[Thing], asked: Sequence[str], whose: str) -> list[Thi
 
 
 def _asked_about(prompt: Prompt, truth: Sequence[Thing], whose: str) -> list[Thing]:
-    """The only thing, or those that the question names.
+    """The only thing, or things of one name, or those that the question names.
 
     A last word that is common to things of different names tells none of them apart.
     """
-    if len(truth) == 1:
+    if len({thing.name for thing in truth}) == 1:
         return list(truth)
     in_full = [thing for thing in truth if _is_said(prompt, thing.name)]
     if in_full:

@@ -54,7 +54,7 @@ def entries() -> dict[str, Entry]:
         "ablation": Entry(
             recipes.ablation,
             recipes.ablation,
-            {**usual, "about": ["red square"], "answers": ["red"]},
+            {**usual, "asked": ["red square"], "answers": ["red"]},
             {
                 "model": models(),
                 "prompts": [*prompt_lists(), [here.foreign], [here.text]],
@@ -62,7 +62,7 @@ def entries() -> dict[str, Entry]:
                 "columns": [3, {"question": "q"}, "a"],
                 "only_correct": FLAGS,
                 "truths": [*NO_TRUTHS, None, [[Thing(name="red square", mask=np.ones((3, 3), bool))]]],
-                "about": [*(each for each in NO_LIST if each is not None), [], ["dog"], [3], ["red square"] * 2],
+                "asked": [*(each for each in NO_LIST if each is not None), [], ["dog"], [3], ["red square"] * 2],
                 "answers": [*ANSWER_LISTS, None],
                 "form": [*WORDS, "box", "polling", "generative"],
                 "replies": [("yes", "no"), 3],
@@ -88,20 +88,20 @@ def entries() -> dict[str, Entry]:
         "ablation with means": Entry(
             recipes.ablation,
             recipes.ablation,
-            {**usual, "about": ["red square"], "answers": ["red"], "how": "mean", "means": torch.zeros(tiny.WIDTH)},
+            {**usual, "asked": ["red square"], "answers": ["red"], "how": "mean", "means": torch.zeros(tiny.WIDTH)},
             {"means": VECTORS},
         ),
         "ablation behind a layer": Entry(
             recipes.ablation,
             recipes.ablation,
-            {**usual, "about": ["red square"], "answers": ["red"], "site": "residual", "layer": 1},
+            {**usual, "asked": ["red square"], "answers": ["red"], "site": "residual", "layer": 1},
             {"layer": [*NO_WHOLE, -1, 99], "tokens": ["gradient"], "steps": [2]},
             ["layer"],
         ),
         "ablation of polls": Entry(
             recipes.ablation,
             recipes.ablation,
-            {**usual, "about": ["red square"], "form": "polling"},
+            {**usual, "asked": ["red square"], "form": "polling"},
             {"replies": [3, True, "yes", THING, {}, [], ["yes"], ["yes", "yes"], ["yes", None], ["zebra", "no"], NAN]},
             ["answer", "reply", "replies"],
         ),
@@ -114,7 +114,7 @@ def entries() -> dict[str, Entry]:
         "ablation of boxes": Entry(
             recipes.ablation,
             recipes.ablation,
-            {**usual, "about": ["red square"], "form": "box", "max_new_tokens": 2},
+            {**usual, "asked": ["red square"], "form": "box", "max_new_tokens": 2},
             {"boxes": [each for each in WORDS if each is not None], "tokens": ["gradient"], "steps": [2]},
             ["boxes", "box"],
         ),

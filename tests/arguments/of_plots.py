@@ -50,7 +50,7 @@ def frames() -> dict[str, pd.DataFrame]:
     truths = [[Thing(name=word, mask=mask) for word in said]] * 2
     scored = knockout_windows(here.model, prompts, answers=["red", "red"], windows=2, work=quiet)
     own = [int(nv.run(here.model, prompt).logits.argmax()) for prompt in prompts]
-    about = {"truths": truths, "about": [said[0]] * 2, "answers": ["red", "red"], "work": quiet}
+    about = {"truths": truths, "asked": [said[0]] * 2, "answers": ["red", "red"], "work": quiet}
     return {
         "ablation": ablation(here.model, prompts, **about),
         "knockout_windows": knockout_windows(here.model, prompts, windows=2, **short),

@@ -351,7 +351,7 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
     plain = {"per_image": per_image, "remote": remote}
     truths, pairs = facts.truths[:count], pairs_of(side, facts)
     of_answers = {"answers": first, "windows": windows, "work": QUIET}
-    of_objects = {"truths": truths, "about": [truth[0].name for truth in truths], "answers": first, "work": QUIET}
+    of_objects = {"truths": truths, "asked": [truth[0].name for truth in truths], "answers": first, "work": QUIET}
     return {
         "ablation": partial(recipes.ablation, model, prompts, **of_objects, **plain),
         "knockout_windows": partial(recipes.knockout_windows, model, prompts, windows=windows, **plain, **SHORT),

@@ -42,7 +42,7 @@ def prompts(sdpa):
 
 
 def measured(model, prompts, **options):
-    given = {"truths": [TRUTH] * len(prompts), "about": ["square"] * len(prompts), "work": QUIET, "per_image": True}
+    given = {"truths": [TRUTH] * len(prompts), "asked": ["square"] * len(prompts), "work": QUIET, "per_image": True}
     return ablation(model, prompts, **{**given, **options})
 
 
@@ -285,7 +285,7 @@ def on_shapes(shapes):
         model,
         [nv.encode(model, question.text, scene.image) for scene, question, _ in items],
         truths=[shape_truth(scene) for scene, *_ in items],
-        about=[name for *_, name in items],
+        asked=[name for *_, name in items],
         answers=[question.answer for _, question, _ in items],
         tokens=["object", "random"],
         work=QUIET,
@@ -333,7 +333,7 @@ def test_tokens_resampled_from_a_picture_that_differs_in_one_object_bring_its_an
     assert all(sum(each.shape == one.shape for each in scene.objects) == 1 for scene in scenes)
     options = {
         "truths": [shape_truth(scene) for scene in scenes],
-        "about": [f"{each.color} {each.shape}" for each in (one, other)],
+        "asked": [f"{each.color} {each.shape}" for each in (one, other)],
         "how": "resample",
         "tokens": ["object", "random"],
         "border": 1,
@@ -363,30 +363,35 @@ def test_items_are_measured_as_their_prompts_and_about_follows_those_that_are_le
     ]
     options = {"how": "zero", "tokens": "object", "per_image": True, "work": QUIET}
     names = [name for *_, name in chosen]
-    of_items = ablation(model, items=rows, only_correct=True, about=names, **options)
+    of_items = ablation(model, items=rows, only_correct=True, asked=names, **options)
     assert [each for each, _ in of_items.attrs["left_out"]] == [rows[1]["id"]]
     kept = [number for number in range(len(chosen)) if number != 1]
     of_prompts = ablation(
         model,
         [nv.encode(model, chosen[number][1].text, chosen[number][0].image) for number in kept],
         truths=[shape_truth(chosen[number][0]) for number in kept],
-        about=[names[number] for number in kept],
+        asked=[names[number] for number in kept],
         answers=[chosen[number][1].answer for number in kept],
         **options,
     )
     pd.testing.assert_frame_equal(of_items, of_prompts)
-    polled = ablation(model, items=rows, about=names, form="polling", **options)
+    polled = ablation(model, items=rows, asked=names, form="polling", **options)
     assert {"yes", "yes_change"} <= set(polled)  # the items' answers are not those of a poll
 
 
 def test_the_only_object_with_a_mask_is_what_a_question_is_about(sdpa, prompts):
     alone = [(TRUTH[0], Thing(name="dog"))] * 3
     named, unnamed = (
-        asked(sdpa, prompts, truths=alone, about=about, tokens="object") for about in (["square"] * 3, None)
+        asked(sdpa, prompts, truths=alone, asked=about, tokens="object") for about in (["square"] * 3, None)
     )
     pd.testing.assert_frame_equal(named, unnamed)
-    with pytest.raises(nv.SpecError, match="about one object"):
-        asked(sdpa, prompts, about=None)
+    by_name, said = (asked(sdpa, prompts, asked=given, tokens="object") for given in (["square"] * 3, None))
+    pd.testing.assert_frame_equal(by_name, said)  # the question says "square", which is one of two things
+    unsaid = [tuple(Thing(name=name, mask=TRUTH[0].mask) for name in ("cat", "dog"))] * 3
+    with pytest.raises(nv.SpecError, match="nothing tells which object prompt 0 asks about"):
+        asked(sdpa, prompts, truths=unsaid, asked=None)
+    with pytest.raises(nv.SpecError, match="an ablation is of one object, and prompt 0 asks about 'cat', 'dog'"):
+        asked(sdpa, prompts, truths=unsaid, asked=[["cat", "dog"]] * 3)
 
 
 # remote, interruption, input ------------------------------------------------------------------------
@@ -395,7 +400,7 @@ def test_the_only_object_with_a_mask_is_what_a_question_is_about(sdpa, prompts):
 def test_remote_equals_local(sdpa, prompts):
     options = {"how": ["mean", "zero", "resample"], "border": 1}
     here, there = (
-        asked(sdpa, prompts[:2], truths=[TRUTH] * 2, about=["square"] * 2, remote=remote, **options)
+        asked(sdpa, prompts[:2], truths=[TRUTH] * 2, asked=["square"] * 2, remote=remote, **options)
         for remote in (False, "local")
     )
     pd.testing.assert_frame_equal(here, there, rtol=1e-4, atol=1e-5)
@@ -444,8 +449,8 @@ def test_another_mean_vector_or_border_never_meets_kept_rows(sdpa, prompts, tmp_
 
 BAD = {
     "no truths": ({"truths": None}, "truths"),
-    "another object": ({"about": ["cat"] * 3}, "no object with a mask"),
-    "one name for all": ({"about": "square"}, "one for each prompt"),
+    "another object": ({"asked": ["cat"] * 3}, "asked= names 'cat' for prompt 0"),
+    "one name for all": ({"asked": "square"}, "is no list; write the names of things, one prompt after the other"),
     "no answers": ({"answers": None}, "answers="),
     "answers of a poll": ({"form": "polling"}, "no answers"),
     "replies that are one": ({"form": "polling", "answers": None, "replies": ("yes", "yes")}, "both replies"),
@@ -488,7 +493,7 @@ def test_latents_one_picture_and_pictures_of_other_sizes_are_refused_in_words(sd
     prompt = nv.encode(model, member.text, noise(1, size))
     truth = [[Thing(name="a", mask=np.ones(size[::-1], bool))]]
     with pytest.raises(nv.SpecError, match="latents"):
-        ablation(model, [prompt], truths=truth, about=["a"], answers=[20], work=QUIET)
+        ablation(model, [prompt], truths=truth, asked=["a"], answers=[20], work=QUIET)
     with pytest.raises(nv.SpecError, match="there is one picture"):
         asked(sdpa, prompts[:1])
     with pytest.raises(nv.SpecError, match="no other one has its tokens"):
