@@ -172,8 +172,10 @@ def depth_below(axis: Axes) -> float:
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many columns of a legend fit into so many inches; entries fill one column after the other,
-    the first ones with one entry more than the last where they are not equal."""
+    """How many columns of a legend fit into so many inches; entries fill one column after the other.
+
+    Where columns are not equal, the first ones have one entry more than the last.
+    """
     widths = [max(map(len, label.split("\n"))) * LETTER * SMALL / POINTS + HANDLE for label in labels]
     for count in range(min(4, len(labels)), 1, -1):
         if sum(column.max() for column in np.array_split(np.asarray(widths), count)) <= width:
