@@ -15,7 +15,7 @@ from nnsight_vlm.recipes import Place, Work
 from nnsight_vlm.report.study import color_pairs
 from nnsight_vlm.studies.registry import RECIPES
 
-COUNT = 3
+COUNT = 2
 QUIET = Work(progress=False)
 
 
@@ -91,7 +91,8 @@ def shown(axis):
         if not str(line.get_label()).startswith("_") and len(line.get_xdata()) > 1 and line.get_marker() != "None"
     ]
     found = [line.get_ydata() for line in lines if to_hex(line.get_color()) != to_hex(GREY)]
-    found += [dots[0].get_xdata() for dots in axis.containers if to_hex(dots[0].get_color()) != to_hex(GREY)]
+    bars = [dots for dots in axis.containers if dots.has_xerr]
+    found += [dots[0].get_xdata() for dots in bars if to_hex(dots[0].get_color()) != to_hex(GREY)]
     found += [image.get_array().compressed() for image in axis.images]
     return np.concatenate([np.asarray(each, dtype=float) for each in found]) if found else np.zeros(0)
 
