@@ -35,6 +35,7 @@ from drawn_frames import (
     windows,
 )
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 import nnsight_vlm as nv
@@ -176,15 +177,20 @@ def test_the_end_of_an_interval_that_is_infinite_is_an_arrow_head():
 def test_an_interval_that_is_far_longer_than_all_else_is_cut_and_said_to_be():
     """Means lie 2 apart, so that an interval of 2 times as much beyond them is drawn, and a longer one is not."""
     frame = pd.DataFrame(
-        {"part": list("abc"), "mean": [0.0, 1.0, 2.0], "low": [-4.0, 0.9, 1.9], "high": [0.1, 1.1, 6.0]}
+        {"part": list("abcd"), "mean": [0.0, 1.0, 2.0, 2.0], "low": [-4.0, 0.9, 1.9, 1.9], "high": [0.1, 1.1, 6.0, 2.1]}
     )
     whole = plots.dot_rows(frame, rows="part")
     assert whole.get_legend() is None and whole.get_xlim()[0] < -4 and whole.get_xlim()[1] > 6
-    cut = plots.dot_rows(frame.assign(low=[-4.1, 0.9, 1.9], high=[0.1, 500.0, 6.0]), rows="part")
+    cut = plots.dot_rows(frame.assign(low=[-4.1, 0.9, 1.9, 1.9], high=[0.1, 500.0, 6.0, 2.1]), rows="part")
     [bars] = [container[2][0] for container in cut.containers]
-    assert [tuple(segment[:, 0]) for segment in bars.get_segments()] == [(-0.25, 0.1), (0.9, 6.0), (1.9, 6.0)]
+    assert [tuple(segment[:, 0]) for segment in bars.get_segments()] == [
+        (-0.5, 0.1),
+        (0.9, 6.0),
+        (1.9, 6.0),
+        (1.9, 2.1),
+    ]
     heads = {(line.get_marker(), *line.get_xdata()) for line in cut.lines if line.get_label() in ("_arrow", BEYOND)}
-    assert heads == {("<", -0.25), (">", 6.0)}
+    assert heads == {("<", -0.5), (">", 6.0)}
     assert [text.get_text() for text in cut.get_legend().get_texts()] == [BEYOND] and cut.get_xlim()[1] < 7
 
 
@@ -579,7 +585,7 @@ def test_regions_that_were_hidden_in_many_pictures_are_rows_of_dots():
 def test_a_map_of_paths_has_a_row_for_each_receiver_and_a_column_behind_all_layers():
     frame = paths()
     for control in (NONE, ANOTHER_IMAGE):
-        axis = plots.path_patching(frame, control=control)
+        axis = plots.path_patching(frame, Figure(figsize=(8, 3)).subplots(), control=control)
         rows = frame[frame["control"] == control]
         for number, name in enumerate(("question", "last")):
             of_receiver = rows[rows["receiver"] == name]

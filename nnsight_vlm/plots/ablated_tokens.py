@@ -34,7 +34,8 @@ def ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str | None
     Args:
         frame: what `nv.recipes.ablation` returns, of one form.
         ax: where to draw; default a figure of its own, one column wide.
-        measure: which of its measures; default the first of `logprob_change`, `named`, `box_iou` that it has.
+        measure: which of its measures; default the first of `logprob_change`, `named`, `box_iou` that it has, or else
+            its first one.
 
     Returns:
         The axes; `.figure` is the figure.
@@ -43,7 +44,7 @@ def ablation(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str | None
         SpecError: another frame, a measure that it has not got, or several forms.
     """
     frame_of("ablation", frame)
-    usual = next((name for name in USUAL if name in set(frame["measure"])), None)
+    usual = next((name for name in USUAL if name in set(frame["measure"])), frame["measure"].iloc[0])
     chosen: Any = usual if measure is None else measure
     rows = rows_of(frame, chosen, "ablation")
     forms = list(dict.fromkeys(rows["form"]))

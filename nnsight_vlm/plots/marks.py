@@ -28,7 +28,7 @@ def trimmed(frame: pd.DataFrame, least: float = 0.0, most: float = 0.0) -> pd.Da
 
     Args:
         frame: `mean, low, high`; NaN where there is none.
-        least, most: values that the panel shows in any case.
+        least, most: values that the panel shows in any case; none where they are equal.
 
     Returns:
         The frame with other `low` and `high`, and the columns `low_is_cut` and `high_is_cut`.
@@ -37,7 +37,8 @@ def trimmed(frame: pd.DataFrame, least: float = 0.0, most: float = 0.0) -> pd.Da
     shown = mean[np.isfinite(mean)]
     if not len(shown):
         return frame.assign(low_is_cut=False, high_is_cut=False)
-    first, last = min(shown.min(), least), max(shown.max(), most)
+    shown = np.append(shown, [least, most]) if least < most else shown
+    first, last = shown.min(), shown.max()
     lengths = np.abs(np.concatenate([mean - low, high - mean]))
     lengths = lengths[np.isfinite(lengths)]
     usual = float(np.median(lengths)) if len(lengths) else 0.0

@@ -67,6 +67,7 @@ def frames() -> dict[str, pd.DataFrame]:
         "pair_routes": pair_routes(here.model, [(*prompts, *own)], cuts=[1], work=quiet),
         "claims": nv.report.judge({}),
         "information_flow": pd.DataFrame(flow()),
+        "patch_regions": patch_knockout(here.model, prompts, answers=["red", "red"], work=quiet),
         "patch_knockout": patch_knockout(here.model, here.prompt, answer="red"),
     }
 
@@ -112,6 +113,15 @@ def of_recipes() -> dict[str, Entry]:
             picture=[3, "picture", {}, THING, axis, Image.new("RGB", (3, 3))],
             tile=[*(each for each in NO_WHOLE if each is not None), -1, 1],
             limit=NO_LIMIT,
+            measure=[each for each in NO_WORD if each is not None],
+        ),
+        "plots.patch_knockout, regions": drawn(
+            "patch_knockout",
+            "patch_regions",
+            picture=[3, Image.new("RGB", (3, 3))],
+            tile=[0, 1],
+            limit=[1.0],
+            measure=agreement[1:] if agreement[0] is None else agreement,
         ),
         "plots.patching_map": drawn("patching_map", measure=NO_WORD, control=NO_WORD, group=[*NO_WORD, "image"]),
         "plots.prompt_ablation": drawn("prompt_ablation", measure=agreement),

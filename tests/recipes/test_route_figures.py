@@ -43,6 +43,8 @@ def test_a_map_of_paths_has_the_means_and_marks_what_survives():
             "layer": layer,
             "head": head,
             "mean": layer + head / 10,
+            "low": 0.0,
+            "high": 5.0,
             "survives": head == 1,
         }
         for layer in (2, 4)
@@ -57,5 +59,6 @@ def test_a_map_of_paths_has_the_means_and_marks_what_survives():
     }
     axes = nv.plots.path_patching(pd.DataFrame([{**same, **row} for row in rows]))
     assert axes.images[0].get_array().tolist() == [[2.0, 4.0], [2.1, 4.1]]
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(0, 1), (1, 1)]
+    [dots] = axes.lines
+    assert list(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == [(0, 1), (1, 1)]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "4"]
