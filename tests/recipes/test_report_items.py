@@ -148,7 +148,7 @@ def has_data(axis):
     numbers = [np.asarray(line.get_xydata(), float) for line in lines]
     numbers += [np.asarray(each.get_offsets(), float) for each in axis.collections if len(each.get_offsets())]
     numbers += [np.asarray(image.get_array(), float) for image in axis.images]
-    return hasattr(axis, "_colorbar") or any(np.isfinite(each).any() for each in numbers)
+    return any(np.isfinite(each).any() for each in numbers)
 
 
 def check_panels(drawn, folder):
