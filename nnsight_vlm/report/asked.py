@@ -52,7 +52,8 @@ def asked_of(config: ReportConfig) -> Asked | None:
         items = _of_folder(config) if config.items is None else _of_table(config)
         items, names, digest = _opened(items)
     except SpecError as error:
-        raise SpecError(_in_our_names(str(error))) from error
+        words = str(error) if config.items is not None else str(error).replace("the list source=", "the folder")
+        raise SpecError(_in_our_names(words)) from error
     of_all = config.items is not None and config.query is not None
     return Asked(
         described=_asking(items, str(config.query)) if of_all else items,

@@ -97,7 +97,16 @@ def draw(
         if not figure.why_not(frames, {}):
             figures[name] = figure_of(figure.plot(frames[figure.frame]))
     examples = overlays(model, study, remote)
-    return figures | ({"overlays": figure_of(draw_overlays(examples))} if examples else {})
+    return figures | ({"overlays": _without_empty_places(draw_overlays(examples))} if examples else {})
+
+
+def _without_empty_places(axes: np.ndarray) -> Figure:
+    """The figure of some axes, of which those without a picture are taken out."""
+    figure = figure_of(axes)
+    for axis in axes.flat:
+        if not axis.images:
+            axis.remove()
+    return figure
 
 
 def figure_of(axes: Axes | np.ndarray) -> Figure:
