@@ -28,7 +28,7 @@ VALUES = {
     "Depth": "lowering.layers",
     "GridShape": "grids",
     "MaskedPositions": "prompts.where",
-    "ObjectNames": "recipes",
+    "ObjectNames": "studies.named_objects",
     "Pair": "recipes",
     "Place": "recipes",
     "Ranges": "prompts.ranges",
