@@ -10,7 +10,7 @@ With `per_image=True` a recipe returns the rows behind the means, with the colum
 from ..studies.box_formats import BoxScore, box_scores, boxes_in
 from ..studies.coco_names import coco_objects
 from ..studies.judging import Judge
-from ..studies.named_objects import ObjectNames, object_names
+from ..studies.named_objects import object_names
 from ..studies.pairs import Pair
 from ..studies.places import Place
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
@@ -33,7 +33,6 @@ from .word_patches import patch_grounding
 __all__ = [
     "BoxScore",
     "Judge",
-    "ObjectNames",
     "Objects",
     "Pair",
     "Place",

@@ -85,8 +85,16 @@ def _of_all(
 
 
 def _of_shares(group: pd.DataFrame, found: Estimate) -> Estimate:
-    """The interval of a share of all named objects; where all or none are there, that of the images' shares."""
-    if found.value not in (0.0, 1.0):
+    """The interval of a share of all named objects, no wider than what images of bounded numbers leave possible.
+
+    Where all or none of the named objects are there, resamples show no spread, and it is that of the images' shares.
+    """
+    if found.value in (0.0, 1.0):
+        shares = bootstrap((group[ABSENT] / group["objects"]).to_numpy(), share=True)
+        return found._replace(low=shares.low, high=shares.high)
+    if not len(group):
         return found
-    shares = bootstrap((group[ABSENT] / group["objects"]).to_numpy(), share=True)
-    return found._replace(low=shares.low, high=shares.high)
+    most = float(group["objects"].max())
+    bounded, scale = bootstrap((group[ABSENT] / most).to_numpy(), share=True), most / float(group["objects"].mean())
+    low, high = np.fmax(found.low, bounded.low * scale), np.fmin(found.high, bounded.high * scale)
+    return found._replace(low=float(low), high=float(high))

@@ -35,7 +35,7 @@ VALUES = {
     "Line": "questions.item_lists",
     "Lookup": "questions.annotations",
     "MaskedPositions": "prompts.where",
-    "ObjectNames": "recipes",
+    "ObjectNames": "studies.named_objects",
     "Outline": "questions.object_cells",
     "Pair": "recipes",
     "ParquetRows": "questions.parquet_rows",

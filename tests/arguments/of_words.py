@@ -31,12 +31,6 @@ def entries() -> dict[str, Entry]:
         ),
         "coco_objects": Entry(recipes.coco_objects, recipes.coco_objects, {"text": "a dog"}, {"text": TEXTS}),
         "content_words": Entry(recipes.content_words, recipes.content_words, {"text": "a dog"}, {"text": TEXTS}),
-        "ObjectNames.mentions": Entry(
-            recipes.ObjectNames.mentions,
-            lambda text, **_: recipes.object_names(["dog"]).mentions(text),
-            {"text": "a dog"},
-            {"text": TEXTS},
-        ),
         "object_names": Entry(
             recipes.object_names,
             recipes.object_names,
