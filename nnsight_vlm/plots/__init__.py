@@ -20,6 +20,7 @@ from .dots import dot_rows
 from .grounding import patch_grounding
 from .groups import attention_share, information_flow, query_patching
 from .interchanges import causal_trace, pair_routes, patching_map
+from .lenses import image_lens
 from .lines import layer_lines
 from .maps import heat_map
 from .overlays import Overlay, draw_overlay, draw_overlays
@@ -41,6 +42,7 @@ __all__ = [
     "draw_overlay",
     "draw_overlays",
     "heat_map",
+    "image_lens",
     "image_words",
     "information_flow",
     "joint_routes",

@@ -15,6 +15,7 @@ COLUMNS = {
     "ablation": (*MEANS, "tokens", "border", "how", "form"),
     "knockout_windows": (*MEANS, "route", "form", "window"),
     "attention_share": (*MEANS, "target", "source", "layer", "token"),
+    "image_lens": (*MEANS, "layer", "lens", "tokens"),
     "information_flow": (*MEANS, "edge", "centre", "width"),
     "query_patching": (*MEANS, "group", "layer"),
     "patching_map": (*MEANS, "layer", "p", "survives"),

@@ -16,6 +16,7 @@ from .carried_states import path_patching
 from .edge_cuts import information_flow
 from .image_tokens import ablation
 from .layer_windows import knockout_windows
+from .lens_words import image_lens
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
@@ -39,6 +40,7 @@ __all__ = [
     "boxes_in",
     "causal_trace",
     "content_words",
+    "image_lens",
     "information_flow",
     "joint_routes",
     "knockout_windows",

@@ -51,6 +51,7 @@ FUNCTIONS = {
             "attention_share",
             "joint_routes",
             "causal_trace",
+            "image_lens",
             "information_flow",
             "knockout_windows",
             "pair_routes",

@@ -18,6 +18,8 @@ Control = Literal[
     "random patches",
     "random patches, again",
     "other object",
+    "other object's words",
+    "another answer",
     "uniform",
     "random generated tokens",
 ]
@@ -34,6 +36,8 @@ Control = Literal[
   out of all patches); `random patches, again` is a second, independent draw.
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
   their image tokens.
+- `other object's words`: of a lens, the words of another object of the same picture on this object's tokens.
+- `another answer`: of a lens, the answer of another prompt in place of this one's.
 - `uniform`: equal attention to every image token.
 - `random generated tokens`: as many generated tokens as the query has.
 """
@@ -47,6 +51,8 @@ ANOTHER_IMAGE: Final = "another image"
 RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
 OTHER_OBJECT: Final = "other object"
+OTHER_WORDS: Final = "other object's words"
+ANOTHER_ANSWER: Final = "another answer"
 UNIFORM: Final = "uniform"
 RANDOM_GENERATED_TOKENS: Final = "random generated tokens"
 
@@ -88,7 +94,7 @@ TRUE_AGREEMENT: tuple[AgreementMeasure, ...] = ("precision_true", "recall_true",
 
 SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
-    *("yes", "named", "box_iou", "box_hit", "registers"),
+    *("yes", "named", "named_first", "first", "probability", "box_iou", "box_hit", "registers"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 
