@@ -154,6 +154,11 @@ SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
     "causal_trace": (plots.causal_trace, mapped("position", ("-2 cross", "-1 :")), {}),
     "dot_rows": (plots.dot_rows, by_layer(layers=[2]), {"rows": "group", "hue": "layer"}),
     "heat_map": (plots.heat_map, by_layer(controls=[NONE]).assign(measure="restoration"), {}),
+    "image_lens": (
+        plots.image_lens,
+        by_layer(measure="named").rename(columns={"group": "tokens"}).assign(lens="logit"),
+        {},
+    ),
     "information_flow": (plots.information_flow, flow(), {}),
     "knockout_routes": (plots.knockout_routes, windows(), {}),
     "layer_lines": (plots.layer_lines, by_layer(measure="logprob_change"), {"hue": "group"}),

@@ -33,6 +33,7 @@ CHEAP = {
     "causal_trace": ["--groups", "last", "--layers", "2"],
     "path_patching": ["--sender", "image", "--receivers", "last"],
     "joint_routes": ["--routes", "image->last,query->last"],
+    "image_lens": ["--layers", "2", "--bank", "a red ring,a blue cross"],
     "information_flow": ["--edges", "image->last", "--windows", "2"],
     "knockout_windows": ["--routes", "image->last", "--windows", "2"],
     "patch_grounding": ["--max-new-tokens", "2"],

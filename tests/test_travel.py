@@ -193,6 +193,9 @@ def every_recipe(model):
         "ablation of descriptions": lambda: nv.recipes.ablation(
             model, prompts, truths=truths, form="generative", tokens="object", how="zero", **short
         ),
+        "image_lens": lambda: nv.recipes.image_lens(
+            model, prompts, truths=truths, answers=answers, bank=["a dog"], layers=[0, 2], **quick
+        ),
         "knockout_windows": lambda: nv.recipes.knockout_windows(model, prompts, windows=2, **short),
         "knockout_windows of answers": lambda: nv.recipes.knockout_windows(model, prompts, answers=answers, **quick),
         "attention_share": lambda: nv.recipes.attention_share(model, prompts, **short),

@@ -10,21 +10,16 @@ does not find may be there in a form that it cannot read.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
 from ..arguments import whole_number
 from ..errors import SpecError
-from ..execution.forward import run
 from ..families import Model, view_of
 from ..grids import Grid
 from ..lowering.layers import Layers, layer_numbers
@@ -40,37 +35,27 @@ from ..specs.measurements import Residual
 from ..statistics import summarise
 from ..studies.asked import Columns, Questions
 from ..studies.asked_objects import whose_prompt
-from ..studies.controls import rng_of
-from ..studies.image_token_sets import object_tokens, picture_grid
-from ..studies.labels import ANOTHER_ANSWER, NONE, OTHER_WORDS, RANDOM_PATCHES, SHARES
+from ..studies.image_token_sets import picture_grid
+from ..studies.labels import SHARES
 from ..studies.papers import NEO, PAPERS
 from ..studies.registry import recipe
 from ..studies.study import Study, open_study
-from ..studies.token_words import Bank, Found, bank_given, bank_of, lens_words, token_texts, words_given, words_of
+from ..studies.token_words import (
+    Bank,
+    bank_given,
+    bank_of,
+    lens_words,
+    read_of,
+    words_given,
+)
 from ..studies.words import Thing
 from ..studies.work import PLAIN, Work
 from ..sweeping.wanted import answer_token
+from .named_tokens import CONTEXTUAL, LOGIT, answer_rows, named_tokens, word_rows
 
-LOGIT, CONTEXTUAL = "logit", "contextual"
 BY = ["layer", "lens", "tokens", "control"]
 OF_WORDS = ("named", "named_first")
 MEASURES = (*OF_WORDS, "probability", "similarity", "rank", "log_rank", "first")
-IMAGE, OBJECT, OTHERS, LAST = "image", "object", "other image tokens", "last"
-
-
-class Named(NamedTuple):
-    """Image tokens, and the texts that name what they show.
-
-    Attributes:
-        tokens, control: as in the frame.
-        members: which tokens of the grid, bool `[token]`.
-        texts: see `token_texts`.
-    """
-
-    tokens: str
-    control: str
-    members: np.ndarray
-    texts: frozenset[str]
 
 
 @can_run_in_background
@@ -204,17 +189,17 @@ def image_lens(
             for image, grid in zip(chunk, grids, strict=True)
         ]
         calls = [
-            partial(run, model, study.prompts[image], reads=reads, remote=remote)
+            partial(read_of, model, study.prompts[image], reads, remote)
             for image, reads in zip(chunk, wanted, strict=True)
         ]
-        for image, grid, result in zip(chunk, grids, together(calls, remote), strict=True):
-            found = {LOGIT: lens_words(model, result.reads[0])}
+        for image, grid, reads in zip(chunk, grids, together(calls, remote), strict=True):
+            found = {LOGIT: lens_words(model, reads[0])}
             if banks:
-                found[CONTEXTUAL] = banks[0].nearest(result.reads[-1], top)
-            named = list(_named(study, image, grid, given))
+                found[CONTEXTUAL] = banks[0].nearest(reads[-1], top)
+            named = list(named_tokens(study, image, grid, given))
             yield from chain(
-                _word_rows(image, numbers, grid, named, found),
-                () if tokens is None else _answer_rows(image, numbers, result.reads[1]),
+                word_rows(image, numbers, grid, named, found),
+                () if tokens is None else answer_rows(image, numbers, reads[1]),
             )
 
     settings = {"layers": layers, "top": top, "words": given, "bank": None if texts is None else len(texts)}
@@ -274,75 +259,3 @@ def _check_truths(study: Study, given: Mapping[str, Any]) -> None:
                 f"words= has words for {name!r}, and truths= name {', '.join(map(repr, sorted(names)))}; write one of "
                 "these"
             )
-
-
-def _named(study: Study, image: int, grid: Grid, given: Mapping[str, Sequence[str]]) -> Iterator[Named]:
-    """The sets of image tokens that are looked at, with the texts that are looked for."""
-    truth = () if study.truths is None else study.truths[image]
-    names = list(dict.fromkeys(thing.name for thing in truth if thing.mask is not None))
-    texts = {name: token_texts(study.model, words_of(name, given)) for name in names}
-    rng, outside = rng_of(study.seed, image), np.ones(len(grid.positions), bool)
-    for name in names:
-        own = object_tokens(grid, truth, name).own
-        outside &= ~own
-        if not own.any():
-            continue
-        yield Named(OBJECT, NONE, own, texts[name])
-        for other in names:
-            if not texts[other] & texts[name]:
-                yield Named(OBJECT, OTHER_WORDS, own, texts[other])
-        rest = np.flatnonzero(~own)
-        if len(rest) >= own.sum():
-            drawn = np.zeros(len(own), bool)
-            drawn[rng.choice(rest, int(own.sum()), replace=False)] = True
-            yield Named(OBJECT, RANDOM_PATCHES, drawn, texts[name])
-    if names and outside.any():
-        yield Named(OTHERS, NONE, outside, frozenset().union(*texts.values()))
-
-
-def _word_rows(
-    image: int, layers: Sequence[int], grid: Grid, named: Sequence[Named], found: Mapping[str, Sequence[Found]]
-) -> Iterator[dict[str, Any]]:
-    """Rows of the image tokens of one prompt."""
-    for lens, by_layer in found.items():
-        for layer, (words, scores) in zip(layers, by_layer, strict=True):
-            labels = {"image": image, "layer": layer, "lens": lens}
-            firsts = [
-                [position, some[0] if some else None, None if math.isnan(score) else score]
-                for position, some, score in zip(grid.positions, words, scores, strict=True)
-            ]
-            sure = {"probability": _mean(np.exp(scores))} if lens == LOGIT else {"similarity": _mean(scores)}
-            yield {**labels, "tokens": IMAGE, "control": NONE, **sure, "words": json.dumps(firsts)}
-            for each in named:
-                here = [words[number] for number in np.flatnonzero(each.members)]
-                yield {
-                    **labels,
-                    "tokens": each.tokens,
-                    "control": each.control,
-                    "named": float(np.mean([bool(each.texts & set(some)) for some in here])),
-                    "named_first": float(np.mean([some[:1] != [] and some[0] in each.texts for some in here])),
-                }
-
-
-def _mean(values: Any) -> float:
-    """The mean of the numbers among some values; nan where there is none."""
-    known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
-    return float(known.mean()) if len(known) else math.nan
-
-
-def _answer_rows(image: int, layers: Sequence[int], read: torch.Tensor) -> Iterator[dict[str, Any]]:
-    """Rows of the last token: the rank of the answer and of another prompt's, from `[layer, 1, answer, 3]`."""
-    for layer, answers in zip(layers, read[:, 0, :, 1].tolist(), strict=True):
-        for control, rank in zip((NONE, ANOTHER_ANSWER), answers, strict=False):
-            known = not math.isnan(rank)
-            yield {
-                "image": image,
-                "layer": layer,
-                "lens": LOGIT,
-                "tokens": LAST,
-                "control": control,
-                "rank": rank,
-                "log_rank": math.log1p(rank) if known else math.nan,
-                "first": float(rank == 0) if known else math.nan,
-            }

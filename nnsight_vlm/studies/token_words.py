@@ -20,7 +20,7 @@ from ..prompts.prompt import Prompt
 from ..prompts.token_text import known_tokenizer, spell
 from ..remote.batching import together
 from ..remote.model_call import Remote
-from ..specs.measurements import Residual
+from ..specs.measurements import Readout, Residual
 from .words import PLURALS, content_words
 
 WORDS = 'words={"red circle": ["red", "circle", "disc"]}, single words by the name of an object'
@@ -81,7 +81,9 @@ def token_texts(model: Model, words: Sequence[str]) -> frozenset[str]:
     its first piece counts too, if that has three letters or more: no token is the whole word.
     """
     texts, tokenizer = {word + ending for word in words for ending in PLURALS}, known_tokenizer(model)
-    for word in words if tokenizer is not None else ():
+    if tokenizer is None:
+        return frozenset(texts)
+    for word in words:
         with lock_of(view_of(model).module):
             spellings = [
                 [number for number in tokenizer(written, add_special_tokens=False)["input_ids"] if _text(model, number)]
@@ -135,7 +137,7 @@ class Bank(NamedTuple):
 
     def _nearest(self, states: torch.Tensor, layer: int, top: int) -> Found:
         bank, words, scores = self.states[layer], [], list[float]()
-        for some in _unit(states).split(max(1, AT_ONCE // len(self.words))):
+        for some in torch.split(_unit(states), max(1, AT_ONCE // len(self.words))):
             alike = some.to(bank) @ bank.T
             for line, order in zip(alike.numpy(), alike.argsort(descending=True, stable=True).numpy(), strict=True):
                 is_known = bool(np.isfinite(line).all())
@@ -193,17 +195,24 @@ def bank_of(model: Model, prompts: Sequence[Prompt], layers: Layers, remote: Rem
         some = prompts[first : first + TEXTS]
         reads = [(prompt, [word.positions[-1] for word in prompt.words("all")]) for prompt in some]
         asked = [
-            partial(run, model, prompt, reads=Residual(sorted(set(places)), layers=layers), remote=remote)
+            partial(read_of, model, prompt, [Residual(sorted(set(places)), layers=layers)], remote)
             for prompt, places in reads
         ]
-        for (prompt, places), result in zip(reads, together(asked, remote), strict=True):
+        for (prompt, places), found in zip(reads, together(asked, remote), strict=True):
             at = {position: number for number, position in enumerate(sorted(set(places)))}
             words += [word.text.lower() for word in prompt.words("all")]
-            states.append(_unit(result.reads[0][:, [at[position] for position in places]]))
+            states.append(_unit(found[0][:, [at[position] for position in places]]))
     return Bank(words, torch.cat(states, dim=1))
 
 
 def _unit(states: torch.Tensor) -> torch.Tensor:
     """States of length 1, in float32 or more; one without a length, or not a number, is nan."""
     precise = states.to(torch.promote_types(states.dtype, torch.float32)).cpu()
-    return precise / precise.norm(dim=-1, keepdim=True)
+    unit: torch.Tensor = precise / precise.norm(dim=-1, keepdim=True)
+    return unit
+
+
+def read_of(model: Model, prompt: Prompt, reads: Sequence[Readout], remote: Remote) -> tuple[torch.Tensor, ...]:
+    """What is read of a clean run of one row."""
+    found: tuple[torch.Tensor, ...] = run(model, prompt, reads=list(reads), remote=remote).reads
+    return found

@@ -19,6 +19,7 @@ from nnsight_vlm.recipes import (
     ablation,
     attention_share,
     causal_trace,
+    image_lens,
     knockout_windows,
     pair_routes,
     patch_grounding,
@@ -62,6 +63,8 @@ def frames() -> dict[str, pd.DataFrame]:
         "causal_trace": causal_trace(
             here.model, prompts[:1], answers=own[:1], corrupt=prompts[1:], layers=[1], work=quiet
         ),
+        "image_lens": image_lens(here.model, prompts[:1], answers=["red"], layers=[1], work=quiet),
+        "words of image_lens": image_lens(here.model, prompts[:1], layers=[1], per_image=True, work=quiet),
         "pair_routes": pair_routes(here.model, [(*prompts, *own)], cuts=[1], work=quiet),
         "claims": nv.report.judge({}),
         "information_flow": pd.DataFrame(flow()),
@@ -99,6 +102,19 @@ def of_recipes() -> dict[str, Entry]:
         "plots.attention_share": drawn("attention_share", target=NO_WORD),
         "plots.causal_trace": drawn("causal_trace", measure=NO_WORD, control=NO_WORD),
         "plots.claims": drawn("claims", claim=NO_WORD),
+        "plots.image_lens": drawn("image_lens", measure=NO_WORD, grid=[3, True, "grid", {}, THING, NAN]),
+        "plots.image_lens of words": Entry(
+            plots.image_lens,
+            plots.image_lens,
+            {"frame": made["words of image_lens"], "grid": world().prompt.grid(0)},
+            {
+                "frame": [*FRAMES, made["claims"], made["image_lens"]],
+                "ax": axes,
+                "image": [*NO_WHOLE, -1, 7],
+                "layer": [*NO_WHOLE, 7],
+                "lens": [*NO_WORD, "contextual"],
+            },
+        ),
         "plots.information_flow": drawn("information_flow", measure=agreement),
         "plots.knockout_routes": drawn("knockout_routes", "knockout_windows", measure=agreement),
         "plots.knockout_windows": drawn("knockout_windows", measure=agreement, route=NO_WORD, label=NO_TEXT),

@@ -354,6 +354,9 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
     of_objects = {"truths": truths, "about": [truth[0].name for truth in truths], "answers": first, "work": QUIET}
     return {
         "ablation": partial(recipes.ablation, model, prompts, **of_objects, **plain),
+        "image_lens": partial(
+            recipes.image_lens, model, prompts, truths=truths, answers=first, bank=["a red square"], work=QUIET, **plain
+        ),
         "knockout_windows": partial(recipes.knockout_windows, model, prompts, windows=windows, **plain, **SHORT),
         "knockout_windows of answers": partial(recipes.knockout_windows, model, prompts, **of_answers, **plain),
         "attention_share": partial(recipes.attention_share, model, prompts, **plain, **SHORT),
