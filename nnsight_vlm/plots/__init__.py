@@ -16,6 +16,7 @@ a figure of panels comes back as an array of axes, any other as its axes. `axes.
 
 from .ablated_tokens import ablation
 from .answers import answer_map, patch_knockout
+from .attributions import attribution_map
 from .dots import dot_rows
 from .grounding import patch_grounding
 from .groups import attention_share, information_flow, query_patching
@@ -36,6 +37,7 @@ __all__ = [
     "answer_map",
     "answer_windows",
     "attention_share",
+    "attribution_map",
     "causal_trace",
     "claims",
     "dot_rows",

@@ -18,6 +18,7 @@ COLUMNS = {
     "image_lens": (*MEANS, "layer", "lens", "tokens"),
     "information_flow": (*MEANS, "edge", "centre", "width"),
     "query_patching": (*MEANS, "group", "layer"),
+    "attribution_map": (*MEANS, "site", "layer", "group", "head", "p", "survives"),
     "patching_map": (*MEANS, "layer", "p", "survives"),
     "causal_trace": (*MEANS, "layer", "p", "survives"),
     "pair_routes": (*MEANS, "route", "cut"),

@@ -14,6 +14,7 @@ from ..studies.words import Objects, Thing, content_words, shape_objects, shape_
 from ..studies.work import Work
 from .carried_states import path_patching
 from .edge_cuts import information_flow
+from .estimated_places import attribution_map
 from .image_tokens import ablation
 from .layer_windows import knockout_windows
 from .lens_words import image_lens
@@ -36,6 +37,7 @@ __all__ = [
     "Work",
     "ablation",
     "attention_share",
+    "attribution_map",
     "box_scores",
     "boxes_in",
     "causal_trace",

@@ -49,6 +49,7 @@ FUNCTIONS = {
         (
             "ablation",
             "attention_share",
+            "attribution_map",
             "joint_routes",
             "causal_trace",
             "image_lens",
