@@ -151,6 +151,11 @@ PANELS: dict[str, tuple[Callable, pd.DataFrame, dict, int]] = {
 }
 """Functions of several panels: the frame, what chooses a panel, and how many there are."""
 SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
+    "attribution_map": (
+        plots.attribution_map,
+        mapped(head="all", site="residual").assign(measure="estimate"),
+        {"routes": True},
+    ),
     "causal_trace": (plots.causal_trace, mapped("position", ("-2 cross", "-1 :")), {}),
     "dot_rows": (plots.dot_rows, by_layer(layers=[2]), {"rows": "group", "hue": "layer"}),
     "heat_map": (plots.heat_map, by_layer(controls=[NONE]).assign(measure="restoration"), {}),

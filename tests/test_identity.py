@@ -808,6 +808,9 @@ STRANGER = {
     "query_patching, the other prompt": lambda model, own, other: nv.recipes.query_patching(
         model, [(own, other2(other), 20, 21)], work=QUIET
     ),
+    "attribution_map": lambda model, _own, other: nv.recipes.attribution_map(
+        model, [(other, other2(other), 20, 21)], work=QUIET
+    ),
     "patching_map": lambda model, _own, other: nv.recipes.patching_map(
         model, [(other, other2(other), 20, 21)], work=QUIET
     ),

@@ -30,6 +30,7 @@ ROWS = [
 CHEAP = {
     "ablation": ["--tokens", "object", "--about", "red square,purple ring,yellow ring"],
     "attention_share": ["--max-new-tokens", "2"],
+    "attribution_map": ["--layers", "2", "--exact", "1"],
     "causal_trace": ["--groups", "last", "--layers", "2"],
     "path_patching": ["--sender", "image", "--receivers", "last"],
     "joint_routes": ["--routes", "image->last,query->last"],

@@ -200,6 +200,7 @@ def every_recipe(model):
         "knockout_windows of answers": lambda: nv.recipes.knockout_windows(model, prompts, answers=answers, **quick),
         "attention_share": lambda: nv.recipes.attention_share(model, prompts, **short),
         "query_patching": lambda: nv.recipes.query_patching(model, [pair], layers=[0, 2], **quick),
+        "attribution_map": lambda: nv.recipes.attribution_map(model, [pair], layers=[0, 2], exact=2, **quick),
         "patching_map": lambda: nv.recipes.patching_map(model, [pair], layers=[0, 2], **quick),
         "pair_routes": lambda: nv.recipes.pair_routes(model, [pair], cuts=[0, 2], **quick),
         "causal_trace": lambda: nv.recipes.causal_trace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -90,11 +89,15 @@ def _graph(rows: pd.DataFrame, ax: Axes | None) -> Axes:
     height = {name: len(groups) - 1 - number for number, name in enumerate(groups)}
     for is_head, alike in layered[layered["survives"].astype(bool)].groupby(layered["head"] != "all"):
         largest = max(float(alike["mean"].abs().max()), 1e-12)
-        for row in alike.itertuples():
+        beside = alike.groupby(["layer", "group"])["head"]
+        places = (beside.cumcount() + 1) / (beside.transform("size") + 1) - 0.5
+        for row, place in zip(alike.itertuples(), places, strict=True):
             width = max(THICKEST * abs(float(row.mean)) / largest, THINNEST)
             color = BLUE if row.mean > 0 else ORANGE
-            draw = _arrow if is_head else _state
-            draw(axis, int(row.layer), height[row.group], width, color, str(row.head))
+            if is_head:
+                _arrow(axis, int(row.layer) + place, height[row.group], width, color, str(row.head))
+            else:
+                _state(axis, int(row.layer), height[row.group], width, color)
     for y in height.values():
         axis.axhline(y, color=GREY, lw=0.4, zorder=0)
     axis.set_yticks(list(height.values()), list(height))
@@ -108,13 +111,12 @@ def _graph(rows: pd.DataFrame, ax: Axes | None) -> Axes:
     return axis
 
 
-def _state(axis: Axes, layer: int, y: float, width: float, color: str, _head: str) -> None:
+def _state(axis: Axes, layer: int, y: float, width: float, color: str) -> None:
     axis.plot([layer - 0.5, layer + 0.5], [y, y], color=color, lw=width, solid_capstyle="butt", zorder=2)
 
 
-def _arrow(axis: Axes, layer: int, y: float, width: float, color: str, head: str) -> None:
-    """An arrow into a row; those of one layer stand side by side, by the head's number."""
-    x = layer + 0.8 * (np.modf((int(head) + 0.5) * 0.618034)[0] - 0.5)
+def _arrow(axis: Axes, x: float, y: float, width: float, color: str, head: str) -> None:
+    """An arrow into a row; those of one layer stand side by side."""
     style = {"arrowstyle": "-|>", "color": color, "lw": width / 2, "shrinkA": 0, "shrinkB": 0}
     axis.annotate("", (x, y + 0.04), (x, y + ABOVE), arrowprops=style, zorder=3)
     axis.text(x, y + ABOVE + 0.02, head, ha="center", va="bottom", fontsize=SMALL - 1, color=color, clip_on=True)

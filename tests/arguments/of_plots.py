@@ -18,6 +18,7 @@ from nnsight_vlm.recipes import (
     Work,
     ablation,
     attention_share,
+    attribution_map,
     causal_trace,
     image_lens,
     knockout_windows,
@@ -63,6 +64,7 @@ def frames() -> dict[str, pd.DataFrame]:
         "causal_trace": causal_trace(
             here.model, prompts[:1], answers=own[:1], corrupt=prompts[1:], layers=[1], work=quiet
         ),
+        "attribution_map": attribution_map(here.model, [(*prompts, *own)], layers=[1], exact=1, work=quiet),
         "image_lens": image_lens(here.model, prompts[:1], answers=["red"], layers=[1], work=quiet),
         "words of image_lens": image_lens(here.model, prompts[:1], layers=[1], per_image=True, work=quiet),
         "pair_routes": pair_routes(here.model, [(*prompts, *own)], cuts=[1], work=quiet),
@@ -100,6 +102,14 @@ def of_recipes() -> dict[str, Entry]:
         "plots.ablation": drawn("ablation", measure=[each for each in agreement if each is not None]),
         "plots.answer_windows": drawn("answer_windows", route=NO_WORD),
         "plots.attention_share": drawn("attention_share", target=NO_WORD),
+        "plots.attribution_map": drawn(
+            "attribution_map",
+            measure=NO_WORD,
+            site=[*NO_WORD, "mlp"],
+            group=[*NO_WORD, "image"],
+            control=NO_WORD,
+            routes=FLAGS,
+        ),
         "plots.causal_trace": drawn("causal_trace", measure=NO_WORD, control=NO_WORD),
         "plots.claims": drawn("claims", claim=NO_WORD),
         "plots.image_lens": drawn("image_lens", measure=NO_WORD, grid=[3, True, "grid", {}, THING, NAN]),

@@ -380,6 +380,7 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
             work=QUIET,
             **plain,
         ),
+        "attribution_map": partial(recipes.attribution_map, model, pairs, layers=[0, 2], exact=2, work=QUIET, **plain),
         "patching_map": partial(recipes.patching_map, model, pairs, layers=[0, 2], work=QUIET, **plain),
         "patching_map of heads": partial(
             recipes.patching_map, model, pairs, over="head", layers=[2], work=QUIET, **plain
