@@ -123,7 +123,7 @@ def test_no_legend_lies_on_data(name):
             assert not any(legend.get_window_extent().overlaps(box) for box in boxes)
 
 
-MAPS = ("patch_knockout", "causal_trace", "patching_map", "patching_map of heads")
+MAPS = ("patch_knockout", "causal_trace", "patching_map", "patching_map of heads", "attribution_map")
 MAPS += ("pair_routes", "pair_routes, percent")
 """Figures that show no control beside the measurement."""
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from ..arguments import instance, one_of, refuse, whole_number
 from ..errors import SpecError
 from ..grids import Grid
-from .frames import rows_of
+from .frames import frame_of, rows_of
 from .lines import layer_lines
 from .words import image_words
 
@@ -31,7 +31,7 @@ def image_lens(
     frame: pd.DataFrame,
     ax: Axes | None = None,
     *,
-    measure: str = "named",
+    measure: str | None = None,
     grid: Grid | None = None,
     image: int = 0,
     layer: int = -1,
@@ -42,7 +42,7 @@ def image_lens(
     Args:
         frame: what `nv.recipes.image_lens` returns; with `grid=` that of `per_image=True`.
         ax: where to draw; default a figure of its own.
-        measure: what the lines are of.
+        measure: what the lines are of; default `named`, or the rank of the answer where no object was counted.
         grid: of the prompt whose words are drawn, `prompt.grid(0)`.
         image, layer, lens: which words are drawn: of the prompt with this number, in this layer (-1 is the last one in
             the frame), by this lens.
@@ -55,6 +55,10 @@ def image_lens(
     """
     if grid is not None:
         return _picture(frame, instance("grid", grid, Grid, "grid=prompt.grid()"), ax, image, layer, lens)
+    if measure is None:
+        frame_of("image_lens", frame)
+        known = list(dict.fromkeys(frame["measure"]))
+        measure = next((name for name in ("named", "log_rank") if name in known), known[0])
     rows = rows_of(frame, measure, "image_lens")
     lenses = set(rows["lens"])
     lines = rows["tokens"] + (", " + rows["lens"] if len(lenses) > 1 else "")

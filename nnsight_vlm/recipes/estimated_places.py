@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..arguments import listed, whole_number
@@ -40,6 +41,8 @@ from .pair_estimates import PLACE, Asked, estimates_of, exact_of, largest, with_
 
 BY = [*PLACE, "control"]
 MEASURES = ["estimate", "estimate_restored", "exact", "exact_restored", "correlation"]
+LIMIT = 0.9999
+"""The largest correlation that Fisher's transformation is given, which has no value at 1."""
 DEFAULT = ("image", "question", "last")
 
 
@@ -112,7 +115,7 @@ def attribution_map(
           estimates from the same pairs, so estimates there are larger than they would be in other pairs; the patches
           themselves are not estimates.
         - `correlation`: of estimate and exact over the places of a site that were patched, in each pair (`group` and
-          `head` are `all`, and `layer` is missing). Where it is low, believe `exact`.
+          `head` are `all`, and `layer` is missing); means are Fisher's. Where it is low, believe `exact`.
 
         Pairs in which the difference between the answers does not change its sign from one clean run to the other are
         left out (NaN; see `images`). The control `another image` estimates the patch from a third picture whose
@@ -177,7 +180,12 @@ def attribution_map(
 def summary(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Means over pairs with intervals and comparisons, from the rows of every pair."""
     present = [measure for measure in MEASURES if measure in frame.columns]
-    tidy = summarise(frame, BY, present)
+    is_correlated = "correlation" in present
+    turned = frame.assign(correlation=np.arctanh(frame["correlation"].clip(-LIMIT, LIMIT))) if is_correlated else frame
+    tidy = summarise(turned, BY, present)
+    of_correlation = tidy["measure"] == "correlation"
+    for name in ("mean", "low", "high"):  # means of correlations are Fisher's
+        tidy.loc[of_correlation, name] = np.tanh(tidy.loc[of_correlation, name].astype(float))
     known = tidy[tidy["images"] > 0]
     tidy = (known if len(known) else tidy).reset_index(drop=True)
     against = ANOTHER_IMAGE if ANOTHER_IMAGE in set(frame["control"]) else None

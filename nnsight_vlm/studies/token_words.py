@@ -170,7 +170,7 @@ def bank_given(model: Model, bank: Any, layers: Layers, layer_count: int) -> tup
     if bank is None:
         return None
     texts = listed("bank", bank, BANK, kind=str)
-    if not texts:
+    if not texts or not all(text.strip() for text in texts):
         refuse("bank", bank, "list of texts", BANK)
     prompts, states = tuple(encode(model, text, chat=False) for text in texts), 0
     for text, prompt in zip(texts, prompts, strict=True):
