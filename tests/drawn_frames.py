@@ -220,9 +220,19 @@ PANELS: dict[str, tuple[Callable, pd.DataFrame, dict, int]] = {
 SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
     "ablation": (plots.ablation, tokens(), {"measure": "kept"}),
     "ablation, one way": (plots.ablation, tokens(["mean"], [0]), {"measure": "kept"}),
+    "attribution_map": (
+        plots.attribution_map,
+        mapped(head="all", site="residual").assign(measure="estimate"),
+        {"routes": True},
+    ),
     "causal_trace": (plots.causal_trace, mapped("position", ("-2 cross", "-1 :")), {}),
     "dot_rows": (plots.dot_rows, by_layer(layers=[2]), {"rows": "group", "hue": "layer"}),
     "heat_map": (plots.heat_map, by_layer(controls=[NONE]).assign(measure="restoration"), {}),
+    "image_lens": (
+        plots.image_lens,
+        by_layer(measure="named").rename(columns={"group": "tokens"}).assign(lens="logit"),
+        {},
+    ),
     "information_flow": (plots.information_flow, flow(), {}),
     "joint_routes": (plots.joint_routes, joint(), {}),
     "knockout_routes": (plots.knockout_routes, windows(), {}),

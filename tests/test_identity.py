@@ -804,6 +804,7 @@ STRANGER = {
     "knockout_windows of answers": lambda model, own, other: nv.recipes.knockout_windows(
         model, [own, other], answers=[20, 20], work=QUIET
     ),
+    "image_lens": lambda model, own, other: nv.recipes.image_lens(model, [own, other], work=QUIET),
     "attention_share": lambda model, own, other: nv.recipes.attention_share(model, [own, other], work=QUIET),
     "patch_grounding": lambda model, own, other: nv.recipes.patch_grounding(model, [own, other], work=QUIET),
     "prompt_ablation": lambda model, own, other: nv.recipes.prompt_ablation(model, [own, other], work=QUIET),
@@ -812,6 +813,9 @@ STRANGER = {
     ),
     "query_patching, the other prompt": lambda model, own, other: nv.recipes.query_patching(
         model, [(own, other2(other), 20, 21)], work=QUIET
+    ),
+    "attribution_map": lambda model, _own, other: nv.recipes.attribution_map(
+        model, [(other, other2(other), 20, 21)], work=QUIET
     ),
     "patching_map": lambda model, _own, other: nv.recipes.patching_map(
         model, [(other, other2(other), 20, 21)], work=QUIET

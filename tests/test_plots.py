@@ -123,7 +123,7 @@ def test_no_legend_lies_on_data(name):
             assert not any(legend.get_window_extent().overlaps(box) for box in boxes)
 
 
-MAPS = ("patch_knockout", "causal_trace", "patching_map", "patching_map of heads")
+MAPS = ("patch_knockout", "causal_trace", "patching_map", "patching_map of heads", "attribution_map")
 MAPS += ("path_patching", "path_patching of heads")
 """Figures that show no control beside the measurement."""
 

@@ -30,9 +30,11 @@ ROWS = [
 CHEAP = {
     "ablation": ["--tokens", "object", "--about", "red square,purple ring,yellow ring"],
     "attention_share": ["--max-new-tokens", "2"],
+    "attribution_map": ["--layers", "2", "--exact", "1"],
     "causal_trace": ["--groups", "last", "--layers", "2"],
     "path_patching": ["--sender", "image", "--receivers", "last"],
     "joint_routes": ["--routes", "image->last,query->last"],
+    "image_lens": ["--layers", "2", "--bank", "a red ring,a blue cross"],
     "information_flow": ["--edges", "image->last", "--windows", "2"],
     "knockout_windows": ["--routes", "image->last", "--windows", "2"],
     "object_score": ["--max-new-tokens", "8"],

@@ -193,10 +193,14 @@ def every_recipe(model):
         "ablation of descriptions": lambda: nv.recipes.ablation(
             model, prompts, truths=truths, form="generative", tokens="object", how="zero", **short
         ),
+        "image_lens": lambda: nv.recipes.image_lens(
+            model, prompts, truths=truths, answers=answers, bank=["a dog"], layers=[0, 2], **quick
+        ),
         "knockout_windows": lambda: nv.recipes.knockout_windows(model, prompts, windows=2, **short),
         "knockout_windows of answers": lambda: nv.recipes.knockout_windows(model, prompts, answers=answers, **quick),
         "attention_share": lambda: nv.recipes.attention_share(model, prompts, **short),
         "query_patching": lambda: nv.recipes.query_patching(model, [pair], layers=[0, 2], **quick),
+        "attribution_map": lambda: nv.recipes.attribution_map(model, [pair], layers=[0, 2], exact=2, **quick),
         "patching_map": lambda: nv.recipes.patching_map(model, [pair], layers=[0, 2], **quick),
         "pair_routes": lambda: nv.recipes.pair_routes(model, [pair], cuts=[0, 2], **quick),
         "causal_trace": lambda: nv.recipes.causal_trace(

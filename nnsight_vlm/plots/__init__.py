@@ -16,10 +16,12 @@ a figure of panels comes back as an array of axes, any other as its axes. `axes.
 
 from .ablated_tokens import ablation
 from .answers import answer_map, patch_knockout
+from .attributions import attribution_map
 from .dots import dot_rows
 from .grounding import patch_grounding
 from .groups import attention_share, information_flow, query_patching
 from .interchanges import causal_trace, pair_routes, patching_map
+from .lenses import image_lens
 from .lines import layer_lines
 from .maps import heat_map
 from .overlays import Overlay, draw_overlay, draw_overlays
@@ -36,12 +38,14 @@ __all__ = [
     "answer_map",
     "answer_windows",
     "attention_share",
+    "attribution_map",
     "causal_trace",
     "claims",
     "dot_rows",
     "draw_overlay",
     "draw_overlays",
     "heat_map",
+    "image_lens",
     "image_words",
     "information_flow",
     "joint_routes",

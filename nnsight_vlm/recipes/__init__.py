@@ -17,8 +17,10 @@ from ..studies.words import Objects, Thing, content_words, shape_objects, shape_
 from ..studies.work import Work
 from .carried_states import path_patching
 from .edge_cuts import information_flow
+from .estimated_places import attribution_map
 from .image_tokens import ablation
 from .layer_windows import knockout_windows
+from .lens_words import image_lens
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
@@ -40,11 +42,13 @@ __all__ = [
     "Work",
     "ablation",
     "attention_share",
+    "attribution_map",
     "box_scores",
     "boxes_in",
     "causal_trace",
     "coco_objects",
     "content_words",
+    "image_lens",
     "information_flow",
     "joint_routes",
     "knockout_windows",

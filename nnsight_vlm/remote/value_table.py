@@ -62,8 +62,10 @@ FUNCTIONS = {
         (
             "ablation",
             "attention_share",
+            "attribution_map",
             "joint_routes",
             "causal_trace",
+            "image_lens",
             "information_flow",
             "knockout_windows",
             "object_score",

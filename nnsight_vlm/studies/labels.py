@@ -19,6 +19,8 @@ Control = Literal[
     "random patches, again",
     "other object",
     "object's patches",
+    "other object's words",
+    "another answer",
     "uniform",
     "random generated tokens",
 ]
@@ -37,6 +39,8 @@ Control = Literal[
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
   their image tokens.
 - `object's patches`: the patches that show the object, where `none` are those that a word attends to most.
+- `other object's words`: of a lens, the words of another object of the same picture on this object's tokens.
+- `another answer`: of a lens, the answer of another prompt in place of this one's.
 - `uniform`: equal attention to every image token.
 - `random generated tokens`: as many generated tokens as the query has.
 """
@@ -51,6 +55,8 @@ RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
 OTHER_OBJECT: Final = "other object"
 OBJECT_PATCHES: Final = "object's patches"
+OTHER_WORDS: Final = "other object's words"
+ANOTHER_ANSWER: Final = "another answer"
 UNIFORM: Final = "uniform"
 RANDOM_GENERATED_TOKENS: Final = "random generated tokens"
 
@@ -97,7 +103,8 @@ BOTH_SCORERS: Final = "names and judge"
 
 SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
-    *("yes", "named", "box_iou", "box_hit", "registers", "sink_mass", "hallucinated", "chair_i", "chair_s", "agree"),
+    *("yes", "named", "named_first", "first", "probability", "box_iou", "box_hit", "registers", "sink_mass"),
+    *("hallucinated", "chair_i", "chair_s", "agree"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 

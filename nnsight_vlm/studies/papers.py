@@ -157,6 +157,11 @@ EXCITATION = Paper(
     authors=("Zhang, Jianming", "Lin, Zhe", "Brandt, Jonathan", "Shen, Xiaohui", "Sclaroff, Stan"),
     title="Top-down Neural Attention by Excitation Backprop",
 )
+SYED = Paper(
+    arxiv="2310.10348",
+    authors=("Syed, Aaquib", "Rager, Can", "Conmy, Arthur"),
+    title="Attribution Patching Outperforms Automated Circuit Discovery",
+)
 PATHWAYS = Paper(arxiv="2607.03358", name="Pathways")
 NNSIGHT = Paper(
     arxiv="2407.14561",
@@ -168,7 +173,7 @@ PAPERS = {
     paper.arxiv: paper
     for paper in (
         *(KADURI, GEVA, GEIGER, NOTICE, ZHANG, BASU, NEO, SINKS, LOCALISATION_HEADS, FASTV, PATHWAYS, NNSIGHT),
-        *(EXCITATION, WANG, GOLDOWSKY_DILL, MCGRATH),
+        *(EXCITATION, WANG, GOLDOWSKY_DILL, MCGRATH, SYED),
         *(Paper(arxiv=number) for number in ("2512.07580", "2602.00462", "2604.09364", "2604.12358", "2605.19792")),
     )
 }

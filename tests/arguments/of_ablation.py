@@ -1,4 +1,4 @@
-"""Ablation of image tokens, and boxes."""
+"""Ablation of image tokens, boxes, and what image tokens stand for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnsight_vlm.recipes import Thing, Work
 from .calls import Entry, models, prompt_lists, world
 from .of_recipes import CLUSTERS, FUNCTIONS, MASK, NO_TRUTHS, TRUTHS, WORKS
 from .of_runs import PLACED
-from .values import COUNTS, DATASET, FLAGS, NAN, NO_LIST, NO_WHOLE, SEEDS, TEXTS, THING, WORDS
+from .values import COUNTS, DATASET, FLAGS, LAYERS, NAN, NO_LIST, NO_WHOLE, SEEDS, TEXTS, THING, WORDS
 
 VECTORS = [3, "mean", [0.0] * tiny.WIDTH, np.zeros(tiny.WIDTH), torch.zeros(0), torch.zeros(2, tiny.WIDTH), True, THING]
 VECTORS += [torch.zeros(tiny.WIDTH, dtype=torch.complex64), torch.full((tiny.WIDTH,), NAN), torch.zeros(3), {}, []]
@@ -84,6 +84,46 @@ def entries() -> dict[str, Entry]:
                 **PLACED,
             },
             ["prompt", "truths", "mask", "one picture", "gives values", "pictures"],
+        ),
+        "image_lens": Entry(
+            recipes.image_lens,
+            recipes.image_lens,
+            {
+                "model": here.model,
+                "prompts": [here.prompt],
+                "truths": TRUTHS,
+                "layers": [1],
+                "work": Work(progress=False),
+            },
+            {
+                "model": models(),
+                "prompts": [*prompt_lists(), [here.foreign], [here.text]],
+                "items": [3, True, {}, [], "no.csv", [{}], THING, here.prompt],
+                "columns": [3, {"question": "q"}, "a"],
+                "only_correct": FLAGS,
+                "truths": [*NO_TRUTHS, [[Thing(name="red square", mask=np.ones((3, 3), bool))]], [[Thing(name="red")]]],
+                "words": [
+                    3,
+                    True,
+                    "red",
+                    [],
+                    {},
+                    {"sky": ["sky"]},
+                    {"red square": []},
+                    {"red square": ["a b"]},
+                    {3: []},
+                ],
+                "answers": [each for each in ANSWER_LISTS if each is not None],
+                "layers": [*LAYERS, []],
+                "top": [*COUNTS, 10**6],
+                "bank": [3, True, "red", b"a", {}, [], [3], [None], ["?"], [""], THING, NAN],
+                "seed": SEEDS,
+                "per_image": FLAGS,
+                "cluster": CLUSTERS,
+                "work": WORKS,
+                **PLACED,
+            },
+            ["prompt", "truths", "mask", "one picture", "gives values", "pictures", "image"],
         ),
         "ablation with means": Entry(
             recipes.ablation,

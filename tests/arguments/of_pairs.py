@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tiny
 
 import nnsight_vlm as nv
@@ -65,6 +66,21 @@ def entries() -> dict[str, Entry]:
                 "positions": [*GROUPS, ["query"]],
                 "layers": layers,
                 "site": sites,
+            },
+            ["pair", "prompt"],
+        ),
+        "attribution_map": Entry(
+            recipes.attribution_map,
+            recipes.attribution_map,
+            {**of_pairs, "layers": [1], "exact": 1},
+            {
+                **common,
+                "pairs": pairs(),
+                "at": [None, 3, True, "sky", "projector", b"a", [], [3], [None], ["sky"], THING, {}, NAN],
+                "groups": GROUPS,
+                "layers": layers,
+                "exact": [*(each for each in COUNTS if not isinstance(each, (int, np.integer)) or each != 0)],
+                "steps": COUNTS,
             },
             ["pair", "prompt"],
         ),

@@ -354,6 +354,9 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
     of_objects = {"truths": truths, "asked": [truth[0].name for truth in truths], "answers": first, "work": QUIET}
     return {
         "ablation": partial(recipes.ablation, model, prompts, **of_objects, **plain),
+        "image_lens": partial(
+            recipes.image_lens, model, prompts, truths=truths, answers=first, bank=["a red square"], work=QUIET, **plain
+        ),
         "knockout_windows": partial(recipes.knockout_windows, model, prompts, windows=windows, **plain, **SHORT),
         "knockout_windows of answers": partial(recipes.knockout_windows, model, prompts, **of_answers, **plain),
         "attention_share": partial(recipes.attention_share, model, prompts, **plain, **SHORT),
@@ -377,6 +380,7 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
             work=QUIET,
             **plain,
         ),
+        "attribution_map": partial(recipes.attribution_map, model, pairs, layers=[0, 2], exact=2, work=QUIET, **plain),
         "patching_map": partial(recipes.patching_map, model, pairs, layers=[0, 2], work=QUIET, **plain),
         "patching_map of heads": partial(
             recipes.patching_map, model, pairs, over="head", layers=[2], work=QUIET, **plain
