@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from ..statistics import UNKNOWN, Estimate, Means, bootstrap, image_means, interval, summarise
 from ..studies.labels import AGREEMENT, ANOTHER_IMAGE, BOTH_SCORERS, NONE, SHARES
+from ..studies.words import agreement
 
 BY = ["scorer", "control"]
 OF_TEXTS = (*AGREEMENT, "hallucinated", "chair_i", "chair_s", "objects")
@@ -17,6 +19,21 @@ ABSENT = "absent"
 """The column with the number of named objects that are not there."""
 CELLS = ("both", "first_only", "second_only", "neither")
 """The columns with the number of decisions of each kind."""
+
+
+def scores_of(said: Sequence[str], truth: Sequence[str], *, counts: bool) -> dict[str, Any]:
+    """What a description gets right, and what it names that is not there."""
+    expected = truth if counts else tuple(dict.fromkeys(truth))
+    absent = list((Counter(said) - Counter(expected)).elements())
+    return {
+        **agreement(said, expected),
+        "hallucinated": len(absent) / len(said) if said else float("nan"),
+        "chair_s": float(bool(absent)),
+        "objects": float(len(said)),
+        ABSENT: float(len(absent)),
+        "said": ", ".join(said),
+        "not_there": ", ".join(absent),
+    }
 
 
 def decisions(first: Collection[str], second: Collection[str], about: Sequence[str]) -> dict[str, float]:

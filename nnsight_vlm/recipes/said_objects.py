@@ -7,7 +7,6 @@ both agree is part of the frame.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,10 +31,10 @@ from ..studies.papers import ROHRBACH
 from ..studies.registry import recipe
 from ..studies.study import Study, open_study
 from ..studies.token_sets import require
-from ..studies.words import Objects, Thing, Vocabulary, agreement, content_words, default_objects
+from ..studies.words import Objects, Thing, Vocabulary, content_words, default_objects
 from ..studies.work import PLAIN, Work
 from ..sweeping.answers import generations
-from .said_means import ABSENT, decisions, summary
+from .said_means import decisions, scores_of, summary
 
 WRITE = 'objects=nv.recipes.object_names({"dog": ["puppy"]}), or a function from a text to names'
 
@@ -260,7 +259,7 @@ def _rows(study: Study, scoring: Scoring, text: str, image: int) -> Iterator[dic
         for control, number in ((NONE, image), (ANOTHER_IMAGE, other)):
             if number is not None:
                 labels = {"image": image, "scorer": scorer, "control": control}
-                yield {**labels, **_scores(said, truths[number], counts=counts), "text": text}
+                yield {**labels, **scores_of(said, truths[number], counts=counts), "text": text}
     if scoring.asked is not None:
         labels = {"image": image, "scorer": BOTH_SCORERS, "control": NONE, "said": "", "not_there": "", "text": text}
         yield {**labels, **decisions(named, by_scorer[JUDGE][0], about)}
@@ -286,18 +285,3 @@ def _asked_about(scoring: Scoring, named: Sequence[str]) -> tuple[str, ...]:
     if isinstance(scoring.objects, Vocabulary):
         return scoring.objects.names
     return tuple(dict.fromkeys([*(name for names in scoring.truths for name in names), *named]))
-
-
-def _scores(said: Sequence[str], truth: Sequence[str], *, counts: bool) -> dict[str, Any]:
-    """What a description gets right."""
-    expected = truth if counts else tuple(dict.fromkeys(truth))
-    absent = list((Counter(said) - Counter(expected)).elements())
-    return {
-        **agreement(said, expected),
-        "hallucinated": len(absent) / len(said) if said else float("nan"),
-        "chair_s": float(bool(absent)),
-        "objects": float(len(said)),
-        ABSENT: float(len(absent)),
-        "said": ", ".join(said),
-        "not_there": ", ".join(absent),
-    }
