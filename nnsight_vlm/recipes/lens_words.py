@@ -1,8 +1,7 @@
 """What image tokens and the last token stand for, layer by layer, when their states are read as words.
 
-Neo et al. 2024 (arXiv 2410.07149), section 4: the logit lens on image tokens. Krojer et al.'s question (arXiv
-2602.00462), that the logit lens finds fewer words than are there, is asked by a second lens: the nearest words among
-the states of texts that the user gives.
+Neo et al. 2024 (arXiv 2410.07149), section 4: the logit lens on image tokens. A second lens asks whether more words are
+there than it finds (arXiv 2602.00462): the nearest words among the states of texts that the user gives.
 
 A lens reads states and changes nothing. A word that it finds is there for this lens, not for the model; a word that it
 does not find may be there in a form that it cannot read.
