@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
 from nnsight_vlm.plots import Overlay, answer_map, draw_overlays
+from nnsight_vlm.plots.canvas import figure_of
 from nnsight_vlm.prompts.pictures import as_rgb, open_picture, upright
 from nnsight_vlm.report import study
 from nnsight_vlm.report.config import ReportConfig
@@ -171,8 +172,9 @@ def test_a_map_is_drawn_over_the_picture_that_people_see(file_and_colours):
     with Image.open(path) as opened:
         for picture in (open_picture(path), upright(opened)):  # a prompt holds it upright, in its own mode
             overlay = Overlay(image=picture, heat=np.zeros(colours.shape[:2]), peak=(1, 1), title="")
-            for figure in (draw_overlays([[overlay]]), answer_map(picture, overlay, None, title="")):
-                whole, under = (axis.get_images()[0].get_array() for axis in figure.axes[:2])
+            for axes in (draw_overlays([[overlay]]), answer_map(picture, overlay, None, title="")):
+                drawn = figure_of(axes.flat[0]).axes[:2]
+                whole, under = (axis.get_images()[0].get_array() for axis in drawn)
                 assert np.array_equal(np.asarray(whole), colours)
                 assert np.array_equal(np.asarray(under), np.asarray(Image.fromarray(colours).convert("L")))
 
