@@ -58,8 +58,8 @@ class Lookup:
         """The objects of a row's picture.
 
         Raises:
-            SpecError: the annotations have nothing about it, or it has no path; or it would be found by a file name that
-            another picture of the table has too.
+            SpecError: the annotations have nothing about it, or it has no path, or only a file name tells, and
+                another picture of the table has the same.
         """
         cell = self.table.cells.cell(self.column, row)
         path = _path_in(cell)
@@ -78,7 +78,6 @@ class Lookup:
                 "an empty label"
             )
         return self.found[key]
-
 
     def _called(self, name: str) -> set[str]:
         """The paths in the table that end in a file name."""

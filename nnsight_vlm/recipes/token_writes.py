@@ -194,7 +194,7 @@ def _total_of(study: Study, writing: Writing) -> Total:
 
 
 def _pictures(study: Study) -> list[int]:
-    """For each prompt, the number of the first one with the same pixels; a user's clusters may join several pictures."""
+    """For each prompt, the number of the first one with the same pixels; a user's clusters may join pictures."""
     return numbered(picture_keys(study.prompts))
 
 
