@@ -127,7 +127,7 @@ def _of_picture(picture: Image.Image) -> np.ndarray:
     Raises:
         SpecError: it has transparent pixels, or see `_of_two_values`.
     """
-    if picture.has_transparency_data and len(np.unique(picture.convert("RGBA").getchannel("A"))) > 1:
+    if picture.has_transparency_data and len(np.unique(np.asarray(picture.convert("RGBA").getchannel("A")))) > 1:
         raise SpecError(
             "its mask has transparent pixels, and nothing tells whether these or the black ones lie outside the "
             'object; write one channel, picture.getchannel("A")'
