@@ -158,7 +158,7 @@ def test_rows_that_cannot_be_told_are_refused(rows):
 
 def test_more_rows_than_a_paragraph_holds_are_refused():
     with pytest.raises(nv.SpecError, match="rows= chooses 25 of 25 rows"):
-        nv.cite(made(ROWS[:1] * 25), {"measure": "f1"})
+        nv.cite(made([(f"{n}->b", *ROWS[0][1:]) for n in range(25)]), {"measure": "f1"})
 
 
 def test_the_frame_of_every_kind_of_call_is_cited(frame, model, prompts, tmp_path):
@@ -194,6 +194,16 @@ def test_pairs_are_called_pairs():
     text = nv.cite(made(ROWS, recipe="query_patching", prompts=1, images=1))
     assert "1 pair about 1 image was measured; none was left out." in text and "what the model does" in text
     assert "for the questions of Kaduri et al. 2024" in text and "arXiv 2411.17491." in text
+
+
+@pytest.mark.parametrize("ignore_index", [True, False])
+def test_frames_that_were_put_together_are_refused(frame, ignore_index):
+    """pd.concat keeps what two halves of one data set say of themselves, the number of prompts among it."""
+    both = pd.concat([frame, frame.assign(mean=0.5)], ignore_index=ignore_index)
+    assert both.attrs["prompts"] == frame.attrs["prompts"]
+    with pytest.raises(nv.SpecError, match="put together from several frames"):
+        nv.cite(both)
+    assert nv.cite(frame.sample(frac=1, random_state=0))
 
 
 def test_what_no_recipe_made_is_refused_in_words(frame, tmp_path):

@@ -55,8 +55,8 @@ def cite(frame: pd.DataFrame, rows: Any = None, *, style: Style = "text") -> str
         The paragraph, then the references, one a line.
 
     Raises:
-        SpecError: no recipe's frame, an unknown style, rows that are not there or too many for a paragraph, rows of a
-            frame without means.
+        SpecError: no recipe's frame, several frames in one, an unknown style, rows that are not there or too many for a
+            paragraph, rows of a frame without means.
 
     >>> import nnsight_vlm as nv
     >>> model = nv.load("shapes")
@@ -66,6 +66,7 @@ def cite(frame: pd.DataFrame, rows: Any = None, *, style: Style = "text") -> str
     True
     """
     record, style = record_of(frame), one_of("style", style, STYLES)
+    _refuse_joined(frame)
     papers = list(dict.fromkeys([*record.recipe.papers, KADURI, NNSIGHT]))
     numbers = _numbers(frame, record, rows)  # rows= is looked at for BibTeX too
     if style == "bibtex":
@@ -86,6 +87,22 @@ def cite(frame: pd.DataFrame, rows: Any = None, *, style: Style = "text") -> str
     return "\n".join(
         [escaped_markdown(" ".join(sentences)), "", f"Call: {for_markdown(call)}", "", "References:", "", *listed]
     )
+
+
+def _refuse_joined(frame: pd.DataFrame) -> None:
+    """Refuse frames that were put together: pd.concat keeps what they say of themselves where it is equal.
+
+    Raises:
+        SpecError: two rows are of the same.
+    """
+    numbers = {"mean", "low", "high", "images", "p", "survives"}
+    labels = [column for column in frame.columns if column not in numbers]
+    doubled = set(MEANS) <= set(frame.columns) and frame.astype(dict.fromkeys(labels, str)).duplicated(labels).any()
+    if doubled or not frame.index.is_unique:
+        raise SpecError(
+            "frame= has two rows of the same, so it was put together from several frames, and what it says of prompts "
+            "and images is true of one of them; cite each, or measure all prompts in one call"
+        )
 
 
 def _asked(record: Record) -> str:

@@ -82,8 +82,8 @@ class Lookup:
         """The objects of a row's picture.
 
         Raises:
-            SpecError: the annotations have nothing about it, or it has no path; or it would be found by a file name
-                that another picture of the table has too.
+            SpecError: the annotations have nothing about it, or it has no path, or only a file name tells, and
+                another picture of the table has the same.
         """
         cell = self.table.cells.cell(self.column, row)
         path = _path_in(cell)

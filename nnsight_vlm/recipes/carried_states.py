@@ -214,8 +214,8 @@ def _refuse_unfrozen(model: Model, sender: PlaceInModel, between: Between) -> No
         )
     if between == "frozen" and (spec.has_layer_inputs or spec.streams > 1):
         raise SpecError(
-            'between="frozen" holds attention and the feed-forward part as they were, and layers of this model also '
-            "add inputs of their own, or mix several residual streams, by what the residual stream holds; write "
+            'between="frozen" holds attention and the feed-forward part as they were, and layers of this model have '
+            "other parts that read the residual stream and add to it (inputs of each layer, several streams); write "
             'between="mlp" or "free"'
         )
     if sender.site in ("head", "query", "key", "value") and len(sender.layers) > 1:

@@ -171,6 +171,11 @@ def patch_knockout(
     )
     given, things = study.answers or (), study.truths
     memory = study.work.memory if memory is None else check_memory(memory)
+    if things is not None and truths is None and (image or frame is not None):
+        raise SpecError(
+            "the objects of items are those of their first picture, and image= or frame= names another; leave it out, "
+            "or take the objects out of the table"
+        )
     if about is not None and things is None:
         raise SpecError("asked= names things of truths=, which are not given; write truths= as well")
 

@@ -28,7 +28,6 @@ from ..remote.model_call import Remote
 from ..statistics import summarise
 from ..studies.asked import Columns, Questions, is_table
 from ..studies.comparisons import with_comparisons
-from ..studies.controls import other_image
 from ..studies.corruptions import (
     Corruption,
     corrupted,
@@ -178,8 +177,13 @@ def causal_trace(
         check_words(study.prompts, corruption, asked)
     elif set(names) & set(WORD_GROUPS):
         raise SpecError(f"{names!r}: no words are corrupted by corrupt={kind!r}; leave 'words' and 'after words' out")
-    if kind == "another image" and all(other_image(study.prompts, n, study.seed) is None for n in range(len(right))):
-        raise SpecError('corrupt="another image" needs prompts about two pictures or more; give more of them')
+    if kind == "another image" and not any(
+        next(pictures_of_others(study.prompts, right, number, study.seed), None) for number in range(len(right))
+    ):
+        raise SpecError(
+            'corrupt="another image" needs prompts about two pictures or more, of one size, with different answers, '
+            "and for no prompt there is such another one; give more of them"
+        )
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:
         return chain.from_iterable(together([partial(rows, image) for image in chunk], remote))
@@ -198,11 +202,6 @@ def causal_trace(
 
 def summary(frame: pd.DataFrame, over: Over, words: bool, seed: int = 0) -> pd.DataFrame:
     """Means over images with intervals and comparisons, from the rows of every image; where none counts, of none."""
-    if frame.empty:
-        raise SpecError(
-            "for no prompt there is another one with another answer and a picture that is laid out equally; give "
-            "prompts with different answers, and pictures of one size"
-        )
     by, measures = ["layer", over, "control"], [name for name in (*EFFECTS, *LOGIT_DIFFS) if name in frame]
     tidy = summarise(frame, by, measures, shares=SHARES)
     present = tidy[tidy["images"] > 0]

@@ -147,7 +147,7 @@ def of_recipes() -> dict[str, Entry]:
             picture=[3, Image.new("RGB", (3, 3))],
             tile=[0, 1],
             limit=[1.0],
-            measure=agreement[1:] if agreement[0] is None else agreement,
+            measure=[each for each in agreement if each is not None],
         ),
         "plots.patching_map": drawn("patching_map", measure=NO_WORD, control=NO_WORD, group=[*NO_WORD, "image"]),
         "plots.prompt_ablation": drawn("prompt_ablation", measure=agreement),

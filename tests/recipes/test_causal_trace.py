@@ -240,3 +240,5 @@ def test_what_cannot_be_traced_is_refused(sdpa, pairs, worded):
             causal_trace(sdpa, [prompt], answers=[answer], work=QUIET, **options)
     with pytest.raises(nv.SpecError, match="scores an answer"):
         causal_trace(sdpa, [prompt], work=QUIET)
+    with pytest.raises(nv.SpecError, match="with different answers"):  # and no empty frame
+        causal_trace(sdpa, [prompt, other], answers=[answer, answer], per_image=True, work=QUIET)

@@ -173,6 +173,15 @@ def test_grids_of_different_sizes_meet_in_one_table():
     assert (tidy.loc[tidy["control"] == "none", "images"] == len(prompts)).all()
 
 
+def test_objects_of_items_are_not_laid_over_another_picture_of_the_prompt(sdpa):
+    """Items know the objects of their first picture, which the second one would take as its own."""
+    row = {"image": [tiny.picture(0), tiny.picture(1)], "question": "what is the red square ?", "answer": "dog"}
+    objects = [{"label": "square", "box": [0, 0, 8, 8]}]
+    patch_knockout(sdpa, items=[row], image=1, work=QUIET)
+    with pytest.raises(nv.SpecError, match="first picture"):
+        patch_knockout(sdpa, items=[{**row, "boxes": objects}], image=1, work=QUIET)
+
+
 def test_latents_hide_the_object_from_the_queries_that_read_the_patches():
     model, prompt = zoo.load("blip-2-opt"), zoo.prompt("blip-2-opt")
     source = patch_source(prompt)
