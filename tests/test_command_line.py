@@ -182,7 +182,7 @@ def test_a_report_shows_what_a_user_and_files_call_things(place, wide, tmp_path)
     out = tmp_path / "[/INST]`x`\udcff"
     options = ["--query", query, "--objects", ",".join(objects), "--max-new-tokens", "3", "--out", out]
     printed = ask("report", "--model", place / "model", "--images", place / "mixed", *options)
-    assert printed.endswith(f"Written to {hostile.seen(str(out))}: report.md, frames, figures.\n")
+    assert printed.endswith(f"Written to {hostile.seen(str(out))}: report.md, left-out.csv, frames, figures.\n")
     left_out = hostile.seen("[red]\n<b>.png")
     assert f"Left out: {left_out} (" in printed
     lines = code_in_lines((out / "report.md").read_text())

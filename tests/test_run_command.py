@@ -28,7 +28,7 @@ ROWS = [
 ]
 """Seed of the scene, question, answer, and those of another scene."""
 CHEAP = {
-    "ablation": ["--tokens", "object", "--about", "red square,purple ring,yellow ring"],
+    "ablation": ["--tokens", "object", "--asked", "red square,purple ring,yellow ring"],
     "attention_share": ["--max-new-tokens", "2"],
     "attribution_map": ["--layers", "2", "--exact", "1"],
     "causal_trace": ["--groups", "last", "--layers", "2"],

@@ -185,8 +185,9 @@ def ablation(
     )
     asking = asking_of(study, measured, form, asked, replies, objects, boxes, max_new_tokens, rows)
     writing_of_study = with_other_pictures(study, writing, check_prompts(study, asking, writing))
-    settings = {**asking.settings(), **writing.settings()}
-    return study.frame(settings, partial(_measure, study, asking, writing_of_study), summary, columns=["image", *BY])
+    measure = partial(_measure, study, asking, writing_of_study)
+    settings, donors = {**asking.settings(), **writing.settings()}, {"donors": list(writing_of_study.donors)}
+    return study.frame(settings, measure, summary, columns=["image", *BY], aside=donors)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

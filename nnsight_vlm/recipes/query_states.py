@@ -165,7 +165,7 @@ def group_errors(
     found = {}
     for group in groups_with_states([prompt], GROUPS) if groups is None else groups:
         try:
-            prompt.rows[0].required(group)
+            owning_stage(prompt, group)
             patched_layers(model, prompt, prompt[group], layers)
             found[group] = ""
         except SpecError as error:

@@ -130,6 +130,7 @@ def write_report(
     check_model_name(config.model)
     folder = Path(out)
     asked = asked_of(config)
+    files.check_writable(folder)
     begun = (folder / files.REPORT.settings).exists() and not fresh
     files.prepare(folder, settings_of(config, asked), fresh=fresh)
     try:

@@ -36,10 +36,11 @@ from ..sweeping.kept_runs import reuse_in_one_call
 from .item_prompts import ItemPrompts
 from .work import Work
 
-FORMAT = 5
+FORMAT = 6
 """Raise when the meaning of a recipe's rows, or of a part, changes, so that old journals are not read. Up to 2 the
 place where the model ran was not part of the digest; up to 3 "another image" could be a copy of the same picture; up to
-4 it was that of the next pair, also where a later one had the same words."""
+4 it was that of the next pair, also where a later one had the same words; up to 5 a mean of other pictures left out a
+whole cluster."""
 ABOUT = b"nnsight_vlm"
 """The key under which a part's Parquet file says what it is."""
 

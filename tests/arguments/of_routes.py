@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import nnsight_vlm as nv
 from nnsight_vlm import plots, recipes
 from nnsight_vlm.recipes import Place, Work
 
@@ -28,7 +29,8 @@ def entries() -> dict[str, Entry]:
     tables = {"items": [3, True, THING, {}, [], "no such file"], "columns": [3, True, "a", THING, {}, {"image": "a"}]}
     kept = {"only_correct": [value for value in FLAGS if not isinstance(value, bool)]}
     cut = recipes.joint_routes(**asked)
-    carried = recipes.path_patching(**sent)
+    own = [int(nv.run(here.model, prompt).logits.argmax()) for prompt in (here.prompt, here.twin)]
+    carried = recipes.path_patching(**{**sent, "pairs": [(here.prompt, here.twin, *own)]})  # what the model answers
     return {
         "joint_routes": Entry(
             recipes.joint_routes,

@@ -48,7 +48,7 @@ def described(**options):
 
 def answered(*left_out, **options):
     prompts, answers, truths, names = questions()
-    known = {"answers": answers, "truths": truths, "asked": names, "about": names, "work": QUIET}
+    known = {"answers": answers, "truths": truths, "asked": names, "work": QUIET}
     return (model(), prompts), {**{name: known[name] for name in known if name not in left_out}, **options}
 
 
@@ -67,15 +67,18 @@ def truths():
 
 
 CALLS = {
-    "ablation": lambda: answered("asked"),
+    "ablation": answered,
     "attention_share": described,
-    "causal_trace": lambda: answered("truths", "asked", "about", layers=[2, 5]),
-    "information_flow": lambda: answered("about", edges=["object->last", "question->last"]),
+    "attribution_map": lambda: paired(layers=[2, 5], exact=2),
+    "causal_trace": lambda: answered("truths", "asked", layers=[2, 5]),
+    "information_flow": lambda: answered(edges=["object->last", "question->last"]),
+    "image_lens": lambda: answered("asked", layers=[2, 5]),
     "joint_routes": routes,
     "knockout_windows": lambda: described(windows=2, routes=["image->generated"]),
+    "object_score": lambda: described(truths=truths()),
     "pair_routes": lambda: paired(cuts=[2, 5]),
     "patch_grounding": lambda: described(truths=truths()),
-    "patch_knockout": lambda: answered("about", size=5),
+    "patch_knockout": lambda: answered(size=5),
     "patching_map": lambda: paired(layers=[2, 5]),
     "path_patching": lambda: paired(sender=Place("image", layers=3), receivers=[Place("last", layers=[4, 6])]),
     "prompt_ablation": lambda: described(parts={"verb": "describe"}),
