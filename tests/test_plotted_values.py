@@ -45,6 +45,7 @@ from nnsight_vlm.plots.style import BEYOND, GREY
 from nnsight_vlm.studies.labels import ANOTHER_IMAGE, RANDOM_LAYERS, RANDOM_POSITIONS
 
 MAPS = (plots.heat_map, plots.patching_map, plots.causal_trace, plots.path_patching, plots.patch_knockout)
+MAPS += (plots.attribution_map,)
 """Figures of which a cell has no room for an interval."""
 
 # lines -----------------------------------------------------------------------------------------------------

@@ -262,7 +262,7 @@ def test_a_server_is_asked_where_one_is_named(shared, table, tmp_path, monkeypat
 
 
 WRONG: list[tuple[list[str], str]] = [
-    (["no_such"], "no recipe 'no_such': write one of attention_share, knockout_windows"),
+    (["no_such"], "no recipe 'no_such': write one of ablation, attention_share, attribution_map"),
     (["[/INST]\x1b"], "no recipe '[/INST]\\x1b'"),
     (["knockout_windows"], "Missing option '--items'"),
     (["knockout_windows", "--items", "TABLE"], "Missing option '--out'"),
@@ -281,8 +281,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["knockout_windows", "--items", "TABLE", "--out", "OUT", "--routes", "a->b"], "a"),
     (["knockout_windows", "--items", "TABLE", "--out", "OUT", "--forms", "shut"], "write one of block, allow"),
     (["query_patching", "--items", "TABLE", "--out", "OUT", "--layers", "x"], "no layers 'x'"),
-    (["patch_knockout", "--items", "TABLE", "--out", "OUT", "--answer", "zebra"], "zebra"),
-    (["patch_knockout", "--items", "TABLE", "--out", "OUT", "--seed", "1"], "No such option: --seed"),
+    (["patch_knockout", "--items", "TABLE", "--out", "OUT", "--answer", "zebra"], "answer= is of one prompt"),
 ]
 
 
