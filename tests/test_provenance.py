@@ -22,7 +22,7 @@ SCENES = [nv.shapes.scene(number) for number in (3, 4)]
 EXAMPLES = {
     "ablation": {
         "truths": [nv.recipes.shape_truth(scene) for scene in SCENES],
-        "about": [f"{scene.objects[0].color} {scene.objects[0].shape}" for scene in SCENES],
+        "asked": [f"{scene.objects[0].color} {scene.objects[0].shape}" for scene in SCENES],
         "answers": ["red", "blue"],
         "tokens": "object",
     },

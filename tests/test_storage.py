@@ -174,6 +174,7 @@ def buffers_of(tree):
     for node in (node for node in ast.walk(tree) if isinstance(node, ast.Assign)):
         target, value = node.targets[0], node.value
         both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        both = both and not any(isinstance(part, ast.Starred) for part in (*target.elts, *value.elts))
         for name, made in zip(target.elts, value.elts, strict=True) if both else [(target, value)]:
             if ast.unparse(made) == "BytesIO()":
                 found.add(ast.unparse(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from nnsight_vlm.recipes import Work, knockout_windows, query_patching
 from nnsight_vlm.report.claims import judge
 from nnsight_vlm.studies.clusters import clusters_of, clusters_of_pairs, numbered
 from nnsight_vlm.studies.controls import other_image
+from nnsight_vlm.studies.registry import RECIPES
 
 QUIET = Work(progress=False)
 QUESTIONS = ("what is the red square ?", "where is a blue circle ?", "see the dog")
@@ -71,13 +73,12 @@ def model(sdpa):
     return sdpa
 
 
-def test_every_recipe_over_prompts_takes_clusters():
-    recipes = [getattr(nv.recipes, name) for name in nv.recipes.__all__ if name.islower()]
-    over_images = [each for each in recipes if "per_image" in inspect.signature(each).parameters]
-    assert len(over_images) == 5
-    for recipe in over_images:
-        assert inspect.signature(recipe).parameters["cluster"].default is None, recipe
-        assert "cluster:" in recipe.__doc__
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_takes_clusters_and_gives_the_rows_of_images(name):
+    recipe = getattr(nv.recipes, name)
+    parameters = inspect.signature(recipe).parameters
+    assert parameters["cluster"].default is None and parameters["per_image"].default is False
+    assert re.search(r"^ +(\w+, )*cluster(, \w+)*:", recipe.__doc__, re.MULTILINE)
 
 
 def test_a_mean_is_that_of_images_each_of_which_is_the_mean_of_its_questions(sdpa, prompts):
