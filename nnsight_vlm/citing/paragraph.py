@@ -62,7 +62,7 @@ def cite(frame: pd.DataFrame, rows: Any = None, *, style: Style = "text") -> str
     >>> model = nv.load("shapes")
     >>> prompt = nv.encode(model, "what color is the ring ?", nv.shapes.scene(3).image)
     >>> frame = nv.recipes.patch_knockout(model, prompt, answer="red", size=3)
-    >>> nv.cite(frame).startswith("We asked: Which patches does an answer need?")
+    >>> nv.cite(frame).startswith("We asked: Which patches does an answer need")
     True
     """
     record, style = record_of(frame), one_of("style", style, STYLES)

@@ -48,7 +48,7 @@ def decisions(first: Collection[str], second: Collection[str], about: Sequence[s
 def kappa(cells: Mapping[str, Any]) -> Any:
     """Cohen's kappa, from the numbers of decisions of each kind; NaN where chance alone decides all alike.
 
-    >>> float(kappa({"both": 20.0, "first_only": 5.0, "second_only": 10.0, "neither": 15.0}))
+    >>> round(float(kappa({"both": 20.0, "first_only": 5.0, "second_only": 10.0, "neither": 15.0})), 3)
     0.4
     """
     both, first, second, neither = (np.asarray(cells[name], dtype=float) for name in CELLS)

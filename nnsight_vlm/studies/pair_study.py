@@ -10,6 +10,7 @@ from ..errors import SpecError
 from ..families import Model, view_of
 from ..identity import prompt_digest
 from ..questions.item_lists import Items, LeftOut
+from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
 from .asked import is_table, own_or_given, table_given
 from .clusters import checked_keys, clusters_of_pairs
@@ -80,8 +81,17 @@ def open_pairs(
     else:
         pairs, prompts = asked, tuple(pair.prompt for pair in asked)
         clusters = clusters_of_pairs(prompts, [pair.other for pair in asked], cluster)
-        study = Study(**common, prompts=prompts, clusters=clusters, seen=tuple(map(look, prompts)))
+        seen = tuple(_looked(look, number, prompt) for number, prompt in enumerate(prompts))
+        study = Study(**common, prompts=prompts, clusters=clusters, seen=seen)
     return _answered_right(study, pairs) if only_correct else (study, pairs)
+
+
+def _looked(look: Look, number: int, prompt: Prompt) -> Any:
+    """What the recipe wants to know of a pair's prompt; errors name the pair."""
+    try:
+        return look(prompt)
+    except SpecError as error:
+        raise SpecError(f"pair {number}: {error}") from error
 
 
 def of_others(pairs: Sequence[Pair]) -> dict[str, Any]:
