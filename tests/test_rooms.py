@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,9 @@ def dotted(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+ALL_DOTTED = {dotted(path) for path in MODULES}
+
+
 def typing_only(tree):
     """Imports under `if TYPE_CHECKING:`."""
     guarded = [
@@ -65,8 +69,13 @@ def typing_only(tree):
     return {id(inner) for node in guarded for part in node.body for inner in ast.walk(part)}
 
 
+@functools.cache
 def imports(path):
     """`(level, module, names)` of every import in a file."""
+    return tuple(_imports(path))
+
+
+def _imports(path):
     tree = ast.parse(path.read_text())
     skipped = typing_only(tree)
     for node in ast.walk(tree):
@@ -88,7 +97,7 @@ def modules_known(path):
         else:
             continue
         target = ".".join(base)
-        inside = {f"{target}.{name}".lstrip(".") for name in names} & {dotted(other) for other in MODULES}
+        inside = {f"{target}.{name}".lstrip(".") for name in names} & ALL_DOTTED
         found |= inside or {target}
     return found - {""}
 

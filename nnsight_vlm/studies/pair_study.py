@@ -9,8 +9,8 @@ from ..arguments import flag
 from ..errors import SpecError
 from ..families import Model, view_of
 from ..identity import prompt_digest
-from ..questions.item_lists import Items, LeftOut
 from ..prompts.prompt import Prompt
+from ..questions.item_lists import Items, LeftOut
 from ..remote.model_call import Remote
 from .asked import is_table, own_or_given, table_given
 from .clusters import checked_keys, clusters_of_pairs
