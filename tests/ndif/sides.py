@@ -364,7 +364,7 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
         "joint_routes": partial(
             recipes.joint_routes,
             model,
-            [pair.prompt for pair in pairs],
+            [pair[0] for pair in pairs],
             answers=[pair[2] for pair in pairs],
             pairs=pairs,
             routes=["image->last", "image->question"],
