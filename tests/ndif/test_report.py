@@ -14,7 +14,7 @@ from nnsight_vlm.shapes.embedded import checkpoint
 
 EXACT = 1e-5
 ENDS = 20 * EXACT
-"""The ends of intervals over three pictures lie up to 13 standard errors from the mean; their rounding grows with them."""
+"""The ends of intervals over three pictures lie up to 13 standard errors from the mean, and so does their rounding."""
 
 
 @pytest.fixture(scope="module")
