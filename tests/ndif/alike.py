@@ -87,7 +87,7 @@ def _between_frames(found: pd.DataFrame, expected: pd.DataFrame, at: str) -> flo
 
 def _equal(one: pd.Series, other: pd.Series) -> list[bool]:
     """Cell by cell; an empty cell is equal to an empty one."""
-    return [bool(a == b) or (_empty(a) and _empty(b)) for a, b in zip(one, other, strict=True)]
+    return [_empty(b) if _empty(a) else not _empty(b) and bool(a == b) for a, b in zip(one, other, strict=True)]
 
 
 def _empty(cell: Any) -> bool:
