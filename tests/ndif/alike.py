@@ -20,6 +20,9 @@ A tensor's magnitude is that of its largest number: a hidden state of magnitude 
 magnitude, so each of its coordinates is rounded to some millionths of 40. In a table each number has its own magnitude.
 """
 
+PER_CENT = "probability_change"
+"""The measure that is in per cent."""
+
 
 def distance(found: Any, expected: Any, at: str = "it") -> float:
     """The largest difference of any two numbers, relative as in `EXACT`.
@@ -77,12 +80,21 @@ def _between_frames(found: pd.DataFrame, expected: pd.DataFrame, at: str) -> flo
     for name in expected:
         one, other = found[name], expected[name]
         if pd.api.types.is_float_dtype(other):
-            size = np.maximum(1.0, np.abs(other.to_numpy()))
+            size = np.maximum(_unit(expected, name), np.abs(other.to_numpy()))
             far = max(far, _between_numbers(one.to_numpy(), other.to_numpy(), size, f"{at}: {name}"))
         else:
             differ = [place for place, same in enumerate(_equal(one, other)) if not same]
             assert not differ, f"{at}: {name} of row {differ[:3]}: {one[differ[:3]].tolist()}"
     return far
+
+
+def _unit(frame: pd.DataFrame, name: str) -> Any:
+    """What counts as 1 in a column: a hundred where it is in per cent, and twenty at the ends of intervals.
+
+    An end over three pictures lies up to 13 standard errors from the mean, and so does its rounding.
+    """
+    in_per_cent = frame["measure"] == PER_CENT if "measure" in frame else np.full(len(frame), name == PER_CENT)
+    return np.where(in_per_cent, 100.0, 1.0) * (20.0 if name in ("low", "high") else 1.0)
 
 
 def _equal(one: pd.Series, other: pd.Series) -> list[bool]:
