@@ -344,6 +344,10 @@ def pairs_of(side: Side, facts: Known) -> list[tuple[Any, ...]]:
     return pairs[:3]
 
 
+OF_OBJECTS = ("ablation", "image_lens", "object_score")
+"""The recipes that need an object in every picture."""
+
+
 def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, per_image: bool = True) -> Asks:
     """Each recipe on the first pictures."""
     model, remote, recipes = side.model, side.remote, nv.recipes
@@ -351,8 +355,13 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
     plain = {"per_image": per_image, "remote": remote}
     truths, pairs = facts.truths[:count], pairs_of(side, facts)
     of_answers = {"answers": first, "windows": windows, "work": QUIET}
-    of_objects = {"truths": truths, "asked": [truth[0].name for truth in truths], "answers": first, "work": QUIET}
-    return {
+    of_objects = {
+        "truths": truths,
+        "asked": [truth[0].name for truth in truths if truth],
+        "answers": first,
+        "work": QUIET,
+    }
+    asks: Asks = {
         "ablation": partial(recipes.ablation, model, prompts, **of_objects, **plain),
         "image_lens": partial(
             recipes.image_lens, model, prompts, truths=truths, answers=first, bank=["a red square"], work=QUIET, **plain
@@ -413,3 +422,6 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
             recipes.patch_knockout, model, prompts, answers=first, work=QUIET, **plain
         ),
     }
+    if not all(truths):  # the model's own words about a picture name nothing
+        asks = {name: ask for name, ask in asks.items() if name not in OF_OBJECTS}
+    return asks
