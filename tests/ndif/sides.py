@@ -344,6 +344,8 @@ def pairs_of(side: Side, facts: Known) -> list[tuple[Any, ...]]:
     return pairs[:3]
 
 
+OF_GRADIENTS = ("attribution_map",)
+"""The recipes that need gradients, which a sandbox does not give."""
 OF_OBJECTS = ("ablation", "image_lens", "object_score")
 """The recipes that need an object in every picture."""
 
@@ -362,7 +364,9 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
         "work": QUIET,
     }
     asks: Asks = {
-        "ablation": partial(recipes.ablation, model, prompts, **of_objects, **plain),
+        "ablation": partial(
+            recipes.ablation, model, prompts, tokens=["object", "random", "register-like"], **of_objects, **plain
+        ),
         "image_lens": partial(
             recipes.image_lens, model, prompts, truths=truths, answers=first, bank=["a red square"], work=QUIET, **plain
         ),
