@@ -40,6 +40,22 @@ def stacked(count: int, height: float = 1.2, width: float = COLUMN, **options: A
     return np.asarray(axes)
 
 
+def panels_of(count: int, ax: Axes | None, height: float = 1.2, **options: Any) -> np.ndarray:
+    """Axes `[panel]` of a figure of several panels: those that were given for one, or those of a figure of its own."""
+    return stacked(count, height, **options) if ax is None else np.asarray([axes_of(ax)])
+
+
+def drawn_panels(axes: np.ndarray, ax: Axes | None, height: float) -> Axes | np.ndarray:
+    """What a figure of several panels returns, once all is drawn: the axes that were given, or all of its own.
+
+    Panels of its own get their height here, when titles and legends have taken their room.
+    """
+    if ax is not None:
+        return ax
+    grown(axes, height)
+    return axes
+
+
 def dress(axis: Axes) -> None:
     """The spines and the letters of axes."""
     axis.spines[["top", "right"]].set_visible(False)

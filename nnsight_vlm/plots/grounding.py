@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from ..showing import for_figure
 from ..studies.labels import NONE, OBJECT_PATCHES, OTHER_OBJECT, RANDOM_PATCHES, RANDOM_PATCHES_AGAIN
-from .canvas import axes_of, chosen_panel, grown, legend_below, named, stacked
+from .canvas import chosen_panel, drawn_panels, legend_below, named, panels_of
 from .depths import spans_of
 from .dots import name_rows
 from .frames import frame_of
@@ -73,7 +73,7 @@ def patch_grounding(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
     there = [name for name in LABELS if name in set(frame["measure"])]
     usual = [name for name in there if name != "top_mass"] or there
     panels = chosen_panel("measure", measure, there if measure is not None else usual, ax)
-    axes = stacked(len(panels)) if ax is None else np.asarray([axes_of(ax)])
+    axes = panels_of(len(panels), ax)
     for axis, name in zip(axes, panels, strict=True):
         rows, kind = _first_kind(frame[frame["measure"] == name])
         if name == "logprob_change":
@@ -94,10 +94,7 @@ def patch_grounding(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
     ]
     if by_layer:
         legend_below(by_layer[-1], others=by_layer[:-1])
-    if ax is None:
-        grown(axes, 1.2)
-        return axes
-    return ax
+    return drawn_panels(axes, ax, 1.2)
 
 
 def _first_kind(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ..arguments import one_of
 from ..showing import for_figure
 from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_GENERATED_TOKENS, RANDOM_POSITIONS, UNIFORM
-from .canvas import axes_of, chosen_panel, grown, legend_below, named, say, stacked, titled
+from .canvas import chosen_panel, drawn_panels, legend_below, named, panels_of, say, titled
 from .depths import spans_of
 from .frames import rows_of
 from .lines import layer_axis, layer_lines
@@ -46,7 +46,7 @@ def attention_share(frame: pd.DataFrame, ax: Axes | None = None, *, target: str 
     entropies = trimmed(frame[frame["measure"] == ENTROPY], 0, NATS)
     known = [*dict.fromkeys(masses["target"]), *([ENTROPY] if len(entropies) else [])]
     panels = chosen_panel("target", target, known, ax)
-    axes = stacked(len(panels)) if ax is None else np.asarray([axes_of(ax)])
+    axes = panels_of(len(panels), ax)
     for axis, panel in zip(axes, panels, strict=True):
         if panel == ENTROPY:
             _entropy(axis, entropies)
@@ -60,10 +60,7 @@ def attention_share(frame: pd.DataFrame, ax: Axes | None = None, *, target: str 
         legend_below(of_masses[-1], others=of_masses[:-1])
     if panels[-1] == ENTROPY:
         legend_below(axes[-1])
-    if ax is None:
-        grown(axes, 1.2)
-        return axes
-    return ax
+    return drawn_panels(axes, ax, 1.2)
 
 
 def _masses(axis: Axes, rows: pd.DataFrame) -> None:
@@ -119,7 +116,7 @@ def query_patching(frame: pd.DataFrame, ax: Axes | None = None, *, group: str | 
     rows = trimmed(rows_of(frame, "restoration", "query_patching"), 0, 1)
     known = sorted(dict.fromkeys(rows["group"]), key=lambda group: [*COLORS, group].index(group))
     panels = chosen_panel("group", group, known, ax)
-    axes = stacked(len(panels), sharex=True, sharey=True) if ax is None else np.asarray([axes_of(ax)])
+    axes = panels_of(len(panels), ax, sharex=True, sharey=True)
     styles = {
         NONE: Style(BLUE, "o", "from the other picture"),
         ANOTHER_IMAGE: Style(GREY, "^", "from a third picture", "--"),
@@ -138,10 +135,7 @@ def query_patching(frame: pd.DataFrame, ax: Axes | None = None, *, group: str | 
         layer_axis(axis)
     named(axes[-1], x="layer whose output is patched")
     legend_below(axes[-1], others=axes[:-1])
-    if ax is None:
-        grown(axes, 1.2)
-        return axes
-    return ax
+    return drawn_panels(axes, ax, 1.2)
 
 
 def information_flow(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from ..showing import for_figure
 from ..studies.labels import NONE, RANDOM_POSITIONS, AgreementMeasure
-from .canvas import axes_of, broken, chosen_panel, grown, legend_below, named, say, stacked
+from .canvas import axes_of, broken, chosen_panel, drawn_panels, grown, legend_below, named, panels_of, say
 from .dots import name_rows, row_inches
 from .frames import frame_of, rows_of
 from .marks import across, ends, has_values, shown_across, trimmed
@@ -88,13 +88,10 @@ def claims(frame: pd.DataFrame, ax: Axes | None = None, *, claim: str | None = N
     """
     frame_of("nv.report.judge", frame)
     panels = chosen_panel("claim", claim, list(dict.fromkeys(frame["claim"])), ax)
-    axes = stacked(len(panels), 0.75) if ax is None else np.asarray([axes_of(ax)])
+    axes = panels_of(len(panels), ax, 0.75)
     for axis, key in zip(axes, panels, strict=True):
         _claim(axis, key, frame[frame["claim"] == key].rename(columns={"value": "mean"}).reset_index(drop=True))
-    if ax is None:
-        grown(axes, 0.75)
-        return axes
-    return ax
+    return drawn_panels(axes, ax, 0.75)
 
 
 def _claim(axis: Axes, key: str, rows: pd.DataFrame) -> None:

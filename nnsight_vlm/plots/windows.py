@@ -19,7 +19,7 @@ from ..studies.labels import (
     RANDOM_POSITIONS,
     AgreementMeasure,
 )
-from .canvas import axes_of, chosen_panel, grown, legend_below, named, say, stacked, titled
+from .canvas import axes_of, chosen_panel, drawn_panels, grown, legend_below, named, panels_of, say, titled
 from .depths import spans_of
 from .dots import name_rows, row_inches
 from .frames import rows_of
@@ -119,7 +119,7 @@ def _windows(chosen: pd.DataFrame, ax: Axes | None, route: str | None, unit: Uni
         raise SpecError("there is nothing to draw: no route was cut in a window of layers; write windows=4, say")
     alike = {name: [name] for name in routes} if route is not None else _alike(chosen, routes)
     panels = chosen_panel("route", route, alike, ax)
-    axes = stacked(len(panels), sharex=True) if ax is None else np.asarray([axes_of(ax)])
+    axes = panels_of(len(panels), ax, sharex=True)
     for axis, name in zip(axes, panels, strict=True):
         rows = trimmed(chosen[(chosen["route"] == name) | (chosen["form"] == "blind")], unit.low, unit.high)
         blind = rows[rows["form"] == "blind"]
@@ -129,10 +129,7 @@ def _windows(chosen: pd.DataFrame, ax: Axes | None, route: str | None, unit: Uni
         named(axis, y=unit.label)
     named(axes[-1], x="layer (bars: windows; right of the panel: intervals of the levels)")
     legend_below(axes[-1], others=axes[:-1])
-    if ax is None:
-        grown(axes, 1.2)
-        return axes
-    return ax
+    return drawn_panels(axes, ax, 1.2)
 
 
 def _title(routes: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ from ..studies.study import Study, open_study
 from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work
 from ..sweeping.answers import generations
-from .asked_objects import GENERATED, Asking, Form, asking_of, check_form, check_prompts
+from .object_questions import GENERATED, Asking, Form, asking_of, check_form, check_prompts
 from .token_answers import BoxReading, answer_rows, box_rows, description_rows, resized_size, whole_text
 from .token_variants import Target, Variant, attributions_of, variants_of
 from .token_writes import How, Site, Writing, states_of, with_other_pictures, writing_given

@@ -120,8 +120,7 @@ def test_tokens_of_large_norm_and_of_large_gradient_are_those_of_the_modules_own
 @pytest.mark.float64
 def test_steps_integrate_the_gradient_from_zero(sdpa, prompts):
     """Completeness: with many steps the attributions add up to what zeroing the whole picture takes from the logit."""
-    from nnsight_vlm.recipes.asked_objects import Target
-    from nnsight_vlm.recipes.token_variants import attributions_of
+    from nnsight_vlm.recipes.token_variants import Target, attributions_of
     from nnsight_vlm.recipes.token_writes import states_of, writing_given
     from nnsight_vlm.studies.image_token_sets import object_tokens
 
