@@ -23,6 +23,7 @@ from .groups import attention_share, information_flow, query_patching
 from .interchanges import causal_trace, pair_routes, patching_map
 from .lenses import image_lens
 from .lines import layer_lines
+from .located import heads
 from .maps import heat_map
 from .overlays import Overlay, draw_overlay, draw_overlays
 from .parts import claims, prompt_ablation
@@ -44,6 +45,7 @@ __all__ = [
     "dot_rows",
     "draw_overlay",
     "draw_overlays",
+    "heads",
     "heat_map",
     "image_lens",
     "image_words",

@@ -16,6 +16,7 @@ COLUMNS = {
     "joint_routes": (*MEANS, "route", "condition"),
     "knockout_windows": (*MEANS, "route", "form", "window"),
     "attention_share": (*MEANS, "target", "source", "layer", "token"),
+    "heads": (*MEANS, "what", "heads", "layer", "head", "split", "rank", "survives"),
     "image_lens": (*MEANS, "layer", "lens", "tokens"),
     "information_flow": (*MEANS, "edge", "centre", "width"),
     "query_patching": (*MEANS, "group", "layer"),

@@ -17,6 +17,8 @@ Control = Literal[
     "another image",
     "random patches",
     "random patches, again",
+    "random heads",
+    "random heads, same layers",
     "other object",
     "object's patches",
     "other object's words",
@@ -36,6 +38,7 @@ Control = Literal[
   it is compared with the objects of another picture.
 - `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
   out of all patches); `random patches, again` is a second, independent draw.
+- `random heads`: as many other heads, drawn at random; `random heads, same layers`: as many others of each layer.
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
   their image tokens.
 - `object's patches`: the patches that show the object, where `none` are those that a word attends to most.
@@ -53,6 +56,8 @@ QUERY_OF_ANOTHER_IMAGE: Final = "query of another image"
 ANOTHER_IMAGE: Final = "another image"
 RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
+RANDOM_HEADS: Final = "random heads"
+HEADS_OF_LAYERS: Final = "random heads, same layers"
 OTHER_OBJECT: Final = "other object"
 OBJECT_PATCHES: Final = "object's patches"
 OTHER_WORDS: Final = "other object's words"
@@ -105,6 +110,7 @@ SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
     *("yes", "named", "named_first", "first", "probability", "box_iou", "box_hit", "registers", "sink_mass"),
     *("hallucinated", "chair_i", "chair_s", "agree"),
+    *("mask_iou", "attention", "selected"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 

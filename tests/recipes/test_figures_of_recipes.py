@@ -72,6 +72,7 @@ CALLS = {
     "attribution_map": lambda: paired(layers=[2, 5], exact=2),
     "causal_trace": lambda: answered("truths", "asked", layers=[2, 5]),
     "information_flow": lambda: answered(edges=["object->last", "question->last"]),
+    "heads": lambda: answered(top=2, draws=1),
     "image_lens": lambda: answered("asked", layers=[2, 5]),
     "joint_routes": routes,
     "knockout_windows": lambda: described(windows=2, routes=["image->generated"]),
