@@ -15,6 +15,7 @@ Control = Literal[
     "random layers",
     "query of another image",
     "another image",
+    "random image tokens",
     "random patches",
     "random patches, again",
     "other object",
@@ -34,6 +35,7 @@ Control = Literal[
 - `query of another image`: the query tokens' hidden states come from a run on another picture.
 - `another image`: patched hidden states come from a third picture, whose answers are different ones; of a description,
   it is compared with the objects of another picture.
+- `random image tokens`: as many image tokens, drawn at random out of all of the picture.
 - `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
   out of all patches); `random patches, again` is a second, independent draw.
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
@@ -51,6 +53,7 @@ RANDOM_SENDER: Final = "random sender"
 RANDOM_LAYERS: Final = "random layers"
 QUERY_OF_ANOTHER_IMAGE: Final = "query of another image"
 ANOTHER_IMAGE: Final = "another image"
+RANDOM_TOKENS: Final = "random image tokens"
 RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
 OTHER_OBJECT: Final = "other object"
@@ -104,7 +107,7 @@ BOTH_SCORERS: Final = "names and judge"
 SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
     *("yes", "named", "named_first", "first", "probability", "box_iou", "box_hit", "registers", "sink_mass"),
-    *("hallucinated", "chair_i", "chair_s", "agree"),
+    *("hallucinated", "chair_i", "chair_s", "agree", "accuracy"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 
