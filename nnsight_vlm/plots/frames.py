@@ -13,6 +13,7 @@ from ..errors import SpecError
 MEANS = ("measure", "control", "mean", "low", "high")
 COLUMNS = {
     "ablation": (*MEANS, "tokens", "border", "how", "form"),
+    "compressed_context": (*MEANS, "tokens", "kept"),
     "joint_routes": (*MEANS, "route", "condition"),
     "knockout_windows": (*MEANS, "route", "form", "window"),
     "attention_share": (*MEANS, "target", "source", "layer", "token"),

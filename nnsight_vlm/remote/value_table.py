@@ -65,6 +65,7 @@ FUNCTIONS = {
             "attribution_map",
             "joint_routes",
             "causal_trace",
+            "compressed_context",
             "heads",
             "image_lens",
             "information_flow",

@@ -368,6 +368,17 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
             recipes.ablation, model, prompts, tokens=["object", "random", "register-like"], **of_objects, **plain
         ),
         "heads": partial(recipes.heads, model, prompts, top=2, draws=2, **of_objects, **plain),
+        "compressed_context": partial(
+            recipes.compressed_context,
+            model,
+            prompts,
+            answers=first,
+            request=None,
+            keep=[0, 10, 100],
+            timed=0,
+            work=QUIET,
+            **plain,
+        ),
         "image_lens": partial(
             recipes.image_lens, model, prompts, truths=truths, answers=first, bank=["a red square"], work=QUIET, **plain
         ),
