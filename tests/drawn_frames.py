@@ -255,7 +255,7 @@ SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
     "ablation, one way": (plots.ablation, tokens(["mean"], [0]), {"measure": "kept"}),
     "attribution_map": (
         plots.attribution_map,
-        mapped(head="all", site="residual").assign(measure="estimate"),
+        mapped(head="all", site="residual", source="all").assign(measure="estimate"),
         {"routes": True},
     ),
     "causal_trace": (plots.causal_trace, mapped("position", ("-2 cross", "-1 :")), {}),

@@ -21,7 +21,7 @@ COLUMNS = {
     "image_lens": (*MEANS, "layer", "lens", "tokens"),
     "information_flow": (*MEANS, "edge", "centre", "width"),
     "query_patching": (*MEANS, "group", "layer"),
-    "attribution_map": (*MEANS, "site", "layer", "group", "head", "p", "survives"),
+    "attribution_map": (*MEANS, "site", "layer", "group", "head", "source", "p", "survives"),
     "patching_map": (*MEANS, "layer", "p", "survives"),
     "causal_trace": (*MEANS, "layer", "p", "survives"),
     "object_score": (*MEANS, "scorer"),

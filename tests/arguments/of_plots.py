@@ -118,6 +118,7 @@ def of_recipes() -> dict[str, Entry]:
             measure=NO_WORD,
             site=[*NO_WORD, "mlp"],
             group=[*NO_WORD, "image"],
+            source=[*NO_WORD, "image"],
             control=NO_WORD,
             routes=FLAGS,
         ),
