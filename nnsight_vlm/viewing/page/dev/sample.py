@@ -64,7 +64,9 @@ def picture(width: int, height: int) -> Image.Image:
     return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
 
 
-def panel(kind: str, label: str, crop: tuple[float, ...], shape: tuple[int, int], first: int, number: int = 0) -> dict[str, Any]:
+def panel(
+    kind: str, label: str, crop: tuple[float, ...], shape: tuple[int, int], first: int, number: int = 0
+) -> dict[str, Any]:
     """A panel of patches in rows."""
     rows, columns = shape
     x0, y0, x1, y1 = crop
@@ -102,7 +104,17 @@ def maps(centres: np.ndarray, layers: int, rows: int, seed: int, sinks: list[int
     return (found / found.sum(-1, keepdims=True) * 0.35)[:, None]
 
 
-def payload(title: str, size: tuple[int, int], panels: list[dict[str, Any]], *, layers: int, pair: bool, causal: bool, floor: float = 0.0, pictures: int = 1) -> dict[str, Any]:
+def payload(
+    title: str,
+    size: tuple[int, int],
+    panels: list[dict[str, Any]],
+    *,
+    layers: int,
+    pair: bool,
+    causal: bool,
+    floor: float = 0.0,
+    pictures: int = 1,
+) -> dict[str, Any]:
     """A page of made-up numbers."""
     tokens = sum(len(each["tokens"]) for each in panels)
     boxes = np.array([box for each in panels for box in each["boxes"]])
@@ -116,41 +128,86 @@ def payload(title: str, size: tuple[int, int], panels: list[dict[str, Any]], *, 
         listed = words(ANSWER if key == "clean" else CHANGED, key != "clean")
         rows = len(listed) - 3
         values = maps(centres, layers, rows, seed, sinks)
-        weight = {"title": "attention weight", "unit": "share of the row", "signed": False, "layers": list(range(layers))}
-        weight |= {"about": "The share of a word's attention that goes to each patch.", "heads": ["mean"], "rows": rows, "has": None}
+        weight = {
+            "title": "attention weight",
+            "unit": "share of the row",
+            "signed": False,
+            "layers": list(range(layers)),
+        }
+        weight |= {
+            "about": "The share of a word's attention that goes to each patch.",
+            "heads": ["mean"],
+            "rows": rows,
+            "has": None,
+        }
         weight |= {"missing": 'nv.view(model, prompt, heads="all")', "data": block(values, signed=False, floor=floor)}
         quantities = {"weight": weight}
         if causal:
             has = list(range(len(PROMPT) - 3, rows))
             lost = (values.mean(0, keepdims=True) * 20 - 0.01)[:, :, has]
             quantities["causal"] = weight | {
-                "title": "causal effect", "unit": "nats", "signed": True, "layers": ["all"], "has": has,
+                "title": "causal effect",
+                "unit": "nats",
+                "signed": True,
+                "layers": ["all"],
+                "has": has,
                 "about": "How much log-probability the word loses when one patch is hidden from the answer.",
-                "missing": 'nv.view(model, prompt, quantities=["causal"])', "data": block(lost, signed=True),
+                "missing": 'nv.view(model, prompt, quantities=["causal"])',
+                "data": block(lost, signed=True),
             }
         lens = np.random.default_rng(seed).integers(1, 6, (layers, tokens))
         return {
-            "key": key, "title": "clean" if key == "clean" else "Knockout image \u2192 generated, layers 8\u201316",
-            "words": listed, "sinks": {"layers": list(range(layers)), "tokens": [sinks] * layers},
+            "key": key,
+            "title": "clean" if key == "clean" else "Knockout image \u2192 generated, layers 8\u201316",
+            "words": listed,
+            "sinks": {"layers": list(range(layers)), "tokens": [sinks] * layers},
             "lens": {
-                "layers": list(range(layers)), "vocabulary": ["", "red", "umbrella", "sky", "dog", "street"],
+                "layers": list(range(layers)),
+                "vocabulary": ["", "red", "umbrella", "sky", "dog", "street"],
                 "words": {"encoding": "dense", "shape": list(lens.shape), "dtype": "u16", "bytes": packed(lens, "<u2")},
-                "probability": {"encoding": "dense", "shape": list(lens.shape), "dtype": "u8", "bytes": packed(lens * 30, "u1")},
+                "probability": {
+                    "encoding": "dense",
+                    "shape": list(lens.shape),
+                    "dtype": "u8",
+                    "bytes": packed(lens * 30, "u1"),
+                },
             },
             "quantities": quantities,
         }
 
     width, height = size
     return {
-        "format": 1, "title": title,
-        "facts": [["model", "made up"], ["precision", "float32"], ["a row", "what the model read when it wrote the word"]],
+        "format": 1,
+        "title": title,
+        "facts": [
+            ["model", "made up"],
+            ["precision", "float32"],
+            ["a row", "what the model read when it wrote the word"],
+        ],
         "notes": ["All numbers of this page are made up."],
-        "pictures": [{"uri": uri, "width": width, "height": height, "label": f"picture {n + 1}"} for n in range(pictures)],
-        "tokens": tokens, "positions": list(range(5, 5 + tokens)), "panels": panels, "unplaced": [],
+        "pictures": [
+            {"uri": uri, "width": width, "height": height, "label": f"picture {n + 1}"} for n in range(pictures)
+        ],
+        "tokens": tokens,
+        "positions": list(range(5, 5 + tokens)),
+        "panels": panels,
+        "unplaced": [],
         "objects": [
-            {"picture": 0, "name": "umbrella", "box": [width * 0.12, height * 0.12, width * 0.45, height * 0.38], "outline": None},
-            {"picture": 0, "name": "dog", "box": [width * 0.42, height * 0.68, width * 0.56, height * 0.85],
-             "outline": [[width * (0.49 + 0.07 * np.cos(a)), height * (0.765 + 0.085 * np.sin(a))] for a in np.linspace(0, 6.28, 20)]},
+            {
+                "picture": 0,
+                "name": "umbrella",
+                "box": [width * 0.12, height * 0.12, width * 0.45, height * 0.38],
+                "outline": None,
+            },
+            {
+                "picture": 0,
+                "name": "dog",
+                "box": [width * 0.42, height * 0.68, width * 0.56, height * 0.85],
+                "outline": [
+                    [width * (0.49 + 0.07 * np.cos(a)), height * (0.765 + 0.085 * np.sin(a))]
+                    for a in np.linspace(0, 6.28, 20)
+                ],
+            },
         ],
         "columns": [column("clean", 1), *([column("changed", 2)] if pair else [])],
     }
@@ -178,10 +235,28 @@ def samples() -> dict[str, dict[str, Any]]:
     tiles.append(panel("thumbnail", "thumbnail", (0, 0, *big), (24, 24), 576 * 4))
     frames = [panel("frame", f"frame {n}", (0, 0, 480, 360), (9, 12), 108 * n, n) for n in range(8)]
     return {
-        "square": payload("llava: What does the person on the left hold?", square, [panel("picture", "picture", (0, 0, *square), (24, 24), 0)], layers=32, pair=False, causal=True),
-        "pair": payload("llava, cut: What does the person hold?", square, [panel("picture", "picture", (0, 0, *square), (12, 12), 0)], layers=12, pair=True, causal=False),
-        "wide": payload("wide", wide, [panel("picture", "picture", crop, (24, 24), 0)], layers=4, pair=False, causal=False),
-        "tall": payload("tall", tall, [panel("picture", "picture", (0, 0, *tall), (31, 10), 0)], layers=4, pair=False, causal=False),
+        "square": payload(
+            "llava: What does the person on the left hold?",
+            square,
+            [panel("picture", "picture", (0, 0, *square), (24, 24), 0)],
+            layers=32,
+            pair=False,
+            causal=True,
+        ),
+        "pair": payload(
+            "llava, cut: What does the person hold?",
+            square,
+            [panel("picture", "picture", (0, 0, *square), (12, 12), 0)],
+            layers=12,
+            pair=True,
+            causal=False,
+        ),
+        "wide": payload(
+            "wide", wide, [panel("picture", "picture", crop, (24, 24), 0)], layers=4, pair=False, causal=False
+        ),
+        "tall": payload(
+            "tall", tall, [panel("picture", "picture", (0, 0, *tall), (31, 10), 0)], layers=4, pair=False, causal=False
+        ),
         "tiles": payload("tiles", big, tiles, layers=12, pair=False, causal=False, floor=0.02),
         "frames": payload("frames", (480, 360), frames, layers=4, pair=False, causal=False, pictures=8),
     }
