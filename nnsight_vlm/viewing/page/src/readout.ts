@@ -41,13 +41,22 @@ export interface TokenPlace {
 }
 
 export function placeOf(measured: Measured, token: number): TokenPlace | null {
-  for (const [number, panel] of measured.payload.panels.entries()) {
-    const at = panel.tokens.indexOf(token);
-    if (at >= 0) {
-      return { panel: number, label: panel.label, cell: panel.cells[at], box: panel.boxes[at] };
-    }
+  let known = PLACES.get(measured);
+  if (known === undefined) {
+    known = placesOf(measured);
+    PLACES.set(measured, known);
   }
-  return null;
+  return known.get(token) ?? null;
+}
+
+const PLACES = new WeakMap<Measured, Map<number, TokenPlace>>();
+
+function placesOf({ payload }: Measured): Map<number, TokenPlace> {
+  const found = new Map<number, TokenPlace>();
+  payload.panels.forEach((panel, number) => {
+    panel.tokens.forEach((token, at) => found.set(token, { panel: number, label: panel.label, cell: panel.cells[at], box: panel.boxes[at] }));
+  });
+  return found;
 }
 
 /** A patch in short: its cell, and its panel where there are several. */
@@ -66,9 +75,18 @@ export function topPatches(painting: Painting, count = LISTED): [number, number]
   if (values === null) {
     return [];
   }
-  const ranked = [...values.keys()].filter((token) => omitted === null || omitted[token] === 0);
-  ranked.sort((one, other) => Math.abs(values[other]) - Math.abs(values[one]));
-  return ranked.slice(0, count).filter((token) => values[token] !== 0).map((token) => [token, values[token]]);
+  const best: [number, number][] = [];
+  for (let token = 0; token < values.length; token++) {
+    const size = Math.abs(values[token]);
+    const isLow = size === 0 || (best.length === count && size <= Math.abs(best[count - 1][1]));
+    if (isLow || (omitted !== null && omitted[token] === 1)) {
+      continue;
+    }
+    const at = best.findIndex(([, value]) => Math.abs(value) < size);
+    best.splice(at < 0 ? best.length : at, 0, [token, values[token]]);
+    best.length = Math.min(best.length, count);
+  }
+  return best;
 }
 
 /** The word that is looked at, below the picture. */

@@ -55,6 +55,7 @@ export function figure(measured: Measured, state: State, derived: Derived, place
   const root = shape("svg", { xmlns: SPACE, width, height, viewBox: `0 0 ${width} ${height}`, "font-family": FONT }) as SVGSVGElement;
   root.append(
     shape("title", {}, `${payload.title}: ${painting.of} ${painting.title}`),
+    shape("pattern", { id: "hatch", width: 4, height: 4, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, shape("path", { d: "M0 0V4", stroke: "#555", "stroke-width": 1.6 })),
     shape("rect", { width, height, fill: "#fff" }),
     shape("g", { transform: `translate(${MARGIN} ${MARGIN})` }, ...panels, ...bar, ...lines),
   );
@@ -104,7 +105,7 @@ function cells(panel: Panel, boxes: number[][], { values, limit, signed, omitted
       return [];
     }
     const isOut = omitted !== null && omitted[token] === 1;
-    const fill = isOut ? "#8a8a8a" : css[stepOf(values[token], limit, signed)];
+    const fill = isOut ? "url(#hatch)" : css[stepOf(values[token], limit, signed)];
     return [rectangle(boxes[at], { fill, "shape-rendering": "crispEdges" })];
   });
 }
