@@ -120,8 +120,10 @@ function wordLines(measured: Measured, painting: Painting): HTMLElement[] {
         element("b", { class: "value" }, spelled(value)),
       ]),
     ),
-    element("p", { class: "quiet" }, `Sum over all ${painting.values.length} image tokens: ${spelled(sum)}`),
   );
+  if (painting.unit.startsWith("share")) {
+    lines.push(element("p", { class: "quiet" }, `Sum over all ${painting.values.length} image tokens: ${spelled(sum)}`));
+  }
   return lines;
 }
 

@@ -5,7 +5,7 @@ import { aspectOf, isNamedIn, overlaps, placed, viewOf } from "./geometry";
 import { range, ticks } from "./legend";
 import type { Measured } from "./measured";
 import { spelled } from "./numbers";
-import type { Derived, Painting } from "./painting";
+import { headed, type Derived, type Painting } from "./painting";
 import type { Drawable } from "./pictures";
 import type { NamedObject, Panel, Picture } from "./payload";
 import type { State } from "./state";
@@ -171,6 +171,7 @@ interface Caption {
 /** What the figure shows, its range, and how it was made. */
 function captions(measured: Measured, state: State, painting: Painting, twin: Painting | null): Caption[] {
   const { payload } = measured;
+  const changed = measured.columns.slice(1).map(headed);
   const maps = [painting, ...(twin === null ? [] : [twin])].filter((each) => each.of !== "");
   const of = maps.map((each, at) => `${maps.length > 1 ? ["Left: ", "Right: "][at] : ""}${each.of}: ${each.title}, ${each.where}`);
   const spans = maps.filter((each) => each.values !== null).slice(0, 1).map((each) => range(each, state));
@@ -178,7 +179,7 @@ function captions(measured: Measured, state: State, painting: Painting, twin: Pa
   const facts = payload.facts.map(([name, value]) => `${name}: ${value}`).join("; ");
   return [
     { text: payload.title, size: 13, bold: true },
-    ...[...of, ...spans, ...marks].map((text) => ({ text, size: 12, bold: false })),
+    ...[...of, ...spans, ...marks, ...changed].map((text) => ({ text, size: 12, bold: false })),
     { text: facts, size: 9, bold: false },
   ];
 }

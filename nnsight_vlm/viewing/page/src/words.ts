@@ -5,7 +5,7 @@ import { scaleFor, stepOf } from "./colors";
 import { element, set } from "./elements";
 import { changeLayer } from "./layers";
 import type { Column, Measured } from "./measured";
-import type { Derived } from "./painting";
+import { headed, type Derived } from "./painting";
 import type { Word } from "./payload";
 import { letGo, pinWord, type State, type WordPlace } from "./state";
 
@@ -28,7 +28,7 @@ export class WordsView {
     this.options = column.words.map((word, index) => option(word, `${number}.${index}`));
     this.cursor = firstReadable(column);
     const list = element("div", { role: "listbox", class: "words", "aria-labelledby": `column-${number}`, "aria-describedby": "word-keys" }, ...this.groups(column));
-    const heading = element("h2", { id: `column-${number}`, class: measured.columns.length > 1 ? null : "unseen" }, column.title);
+    const heading = element("h2", { id: `column-${number}`, class: measured.columns.length > 1 ? null : "unseen" }, headed(column));
     this.section = element("section", { class: "column" }, heading, list);
     this.listen(list);
     effect(() => this.mark());
