@@ -27,6 +27,7 @@ from . import (
     of_runs,
     of_statistics,
     of_values,
+    of_viewing,
     of_words,
 )
 from .calls import Entry, world
@@ -43,6 +44,7 @@ TABLES = (
     of_statistics,
     of_rooms,
     of_plots,
+    of_viewing,
 )
 
 REFUSED = "refused"
