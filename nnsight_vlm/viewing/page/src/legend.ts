@@ -4,6 +4,7 @@ import { effect } from "@preact/signals-core";
 import { scaleFor, STEPS } from "./colors";
 import { element } from "./elements";
 import type { Measured } from "./measured";
+import { hasOutside } from "./geometry";
 import { lensLayer } from "./readout";
 import { spelled } from "./numbers";
 import type { Derived, Painting } from "./painting";
@@ -30,7 +31,8 @@ export function ticks({ limit, signed }: Painting): number[] {
 export function range({ limit, signed, title, unit, omitted }: Painting, state: Pick<State, "scale" | "difference" | "beside">): string {
   const low = signed ? `\u2212${spelled(limit)}` : "0";
   const over = state.scale.value === "layers" && !state.difference.value ? "its largest over all layers" : state.beside.value && !state.difference.value ? "the larger of both maps' largest" : "the largest of this map";
-  const sinks = omitted === null ? "" : `; ${omitted.reduce((one, other) => one + other, 0)} sinks left out (hatched)`;
+  const left = omitted?.reduce((one, other) => one + other, 0) ?? 0;
+  const sinks = left === 0 ? "" : `; ${left} sinks left out (hatched)`;
   return `${title}${unit === "" ? "" : `, ${unit}`}: ${low} to ${spelled(limit)}, ${over}${sinks}`;
 }
 
@@ -57,6 +59,9 @@ function marks(measured: Measured, state: State, painting: Painting): HTMLElemen
   }
   if (state.show.numbers.value) {
     notes.push("numbers: positions in the prompt, where there is room");
+  }
+  if (measured.payload.panels.some((panel) => hasOutside(panel, measured.payload.pictures[panel.picture]))) {
+    notes.push("grey: not seen by the model");
   }
   return notes.length === 0 ? [] : [element("p", { class: "quiet" }, notes.join(" \u00b7 "))];
 }

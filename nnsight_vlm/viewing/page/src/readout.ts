@@ -41,20 +41,29 @@ export interface TokenPlace {
 }
 
 export function placeOf(measured: Measured, token: number): TokenPlace | null {
-  for (const [number, panel] of measured.payload.panels.entries()) {
-    const at = panel.tokens.indexOf(token);
-    if (at >= 0) {
-      return { panel: number, label: panel.label, cell: panel.cells[at], box: panel.boxes[at] };
-    }
+  let known = PLACES.get(measured);
+  if (known === undefined) {
+    known = placesOf(measured);
+    PLACES.set(measured, known);
   }
-  return null;
+  return known.get(token) ?? null;
+}
+
+const PLACES = new WeakMap<Measured, Map<number, TokenPlace>>();
+
+function placesOf({ payload }: Measured): Map<number, TokenPlace> {
+  const found = new Map<number, TokenPlace>();
+  payload.panels.forEach((panel, number) => {
+    panel.tokens.forEach((token, at) => found.set(token, { panel: number, label: panel.label, cell: panel.cells[at], box: panel.boxes[at] }));
+  });
+  return found;
 }
 
 /** A patch in short: its cell, and its panel where there are several. */
 export function patchName(measured: Measured, token: number): string {
   const place = placeOf(measured, token);
   if (place === null) {
-    return `token ${token} (no place in the picture)`;
+    return `image token ${token}, which has no place in the picture`;
   }
   const cell = `row ${place.cell[0]}, column ${place.cell[1]}`;
   return measured.payload.panels.length > 1 ? `${place.label}: ${cell}` : cell;
@@ -66,18 +75,27 @@ export function topPatches(painting: Painting, count = LISTED): [number, number]
   if (values === null) {
     return [];
   }
-  const ranked = [...values.keys()].filter((token) => omitted === null || omitted[token] === 0);
-  ranked.sort((one, other) => Math.abs(values[other]) - Math.abs(values[one]));
-  return ranked.slice(0, count).filter((token) => values[token] !== 0).map((token) => [token, values[token]]);
+  const best: [number, number][] = [];
+  for (let token = 0; token < values.length; token++) {
+    const size = Math.abs(values[token]);
+    const isLow = size === 0 || (best.length === count && size <= Math.abs(best[count - 1][1]));
+    if (isLow || (omitted !== null && omitted[token] === 1)) {
+      continue;
+    }
+    const at = best.findIndex(([, value]) => Math.abs(value) < size);
+    best.splice(at < 0 ? best.length : at, 0, [token, values[token]]);
+    best.length = Math.min(best.length, count);
+  }
+  return best;
 }
 
-/** The readout below the picture. */
-export function readout(measured: Measured, state: State, derived: Derived): HTMLElement {
+/** The word that is looked at, below the picture. */
+export function readout(measured: Measured, derived: Derived): HTMLElement {
   const holder = element("div", { id: "readout", class: "readout" });
   effect(() => {
     const twin = derived.twin.value;
     const second = twin === null ? [] : wordLines(measured, twin);
-    holder.replaceChildren(...wordLines(measured, derived.painting.value), ...second, ...patchLines(measured, state, derived));
+    holder.replaceChildren(...wordLines(measured, derived.painting.value), ...second);
   });
   return holder;
 }
@@ -96,14 +114,16 @@ function wordLines(measured: Measured, painting: Painting): HTMLElement[] {
     element(
       "p",
       {},
-      top.length === 0 ? "0 at every patch." : "Most: ",
+      top.length === 0 ? "0 at every patch." : "Largest: ",
       ...top.flatMap(([token, value], at): Child[] => [
         `${at > 0 ? " \u00b7 " : ""}${patchName(measured, token)} `,
         element("b", { class: "value" }, spelled(value)),
       ]),
     ),
-    element("p", { class: "quiet" }, `Sum over all ${painting.values.length} image tokens: ${spelled(sum)}`),
   );
+  if (painting.unit.startsWith("share")) {
+    lines.push(element("p", { class: "quiet" }, `Sum over all ${painting.values.length} image tokens: ${spelled(sum)}`));
+  }
   return lines;
 }
 
@@ -125,7 +145,7 @@ function patchLines(measured: Measured, state: State, derived: Derived): HTMLEle
     facts.push(`pixels x ${x0}\u2013${x1}, y ${y0}\u2013${y1}`);
   }
   const lines = [
-    element("p", {}, element("strong", {}, `Patch ${patchName(measured, token)}`), ` \u00b7 ${facts.join(" \u00b7 ")}`),
+    element("p", {}, element("strong", {}, place === null ? "No patch" : `Patch ${patchName(measured, token)}`), ` \u00b7 ${facts.join(" \u00b7 ")}`),
   ];
   const notes = [...patchNotes(measured, state, derived, token), ...(values === null ? [] : [`read by this word: ${spelled(values[token])}`])];
   if (notes.length > 0) {
@@ -173,18 +193,20 @@ export function topWords(measured: Measured, derived: Derived, count = LISTED): 
   return known.slice(0, count).filter(([column, index]) => measured.columns[column].words[index] !== undefined);
 }
 
-/** The list of those words. */
+/** The patch that is looked at, and the list of those words. */
 export function readersList(measured: Measured, state: State, derived: Derived): HTMLElement {
   const holder = element("div", { id: "readers", class: "readers" });
   effect(() => {
     const token = state.patch.value;
     const top = topWords(measured, derived);
-    const place = token === null ? "" : patchName(measured, token);
-    const heading = element("h3", {}, `Words that read ${place} most`);
+    const readers = derived.readers.value;
+    const isRead = ["weight", "contribution"].includes(state.quantity.value);
+    const heading = element("h3", {}, isRead ? "Words that read it most" : "Words for which it counts most");
+    const spans = readers === null ? "" : `Shades of words: ${readers.signed ? `\u2212${spelled(readers.limit)}` : "0"} to ${spelled(readers.limit)}, the largest among words.`;
     const items = top.map(([column, index, value]) => element("li", {}, `${named(measured, { column, index })} `, element("b", { class: "value" }, spelled(value))));
     const none = element("p", { class: "quiet" }, "No word that was measured reads this patch.");
     const hint = element("p", { class: "hint" }, "Point at a patch: the words that read it are shaded.");
-    holder.replaceChildren(...(token === null ? [hint] : [heading, items.length === 0 ? none : element("ol", {}, ...items)]));
+    holder.replaceChildren(...(token === null ? [hint] : [...patchLines(measured, state, derived), heading, ...(items.length === 0 ? [none] : [element("ol", {}, ...items), element("p", { class: "quiet" }, spans)])]));
   });
   return holder;
 }

@@ -1,11 +1,11 @@
 /** The present picture as SVG: patches as rectangles, with legend and caption. Texts are text nodes, so they stay texts. */
 
 import { scaleFor, STEPS, stepOf } from "./colors";
-import { aspectOf, placed, viewOf } from "./geometry";
+import { aspectOf, isNamedIn, overlaps, placed, viewOf } from "./geometry";
 import { range, ticks } from "./legend";
 import type { Measured } from "./measured";
 import { spelled } from "./numbers";
-import type { Derived, Painting } from "./painting";
+import { headed, type Derived, type Painting } from "./painting";
 import type { Drawable } from "./pictures";
 import type { NamedObject, Panel, Picture } from "./payload";
 import type { State } from "./state";
@@ -55,6 +55,7 @@ export function figure(measured: Measured, state: State, derived: Derived, place
   const root = shape("svg", { xmlns: SPACE, width, height, viewBox: `0 0 ${width} ${height}`, "font-family": FONT }) as SVGSVGElement;
   root.append(
     shape("title", {}, `${payload.title}: ${painting.of} ${painting.title}`),
+    shape("pattern", { id: "hatch", width: 4, height: 4, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, shape("path", { d: "M0 0V4", stroke: "#555", "stroke-width": 1.6 })),
     shape("rect", { width, height, fill: "#fff" }),
     shape("g", { transform: `translate(${MARGIN} ${MARGIN})` }, ...panels, ...bar, ...lines),
   );
@@ -70,7 +71,7 @@ function panelGroup(measured: Measured, state: State, painting: Painting, place:
   const clip = `clip-${place.isTwin ? "twin-" : ""}${place.panel}`;
   const source = painting.values === null ? drawable.color : drawable.grey;
   const [x0, y0, x1, y1] = placed([0, 0, picture.width, picture.height], view, width, height);
-  const objects = state.show.objects.value ? measured.payload.objects.filter((each) => each.picture === panel.picture) : [];
+  const objects = state.show.objects.value ? measured.payload.objects.filter((each) => each.picture === panel.picture && overlaps(each.box, view)) : [];
   return shape(
     "g",
     { transform: `translate(${place.x} ${place.y})` },
@@ -104,7 +105,7 @@ function cells(panel: Panel, boxes: number[][], { values, limit, signed, omitted
       return [];
     }
     const isOut = omitted !== null && omitted[token] === 1;
-    const fill = isOut ? "#8a8a8a" : css[stepOf(values[token], limit, signed)];
+    const fill = isOut ? "url(#hatch)" : css[stepOf(values[token], limit, signed)];
     return [rectangle(boxes[at], { fill, "shape-rendering": "crispEdges" })];
   });
 }
@@ -129,11 +130,11 @@ function outlined(object: NamedObject, view: [number, number, number, number], w
   const corners = (object.outline ?? []).map(([x, y]) => placed([x, y, x, y], view, width, height).slice(0, 2).map((each) => each.toFixed(1)).join(","));
   const drawn = (attributes: Record<string, string | number>) => (corners.length > 2 ? shape("polygon", { points: corners.join(" "), fill: "none", ...attributes }) : rectangle(box, { fill: "none", ...attributes }));
   const text = { x: Math.max(box[0], 0) + 3, y: Math.max(box[1] - 4, 11), "font-size": 11 };
+  const name = [shape("text", { ...text, stroke: "#fff", "stroke-width": 3, "stroke-linejoin": "round", fill: "#fff" }, object.name), shape("text", { ...text, fill: "#0b3a8f" }, object.name)];
   return [
     drawn({ stroke: "#fff", "stroke-width": 3.5 }),
     drawn({ stroke: "#0b57d0", "stroke-width": 1.5 }),
-    shape("text", { ...text, stroke: "#fff", "stroke-width": 3, "stroke-linejoin": "round", fill: "#fff" }, object.name),
-    shape("text", { ...text, fill: "#0b3a8f" }, object.name),
+    ...(isNamedIn(object.box, view) ? name : []),
   ];
 }
 
@@ -170,6 +171,7 @@ interface Caption {
 /** What the figure shows, its range, and how it was made. */
 function captions(measured: Measured, state: State, painting: Painting, twin: Painting | null): Caption[] {
   const { payload } = measured;
+  const changed = measured.columns.slice(1).map(headed);
   const maps = [painting, ...(twin === null ? [] : [twin])].filter((each) => each.of !== "");
   const of = maps.map((each, at) => `${maps.length > 1 ? ["Left: ", "Right: "][at] : ""}${each.of}: ${each.title}, ${each.where}`);
   const spans = maps.filter((each) => each.values !== null).slice(0, 1).map((each) => range(each, state));
@@ -177,7 +179,7 @@ function captions(measured: Measured, state: State, painting: Painting, twin: Pa
   const facts = payload.facts.map(([name, value]) => `${name}: ${value}`).join("; ");
   return [
     { text: payload.title, size: 13, bold: true },
-    ...[...of, ...spans, ...marks].map((text) => ({ text, size: 12, bold: false })),
+    ...[...of, ...spans, ...marks, ...changed].map((text) => ({ text, size: 12, bold: false })),
     { text: facts, size: 9, bold: false },
   ];
 }
