@@ -77,6 +77,7 @@ def every_question(side, facts):
         **sides.every_generation(side),
         **sides.every_row(side),
         **sides.every_sweep(side, facts.answers[0]),
+        **sides.every_page(side),
         **sides.every_proof(side),
     }
 
