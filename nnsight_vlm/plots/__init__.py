@@ -24,6 +24,7 @@ from .interchanges import causal_trace, pair_routes, patching_map
 from .kept_tokens import compressed_context
 from .lenses import image_lens
 from .lines import layer_lines
+from .located import heads
 from .maps import heat_map
 from .overlays import Overlay, draw_overlay, draw_overlays
 from .parts import claims, prompt_ablation
@@ -46,6 +47,7 @@ __all__ = [
     "dot_rows",
     "draw_overlay",
     "draw_overlays",
+    "heads",
     "heat_map",
     "image_lens",
     "image_words",

@@ -22,6 +22,7 @@ from .estimated_places import attribution_map
 from .image_tokens import ablation
 from .layer_windows import knockout_windows
 from .lens_words import image_lens
+from .localising_heads import heads
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
@@ -50,6 +51,7 @@ __all__ = [
     "coco_objects",
     "compressed_context",
     "content_words",
+    "heads",
     "image_lens",
     "information_flow",
     "joint_routes",

@@ -18,6 +18,8 @@ Control = Literal[
     "random image tokens",
     "random patches",
     "random patches, again",
+    "random heads",
+    "random heads, same layers",
     "other object",
     "object's patches",
     "other object's words",
@@ -38,6 +40,7 @@ Control = Literal[
 - `random image tokens`: as many image tokens, drawn at random out of all of the picture.
 - `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
   out of all patches); `random patches, again` is a second, independent draw.
+- `random heads`: as many other heads, drawn at random; `random heads, same layers`: as many others of each layer.
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
   their image tokens.
 - `object's patches`: the patches that show the object, where `none` are those that a word attends to most.
@@ -56,6 +59,8 @@ ANOTHER_IMAGE: Final = "another image"
 RANDOM_TOKENS: Final = "random image tokens"
 RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
+RANDOM_HEADS: Final = "random heads"
+HEADS_OF_LAYERS: Final = "random heads, same layers"
 OTHER_OBJECT: Final = "other object"
 OBJECT_PATCHES: Final = "object's patches"
 OTHER_WORDS: Final = "other object's words"
@@ -108,6 +113,7 @@ SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
     *("yes", "named", "named_first", "first", "probability", "box_iou", "box_hit", "registers", "sink_mass"),
     *("hallucinated", "chair_i", "chair_s", "agree", "accuracy"),
+    *("mask_iou", "attention", "selected"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 

@@ -73,6 +73,7 @@ CALLS = {
     "compressed_context": lambda: answered("truths", "asked", keep=[0, 2, 100], tokens=["attention", "fastv"], timed=0),
     "causal_trace": lambda: answered("truths", "asked", layers=[2, 5]),
     "information_flow": lambda: answered(edges=["object->last", "question->last"]),
+    "heads": lambda: answered(top=2, draws=1),
     "image_lens": lambda: answered("asked", layers=[2, 5]),
     "joint_routes": routes,
     "knockout_windows": lambda: described(windows=2, routes=["image->generated"]),
