@@ -1,4 +1,4 @@
-"""The command line: `nnsight-vlm report`, `view`, `ground`, `knockout`, `run`, `recipes`, `families`, `draft` and others.
+"""The command line: `nnsight-vlm report`, `view`, `ground`, `knockout`, `run`, `recipes`, `families` and others.
 
 `--help` and `--version` must answer at once, so nothing that this file imports when it is loaded is heavy: each command
 imports what it needs (torch, transformers, nnsight, pandas and the wings that use them). What commands do is in
