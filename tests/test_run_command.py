@@ -32,8 +32,12 @@ CHEAP = {
     "attention_share": ["--max-new-tokens", "2"],
     "attribution_map": ["--layers", "2", "--exact", "1"],
     "causal_trace": ["--groups", "last", "--layers", "2"],
+    "compressed_context": ["--keep", "0,5,100", "--tokens", "norm,again", "--timed", "1"],
     "path_patching": ["--sender", "image", "--receivers", "last"],
     "joint_routes": ["--routes", "image->last,query->last"],
+    "heads": [
+        *("--asked", "red square,purple ring,yellow ring", "--top", "2", "--draws", "1", "--smooth", "0"),
+    ],
     "image_lens": ["--layers", "2", "--bank", "a red ring,a blue cross"],
     "information_flow": ["--edges", "image->last", "--windows", "2"],
     "knockout_windows": ["--routes", "image->last", "--windows", "2"],
@@ -45,7 +49,7 @@ CHEAP = {
     "query_patching": ["--groups", "last", "--layers", "1:3"],
 }
 """Options with which recipes take little time."""
-OF_OBJECTS = ("ablation", "object_score")
+OF_OBJECTS = ("ablation", "heads", "object_score")
 """Recipes that need to know where objects are."""
 PYTHON_ONLY = {"boxes", "means", "judge", "transcripts"}
 """Arguments of recipes that no text stands for."""

@@ -27,6 +27,7 @@ OF_ITEMS = ("answer",)
 OF_FUNCTIONS = ("transcripts",)
 """Arguments that go with one that no text stands for, a function of the user's, and so have no option either."""
 NUMBER = re.compile(r"-?[0-9]{1,18}")
+DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 OF_COMMAS = "Separated by commas"
 OF_LAYERS = "Such as 4, 1,2,5, 3:7 (layers 3 to 6), 0.25:0.75 (of the depth), attention or all"
 HERE = {
@@ -118,6 +119,7 @@ def reader_of(name: str, hint: Any) -> Reader | None:
         (abc.Callable in origins and name == "objects", (str, lambda text: vocabulary(names(text)), OF_COMMAS)),
         (members == {int} and int in parts, (str, lambda text: one_or_all(numbers_in(text, option)), OF_COMMAS)),
         (members == {int}, (str, lambda text: numbers_in(text, option), OF_COMMAS)),
+        (members == {float}, (str, lambda text: one_or_all(decimals_in(text, option)), OF_COMMAS)),
         (is_list and has_word, (str, lambda text: one_or_all(names(text)), several)),
         (is_list, (str, names, several)),
         (has_word, (str, None, f"One of {choices}" if choices else "")),
@@ -171,6 +173,21 @@ def numbers_in(text: str, option: str) -> tuple[int, ...]:
     if not names or not all(NUMBER.fullmatch(name) for name in names):
         raise SpecError(f"{option} {text!r} is no list of whole numbers; write for example {option} 1,2,5")
     return tuple(map(int, names))
+
+
+def decimals_in(text: str, option: str) -> tuple[float, ...]:
+    """Numbers that are separated by commas.
+
+    Raises:
+        SpecError: something else.
+
+    >>> decimals_in("0, 2.5", "--keep")
+    (0.0, 2.5)
+    """
+    names = split_names(text, option)
+    if not names or not all(DECIMAL.fullmatch(name) for name in names):
+        raise SpecError(f"{option} {text!r} is no list of numbers; write for example {option} 0,2.5,10")
+    return tuple(map(float, names))
 
 
 def pairs_in(text: str, option: str) -> dict[str, Any]:
