@@ -20,6 +20,7 @@ from nnsight_vlm.families import view_of
 
 from . import (
     of_ablation,
+    of_heads,
     of_pairs,
     of_plots,
     of_prompts,
@@ -29,6 +30,7 @@ from . import (
     of_runs,
     of_statistics,
     of_values,
+    of_viewing,
     of_words,
 )
 from .calls import Entry, world
@@ -39,12 +41,14 @@ TABLES = (
     of_prompts,
     of_recipes,
     of_ablation,
+    of_heads,
     of_routes,
     of_pairs,
     of_words,
     of_statistics,
     of_rooms,
     of_plots,
+    of_viewing,
 )
 
 REFUSED = "refused"
