@@ -18,6 +18,7 @@ from nnsight_vlm.studies.labels import (
     RANDOM_PATCHES,
     RANDOM_PATCHES_AGAIN,
     RANDOM_POSITIONS,
+    RANDOM_TOKENS,
 )
 
 RNG = np.random.default_rng(0)
@@ -215,6 +216,17 @@ def located():
     return frame.assign(**numbers, rank=rank, p=0.01, survives=(frame["heads"] == "each") & (frame["control"] == NONE))
 
 
+def compressed():
+    """What `compressed_context` returns."""
+    rows = [
+        means(tokens=name, kept=kept, control=control, measure="accuracy")
+        for name in ("attention", "fastv", "norm")
+        for kept in (0.0, 0.5, 5.0, 100.0)
+        for control in (NONE, RANDOM_TOKENS)
+    ]
+    return pd.DataFrame(rows)
+
+
 def regions():
     """What `patch_knockout` returns of several prompts."""
     known = {"patch": (NONE, RANDOM_PATCHES), "object": (NONE, RANDOM_PATCHES), "image": (NONE,)}
@@ -243,10 +255,11 @@ SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
     "ablation, one way": (plots.ablation, tokens(["mean"], [0]), {"measure": "kept"}),
     "attribution_map": (
         plots.attribution_map,
-        mapped(head="all", site="residual").assign(measure="estimate"),
+        mapped(head="all", site="residual", source="all").assign(measure="estimate"),
         {"routes": True},
     ),
     "causal_trace": (plots.causal_trace, mapped("position", ("-2 cross", "-1 :")), {}),
+    "compressed_context": (plots.compressed_context, compressed(), {}),
     "dot_rows": (plots.dot_rows, by_layer(layers=[2]), {"rows": "group", "hue": "layer"}),
     "heads": (plots.heads, located(), {}),
     "heads, sets": (plots.heads, located(), {"sets": True}),

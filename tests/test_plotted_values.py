@@ -90,7 +90,9 @@ def test_windows_lie_at_their_centre_with_a_bar_over_their_layers():
     assert {edges: frame["mean"][row] for edges, row in expected.items()} == bars
 
 
-@pytest.mark.parametrize("layers", ["all", "attention", "0.25-0.5", -1, "-4,-1", "3 | 5", "", None, True, 1.5 - 3j])
+@pytest.mark.parametrize(
+    "layers", ["all", "attention", "0.25:0.5", "0.0:1.0", "3:3", -1, "-4,-1", "3 | 5", "", None, True, 1.5 - 3j]
+)
 def test_layers_without_a_place_are_refused(layers):
     frame = pd.DataFrame({"layers": pd.Series([1, layers], dtype=object), "mean": [0.1, 0.2]})
     with pytest.raises(nv.SpecError, match=r"no place on an axis of layers|missing values"):
@@ -102,6 +104,8 @@ def test_layers_without_a_place_are_refused(layers):
     [
         ("7", 7, ((7, 7),)),
         ("0-2,5", 2, ((0, 2), (5, 5))),
+        ("0:3,5", 2, ((0, 2), (5, 5))),
+        ("3:4", 3, ((3, 3),)),
         (np.int64(3), 3, ((3, 3),)),
         (2.5, 2.5, ()),
         ("1,2", 1.5, ((1, 2),)),

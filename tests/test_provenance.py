@@ -34,6 +34,7 @@ EXAMPLES = {
         "top": 2,
         "draws": 1,
     },
+    "compressed_context": {"answers": ["red", "blue"], "keep": [1, 100], "tokens": ["norm"], "timed": 0},
     "information_flow": {"answers": ["red", "red"], "edges": ["image->last"], "windows": 2},
     "knockout_windows": {"answers": ["red", "red"], "routes": ["image->last"], "windows": 2},
     "object_score": {"truths": [nv.recipes.shape_truth(scene) for scene in SCENES], "max_new_tokens": 4},

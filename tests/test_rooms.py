@@ -39,6 +39,7 @@ WINGS = {
     "recipes": "analyses of published papers, one a file",
     "citing": "a recipe's frame as a paragraph of a methods section",
     "plots": "figures of their frames",
+    "viewing": "the page on which words and patches point at each other",
     "report": "the paper's claims, measured and written down",
     "commands": "any recipe from the command line, into a folder",
     "cli": "the command line",

@@ -21,6 +21,7 @@ from .dots import dot_rows
 from .grounding import patch_grounding
 from .groups import attention_share, information_flow, query_patching
 from .interchanges import causal_trace, pair_routes, patching_map
+from .kept_tokens import compressed_context
 from .lenses import image_lens
 from .lines import layer_lines
 from .located import heads
@@ -42,6 +43,7 @@ __all__ = [
     "attribution_map",
     "causal_trace",
     "claims",
+    "compressed_context",
     "dot_rows",
     "draw_overlay",
     "draw_overlays",

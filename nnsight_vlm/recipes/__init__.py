@@ -16,6 +16,7 @@ from ..studies.places import Place
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
 from .carried_states import path_patching
+from .compressed_answers import compressed_context
 from .edge_cuts import information_flow
 from .estimated_places import attribution_map
 from .image_tokens import ablation
@@ -48,6 +49,7 @@ __all__ = [
     "boxes_in",
     "causal_trace",
     "coco_objects",
+    "compressed_context",
     "content_words",
     "heads",
     "image_lens",

@@ -15,6 +15,7 @@ Control = Literal[
     "random layers",
     "query of another image",
     "another image",
+    "random image tokens",
     "random patches",
     "random patches, again",
     "random heads",
@@ -36,6 +37,7 @@ Control = Literal[
 - `query of another image`: the query tokens' hidden states come from a run on another picture.
 - `another image`: patched hidden states come from a third picture, whose answers are different ones; of a description,
   it is compared with the objects of another picture.
+- `random image tokens`: as many image tokens, drawn at random out of all of the picture.
 - `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
   out of all patches); `random patches, again` is a second, independent draw.
 - `random heads`: as many other heads, drawn at random; `random heads, same layers`: as many others of each layer.
@@ -54,6 +56,7 @@ RANDOM_SENDER: Final = "random sender"
 RANDOM_LAYERS: Final = "random layers"
 QUERY_OF_ANOTHER_IMAGE: Final = "query of another image"
 ANOTHER_IMAGE: Final = "another image"
+RANDOM_TOKENS: Final = "random image tokens"
 RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
 RANDOM_HEADS: Final = "random heads"
@@ -109,7 +112,7 @@ BOTH_SCORERS: Final = "names and judge"
 SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
     *("yes", "named", "named_first", "first", "probability", "box_iou", "box_hit", "registers", "sink_mass"),
-    *("hallucinated", "chair_i", "chair_s", "agree"),
+    *("hallucinated", "chair_i", "chair_s", "agree", "accuracy"),
     *("mask_iou", "attention", "selected"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""

@@ -30,6 +30,7 @@ from . import (
     of_runs,
     of_statistics,
     of_values,
+    of_viewing,
     of_words,
 )
 from .calls import Entry, world
@@ -47,6 +48,7 @@ TABLES = (
     of_statistics,
     of_rooms,
     of_plots,
+    of_viewing,
 )
 
 REFUSED = "refused"

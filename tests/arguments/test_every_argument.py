@@ -21,7 +21,7 @@ MADE_HERE = {
     *("nnsight_vlm.Item", "nnsight_vlm.Items", "nnsight_vlm.Saliency", "nnsight_vlm.recipes.BoxScore"),
     *("nnsight_vlm.Intervention", "nnsight_vlm.recipes.Pair", "nnsight_vlm.remote.Job", "nnsight_vlm.remote.Traffic"),
     *("nnsight_vlm.shapes.Mention", "nnsight_vlm.shapes.Object", "nnsight_vlm.shapes.Question"),
-    *("nnsight_vlm.shapes.Scene", "nnsight_vlm.shapes.Score", "nnsight_vlm.Word"),
+    *("nnsight_vlm.shapes.Scene", "nnsight_vlm.shapes.Score", "nnsight_vlm.Word", "nnsight_vlm.View"),
 }
 """Classes whose values this package makes, or checks where they are used; their methods are asked all the same."""
 INSIDE = {"lower", "first_position", "first_layer", "why_without_writes", "capture", "named", "fields", "cut_layers"}

@@ -70,6 +70,7 @@ CALLS = {
     "ablation": answered,
     "attention_share": described,
     "attribution_map": lambda: paired(layers=[2, 5], exact=2),
+    "compressed_context": lambda: answered("truths", "asked", keep=[0, 2, 100], tokens=["attention", "fastv"], timed=0),
     "causal_trace": lambda: answered("truths", "asked", layers=[2, 5]),
     "information_flow": lambda: answered(edges=["object->last", "question->last"]),
     "heads": lambda: answered(top=2, draws=1),
