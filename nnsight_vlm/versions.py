@@ -35,8 +35,12 @@ def within(wanted: str) -> str:
     return str(SpecifierSet(PACKAGES["transformers"]) & SpecifierSet(wanted))
 
 
+@cache
 def installed(package: str) -> str | None:
-    """The version of a package that is installed; None where there is none."""
+    """The version of a package that is installed; None where there is none.
+
+    It is read once: what is imported stays as it is, and metadata that was found takes milliseconds to read.
+    """
     try:
         return version(package)
     except PackageNotFoundError:

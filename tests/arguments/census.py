@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import ModuleType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -64,11 +66,18 @@ class Outcome(NamedTuple):
     ended: str
 
 
+@functools.cache
+def entries_of(table: ModuleType) -> dict[str, Entry]:
+    """The entries of a table, by name."""
+    made: dict[str, Entry] = table.entries()
+    return made
+
+
 def tables() -> dict[str, Entry]:
     """All tables."""
     found: dict[str, Entry] = {}
     for table in TABLES:
-        made = table.entries()
+        made = entries_of(table)
         assert not set(made) & set(found)
         found |= made
     return found
