@@ -807,6 +807,15 @@ STRANGER = {
     "knockout_windows of answers": lambda model, own, other: nv.recipes.knockout_windows(
         model, [own, other], answers=[20, 20], work=QUIET
     ),
+    "heads": lambda model, own, other: nv.recipes.heads(
+        model,
+        [own, other],
+        truths=[[nv.recipes.Thing(name="dog", mask=np.ones((tiny.SIDE, tiny.SIDE), bool))]] * 2,
+        work=QUIET,
+    ),
+    "compressed_context": lambda model, own, other: nv.recipes.compressed_context(
+        model, [own, other], answers=[20, 20], request=None, keep=[4, 100], timed=0, work=QUIET
+    ),
     "image_lens": lambda model, own, other: nv.recipes.image_lens(model, [own, other], work=QUIET),
     "attention_share": lambda model, own, other: nv.recipes.attention_share(model, [own, other], work=QUIET),
     "patch_grounding": lambda model, own, other: nv.recipes.patch_grounding(model, [own, other], work=QUIET),

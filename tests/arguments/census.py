@@ -20,6 +20,7 @@ from nnsight_vlm.families import view_of
 
 from . import (
     of_ablation,
+    of_heads,
     of_pairs,
     of_plots,
     of_prompts,
@@ -40,6 +41,7 @@ TABLES = (
     of_prompts,
     of_recipes,
     of_ablation,
+    of_heads,
     of_routes,
     of_pairs,
     of_words,

@@ -199,11 +199,14 @@ export function readersList(measured: Measured, state: State, derived: Derived):
   effect(() => {
     const token = state.patch.value;
     const top = topWords(measured, derived);
-    const heading = element("h3", {}, "Words that read it most");
+    const readers = derived.readers.value;
+    const isRead = ["weight", "contribution"].includes(state.quantity.value);
+    const heading = element("h3", {}, isRead ? "Words that read it most" : "Words for which it counts most");
+    const spans = readers === null ? "" : `Shades of words: ${readers.signed ? `\u2212${spelled(readers.limit)}` : "0"} to ${spelled(readers.limit)}, the largest among words.`;
     const items = top.map(([column, index, value]) => element("li", {}, `${named(measured, { column, index })} `, element("b", { class: "value" }, spelled(value))));
     const none = element("p", { class: "quiet" }, "No word that was measured reads this patch.");
     const hint = element("p", { class: "hint" }, "Point at a patch: the words that read it are shaded.");
-    holder.replaceChildren(...(token === null ? [hint] : [...patchLines(measured, state, derived), heading, items.length === 0 ? none : element("ol", {}, ...items)]));
+    holder.replaceChildren(...(token === null ? [hint] : [...patchLines(measured, state, derived), heading, ...(items.length === 0 ? [none] : [element("ol", {}, ...items), element("p", { class: "quiet" }, spans)])]));
   });
   return holder;
 }
