@@ -74,7 +74,7 @@ def listen(host: str = HOST, port: int = 0) -> Listening:
     return Listening(bound, host, bound.getsockname()[1], secrets.token_urlsafe(24))
 
 
-def serve(
+def serve_until_stopped(
     model: Model,
     listening: Listening,
     *,
@@ -93,6 +93,22 @@ def serve(
     """
     load_parts()
     server = Server(model=model, first=pictures, question=question)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again, once it has stopped
+            running(server, listening, started).run(sockets=[listening.bound])
+    finally:
+        server.turns.stop(PATIENCE)
+        listening.bound.close()
+
+
+def running(server: Server, listening: Listening, started: Callable[[], None]) -> uvicorn.Server:
+    """What answers, guarded, and not started yet; `load_parts` was called before.
+
+    Args:
+        server: the addresses.
+        listening: where.
+        started: called once pages can be opened.
+    """
     names = {listening.named, f"localhost:{listening.port}"} if listening.is_private else set[str]()
     guarded = Guard(server.app(), token=listening.token, hosts=frozenset(names))
     config = uvicorn.Config(
@@ -106,13 +122,7 @@ def serve(
         limit_concurrency=MOST_CONNECTIONS,
         lifespan="off",
     )
-    running = _Announced(config, started)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again, once it has stopped
-            running.run(sockets=[listening.bound])
-    finally:
-        server.turns.stop(PATIENCE)
-        listening.bound.close()
+    return _Announced(config, started)
 
 
 class _Announced(uvicorn.Server):
