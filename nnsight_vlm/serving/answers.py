@@ -149,5 +149,3 @@ def _told(model: Model, turn: Turn, column: str) -> AbstractContextManager[None]
         return turn.is_over
 
     return heard_by(hear)
-
-

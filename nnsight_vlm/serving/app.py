@@ -40,6 +40,7 @@ BEAT = 2.0
 """How often the server looks whether a page is still there."""
 SIDE = 1024
 """The longest side of the picture that a page is shown, in pixels."""
+CLOSE = {"connection": "close"}
 LOG = logging.getLogger("nnsight_vlm.serving")
 
 
@@ -158,9 +159,10 @@ async def body_of(request: Request, most: int) -> bytes:
     """What a request holds; read no further than it may be.
 
     Raises:
-        HTTPException: it is larger, or pauses for long.
+        HTTPException: it is larger, or pauses for long. The connection is closed then, and the rest is not read.
     """
-    too_large = HTTPException(413, f"at most {most:,} bytes can be sent here")
+    too_large = HTTPException(413, f"at most {most:,} bytes can be sent here", CLOSE)
+    not_sent = HTTPException(408, "the request was not sent to its end", CLOSE)
     said = request.headers.get("content-length", "")
     if said.isdecimal() and int(said) > most:
         raise too_large
@@ -170,10 +172,8 @@ async def body_of(request: Request, most: int) -> bytes:
             content += await asyncio.wait_for(anext(parts), PATIENCE)
         except StopAsyncIteration:
             return bytes(content)
-        except TimeoutError as error:
-            raise HTTPException(408, "the request was not sent to its end") from error
-        except ClientDisconnect as error:
-            raise HTTPException(400, "the request was not sent to its end") from error
+        except (TimeoutError, ClientDisconnect) as error:
+            raise not_sent from error
         if len(content) > most:
             raise too_large
 
@@ -181,7 +181,7 @@ async def body_of(request: Request, most: int) -> bytes:
 async def in_words(request: Request, error: Exception) -> Response:  # noqa: ARG001
     """A refusal, as JSON."""
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def broken(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -194,5 +194,3 @@ def report(error: BaseException) -> None:
     """Show an error that nobody expected in the window in which the server runs."""
     with contextlib.suppress(Exception):
         LOG.error("a request failed", exc_info=error)
-
-

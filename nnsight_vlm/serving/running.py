@@ -12,6 +12,7 @@ from typing import NamedTuple
 import uvicorn
 from PIL import Image
 
+from ..arguments import whole_number
 from ..errors import SpecError
 from ..families import Model
 from .anyio_parts import load_parts
@@ -64,13 +65,14 @@ def listen(host: str = HOST, port: int = 0) -> Listening:
     Raises:
         SpecError: it cannot be had.
     """
+    port = whole_number("port", port, least=0, most=65535)
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(place)
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.create_server(place[:2], family=family, backlog=MOST_CONNECTIONS)
     except (OSError, OverflowError) as error:
-        raise SpecError(f"cannot listen on {host} port {port}: {error}; choose another --port, or leave it out") from error
+        raise SpecError(
+            f"cannot listen on {host} port {port}: {error}; choose another --port, or leave it out"
+        ) from error
     return Listening(bound, host, bound.getsockname()[1], secrets.token_urlsafe(24))
 
 
