@@ -1,6 +1,6 @@
 /** The controls above the picture: native inputs, each bound to one signal. */
 
-import { effect, type Signal } from "@preact/signals-core";
+import { batch, effect, type Signal } from "@preact/signals-core";
 import { button, element, live, set, type Child } from "./elements";
 import { layersNow } from "./layers";
 import type { Measured } from "./measured";
@@ -72,9 +72,11 @@ function layers(measured: Measured, state: State): HTMLElement {
   const shown = element("output", { for: "layer", class: "number" });
   const mean = checkbox("layer-mean", "mean over layers", state.mean);
   slider.addEventListener("input", () => {
-    const all = layersNow(measured, state);
-    state.mean.value = false;
-    state.layer.value = all[Number(slider.value)] ?? state.layer.value;
+    const layer = layersNow(measured, state)[Number(slider.value)] ?? state.layer.value;
+    batch(() => {
+      state.layer.value = layer;
+      state.mean.value = false;
+    });
   });
   effect(() => {
     const all = layersNow(measured, state);
@@ -160,6 +162,11 @@ function about(measured: Measured, state: State): HTMLElement {
   const go = button("Show what cutting each patch costs", () => (state.quantity.value = "causal"), { class: "link", id: "to-causal" });
   const caution = element("span", { class: "caution" });
   const absent = element("div");
+  const more = element("span");
+  effect(() => {
+    const line = measured.columns[0].quantities.get(state.quantity.value)?.spec.missing ?? "";
+    more.replaceChildren(...(line === "" ? [] : [" For heads, layers or words that are not here: ", element("code", {}, line)]));
+  });
   effect(() => {
     const key = state.quantity.value;
     const [claim, reason] = key === "gradient" ? GRADIENT : ATTENTION;
@@ -168,5 +175,5 @@ function about(measured: Measured, state: State): HTMLElement {
     const isAbsent = !measured.columns.some((each) => each.quantities.has(key));
     absent.replaceChildren(...(isAbsent ? [missing(`This page does not have the ${QUANTITY_TITLES[key] ?? key} of patches.`, wayTo(measured, key))] : []));
   });
-  return element("div", { class: "about" }, element("p", {}, sentence, " ", caution), absent);
+  return element("div", { class: "about" }, element("p", {}, sentence, " ", caution, more), absent);
 }
