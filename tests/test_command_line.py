@@ -131,6 +131,31 @@ def test_knockout_shows_the_words_of_the_model(place, loaded, wide, tmp_path):
     assert len(tops) == 9 and set(tops) <= {hostile.seen(word).strip() for word in hostile_words()}
 
 
+def test_view_writes_a_page_and_shows_both_answers(place, loaded, wide, tmp_path):
+    text, _ = answer_of(loaded, place)
+    out = tmp_path / "<b>.html"
+    common = [place / "picture.png", QUERY, "--model", place / "model", "--max-new-tokens", LENGTH, "--out", out]
+    printed = ask("view", *common)
+    assert printed.startswith(f"answer: {hostile.seen(text)}\n") and "<!doctype html>" in out.read_text()
+    printed = ask("view", *common, "--source", "image", "--target", "last", "--quantities", "causal")
+    assert printed.startswith(f"clean: {hostile.seen(text)}\nchanged: ")
+    assert printed.endswith(f"Written to {hostile.seen(str(out))}.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "PLACE/view.png"], "is no HTML file"),
+        (["--out", "PLACE/a.html", "--quantities", "weight,sky"], "no quantity 'sky'"),
+        (["--out", "PLACE/a.html", "--source", "image"], "--source and --target go together"),
+        (["--out", "PLACE/a.html", "--layers", "some"], "no layers 'some'"),
+    ],
+)
+def test_what_view_cannot_do_is_said_before_a_model_is_loaded(place, monkeypatch, arguments, message):
+    monkeypatch.setattr("nnsight_vlm.report.config.load_by_name", lambda *_: pytest.fail("a model was loaded"))
+    assert message in refused(["view", "PLACE/picture.png", QUERY, *arguments], place)
+
+
 @pytest.fixture
 def answered(monkeypatch):
     """Both commands are given every hostile text for an answer, and no model is asked."""
