@@ -34,7 +34,7 @@ CHEAP = {
     "attention_share": ["--max-new-tokens", "2"],
     "attribution_map": ["--layers", "2", "--exact", "1"],
     "causal_trace": ["--groups", "last", "--layers", "2"],
-    "compressed_context": ["--keep", "0,5,100", "--tokens", "norm,again", "--timed", "1"],
+    "compressed_context": ["--keep", "0,5,100", "--tokens", "norm,again", "--timed", "0"],
     "path_patching": ["--sender", "image", "--receivers", "last"],
     "joint_routes": ["--routes", "image->last,query->last"],
     "heads": [
