@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 import zlib
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -17,8 +18,8 @@ from PIL import Image
 import nnsight_vlm as nv
 from nnsight_vlm.errors import InterventionError, SpecError
 from nnsight_vlm.execution.listening import heard_by
+from nnsight_vlm.remote.anyio_parts import load_parts
 from nnsight_vlm.serving import answers, app, open_pages, running, turns, uploads
-from nnsight_vlm.serving.anyio_parts import load_parts
 
 SCENE, OTHER = nv.shapes.scene(3), nv.shapes.scene(4)
 QUESTION = "what color is the ring ?"
@@ -174,14 +175,14 @@ def test_words_come_one_by_one_and_the_page_is_that_of_view(client, model, page)
     answer = nv.generate(model, prompt, max_new_tokens=12)
     texts = [each["text"] for each in news if "text" in each]
     assert len(texts) == len(answer.tokens) and texts[-1] == answer.text
-    assert all(later.startswith(text) for text, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(text) for text, later in pairwise(texts))
     assert news[-1]["payload"] == json.loads(json.dumps(nv.view(model, answer).payload))
 
 
 @pytest.mark.parametrize(
     ("change", "made"),
     [
-        (CUT, lambda prompt, _: nv.Knockout("image", "last", layers=nv.window(3, 7))),
+        (CUT, lambda _, __: nv.Knockout("image", "last", layers=nv.window(3, 7))),
         (
             {"kind": "cut", "source": {"box": [8, 8, 24, 24]}, "target": "text", "how": "zero", "heads": [0, 2]},
             lambda prompt, _: nv.Knockout(
@@ -277,7 +278,7 @@ def test_a_trouble_inside_the_model_ends_one_request(client, page, monkeypatch):
         raise RuntimeError("\x1b[31mfell over")
 
     monkeypatch.setattr(answers, "generate", broken)
-    monkeypatch.setattr(client.server.turns, "_report", lambda error: None)
+    monkeypatch.setattr(client.server.turns, "_report", lambda _: None)
     news = client.news(page, "ask", {"question": QUESTION})
     assert "RuntimeError: \\x1b[31mfell over" in news[-1]["error"]
     monkeypatch.undo()
@@ -413,7 +414,7 @@ def test_too_many_requests_are_told_so(monkeypatch):
     monkeypatch.setattr(turns, "MOST_WAITING", 0)
 
     async def asked():
-        return [news async for news in queue.take(lambda turn: {})]
+        return [news async for news in queue.take(lambda _: {})]
 
     queue = turns.Turns(report=print)
     assert "too many" in asyncio.run(asked())[0]["error"]

@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria
 
 Listener = Callable[[tuple[int, ...]], bool]
 """Is handed the tokens of an answer so far, one more each time, and returns whether the answer is to end there."""
@@ -38,7 +37,7 @@ def listening(width: int) -> list[Any]:
     return [] if listener is None else [_Hears(listener, width)]
 
 
-class _Hears(StoppingCriteria):
+class _Hears:
     """Tells a listener of every token, and stops where it says so."""
 
     def __init__(self, listener: Listener, width: int) -> None:

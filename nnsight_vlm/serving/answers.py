@@ -1,4 +1,4 @@
-"""What a page is answered: the words as they are written, then the page's data; and whether a change was made as asked."""
+"""What a page is answered: words as they are written, then the page's data; and whether a change was made as asked."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ BEAT = 2.0
 SIDE = 1024
 """The longest side of the picture that a page is shown, in pixels."""
 CLOSE = {"connection": "close"}
+DROPPED = 3
 LOG = logging.getLogger("nnsight_vlm.serving")
 
 
@@ -156,26 +157,29 @@ def lines(news: AsyncIterator[str]) -> StreamingResponse:
 
 
 async def body_of(request: Request, most: int) -> bytes:
-    """What a request holds; read no further than it may be.
+    """What a request holds, where that is no more than it may be.
+
+    Of a larger one the rest is read and dropped, up to `DROPPED` times as much: a browser that is cut off while it
+    sends tells its page nothing of the answer. Of one that goes on the connection is closed.
 
     Raises:
-        HTTPException: it is larger, or pauses for long. The connection is closed then, and the rest is not read.
+        HTTPException: it is larger, or pauses for long.
     """
-    too_large = HTTPException(413, f"at most {most:,} bytes can be sent here", CLOSE)
-    not_sent = HTTPException(408, "the request was not sent to its end", CLOSE)
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > most:
-        raise too_large
-    content, parts = bytearray(), request.stream().__aiter__()
-    while True:
+    content, size, parts = bytearray(), 0, request.stream().__aiter__()
+    while size <= DROPPED * most:
         try:
-            content += await asyncio.wait_for(anext(parts), PATIENCE)
+            part = await asyncio.wait_for(anext(parts), PATIENCE)
         except StopAsyncIteration:
-            return bytes(content)
+            break
         except (TimeoutError, ClientDisconnect) as error:
-            raise not_sent from error
-        if len(content) > most:
-            raise too_large
+            raise HTTPException(408, "the request was not sent to its end", CLOSE) from error
+        size += len(part)
+        if size <= most:
+            content += part
+    if size > most:
+        closing = CLOSE if size > DROPPED * most else None
+        raise HTTPException(413, f"at most {most:,} bytes can be sent here", closing)
+    return bytes(content)
 
 
 async def in_words(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -20,7 +20,8 @@ FIELDS: Mapping[Kind, tuple[str, ...]] = {
     "cut": ("kind", "source", "target", "layers", "heads", "how"),
     "patch": ("kind", "where", "layer"),
 }
-HOWS = ("mask", "zero")
+How = Literal["mask", "zero"]
+HOWS: tuple[How, ...] = get_args(How)
 
 
 class Change(NamedTuple):
@@ -41,10 +42,11 @@ def change_given(given: Any) -> Change | None:
     Args:
         given: None, or one of
 
-            - `{"kind": "cut", "source": PLACE, "target": PLACE, "layers": "3:7", "heads": [0, 1] | None, "how": "mask"}`:
-              no attention from `target` to `source`; `layers` as the command line spells them.
-            - `{"kind": "patch", "where": PLACE, "layer": 4}`: the states at `where`, behind that layer, are those of the
-              same question about the other picture.
+            - `{"kind": "cut", "source": PLACE, "target": PLACE, "layers": "3:7", "heads": [0, 1], "how": "mask"}`:
+              no attention from `target` to `source`; `layers` as the command line spells them; `layers`, `heads` and
+              `how` may be left out.
+            - `{"kind": "patch", "where": PLACE, "layer": 4}`: the states at `where`, behind that layer, are those of
+              the same question about the other picture.
 
             A PLACE is a token group, or `{"box": [x0, y0, x1, y1]}` in pixels of the picture.
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from ..viewing.pages import asset
 
 CONTENT = (
-    "default-src 'none'; connect-src 'self'; img-src data: blob:; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; connect-src 'self'; img-src data: blob:; style-src 'nonce-{nonce}'; "
+    "script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """What the page may load: what is in it, and what this server answers."""
 PAGE = """<!doctype html>

@@ -15,7 +15,7 @@ from PIL import Image
 from ..arguments import whole_number
 from ..errors import SpecError
 from ..families import Model
-from .anyio_parts import load_parts
+from ..remote.anyio_parts import load_parts
 from .app import Server
 from .guard import Guard
 
