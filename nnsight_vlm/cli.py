@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -110,6 +110,9 @@ def report(
     rows: Annotated[
         int, typer.Option(min=1, help="How many descriptions are generated in one batch; fewer need less memory.")
     ] = 64,
+    only: Annotated[str, typer.Option(help="The parts to measure, separated by commas; by default all.")] = "",
+    without: Annotated[str, typer.Option(help="In its place, the parts not to measure.")] = "",
+    section_images: Annotated[int, typer.Option(min=1, help="How many pictures each further analysis takes.")] = 8,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier report left in the folder.")] = False,
     chunk: Annotated[
         int, typer.Option(min=1, help="How many pictures are measured together; on a server, how many are in one job.")
@@ -119,7 +122,7 @@ def report(
     ] = False,
     host: Annotated[str | None, typer.Option(help="Run on the server there, such as http://127.0.0.1:8001.")] = None,
 ) -> None:
-    """Measure the three claims of "What's in the Image?" on a model, and write tables and figures."""
+    """Measure the three claims of "What's in the Image?" on a model and further analyses; write tables and figures."""
     with plain_errors():
         from .commands.flags import pairs_in
         from .report import write_report
@@ -141,6 +144,9 @@ def report(
             objects=split_names(objects, "--objects"),
             max_new_tokens=max_new_tokens,
             rows=rows,
+            only=split_names(only, "--only"),
+            without=split_names(without, "--without"),
+            section_images=section_images,
             fresh=fresh,
             chunk=chunk,
             remote=check_host(host) or remote,
@@ -200,17 +206,8 @@ def knockout(
         from .report.terminal import as_table
 
         picture, chosen = check_request(image, question, model, out), parse_layers(layers)
-        answers = knockout_one(
-            model,
-            picture,
-            question,
-            out,
-            source=source,
-            target=target,
-            layers=chosen,
-            answer=answer,
-            limit=max_new_tokens,
-        )
+        asked: Any = {"source": source, "target": target, "layers": chosen, "answer": answer, "limit": max_new_tokens}
+        answers = knockout_one(model, picture, question, out, **asked)
     for name, text in answers.texts.items():
         print_line(f"{name}: {text}")
     console.print(as_table(answers.scores))

@@ -1,0 +1,283 @@
+"""The further analyses of a report: one row of data each, from what a recipe is given to what is told of its frame.
+
+A section is small, a few pictures and a few layers: it says whether more of the recipe is worth while. To add one is to
+add a row to `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from .. import plots, recipes
+from ..studies.labels import NONE
+from ..studies.registry import RECIPES, Recipe
+
+Of = Literal["descriptions", "questions", "pairs"]
+"""What a section measures: what the model writes about pictures, questions with an answer of one token, or such
+questions about two pictures with different answers."""
+FEW_LAYERS = 4
+"""In how many layers, spread over the depth, a section measures what could be measured in each."""
+MOST = 16
+"""Most numbers of one section that report.md tells; the frame has all."""
+
+
+class Told(NamedTuple):
+    """Some numbers of a frame that report.md tells, each beside its controls.
+
+    Attributes:
+        words: what a number is of, with columns of the frame in braces.
+        measure: the measure.
+        same: the columns in which a control has what the number has.
+        where: for some columns the values that are told.
+    """
+
+    words: str
+    measure: str
+    same: tuple[str, ...]
+    where: Mapping[str, Sequence[Any]] = {}
+
+    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows that are told."""
+        chosen = (frame["measure"] == self.measure) & (frame["control"] == NONE) & frame["mean"].notna()
+        for column, values in self.where.items():
+            chosen &= frame[column].isin(list(values))
+        return frame[chosen]
+
+    def controls(self, frame: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
+        """The rows of the controls of one of them."""
+        chosen = (frame["measure"] == self.measure) & (frame["control"] != NONE) & frame["mean"].notna()
+        return frame[np.logical_and.reduce([chosen, *(frame[column] == row[column] for column in self.same)])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One further analysis.
+
+    Attributes:
+        name: of the recipe, and of the section's frames and figure.
+        title: its heading.
+        of: what it measures.
+        options: arguments of the recipe.
+        layers: whether the recipe is given `FEW_LAYERS` of the layers.
+        takes: further arguments that it is given where they are known: `truths`, `answers`, `pairs`.
+        told: the numbers that report.md tells.
+        plot: draws its frame.
+        drawn: the measures one of which the figure needs.
+        reading: how the numbers are read, in a sentence or two.
+        needs_gradients: whether a server that keeps the model apart from requests cannot run it.
+        file: name of its figure, if it is not that of the recipe.
+    """
+
+    name: str
+    title: str
+    of: Of
+    options: Mapping[str, Any] = field(default_factory=dict)
+    layers: bool = False
+    takes: tuple[str, ...] = ()
+    told: tuple[Told, ...]
+    plot: Callable[[pd.DataFrame], Axes | np.ndarray]
+    drawn: tuple[str, ...]
+    reading: str
+    needs_gradients: bool = False
+    file: str = ""
+
+    @property
+    def figure(self) -> str:
+        """The name of its figure."""
+        return self.file or self.name
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, as it is registered."""
+        return RECIPES[self.name]
+
+    @property
+    def function(self) -> Callable[..., pd.DataFrame]:
+        """The recipe's function."""
+        function: Callable[..., pd.DataFrame] = getattr(recipes, self.name)
+        return function
+
+
+def _graph_or_map(frame: pd.DataFrame) -> Axes:
+    """The graph of what holds; where nothing does, the map of what the heads read at the last group."""
+    if frame["survives"].any():
+        return plots.attribution_map(frame, routes=True)
+    return plots.attribution_map(frame, site="edge")
+
+
+EDGES = ("image->last", "question->last", "image->question", "last->last")
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        name="object_score",
+        title="What descriptions name, and what is there",
+        of="descriptions",
+        takes=("truths",),
+        told=tuple(Told("{measure}", measure, ("scorer",)) for measure in ("precision", "recall", "f1", "chair_i")),
+        plot=plots.object_score,
+        drawn=("f1",),
+        reading="`chair_i` is the share of all named objects that are not there, so less of it is better.",
+    ),
+    Section(
+        name="image_lens",
+        title="Words in image tokens, and the answer at the last token",
+        of="questions",
+        layers=True,
+        takes=("truths", "answers"),
+        told=(
+            Told(
+                "object's tokens that read as its name, layer {layer}",
+                "named",
+                ("layer", "tokens"),
+                {"tokens": ("object",)},
+            ),
+            Told("answer first at the last token, layer {layer}", "first", ("layer", "tokens"), {"tokens": ("last",)}),
+        ),
+        plot=plots.image_lens,
+        drawn=("named", "log_rank", "rank", "probability"),
+        reading="Numbers are shares. A word that a lens does not find may be there in a form that it cannot read.",
+    ),
+    Section(
+        name="information_flow",
+        title="Edges that an answer needs, by layers",
+        of="questions",
+        options={"windows": 3, "only_correct": True},
+        takes=("answers",),
+        told=(Told("answer kept without `{edge}` in layers {layers}", "kept", ("edge", "centre"), {"edge": EDGES}),),
+        plot=plots.information_flow,
+        drawn=("probability_change",),
+        reading=(
+            "Numbers are shares of answers that stay the most probable token. Random positions lie outside the source, "
+            "and beside an image few are left, with the question's words among them."
+        ),
+    ),
+    Section(
+        name="joint_routes",
+        title="Routes from the image, alone and together",
+        of="questions",
+        options={"routes": ("image->last", "image->question")},
+        takes=("answers", "pairs"),
+        told=(
+            Told("`{route}` is needed (probability lost without it)", "needed", ("route", "condition")),
+            Told("`{route}` suffices (probability kept by it alone)", "suffices", ("route", "condition")),
+            Told("self-repair", "self_repair", ("route", "condition")),
+            Told(
+                "`{route}` carries another picture (restoration)",
+                "restoration",
+                ("route", "condition"),
+                {"condition": ("swapped",)},
+            ),
+        ),
+        plot=plots.joint_routes,
+        drawn=("needed", "restoration"),
+        reading=(
+            "The last rows swap what a route carries while every route is open, so they show what the model *does*. A "
+            "route that is not needed may still be used, where the model falls back on another (self-repair above 0)."
+        ),
+    ),
+    Section(
+        name="patching_map",
+        title="Places that carry another picture's answer",
+        of="pairs",
+        layers=True,
+        told=(
+            Told(
+                "{group}, after layer {layer}", "restoration", ("layer", "group"), {"group": ("image", "query", "last")}
+            ),
+        ),
+        plot=plots.patching_map,
+        drawn=("restoration",),
+        reading="1 makes the other picture's answer as probable as in the run on that picture, 0 changes nothing.",
+    ),
+    Section(
+        name="attribution_map",
+        title="Heads and what they read, estimated",
+        of="pairs",
+        options={"at": ("residual", "head", "edge"), "exact": 3},
+        layers=True,
+        told=(
+            Told(
+                "head {head} of layer {layer} reads {source} for {group}, patched",
+                "exact_restored",
+                ("site", "layer", "group", "head", "source"),
+                {"site": ("edge",)},
+            ),
+            Told(
+                "head {head} of layer {layer} at {group}, patched",
+                "exact_restored",
+                ("site", "layer", "group", "head", "source"),
+                {"site": ("head",)},
+            ),
+            Told(
+                "{group}, after layer {layer}, patched",
+                "exact_restored",
+                ("site", "layer", "group", "head", "source"),
+                {"site": ("residual",)},
+            ),
+        ),
+        plot=_graph_or_map,
+        drawn=("estimate",),
+        reading=(
+            "Shares of the logit difference between the two runs, at the places with the largest estimates; the frame "
+            "has the estimates of all, with those of a third picture as control. The figure is the graph of what holds "
+            "among all comparisons; where nothing does, as with few pictures, the map of what heads read at the end."
+        ),
+        needs_gradients=True,
+    ),
+    Section(
+        name="patch_knockout",
+        title="Patches that an answer needs",
+        of="questions",
+        options={"only_correct": True},
+        takes=("answers", "truths"),
+        told=(
+            Told(
+                "{region}, hidden at once (nats)",
+                "logprob_change",
+                ("region",),
+                {"region": ("object", "rest of the image")},
+            ),
+            Told("worst neighbourhood (nats lost)", "largest_drop", ("region",)),
+            Told("worst neighbourhood is the object's", "hit", ("region",)),
+            Told("share of all losses in a tenth of the patches", "top_tenth", ("region",)),
+        ),
+        plot=plots.patch_knockout,
+        drawn=("logprob_change",),
+        reading="Like every knockout it shows where the model cannot do without a patch, not where it looks.",
+    ),
+    Section(
+        name="ablation",
+        title="What can be said of an object without its image tokens",
+        of="questions",
+        options={"only_correct": True, "tokens": ("object", "random"), "border": (0, 1)},
+        takes=("answers", "truths"),
+        told=(
+            Told(
+                "answer kept without the object's tokens and a border of {border}",
+                "kept",
+                ("border", "how"),
+                {"tokens": ("object",)},
+            ),
+            Told(
+                "change of its log-probability (nats), border of {border}",
+                "logprob_change",
+                ("border", "how"),
+                {"tokens": ("object",)},
+            ),
+        ),
+        plot=plots.ablation,
+        file="ablated_tokens",
+        drawn=("logprob_change", "kept"),
+        reading=(
+            "The mean image token of other pictures is written in their place. An answer that is lost with the tokens "
+            "of the object stood in them alone; one that is kept, elsewhere too."
+        ),
+    ),
+)
+"""The further analyses, in the order in which they are measured and told."""
