@@ -18,9 +18,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .versions import complaint
+from .versions import complaint, is_command_line
 
-if wrong := complaint():
+if (wrong := complaint()) and not is_command_line():
     raise ImportError(wrong)
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from .sweeping.kept_runs import forget, reuse
     from .sweeping.layer_words import lens
     from .sweeping.table import sweep
+    from .viewing.making import view
+    from .viewing.values import View
 
 __all__ = [
     "FAMILIES",
@@ -87,6 +89,7 @@ __all__ = [
     "Scale",
     "SpecError",
     "VideoGrid",
+    "View",
     "Word",
     "attribute",
     "cite",
@@ -114,6 +117,7 @@ __all__ = [
     "statistics",
     "sweep",
     "verify",
+    "view",
     "window",
 ]
 
@@ -148,6 +152,8 @@ _NAMES_OF = {
     "sweeping.kept_runs": ("forget", "reuse"),
     "sweeping.layer_words": ("lens",),
     "sweeping.table": ("sweep",),
+    "viewing.making": ("view",),
+    "viewing.values": ("View",),
 }
 """The module of every public name that is no module itself. Type checkers read the imports above instead."""
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}

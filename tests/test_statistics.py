@@ -27,8 +27,9 @@ from nnsight_vlm.statistics.resampling import CAUTION, RESAMPLES
 @pytest.mark.parametrize(
     "value, shown",
     [
-        (nv.window(8, 16), "8-15"),
-        (nv.depth(0.25, 0.5), "0.25-0.5"),
+        (nv.window(8, 16), "8:16"),
+        (nv.depth(0.25, 0.5), "0.25:0.5"),
+        (nv.depth(0, 1), "0.0:1.0"),
         ((1, 2, 5), "1,2,5"),
         (("image", 3), "image,3"),
         (4, 4),

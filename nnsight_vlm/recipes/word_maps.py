@@ -89,14 +89,14 @@ def read_maps(model: Model, answered: Answered, asked: Asked, *, with_features: 
         "weight each": [Attention(positions, source.grid.positions, layers="attention")],
         "contribution mean": [contributions(positions, source, over="heads")],
         "contribution each": [contributions(positions, source)],
-        "sinks": [] if asked.tau is None else [*sink_reads(prompt, source, layers)],
+        "sinks": [] if asked.tau is None else [*sink_reads(prompt, source.grid.positions, layers)],
         "features": [Residual(source.grid.positions, site="features")] if with_features else [],
     }
     kinds = [f"{quantity} {heads}" for quantity in asked.quantity for heads in dict.fromkeys(("mean", asked.heads))]
     wanted = {name: reads[name] for name in (*kinds, "sinks", "features")}
     result = iter(run(model, prompt, reads=[read for each in wanted.values() for read in each], remote=remote).reads)
     got = {name: [next(result) for _ in each] for name, each in wanted.items()}
-    sinks = None if asked.tau is None else find_sinks(prompt, source, got["sinks"], asked.tau)
+    sinks = None if asked.tau is None else find_sinks(prompt, source.grid.positions, got["sinks"], asked.tau)
     maps = [layer_map for kind in kinds for layer_map in _layer_maps(kind, map_of(got[kind]), layers, sinks)]
     features = got["features"]
     return AnswerMaps(tuple(positions), tuple(maps), features[0].double().mean(0) if features else torch.empty(0))

@@ -29,12 +29,14 @@ VALUES = {
     "Depth": "lowering.layers",
     "DictCells": "questions.tables",
     "FrameCells": "questions.tables",
+    "Generation": "",
     "GridShape": "grids",
     "Items": "questions.item_lists",
     "LeftOut": "questions.item_lists",
     "Line": "questions.item_lists",
     "Lookup": "questions.annotations",
     "MaskedPositions": "prompts.where",
+    "Object": "shapes",
     "ObjectNames": "studies.named_objects",
     "Outline": "questions.object_cells",
     "Pair": "recipes",
@@ -57,7 +59,7 @@ They are looked up when they are needed, because some are of wings that import t
 """
 FUNCTIONS = {
     **dict.fromkeys(("attribute", "direction", "generate", "generations", "lens", "mean_state"), ""),
-    **dict.fromkeys(("run", "saliency", "sweep", "verify"), ""),
+    **dict.fromkeys(("run", "saliency", "sweep", "verify", "view"), ""),
     **dict.fromkeys(
         (
             "ablation",
@@ -65,6 +67,8 @@ FUNCTIONS = {
             "attribution_map",
             "joint_routes",
             "causal_trace",
+            "compressed_context",
+            "heads",
             "image_lens",
             "information_flow",
             "knockout_windows",

@@ -10,7 +10,8 @@ from ..families import Model, view_of
 from ..questions.item_lists import Items
 from .config import ReportConfig
 from .left_out import HOW
-from .sections import FEW_LAYERS, Section
+from .section import Section
+from .sections import FEW_LAYERS
 from .study import Study
 
 ON_SERVERS = (

@@ -8,7 +8,8 @@ import pandas as pd
 
 from ..showing import for_markdown
 from .numbers import number
-from .sections import MOST, SECTIONS, Section
+from .section import Section
+from .sections import MOST, SECTIONS
 
 SHOWS = {
     "could": "It shows what the model *could* do without what was taken away.",

@@ -1,4 +1,4 @@
-"""The further analyses of a report: one row of data each, from what a recipe is given to what is told of its frame.
+"""The further analyses of a report, one row of data each.
 
 A section is small, a few pictures and a few layers: it says whether more of the recipe is worth while. To add one is to
 add a row to `SECTIONS`.
@@ -6,102 +6,16 @@ add a row to `SECTIONS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from .. import plots, recipes
-from ..studies.labels import NONE
-from ..studies.registry import RECIPES, Recipe
+from .. import plots
+from .section import Section, Told
 
-Of = Literal["descriptions", "questions", "pairs"]
-"""What a section measures: what the model writes about pictures, questions with an answer of one token, or such
-questions about two pictures with different answers."""
 FEW_LAYERS = 4
 """In how many layers, spread over the depth, a section measures what could be measured in each."""
 MOST = 16
 """Most numbers of one section that report.md tells; the frame has all."""
-
-
-class Told(NamedTuple):
-    """Some numbers of a frame that report.md tells, each beside its controls.
-
-    Attributes:
-        words: what a number is of, with columns of the frame in braces.
-        measure: the measure.
-        same: the columns in which a control has what the number has.
-        where: for some columns the values that are told.
-    """
-
-    words: str
-    measure: str
-    same: tuple[str, ...]
-    where: Mapping[str, Sequence[Any]] = {}
-
-    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows that are told."""
-        chosen = (frame["measure"] == self.measure) & (frame["control"] == NONE) & frame["mean"].notna()
-        for column, values in self.where.items():
-            chosen &= frame[column].isin(list(values))
-        return frame[chosen]
-
-    def controls(self, frame: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
-        """The rows of the controls of one of them."""
-        chosen = (frame["measure"] == self.measure) & (frame["control"] != NONE) & frame["mean"].notna()
-        return frame[np.logical_and.reduce([chosen, *(frame[column] == row[column] for column in self.same)])]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """One further analysis.
-
-    Attributes:
-        name: of the recipe, and of the section's frames and figure.
-        title: its heading.
-        of: what it measures.
-        options: arguments of the recipe.
-        layers: whether the recipe is given `FEW_LAYERS` of the layers.
-        takes: further arguments that it is given where they are known: `truths`, `answers`, `pairs`.
-        told: the numbers that report.md tells.
-        plot: draws its frame.
-        drawn: the measures one of which the figure needs.
-        reading: how the numbers are read, in a sentence or two.
-        needs_gradients: whether a server that keeps the model apart from requests cannot run it.
-        file: name of its figure, if it is not that of the recipe.
-    """
-
-    name: str
-    title: str
-    of: Of
-    options: Mapping[str, Any] = field(default_factory=dict)
-    layers: bool = False
-    takes: tuple[str, ...] = ()
-    told: tuple[Told, ...]
-    plot: Callable[[pd.DataFrame], Axes | np.ndarray]
-    drawn: tuple[str, ...]
-    reading: str
-    needs_gradients: bool = False
-    file: str = ""
-
-    @property
-    def figure(self) -> str:
-        """The name of its figure."""
-        return self.file or self.name
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe, as it is registered."""
-        return RECIPES[self.name]
-
-    @property
-    def function(self) -> Callable[..., pd.DataFrame]:
-        """The recipe's function."""
-        function: Callable[..., pd.DataFrame] = getattr(recipes, self.name)
-        return function
 
 
 def _graph_or_map(frame: pd.DataFrame) -> Axes:
@@ -111,6 +25,8 @@ def _graph_or_map(frame: pd.DataFrame) -> Axes:
     return plots.attribution_map(frame, site="edge")
 
 
+OF_CHOSEN = {"what": ("map",), "heads": ("chosen",)}
+CHOSEN_CUT = {"what": ("cut",), "heads": ("chosen",)}
 EDGES = ("image->last", "question->last", "image->question", "last->last")
 
 SECTIONS: tuple[Section, ...] = (
@@ -277,6 +193,35 @@ SECTIONS: tuple[Section, ...] = (
         reading=(
             "The mean image token of other pictures is written in their place. An answer that is lost with the tokens "
             "of the object stood in them alone; one that is kept, elsewhere too."
+        ),
+    ),
+    Section(
+        name="heads",
+        title="Heads that look at the object",
+        of="questions",
+        options={"only_correct": True},
+        takes=("answers", "truths"),
+        told=(
+            Told("peak of the chosen heads lies on the object", "hit", ("what", "heads"), OF_CHOSEN),
+            Told("object's share of their attention to the image", "mass", ("what", "heads"), OF_CHOSEN),
+            Told("answer kept when they cannot see the image", "kept", ("what", "heads"), CHOSEN_CUT),
+        ),
+        plot=plots.heads,
+        drawn=("hit",),
+        reading="Heads are chosen on one half of the pictures; the numbers are of the other half.",
+    ),
+    Section(
+        name="compressed_context",
+        title="Questions answered from a few image tokens",
+        of="questions",
+        options={"only_correct": True, "keep": (0, 1, 5, 25), "tokens": ("attention",), "timed": 0},
+        takes=("answers",),
+        told=(Told("answer right with {kept:g} % of the image tokens", "accuracy", ("tokens", "kept")),),
+        plot=plots.compressed_context,
+        drawn=("accuracy",),
+        reading=(
+            "The picture was passed once with another request; the tokens kept are those that its words attend to "
+            "most. The frame has the bytes of keys and values that are left."
         ),
     ),
 )

@@ -21,8 +21,9 @@ from ..statistics import FEWEST
 from ..studies.work import Work
 from .chosen import chosen_parts
 from .config import ReportConfig
+from .section import Section
 from .section_inputs import given_to
-from .sections import SECTIONS, Section
+from .sections import SECTIONS
 from .study import TOP, Study
 
 

@@ -65,28 +65,33 @@ def check_sinks(source: PatchSource) -> None:
         )
 
 
-def sink_reads(prompt: Prompt, source: PatchSource, layers: Sequence[int]) -> list[Residual]:
-    """What is read to find sinks: the hidden states that enter the layers, of the first token and of every patch."""
-    places = _places(prompt, source)
+def sink_reads(prompt: Prompt, patches: Sequence[int], layers: Sequence[int]) -> list[Residual]:
+    """What is read to find sinks: the hidden states that enter the layers, of the first token and of every patch.
+
+    Args:
+        prompt: of one row.
+        patches: the positions of the patches in the decoder.
+        layers: their numbers.
+    """
+    places = _places(prompt, patches)
     before = [layer - 1 for layer in layers if layer > 0]
     embedding = [Residual(places, site="embedding")] if 0 in layers else []
     return [*embedding, *([Residual(places, layers=before)] if before else [])]
 
 
-def find_sinks(prompt: Prompt, source: PatchSource, read: Sequence[torch.Tensor], tau: float) -> np.ndarray:
+def find_sinks(prompt: Prompt, patches: Sequence[int], read: Sequence[torch.Tensor], tau: float) -> np.ndarray:
     """Which patches are sinks of each layer, bool `[layer, patch]`.
 
     Args:
-        prompt: as in `sink_reads`.
-        source: as in `sink_reads`.
+        prompt, patches: as in `sink_reads`.
         read: what `sink_reads` gave, `[position, width]` and `[layer, position, width]`.
         tau: the threshold.
     """
     states = torch.cat([each if each.dim() == 3 else each[None] for each in read]).double()
     sizes = (states.abs() / states.square().mean(-1, keepdim=True).sqrt()).nan_to_num(0.0)
-    places = _places(prompt, source)
+    places = _places(prompt, patches)
     large = (sizes[:, places.index(prompt.rows[0].start)] >= tau).any(0)
-    of_patches = sizes[:, [places.index(position) for position in source.grid.positions]]
+    of_patches = sizes[:, [places.index(position) for position in patches]]
     found: np.ndarray = (of_patches[..., large] >= tau).any(-1).numpy()
     return found
 
@@ -104,6 +109,6 @@ def listed_sinks(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _places(prompt: Prompt, source: PatchSource) -> list[int]:
+def _places(prompt: Prompt, patches: Sequence[int]) -> list[int]:
     """The first token of the prompt and the patches, in order."""
-    return sorted({prompt.rows[0].start, *source.grid.positions})
+    return sorted({prompt.rows[0].start, *patches})

@@ -19,6 +19,8 @@ import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 from nnsight_vlm.remote import together
 from nnsight_vlm.studies.words import shape_truth
+from nnsight_vlm.viewing.asking import LIMIT, asked_given
+from nnsight_vlm.viewing.making import columns_of
 
 STEPS = 5
 """How many tokens are decoded."""
@@ -276,6 +278,44 @@ def every_sweep(side: Side, answer: int) -> Asks:
     return asks
 
 
+def every_page(side: Side) -> Asks:
+    """The columns of a page, clean and under a cut, as the numbers that are packed into it."""
+    cut = nv.Knockout("image", ["last", "generated"], layers=[1, 2])
+    asks: dict[str, Callable[[], Any]] = {"page": partial(page_numbers, side, side.prompts[0], cut)}
+    return asks
+
+
+def page_numbers(side: Side, prompt: nv.Prompt, cut: nv.Knockout) -> list[dict[str, Any]]:
+    """What `nv.view` measures of two columns, before it becomes bytes."""
+    asked = asked_given(
+        side.model,
+        prompt,
+        cut,
+        quantities=["weight", "contribution", "causal"],
+        layers=[1, 2],
+        heads=[1],
+        words=None,
+        objects=None,
+        sinks=1.5,
+        lens=[2],
+        max_new_tokens=3,
+        limit=LIMIT,
+        empty="error",
+        remote=side.remote,
+    )
+    columns = columns_of(side.model, asked, memory=None, empty="error", remote=side.remote)
+    return [
+        {
+            "words": [(word.text, word.part, word.read_at) for word in column.words],
+            "logprobs": [score for score in column.logprobs if score is not None],
+            "maps": {name: torch.as_tensor(maps.values) for name, maps in column.maps.items()},
+            "sinks": torch.as_tensor(column.sinks),
+            "lens": torch.as_tensor(column.lens.probability),
+        }
+        for column in columns
+    ]
+
+
 def every_proof(side: Side) -> Asks:
     """What `verify` proves, also for tokens that are not generated yet and for several rows."""
     cases = interventions(side.model, *side.prompts[:2])
@@ -346,7 +386,7 @@ def pairs_of(side: Side, facts: Known) -> list[tuple[Any, ...]]:
 
 OF_GRADIENTS = ("attribution_map",)
 """The recipes that need gradients, which a sandbox does not give."""
-OF_OBJECTS = ("ablation", "image_lens", "object_score")
+OF_OBJECTS = ("ablation", "heads", "image_lens", "object_score")
 """The recipes that need an object in every picture."""
 
 
@@ -366,6 +406,18 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
     asks: Asks = {
         "ablation": partial(
             recipes.ablation, model, prompts, tokens=["object", "random", "register-like"], **of_objects, **plain
+        ),
+        "heads": partial(recipes.heads, model, prompts, top=2, draws=2, **of_objects, **plain),
+        "compressed_context": partial(
+            recipes.compressed_context,
+            model,
+            prompts,
+            answers=first,
+            request=None,
+            keep=[0, 10, 100],
+            timed=0,
+            work=QUIET,
+            **plain,
         ),
         "image_lens": partial(
             recipes.image_lens, model, prompts, truths=truths, answers=first, bank=["a red square"], work=QUIET, **plain

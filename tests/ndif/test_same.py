@@ -77,6 +77,7 @@ def every_question(side, facts):
         **sides.every_generation(side),
         **sides.every_row(side),
         **sides.every_sweep(side, facts.answers[0]),
+        **sides.every_page(side),
         **sides.every_proof(side),
     }
 
@@ -339,6 +340,8 @@ JOBS = {
     "patching_map": 1,
     "patching_map of heads": 1,
     "pair_routes": 1,
+    "compressed_context": 2,  # what is kept follows from attention
+    "heads": 2,  # which heads are cut follows from the scores
     "causal_trace": 2,  # the embeddings are read before noise is added to them
     "patch_grounding": 2,
     "patch_grounding of phrases": 3,  # which patches are ablated follows from the maps

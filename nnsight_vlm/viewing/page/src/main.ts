@@ -1,0 +1,159 @@
+/** The page: data in, everything on the screen, and what tests take hold of. */
+
+import { effect } from "@preact/signals-core";
+import { arranged } from "./arrange";
+import { controls } from "./controls";
+import { element } from "./elements";
+import { read, written } from "./fragment";
+import { legend } from "./legend";
+import { unpacked, type Measured } from "./measured";
+import { hints, notes } from "./notes";
+import { derived, headed, type Derived, type Painting } from "./painting";
+import { PanelView } from "./panels";
+import { loaded, type Drawable } from "./pictures";
+import { painted, readersList, readout, speaker } from "./readout";
+import { savers } from "./save";
+import { copier, follow } from "./share";
+import { embedded, type Source } from "./source";
+import { reportHeight } from "./framed";
+import { firstWord, SHOWN, stateOf, type State } from "./state";
+import { WordsView } from "./words";
+
+/** Makes the page from a source of data. */
+export async function show(source: Source, root: HTMLElement): Promise<void> {
+  const measured = await unpacked(await source.payload());
+  const drawables = await Promise.all(measured.payload.pictures.map(loaded));
+  const state = stateOf(measured);
+  state.pinnedWord.value = firstWord(measured.columns[0], state.quantity.value);
+  const view = derived(measured, state);
+  const panels = panelsOf(measured, state, () => view.painting.value, drawables, false);
+  const twins = measured.columns.length > 1 ? panelsOf(measured, state, () => view.twin.value ?? view.painting.value, drawables, true) : [];
+  const refused = follow(measured, state);
+  const { status, say } = teller();
+  document.title = measured.payload.title;
+  root.replaceChildren(...page(measured, state, view, [panels, twins], drawables, say), status, speaker(measured, state, view));
+  panels.forEach((each) => each.resize());
+  if (refused.length > 0) {
+    say(`The link asked for something that is not in this page: ${refused.join(", ")}.`);
+  }
+  hook(measured, state, panels);
+  requestAnimationFrame(() => {
+    panels.forEach((each) => each.draw());
+    document.documentElement.dataset.ready = "true";
+  });
+}
+
+function page(measured: Measured, state: State, view: Derived, [panels, twins]: [PanelView[], PanelView[]], drawables: Drawable[], say: (text: string) => void): HTMLElement[] {
+  const { payload, columns } = measured;
+  const holder = element("div", { class: "sets" }, pictureSet(measured, 0, arranged(payload, panels)), twins.length === 0 ? null : pictureSet(measured, 1, arranged(payload, twins)));
+  effect(() => {
+    const isBeside = view.twin.value !== null;
+    holder.classList.toggle("beside", isBeside);
+    [...panels, ...twins].forEach((each) => each.resize());
+  });
+  const words = columns.map((_, number) => new WordsView(measured, number, state, view).section);
+  const tools = [copier(state, say), ...savers({ measured, state, derived: view, holder, drawables }, say), themes()];
+  return [
+    element("header", {}, element("h1", {}, payload.title), element("div", { class: "tools" }, ...tools)),
+    element(
+      "main",
+      {},
+      controls(measured, state),
+      element(
+        "div",
+        { class: columns.length > 1 ? "stage pair" : "stage" },
+        element("section", { class: "seen", "aria-label": "picture" }, holder, legend(measured, state, view), readout(measured, view)),
+        element("div", { class: "said" }, element("div", { class: "columns" }, ...words), wordKey(measured), readersList(measured, state, view)),
+      ),
+    ),
+    notes(measured),
+    hints(),
+  ];
+}
+
+/** A canvas for each panel. */
+function panelsOf(measured: Measured, state: State, painting: () => Painting, drawables: Drawable[], isTwin: boolean): PanelView[] {
+  return measured.payload.panels.map((panel, number) => new PanelView(measured, number, state, painting, drawables[panel.picture], isTwin));
+}
+
+/** One column's pictures; its title is shown where both are. */
+function pictureSet(measured: Measured, column: number, groups: HTMLElement[]): HTMLElement {
+  return element("div", { class: column === 0 ? "pictures" : "pictures twins" }, element("h3", { class: "of", title: headed(measured.columns[column]) }, headed(measured.columns[column])), ...groups);
+}
+
+/** How words are marked, of the marks that are there. */
+function wordKey(measured: Measured): HTMLElement {
+  const all = measured.columns.flatMap((each) => each.words);
+  const silent = element("span", { class: "word silent" }, "grey");
+  const changed = element("span", { class: "word changed" }, "underlined");
+  return element(
+    "p",
+    { class: "quiet key" },
+    ...(all.some((word) => word.row < 0) ? [silent, ": reads nothing of the picture; point at it for the reason. "] : []),
+    ...(all.some((word) => word.changed) ? [changed, ": another word than in the other column."] : []),
+  );
+}
+
+/** Short news for everybody: what was copied, saved or not understood. */
+function teller(): { status: HTMLElement; say: (text: string) => void } {
+  const status = element("div", { id: "status", role: "status", class: "status" });
+  let waiting = 0;
+  const say = (text: string) => {
+    status.textContent = text;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => (status.textContent = ""), 8000);
+  };
+  return { status, say };
+}
+
+function themes(): HTMLElement {
+  const select = element("select", { id: "theme", "aria-label": "colours of the page" });
+  select.append(...["auto", "light", "dark"].map((each) => element("option", { value: each }, `${each} colours`)));
+  select.addEventListener("change", () => {
+    document.documentElement.dataset.theme = select.value;
+  });
+  return select;
+}
+
+/** What tests and the console take hold of. */
+function hook(measured: Measured, state: State, panels: PanelView[]): void {
+  const hooks = {
+    get state() {
+      return plain(state);
+    },
+    paint: (column: number, row: number) => painted(measured, state, column, row),
+    patchAt: (panel: number, x: number, y: number) => panels[panel].tokenAt(x, y),
+    boxOf: (panel: number, token: number) => panels[panel].boxOf(token),
+    open: (fragment: string) => read(fragment, state, measured),
+  };
+  Object.defineProperty(window, "nnsightVlmView", { value: hooks, configurable: true });
+}
+
+function plain(state: State): Record<string, unknown> {
+  return {
+    quantity: state.quantity.value,
+    layer: state.mean.value ? "mean" : state.layer.value,
+    head: state.head.value,
+    scale: state.scale.value,
+    omit: state.omit.value,
+    difference: state.difference.value,
+    beside: state.beside.value,
+    opacity: state.opacity.value,
+    show: SHOWN.filter((each) => state.show[each].value),
+    word: state.word.value,
+    patch: state.patch.value,
+    pinnedWord: state.pinnedWord.value,
+    pinnedPatch: state.pinnedPatch.value,
+    fragment: written(state),
+  };
+}
+
+function failed(error: unknown): void {
+  const reason = error instanceof Error ? error.message : String(error);
+  document.body.replaceChildren(element("p", { class: "missing", role: "alert" }, `This page could not be shown. ${reason}`));
+}
+
+reportHeight();
+const root = element("div", { id: "view" });
+document.body.prepend(root);
+show(embedded("nnsight-vlm-view"), root).catch(failed);
