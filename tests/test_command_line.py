@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
-from nnsight_vlm.lowering.layers import depth, label, window
+from nnsight_vlm.families import view_of
+from nnsight_vlm.lowering.layers import depth, label, layer_numbers, window
 from nnsight_vlm.prompts.pictures import open_picture
 from nnsight_vlm.report.arguments import parse_layers
 from nnsight_vlm.report.single import CutAnswers, GroundedAnswer
@@ -129,6 +130,31 @@ def test_knockout_shows_the_words_of_the_model(place, loaded, wide, tmp_path):
     assert printed.startswith(f"un-cut: {hostile.seen(text)}\ncut: ") and out.is_file()
     tops = [line.rpartition("│")[0].rpartition("│")[2].strip() for line in printed.splitlines() if line.startswith("│")]
     assert len(tops) == 9 and set(tops) <= {hostile.seen(word).strip() for word in hostile_words()}
+
+
+def test_view_writes_a_page_and_shows_both_answers(place, loaded, wide, tmp_path):
+    text, _ = answer_of(loaded, place)
+    out = tmp_path / "<b>.html"
+    common = [place / "picture.png", QUERY, "--model", place / "model", "--max-new-tokens", LENGTH, "--out", out]
+    printed = ask("view", *common)
+    assert printed.startswith(f"answer: {hostile.seen(text)}\n") and "<!doctype html>" in out.read_text()
+    printed = ask("view", *common, "--source", "image", "--target", "last", "--quantities", "causal")
+    assert printed.startswith(f"clean: {hostile.seen(text)}\nchanged: ")
+    assert printed.endswith(f"Written to {hostile.seen(str(out))}.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "PLACE/view.png"], "is no HTML file"),
+        (["--out", "PLACE/a.html", "--quantities", "weight,sky"], "no quantity 'sky'"),
+        (["--out", "PLACE/a.html", "--source", "image"], "--source and --target go together"),
+        (["--out", "PLACE/a.html", "--layers", "some"], "no layers 'some'"),
+    ],
+)
+def test_what_view_cannot_do_is_said_before_a_model_is_loaded(place, monkeypatch, arguments, message):
+    monkeypatch.setattr("nnsight_vlm.report.config.load_by_name", lambda *_: pytest.fail("a model was loaded"))
+    assert message in refused(["view", "PLACE/picture.png", QUERY, *arguments], place)
 
 
 @pytest.fixture
@@ -376,3 +402,13 @@ def test_a_disk_that_is_full_is_said_in_words(place, monkeypatch):
     monkeypatch.setattr("nnsight_vlm.report.single.knockout_one", full)
     words = refused(["knockout", "PLACE/picture.png", QUERY, "--out", "PLACE/new.png"], place)
     assert "No space left on device" in words and "[/INST]" in words
+
+
+def test_the_table_of_a_knockout_names_layers_as_they_are_typed(place, loaded, monkeypatch, tmp_path):
+    monkeypatch.setattr("nnsight_vlm.report.single.load_by_name", lambda _: loaded)
+    common = ["--model", place / "model", "--max-new-tokens", "1", "--out", tmp_path / "a.png", "--json"]
+    scores = json.loads(ask("knockout", place / "picture.png", QUERY, "--layers", "1:3", *common))["scores"]
+    named = dict.fromkeys(row["layers"] for row in scores if row["layers"] != "asked for")
+    count = view_of(loaded).stage().layer_count
+    shown = [layer for text in named for layer in layer_numbers(parse_layers(text), count)]
+    assert shown == list(range(count)) and len(named) > 1

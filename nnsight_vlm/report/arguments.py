@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import SpecError
@@ -20,7 +20,18 @@ NUMBER = re.compile(r"-?[0-9]{1,9}")
 DASHED = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 
 
-def check_request(image: Path, question: str, model: str, out: Path) -> Image.Image:
+class FileKind(NamedTuple):
+    """A kind of file that a command writes: its name, its ending, and an example."""
+
+    name: str
+    ending: str
+    example: str
+
+
+PNG, HTML = FileKind("PNG", ".png", "overlay.png"), FileKind("HTML", ".html", "view.html")
+
+
+def check_request(image: Path, question: str, model: str, out: Path, kind: FileKind = PNG) -> Image.Image:
     """Check all that can be checked before a model is loaded, and open the picture.
 
     Raises:
@@ -30,8 +41,8 @@ def check_request(image: Path, question: str, model: str, out: Path) -> Image.Im
     check_text("question", question, '"what color is the ring?"')
     check_model_name(model)
     check_writable(out.parent)
-    if out.suffix.lower() != ".png" or _is_folder(out):
-        raise SpecError(f"--out {str(out)!r} is no PNG file; write for example --out overlay.png")
+    if out.suffix.lower() != kind.ending or _is_folder(out):
+        raise SpecError(f"--out {str(out)!r} is no {kind.name} file; write for example --out {kind.example}")
     return picture
 
 

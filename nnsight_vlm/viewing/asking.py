@@ -104,7 +104,7 @@ def asked_given(
     changed = None if intervention is None else as_intervention(intervention)
     if changed is not None:
         check_interventions(model, plain, changed, generating(longest, empty))
-    wanted = _quantities(quantities)
+    wanted = quantities_given(quantities)
     shown = shown_in(plain)
     asked = Asked(
         prompt=plain,
@@ -142,7 +142,12 @@ def _length(given: Any, *, is_answered: bool, is_changed: bool) -> int:
     return LONGEST if given is None else whole_number("max_new_tokens", given, least=1, kind="number of tokens")
 
 
-def _quantities(given: Any) -> tuple[Quantity, ...]:
+def quantities_given(given: Any) -> tuple[Quantity, ...]:
+    """What rows show, as a user asks for it: one word or several, each once, in the order of `QUANTITIES`.
+
+    Raises:
+        SpecError: another word, or none.
+    """
     chosen = words_given("quantities", [given] if isinstance(given, str) else given, QUANTITIES, "quantity")
     return tuple(quantity for quantity in QUANTITIES if quantity in chosen)
 

@@ -1,5 +1,6 @@
 /** The state as the part of an address behind `#`, and back. A fragment is text of others: what it asks for is checked. */
 
+import { batch } from "@preact/signals-core";
 import type { Measured } from "./measured";
 import { KNOWN_QUANTITIES, numbered, SHOWN, type State, type WordPlace } from "./state";
 
@@ -35,6 +36,10 @@ export function written(state: State): string {
 
 /** Takes over what a fragment asks for; returns the parts of it that mean nothing here. */
 export function read(fragment: string, state: State, measured: Measured): string[] {
+  return batch(() => taken(fragment, state, measured));
+}
+
+function taken(fragment: string, state: State, measured: Measured): string[] {
   const parts = new URLSearchParams(fragment.replace(/^#/, ""));
   const refused = new Set<string>();
   state.pinnedWord.value = null;
@@ -42,7 +47,7 @@ export function read(fragment: string, state: State, measured: Measured): string
   for (const [name, value] of parts) {
     const take = Object.hasOwn(TAKERS, name) ? TAKERS[name] : undefined;
     if (take === undefined) {
-      refused.add("something unknown");
+      refused.add(/^[a-z]{1,20}$/i.test(name) ? `\u201c${name}\u201d` : "something unknown");
     } else if (!take(value.slice(0, 200), state, measured)) {
       refused.add(NAMES[name]);
     }
