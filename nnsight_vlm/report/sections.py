@@ -209,8 +209,8 @@ SECTIONS: tuple[Section, ...] = (
         plot=plots.heads,
         drawn=("hit",),
         reading=(
-            "Heads are chosen on one half of the pictures; the numbers are of the other half. The last row cuts them, so "
-            "it shows what the model *could* do without."
+            "Heads are chosen on one half of the pictures; the numbers are of the other half. The last row cuts them, "
+            "so it shows what the model *could* do without."
         ),
     ),
     Section(
