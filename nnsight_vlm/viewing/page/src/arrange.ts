@@ -13,11 +13,11 @@ export function arranged(payload: Payload, views: PanelView[]): HTMLElement[] {
     const own = views.filter((each) => payload.panels[each.number].picture === number && !frames.includes(each));
     if (own.length > 0) {
       const isOne = payload.pictures.length === 1;
-      groups.push(element("section", { class: "picture", "aria-label": picture.label }, isOne ? null : element("h3", {}, picture.label), ...parts(payload, own)));
+      groups.push(element("div", { role: "group", class: "picture", "aria-label": picture.label }, isOne || own.length === 1 ? null : element("h3", {}, picture.label), ...parts(payload, own)));
     }
   });
   if (frames.length > 0) {
-    groups.push(element("section", { class: "strip", "aria-label": "frames" }, ...frames.map((each) => each.figure)));
+    groups.push(element("div", { role: "group", class: "strip", "aria-label": "frames" }, ...frames.map((each) => each.figure)));
   }
   return groups;
 }

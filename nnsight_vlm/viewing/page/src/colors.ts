@@ -7,8 +7,8 @@ export const STEPS = 256;
 
 export interface Scale {
   css: string[];
-  /** Lightness of each colour, 0 to 1: text on it is dark above a half. */
-  lightness: number[];
+  /** Whether text on each colour is black; else it is white. */
+  isPale: boolean[];
 }
 
 type Lch = (share: number) => [number, number, number];
@@ -36,23 +36,22 @@ export function scaleFor(signed: boolean): Scale {
 
 function scaleOf(lch: Lch): Scale {
   const css: string[] = [];
-  const lightness: number[] = [];
+  const isPale: boolean[] = [];
   for (let step = 0; step < STEPS; step++) {
-    const color = lch(step / (STEPS - 1));
-    css.push(hexOf(...color));
-    lightness.push(color[0]);
+    const parts = screen(...lch(step / (STEPS - 1)));
+    css.push(`#${parts.map((part) => encoded(part).toString(16).padStart(2, "0")).join("")}`);
+    isPale.push(0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] > 0.179);
   }
-  return { css, lightness };
+  return { css, isPale };
 }
 
-/** A colour as CSS writes it, with as much chroma as a screen has at this lightness. */
-function hexOf(lightness: number, chroma: number, hue: number): string {
+/** A colour in linear sRGB, with as much chroma as a screen has at this lightness. */
+function screen(lightness: number, chroma: number, hue: number): number[] {
   let kept = chroma;
   while (kept > 0.001 && !linear(lightness, kept, hue).every((part) => part > -0.0005 && part < 1.0005)) {
     kept -= 0.002;
   }
-  const parts = linear(lightness, Math.max(kept, 0), hue).map(encoded);
-  return `#${parts.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
+  return linear(lightness, Math.max(kept, 0), hue).map((part) => Math.min(Math.max(part, 0), 1));
 }
 
 /** OKLCH as linear sRGB. */
@@ -70,8 +69,8 @@ function linear(lightness: number, chroma: number, hue: number): [number, number
   ];
 }
 
+/** A part of a colour as a byte. */
 function encoded(part: number): number {
-  const inside = Math.min(Math.max(part, 0), 1);
-  const curved = inside <= 0.0031308 ? 12.92 * inside : 1.055 * inside ** (1 / 2.4) - 0.055;
+  const curved = part <= 0.0031308 ? 12.92 * part : 1.055 * part ** (1 / 2.4) - 0.055;
   return Math.round(255 * curved);
 }

@@ -21,9 +21,19 @@ export function controls(measured: Measured, state: State): HTMLElement {
     "div",
     { class: "controls", role: "group", "aria-label": "what is shown" },
     element("div", { class: "row" }, quantities(measured, state), layers(measured, state), heads(measured, state)),
-    element("div", { class: "row minor" }, scales(state), shown(measured, state), opacity(state)),
     about(measured, state),
+    details(element("div", { class: "row minor" }, scales(measured, state), opacity(state)), element("div", { class: "row minor" }, shown(measured, state), pair(measured, state))),
   );
+}
+
+/** What is changed more rarely: folded where there is little room. */
+function details(...rows: HTMLElement[]): HTMLElement {
+  const folded = element("details", { class: "more", id: "more" }, element("summary", {}, "Colours and marks"), ...rows);
+  const narrow = matchMedia("(max-width: 560px)");
+  const fold = () => (folded.open = !narrow.matches);
+  narrow.addEventListener("change", fold);
+  fold();
+  return folded;
 }
 
 /** The quantities in the page, and those that it could have. */
@@ -76,7 +86,8 @@ function layers(measured: Measured, state: State): HTMLElement {
     if (input !== null) {
       input.disabled = all.length < 2;
     }
-    const text = all.length === 0 ? "all at once" : state.mean.value && all.length > 1 ? `mean of ${all.length}` : String(layer);
+    const isThere = measured.columns.some((each) => each.quantities.has(state.quantity.value));
+    const text = !isThere ? "" : all.length === 0 ? "all at once" : state.mean.value && all.length > 1 ? `mean of ${all.length}` : String(layer);
     shown.textContent = text;
     slider.setAttribute("aria-valuetext", all.length === 0 ? text : state.mean.value ? `layer ${layer}; the mean is shown` : `layer ${layer}`);
     slider.classList.toggle("resting", state.mean.value);
@@ -98,13 +109,14 @@ function heads(measured: Measured, state: State): HTMLElement {
   return element("div", { class: "field" }, element("label", { for: "head" }, "Head"), select);
 }
 
-function scales(state: State): HTMLElement {
+function scales(measured: Measured, state: State): HTMLElement {
   return element(
     "fieldset",
     { class: "choices" },
     element("legend", {}, "Colour scale"),
     radio<ScaleOver>("scale", "scale-map", "map", "each map's own", state.scale),
     radio<ScaleOver>("scale", "scale-layers", "layers", "fixed over layers", state.scale),
+    measured.columns.some((each) => each.sinks !== null) ? checkbox("omit", "without sinks", state.omit) : null,
   );
 }
 
@@ -118,13 +130,13 @@ function shown(measured: Measured, state: State): HTMLElement {
     lens: columns.some((each) => each.lens !== null),
   };
   const boxes: Child[] = SHOWN_TITLES.filter(([key]) => isThere[key]).map(([key, title]) => checkbox(`show-${key}`, title, state.show[key]));
-  if (isThere.sinks) {
-    boxes.push(checkbox("omit", "leave sinks out of the scale", state.omit));
-  }
-  if (columns.length > 1) {
-    boxes.push(checkbox("beside", "both columns side by side", state.beside), checkbox("difference", "first column less the second", state.difference));
-  }
   return element("fieldset", { class: "checks" }, element("legend", {}, "Show"), ...boxes);
+}
+
+/** How two columns are compared. */
+function pair(measured: Measured, state: State): HTMLElement | null {
+  const ways = [checkbox("beside", "side by side", state.beside), checkbox("difference", "first less second", state.difference)];
+  return measured.columns.length < 2 ? null : element("fieldset", { class: "checks" }, element("legend", {}, "Columns"), ...ways);
 }
 
 function opacity(state: State): HTMLElement {

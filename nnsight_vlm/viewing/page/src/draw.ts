@@ -1,7 +1,7 @@
 /** One panel on its canvas: picture, map, and marks on top of it. Sizes are screen pixels; `unit` is one of CSS. */
 
 import { scaleFor, stepOf } from "./colors";
-import { placed, type Geometry } from "./geometry";
+import { isNamedIn, overlaps, placed, type Geometry } from "./geometry";
 import { contextOf, type Drawable } from "./pictures";
 import type { NamedObject, Panel, Picture } from "./payload";
 import type { Painting } from "./painting";
@@ -55,12 +55,12 @@ export function drawPanel(
   if (marks.grid || marks.outlined) {
     drawGrid(context, geometry, marks.outlined ? 0.9 : 0.45, unit);
   }
-  marks.objects.forEach((each) => drawObject(context, each, geometry, unit));
-  if (marks.sinks && painting.sinks !== null) {
-    drawSinks(context, panel, geometry, painting.sinks, unit);
-  }
   if (marks.texts !== null) {
     drawTexts(context, geometry, marks.texts, unit);
+  }
+  marks.objects.filter((each) => overlaps(each.box, geometry.view)).forEach((each) => drawObject(context, each, geometry, unit));
+  if (marks.sinks && painting.sinks !== null) {
+    drawSinks(context, panel, geometry, painting.sinks, unit);
   }
   if (marks.patch >= 0) {
     drawPatch(context, geometry, marks.patch, unit);
@@ -162,7 +162,9 @@ function drawObject(context: CanvasRenderingContext2D, object: NamedObject, geom
   context.lineWidth = 1.5 * unit;
   context.strokeStyle = "#0b57d0";
   context.stroke();
-  label(context, object.name, Math.max(left, 0), Math.max(top, 0), unit);
+  if (isNamedIn(object.box, view)) {
+    label(context, object.name, Math.max(left, 0), Math.max(top, 0), unit);
+  }
 }
 
 /** A small text on white, from its upper left corner. */

@@ -60,3 +60,21 @@ export function neighbour(panel: Panel, at: number, down: number, right: number)
   const found = panel.cells.findIndex(([y, x]) => y === row + down && x === column + right);
   return found < 0 ? at : found;
 }
+
+/** Whether two boxes have a part in common. */
+export function overlaps(one: Box, other: Box): boolean {
+  return one[0] < other[2] && other[0] < one[2] && one[1] < other[3] && other[1] < one[3];
+}
+
+/** Whether an object's name is written in a view: where its upper left corner is, so that tiles do not repeat it. */
+export function isNamedIn(box: Box, view: Box): boolean {
+  return box[0] >= view[0] - 1 && box[0] < view[2] - 1 && box[1] >= view[1] - 1 && box[1] < view[3] - 1;
+}
+
+/** Whether a panel shows more of its picture than the model saw. */
+export function hasOutside(panel: Panel, picture: Picture): boolean {
+  const [x0, y0, x1, y1] = viewOf(panel, picture);
+  const least = Math.max(x1 - x0, y1 - y0) / 400;
+  const [left, top, right, bottom] = panel.crop;
+  return left - x0 > least || top - y0 > least || x1 - right > least || y1 - bottom > least;
+}

@@ -4,6 +4,7 @@ import { effect } from "@preact/signals-core";
 import { scaleFor, STEPS } from "./colors";
 import { element } from "./elements";
 import type { Measured } from "./measured";
+import { hasOutside } from "./geometry";
 import { lensLayer } from "./readout";
 import { spelled } from "./numbers";
 import type { Derived, Painting } from "./painting";
@@ -57,6 +58,9 @@ function marks(measured: Measured, state: State, painting: Painting): HTMLElemen
   }
   if (state.show.numbers.value) {
     notes.push("numbers: positions in the prompt, where there is room");
+  }
+  if (measured.payload.panels.some((panel) => hasOutside(panel, measured.payload.pictures[panel.picture]))) {
+    notes.push("grey: not seen by the model");
   }
   return notes.length === 0 ? [] : [element("p", { class: "quiet" }, notes.join(" \u00b7 "))];
 }

@@ -62,7 +62,7 @@ function page(measured: Measured, state: State, view: Derived, [panels, twins]: 
       element(
         "div",
         { class: columns.length > 1 ? "stage pair" : "stage" },
-        element("section", { class: "seen", "aria-label": "picture" }, holder, legend(measured, state, view), readout(measured, state, view)),
+        element("section", { class: "seen", "aria-label": "picture" }, holder, legend(measured, state, view), readout(measured, view)),
         element("div", { class: "said" }, element("div", { class: "columns" }, ...words), wordKey(measured), readersList(measured, state, view)),
       ),
     ),
@@ -90,7 +90,7 @@ function wordKey(measured: Measured): HTMLElement {
     "p",
     { class: "quiet key" },
     ...(all.some((word) => word.row < 0) ? [silent, ": reads nothing of the picture; point at it for the reason. "] : []),
-    ...(all.some((word) => word.changed) ? [changed, ": another word than in the first column."] : []),
+    ...(all.some((word) => word.changed) ? [changed, ": another word than in the other column."] : []),
   );
 }
 
@@ -108,7 +108,7 @@ function teller(): { status: HTMLElement; say: (text: string) => void } {
 
 function themes(): HTMLElement {
   const select = element("select", { id: "theme", "aria-label": "colours of the page" });
-  select.append(...["auto", "light", "dark"].map((each) => element("option", { value: each }, each)));
+  select.append(...["auto", "light", "dark"].map((each) => element("option", { value: each }, `${each} colours`)));
   select.addEventListener("change", () => {
     document.documentElement.dataset.theme = select.value;
   });

@@ -130,7 +130,7 @@ function painted(measured: Measured, state: State, place: WordPlace | null): Pai
     where: whereOf(measured, state),
   };
   if (quantity === undefined) {
-    return { ...about, why: "This page does not have this quantity.", how: wayTo(measured, state.quantity.value) };
+    return { ...about, why: "This page does not have this quantity." };
   }
   if (word.row < 0) {
     return { ...about, why: word.why || "This word reads nothing of the picture." };

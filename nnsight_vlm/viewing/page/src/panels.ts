@@ -42,7 +42,8 @@ export class PanelView {
       "aria-label": `${this.panel.label}, ${this.panel.rows} rows by ${this.panel.columns} columns of patches`,
       "aria-describedby": "panel-keys",
     });
-    this.figure = element("figure", { class: `panel ${this.panel.kind}` }, this.canvas, element("figcaption", {}, this.panel.label));
+    const isAlone = measured.payload.panels.length === 1;
+    this.figure = element("figure", { class: `panel ${this.panel.kind}` }, this.canvas, isAlone ? null : element("figcaption", {}, this.panel.label));
     this.figure.style.setProperty("--aspect", String(aspectOf(viewOf(this.panel, this.picture))));
     this.listen();
     new ResizeObserver(() => this.resize()).observe(this.canvas);

@@ -8,7 +8,7 @@ export interface Drawable {
 }
 
 /** How dark black becomes in the pale picture. */
-const DARKEST = 70;
+const DARKEST = 40;
 
 export async function loaded(picture: Picture): Promise<Drawable> {
   if (!picture.uri.startsWith("data:image/")) {

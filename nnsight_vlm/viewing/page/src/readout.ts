@@ -54,7 +54,7 @@ export function placeOf(measured: Measured, token: number): TokenPlace | null {
 export function patchName(measured: Measured, token: number): string {
   const place = placeOf(measured, token);
   if (place === null) {
-    return `token ${token} (no place in the picture)`;
+    return `image token ${token}, which has no place in the picture`;
   }
   const cell = `row ${place.cell[0]}, column ${place.cell[1]}`;
   return measured.payload.panels.length > 1 ? `${place.label}: ${cell}` : cell;
@@ -71,13 +71,13 @@ export function topPatches(painting: Painting, count = LISTED): [number, number]
   return ranked.slice(0, count).filter((token) => values[token] !== 0).map((token) => [token, values[token]]);
 }
 
-/** The readout below the picture. */
-export function readout(measured: Measured, state: State, derived: Derived): HTMLElement {
+/** The word that is looked at, below the picture. */
+export function readout(measured: Measured, derived: Derived): HTMLElement {
   const holder = element("div", { id: "readout", class: "readout" });
   effect(() => {
     const twin = derived.twin.value;
     const second = twin === null ? [] : wordLines(measured, twin);
-    holder.replaceChildren(...wordLines(measured, derived.painting.value), ...second, ...patchLines(measured, state, derived));
+    holder.replaceChildren(...wordLines(measured, derived.painting.value), ...second);
   });
   return holder;
 }
@@ -96,7 +96,7 @@ function wordLines(measured: Measured, painting: Painting): HTMLElement[] {
     element(
       "p",
       {},
-      top.length === 0 ? "0 at every patch." : "Most: ",
+      top.length === 0 ? "0 at every patch." : "Largest: ",
       ...top.flatMap(([token, value], at): Child[] => [
         `${at > 0 ? " \u00b7 " : ""}${patchName(measured, token)} `,
         element("b", { class: "value" }, spelled(value)),
@@ -125,7 +125,7 @@ function patchLines(measured: Measured, state: State, derived: Derived): HTMLEle
     facts.push(`pixels x ${x0}\u2013${x1}, y ${y0}\u2013${y1}`);
   }
   const lines = [
-    element("p", {}, element("strong", {}, `Patch ${patchName(measured, token)}`), ` \u00b7 ${facts.join(" \u00b7 ")}`),
+    element("p", {}, element("strong", {}, place === null ? "No patch" : `Patch ${patchName(measured, token)}`), ` \u00b7 ${facts.join(" \u00b7 ")}`),
   ];
   const notes = [...patchNotes(measured, state, derived, token), ...(values === null ? [] : [`read by this word: ${spelled(values[token])}`])];
   if (notes.length > 0) {
@@ -173,18 +173,17 @@ export function topWords(measured: Measured, derived: Derived, count = LISTED): 
   return known.slice(0, count).filter(([column, index]) => measured.columns[column].words[index] !== undefined);
 }
 
-/** The list of those words. */
+/** The patch that is looked at, and the list of those words. */
 export function readersList(measured: Measured, state: State, derived: Derived): HTMLElement {
   const holder = element("div", { id: "readers", class: "readers" });
   effect(() => {
     const token = state.patch.value;
     const top = topWords(measured, derived);
-    const place = token === null ? "" : patchName(measured, token);
-    const heading = element("h3", {}, `Words that read ${place} most`);
+    const heading = element("h3", {}, "Words that read it most");
     const items = top.map(([column, index, value]) => element("li", {}, `${named(measured, { column, index })} `, element("b", { class: "value" }, spelled(value))));
     const none = element("p", { class: "quiet" }, "No word that was measured reads this patch.");
     const hint = element("p", { class: "hint" }, "Point at a patch: the words that read it are shaded.");
-    holder.replaceChildren(...(token === null ? [hint] : [heading, items.length === 0 ? none : element("ol", {}, ...items)]));
+    holder.replaceChildren(...(token === null ? [hint] : [...patchLines(measured, state, derived), heading, items.length === 0 ? none : element("ol", {}, ...items)]));
   });
   return holder;
 }

@@ -61,7 +61,7 @@ export function stateOf(measured: Measured): State {
     omit: signal(false),
     difference: signal(false),
     beside: signal(false),
-    opacity: signal(80),
+    opacity: signal(70),
     show: {
       grid: signal(false),
       objects: signal(true),

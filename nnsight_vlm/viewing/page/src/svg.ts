@@ -1,7 +1,7 @@
 /** The present picture as SVG: patches as rectangles, with legend and caption. Texts are text nodes, so they stay texts. */
 
 import { scaleFor, STEPS, stepOf } from "./colors";
-import { aspectOf, placed, viewOf } from "./geometry";
+import { aspectOf, isNamedIn, overlaps, placed, viewOf } from "./geometry";
 import { range, ticks } from "./legend";
 import type { Measured } from "./measured";
 import { spelled } from "./numbers";
@@ -70,7 +70,7 @@ function panelGroup(measured: Measured, state: State, painting: Painting, place:
   const clip = `clip-${place.isTwin ? "twin-" : ""}${place.panel}`;
   const source = painting.values === null ? drawable.color : drawable.grey;
   const [x0, y0, x1, y1] = placed([0, 0, picture.width, picture.height], view, width, height);
-  const objects = state.show.objects.value ? measured.payload.objects.filter((each) => each.picture === panel.picture) : [];
+  const objects = state.show.objects.value ? measured.payload.objects.filter((each) => each.picture === panel.picture && overlaps(each.box, view)) : [];
   return shape(
     "g",
     { transform: `translate(${place.x} ${place.y})` },
@@ -129,11 +129,11 @@ function outlined(object: NamedObject, view: [number, number, number, number], w
   const corners = (object.outline ?? []).map(([x, y]) => placed([x, y, x, y], view, width, height).slice(0, 2).map((each) => each.toFixed(1)).join(","));
   const drawn = (attributes: Record<string, string | number>) => (corners.length > 2 ? shape("polygon", { points: corners.join(" "), fill: "none", ...attributes }) : rectangle(box, { fill: "none", ...attributes }));
   const text = { x: Math.max(box[0], 0) + 3, y: Math.max(box[1] - 4, 11), "font-size": 11 };
+  const name = [shape("text", { ...text, stroke: "#fff", "stroke-width": 3, "stroke-linejoin": "round", fill: "#fff" }, object.name), shape("text", { ...text, fill: "#0b3a8f" }, object.name)];
   return [
     drawn({ stroke: "#fff", "stroke-width": 3.5 }),
     drawn({ stroke: "#0b57d0", "stroke-width": 1.5 }),
-    shape("text", { ...text, stroke: "#fff", "stroke-width": 3, "stroke-linejoin": "round", fill: "#fff" }, object.name),
-    shape("text", { ...text, fill: "#0b3a8f" }, object.name),
+    ...(isNamedIn(object.box, view) ? name : []),
   ];
 }
 

@@ -27,7 +27,7 @@ export class WordsView {
     this.options = column.words.map((word, index) => option(word, `${number}.${index}`));
     this.cursor = firstReadable(column);
     const list = element("div", { role: "listbox", class: "words", "aria-labelledby": `column-${number}`, "aria-describedby": "word-keys" }, ...this.groups(column));
-    const heading = element("h2", { id: `column-${number}` }, column.title);
+    const heading = element("h2", { id: `column-${number}`, class: measured.columns.length > 1 ? null : "unseen" }, column.title);
     this.section = element("section", { class: "column" }, heading, list);
     this.listen(list);
     effect(() => this.mark());
@@ -158,10 +158,10 @@ export class WordsView {
         each.style.removeProperty("color");
         return;
       }
-      const { css, lightness } = scaleFor(readers.signed);
+      const { css, isPale } = scaleFor(readers.signed);
       const step = stepOf(value, readers.limit, readers.signed);
       each.style.backgroundColor = css[step];
-      each.style.color = lightness[step] > 0.62 ? "#111" : "#fff";
+      each.style.color = isPale[step] ? "#000" : "#fff";
     });
   }
 }
