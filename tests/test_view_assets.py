@@ -43,9 +43,10 @@ def test_assets_end_no_element_and_ask_for_nothing(name):
 
 
 def test_no_text_is_ever_read_as_markup_or_code():
-    sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|srcdoc|\beval\b|new Function"
+    markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|srcdoc"
+    code = r"\beval\b|new Function"
     for path in [*(PAGE / "src").glob("*.ts"), ASSETS / "viewer.js"]:
-        assert not re.search(sinks, path.read_text()), path.name
+        assert not re.search(f"{markup}|{code}", path.read_text()), path.name
 
 
 def test_what_is_bundled_has_its_licence():

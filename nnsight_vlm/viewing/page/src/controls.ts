@@ -149,16 +149,22 @@ function opacity(state: State): HTMLElement {
   return element("div", { class: "field" }, element("label", { for: "opacity" }, "Map over picture"), slider);
 }
 
+/** What quantities are not, and why. */
+const ATTENTION = ["Attention is not a cause.", "A word may read a patch and make no use of it."];
+const GRADIENT = ["A gradient is an estimate.", "It says what a small change of a patch would do, and not what the patch did."];
+
 /** What the quantity is; what it is not; and the way to the one that is. */
 function about(measured: Measured, state: State): HTMLElement {
   const sentence = element("span");
   live(sentence, () => measured.columns[0].quantities.get(state.quantity.value)?.spec.about ?? "");
   const go = button("Show what cutting each patch costs", () => (state.quantity.value = "causal"), { class: "link", id: "to-causal" });
-  const caution = element("span", { class: "caution" }, element("strong", {}, "Attention is not a cause."), " A word may read a patch and make no use of it. ", go);
+  const caution = element("span", { class: "caution" });
   const absent = element("div");
   effect(() => {
     const key = state.quantity.value;
+    const [claim, reason] = key === "gradient" ? GRADIENT : ATTENTION;
     caution.hidden = key === "causal";
+    caution.replaceChildren(element("strong", {}, claim), ` ${reason} `, go);
     const isAbsent = !measured.columns.some((each) => each.quantities.has(key));
     absent.replaceChildren(...(isAbsent ? [missing(`This page does not have the ${QUANTITY_TITLES[key] ?? key} of patches.`, wayTo(measured, key))] : []));
   });

@@ -3,7 +3,7 @@
 import { scaleFor, stepOf } from "./colors";
 import { isNamedIn, overlaps, placed, type Geometry } from "./geometry";
 import { contextOf, type Drawable } from "./pictures";
-import type { NamedObject, Panel, Picture } from "./payload";
+import type { Box, NamedObject, Panel, Picture } from "./payload";
 import type { Painting } from "./painting";
 
 export interface Marks {
@@ -58,7 +58,9 @@ export function drawPanel(
   if (marks.texts !== null) {
     drawTexts(context, geometry, marks.texts, unit);
   }
-  marks.objects.filter((each) => overlaps(each.box, geometry.view)).forEach((each) => drawObject(context, each, geometry, unit));
+  const seen = marks.objects.filter((each) => overlaps(each.box, geometry.view));
+  seen.forEach((each) => drawObject(context, each, geometry, unit));
+  drawNames(context, seen, geometry, unit);
   if (marks.sinks && painting.sinks !== null) {
     drawSinks(context, panel, geometry, painting.sinks, unit);
   }
@@ -162,26 +164,33 @@ function drawObject(context: CanvasRenderingContext2D, object: NamedObject, geom
   context.lineWidth = 1.5 * unit;
   context.strokeStyle = "#0b57d0";
   context.stroke();
-  if (isNamedIn(object.box, view)) {
-    label(context, object.name, Math.max(left, 0), Math.max(top, 0), unit);
-  }
 }
 
-/** A small text on white, from its upper left corner. */
-function label(context: CanvasRenderingContext2D, text: string, x: number, y: number, unit: number): void {
-  const size = 11 * unit;
+/** The names of objects above or below them, where they hide no other name. */
+function drawNames(context: CanvasRenderingContext2D, objects: NamedObject[], geometry: Geometry, unit: number): void {
+  const { view, width, height } = geometry;
+  const size = (width < 260 * unit ? 9 : 11) * unit;
+  const tall = size + 4 * unit;
+  const taken: Box[] = [];
   context.font = `${size}px ${FONT}`;
   context.textAlign = "left";
   context.textBaseline = "middle";
-  const shown = fitted(context, text, 160 * unit);
-  const wide = context.measureText(shown).width + 6 * unit;
-  const tall = size + 4 * unit;
-  const top = y - tall >= 0 ? y - tall : y;
-  const left = Math.max(0, Math.min(x, context.canvas.width - wide));
-  context.fillStyle = "rgba(255, 255, 255, 0.92)";
-  context.fillRect(left, top, wide, tall);
-  context.fillStyle = "#0b3a8f";
-  context.fillText(shown, left + 3 * unit, top + tall / 2);
+  for (const object of objects.filter((each) => isNamedIn(each.box, view))) {
+    const shown = fitted(context, object.name, 160 * unit);
+    const wide = context.measureText(shown).width + 6 * unit;
+    const [left, top, , bottom] = placed(object.box, view, width, height);
+    const x = Math.max(0, Math.min(left, width - wide));
+    const tops = [top - tall, bottom, top].filter((each) => each >= 0 && each + tall <= height);
+    const places = tops.map((y): Box => [x, y, x + wide, y + tall]);
+    const place = places.find((each) => !taken.some((other) => overlaps(each, other)));
+    if (place !== undefined) {
+      taken.push(place);
+      context.fillStyle = "rgba(255, 255, 255, 0.92)";
+      context.fillRect(x, place[1], wide, tall);
+      context.fillStyle = "#0b3a8f";
+      context.fillText(shown, x + 3 * unit, place[1] + tall / 2);
+    }
+  }
 }
 
 function drawSinks(context: CanvasRenderingContext2D, panel: Panel, { rects }: Geometry, sinks: Uint8Array, unit: number): void {

@@ -36,17 +36,34 @@ export function written(state: State): string {
 /** Takes over what a fragment asks for; returns the parts of it that mean nothing here. */
 export function read(fragment: string, state: State, measured: Measured): string[] {
   const parts = new URLSearchParams(fragment.replace(/^#/, ""));
-  const refused: string[] = [];
+  const refused = new Set<string>();
   state.pinnedWord.value = null;
   state.pinnedPatch.value = null;
   for (const [name, value] of parts) {
     const take = Object.hasOwn(TAKERS, name) ? TAKERS[name] : undefined;
-    if (take === undefined || !take(value.slice(0, 200), state, measured)) {
-      refused.push(name.slice(0, 20));
+    if (take === undefined) {
+      refused.add("something unknown");
+    } else if (!take(value.slice(0, 200), state, measured)) {
+      refused.add(NAMES[name]);
     }
   }
-  return refused;
+  return [...refused];
 }
+
+/** What the parts of a fragment are, in words. */
+const NAMES: Record<string, string> = {
+  q: "a quantity",
+  l: "a layer",
+  h: "a head",
+  w: "a word",
+  p: "a patch",
+  s: "a scale",
+  diff: "a difference",
+  both: "two columns",
+  omit: "sinks",
+  show: "a mark",
+  o: "an opacity",
+};
 
 type Taker = (value: string, state: State, measured: Measured) => boolean;
 

@@ -31,7 +31,8 @@ export function ticks({ limit, signed }: Painting): number[] {
 export function range({ limit, signed, title, unit, omitted }: Painting, state: Pick<State, "scale" | "difference" | "beside">): string {
   const low = signed ? `\u2212${spelled(limit)}` : "0";
   const over = state.scale.value === "layers" && !state.difference.value ? "its largest over all layers" : state.beside.value && !state.difference.value ? "the larger of both maps' largest" : "the largest of this map";
-  const sinks = omitted === null ? "" : `; ${omitted.reduce((one, other) => one + other, 0)} sinks left out (hatched)`;
+  const left = omitted?.reduce((one, other) => one + other, 0) ?? 0;
+  const sinks = left === 0 ? "" : `; ${left} sinks left out (hatched)`;
   return `${title}${unit === "" ? "" : `, ${unit}`}: ${low} to ${spelled(limit)}, ${over}${sinks}`;
 }
 

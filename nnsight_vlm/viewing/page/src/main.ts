@@ -8,7 +8,7 @@ import { read, written } from "./fragment";
 import { legend } from "./legend";
 import { unpacked, type Measured } from "./measured";
 import { hints, notes } from "./notes";
-import { derived, type Derived, type Painting } from "./painting";
+import { derived, headed, type Derived, type Painting } from "./painting";
 import { PanelView } from "./panels";
 import { loaded, type Drawable } from "./pictures";
 import { painted, readersList, readout, speaker } from "./readout";
@@ -78,7 +78,7 @@ function panelsOf(measured: Measured, state: State, painting: () => Painting, dr
 
 /** One column's pictures; its title is shown where both are. */
 function pictureSet(measured: Measured, column: number, groups: HTMLElement[]): HTMLElement {
-  return element("div", { class: column === 0 ? "pictures" : "pictures twins" }, element("h3", { class: "of" }, measured.columns[column].title), ...groups);
+  return element("div", { class: column === 0 ? "pictures" : "pictures twins" }, element("h3", { class: "of", title: headed(measured.columns[column]) }, headed(measured.columns[column])), ...groups);
 }
 
 /** How words are marked, of the marks that are there. */

@@ -10,7 +10,7 @@ export function spelled(value: number): string {
     return "0";
   }
   const text = size >= 1e-4 && size < 1e5 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
-  return text.replace("-", "\u2212");
+  return text.replaceAll("-", "\u2212");
 }
 
 /** Pixels of a picture: whole where they are nearly so. */

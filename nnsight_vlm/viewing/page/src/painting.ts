@@ -167,7 +167,7 @@ function differing(measured: Measured, state: State, place: WordPlace, about: Pa
   }
   const values = first.map((value, token) => value - second[token]);
   const omitted = state.omit.value ? about.sinks : null;
-  const of = `\u201c${words[0].text}\u201d, ${one.title} less ${other.title}`;
+  const of = `\u201c${words[0].text}\u201d, ${one.key} less ${other.key}`;
   return { ...about, of, title: `difference in ${about.title}`, values, omitted, limit: largestOf(values, omitted), signed: true };
 }
 
@@ -175,7 +175,7 @@ function differing(measured: Measured, state: State, place: WordPlace, about: Pa
 export function named(measured: Measured, place: WordPlace): string {
   const column = measured.columns[place.column];
   const word = column.words[place.index];
-  const title = measured.columns.length > 1 ? `, ${column.title}` : "";
+  const title = measured.columns.length > 1 ? `, ${column.key}` : "";
   return `\u201c${word.text}\u201d (${word.part === "generated" ? "answer" : "prompt"}${title})`;
 }
 
@@ -226,4 +226,9 @@ function readersOf(measured: Measured, state: State): Readers | null {
     });
   });
   return { values, limit, signed };
+}
+
+/** A column's heading: what it is called in sentences, and what was changed in it. */
+export function headed({ key, title }: Column): string {
+  return key === title ? key : `${key}: ${title}`;
 }

@@ -41,13 +41,22 @@ export interface TokenPlace {
 }
 
 export function placeOf(measured: Measured, token: number): TokenPlace | null {
-  for (const [number, panel] of measured.payload.panels.entries()) {
-    const at = panel.tokens.indexOf(token);
-    if (at >= 0) {
-      return { panel: number, label: panel.label, cell: panel.cells[at], box: panel.boxes[at] };
-    }
+  let known = PLACES.get(measured);
+  if (known === undefined) {
+    known = placesOf(measured);
+    PLACES.set(measured, known);
   }
-  return null;
+  return known.get(token) ?? null;
+}
+
+const PLACES = new WeakMap<Measured, Map<number, TokenPlace>>();
+
+function placesOf({ payload }: Measured): Map<number, TokenPlace> {
+  const found = new Map<number, TokenPlace>();
+  payload.panels.forEach((panel, number) => {
+    panel.tokens.forEach((token, at) => found.set(token, { panel: number, label: panel.label, cell: panel.cells[at], box: panel.boxes[at] }));
+  });
+  return found;
 }
 
 /** A patch in short: its cell, and its panel where there are several. */
@@ -66,9 +75,18 @@ export function topPatches(painting: Painting, count = LISTED): [number, number]
   if (values === null) {
     return [];
   }
-  const ranked = [...values.keys()].filter((token) => omitted === null || omitted[token] === 0);
-  ranked.sort((one, other) => Math.abs(values[other]) - Math.abs(values[one]));
-  return ranked.slice(0, count).filter((token) => values[token] !== 0).map((token) => [token, values[token]]);
+  const best: [number, number][] = [];
+  for (let token = 0; token < values.length; token++) {
+    const size = Math.abs(values[token]);
+    const isLow = size === 0 || (best.length === count && size <= Math.abs(best[count - 1][1]));
+    if (isLow || (omitted !== null && omitted[token] === 1)) {
+      continue;
+    }
+    const at = best.findIndex(([, value]) => Math.abs(value) < size);
+    best.splice(at < 0 ? best.length : at, 0, [token, values[token]]);
+    best.length = Math.min(best.length, count);
+  }
+  return best;
 }
 
 /** The word that is looked at, below the picture. */
@@ -102,8 +120,10 @@ function wordLines(measured: Measured, painting: Painting): HTMLElement[] {
         element("b", { class: "value" }, spelled(value)),
       ]),
     ),
-    element("p", { class: "quiet" }, `Sum over all ${painting.values.length} image tokens: ${spelled(sum)}`),
   );
+  if (painting.unit.startsWith("share")) {
+    lines.push(element("p", { class: "quiet" }, `Sum over all ${painting.values.length} image tokens: ${spelled(sum)}`));
+  }
   return lines;
 }
 
@@ -179,11 +199,14 @@ export function readersList(measured: Measured, state: State, derived: Derived):
   effect(() => {
     const token = state.patch.value;
     const top = topWords(measured, derived);
-    const heading = element("h3", {}, "Words that read it most");
+    const readers = derived.readers.value;
+    const isRead = ["weight", "contribution"].includes(state.quantity.value);
+    const heading = element("h3", {}, isRead ? "Words that read it most" : "Words for which it counts most");
+    const spans = readers === null ? "" : `Shades of words: ${readers.signed ? `\u2212${spelled(readers.limit)}` : "0"} to ${spelled(readers.limit)}, the largest among words.`;
     const items = top.map(([column, index, value]) => element("li", {}, `${named(measured, { column, index })} `, element("b", { class: "value" }, spelled(value))));
     const none = element("p", { class: "quiet" }, "No word that was measured reads this patch.");
     const hint = element("p", { class: "hint" }, "Point at a patch: the words that read it are shaded.");
-    holder.replaceChildren(...(token === null ? [hint] : [...patchLines(measured, state, derived), heading, items.length === 0 ? none : element("ol", {}, ...items)]));
+    holder.replaceChildren(...(token === null ? [hint] : [...patchLines(measured, state, derived), heading, ...(items.length === 0 ? [none] : [element("ol", {}, ...items), element("p", { class: "quiet" }, spans)])]));
   });
   return holder;
 }

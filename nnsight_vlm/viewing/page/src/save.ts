@@ -27,11 +27,16 @@ export function savers(shown: Shown, say: (text: string) => void): HTMLElement[]
 
 /** Where panels stand now. */
 function placesOf(holder: HTMLElement): PanelPlace[] {
-  const corner = holder.getBoundingClientRect();
-  return [...holder.querySelectorAll<HTMLCanvasElement>("canvas")].filter((canvas) => canvas.clientWidth > 0).map((canvas) => {
-    const box = canvas.getBoundingClientRect();
-    return { panel: Number(canvas.dataset.twin ?? canvas.dataset.panel), isTwin: canvas.dataset.twin !== undefined, x: box.left - corner.left, y: box.top - corner.top, width: box.width };
-  });
+  const canvases = [...holder.querySelectorAll<HTMLCanvasElement>("canvas")].filter((canvas) => canvas.clientWidth > 0);
+  const boxes = canvases.map((canvas) => canvas.getBoundingClientRect());
+  const [left, top] = [Math.min(...boxes.map((box) => box.left)), Math.min(...boxes.map((box) => box.top))];
+  return canvases.map(({ dataset }, at) => ({
+    panel: Number(dataset.twin ?? dataset.panel),
+    isTwin: dataset.twin !== undefined,
+    x: boxes[at].left - left,
+    y: boxes[at].top - top,
+    width: boxes[at].width,
+  }));
 }
 
 async function rastered(svg: string): Promise<Blob> {

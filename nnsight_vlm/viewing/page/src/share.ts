@@ -51,14 +51,17 @@ export function copier(state: State, say: (text: string) => void): HTMLElement {
     async () => {
       const text = link(state);
       try {
+        if (!hasAddress()) {
+          throw new Error("a frame may not write to the clipboard");
+        }
         await navigator.clipboard.writeText(text);
         field.hidden = true;
-        say(hasAddress() ? "Link copied." : "Copied: put this behind the address of the saved page.");
+        say("Link copied.");
       } catch {
         field.value = text;
         field.hidden = false;
         field.select();
-        say("Copy the link from the field.");
+        say(hasAddress() ? "Copy the link from the field." : "Save the page, and put this behind its address.");
       }
     },
     { id: "copy" },

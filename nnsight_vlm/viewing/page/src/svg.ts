@@ -5,7 +5,7 @@ import { aspectOf, isNamedIn, overlaps, placed, viewOf } from "./geometry";
 import { range, ticks } from "./legend";
 import type { Measured } from "./measured";
 import { spelled } from "./numbers";
-import type { Derived, Painting } from "./painting";
+import { headed, type Derived, type Painting } from "./painting";
 import type { Drawable } from "./pictures";
 import type { NamedObject, Panel, Picture } from "./payload";
 import type { State } from "./state";
@@ -55,6 +55,7 @@ export function figure(measured: Measured, state: State, derived: Derived, place
   const root = shape("svg", { xmlns: SPACE, width, height, viewBox: `0 0 ${width} ${height}`, "font-family": FONT }) as SVGSVGElement;
   root.append(
     shape("title", {}, `${payload.title}: ${painting.of} ${painting.title}`),
+    shape("pattern", { id: "hatch", width: 4, height: 4, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, shape("path", { d: "M0 0V4", stroke: "#555", "stroke-width": 1.6 })),
     shape("rect", { width, height, fill: "#fff" }),
     shape("g", { transform: `translate(${MARGIN} ${MARGIN})` }, ...panels, ...bar, ...lines),
   );
@@ -104,7 +105,7 @@ function cells(panel: Panel, boxes: number[][], { values, limit, signed, omitted
       return [];
     }
     const isOut = omitted !== null && omitted[token] === 1;
-    const fill = isOut ? "#8a8a8a" : css[stepOf(values[token], limit, signed)];
+    const fill = isOut ? "url(#hatch)" : css[stepOf(values[token], limit, signed)];
     return [rectangle(boxes[at], { fill, "shape-rendering": "crispEdges" })];
   });
 }
@@ -170,6 +171,7 @@ interface Caption {
 /** What the figure shows, its range, and how it was made. */
 function captions(measured: Measured, state: State, painting: Painting, twin: Painting | null): Caption[] {
   const { payload } = measured;
+  const changed = measured.columns.slice(1).map(headed);
   const maps = [painting, ...(twin === null ? [] : [twin])].filter((each) => each.of !== "");
   const of = maps.map((each, at) => `${maps.length > 1 ? ["Left: ", "Right: "][at] : ""}${each.of}: ${each.title}, ${each.where}`);
   const spans = maps.filter((each) => each.values !== null).slice(0, 1).map((each) => range(each, state));
@@ -177,7 +179,7 @@ function captions(measured: Measured, state: State, painting: Painting, twin: Pa
   const facts = payload.facts.map(([name, value]) => `${name}: ${value}`).join("; ");
   return [
     { text: payload.title, size: 13, bold: true },
-    ...[...of, ...spans, ...marks].map((text) => ({ text, size: 12, bold: false })),
+    ...[...of, ...spans, ...marks, ...changed].map((text) => ({ text, size: 12, bold: false })),
     { text: facts, size: 9, bold: false },
   ];
 }

@@ -5,9 +5,9 @@ import { scaleFor, stepOf } from "./colors";
 import { element, set } from "./elements";
 import { changeLayer } from "./layers";
 import type { Column, Measured } from "./measured";
-import type { Derived } from "./painting";
+import { headed, type Derived } from "./painting";
 import type { Word } from "./payload";
-import { letGo, pinWord, same, type State, type WordPlace } from "./state";
+import { letGo, pinWord, type State, type WordPlace } from "./state";
 
 const TITLES: Record<string, string> = { prompt: "Prompt", generated: "Answer" };
 
@@ -16,6 +16,7 @@ export class WordsView {
   readonly section: HTMLElement;
   private readonly options: HTMLElement[];
   private cursor: number;
+  private readonly marked = { active: -1, pinned: -1 };
 
   constructor(
     private readonly measured: Measured,
@@ -27,7 +28,7 @@ export class WordsView {
     this.options = column.words.map((word, index) => option(word, `${number}.${index}`));
     this.cursor = firstReadable(column);
     const list = element("div", { role: "listbox", class: "words", "aria-labelledby": `column-${number}`, "aria-describedby": "word-keys" }, ...this.groups(column));
-    const heading = element("h2", { id: `column-${number}`, class: measured.columns.length > 1 ? null : "unseen" }, column.title);
+    const heading = element("h2", { id: `column-${number}`, class: measured.columns.length > 1 ? null : "unseen" }, headed(column));
     this.section = element("section", { class: "column" }, heading, list);
     this.listen(list);
     effect(() => this.mark());
@@ -134,15 +135,26 @@ export class WordsView {
     this.cursor = index;
   }
 
+  /** Marks the word that is looked at and the one that is kept; in a map of both columns, their word at this place. */
   private mark(): void {
-    const { word, pinnedWord, difference } = this.state;
+    const { word, pinnedWord, difference, beside } = this.state;
     const active = word.value;
-    this.options.forEach((each, index) => {
-      const place = { column: this.number, index };
-      const isTwin = difference.value && active !== null && active.index === index;
-      each.classList.toggle("active", same(active, place) || isTwin);
-      each.setAttribute("aria-selected", String(same(pinnedWord.value, place)));
-    });
+    const isTwin = (difference.value || beside.value) && active !== null;
+    this.put("active", active !== null && (active.column === this.number || isTwin) ? active.index : -1);
+    this.put("pinned", pinnedWord.value?.column === this.number ? pinnedWord.value.index : -1);
+  }
+
+  /** Moves a mark from the word that has it to another. */
+  private put(mark: "active" | "pinned", index: number): void {
+    const [before, after] = [this.options[this.marked[mark]], this.options[index]];
+    if (mark === "active") {
+      before?.classList.remove("active");
+      after?.classList.add("active");
+    } else {
+      before?.setAttribute("aria-selected", "false");
+      after?.setAttribute("aria-selected", "true");
+    }
+    this.marked[mark] = index;
   }
 
   /** Shades each word by what it reads of the patch that is looked at. */
