@@ -1,6 +1,6 @@
 /** The controls above the picture: native inputs, each bound to one signal. */
 
-import { effect, type Signal } from "@preact/signals-core";
+import { batch, effect, type Signal } from "@preact/signals-core";
 import { button, element, live, set, type Child } from "./elements";
 import { layersNow } from "./layers";
 import type { Measured } from "./measured";
@@ -72,9 +72,11 @@ function layers(measured: Measured, state: State): HTMLElement {
   const shown = element("output", { for: "layer", class: "number" });
   const mean = checkbox("layer-mean", "mean over layers", state.mean);
   slider.addEventListener("input", () => {
-    const all = layersNow(measured, state);
-    state.mean.value = false;
-    state.layer.value = all[Number(slider.value)] ?? state.layer.value;
+    const layer = layersNow(measured, state)[Number(slider.value)] ?? state.layer.value;
+    batch(() => {
+      state.layer.value = layer;
+      state.mean.value = false;
+    });
   });
   effect(() => {
     const all = layersNow(measured, state);

@@ -1,5 +1,6 @@
 /** The state as the part of an address behind `#`, and back. A fragment is text of others: what it asks for is checked. */
 
+import { batch } from "@preact/signals-core";
 import type { Measured } from "./measured";
 import { KNOWN_QUANTITIES, numbered, SHOWN, type State, type WordPlace } from "./state";
 
@@ -35,6 +36,10 @@ export function written(state: State): string {
 
 /** Takes over what a fragment asks for; returns the parts of it that mean nothing here. */
 export function read(fragment: string, state: State, measured: Measured): string[] {
+  return batch(() => taken(fragment, state, measured));
+}
+
+function taken(fragment: string, state: State, measured: Measured): string[] {
   const parts = new URLSearchParams(fragment.replace(/^#/, ""));
   const refused = new Set<string>();
   state.pinnedWord.value = null;

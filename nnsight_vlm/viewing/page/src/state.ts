@@ -1,6 +1,6 @@
 /** What the person has chosen: signals, and nothing derived from them. */
 
-import { computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
+import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import type { Column, Measured } from "./measured";
 
 export interface WordPlace {
@@ -113,9 +113,11 @@ export function pinPatch(state: State, token: number): void {
 }
 
 export function letGo(state: State): void {
-  state.pinnedWord.value = null;
-  state.pinnedPatch.value = null;
-  state.hoveredWord.value = null;
-  state.focusedWord.value = null;
-  state.hoveredPatch.value = null;
+  batch(() => {
+    state.pinnedWord.value = null;
+    state.pinnedPatch.value = null;
+    state.hoveredWord.value = null;
+    state.focusedWord.value = null;
+    state.hoveredPatch.value = null;
+  });
 }
