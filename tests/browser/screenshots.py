@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import browsers
-
 from playwright.sync_api import sync_playwright
 from shown_tokens import CASES, prompt_of
 from zoo import videos

@@ -16,8 +16,27 @@ WORD = len(PROMPT) + 2
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+KEEP_SAVED = """
+() => {
+    window.saved = [];
+    const made = new Map(), create = URL.createObjectURL;
+    URL.createObjectURL = blob => { const url = create.call(URL, blob); made.set(url, blob); return url; };
+    HTMLAnchorElement.prototype.click = function () { window.saved.push([this.download, made.get(this.href)]); };
+}
+"""
+READ_SAVED = """
+async () => [window.saved[0][0], Array.from(new Uint8Array(await window.saved[0][1].arrayBuffer()))]
+"""
+
+
 def saved(reader, kind: str) -> tuple[str, bytes]:
     """The name and the bytes of a file that a click saves."""
+    if reader.page.context.browser.browser_type.name == "firefox":  # which tells a driver nothing of such downloads
+        reader.page.evaluate(KEEP_SAVED)
+        reader.box(f"save-{kind}").click()
+        reader.page.wait_for_function("() => window.saved.length > 0")
+        name, content = reader.page.evaluate(READ_SAVED)
+        return name, bytes(content)
     with reader.page.expect_download() as waiting:
         reader.box(f"save-{kind}").click()
     file = waiting.value
