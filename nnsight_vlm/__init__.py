@@ -18,9 +18,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .versions import complaint
+from .versions import complaint, is_command_line
 
-if wrong := complaint():
+if (wrong := complaint()) and not is_command_line():
     raise ImportError(wrong)
 
 if TYPE_CHECKING:

@@ -1,86 +1,79 @@
-"""The command line: `nnsight-vlm recipes`, `run`, `report`, `ground`, `knockout`, `families` and `draft`.
+"""The command line: `nnsight-vlm report`, `view`, `ground`, `knockout`, `run`, `recipes`, `families` and others.
 
-`--help` and `--version` must answer at once, so this file imports nothing heavy when it is loaded: each command imports
-what it needs (torch, transformers, nnsight, pandas and the wings that use them).
+`--help` and `--version` must answer at once, so nothing that this file imports when it is loaded is heavy: each command
+imports what it needs (torch, transformers, nnsight, pandas and the wings that use them). What commands do is in
+`commands`, whose `working` says how they end.
 """
 
 from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from .showing import for_terminal, visible
+from .commands import doctor, lists, page, pictures
+from .commands.options import Debug, Json, Model, Quiet, examples
+from .commands.output import print_json, print_line, print_table
+from .commands.working import working
 
 QUERY = "describe the image."
 """What the model is asked about every picture; `report.config.QUERY`, which is too heavy to import for `--help`."""
+START = examples(
+    "nnsight-vlm report",
+    'nnsight-vlm view photo.png "Describe the image."',
+    'nnsight-vlm knockout photo.png "What color is the ring?"',
+    "nnsight-vlm run knockout_windows --items questions.csv --out runs/windows",
+    "nnsight-vlm COMMAND --help",
+)
+REPORT = examples(
+    "nnsight-vlm report",
+    'nnsight-vlm report --model llava-hf/llava-1.5-7b-hf --images photos/ --query "Describe the image."',
+    "nnsight-vlm report --items questions.csv --annotations boxes.csv --out my-report",
+)
+RUN = examples(
+    "nnsight-vlm run knockout_windows --items questions.csv --out runs/windows",
+    "nnsight-vlm run knockout_windows --items questions.csv --out - > frame.csv",
+    "nnsight-vlm run knockout_windows --help",
+)
 
-app = typer.Typer(name="nnsight-vlm", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(width=None)
-
-Model = Annotated[
-    str, typer.Option(help="The model: shapes, shapes-gist, shapes-smol, a name on the hub, or a local folder.")
-]
-Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture file.", show_default=False)]
-Question = Annotated[
-    str, typer.Argument(metavar="QUESTION", help="What the model is asked about the picture.", show_default=False)
-]
-Depths = Annotated[
-    str,
-    typer.Option(
-        help="The layers: attention (all that have it), all, a number (-1 is the last), a window such as 3-6 or 3:7, "
-        "or fractions of the depth such as 0.25:0.75."
-    ),
-]
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Show errors in words and end: with exit code 2 those of this package, with 1 those of files, folders and memory.
-
-    Any other error is a bug and keeps its traceback.
-    """
-    try:
-        yield
-    except Exception as error:
-        from .errors import InterventionError, RemoteError, SpecError, reason_of
-
-        if isinstance(error, (SpecError, InterventionError, RemoteError)):
-            words, code = str(error), 2
-        elif isinstance(error, (OSError, MemoryError)):
-            words, code = reason_of(error), 1
-        else:
-            raise
-        typer.echo(f"error: {visible(words, keep_lines=True)}", err=True)
-        raise typer.Exit(code) from None
+app = typer.Typer(
+    name="nnsight-vlm",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 
 
 def show_version(wanted: bool) -> None:
     """Print the installed version and stop."""
     if wanted:
-        typer.echo(installed_version("nnsight-vlm"))
+        try:
+            typer.echo(installed_version("nnsight-vlm"))
+        except PackageNotFoundError:
+            typer.echo("not installed (a checkout)")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=START)
 def options(
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """See how vision-language models turn an image into words."""
+    """See how vision-language models turn an image into words.
+
+    Exit codes: 0, done; 1, a failure while working; 2, something was asked that cannot be done; 130, interrupted.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):  # letters that the terminal's encoding has not got become escapes
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-@app.command()
+@app.command(epilog=REPORT)
 def report(
     model: Model = "shapes",
     images: Annotated[Path | None, typer.Option(help="A folder of pictures; default: synthetic scenes.")] = None,
@@ -118,14 +111,20 @@ def report(
         bool, typer.Option("--remote", help="Run on NDIF, or the server that nnsight is set to.")
     ] = False,
     host: Annotated[str | None, typer.Option(help="Run on the server there, such as http://127.0.0.1:8001.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Measure the three claims of "What's in the Image?" on a model, and write tables and figures."""
-    with plain_errors():
+    with working(debug=debug, quiet=quiet, resumes=True):
         from .commands.flags import pairs_in
+        from .errors import SpecError
         from .report import write_report
         from .report.arguments import check_host, split_names
         from .report.terminal import claims_table
 
+        if out == Path("-"):
+            raise SpecError("a report is a folder of tables and figures; name one, --out my-report")
         done = write_report(
             out,
             model=model,
@@ -142,95 +141,21 @@ def report(
             max_new_tokens=max_new_tokens,
             rows=rows,
             fresh=fresh,
+            progress=not quiet,
             chunk=chunk,
             remote=check_host(host) or remote,
         )
-    console.print(claims_table(done.claims))
-    for name, why in done.left_out[:20]:
-        print_line(f"Left out: {name} ({why})")
-    print_line(f"Written to {done.folder}: report.md, left-out.csv, frames, figures.")
-
-
-@app.command()
-def ground(
-    image: Picture,
-    question: Question,
-    model: Model = "shapes",
-    words: Annotated[
-        str, typer.Option(help="Words of the answer to show, separated by commas; by default its objects.")
-    ] = "",
-    layers: Annotated[str | None, typer.Option(help="The layers to average; by default the middle half.")] = None,
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("ground.png"),
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The greatest length of the answer, in tokens.")] = 64,
-) -> None:
-    """Answer a question and show which patches each object word of the answer attended to."""
-    with plain_errors():
-        from .report.arguments import check_request, parse_layers, split_names
-        from .report.single import ground_one
-        from .report.terminal import as_table
-
-        picture = check_request(image, question, model, out)
-        chosen, named = None if layers is None else parse_layers(layers), split_names(words, "--words")
-        grounded = ground_one(model, picture, question, out, words=named, layers=chosen, limit=max_new_tokens)
-    print_line(f"answer: {grounded.answer}")
-    console.print(as_table(grounded.peaks))
-    print_line(f"Written to {out}.")
-
-
-@app.command()
-def knockout(
-    image: Picture,
-    question: Question,
-    source: Annotated[str, typer.Option(help="The token group that is hidden: image, query, system, ...")] = "image",
-    target: Annotated[
-        str, typer.Option(help="The token group that it is hidden from: last, query, generated, text, ...")
-    ] = "last",
-    layers: Depths = "attention",
-    model: Model = "shapes",
-    answer: Annotated[
-        str | None, typer.Option(help="The answer to score, one token; by default the model's own first one.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("knockout.png"),
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The greatest length of the answers, in tokens.")] = 64,
-) -> None:
-    """Cut a route of attention for one question, and show how the answer changes."""
-    with plain_errors():
-        from .report.arguments import check_request, parse_layers
-        from .report.single import knockout_one
-        from .report.terminal import as_table
-
-        picture, chosen = check_request(image, question, model, out), parse_layers(layers)
-        answers = knockout_one(
-            model,
-            picture,
-            question,
-            out,
-            source=source,
-            target=target,
-            layers=chosen,
-            answer=answer,
-            limit=max_new_tokens,
-        )
-    for name, text in answers.texts.items():
-        print_line(f"{name}: {text}")
-    console.print(as_table(answers.scores))
-    print_line(f"Written to {out}.")
-
-
-@app.command()
-def recipes(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print it as docs/recipes/README.md has it.")] = False,
-) -> None:
-    """List the recipes: what each asks, and the paper that it follows."""
-    from .commands import listing
-
-    if markdown:
-        typer.echo(listing.recipes_markdown())
-    else:
-        console.print(listing.recipes_table())
+    if as_json:
+        print_json({"folder": done.folder, "claims": done.claims, "left_out": dict(done.left_out)})
+    elif not quiet:
+        print_table(claims_table(done.claims))
+        for name, why in done.left_out[:20]:
+            print_line(f"Left out: {name} ({why})")
+        print_line(f"Written to {done.folder}: report.md, left-out.csv, frames, figures.")
 
 
 @app.command(
+    epilog=RUN,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     options_metavar="RECIPE --model MODEL --items TABLE --out FOLDER [OPTIONS]",
 )
@@ -239,59 +164,21 @@ def run(context: typer.Context) -> None:
 
     `nnsight-vlm recipes` lists the recipes; `nnsight-vlm run RECIPE --help` shows the options of one.
     """
-    if not context.args or context.args[0] == "--help":
+    if not context.args or context.args[0] in ("--help", "-h"):
         typer.echo(context.get_help())
         raise typer.Exit(0 if context.args else 2)
-    with plain_errors():
+    with working(debug="--debug" in context.args):
         from .commands.parser import run_recipe
-    run_recipe(context.args, plain_errors, console)
+    run_recipe(context.args)
 
 
-@app.command()
-def families(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print it as docs/families.md has it.")] = False,
-    towers: Annotated[bool, typer.Option("--towers", help="Print vision towers as docs/vision.md has them.")] = False,
-) -> None:
-    """List the families of models that have a row, and what works in each."""
-    from .families import FAMILIES, support
-    from .families.tower_support import towers_markdown
-    from .report.terminal import as_table
-
-    if towers:
-        typer.echo(towers_markdown(FAMILIES.values()))
-        return
-    if markdown:
-        typer.echo(support.markdown(FAMILIES.values()))
-        return
-    table, notes = support.support(FAMILIES.values())
-    console.print(as_table(table))
-    for number, note in enumerate(notes, 1):
-        print_line(f"[{number}] {note}")
-
-
-@app.command()
-def draft(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name on the hub, or a local folder.", show_default=False)
-    ],
-) -> None:
-    """Print a row to try for a family that has none; only the model's config is read."""
-    with plain_errors():
-        from transformers import AutoConfig
-
-        from .errors import SpecError, reason_of
-        from .families import drafting
-
-        try:
-            config = AutoConfig.from_pretrained(model)
-        except Exception as error:  # whatever a folder of others makes transformers raise
-            raise SpecError(f"no model {model!r} that transformers knows: {reason_of(error)}") from error
-        typer.echo(drafting.source(drafting.draft(config)))
-
-
-def print_line(text: str) -> None:
-    """Print text as exactly its characters: no colours, no breaking of lines, no meaning of brackets."""
-    console.print(for_terminal(text), soft_wrap=True)
+app.command(epilog=page.VIEW)(page.view)
+app.command(epilog=pictures.GROUND)(pictures.ground)
+app.command(epilog=pictures.KNOCKOUT)(pictures.knockout)
+app.command(epilog=lists.RECIPES)(lists.recipes)
+app.command(epilog=lists.FAMILIES)(lists.families)
+app.command(epilog=lists.DRAFT)(lists.draft)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 
 
 def main() -> None:

@@ -9,8 +9,11 @@ packages, which imports none of them.
 from __future__ import annotations
 
 import platform
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -35,8 +38,12 @@ def within(wanted: str) -> str:
     return str(SpecifierSet(PACKAGES["transformers"]) & SpecifierSet(wanted))
 
 
+@cache
 def installed(package: str) -> str | None:
-    """The version of a package that is installed; None where there is none."""
+    """The version of a package that is installed; None where there is none.
+
+    It is read once: what is imported stays as it is, and metadata that was found takes milliseconds to read.
+    """
     try:
         return version(package)
     except PackageNotFoundError:
@@ -71,6 +78,12 @@ def complaint() -> str | None:
         f"nnsight_vlm was not tested with {here}, and there an intervention may silently not be applied; "
         f"write pip install {wanted}, or conda install with the same ranges"
     )
+
+
+def is_command_line() -> bool:
+    """Whether this process is the command line, which says what is wrong in words, and has `doctor` to find it."""
+    asked_for = list(pairwise(sys.orig_argv))
+    return Path(sys.argv[0] if sys.argv else "").stem == "nnsight-vlm" or ("-m", "nnsight_vlm") in asked_for
 
 
 @cache

@@ -30,9 +30,11 @@ def pytest_collection_modifyitems(config, items):
     asked = config.getoption("--members")
     if asked == "all" or any("::" in str(argument) for argument in config.args):
         return
-    chosen = [item for item in items if is_alike(item) == (asked == "alike")]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
-    items[:] = chosen
+    chosen: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        chosen[is_alike(item) == (asked == "alike")].append(item)
+    config.hook.pytest_deselected(items=chosen[False])
+    items[:] = chosen[True]
 
 
 def is_alike(item):

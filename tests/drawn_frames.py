@@ -18,6 +18,7 @@ from nnsight_vlm.studies.labels import (
     RANDOM_PATCHES,
     RANDOM_PATCHES_AGAIN,
     RANDOM_POSITIONS,
+    RANDOM_TOKENS,
 )
 
 RNG = np.random.default_rng(0)
@@ -194,6 +195,38 @@ def tokens(hows=("mean", "zero"), borders=(0, 1)):
     return pd.DataFrame(rows)
 
 
+def located():
+    """What `heads` returns: every head, two of which were chosen, and what these do together."""
+    single = [
+        means(what="map", heads="each", layer=layer, head=head, split=split, measure="hit", control=control)
+        for split in ("calibration", "held out")
+        for layer, head, control in [
+            *((layer, head, NONE) for layer in range(3) for head in range(2)),
+            (-1, -1, RANDOM_PATCHES),
+        ]
+    ]
+    sets = [
+        means(what=what, heads=heads, layer=-1, head=-1, split="held out", control=control, measure=measure)
+        for what, measure in (("map", "hit"), ("smoothed map", "hit"), ("cut", "logprob_change"))
+        for heads, control in (("chosen", NONE), ("chosen", "random heads"), ("all", NONE))
+    ]
+    frame = pd.DataFrame([*single, *sets])
+    numbers = {name: frame[name].astype("Int64").mask(frame[name] < 0) for name in ("layer", "head")}
+    rank = numbers["layer"].where((numbers["head"] == 1) & (numbers["layer"] > 0))
+    return frame.assign(**numbers, rank=rank, p=0.01, survives=(frame["heads"] == "each") & (frame["control"] == NONE))
+
+
+def compressed():
+    """What `compressed_context` returns."""
+    rows = [
+        means(tokens=name, kept=kept, control=control, measure="accuracy")
+        for name in ("attention", "fastv", "norm")
+        for kept in (0.0, 0.5, 5.0, 100.0)
+        for control in (NONE, RANDOM_TOKENS)
+    ]
+    return pd.DataFrame(rows)
+
+
 def regions():
     """What `patch_knockout` returns of several prompts."""
     known = {"patch": (NONE, RANDOM_PATCHES), "object": (NONE, RANDOM_PATCHES), "image": (NONE,)}
@@ -222,11 +255,15 @@ SINGLE: dict[str, tuple[Callable, pd.DataFrame, dict]] = {
     "ablation, one way": (plots.ablation, tokens(["mean"], [0]), {"measure": "kept"}),
     "attribution_map": (
         plots.attribution_map,
-        mapped(head="all", site="residual").assign(measure="estimate"),
+        mapped(head="all", site="residual", source="all").assign(measure="estimate"),
         {"routes": True},
     ),
     "causal_trace": (plots.causal_trace, mapped("position", ("-2 cross", "-1 :")), {}),
+    "compressed_context": (plots.compressed_context, compressed(), {}),
     "dot_rows": (plots.dot_rows, by_layer(layers=[2]), {"rows": "group", "hue": "layer"}),
+    "heads": (plots.heads, located(), {}),
+    "heads, sets": (plots.heads, located(), {"sets": True}),
+    "heads, cuts": (plots.heads, located(), {"measure": "logprob_change"}),
     "heat_map": (plots.heat_map, by_layer(controls=[NONE]).assign(measure="restoration"), {}),
     "image_lens": (
         plots.image_lens,

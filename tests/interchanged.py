@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,10 +21,15 @@ Values = Mapping[int, Mapping[int, torch.Tensor]]
 
 def known_pairs(model: Any, question: str = QUESTION, pictures: int = 40) -> list[Pair]:
     """Pairs of pictures whose most probable answers differ; no two pairs share an answer."""
+    return list(_known_pairs(model, question, pictures))
+
+
+@functools.cache
+def _known_pairs(model: Any, question: str, pictures: int) -> tuple[Pair, ...]:
     prompts = [nv.encode(model, question, tiny.picture(number)) for number in range(pictures)]
     by_answer = dict(zip([int(nv.run(model, prompt).logits.argmax()) for prompt in prompts], prompts, strict=True))
     answers = list(by_answer)
-    return [Pair(by_answer[a], by_answer[b], a, b) for a, b in zip(answers[::2], answers[1::2], strict=False)]
+    return tuple(Pair(by_answer[a], by_answer[b], a, b) for a, b in zip(answers[::2], answers[1::2], strict=False))
 
 
 def layers_of(model: Any) -> Sequence[torch.nn.Module]:

@@ -27,6 +27,21 @@ def color_questions(model, count):
     return prompts, {"answers": answers, "truths": truths, "asked": asked}
 
 
+def steered_questions(model, count):
+    """The same, with another object of a colour of its own in each picture, and this colour."""
+    prompts, known = color_questions(model, 2 * count)
+    found, kept = [], {"towards": [], "other_answers": []}
+    for number, (truth, answer) in enumerate(zip(known["truths"], known["answers"], strict=True)):
+        others = [thing.name for thing in truth if thing.name.split()[0] != answer]
+        single = [name for name in others if [thing.name for thing in truth].count(name) == 1]
+        if single and len(found) < count:
+            found.append(number)
+            kept["towards"].append(single[0])
+            kept["other_answers"].append(single[0].split()[0])
+    known = {name: [values[number] for number in found] for name, values in known.items()}
+    return [prompts[number] for number in found], {**known, **kept}
+
+
 def main(models: list[str], count: int = 24) -> None:
     """The tables of docs/recipes/information_flow.md and patch_knockout.md, with the seconds they took."""
     for name in models:

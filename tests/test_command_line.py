@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
-from nnsight_vlm.lowering.layers import depth, window
+from nnsight_vlm.lowering.layers import depth, label, window
 from nnsight_vlm.prompts.pictures import open_picture
 from nnsight_vlm.report.arguments import parse_layers
 from nnsight_vlm.report.single import CutAnswers, GroundedAnswer
@@ -83,7 +83,7 @@ def break_models(place):
 
 @pytest.fixture
 def wide(monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=20_000))
+    monkeypatch.setattr("nnsight_vlm.commands.output.console", Console(width=20_000))
 
 
 def ask(*arguments):
@@ -129,6 +129,31 @@ def test_knockout_shows_the_words_of_the_model(place, loaded, wide, tmp_path):
     assert printed.startswith(f"un-cut: {hostile.seen(text)}\ncut: ") and out.is_file()
     tops = [line.rpartition("│")[0].rpartition("│")[2].strip() for line in printed.splitlines() if line.startswith("│")]
     assert len(tops) == 9 and set(tops) <= {hostile.seen(word).strip() for word in hostile_words()}
+
+
+def test_view_writes_a_page_and_shows_both_answers(place, loaded, wide, tmp_path):
+    text, _ = answer_of(loaded, place)
+    out = tmp_path / "<b>.html"
+    common = [place / "picture.png", QUERY, "--model", place / "model", "--max-new-tokens", LENGTH, "--out", out]
+    printed = ask("view", *common)
+    assert printed.startswith(f"answer: {hostile.seen(text)}\n") and "<!doctype html>" in out.read_text()
+    printed = ask("view", *common, "--source", "image", "--target", "last", "--quantities", "causal")
+    assert printed.startswith(f"clean: {hostile.seen(text)}\nchanged: ")
+    assert printed.endswith(f"Written to {hostile.seen(str(out))}.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "PLACE/view.png"], "is no HTML file"),
+        (["--out", "PLACE/a.html", "--quantities", "weight,sky"], "no quantity 'sky'"),
+        (["--out", "PLACE/a.html", "--source", "image"], "--source and --target go together"),
+        (["--out", "PLACE/a.html", "--layers", "some"], "no layers 'some'"),
+    ],
+)
+def test_what_view_cannot_do_is_said_before_a_model_is_loaded(place, monkeypatch, arguments, message):
+    monkeypatch.setattr("nnsight_vlm.report.config.load_by_name", lambda *_: pytest.fail("a model was loaded"))
+    assert message in refused(["view", "PLACE/picture.png", QUERY, *arguments], place)
 
 
 @pytest.fixture
@@ -195,13 +220,48 @@ def test_a_report_shows_what_a_user_and_files_call_things(place, wide, tmp_path)
 def test_layers_as_the_command_line_spells_them():
     assert parse_layers("all") == "all" and parse_layers("attention") == "attention"
     assert parse_layers("4") == 4 and parse_layers("-1") == -1
-    assert parse_layers("3-6") == window(3, 7) == parse_layers("3:7")
+    assert parse_layers("3:7") == window(3, 7) and parse_layers("1,2, -1") == (1, 2, -1)
     assert parse_layers("0.25:0.75") == depth(0.25, 0.75) == parse_layers(".25:.75")
-    assert parse_layers("0:0.5") == depth(0, 0.5) and parse_layers("0:2") == window(0, 2)
-    wrong = ["", "some", "1:2:3", "0:1", "3-1", "7:3", "-3:-1", "0.5:0.2", "nan:1", "0.5:inf", "1.5", "9" * 5000, "1,2"]
+    assert (
+        parse_layers("0:0.5") == depth(0, 0.5)
+        and parse_layers("0.0:1.0") == depth(0, 1)
+        and parse_layers("0:2") == window(0, 2)
+    )
+    wrong = [
+        "",
+        "some",
+        "1:2:3",
+        "0:1",
+        "3-1",
+        "7:3",
+        "-3:-1",
+        "0.5:0.2",
+        "nan:1",
+        "0.5:inf",
+        "1.5",
+        "9" * 5000,
+        "1,",
+        "1,2:3",
+        "3-6",
+    ]
     for text in wrong:
         with pytest.raises(nv.SpecError, match=r"window|depth|layers"):
             parse_layers(text)
+
+
+@pytest.mark.parametrize("dashed", ["3-6", "0-1", "12-12"])
+def test_a_dash_between_layers_is_refused_with_both_ends_spelled_out(dashed):
+    first, last = map(int, dashed.split("-"))
+    with pytest.raises(nv.SpecError, match=f"write {first}:{last + 1} for layers {first} to {last}"):
+        parse_layers(dashed)
+
+
+def test_layers_are_typed_as_the_tables_of_sweeps_show_them():
+    numbers = range(13)
+    windows = [window(start, stop) for start in numbers for stop in numbers if start < stop and (start, stop) != (0, 1)]
+    depths = [depth(part / 12, more / 12) for part in numbers for more in numbers if part < more]
+    for layers in (*windows, *depths, (0, 3), (1, 2, -1), *numbers, -1, "all", "attention"):
+        assert parse_layers(str(label(layers))) == layers
 
 
 REPORT = [

@@ -151,11 +151,12 @@ def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():
         assert {name for name in COLUMNS if printed.loc[family.name, name].startswith("yes")} == working
 
 
-def test_the_terminal_shows_every_family_and_every_footnote(monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=340))
+def test_the_terminal_shows_every_family_and_every_reason(monkeypatch):
+    monkeypatch.setattr("nnsight_vlm.commands.output.console", Console(width=5000))
     shown = CliRunner().invoke(app, ["families"]).output
     assert all(f"│ {name} " in shown for name in FAMILIES)
-    assert all(note in shown for note in support(FAMILIES.values()).footnotes)
+    each = "".join(CliRunner().invoke(app, ["families", name]).output for name in FAMILIES)
+    assert all(note in each for note in support(FAMILIES.values()).footnotes)
 
 
 def test_a_family_without_limitations_has_no_footnotes():

@@ -210,23 +210,26 @@ def test_slots_are_told_apart_by_their_order_and_empty_mappings_are_no_slots():
     assert digest({"a": {}, "b": shared}, shared) == digest({"b": own, "a": {}}, own)
 
 
-def test_no_digest_depends_on_the_process(tmp_path):
+def test_no_digest_depends_on_the_process(tmp_path, monkeypatch):
+    """This process and one that hashes strings with another seed."""
     (tmp_path / "mine.py").write_text(MODULE)
     script = (
         "import torch, numpy as np, pandas as pd, mine\n"
         "from nnsight_vlm.device import runner\n"
         "from nnsight_vlm.identity import digest\n"
-        "print(digest({'a', 'b', 1}, {'x': torch.ones(3)}, np.arange(3), pd.DataFrame({'a': ['b']}), [],\n"
-        "             runner.forward, mine.objects, mine.Parser(3)))\n"
+        "found = digest({'a', 'b', 1}, {'x': torch.ones(3)}, np.arange(3), pd.DataFrame({'a': ['b']}), [],\n"
+        "               runner.forward, mine.objects, mine.Parser(3))\n"
     )
-    package = Path(nv.__file__).parent.parent
-
-    def run(seed):
-        paths = os.pathsep.join([str(tmp_path), str(package)])
-        setting = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
-        return subprocess.run([sys.executable, "-c", script], env=setting, capture_output=True, text=True, check=True)
-
-    assert run("1").stdout == run("2").stdout != ""
+    monkeypatch.syspath_prepend(tmp_path)
+    here = {}
+    exec(script, here)
+    del sys.modules["mine"]
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    paths = os.pathsep.join([str(tmp_path), str(Path(nv.__file__).parent.parent)])
+    setting = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", f"{script}print(found)"]
+    there = subprocess.run(command, env=setting, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == str(here["found"]) != ""
 
 
 # functions ------------------------------------------------------------------------------------------
@@ -803,6 +806,15 @@ STRANGER = {
     "knockout_windows": lambda model, own, other: nv.recipes.knockout_windows(model, [own, other], work=QUIET),
     "knockout_windows of answers": lambda model, own, other: nv.recipes.knockout_windows(
         model, [own, other], answers=[20, 20], work=QUIET
+    ),
+    "heads": lambda model, own, other: nv.recipes.heads(
+        model,
+        [own, other],
+        truths=[[nv.recipes.Thing(name="dog", mask=np.ones((tiny.SIDE, tiny.SIDE), bool))]] * 2,
+        work=QUIET,
+    ),
+    "compressed_context": lambda model, own, other: nv.recipes.compressed_context(
+        model, [own, other], answers=[20, 20], request=None, keep=[4, 100], timed=0, work=QUIET
     ),
     "image_lens": lambda model, own, other: nv.recipes.image_lens(model, [own, other], work=QUIET),
     "attention_share": lambda model, own, other: nv.recipes.attention_share(model, [own, other], work=QUIET),

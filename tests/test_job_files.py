@@ -214,6 +214,8 @@ def package_values(prompts):
         nv.Limit("image", "last", top=1),
         nv.Lens("image", layers=[1, 2], tokens=torch.tensor([3, 4])),
         nv.recipes.Place("query", site="head", layers=[1]),
+        nv.Generation(text="dog", tokens=(5, 6), prompt=prompts[0].grown([5, 6])),
+        nv.shapes.scene(3).objects[0],
         *items_of_every_kind(),
     ]
 

@@ -124,7 +124,7 @@ def test_no_legend_lies_on_data(name):
 
 
 MAPS = ("patch_knockout", "causal_trace", "patching_map", "patching_map of heads", "attribution_map")
-MAPS += ("path_patching", "path_patching of heads")
+MAPS += ("path_patching", "path_patching of heads", "heads")
 """Figures that show no control beside the measurement."""
 
 

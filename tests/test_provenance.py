@@ -27,6 +27,14 @@ EXAMPLES = {
         "tokens": "object",
     },
     "attention_share": {"max_new_tokens": 2},
+    "heads": {
+        "truths": [nv.recipes.shape_truth(scene) for scene in SCENES],
+        "asked": [f"{scene.objects[0].color} {scene.objects[0].shape}" for scene in SCENES],
+        "answers": ["red", "blue"],
+        "top": 2,
+        "draws": 1,
+    },
+    "compressed_context": {"answers": ["red", "blue"], "keep": [1, 100], "tokens": ["norm"], "timed": 0},
     "information_flow": {"answers": ["red", "red"], "edges": ["image->last"], "windows": 2},
     "knockout_windows": {"answers": ["red", "red"], "routes": ["image->last"], "windows": 2},
     "object_score": {"truths": [nv.recipes.shape_truth(scene) for scene in SCENES], "max_new_tokens": 4},
@@ -36,6 +44,8 @@ EXAMPLES = {
     "query_patching": {"groups": ["last"], "layers": nv.window(1, 3)},
 }
 """A cheap call of each recipe, beside its prompts."""
+COMPARED = ("comparisons", "level", "against")
+"""What frames say beside, in which many numbers were compared."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +73,7 @@ def called(name, model, prompts, **more):
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_a_frame_has_every_key_as_plain_values(name, model, prompts, tmp_path):
     frame = called(name, model, prompts)
-    assert set(provenance.KEYS) <= set(frame.attrs) <= {*provenance.KEYS, "ids"}
+    assert set(provenance.KEYS) <= set(frame.attrs) <= {*provenance.KEYS, "ids", *COMPARED}
     assert json.loads(json.dumps(frame.attrs, allow_nan=False)) == frame.attrs
     assert frame.attrs["recipe"] == name and frame.attrs["call"].startswith(f"{name}(model, ")
     assert frame.attrs["model"] == "shapes" and frame.attrs["dtype"] == "float32" and frame.attrs["device"] == "cpu"

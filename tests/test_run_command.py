@@ -32,20 +32,24 @@ CHEAP = {
     "attention_share": ["--max-new-tokens", "2"],
     "attribution_map": ["--layers", "2", "--exact", "1"],
     "causal_trace": ["--groups", "last", "--layers", "2"],
+    "compressed_context": ["--keep", "0,5,100", "--tokens", "norm,again", "--timed", "1"],
     "path_patching": ["--sender", "image", "--receivers", "last"],
     "joint_routes": ["--routes", "image->last,query->last"],
+    "heads": [
+        *("--asked", "red square,purple ring,yellow ring", "--top", "2", "--draws", "1", "--smooth", "0"),
+    ],
     "image_lens": ["--layers", "2", "--bank", "a red ring,a blue cross"],
     "information_flow": ["--edges", "image->last", "--windows", "2"],
     "knockout_windows": ["--routes", "image->last", "--windows", "2"],
     "object_score": ["--max-new-tokens", "8"],
     "patch_grounding": ["--max-new-tokens", "2"],
-    "patch_knockout": ["--size", "1", "--layers", "2-3"],
+    "patch_knockout": ["--size", "1", "--layers", "2:4"],
     "patching_map": ["--groups", "last", "--layers", "2"],
     "prompt_ablation": ["--max-new-tokens", "2", "--parts", "color=color"],
     "query_patching": ["--groups", "last", "--layers", "1:3"],
 }
 """Options with which recipes take little time."""
-OF_OBJECTS = ("ablation", "object_score")
+OF_OBJECTS = ("ablation", "heads", "object_score")
 """Recipes that need to know where objects are."""
 PYTHON_ONLY = {"boxes", "means", "judge", "transcripts"}
 """Arguments of recipes that no text stands for."""
@@ -60,7 +64,7 @@ def model():
 def shared(monkeypatch, model):
     """The model is loaded once for all tests."""
     monkeypatch.setattr(runs, "load_by_name", lambda *_: model)
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=20_000))
+    monkeypatch.setattr("nnsight_vlm.commands.output.console", Console(width=20_000))
     return model
 
 
@@ -312,7 +316,7 @@ def test_without_a_recipe_the_command_says_what_it_needs():
 
 
 def test_the_list_of_recipes_fits_into_80_columns(monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=80))
+    monkeypatch.setattr("nnsight_vlm.commands.output.console", Console(width=80))
     printed = ask("recipes")
     assert max(map(len, printed.splitlines())) <= 80
     for name, entry in RECIPES.items():
@@ -338,7 +342,7 @@ def test_every_argument_of_every_recipe_is_an_option_or_filled_from_the_table():
 @pytest.mark.parametrize(
     ("hint", "text", "value"),
     [
-        (Layers | None, "3-6", nv.window(3, 7)),
+        (Layers | None, "3:7", nv.window(3, 7)),
         (Layers, "attention", "attention"),
         (Sequence[str], "a->b, c", ("a->b", "c")),
         (Sequence[typing.Literal["a", "b"]] | None, "a", ("a",)),
@@ -384,3 +388,16 @@ def test_kinds_that_the_command_line_reads_itself_and_those_that_it_cannot():
 )
 def test_names_on_the_command_line_are_taken_as_they_are(text):
     assert flags.pairs_in(f"image={text}", "--columns") == {"image": text.strip()}
+
+
+def test_options_say_which_words_they_take():
+    hints = {
+        typing.Literal["b", "a"]: "One of b, a",
+        typing.Literal["a"] | None: "One of a",
+        Sequence[typing.Literal["b", "a"]] | None: "Some of b, a, separated by commas",
+        Sequence[str]: "Separated by commas",
+        str: "",
+    }
+    assert {hint: flags.reader_of("name", hint)[2] for hint in hints} == hints
+    for entry in RECIPES.values():
+        assert "answers" not in [flag.name for flag in flags.flags_of(entry)[0] if flag.kind is str]

@@ -10,14 +10,9 @@ import zoo
 from PIL import Image, ImageOps
 
 import nnsight_vlm as nv
-from nnsight_vlm.families import view_of
 
 OTHER = r"the processor makes other pixels of this prompt's picture\(s\) than the prompt has"
-PLACED = [
-    name
-    for name, member in zoo.ZOO.items()
-    if "grid" not in view_of(zoo.load(name, member.implementations[0])).family.limitations
-]
+PLACED = [name for name in zoo.ZOO if "grid" not in zoo.row(name).limitations]
 
 
 def opened(name):

@@ -27,8 +27,9 @@ from nnsight_vlm.statistics.resampling import CAUTION, RESAMPLES
 @pytest.mark.parametrize(
     "value, shown",
     [
-        (nv.window(8, 16), "8-15"),
-        (nv.depth(0.25, 0.5), "0.25-0.5"),
+        (nv.window(8, 16), "8:16"),
+        (nv.depth(0.25, 0.5), "0.25:0.5"),
+        (nv.depth(0, 1), "0.0:1.0"),
         ((1, 2, 5), "1,2,5"),
         (("image", 3), "image,3"),
         (4, 4),
@@ -143,6 +144,26 @@ def test_a_summary_averages_over_images_and_not_over_rows():
     assert table.loc[1, "mean"] == 5 and table.loc[1, "images"] == 1 and np.isnan(table.loc[1, "low"])
 
 
+def test_a_summary_of_many_groups_is_that_of_each_alone():
+    """Groups of one to twenty images: binary, constant, missing, infinite numbers; a label that is missing."""
+    rng, rows = np.random.default_rng(5), []
+    kinds = (rng.normal, lambda: float(rng.integers(2)), lambda: 0.25, rng.random, lambda: np.nan)
+    for group in range(150):
+        for image in range(1 + group % 20):
+            value = kinds[group % 5]() if image != 3 else np.nan
+            label = {"layer": group // 2, "control": "none" if group % 2 else np.nan, "image": image}
+            rows.append({**label, "drop": value if group != 7 else np.inf, "hit": rng.random(), "x": float(group)})
+    frame = pd.DataFrame(rows).sample(frac=1, random_state=0)
+    table = summarise(frame, ["layer", "control"], ["drop", "hit", "x"], shares=["hit"])
+    assert len(table) == 3 * 150
+    order = list(dict.fromkeys(frame["x"]))
+    for place, row in table.iterrows():
+        values = frame.loc[frame["x"] == order[place // 3], row["measure"]]
+        alone = bootstrap(values.groupby(frame["image"], sort=False).mean(), share=row["measure"] == "hit")
+        assert row[["mean", "low", "high"]].tolist() == pytest.approx(list(alone), rel=1e-12, abs=1e-14, nan_ok=True)
+        assert row["images"] == values.notna().sum()
+
+
 def test_an_image_is_the_mean_of_its_prompts_which_are_the_means_of_their_rows():
     """Picture a has two questions, one of which gave three rows; picture b has one."""
     frame = pd.DataFrame(
@@ -204,6 +225,14 @@ def test_a_ratio_that_some_resample_does_not_have_has_no_interval():
 
     found = interval(pd.DataFrame({"a": [1.0] * 9, "b": [1.0] + [0.0] * 8}), ratio)
     assert found.value == pytest.approx(9) and np.isnan(found[1:]).all()
+
+
+def test_a_ratio_of_whose_denominator_some_resample_has_nothing_has_no_interval_and_gives_no_warning():
+    rows = pd.DataFrame({"a": [1.0] * 9, "b": [1.0] + [0.0] * 8})
+    found = interval(rows, lambda means: means["a"] / means["b"])
+    assert found.value == pytest.approx(9) and np.isnan(found[1:]).all()
+    nothing = interval(rows.assign(a=[1.0] + [0.0] * 8), lambda means: means["a"] / means["b"])  # 0 / 0
+    assert nothing.value == pytest.approx(1) and np.isnan(nothing[1:]).all()
 
 
 def test_a_ratio_is_one_of_means_and_not_a_mean_of_ratios():

@@ -188,9 +188,9 @@ def test_a_line_of_the_table_holds_the_fields_of_its_variant(model, prompt, twin
     frame = nv.sweep(model, prompt, variants, answer="red")
     assert frame["variant"].tolist() == [0, 1, 2]
     assert frame["kind"].tolist() == ["knockout", "ablate", "knockout | patch"]
-    assert frame.loc[0, ["source", "target", "layers"]].tolist() == ["image", "last", "1-2"]
+    assert frame.loc[0, ["source", "target", "layers"]].tolist() == ["image", "last", "1:3"]
     assert frame.loc[1, ["where", "layers", "site", "how"]].tolist() == ["35,36", "0,2", "mlp", "mean"]
-    assert "0-0.5" in frame.loc[2, "layers"]
+    assert "0.0:0.5" in frame.loc[2, "layers"]
     assert list(frame.columns[-len(COLUMNS) :]) == COLUMNS or set(COLUMNS) <= set(frame.columns)
     assert frame.attrs["answer"] == model.tokenizer.convert_tokens_to_ids("red")
 

@@ -193,6 +193,12 @@ def every_recipe(model):
         "ablation of descriptions": lambda: nv.recipes.ablation(
             model, prompts, truths=truths, form="generative", tokens="object", how="zero", **short
         ),
+        "heads": lambda: nv.recipes.heads(
+            model, prompts, truths=truths, asked=about, answers=answers, top=2, draws=1, **quick
+        ),
+        "compressed_context": lambda: nv.recipes.compressed_context(
+            model, prompts, answers=answers, request=None, keep=[0, 10, 100], **quick
+        ),
         "image_lens": lambda: nv.recipes.image_lens(
             model, prompts, truths=truths, answers=answers, bank=["a dog"], layers=[0, 2], **quick
         ),

@@ -11,6 +11,8 @@ from float64 import LIMIT
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 from nnsight_vlm.prompts.ungrown import without_answer
+from nnsight_vlm.remote import batching
+from nnsight_vlm.remote.simulate import SimulatedJob
 from nnsight_vlm.viewing.packing import SIGNED_STEPS, STEPS, unpacked, values_of
 
 QUESTION = "what is the red square ?"
@@ -289,6 +291,20 @@ def test_what_is_not_in_the_page_says_how_to_get_it(tiny_model, answer):
     )
     facts = dict(payload["facts"])
     assert facts["architecture"] == "LlavaForConditionalGeneration" and "position before" in facts["a row"]
+
+
+def test_another_place_gives_the_same_columns_and_is_asked_three_times(tiny_model, asked, monkeypatch):
+    """Of both columns together: the answers, what their words read, what these lose without each patch."""
+    cut, rounds = nv.Knockout("image", ["last", "generated"], layers=[1, 2]), []
+    monkeypatch.setattr(batching, "make_job", lambda content: rounds.append(1) or SimulatedJob(*content))
+    named = {"quantities": ["weight", "causal"], "max_new_tokens": 2, "lens": [2], "sinks": 1.5}
+    there, here = (nv.view(tiny_model, asked, cut, remote=remote, **named) for remote in ("local", False))
+    assert len(rounds) == 3
+    for number in (0, 1):
+        found, expected = column(there, number), column(here, number)
+        assert all(found[name] == expected[name] for name in ("answer", "words", "sinks", "lens"))
+        assert found["quantities"]["weight"] == expected["quantities"]["weight"]
+        assert values(there, "causal", number) == pytest.approx(values(here, "causal", number), abs=1e-4)
 
 
 # what cannot be asked -------------------------------------------------------------------------------

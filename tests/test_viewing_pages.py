@@ -68,11 +68,11 @@ def test_sparse_values_are_the_dense_ones_without_the_small_ones(signed):
 # sizes ----------------------------------------------------------------------------------------------
 
 
-def content(values, limit=LIMIT, text="word"):
-    """A page of one column with these values, over a picture of noise."""
+def content(values, limit=LIMIT, text="word", noise=128):
+    """A page of one column with these values, over a picture of so much noise."""
     layers, _, rows, tokens = values.shape
     side = int(np.ceil(tokens**0.5))
-    picture = tiny.picture(0, (128, 128)).resize((1024, 1024), Image.Resampling.BICUBIC)
+    picture = tiny.picture(0, (noise, noise)).resize((1024, 1024), Image.Resampling.BICUBIC)
     cells = [divmod(token, side) for token in range(tokens)]
     boxes = tuple((16.0 * x, 16.0 * y, 16.0 * x + 16, 16.0 * y + 16) for y, x in cells)
     panel = Panel(0, "picture", "picture", (0, 0, 1024, 1024), side, side, tuple(range(tokens)), boxes, tuple(cells))
@@ -102,7 +102,9 @@ def test_large_answers_make_pages_below_three_megabytes(layers, rows, tokens):
 
 def test_what_does_not_fit_is_left_out_and_said():
     values = attention(16, 40, 600)
-    small = fitting.fitted(content(values, limit=700_000))
+    whole = content(values, noise=2)
+    least = pages.size_of(payload.payload_of(whole, payload.Level(fitting.FLOORS[-1], 16)))
+    small = fitting.fitted(content(values, noise=2, limit=least + 20_000))
     quantity = small["columns"][0]["quantities"]["weight"]
     gone = sorted(set(range(16)) - set(quantity["layers"]))
     assert quantity["layers"][-1] == 15 and gone
@@ -110,7 +112,7 @@ def test_what_does_not_fit_is_left_out_and_said():
     kept = values_of(quantity["data"], signed=False)
     assert np.abs(kept - values[quantity["layers"]]).max() <= values.max() / 50
     with pytest.raises(nv.SpecError, match="even with one layer"):
-        fitting.fitted(content(values, limit=300_000))
+        fitting.fitted(content(values, noise=2, limit=least - 1))
 
 
 # text of others -------------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ class Texts(HTMLParser):
 @pytest.mark.parametrize("text", hostile.SHOWN, ids=hostile.IDS)
 def test_text_of_others_is_letters(text):
     """In the page and in the frame of a notebook, whatever it holds: the same elements, and the text comes back."""
-    made = payload.payload_of(content(attention(1, 2, 4), text=text), payload.Level())
+    made = payload.payload_of(content(attention(1, 2, 4), text=text, noise=2), payload.Level())
     made |= {"title": text, "notes": [text], "facts": [[text, text]]}
     plain = made | {"title": "a", "notes": ["a"], "facts": [["a", "a"]]}
     page, other = Texts(pages.page_of(made)), Texts(pages.page_of(plain))
@@ -164,9 +166,9 @@ def test_words_of_a_tokenizer_are_shown_as_their_characters(monkeypatch):
 
 
 def test_a_page_asks_for_nothing_else():
-    page = pages.page_of(payload.payload_of(content(attention(1, 2, 4)), payload.Level()))
+    page = pages.page_of(payload.payload_of(content(attention(1, 2, 4), noise=2), payload.Level()))
     assert "default-src 'none'" in page and not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page)
-    assert pages.page_of(payload.payload_of(content(attention(1, 2, 4)), payload.Level())) == page
+    assert pages.page_of(payload.payload_of(content(attention(1, 2, 4), noise=2), payload.Level())) == page
 
 
 # files ----------------------------------------------------------------------------------------------

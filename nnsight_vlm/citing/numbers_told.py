@@ -20,7 +20,7 @@ MOST = 24
 """Most rows that `rows=` may choose: a paragraph is no table."""
 CONTROLS = 2
 """Most controls that are told beside a number that was chosen by default."""
-NATS = ("logprob_change", "entropy")
+NATS = ("logprob_change", "other_change", "entropy")
 """Measures in nats; others have no unit."""
 ROWS = 'rows={"route": "image->last", "measure": "f1"}, or True and False for each row of the frame'
 
@@ -110,7 +110,7 @@ def told_rows(frame: pd.DataFrame) -> list[str]:
 
 def labels_of(row: pd.Series, labels: list[str]) -> str:
     """What a row is of: `route image->last, window 0-4`; labels that are empty are left out."""
-    values = {label: row[label] for label in labels if str(row[label]) not in ("", "nan", "None")}
+    values = {label: row[label] for label in labels if str(row[label]) not in ("", "nan", "None", "<NA>")}
     named = [
         f"{label} {int(value) if isinstance(value, float) and value.is_integer() else value}"
         for label, value in values.items()

@@ -1,5 +1,9 @@
-"""The recipes from the command line: `nnsight-vlm recipes` lists them, `nnsight-vlm run RECIPE` runs one into a folder.
+"""What stands behind the command line: one room for each command, and what commands share.
 
-Files: `flags` makes options of a recipe's arguments; `parser` puts them beside those that every recipe has and reads
-the command line; `runs` measures and writes the folder; `listing` shows which recipes there are.
+Shared: `options` (options of several commands), `output` (what is printed where), `working` (errors and exit codes).
+Commands: `page` (`view`), `pictures` (`ground`, `knockout`), `lists` (`recipes`, `families`, `draft`), `doctor`, and
+`run`, of which `flags` makes options of a recipe's arguments, `parser` reads the command line and `runs` writes the
+folder. `listing`, `family_list` and `machine` gather what is shown.
+
+Rooms that hold a command are imported with `cli`, so they import nothing heavy.
 """

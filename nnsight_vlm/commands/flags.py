@@ -27,7 +27,14 @@ OF_ITEMS = ("answer",)
 OF_FUNCTIONS = ("transcripts",)
 """Arguments that go with one that no text stands for, a function of the user's, and so have no option either."""
 NUMBER = re.compile(r"-?[0-9]{1,18}")
+DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 OF_COMMAS = "Separated by commas"
+OF_LAYERS = "Such as 4, 1,2,5, 3:7 (layers 3 to 6), 0.25:0.75 (of the depth), attention or all"
+HERE = {
+    ("answers", bool): "Whether the answers of the items are scored; without this option, where there are any.",
+    ("objects", str): "Names that count as objects; without this option, what the recipe's page says.",
+}
+"""What options say, by name and kind, whose arguments are something else in Python."""
 LISTS = (abc.Sequence, abc.Iterable, list, tuple)
 
 
@@ -76,7 +83,9 @@ def flags_of(recipe: Recipe) -> tuple[list[Flag], list[str]]:
             unspelled.append(name)
             continue
         kind, parse, form = found
-        text = first_sentence(said.get(name, ""))
+        if name == "answers" and kind is not bool:  # never beside items, which a command line always has
+            continue
+        text = HERE.get((name, kind)) or first_sentence(said.get(name, ""))
         required = parameter.default is parameter.empty and name not in OF_ITEMS
         default = "" if parameter.default in (None, parameter.empty) else f" Default {_shown(parameter.default)}."
         help_text = f"{text}{f' {form}.' if form else ''}{default}"
@@ -94,24 +103,26 @@ def reader_of(name: str, hint: Any) -> Reader | None:
     origins = {get_origin(part) for part in parts}
     members = {member for part in parts for member in _listed_members(part)}
     is_list, has_word = any(map(_is_word, members)), any(map(_is_word, parts))
-    layers = "A number, a window such as 3-6, fractions such as 0.25:0.75, attention or all"
     named = "Names and what they stand for, name=words, separated by commas"
+    choices = ", ".join(_choices(parts | members))
+    several = f"Some of {choices}, separated by commas" if choices else OF_COMMAS
 
     def names(text: str) -> tuple[str, ...]:
         return split_names(text, option)
 
     readers: list[tuple[bool, Reader]] = [  # the first that fits
         (bool in parts, (bool, None, "")),
-        (Window in parts, (str, parse_layers, layers)),
+        (Window in parts, (str, parse_layers, OF_LAYERS)),
         (parts == {int}, (int, None, "")),
         (bool(parts) and parts <= {int, float}, (float, None, "")),
         (abc.Mapping in origins, (str, lambda text: pairs_in(text, option), named)),
         (abc.Callable in origins and name == "objects", (str, lambda text: vocabulary(names(text)), OF_COMMAS)),
         (members == {int} and int in parts, (str, lambda text: one_or_all(numbers_in(text, option)), OF_COMMAS)),
         (members == {int}, (str, lambda text: numbers_in(text, option), OF_COMMAS)),
-        (is_list and has_word, (str, lambda text: one_or_all(names(text)), OF_COMMAS)),
-        (is_list, (str, names, OF_COMMAS)),
-        (has_word, (str, None, "")),
+        (members == {float}, (str, lambda text: one_or_all(decimals_in(text, option)), OF_COMMAS)),
+        (is_list and has_word, (str, lambda text: one_or_all(names(text)), several)),
+        (is_list, (str, names, several)),
+        (has_word, (str, None, f"One of {choices}" if choices else "")),
     ]
     return next((reader for fits, reader in readers if fits), None)
 
@@ -136,6 +147,14 @@ def _is_word(part: Any) -> bool:
     return part in (str, int) or (get_origin(part) is Literal and all(isinstance(word, str) for word in get_args(part)))
 
 
+def _choices(parts: set[Any]) -> list[str]:
+    """The words that an argument takes; none where it takes any text."""
+    if str in parts:
+        return []
+    listed = sorted((part for part in parts if get_origin(part) is Literal), key=repr)
+    return [word for part in listed for word in get_args(part) if isinstance(word, str)]
+
+
 def one_or_all(values: tuple[Any, ...]) -> Any:
     """A single value by itself, several as they are."""
     return values[0] if len(values) == 1 else values
@@ -154,6 +173,21 @@ def numbers_in(text: str, option: str) -> tuple[int, ...]:
     if not names or not all(NUMBER.fullmatch(name) for name in names):
         raise SpecError(f"{option} {text!r} is no list of whole numbers; write for example {option} 1,2,5")
     return tuple(map(int, names))
+
+
+def decimals_in(text: str, option: str) -> tuple[float, ...]:
+    """Numbers that are separated by commas.
+
+    Raises:
+        SpecError: something else.
+
+    >>> decimals_in("0, 2.5", "--keep")
+    (0.0, 2.5)
+    """
+    names = split_names(text, option)
+    if not names or not all(DECIMAL.fullmatch(name) for name in names):
+        raise SpecError(f"{option} {text!r} is no list of numbers; write for example {option} 0,2.5,10")
+    return tuple(map(float, names))
 
 
 def pairs_in(text: str, option: str) -> dict[str, Any]:
@@ -194,7 +228,7 @@ def first_sentence(text: str) -> str:
     >>> first_sentence("side of the square; odd. More of it.")
     'Side of the square; odd.'
     """
-    sentence = re.split(r"(?<=[.;]) (?=[A-Z`])", text.strip())[0].replace("`", "")
+    sentence = re.split(r"(?<=[.;]) (?=[A-Z])|(?<=[.]) (?=`)", text.strip())[0].replace("`", "")
     return f"{sentence[:1].upper()}{sentence[1:].rstrip('.;')}." if sentence else ""
 
 

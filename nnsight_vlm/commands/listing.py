@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.table import Table
 
 from .. import recipes  # noqa: F401 - registers every recipe
@@ -35,6 +37,19 @@ def recipes_markdown() -> str:
         )
         lines.append(f"| [`{entry.name}`]({entry.name}.md) | {entry.asks} | {entry.shows} | {papers} |")
     return "\n".join(lines)
+
+
+def recipe_facts() -> list[dict[str, Any]]:
+    """The recipes as data."""
+    return [
+        {
+            "recipe": entry.name,
+            "asks": entry.asks,
+            "shows": entry.shows,
+            "papers": [{"cited": paper.cited, "arxiv": paper.arxiv} for paper in entry.papers],
+        }
+        for entry in known_recipes()
+    ]
 
 
 def known_recipes() -> list[Recipe]:

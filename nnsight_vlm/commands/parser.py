@@ -3,60 +3,133 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 
 from ..errors import SpecError
 from ..report.arguments import check_host
-from ..showing import for_terminal
+from ..showing import visible
 from ..studies.registry import Recipe
 from .flags import Flag, flags_of, pairs_in
 from .listing import recipe_named
-from .runs import Request, carry_out
+from .options import Debug, Json, Quiet, examples
+from .output import print_json, print_line
+from .runs import Done, Request, carry_out
+from .working import working
 
-Print = Callable[[str], None]
+ON_OUTPUT = Path("-")
+"""Stands for standard output, in place of a folder."""
+OWN = "Options of this recipe"
+"""Stands above them in the help."""
 MOST_LEFT_OUT = 20
 """Most items that are named as left out."""
 TOLD = 5000
 """Most letters of a citation that are printed; its file has all of it."""
 
 
-def run_recipe(arguments: Sequence[str], errors: Callable[[], AbstractContextManager[None]], console: Console) -> None:
+def run_recipe(arguments: Sequence[str]) -> None:
     """Run the recipe that a command line names, `["knockout_windows", "--model", "shapes", ...]`.
 
     Args:
         arguments: what stands behind `nnsight-vlm run`.
-        errors: shows errors in words, and ends.
-        console: where it is told what was measured and written.
     """
-    with errors():
+    with working(debug="--debug" in arguments):
         recipe = recipe_named(arguments[0])
-        flags, unspelled = flags_of(recipe)
+        app = recipe_app(recipe)
+    app(args=list(arguments[1:]), prog_name=f"nnsight-vlm run {recipe.name}")
+
+
+def recipe_app(recipe: Recipe) -> typer.Typer:
+    """The command line of one recipe."""
+    flags, unspelled = flags_of(recipe)
 
     def run(**given: Any) -> None:
-        with errors():
-            done = carry_out(request_of(recipe, flags, given))
-        console.print(for_terminal(done.citation.partition("\n")[0][:TOLD]))
-        for name, why in done.left_out[:MOST_LEFT_OUT]:
-            console.print(for_terminal(f"Left out: {name} ({why})"), soft_wrap=True)
-        if more := done.left_out[MOST_LEFT_OUT:]:
-            console.print(for_terminal(f"Left out: {len(more)} more, see cite.txt"), soft_wrap=True)
-        if done.no_figure:
-            console.print(for_terminal(f"No figure: {done.no_figure}"), soft_wrap=True)
-        console.print(for_terminal(f"Written to {done.folder}: {', '.join(done.files)}."), soft_wrap=True)
+        with working(debug=given["debug"], quiet=given["quiet"], resumes=given["out"] != ON_OUTPUT):
+            request = request_of(recipe, flags, given)
+            if given["out"] == ON_OUTPUT:
+                done, table = printed(request, as_json=given["as_json"])
+            else:
+                done, table = carry_out(request), None
+        if table is not None:
+            typer.echo(table, nl=False)
+            for name, why in () if given["quiet"] else done.left_out:
+                typer.echo(visible(f"Left out: {name} ({why})"), err=True)
+        elif given["as_json"]:
+            print_json(facts_of(request, done))
+        elif not given["quiet"]:
+            tell(done)
 
     options = [*shared_options(recipe), *map(own_option, flags)]
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     not_here = f" Python only: {', '.join(unspelled)}." if unspelled else ""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name=recipe.name, help=f"{recipe.asks} ({recipe.papers[0].cited}).{not_here}")(run)
-    app(args=list(arguments[1:]), prog_name=f"nnsight-vlm run {recipe.name}")
+    settings = {"help_option_names": ["--help", "-h"]}
+    about = f"{recipe.asks} ({recipe.papers[0].cited}).{not_here}"
+    app.command(name=recipe.name, help=about, epilog=examples_of(recipe), context_settings=settings)(run)
+    return app
+
+
+def examples_of(recipe: Recipe) -> str:
+    """The end of a recipe's help."""
+    begin = f"nnsight-vlm run {recipe.name} --items questions.csv"
+    return examples(
+        f"{begin} --out runs/{recipe.name}",
+        f"{begin} --out runs/{recipe.name} --model llava-hf/llava-1.5-7b-hf --columns question=q,image=file",
+        f"{begin} --out - > frame.csv",
+    )
+
+
+def printed(request: Request, *, as_json: bool) -> tuple[Done, str]:
+    """Run a recipe without keeping its folder; its table as csv.
+
+    Raises:
+        SpecError: options that go with a folder.
+    """
+    beside = (("--json", as_json), ("--fresh", request.fresh), ("--per-image", bool(request.usual.get("per_image"))))
+    for option, given in beside:
+        if given:
+            raise SpecError(
+                f"--out - prints the frame as csv, and nothing is kept; leave out {option}, or name a folder"
+            )
+    with TemporaryDirectory() as folder:
+        done = carry_out(replace(request, out=Path(folder)))
+        return done, (Path(folder) / "frame.csv").read_text(encoding="utf-8")
+
+
+def tell(done: Done) -> None:
+    """Print what was measured and written."""
+    print_line(done.citation.partition("\n")[0][:TOLD])
+    for name, why in done.left_out[:MOST_LEFT_OUT]:
+        print_line(f"Left out: {name} ({why})")
+    if more := done.left_out[MOST_LEFT_OUT:]:
+        print_line(f"Left out: {len(more)} more, see cite.txt")
+    if done.no_figure:
+        print_line(f"No figure: {done.no_figure}")
+    print_line(f"Written to {done.folder}: {', '.join(done.files)}.")
+
+
+def facts_of(request: Request, done: Done) -> dict[str, Any]:
+    """What was measured and written, as data."""
+    attrs = done.frame.attrs
+    return {
+        "recipe": request.recipe.name,
+        "model": request.model,
+        "folder": done.folder,
+        "files": [done.folder / name for name in done.files],
+        "rows": len(done.frame),
+        "columns": list(done.frame.columns),
+        "prompts": attrs.get("prompts"),
+        "images": attrs.get("images"),
+        "left_out": [{"item": name, "why": why} for name, why in done.left_out],
+        "no_figure": done.no_figure or None,
+        "citation": done.citation,
+    }
 
 
 def own_option(flag: Flag) -> inspect.Parameter:
@@ -65,7 +138,9 @@ def own_option(flag: Flag) -> inspect.Parameter:
     # an option without a default is one that must be given
     default = inspect.Parameter.empty if flag.required else None
     kind = flag.kind if flag.required else Optional[flag.kind]  # noqa: UP045 - a union of a type that is known later
-    return _parameter(f"own_{flag.name}", Annotated[kind, typer.Option(*spelled, help=flag.help)], default)
+    return _parameter(
+        f"own_{flag.name}", Annotated[kind, typer.Option(*spelled, help=flag.help, rich_help_panel=OWN)], default
+    )
 
 
 def shared_options(recipe: Recipe) -> list[inspect.Parameter]:
@@ -74,7 +149,12 @@ def shared_options(recipe: Recipe) -> list[inspect.Parameter]:
     every = [
         _option("model", str, "shapes, shapes-gist, shapes-smol, a name on the hub, or a local folder.", "shapes"),
         _option("items", str, "The table of questions: .csv, .tsv, .json, .jsonl or .parquet.", needed=True),
-        _option("out", Path, "The folder to write; an unfinished run there is finished.", needed=True),
+        _option(
+            "out",
+            Path,
+            "The folder to write; an unfinished run there is finished. - prints the frame as csv.",
+            needed=True,
+        ),
         _option("columns", str, "What the table's columns are: question=q,image=file.", ""),
         _option("question", str | None, "One question for all rows, in place of a column.", None),
         _option(
@@ -91,6 +171,7 @@ def shared_options(recipe: Recipe) -> list[inspect.Parameter]:
         _option("remote", bool, "Run on NDIF, or the server that nnsight is set to.", False),
         _option("host", str | None, "Run on the server at this address.", None),
         _option("fresh", bool, "Delete what an earlier run left in the folder.", False),
+        *(_parameter(name, kind, False) for name, kind in (("as_json", Json), ("quiet", Quiet), ("debug", Debug))),
     ]
     return [
         option for option in every if option.name not in ("only_correct", "per_image", "seed") or option.name in taken
@@ -136,4 +217,5 @@ def request_of(recipe: Recipe, flags: Sequence[Flag], given: dict[str, Any]) -> 
         memory=given["memory"],
         remote=check_host(given["host"]) or given["remote"],
         fresh=given["fresh"],
+        progress=not given["quiet"],
     )

@@ -64,6 +64,23 @@ def estimate(model, inputs, edits, extents, reads, metric, slot, mixing, by_posi
     return [aim.cpu(), value.cpu(), [[each.cpu() for each in some] for some in effects]]
 
 
+def estimate_each(model, inputs, edits, extents, reads, metric, slots):
+    """The same for the states of several slots, from one gradient: ``[metric, [[effect] of each slot]]``.
+
+    An effect, one for each read and request, is ``[head]``: it is summed over positions.
+    """
+    refuse_sandbox(model)
+    [value, states, gradients] = with_gradients(model, inputs, edits, extents, reads, metric)
+    effects = [
+        [
+            [effect(*each, False).cpu() for each in zip(wanted, found, slopes, strict=True)]
+            for wanted, found, slopes in zip(kept, states, gradients, strict=True)
+        ]
+        for kept, _ in slots
+    ]
+    return [value.cpu(), effects]
+
+
 def slopes(model, inputs, edits, extents, reads, metric):
     """``[metric, [state], [gradient]]`` of each read and request, ``[position, width]`` at sites without heads."""
     refuse_sandbox(model)

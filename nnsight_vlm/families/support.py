@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .columns import Family
 from .options import Limitation
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SITES: tuple[Limitation, ...] = ("projector", "features", "embedding", "mlp")
 """The sites that may be missing in a family; the others are in all of them."""
+Works = Literal["yes", "in part", "no"]
 
 
 class Column(NamedTuple):
@@ -103,16 +104,46 @@ def support(families: Iterable[Family]) -> Support:
     return Support(pd.DataFrame([_line(family, footnotes) for family in families]), footnotes)
 
 
+class Cell(NamedTuple):
+    """Whether something works in a family, and what of it does not.
+
+    Attributes:
+        works: "yes", "no", or "in part".
+        missing: what does not work, and why, a sentence each.
+    """
+
+    works: Works
+    missing: tuple[str, ...] = ()
+
+
+def cells_of(family: Family) -> dict[str, Cell]:
+    """What works in one family, by the headings of the table."""
+    limits, lacking = unsupported(family), {TOWER: tuple(_lacking(family))}
+    return {heading: _cell(heading, column, limits, lacking.get(heading, ())) for heading, column in COLUMNS.items()}
+
+
+def _cell(heading: str, column: Column, limits: dict[Limitation, str], lacking: tuple[str, ...]) -> Cell:
+    """Whether a column works, and what of it does not."""
+    subjects: dict[Limitation, str] = {column.main: heading}
+    subjects |= {part: f'site "{part}"' if part in SITES else part for part in column.parts}
+    missing = [f"{subject} not supported: {limits[name]}" for name, subject in subjects.items() if name in limits]
+    missing += lacking
+    works: Works = "no" if column.main in limits else "in part" if missing else "yes"
+    return Cell(works, tuple(missing))
+
+
 def _line(family: Family, footnotes: list[str]) -> dict[str, Any]:
     """The line of one family; footnotes that are new are added to the list."""
-    limits = unsupported(family)
-    lacking = {TOWER: tuple(_lacking(family))}
-    cells = {
-        heading: _cell(heading, column, limits, footnotes, lacking.get(heading, ()))
-        for heading, column in COLUMNS.items()
-    }
+    cells = {heading: _noted(cell, footnotes) for heading, cell in cells_of(family).items()}
     named = {"family": family.name, "model type": family.model_type, "transformers": family.transformers}
     return {**named, "stages": ", ".join(family.stages), **cells}
+
+
+def _noted(cell: Cell, footnotes: list[str]) -> str:
+    """A cell of the table: whether it works, and the numbers of the footnotes that say what does not."""
+    footnotes += [note for note in cell.missing if note not in footnotes]
+    works = "-" if cell.works == "no" else "yes"
+    return " ".join([works, *(f"[{footnotes.index(note) + 1}]" for note in cell.missing)])
 
 
 def _lacking(family: Family) -> Iterator[str]:
@@ -120,19 +151,6 @@ def _lacking(family: Family) -> Iterator[str]:
     lacks = {} if family.tower is None else family.tower.lacks
     for why in dict.fromkeys(lacks.values()):
         yield f"{', '.join(what for what, its in lacks.items() if its == why)} in the {TOWER} not supported: {why}"
-
-
-def _cell(
-    heading: str, column: Column, limits: dict[Limitation, str], footnotes: list[str], lacking: tuple[str, ...]
-) -> str:
-    """Whether a column works, and the numbers of the footnotes that say what does not."""
-    subjects: dict[Limitation, str] = {column.main: heading}
-    subjects |= {part: f'site "{part}"' if part in SITES else part for part in column.parts}
-    missing = [f"{subject} not supported: {limits[name]}" for name, subject in subjects.items() if name in limits]
-    missing += lacking
-    footnotes += [note for note in missing if note not in footnotes]
-    works = "-" if column.main in limits else "yes"
-    return " ".join([works, *(f"[{footnotes.index(note) + 1}]" for note in missing)])
 
 
 def markdown(families: Iterable[Family]) -> str:

@@ -115,11 +115,18 @@ def _numbers(layers: Layers, count: int) -> tuple[int, ...]:
 
 
 def label(value: Any) -> Any:
-    """A field of an intervention as a table shows it: `8-15` for a window, `1,2,5` for a list."""
+    """A field of an intervention as a table shows it, and as the command line takes it.
+
+    A window is spelled as Python spells it, without its end. Fractions have a point, so that no fraction of the depth
+    is taken for a layer.
+
+    >>> label(window(8, 16)), label(depth(0, 0.5)), label((1, 2, 5))
+    ('8:16', '0.0:0.5', '1,2,5')
+    """
     if isinstance(value, Window):
-        return f"{value.start}-{value.stop - 1}"
+        return f"{value.start}:{value.stop}"
     if isinstance(value, Depth):
-        return f"{value.start:g}-{value.stop:g}"
+        return f"{float(value.start)}:{float(value.stop)}"
     if isinstance(value, MaskedPositions):
         return label(value.positions)
     if isinstance(value, tuple):

@@ -21,8 +21,10 @@ from .dots import dot_rows
 from .grounding import patch_grounding
 from .groups import attention_share, information_flow, query_patching
 from .interchanges import causal_trace, pair_routes, patching_map
+from .kept_tokens import compressed_context
 from .lenses import image_lens
 from .lines import layer_lines
+from .located import heads
 from .maps import heat_map
 from .overlays import Overlay, draw_overlay, draw_overlays
 from .parts import claims, prompt_ablation
@@ -41,9 +43,11 @@ __all__ = [
     "attribution_map",
     "causal_trace",
     "claims",
+    "compressed_context",
     "dot_rows",
     "draw_overlay",
     "draw_overlays",
+    "heads",
     "heat_map",
     "image_lens",
     "image_words",

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from ..arguments import as_index, spelled
 from ..errors import SpecError
 
-RUN = re.compile(r"(\d+)(?:-(\d+))?")
+RUN = re.compile(r"(\d+)(?:-(\d+)|:(\d+))?")
+"""Layers as frames spell them: `4`, `0-2` with both ends, as recipes do, `0:3` without its end, as sweeps do."""
 AXES = ("layer", "centre", "layers", "window")
 """The columns that may hold layers, in the order in which they are looked for."""
 
@@ -33,10 +34,10 @@ class Span(NamedTuple):
 
 
 def span_of(layers: Any, column: str = "layer") -> Span:
-    """The layers that a cell of a frame names: a number, `"4"`, `"0-2"` or `"3,8,13"`.
+    """The layers that a cell of a frame names: a number, `"4"`, `"0-2"`, `"0:3"` or `"3,8,13"`.
 
-    >>> span_of("2-4").centre, span_of("3,8").centre, span_of(5).runs
-    (3.0, 5.5, ((5, 5),))
+    >>> span_of("2-4") == span_of("2:5"), span_of("3,8").centre, span_of(5).runs
+    (True, 5.5, ((5, 5),))
 
     Raises:
         SpecError: a text that has no place on an axis of layers: all layers, a fraction of the depth, layers that are
@@ -49,7 +50,7 @@ def span_of(layers: Any, column: str = "layer") -> Span:
         whole = int(layers)
         return Span(layers, ((whole, whole),) if whole == layers else ())
     parts = [RUN.fullmatch(part) for part in layers.split(",")] if isinstance(layers, str) else [None]
-    runs = [(int(part[1]), int(part[2] or part[1])) for part in parts if part is not None]
+    runs = [_ends(part) for part in parts if part is not None]
     if len(runs) < len(parts) or any(first > last for first, last in runs):
         raise SpecError(
             f"{column}={spelled(layers)} has no place on an axis of layers; leave such rows out, or name layers by "
@@ -57,6 +58,12 @@ def span_of(layers: Any, column: str = "layer") -> Span:
         )
     members = [layer for first, last in runs for layer in range(first, last + 1)]
     return Span(sum(members) / len(members), tuple(joined(sorted(set(members)))))
+
+
+def _ends(run: re.Match[str]) -> tuple[int, int]:
+    """The first and the last layer of a run."""
+    first, last, stop = run.groups()
+    return int(first), int(last or first) if stop is None else int(stop) - 1
 
 
 def joined(layers: Iterable[int]) -> list[tuple[int, int]]:

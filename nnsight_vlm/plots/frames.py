@@ -13,13 +13,15 @@ from ..errors import SpecError
 MEANS = ("measure", "control", "mean", "low", "high")
 COLUMNS = {
     "ablation": (*MEANS, "tokens", "border", "how", "form"),
+    "compressed_context": (*MEANS, "tokens", "kept"),
     "joint_routes": (*MEANS, "route", "condition"),
     "knockout_windows": (*MEANS, "route", "form", "window"),
     "attention_share": (*MEANS, "target", "source", "layer", "token"),
+    "heads": (*MEANS, "what", "heads", "layer", "head", "split", "rank", "survives"),
     "image_lens": (*MEANS, "layer", "lens", "tokens"),
     "information_flow": (*MEANS, "edge", "centre", "width"),
     "query_patching": (*MEANS, "group", "layer"),
-    "attribution_map": (*MEANS, "site", "layer", "group", "head", "p", "survives"),
+    "attribution_map": (*MEANS, "site", "layer", "group", "head", "source", "p", "survives"),
     "patching_map": (*MEANS, "layer", "p", "survives"),
     "causal_trace": (*MEANS, "layer", "p", "survives"),
     "object_score": (*MEANS, "scorer"),

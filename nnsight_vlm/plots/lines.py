@@ -36,8 +36,8 @@ def layer_lines(
 
     Rows whose column `control` is not `"none"` are grey and dashed, with the marker of the line that they control;
     more than four such lines are drawn without their intervals.
-    Layers may be windows (`"0-2"`, as `nv.window` is spelled in a sweep): these are drawn at their centre, with a bar
-    from their first layer to their last, and their intervals as vertical bars.
+    Layers may be windows (`"0:3"`, as a sweep spells `nv.window`, or `"0-2"`, as recipes do): these are drawn at their
+    centre, with a bar from their first layer to their last, and their intervals as vertical bars.
 
     Args:
         frame: one row for each line and layer.

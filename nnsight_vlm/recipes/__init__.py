@@ -16,11 +16,13 @@ from ..studies.places import Place
 from ..studies.words import Objects, Thing, content_words, shape_objects, shape_truth, vocabulary
 from ..studies.work import Work
 from .carried_states import path_patching
+from .compressed_answers import compressed_context
 from .edge_cuts import information_flow
 from .estimated_places import attribution_map
 from .image_tokens import ablation
 from .layer_windows import knockout_windows
 from .lens_words import image_lens
+from .localising_heads import heads
 from .object_patches import patch_knockout
 from .prompt_parts import prompt_ablation
 from .query_states import query_patching
@@ -47,7 +49,9 @@ __all__ = [
     "boxes_in",
     "causal_trace",
     "coco_objects",
+    "compressed_context",
     "content_words",
+    "heads",
     "image_lens",
     "information_flow",
     "joint_routes",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ import pandas as pd
 from ..arguments import listed, whole_number
 from ..errors import SpecError
 from ..families import Model
+from ..gradients.edges import check_edges
 from ..gradients.places import GRADED, GROUPS, SITES_WRITTEN, spots_of
 from ..lowering.layers import Layers
 from ..lowering.sites import BEFORE_LAYERS, StateSite
@@ -37,13 +38,14 @@ from ..studies.pairs import Pair
 from ..studies.papers import GEIGER, SYED
 from ..studies.registry import recipe
 from ..studies.work import PLAIN, Work
-from .pair_estimates import PLACE, Asked, estimates_of, exact_of, largest, with_agreement
+from .pair_estimates import EDGE, PLACE, Asked, estimates_of, exact_of, largest, with_agreement
 
 BY = [*PLACE, "control"]
 MEASURES = ["estimate", "estimate_restored", "exact", "exact_restored", "correlation"]
 LIMIT = 0.9999
 """The largest correlation that Fisher's transformation is given, which has no value at 1."""
 DEFAULT = ("image", "question", "last")
+Edge = Literal["edge"]
 
 
 @can_run_in_background
@@ -67,7 +69,7 @@ def attribution_map(
     items: Questions | None = None,
     columns: Columns | None = None,
     only_correct: bool = False,
-    at: StateSite | Sequence[StateSite] = ("residual", "head"),
+    at: StateSite | Edge | Sequence[StateSite | Edge] = ("residual", "head"),
     groups: Sequence[str] | None = None,
     layers: Layers = "all",
     exact: int = 10,
@@ -91,13 +93,14 @@ def attribution_map(
         items, columns: a table in place of pairs, with the columns `image, other_image, question, answer,
             other_answer`, see `knockout_windows`.
         only_correct: leave pairs out of which the model does not answer both questions right, see `knockout_windows`.
-        at: the sites, see `nv.attribute`; sites of heads have a row for each head.
+        at: the sites, see `nv.attribute`; sites of heads have a row for each head. `edge` is what a head reads: for
+            every two groups, with the first before or among the second, a row for each head.
         groups: groups of tokens, each patched as a whole; default `image`, `question` and `last`, those of them that
             every prompt has and that have states at every site.
         layers: which layers; `"all"` is all that have the site.
         exact: so many places of each site, those with the largest mean estimates (in either direction), are patched
             in every pair; 0 for none.
-        steps: integrated steps of the gradient, see `nv.attribute`.
+        steps: integrated steps of the gradient, see `nv.attribute`; not of `edge`.
         seed: of the test.
         cluster: a key for each pair, equal where pairs are about one image, see `patching_map`.
         per_image: return the rows of every pair instead of means with intervals; `image` is the pair's number.
@@ -105,12 +108,16 @@ def attribution_map(
         work: journal, progress bar, size of chunks and memory.
 
     Returns:
-        `site, layer, group, head, control, measure, mean, low, high, images, p, survives`; `head` is a number as text,
-        or `all` at sites without heads, and `layer` is missing at sites before the first layer. Measures, in which the
-        logit difference is the logit of the other picture's answer less that of the prompt's own:
+        `site, layer, group, head, source, control, measure, mean, low, high, images, p, survives`; `head` is a number
+        as text, or `all` at sites without heads, and `layer` is missing at sites before the first layer. `source` is
+        `all` but for `edge`: there `group` is the target, and the head's output at the target is patched with what it
+        is where this head reads the `source`'s keys and values from the other picture's run, and everything else from
+        the prompt's own. Measures, in which the logit difference is the logit of the other picture's answer less that
+        of the prompt's own:
 
         - `estimate`: by how much the patch would move the logit difference, to first order; `estimate_restored`, that
-          as a share of the difference between the two clean runs.
+          as a share of the difference between the two clean runs. Of `edge`, the head's new output is computed, its
+          softmax included, and the gradient stands for what lies behind the head.
         - `exact`, `exact_restored`: by how much it does, at the places that were patched. They were chosen by their
           estimates from the same pairs, so estimates there are larger than they would be in other pairs; the patches
           themselves are not estimates.
@@ -163,7 +170,12 @@ def attribution_map(
         calls = [partial(rows, model, all_pairs, image, wanted, study.work, remote) for image in chunk]
         return chain.from_iterable(together(calls, remote))
 
-    settings = {"at": wanted.at, "layers": wanted.layers, "groups": wanted.groups, "steps": wanted.steps}
+    settings = {
+        "at": (*wanted.at, *((EDGE,) if wanted.edges else ())),
+        "layers": wanted.layers,
+        "groups": wanted.groups,
+        "steps": wanted.steps,
+    }
     others, apart = of_others(all_pairs), replace(study, per_image=True)
     frame = apart.frame(settings, partial(of_pair, estimates_of), summary, aside=others)
     places = largest(frame, exact)
@@ -200,13 +212,16 @@ def _asked(at: Any, layers: Any, groups: Any, steps: Any) -> Asked:
         SpecError: no sites, no group names, or no number of steps.
     """
     sites = (at,) if isinstance(at, str) else listed("at", at, SITES_WRITTEN, kind=str)
-    if not sites or any(site not in GRADED for site in sites):
-        raise SpecError(f"at={at!r} names no site; write some of {', '.join(GRADED)}")
+    if not sites or any(site not in (*GRADED, EDGE) for site in sites):
+        raise SpecError(f"at={at!r} names no site; write some of {', '.join((*GRADED, EDGE))}")
     names = None if groups is None else listed("groups", groups, GROUPS, kind=str)
     if names == ():
         raise SpecError(f"groups=() names no group; write {GROUPS}")
-    some: Any = tuple(dict.fromkeys(sites))
-    return Asked(some, as_tuples(layers), names, whole_number("steps", steps, least=1, kind="number of steps"))
+    some: Any = tuple(dict.fromkeys(site for site in sites if site != EDGE))
+    steps = whole_number("steps", steps, least=1, kind="number of steps")
+    if steps > 1 and not some:
+        raise SpecError('steps= are taken between the states of two runs, which at="edge" does not; leave steps= out')
+    return Asked(some, EDGE in sites, as_tuples(layers), names, steps)
 
 
 def _group_errors(model: Model, asked: Asked, prompt: Prompt) -> dict[str, str]:
@@ -219,7 +234,10 @@ def _group_errors(model: Model, asked: Asked, prompt: Prompt) -> dict[str, str]:
     for group in DEFAULT if asked.groups is None else asked.groups:
         try:
             prompt.rows[0].required(group)
-            spots_of(model, prompt, prompt, asked.at, (group,), "group", asked.layers)
+            if asked.at:
+                spots_of(model, prompt, prompt, asked.at, (group,), "group", asked.layers)
+            if asked.edges:
+                check_edges(model, prompt, group, asked.layers)
             found[group] = ""
         except SpecError:
             if asked.groups is not None or group == "last":

@@ -100,3 +100,8 @@ def place_of(remote: Remote) -> str:
     if remote == "local":
         return "simulated here"
     return (remote if isinstance(remote, str) and remote else str(nnsight.CONFIG.API.HOST)).rstrip("/")
+
+
+def has_key() -> bool:
+    """Whether an API key is set, which NDIF asks for."""
+    return bool(nnsight.CONFIG.API.APIKEY)

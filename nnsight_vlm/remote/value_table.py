@@ -67,6 +67,8 @@ FUNCTIONS = {
             "attribution_map",
             "joint_routes",
             "causal_trace",
+            "compressed_context",
+            "heads",
             "image_lens",
             "information_flow",
             "knockout_windows",

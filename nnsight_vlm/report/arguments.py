@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import SpecError
@@ -17,10 +17,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 NUMBER = re.compile(r"-?[0-9]{1,9}")
-WINDOW = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+DASHED = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 
 
-def check_request(image: Path, question: str, model: str, out: Path) -> Image.Image:
+class FileKind(NamedTuple):
+    """A kind of file that a command writes: its name, its ending, and an example."""
+
+    name: str
+    ending: str
+    example: str
+
+
+PNG, HTML = FileKind("PNG", ".png", "overlay.png"), FileKind("HTML", ".html", "view.html")
+
+
+def check_request(image: Path, question: str, model: str, out: Path, kind: FileKind = PNG) -> Image.Image:
     """Check all that can be checked before a model is loaded, and open the picture.
 
     Raises:
@@ -30,8 +41,8 @@ def check_request(image: Path, question: str, model: str, out: Path) -> Image.Im
     check_text("question", question, '"what color is the ring?"')
     check_model_name(model)
     check_writable(out.parent)
-    if out.suffix.lower() != ".png" or _is_folder(out):
-        raise SpecError(f"--out {str(out)!r} is no PNG file; write for example --out overlay.png")
+    if out.suffix.lower() != kind.ending or _is_folder(out):
+        raise SpecError(f"--out {str(out)!r} is no {kind.name} file; write for example --out {kind.example}")
     return picture
 
 
@@ -48,23 +59,30 @@ def _is_folder(path: Path) -> bool:
 
 
 def parse_layers(text: str) -> Layers:
-    """Layers as the command line spells them.
+    """Layers as the command line spells them, and as the tables of sweeps show them.
 
-    Whole numbers are layers: `4`, `-1` for the last, `3-6` with both ends, `3:7` without its end as in `nv.window`.
-    Fractions are of the depth: `0.25:0.75`. Otherwise `attention` or `all`.
+    Whole numbers are layers: `4`, `-1` for the last, `1,2,5`, `3:7` without its end, as in `nv.window(3, 7)` and all of
+    Python. Numbers with a point are fractions of the depth: `0.25:0.75`. Otherwise `attention` or `all`.
 
     Raises:
-        SpecError: none of these; or `0:1`, which may mean the first layer as well as all of them.
+        SpecError: none of these; `0:1`, which may mean the first layer as well as all of them; `3-6`, which some read
+            with its end and some without.
 
-    >>> parse_layers("3:7") == parse_layers("3-6") == window(3, 7)
-    True
+    >>> parse_layers("3:7") == window(3, 7), parse_layers("0.0:1.0") == depth(0, 1), parse_layers("1,2,-1")
+    (True, True, (1, 2, -1))
     """
     if text in ("attention", "all"):
         return text
-    if NUMBER.fullmatch(text):
-        return int(text)
-    if joined := WINDOW.fullmatch(text):
-        return window(int(joined[1]), int(joined[2]) + 1)
+    numbers = [part.strip() for part in text.split(",")]
+    if all(NUMBER.fullmatch(number) for number in numbers):
+        return tuple(map(int, numbers)) if len(numbers) > 1 else int(text)
+    dashed = DASHED.fullmatch(text)
+    first, last = (int(dashed[1]), int(dashed[2])) if dashed else (1, 0)
+    if first <= last:
+        raise SpecError(
+            f"no layers {text!r}, which may be read with layer {last} or without; write {first}:{last + 1} for layers "
+            f"{first} to {last}, as nv.window({first}, {last + 1})"
+        )
     start, colon, stop = text.partition(":")
     if text == "0:1":
         raise SpecError("--layers 0:1 may mean the first layer or the whole depth; write 0 or all")
@@ -78,8 +96,8 @@ def parse_layers(text: str) -> Layers:
     except ValueError:
         pass
     raise SpecError(
-        f"no layers {text!r}; write attention, all, a number, a window such as 3-6 or 3:7, or fractions of the depth "
-        "such as 0.25:0.75"
+        f"no layers {text!r}; write attention, all, a number, numbers such as 1,2,5, a window such as 3:7, or "
+        "fractions of the depth such as 0.25:0.75"
     )
 
 

@@ -13,7 +13,7 @@ from ..errors import SpecError
 from ..execution.decoding import generate
 from ..execution.forward import run
 from ..families import Model
-from ..lowering.layers import Layers
+from ..lowering.layers import Layers, label
 from ..plots import Overlay, answer_map, draw_overlays
 from ..plots.answers import ASKED_FOR
 from ..plots.quantities import NATS, UNITS
@@ -149,7 +149,7 @@ def knockout_one(
     if target == "generated":
         note = "the first token of an answer never depends on generated"
         write_figure(figure_of(answer_map(picture, None, None, title=route)), out)
-        return CutAnswers(texts, pd.DataFrame([{"layers": str(layers), "form": "block", "note": note}]))
+        return CutAnswers(texts, pd.DataFrame([{"layers": label(layers), "form": "block", "note": note}]))
     scores, overlay = _scores_by_window(model, prompt, cut, token), None
     if source.startswith("image") and has_patches(prompt):
         overlay = _worth_of_patches(model, prompt, cut, token, title="3 x 3 patches hidden")

@@ -25,6 +25,8 @@ import pandas as pd
 from ..arguments import flag, frame_given, function, numbers, refuse, whole_number
 from .resampling import STILL, Ends, Spread, checked_confidence, counts_of, error_of_mean, hull
 
+AT_ONCE = 64
+"""How many samples are drawn again in one array, which bounds its memory."""
 EQUAL = 1e-9
 """Numbers that differ by less than this, beside their size, are one number."""
 
@@ -81,30 +83,59 @@ def bootstrap(
     present = present[~np.isnan(present)]
     if len(present) == 0:
         return UNKNOWN
-    if len(present) == 1 or not np.isfinite(present).all():
-        return Estimate(float(present.mean()), float("nan"), float("nan"))
-    ends = mean_ends(present[None], confidence=confidence, seed=seed, share=share)
-    return Estimate(float(present.mean()), float(ends.low[0]), float(ends.high[0]))
+    means, ends = means_with_ends(present[None], confidence=confidence, seed=seed, share=share)
+    return Estimate(float(means[0]), float(ends.low[0]), float(ends.high[0]))
+
+
+def means_with_ends(
+    samples: np.ndarray, *, confidence: float = 0.95, seed: int = 0, share: bool | None = None
+) -> tuple[np.ndarray, Ends]:
+    """What `bootstrap` gives of many samples of as many images, `[sample, image]` without NaN.
+
+    Samples are drawn again `AT_ONCE` at a time, so that memory does not grow with their number.
+    """
+    means, unknown = samples.mean(1), np.full(len(samples), np.nan)
+    low, high = unknown, unknown.copy()
+    known = np.flatnonzero(np.isfinite(samples).all(1) & (samples.shape[1] > 1))
+    for first in range(0, len(known), AT_ONCE):
+        some = known[first : first + AT_ONCE]
+        low[some], high[some] = mean_ends(samples[some], confidence=confidence, seed=seed, share=share)
+    return means, Ends(low, high)
 
 
 def mean_ends(samples: np.ndarray, *, confidence: float = 0.95, seed: int = 0, share: bool | None = None) -> Ends:
     """The interval of each sample's mean, as `bootstrap` gives it; `samples` is `[sample, image]` without NaN."""
     images, means = samples.shape[1], samples.mean(1)
+    still = np.ptp(samples, axis=1) <= EQUAL * np.abs(samples).max(1)
+    binary = np.isin(samples, (0.0, 1.0)).all(1) & (share is not False)
+    low, high = means.copy(), means.copy()
+    drawn = np.flatnonzero(~still & ~binary)
+    if len(drawn):
+        low[drawn], high[drawn] = _drawn_ends(samples[drawn], confidence, seed)
+    if share:
+        exact = share_ends(means[drawn] * images, images, confidence)
+        low[drawn], high[drawn] = np.fmax(low[drawn], exact.low), np.fmin(high[drawn], exact.high)
+    low[binary], high[binary] = share_ends(means[binary] * images, images, confidence)
+    return Ends(low, high)
+
+
+def _drawn_ends(samples: np.ndarray, confidence: float, seed: int) -> Ends:
+    """Intervals of means whose images are drawn again."""
+    images, means = samples.shape[1], samples.mean(1)
     deviations = samples - means[:, None]
     counts = counts_of(images, seed)
-    moved = deviations @ counts.T / images
-    variances = deviations**2 @ counts.T / images - moved**2
-    still = np.ptp(samples, axis=1) <= EQUAL * np.abs(samples).max(1)
-    error = np.where(still, 0.0, error_of_mean(deviations.var(1), images))
-    low, high = hull(Spread(means, error, moved, error_of_mean(variances, images)), images, confidence)
-    if share is False:
-        return Ends(low, high)
-    exact, binary = share_ends(means * images, images, confidence), np.isin(samples, (0.0, 1.0)).all(1)
-    if share:
-        within = ~still & ~binary
-        low = np.where(within, np.fmax(low, exact.low), low)
-        high = np.where(within, np.fmin(high, exact.high), high)
-    return Ends(np.where(binary, exact.low, low), np.where(binary, exact.high, high))
+    moved = _over_draws(deviations, counts) / images
+    variances = _over_draws(deviations**2, counts) / images - moved**2
+    error = error_of_mean(deviations.var(1), images)
+    return hull(Spread(means, error, moved, error_of_mean(variances, images)), images, confidence)
+
+
+def _over_draws(samples: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The sum of each sample over each draw, `[sample, resample]`.
+
+    One product a sample: in one of all samples the last digits of each would depend on the others.
+    """
+    return np.asarray((samples[:, None, :] @ counts.T)[:, 0])
 
 
 def share_ends(hits: np.ndarray, images: int, confidence: float) -> Ends:
@@ -140,7 +171,8 @@ def interval(
             intervals of the columns leave possible, if the statistic goes one way with each of them.
 
     Returns:
-        The estimate. Its interval is NaN for one image, and where the statistic of any resample is NaN.
+        The estimate. Its interval is NaN for one image, and where the statistic of any resample is NaN or infinite:
+        a ratio of whose denominator some resample has nothing.
 
     Raises:
         SpecError: see `bootstrap`.
@@ -161,17 +193,18 @@ def interval(
     def of_means(means: np.ndarray) -> np.ndarray:
         return np.asarray(statistic(dict(zip(rows.columns, means.T, strict=True))), dtype=float)
 
-    value = float(of_means(values.mean(0)[None])[0])
-    if len(values) < 2 or not np.isfinite(values).all():
-        return Estimate(value, float("nan"), float("nan"))
-    spread = _linearised(values, of_means, counts_of(len(values), seed))
-    if np.isnan(spread.moved).any() or np.isnan(spread.errors).any():
-        return Estimate(value, float("nan"), float("nan"))
-    low, high = (float(end[0]) for end in hull(spread, len(values), confidence))
-    if shares:
-        least, most = _possible(values, of_means, confidence)
-        exact = spread.error[0] == 0 or (values.shape[1] == 1 and np.isin(values, (0.0, 1.0)).all())
-        low, high = (least, most) if exact else (max(low, least), min(high, most))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # resamples may have none of a denominator
+        value = float(of_means(values.mean(0)[None])[0])
+        if len(values) < 2 or not np.isfinite(values).all():
+            return Estimate(value, float("nan"), float("nan"))
+        spread = _linearised(values, of_means, counts_of(len(values), seed))
+        if not np.isfinite(spread.moved).all() or np.isnan(spread.errors).any():
+            return Estimate(value, float("nan"), float("nan"))
+        low, high = (float(end[0]) for end in hull(spread, len(values), confidence))
+        if shares:
+            least, most = _possible(values, of_means, confidence)
+            exact = spread.error[0] == 0 or (values.shape[1] == 1 and np.isin(values, (0.0, 1.0)).all())
+            low, high = (least, most) if exact else (max(low, least), min(high, most))
     return Estimate(value, low, high)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import pandas as pd
 
 from ..arguments import frame_given, listed, refuse, text
-from .intervals import bootstrap
+from .intervals import means_with_ends
 from .resampling import checked_confidence
 
 CLUSTER = "cluster"
@@ -76,12 +77,45 @@ def summarise(
     shares = None if shares is None else listed("shares", shares, BY, kind=str)
     checked_confidence(confidence)
     per_image = image_means(frame, measures, by, unit=unit)
-    rows = []
-    for key, group in per_image.groupby(level=list(by), dropna=False, sort=False):
-        labels = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
-        for measure in measures:
-            share = None if shares is None else measure in shares
-            mean, low, high = bootstrap(group[measure].to_numpy(), confidence=confidence, share=share)
-            images = int(group[measure].notna().sum())
-            rows.append({**labels, "measure": measure, "mean": mean, "low": low, "high": high, "images": images})
-    return pd.DataFrame(rows)
+    groups = per_image.groupby(level=list(by), dropna=False, sort=False).ngroup().to_numpy()
+    _, first = np.unique(groups, return_index=True)
+    keys = list(zip(*(per_image.index.get_level_values(name)[first] for name in by), strict=True))
+    found = [
+        _estimates(
+            per_image[measure].to_numpy(dtype=float), groups, confidence, None if shares is None else measure in shares
+        )
+        for measure in measures
+    ]
+    return pd.DataFrame(
+        [
+            {**dict(zip(by, key, strict=True)), "measure": measure, **numbers[group]}
+            for group, key in enumerate(keys)
+            for measure, numbers in zip(measures, found, strict=True)
+        ]
+    )
+
+
+def _estimates(
+    values: np.ndarray, groups: np.ndarray, confidence: float, share: bool | None
+) -> list[dict[str, float | int]]:
+    """`mean, low, high, images` of each group; groups of as many images are drawn again together.
+
+    Args:
+        values: one number an image and group, NaN where there is none.
+        groups: the number of the group of each.
+        confidence, share: see `bootstrap`.
+    """
+    present = np.flatnonzero(~np.isnan(values))
+    present = present[np.argsort(groups[present], kind="stable")]
+    images = np.bincount(groups[present], minlength=groups.max(initial=-1) + 1)
+    starts = np.cumsum(images) - images
+    table = np.full((len(images), 3), np.nan)
+    for count in np.unique(images[images > 0]):
+        alike = np.flatnonzero(images == count)
+        samples = values[present[starts[alike][:, None] + np.arange(count)]]
+        means, ends = means_with_ends(samples, confidence=confidence, share=share)
+        table[alike] = np.stack([means, ends.low, ends.high], axis=1)
+    return [
+        {"mean": mean, "low": low, "high": high, "images": count}
+        for (mean, low, high), count in zip(table.tolist(), images.tolist(), strict=True)
+    ]

@@ -16,7 +16,7 @@ from .study import Study
 from .words import Thing
 from .work import one_for_each
 
-ASKED = 'the names of things, one prompt after the other: asked=["dog", ["red ring", "blue circle"], ...]'
+ASKED = 'the names of things, one prompt after the other: {name}=["dog", ["red ring", "blue circle"], ...]'
 
 
 class AskedPatches(NamedTuple):
@@ -44,12 +44,15 @@ class AskedPatches(NamedTuple):
         return tuple(int(position) for position in np.asarray(self.grid.positions)[chosen])
 
 
-def names_given(measured: Sequence[Prompt] | Items, asked: Any) -> dict[str | int, tuple[str, ...]] | None:
+def names_given(
+    measured: Sequence[Prompt] | Items, asked: Any, name: str = "asked"
+) -> dict[str | int, tuple[str, ...]] | None:
     """What each question is about, as the user says: a name, or several, for each prompt.
 
     Args:
         measured: the prompts, or items.
         asked: one name, or list of names, for each of them; None where the user says nothing.
+        name: of the argument.
 
     Returns:
         The names by the number of the prompt, or by what the item is called.
@@ -59,19 +62,19 @@ def names_given(measured: Sequence[Prompt] | Items, asked: Any) -> dict[str | in
     """
     if asked is None:
         return None
-    each = []
-    for number, names in enumerate(listed("asked", asked, ASKED)):
-        given = (names,) if isinstance(names, str) else listed(f"asked[{number}]", names, ASKED, kind=str)
+    each, write = [], ASKED.format(name=name)
+    for number, names in enumerate(listed(name, asked, write)):
+        given = (names,) if isinstance(names, str) else listed(f"{name}[{number}]", names, write, kind=str)
         if not given:
-            refuse(f"asked[{number}]", names, "name of a thing", ASKED)
+            refuse(f"{name}[{number}]", names, "name of a thing", write)
         each.append(given)
-    one_for_each(measured, **{"names in asked=": each})
+    one_for_each(measured, **{f"names in {name}=": each})
     ids = measured.ids if isinstance(measured, Items) else range(len(measured))
     return dict(zip(ids, each, strict=True))
 
 
 def asked_patches(
-    prompt: Prompt, grid: Grid, truth: Sequence[Thing], asked: Sequence[str] | None, whose: str
+    prompt: Prompt, grid: Grid, truth: Sequence[Thing], asked: Sequence[str] | None, whose: str, name: str = "asked"
 ) -> AskedPatches:
     """The patches of the things that a question is about.
 
@@ -82,11 +85,12 @@ def asked_patches(
         asked: their names; None for the only thing, or things of one name, else for those that the question names, in
             full or by the last word of their name (`ring` for `red ring`).
         whose: what the prompt is called in errors.
+        name: of the argument that has the names.
 
     Raises:
         SpecError: nothing tells which things are meant, there is none of such a name, or it has no mask.
     """
-    things = things_asked(prompt, truth, asked, whose)
+    things = things_asked(prompt, truth, asked, whose, name)
     covered = np.zeros(len(grid.positions), bool)
     for thing in things:
         if thing.mask is None:
@@ -97,13 +101,15 @@ def asked_patches(
     return AskedPatches(covered, grid)
 
 
-def things_asked(prompt: Prompt, truth: Sequence[Thing], asked: Sequence[str] | None, whose: str) -> list[Thing]:
+def things_asked(
+    prompt: Prompt, truth: Sequence[Thing], asked: Sequence[str] | None, whose: str, name: str = "asked"
+) -> list[Thing]:
     """The things that a question is about, see `asked_patches`.
 
     Raises:
         SpecError: nothing tells which things are meant, or there is none of such a name.
     """
-    return _named(truth, asked, whose) if asked is not None else _asked_about(prompt, truth, whose)
+    return _named(truth, asked, whose, name) if asked is not None else _asked_about(prompt, truth, whose)
 
 
 def asked_of(study: Study, number: int, about: Mapping[str | int, tuple[str, ...]] | None) -> tuple[str, ...] | None:
@@ -116,11 +122,11 @@ def whose_prompt(study: Study, number: int) -> str:
     return f"prompt {number}" if study.ids is None else f"item {study.ids[number]!r}"
 
 
-def _named(truth: Sequence[Thing], asked: Sequence[str], whose: str) -> list[Thing]:
+def _named(truth: Sequence[Thing], asked: Sequence[str], whose: str, argument: str) -> list[Thing]:
     names = [thing.name for thing in truth]
     for name in asked:
         if name not in names:
-            raise SpecError(f"asked= names {name!r} for {whose}, and its picture has {_listed(names)}; write one")
+            raise SpecError(f"{argument}= names {name!r} for {whose}, and its picture has {_listed(names)}; write one")
     return [thing for thing in truth if thing.name in asked]
 
 

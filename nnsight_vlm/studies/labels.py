@@ -15,8 +15,11 @@ Control = Literal[
     "random layers",
     "query of another image",
     "another image",
+    "random image tokens",
     "random patches",
     "random patches, again",
+    "random heads",
+    "random heads, same layers",
     "other object",
     "object's patches",
     "other object's words",
@@ -34,8 +37,10 @@ Control = Literal[
 - `query of another image`: the query tokens' hidden states come from a run on another picture.
 - `another image`: patched hidden states come from a third picture, whose answers are different ones; of a description,
   it is compared with the objects of another picture.
+- `random image tokens`: as many image tokens, drawn at random out of all of the picture.
 - `random patches`: as many image patches as the object covers, drawn at random outside it (for the rest of the image:
   out of all patches); `random patches, again` is a second, independent draw.
+- `random heads`: as many other heads, drawn at random; `random heads, same layers`: as many others of each layer.
 - `other object`: the attention peak is compared with the other objects of the same picture; of an ablation, as many of
   their image tokens.
 - `object's patches`: the patches that show the object, where `none` are those that a word attends to most.
@@ -51,8 +56,11 @@ RANDOM_SENDER: Final = "random sender"
 RANDOM_LAYERS: Final = "random layers"
 QUERY_OF_ANOTHER_IMAGE: Final = "query of another image"
 ANOTHER_IMAGE: Final = "another image"
+RANDOM_TOKENS: Final = "random image tokens"
 RANDOM_PATCHES: Final = "random patches"
 RANDOM_PATCHES_AGAIN: Final = "random patches, again"
+RANDOM_HEADS: Final = "random heads"
+HEADS_OF_LAYERS: Final = "random heads, same layers"
 OTHER_OBJECT: Final = "other object"
 OBJECT_PATCHES: Final = "object's patches"
 OTHER_WORDS: Final = "other object's words"
@@ -104,7 +112,8 @@ BOTH_SCORERS: Final = "names and judge"
 SHARES: tuple[str, ...] = (
     *(*AGREEMENT, *TRUE_AGREEMENT, "hit", "iou", "top_mass", "top_tenth", "mass", "kept", "flipped", "overlap"),
     *("yes", "named", "named_first", "first", "probability", "box_iou", "box_hit", "registers", "sink_mass"),
-    *("hallucinated", "chair_i", "chair_s", "agree"),
+    *("hallucinated", "chair_i", "chair_s", "agree", "accuracy"),
+    *("mask_iou", "attention", "selected"),
 )
 """The measures of all recipes that lie between 0 and 1 by what they mean, which their intervals follow."""
 

@@ -83,14 +83,22 @@ def overlap(order: np.ndarray, mask: np.ndarray) -> float:
 
 
 @lru_cache(maxsize=4096)
-def expected_overlap(size: int, patches: int) -> float:
-    """The expected IoU of `size` random patches with an object of `size` patches, out of `patches` in all.
+def expected_overlap(size: int, patches: int, marked: int | None = None) -> float:
+    """The expected IoU of random patches with an object of `size` patches, out of `patches` in all.
 
-    >>> expected_overlap(2, 2)
-    1.0
+    Args:
+        size: how many patches show the object.
+        patches: how many there are.
+        marked: how many are drawn at random; default as many as show the object.
+
+    >>> expected_overlap(2, 2), expected_overlap(1, 4, 2)
+    (1.0, 0.25)
     """
     if size == 0:
         return math.nan
-    draws = math.comb(patches, size)
-    possible = range(max(0, 2 * size - patches), size + 1)  # how many patches a draw may share with the object
-    return sum(math.comb(size, n) * math.comb(patches - size, size - n) / draws * n / (2 * size - n) for n in possible)
+    drawn = size if marked is None else marked
+    draws = math.comb(patches, drawn)
+    possible = range(max(0, drawn + size - patches), min(drawn, size) + 1)  # how many a draw may share with the object
+    return sum(
+        math.comb(size, n) * math.comb(patches - size, drawn - n) / draws * n / (drawn + size - n) for n in possible
+    )

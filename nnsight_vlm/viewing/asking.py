@@ -17,6 +17,7 @@ from ..lowering.resolve import Resolver, resolver
 from ..prompts.given import single_prompt
 from ..prompts.prompt import Prompt
 from ..prompts.ungrown import without_answer
+from ..prompts.where import as_tuples
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from ..specs.lenses import Lens
@@ -103,7 +104,7 @@ def asked_given(
     changed = None if intervention is None else as_intervention(intervention)
     if changed is not None:
         check_interventions(model, plain, changed, generating(longest, empty))
-    wanted = _quantities(quantities)
+    wanted = quantities_given(quantities)
     shown = shown_in(plain)
     asked = Asked(
         prompt=plain,
@@ -141,7 +142,12 @@ def _length(given: Any, *, is_answered: bool, is_changed: bool) -> int:
     return LONGEST if given is None else whole_number("max_new_tokens", given, least=1, kind="number of tokens")
 
 
-def _quantities(given: Any) -> tuple[Quantity, ...]:
+def quantities_given(given: Any) -> tuple[Quantity, ...]:
+    """What rows show, as a user asks for it: one word or several, each once, in the order of `QUANTITIES`.
+
+    Raises:
+        SpecError: another word, or none.
+    """
     chosen = words_given("quantities", [given] if isinstance(given, str) else given, QUANTITIES, "quantity")
     return tuple(quantity for quantity in QUANTITIES if quantity in chosen)
 
@@ -167,8 +173,8 @@ def _heads(model: Model, given: Any) -> tuple[int, ...]:
     if isinstance(given, str) and given in ("mean", "all"):
         return tuple(range(count)) if given == "all" else ()
     write = f'heads="mean", heads="all" or numbers, heads=[0, 3], from 0 to {count - 1}'
-    alone = isinstance(given, (str, bytes)) or not isinstance(given, Sequence)
-    numbers = listed("heads", [given] if alone and not isinstance(given, (str, bytes)) else given, write)
+    named = as_tuples(given)
+    numbers = named if isinstance(named, tuple) else (named,)
     if not numbers:
         refuse("heads", given, "list of heads", write)
     return tuple(sorted({whole_number("heads", head, least=0, most=count - 1, kind="head") for head in numbers}))
@@ -193,7 +199,7 @@ def _words(given: Any, quantities: Sequence[Quantity]) -> tuple[str, ...] | None
 def _lens_layers(model: Model, given: Any) -> tuple[int, ...]:
     if is_bool(given) and not getattr(given, "shape", ()):
         given = "all" if given else ()
-    elif given is None or given == ():
+    elif given is None or as_tuples(given) == ():
         refuse("lens", given, "choice of layers", "lens=True, or layers, lens=[8, 16]")
     return layer_numbers(given, view_of(model).stage().layer_count)
 

@@ -90,7 +90,7 @@ def view(
     >>> model, scene = nv.load("shapes"), nv.shapes.scene(3)
     >>> prompt = nv.encode(model, "what color is the ring ?", scene.image)
     >>> nv.view(model, prompt, nv.Knockout("image", "last"), objects=scene.objects)
-    View('green | red'; weight over 100 image tokens)
+    View('green | cyan'; weight over 100 image tokens)
     """
     check_remote(remote)
     memory = check_memory(memory)

@@ -91,7 +91,7 @@ def plain(values: np.ndarray) -> dict[str, Any]:
 def packed(values: np.ndarray) -> str:
     """Numbers, little-endian, compressed, as letters."""
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(little).tobytes(), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(little).tobytes(), 6)).decode("ascii")
 
 
 def unpacked(text: str, dtype: str) -> np.ndarray:

@@ -211,8 +211,8 @@ def _notes(content: Content, level: Level, columns: Sequence[Mapping[str, Any]])
     gone = sorted(set(asked.layers) - set(level.layers(asked.layers)))
     if gone:
         notes.append(
-            f"To stay below {asked.limit / 1e6:g} MB, layers {', '.join(map(str, gone))} were left out. layers= chooses "
-            "others, and a larger limit= keeps all."
+            f"To stay below {asked.limit / 1e6:g} MB, layers {', '.join(map(str, gone))} were left out. layers= "
+            "chooses others, and a larger limit= keeps all."
         )
     for word in asked.words or ():
         if all(word.casefold() not in column.answer.casefold() for column in content.columns):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import ModuleType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -18,6 +20,7 @@ from nnsight_vlm.families import view_of
 
 from . import (
     of_ablation,
+    of_heads,
     of_pairs,
     of_plots,
     of_prompts,
@@ -38,6 +41,7 @@ TABLES = (
     of_prompts,
     of_recipes,
     of_ablation,
+    of_heads,
     of_routes,
     of_pairs,
     of_words,
@@ -64,11 +68,18 @@ class Outcome(NamedTuple):
     ended: str
 
 
+@functools.cache
+def entries_of(table: ModuleType) -> dict[str, Entry]:
+    """The entries of a table, by name."""
+    made: dict[str, Entry] = table.entries()
+    return made
+
+
 def tables() -> dict[str, Entry]:
     """All tables."""
     found: dict[str, Entry] = {}
     for table in TABLES:
-        made = table.entries()
+        made = entries_of(table)
         assert not set(made) & set(found)
         found |= made
     return found

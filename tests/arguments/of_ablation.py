@@ -34,6 +34,7 @@ ANSWER_LISTS = [
     DATASET,
 ]
 BORDERS = [None, True, "3", {}, {3}, THING, NAN, 2j, int, 1.5, -1, [], [-1], [1.5], [None], [True], np.array([0.5])]
+SHARES = [None, True, "3", b"3", {}, {3}, THING, NAN, 2j, int, -1, 101, [], [-1], [101], [None], ["5"], [3, 3]]
 SOME = ["some", 3, True, b"a", THING, {}, [], ["some"], [3], [None], NAN]
 
 
@@ -124,6 +125,59 @@ def entries() -> dict[str, Entry]:
                 **PLACED,
             },
             ["prompt", "truths", "mask", "one picture", "gives values", "pictures", "image"],
+        ),
+        "compressed_context": Entry(
+            recipes.compressed_context,
+            recipes.compressed_context,
+            {
+                "model": here.model,
+                "prompts": [here.prompt],
+                "answers": ["red"],
+                "request": None,
+                "keep": [0, 100],
+                "timed": 0,
+                "work": Work(progress=False),
+            },
+            {
+                "model": models(),
+                "prompts": [*prompt_lists(), [here.foreign], [here.text]],
+                "items": [3, True, {}, [], "no.csv", [{}], THING, here.prompt],
+                "columns": [3, {"question": "q"}, "a"],
+                "only_correct": FLAGS,
+                "answers": [*ANSWER_LISTS, None],
+                "request": [each for each in TEXTS if each is not None],
+                "reply": TEXTS,
+                "keep": [
+                    None,
+                    True,
+                    "3",
+                    b"3",
+                    {},
+                    {3},
+                    THING,
+                    NAN,
+                    2j,
+                    int,
+                    -1,
+                    101,
+                    [],
+                    [-1],
+                    [101],
+                    [None],
+                    ["5"],
+                    [3, 3],
+                ],
+                "tokens": SOME,
+                "fastv_layer": [*NO_WHOLE, 0, 99],
+                "timed": [*NO_WHOLE, -1],
+                "cut": [each for each in FLAGS if each is not None],
+                "seed": SEEDS,
+                "per_image": FLAGS,
+                "cluster": CLUSTERS,
+                "work": WORKS,
+                **PLACED,
+            },
+            ["prompt", "gives values", "pictures", "picture"],
         ),
         "ablation with means": Entry(
             recipes.ablation,

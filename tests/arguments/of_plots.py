@@ -20,6 +20,8 @@ from nnsight_vlm.recipes import (
     attention_share,
     attribution_map,
     causal_trace,
+    compressed_context,
+    heads,
     image_lens,
     knockout_windows,
     object_score,
@@ -67,6 +69,12 @@ def frames() -> dict[str, pd.DataFrame]:
             here.model, prompts[:1], answers=own[:1], corrupt=prompts[1:], layers=[1], work=quiet
         ),
         "attribution_map": attribution_map(here.model, [(*prompts, *own)], layers=[1], exact=1, work=quiet),
+        "heads": heads(
+            here.model, prompts, truths=truths, asked=[said[0]] * 2, answers=["red", "red"], top=2, draws=1, work=quiet
+        ),
+        "compressed_context": compressed_context(
+            here.model, prompts[:1], answers=["red"], request=None, keep=[4], tokens="norm", timed=0, work=quiet
+        ),
         "image_lens": image_lens(here.model, prompts[:1], answers=["red"], layers=[1], work=quiet),
         "words of image_lens": image_lens(here.model, prompts[:1], layers=[1], per_image=True, work=quiet),
         "pair_routes": pair_routes(here.model, [(*prompts, *own)], cuts=[1], work=quiet),
@@ -110,11 +118,14 @@ def of_recipes() -> dict[str, Entry]:
             measure=NO_WORD,
             site=[*NO_WORD, "mlp"],
             group=[*NO_WORD, "image"],
+            source=[*NO_WORD, "image"],
             control=NO_WORD,
             routes=FLAGS,
         ),
         "plots.causal_trace": drawn("causal_trace", measure=NO_WORD, control=NO_WORD),
         "plots.claims": drawn("claims", claim=NO_WORD),
+        "plots.compressed_context": drawn("compressed_context", measure=NO_WORD),
+        "plots.heads": drawn("heads", measure=NO_WORD, split=[*NO_WORD, None], sets=FLAGS),
         "plots.image_lens": drawn("image_lens", measure=NO_WORD, grid=[3, True, "grid", {}, THING, NAN]),
         "plots.image_lens of words": Entry(
             plots.image_lens,

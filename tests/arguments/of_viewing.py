@@ -9,7 +9,7 @@ import nnsight_vlm as nv
 
 from .calls import Entry, interventions, models, prompts, world
 from .of_runs import PLACED
-from .values import BYTES, COUNTS, DATASET, INF, LAYERS, NAN, NO_NUMBER, NO_WHOLE, PATHS, THING, WORDS
+from .values import BYTES, COUNTS, DATASET, HEADS, INF, LAYERS, NAN, NO_NUMBER, NO_WHOLE, PATHS, THING, WORDS
 
 NO_OBJECTS = [
     *(3, True, 1.5, "dog", b"dog", THING, NAN, DATASET, [3], ["dog"], [None], {"dog": None}, {3: (0, 0, 5, 5)}),
@@ -33,16 +33,17 @@ def entries() -> dict[str, Entry]:
         "quantities": [*WORDS, [], ["weight", "sky"], [None]],
         "layers": [*LAYERS, []],
         "heads": [
-            *(each for each in NO_WHOLE if each != [3] and each != (3,) and each != "3"),
+            *(each for each in HEADS if not isinstance(each, str) or each != "all"),
             "some",
+            None,
+            {},
             -1,
             [-1],
-            [1.5],
             [],
         ],
         "words": [3, True, 1.5, "red", b"red", [], [""], [3], {}, THING, DATASET, NAN, {"red"}],
         "objects": NO_OBJECTS,
-        "sinks": [*(each for each in NO_NUMBER if each is not True), 0, -1, 1000, INF, "yes"],
+        "sinks": [*NO_NUMBER, 0, -1, 1000, INF, "yes"],
         "lens": SWITCHED,
         "max_new_tokens": [each for each in COUNTS if each is not None],
         "limit": [*NO_WHOLE, 0, -1, 1000],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .census import REFUSED, arguments, outcomes, public_callables, tables
+from .census import REFUSED, TABLES, arguments, entries_of, outcomes, public_callables, tables
 
 MADE_HERE = {
     *("nnsight_vlm.BatchGeneration", "nnsight_vlm.BatchRun", "nnsight_vlm.Family", "nnsight_vlm.Generation"),
@@ -28,23 +28,32 @@ INSIDE = {"lower", "first_position", "first_layer", "why_without_writes", "captu
 """Methods of values that this package calls, with what it has checked."""
 INSIDE |= {"numbers", "assemble", "set_values", "tensor_writes", "write_in", "cut_of", "captured_from", "limitation"}
 SKIPPED = {"call", "function", "_", "__"}
-TABLES = tables()
+by_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__.rpartition(".")[2])
+"""A test for each table and not for each entry: tables run recipes, which the collection of tests need not wait for."""
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_bad_values_are_refused_before_the_model_runs(name):
-    wrong = [outcome for outcome in outcomes(name, TABLES[name]) if outcome.ended != REFUSED]
+@by_table
+def test_bad_values_are_refused_before_the_model_runs(table):
+    tried = [outcome for name, entry in entries_of(table).items() for outcome in outcomes(name, entry)]
+    wrong = [outcome for outcome in tried if outcome.ended != REFUSED]
+    assert len(tried) > 10
     assert not wrong, "\n".join(f"{outcome.given}: {outcome.ended}" for outcome in wrong)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in TABLES.items() if entry.works])
-def test_good_values_are_taken(name):
-    TABLES[name].call(**TABLES[name].good)
+@by_table
+def test_good_values_are_taken(table):
+    for name, entry in entries_of(table).items():
+        if entry.works:
+            try:
+                entry.call(**entry.good)
+            except Exception as error:
+                error.add_note(f"in the entry {name!r} of the table")
+                raise
 
 
 def test_every_argument_of_everything_public_has_bad_values():
     listed: dict[object, set[str]] = {}
-    for entry in TABLES.values():
+    for entry in tables().values():
         listed.setdefault(entry.public, set()).update(entry.bad)
     missing = [
         f"{name}({argument}=)"

@@ -386,7 +386,7 @@ def pairs_of(side: Side, facts: Known) -> list[tuple[Any, ...]]:
 
 OF_GRADIENTS = ("attribution_map",)
 """The recipes that need gradients, which a sandbox does not give."""
-OF_OBJECTS = ("ablation", "image_lens", "object_score")
+OF_OBJECTS = ("ablation", "heads", "image_lens", "object_score")
 """The recipes that need an object in every picture."""
 
 
@@ -406,6 +406,18 @@ def every_recipe(side: Side, facts: Known, *, count: int = 2, windows: int = 2, 
     asks: Asks = {
         "ablation": partial(
             recipes.ablation, model, prompts, tokens=["object", "random", "register-like"], **of_objects, **plain
+        ),
+        "heads": partial(recipes.heads, model, prompts, top=2, draws=2, **of_objects, **plain),
+        "compressed_context": partial(
+            recipes.compressed_context,
+            model,
+            prompts,
+            answers=first,
+            request=None,
+            keep=[0, 10, 100],
+            timed=0,
+            work=QUIET,
+            **plain,
         ),
         "image_lens": partial(
             recipes.image_lens, model, prompts, truths=truths, answers=first, bank=["a red square"], work=QUIET, **plain

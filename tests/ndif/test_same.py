@@ -340,6 +340,8 @@ JOBS = {
     "patching_map": 1,
     "patching_map of heads": 1,
     "pair_routes": 1,
+    "compressed_context": 2,  # what is kept follows from attention
+    "heads": 2,  # which heads are cut follows from the scores
     "causal_trace": 2,  # the embeddings are read before noise is added to them
     "patch_grounding": 2,
     "patch_grounding of phrases": 3,  # which patches are ablated follows from the maps

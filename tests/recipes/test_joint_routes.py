@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,11 +38,17 @@ def groups_of(prompt):
     return {"image->last": last, "image->question": question, "image->markers": tuple(behind)}
 
 
+@functools.cache
+def measured(model):
+    pairs = known_pairs(model, 2)
+    prompts, answers = [pair.prompt for pair in pairs], [pair.answer for pair in pairs]
+    return pairs, joint_routes(model, prompts, answers=answers, pairs=pairs, routes=ROUTES, per_image=True, work=QUIET)
+
+
 @pytest.fixture
 def rows(sdpa):
-    pairs = known_pairs(sdpa, 2)
-    prompts, answers = [pair.prompt for pair in pairs], [pair.answer for pair in pairs]
-    return pairs, joint_routes(sdpa, prompts, answers=answers, pairs=pairs, routes=ROUTES, per_image=True, work=QUIET)
+    """Two pairs, and what is measured of them; computed once."""
+    return measured(sdpa)
 
 
 @pytest.mark.float64

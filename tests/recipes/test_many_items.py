@@ -17,18 +17,23 @@ ROOM = 100 * PICTURE
 """What Pillow and the allocator keep for later, and what is noted of a thousand items."""
 
 
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What both tests ask, in one process: the peaks first, before anything else has taken memory there."""
+    from measure import in_child
+
+    asked = ["peaks", "killed"] if hasattr(os, "fork") else ["peaks"]
+    return in_child(SCRIPT, [str(tmp_path_factory.mktemp("many")), *asked])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a process that was loaded once is killed, by forking it")
-def test_a_recipe_killed_at_ten_random_moments_gives_the_frame_of_one_that_was_not(tmp_path):
-    from measure import in_child
-
-    found = in_child(SCRIPT, ["killed", str(tmp_path)])  # compares the frames itself
-    assert len(found["moments"]) == len(found["parts"]) == 10 and found["rows"] > 50
-    assert found["parts"] == sorted(found["parts"])  # what was finished stays finished
+def test_a_recipe_killed_at_ten_random_moments_gives_the_frame_of_one_that_was_not(found):
+    killed = found["killed"]  # the script compares the frames itself
+    assert len(killed["moments"]) == len(killed["parts"]) == 10 and killed["rows"] > 50
+    assert killed["parts"] == sorted(killed["parts"])  # what was finished stays finished
 
 
-def test_a_thousand_pictures_as_items_take_the_memory_of_one_chunk(tmp_path):
-    from measure import in_child
-
-    found = in_child(SCRIPT, ["peaks", str(tmp_path)])
-    assert found["few"] > PICTURE  # some pictures are there at a time
-    assert found["thousand"] < found["few"] + ROOM < 500 * PICTURE  # and never hundreds of them
+def test_a_thousand_pictures_as_items_take_the_memory_of_one_chunk(found):
+    peaks = found["peaks"]
+    assert peaks["few"] > PICTURE  # some pictures are there at a time
+    assert peaks["thousand"] < peaks["few"] + ROOM < 500 * PICTURE  # and never hundreds of them

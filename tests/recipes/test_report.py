@@ -229,7 +229,7 @@ def test_the_command_line_and_the_function_ask_the_same_question():
 
 
 def test_the_command_line_writes_a_report(folders, report, monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=160))
+    monkeypatch.setattr("nnsight_vlm.commands.output.console", Console(width=160))
     arguments = [
         "--model",
         str(folders / "model"),

@@ -267,7 +267,7 @@ def test_bad_tables_are_refused_before_a_model_is_loaded(place, tmp_path, monkey
 
 
 def test_bad_rows_are_left_out_by_name_when_asked_to(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("nnsight_vlm.cli.console", Console(width=500))
+    monkeypatch.setattr("nnsight_vlm.commands.output.console", Console(width=500))
     name = "<b>`x`|![](http://x)\x1b[31m"
     rows = [["photos/0.png", "what ?", name], ["photos/no.png", "what ?", "gone"], ["photos/1.png", " ", "mute"]]
     table = write_csv(place / "hostile.csv", ["image", "question", "id"], [*rows, ["2.png", "what ?", "lost"]])

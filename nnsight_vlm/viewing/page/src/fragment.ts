@@ -47,7 +47,7 @@ function taken(fragment: string, state: State, measured: Measured): string[] {
   for (const [name, value] of parts) {
     const take = Object.hasOwn(TAKERS, name) ? TAKERS[name] : undefined;
     if (take === undefined) {
-      refused.add("something unknown");
+      refused.add(/^[a-z]{1,20}$/i.test(name) ? `\u201c${name}\u201d` : "something unknown");
     } else if (!take(value.slice(0, 200), state, measured)) {
       refused.add(NAMES[name]);
     }

@@ -61,7 +61,7 @@ export function copier(state: State, say: (text: string) => void): HTMLElement {
         field.value = text;
         field.hidden = false;
         field.select();
-        say(hasAddress() ? "Copy the link from the field." : "Save the page, and put this behind its address.");
+        say(hasAddress() ? "Copy the link from the field." : "Copy this, and put it behind the address of the saved page.");
       }
     },
     { id: "copy" },

@@ -1,0 +1,30 @@
+"""Options and arguments that several commands have, each with one text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LAYERS = (
+    "a number (-1 is the last), numbers such as 1,2,5, a window such as 3:7 (layers 3 to 6, as nv.window(3, 7) in "
+    "Python), fractions of the depth such as 0.25:0.75, attention (all that have it) or all"
+)
+"""How layers are written on the command line; `report.arguments.parse_layers` reads it."""
+
+Model = Annotated[
+    str, typer.Option(help="The model: shapes, shapes-gist, shapes-smol, a name on the hub, or a local folder.")
+]
+Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture file.", show_default=False)]
+Question = Annotated[
+    str, typer.Argument(metavar="QUESTION", help="What the model is asked about the picture.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and print nothing but errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from (the traceback).")]
+
+
+def examples(*lines: str) -> str:
+    """Command lines as the end of a help text, one a line; texts in brackets would be taken for markup."""
+    return "\n\n".join(["Examples:", *lines])
