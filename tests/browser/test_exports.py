@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,7 +26,11 @@ KEEP_SAVED = """
 }
 """
 READ_SAVED = """
-async () => [window.saved[0][0], Array.from(new Uint8Array(await window.saved[0][1].arrayBuffer()))]
+() => new Promise(done => {
+    const [[name, blob]] = window.saved, reader = new FileReader();
+    reader.onload = () => done([name, reader.result.split(",")[1]]);
+    reader.readAsDataURL(blob);
+})
 """
 
 
@@ -36,7 +41,7 @@ def saved(reader, kind: str) -> tuple[str, bytes]:
         reader.box(f"save-{kind}").click()
         reader.page.wait_for_function("() => window.saved.length > 0")
         name, content = reader.page.evaluate(READ_SAVED)
-        return name, bytes(content)
+        return name, base64.b64decode(content)
     with reader.page.expect_download() as waiting:
         reader.box(f"save-{kind}").click()
     file = waiting.value

@@ -24,6 +24,7 @@ WORST = [
     "unbroken" * 40,
     "\u05e9\u05dc\u05d5\u05dd \u4e2d\u6587 \U0001f600",
 ]
+TOGETHER = [" ".join(WORST[start::4]) for start in range(4)]
 
 
 def taken_over(text: str) -> payloads.Payload:
@@ -48,26 +49,17 @@ def taken_over(text: str) -> payloads.Payload:
 ELEMENTS = "document.querySelectorAll('*').length"
 
 
-@pytest.fixture(scope="module")
-def tame():
-    """How many elements a page has whose texts are harmless."""
-    return {}
-
-
-@pytest.mark.parametrize("text", WORST, ids=range(len(WORST)))
-def test_texts_in_a_page_make_no_elements_and_show(show, tame, text):
-    tame_reader = show(taken_over("harmless")) if not tame else None
-    if tame_reader is not None:
-        tame["count"] = tame_reader.page.evaluate(ELEMENTS)
-    reader = show(taken_over(text))
-    for act in (lambda: reader.word(7).click(), lambda: reader.point_at(5), lambda: reader.box("show-lens").check()):
-        act()
-    reader.settled()
-    assert reader.page.evaluate("document.title") == reader.page.evaluate(
-        "text => { document.title = text; return document.title }", text
-    )
-    assert reader.page.locator("#view script, #view img, #view style, #view svg").count() == 0
-    shown = reader.word(7).locator("bdi").evaluate("each => each.textContent")
-    assert shown == reader.page.evaluate("text => text", text)
-    overflow = reader.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert overflow <= 0
+@pytest.mark.parametrize("text", TOGETHER, ids=range(len(TOGETHER)))
+def test_texts_in_a_page_make_no_elements_and_show(show, text):
+    counts = []
+    for shown in ("harmless", text):
+        reader = show(taken_over(shown), "#show=objects,sinks,lens")
+        reader.word(7).click()
+        reader.point_at(5)
+        reader.settled()
+        counts.append(reader.page.evaluate(ELEMENTS))
+    assert counts[0] == counts[1]
+    assert reader.page.title().startswith(text.split()[0])
+    assert reader.page.locator("#view script, #view img, #view style, #view svg, #view a").count() == 0
+    assert reader.word(7).locator("bdi").text_content() == text
+    assert reader.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
