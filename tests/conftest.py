@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
+import read_once
 import tiny
 import torch
 import zoo
@@ -14,6 +16,7 @@ import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
 torch.set_num_threads(int(os.environ.get("NNSIGHT_VLM_TEST_THREADS", "1")))
+read_once.install()
 
 
 def pytest_addoption(parser):
@@ -35,6 +38,11 @@ def pytest_collection_modifyitems(config, items):
         chosen[is_alike(item) == (asked == "alike")].append(item)
     config.hook.pytest_deselected(items=chosen[False])
     items[:] = chosen[True]
+
+
+def pytest_collection_finish():
+    """Libraries and thousands of tests stay to the end: the garbage collector need not look through them each time."""
+    gc.freeze()
 
 
 def is_alike(item):

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
-from nnsight_vlm.lowering.layers import depth, label, window
+from nnsight_vlm.families import view_of
+from nnsight_vlm.lowering.layers import depth, label, layer_numbers, window
 from nnsight_vlm.prompts.pictures import open_picture
 from nnsight_vlm.report.arguments import parse_layers
 from nnsight_vlm.report.single import CutAnswers, GroundedAnswer
@@ -401,3 +402,13 @@ def test_a_disk_that_is_full_is_said_in_words(place, monkeypatch):
     monkeypatch.setattr("nnsight_vlm.report.single.knockout_one", full)
     words = refused(["knockout", "PLACE/picture.png", QUERY, "--out", "PLACE/new.png"], place)
     assert "No space left on device" in words and "[/INST]" in words
+
+
+def test_the_table_of_a_knockout_names_layers_as_they_are_typed(place, loaded, monkeypatch, tmp_path):
+    monkeypatch.setattr("nnsight_vlm.report.single.load_by_name", lambda _: loaded)
+    common = ["--model", place / "model", "--max-new-tokens", "1", "--out", tmp_path / "a.png", "--json"]
+    scores = json.loads(ask("knockout", place / "picture.png", QUERY, "--layers", "1:3", *common))["scores"]
+    named = dict.fromkeys(row["layers"] for row in scores if row["layers"] != "asked for")
+    count = view_of(loaded).stage().layer_count
+    shown = [layer for text in named for layer in layer_numbers(parse_layers(text), count)]
+    assert shown == list(range(count)) and len(named) > 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import io
 import json
 import typing
 from collections.abc import Callable, Sequence
@@ -32,7 +34,7 @@ CHEAP = {
     "attention_share": ["--max-new-tokens", "2"],
     "attribution_map": ["--layers", "2", "--exact", "1"],
     "causal_trace": ["--groups", "last", "--layers", "2"],
-    "compressed_context": ["--keep", "0,5,100", "--tokens", "norm,again", "--timed", "1"],
+    "compressed_context": ["--keep", "0,5,100", "--tokens", "norm,again", "--timed", "0"],
     "path_patching": ["--sender", "image", "--receivers", "last"],
     "joint_routes": ["--routes", "image->last,query->last"],
     "heads": [
@@ -68,11 +70,19 @@ def shared(monkeypatch, model):
     return model
 
 
+@functools.cache
+def png(seed):
+    """The file of a scene's picture."""
+    file = io.BytesIO()
+    nv.shapes.scene(seed).image.save(file, "PNG")
+    return file.getvalue()
+
+
 @pytest.fixture
 def table(tmp_path):
     """Three questions about three pictures, as a table in which every column is there."""
     for seed in (3, 8, 9):
-        nv.shapes.scene(seed).image.save(tmp_path / f"{seed}.png")
+        (tmp_path / f"{seed}.png").write_bytes(png(seed))
     rows = pd.DataFrame(ROWS, columns=["image", "question", "answer", "other_image", "other_answer"])
     rows = rows.assign(**{name: [f"{seed}.png" for seed in rows[name]] for name in ("image", "other_image")})
     path = tmp_path / "table.csv"

@@ -13,7 +13,7 @@ from ..errors import SpecError
 from ..execution.decoding import generate
 from ..execution.forward import run
 from ..families import Model
-from ..lowering.layers import Layers, label
+from ..lowering.layers import Layers, label, window
 from ..plots import Overlay, answer_map, draw_overlays
 from ..plots.answers import ASKED_FOR
 from ..plots.quantities import NATS, UNITS
@@ -166,8 +166,8 @@ def _worth_of_patches(model: Model, prompt: Prompt, cut: Knockout, token: int, *
         patches = patch_knockout(model, prompt, answer=token)
     changes = patches["logprob_change"].to_numpy()
     note = f"peak: patch with the largest change, {changes[np.nanargmax(np.abs(changes))]:+.3g} nats"
-    label = UNITS["logprob_change"].label
-    return Overlay.of(prompt.image(), grid, changes, title=title, label=label, note=note, signed=True, least=NATS)
+    unit = UNITS["logprob_change"].label
+    return Overlay.of(prompt.image(), grid, changes, title=title, label=unit, note=note, signed=True, least=NATS)
 
 
 class _Window(NamedTuple):
@@ -184,9 +184,16 @@ def _scores_by_window(model: Model, prompt: Prompt, cut: Knockout, token: int) -
     """
     source, target = cut.source, cut.target
     cuts: dict[_Window, Intervention] = {_Window(ASKED_FOR, "block"): cut}
-    for window in Windows(count=USUAL, at_most=True).of(layers_reading(model, prompt, source)):
-        cuts[_Window(window.label, "block")] = Knockout(source, target, layers=window.layers)
-        cuts[_Window(window.label, "allow")] = Allow(source, target, layers=window.layers)
+    for _, _, layers in Windows(count=USUAL, at_most=True).of(layers_reading(model, prompt, source)):
+        cuts[_Window(_as_typed(layers), "block")] = Knockout(source, target, layers=layers)
+        cuts[_Window(_as_typed(layers), "allow")] = Allow(source, target, layers=layers)
     scores = sweep(model, prompt, list(cuts.values()), answer=token, empty="ignore")
     frame = pd.DataFrame(list(cuts), columns=list(_Window._fields))
     return frame.assign(logprob_change=scores["logprob"] - scores["clean_logprob"], top_token=scores["top_token"])
+
+
+def _as_typed(layers: tuple[int, ...]) -> str:
+    """Layers as `--layers` takes them: neighbours as `2:5`, others one by one."""
+    first, last = layers[0], layers[-1]
+    is_run = first < last and layers == tuple(range(first, last + 1))
+    return str(label(window(first, last + 1) if is_run else layers))

@@ -29,14 +29,11 @@ UNITS: dict[Quantity, str] = {
     "gradient": "length of the gradient (nats per unit)",
     "causal": "nats lost",
 }
-ABOUT: dict[Quantity, str] = {
-    "weight": (
-        "How much of the word's attention goes to each patch, the mean over heads or one head. Attention is not a "
-        "cause: a patch that is looked at may change nothing."
-    ),
+ABOUT: dict[Quantity, str] = {  # the page itself says below them that attention is not a cause
+    "weight": "How much of the word's attention goes to each patch, the mean over heads or one head.",
     "contribution": (
         "How long the vector is that each patch adds to the word's row, through the value and the output projection "
-        "(arXiv 2004.10102); `mean` is that of all heads together. It is no cause either."
+        "(arXiv 2004.10102); the mean is that of all heads together."
     ),
     "gradient": (
         "How fast the word's log-probability changes with the image features of each patch, to first order: the length "

@@ -270,7 +270,7 @@ def test_ground_and_knockout_write_a_picture(folders, tmp_path):
                 "--target",
                 "last",
                 "--layers",
-                "1-2",
+                "1:3",
                 *model,
             ],
         ]

@@ -162,6 +162,11 @@ function about(measured: Measured, state: State): HTMLElement {
   const go = button("Show what cutting each patch costs", () => (state.quantity.value = "causal"), { class: "link", id: "to-causal" });
   const caution = element("span", { class: "caution" });
   const absent = element("div");
+  const more = element("span");
+  effect(() => {
+    const line = measured.columns[0].quantities.get(state.quantity.value)?.spec.missing ?? "";
+    more.replaceChildren(...(line === "" ? [] : [" For heads, layers or words that are not here: ", element("code", {}, line)]));
+  });
   effect(() => {
     const key = state.quantity.value;
     const [claim, reason] = key === "gradient" ? GRADIENT : ATTENTION;
@@ -170,5 +175,5 @@ function about(measured: Measured, state: State): HTMLElement {
     const isAbsent = !measured.columns.some((each) => each.quantities.has(key));
     absent.replaceChildren(...(isAbsent ? [missing(`This page does not have the ${QUANTITY_TITLES[key] ?? key} of patches.`, wayTo(measured, key))] : []));
   });
-  return element("div", { class: "about" }, element("p", {}, sentence, " ", caution), absent);
+  return element("div", { class: "about" }, element("p", {}, sentence, " ", caution, more), absent);
 }

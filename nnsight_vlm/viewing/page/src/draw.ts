@@ -10,10 +10,10 @@ export interface Marks {
   grid: boolean;
   objects: NamedObject[];
   sinks: boolean;
-  /** A text for each patch of the panel, and null for none. */
+  /** Lines of text for each patch of the panel; null for none. */
   texts: ((at: number) => string)[] | null;
   outlined: boolean;
-  /** Numbers in the panel of the patches that are looked at, and whether one is pinned. */
+  /** The patch that is looked at, by its number in the panel; -1 for none. */
   patch: number;
   opacity: number;
 }

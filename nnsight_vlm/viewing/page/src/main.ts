@@ -89,6 +89,8 @@ function wordKey(measured: Measured): HTMLElement {
   return element(
     "p",
     { class: "quiet key" },
+    ...(all.some((word) => word.part === "system") ? [element("span", { class: "word system" }, "slanted"), ": system text. "] : []),
+    ...(all.some((word) => word.part === "markup" && word.picture === undefined) ? [element("span", { class: "word markup" }, "monospaced"), ": of the chat template. "] : []),
     ...(all.some((word) => word.row < 0) ? [silent, ": reads nothing of the picture; point at it for the reason. "] : []),
     ...(all.some((word) => word.changed) ? [changed, ": another word than in the other column."] : []),
   );

@@ -1,6 +1,7 @@
 /** The present picture as SVG: patches as rectangles, with legend and caption. Texts are text nodes, so they stay texts. */
 
 import { scaleFor, STEPS, stepOf } from "./colors";
+import { ROOM } from "./draw";
 import { aspectOf, isNamedIn, overlaps, placed, viewOf } from "./geometry";
 import { range, ticks } from "./legend";
 import type { Measured } from "./measured";
@@ -8,6 +9,7 @@ import { spelled } from "./numbers";
 import { headed, type Derived, type Painting } from "./painting";
 import type { Drawable } from "./pictures";
 import type { NamedObject, Panel, Picture } from "./payload";
+import { lensWord } from "./readout";
 import type { State } from "./state";
 
 const SPACE = "http://www.w3.org/2000/svg";
@@ -83,6 +85,7 @@ function panelGroup(measured: Measured, state: State, painting: Painting, place:
       shape("g", { "fill-opacity": state.opacity.value / 100 }, ...cells(panel, boxes, painting)),
       ...outside(panel, view, width, height),
       ...lines(panel, boxes, state),
+      ...texts(measured, panel, boxes, state),
       ...objects.flatMap((each) => outlined(each, view, width, height)),
       ...(state.show.sinks.value ? diamonds(panel, boxes, painting) : []),
     ),
@@ -123,6 +126,24 @@ function lines(panel: Panel, boxes: number[][], state: State): SVGElement[] {
   const at = panel.tokens.indexOf(state.patch.value ?? -1);
   const grid = state.show.grid.value || state.show.numbers.value ? boxes.map((box) => rectangle(box, { fill: "none", stroke: "#000", "stroke-opacity": 0.5, "stroke-width": 0.5 })) : [];
   return at < 0 ? grid : [...grid, rectangle(boxes[at], { fill: "none", stroke: "#fff", "stroke-width": 4 }), rectangle(boxes[at], { fill: "none", stroke: "#000", "stroke-width": 2 })];
+}
+
+/** Positions and lens words in patches that have room for them. */
+function texts(measured: Measured, panel: Panel, boxes: number[][], state: State): SVGElement[] {
+  const word = lensWord(measured, state);
+  const { numbers, lens } = state.show;
+  return panel.tokens.flatMap((token, at) => {
+    const [x0, y0, x1, y1] = boxes[at];
+    const shown = [...(numbers.value ? [String(measured.payload.positions[token])] : []), ...(lens.value ? [word(token)?.word.trim() ?? ""] : [])];
+    if (x1 - x0 < ROOM.width || y1 - y0 < ROOM.height * shown.length) {
+      return [];
+    }
+    const cut = shown.map((text) => [...text].slice(0, Math.floor((x1 - x0) / 5.5)).join(""));
+    return cut.map((text, line) => {
+      const place = { x: (x0 + x1) / 2, y: y0 + ((y1 - y0) * (line + 1)) / (shown.length + 1) + 3.5, "font-size": 10, "text-anchor": "middle" };
+      return shape("text", { ...place, fill: "#111", stroke: "#fff", "stroke-width": 2, "paint-order": "stroke" }, text);
+    });
+  });
 }
 
 function outlined(object: NamedObject, view: [number, number, number, number], width: number, height: number): SVGElement[] {

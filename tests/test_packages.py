@@ -1,0 +1,42 @@
+"""What `tests/packages.py` finds wrong with a wheel or an sdist; the packages themselves are built in CI."""
+
+from __future__ import annotations
+
+import packages
+import pytest
+
+FILES = [
+    *packages.BESIDE,
+    *(f"nnsight_vlm/{name}" for name in packages.IN_WHEEL),
+    "tests/a.py",
+    "docs/a.md",
+    "examples/a",
+]
+WHEEL = [*(name for name in FILES if name.startswith("nnsight_vlm/")), "x-1.dist-info/licenses/LICENSE"]
+SDIST = [*FILES, "PKG-INFO"]
+
+
+def test_whole_packages_have_no_faults():
+    assert packages.faults_of_wheel(WHEEL, FILES) == [] == packages.faults_of_sdist(SDIST, FILES)
+
+
+@pytest.mark.parametrize("lost", WHEEL)
+def test_a_wheel_that_lacks_a_file_has_a_fault(lost):
+    assert packages.faults_of_wheel([name for name in WHEEL if name != lost], FILES)
+
+
+@pytest.mark.parametrize("lost", FILES)
+def test_an_sdist_that_lacks_a_file_has_a_fault(lost):
+    assert packages.faults_of_sdist([name for name in SDIST if name != lost], FILES) == [f"the sdist lacks {lost}"]
+
+
+@pytest.mark.parametrize("extra", ["tests/a.py", "docs/a.md", "nnsight_vlm/__pycache__/cli.cpython-311.pyc"])
+def test_files_that_do_not_belong_into_a_package_are_faults(extra):
+    assert packages.faults_of_wheel([*WHEEL, extra], FILES) == [f"the wheel has {extra}"]
+    if extra not in FILES:
+        assert packages.faults_of_sdist([*SDIST, extra], FILES)
+
+
+def test_the_repository_has_what_packages_are_made_of():
+    files = packages.tracked() if (packages.ROOT / ".git").exists() else packages.BESIDE
+    assert set(packages.BESIDE) <= set(files)
