@@ -158,7 +158,7 @@ def test_the_second_column_is_the_run_under_the_intervention(tiny_model, asked):
         clean.text,
         changed.text,
     ]
-    assert column(page, 1)["title"].startswith("Knockout(")
+    assert column(page, 1)["title"] == "Knockout('image', ('last', 'generated'), layers=(0, 1, 2))"
     said = [word["row"] for word in generated(page, 1)]
     maps = values(page, "weight", 1)
     assert (maps[:3, :, said] == 0).all() and (maps[3, :, said].max(-1) > 0).all()
@@ -290,6 +290,7 @@ def test_what_is_not_in_the_page_says_how_to_get_it(tiny_model, answer):
         and 'heads="all"' in payload["columns"][0]["quantities"]["weight"]["missing"]
     )
     facts = dict(payload["facts"])
+    assert payload["title"] == "LlavaForConditionalGeneration: what is the red square ?"
     assert facts["architecture"] == "LlavaForConditionalGeneration" and "position before" in facts["a row"]
 
 

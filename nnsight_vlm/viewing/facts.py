@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
+from typing import Any
+
 from ..families import Model, view_of
 from ..remote.model_call import Remote
 from ..showing import visible
 from ..specs.interventions import Intervention
-from ..studies.provenance import model_facts, without_secrets
+from ..studies.provenance import model_facts, spelled_or, without_secrets
 from .asking import Asked, Quantity
 
 ROW = (
@@ -71,7 +74,17 @@ def facts_of(model: Model, asked: Asked, remote: Remote) -> list[list[str]]:
 
 
 def spelled_out(intervention: Intervention) -> str:
-    """An intervention as it is written, shortened."""
-    parts = " | ".join(repr(part) for part in intervention.parts)
-    text = " ".join(without_secrets(parts).split())
+    """An intervention as it is written, `Knockout('image', 'last', layers=nv.window(2, 8))`, without its defaults."""
+    text = without_secrets(" | ".join(map(_spelled, intervention.parts)))
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
+
+
+def _spelled(part: Any) -> str:
+    written = []
+    for each in fields(part):
+        value = getattr(part, each.name)
+        is_default = each.default is not MISSING and isinstance(value, type(each.default)) and value == each.default
+        if each.init and not is_default:
+            spelling = spelled_or(each.name, value)
+            written.append(f"{each.name}={spelling}" if each.kw_only else spelling)
+    return f"{type(part).__name__}({', '.join(written)})"

@@ -112,7 +112,7 @@ def view(
     )
     columns = columns_of(model, asked, memory=memory, empty=empty, remote=remote)
     _refuse_absent(asked, columns)
-    return View(payload=fitted(Content(asked, facts_of(model, asked, remote), columns)))
+    return View(payload=fitted(Content(asked, facts_of(model, asked, remote), columns, asked.prompt["question"])))
 
 
 def columns_of(model: Model, asked: Asked, *, memory: int | None, empty: Empty, remote: Remote) -> list[Column]:

@@ -48,11 +48,13 @@ class Content(NamedTuple):
         asked: what was asked for.
         facts: pairs of a label and a text.
         columns: one, or the clean one and the changed one.
+        question: the positions of the question's tokens.
     """
 
     asked: Asked
     facts: Sequence[Sequence[str]]
     columns: Sequence[Column]
+    question: Sequence[int] = ()
 
 
 def payload_of(content: Content, level: Level) -> dict[str, Any]:
@@ -88,9 +90,15 @@ def payload_of(content: Content, level: Level) -> dict[str, Any]:
 
 
 def _title(content: Content) -> str:
-    question = [word.text for word in content.columns[0].words if word.part == "query"]
+    """The model's name, and the question without the template's words."""
+    asked = set(content.question)
+    question = "".join(
+        (" " if word.space else "") + word.text
+        for word in content.columns[0].words
+        if asked.intersection(word.positions) and not word.is_generated
+    ).strip()
     model = next((text for label, text in content.facts if label == "model"), "model")
-    text = f"{model}: {' '.join(question)}" if question else model
+    text = f"{model}: {question}" if question else model
     return text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1]}…"
 
 

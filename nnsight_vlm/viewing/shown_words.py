@@ -81,10 +81,8 @@ def shown_words(prompt: Prompt, shown: Shown) -> list[ShownWord]:
 
 
 class _Piece(NamedTuple):
-    """A stretch of the text, and the positions of its tokens."""
+    """A stretch of the text, the positions of its tokens, and the spaces before it."""
 
-    start: int
-    stop: int
     text: str
     positions: tuple[int, ...]
     before: str
@@ -102,7 +100,7 @@ def _pieces(written: PromptText, answer: int) -> Iterator[_Piece]:
         for first, last in spans:
             positions = tuple(sorted(set(chain.from_iterable(written.positions[first:last]))))
             if positions:
-                yield _Piece(first, last, text[first:last], positions, text[_space_before(text, first) : first])
+                yield _Piece(text[first:last], positions, text[_space_before(text, first) : first])
         ends = max(ends, start if word is None else word.stop)
 
 
