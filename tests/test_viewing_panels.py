@@ -102,7 +102,7 @@ def test_several_pictures_have_panels_and_words_of_their_own():
     assert [each["label"] for each in page["pictures"]] == ["picture 1", "picture 2"]
     assert [panel["picture"] for panel in page["panels"]] == [0, 1]
     words = page["columns"][0]["words"]
-    assert [word["text"] for word in words if "picture" in word] == ["[image 0]", "[image 1]"]
+    assert [word["text"] for word in words if "picture" in word] == ["[picture 1]", "[picture 2]"]
     between = next(word for word in words if word["text"] == "or")
     row = values_of(page["columns"][0]["quantities"]["weight"]["data"], signed=False)[:, 0, between["row"]]
     assert (row[:, :25].max(-1) > 0).all() and (row[:, 25:] == 0).all()  # it has seen the first picture only

@@ -87,7 +87,7 @@ def flags_of(recipe: Recipe) -> tuple[list[Flag], list[str]]:
             continue
         text = HERE.get((name, kind)) or first_sentence(said.get(name, ""))
         required = parameter.default is parameter.empty and name not in OF_ITEMS
-        default = "" if parameter.default in (None, parameter.empty) else f" Default {_shown(parameter.default)}."
+        default = "" if parameter.default in (None, parameter.empty, "") else f" Default: {_shown(parameter.default)}"
         help_text = f"{text}{f' {form}.' if form else ''}{default}"
         flags.append(Flag(name=name, kind=kind, parse=parse, required=required, help=help_text.strip()))
     return flags, unspelled

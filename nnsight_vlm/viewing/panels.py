@@ -116,8 +116,8 @@ def _laid_out(stage: str, grids: Sequence[tuple[Visual, Grid]]) -> Shown:
     pictures, panels, starts, padding = list[Picture](), list[Panel](), dict[str, int](), 0
     for visual, grid in grids:
         starts[visual.name] = len(pictures)
-        several = sum(other.kind == visual.kind for other, _ in grids) > 1
-        name = f"{'video' if visual.kind == VIDEO else 'picture'} {visual.number + 1}" if several else ""
+        alone = sum(other.kind == visual.kind for other, _ in grids) == 1
+        name = "" if alone else called(visual, alone=False)
         if isinstance(grid, VideoGrid):
             drawn = list(_frames(grid, name))
         else:
@@ -129,6 +129,12 @@ def _laid_out(stage: str, grids: Sequence[tuple[Visual, Grid]]) -> Shown:
     placed = {token for panel in panels for token in panel.tokens}
     unplaced = tuple(token for token in range(len(positions)) if token not in placed)
     return Shown(stage, positions, tuple(pictures), tuple(panels), unplaced, padding, starts)
+
+
+def called(visual: Visual, *, alone: bool) -> str:
+    """What a page calls a picture or a video; counted from 1 where there are several."""
+    kind = "video" if visual.kind == VIDEO else "picture"
+    return kind if alone else f"{kind} {visual.number + 1}"
 
 
 def _picture(grid: Grid) -> Image.Image:

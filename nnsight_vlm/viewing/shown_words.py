@@ -16,7 +16,7 @@ from ..prompts.prompt import Prompt
 from ..prompts.prompt_text import PromptText, Word, prompt_text
 from ..prompts.token_map import PARTS, TokenMap
 from ..showing import visible
-from .panels import Shown
+from .panels import Shown, called
 
 BEFORE = "It stands before the picture, so it could not read any of it."
 ENCODED = "The encoder reads it beside the picture; the rows of this page are what the decoder reads."
@@ -75,7 +75,7 @@ def shown_words(prompt: Prompt, shown: Shown) -> list[ShownWord]:
     for visual in reversed(tokens.visuals):
         number = shown.starts[visual.name]
         at = next((n for n, word in enumerate(words) if min(word.positions, default=-1) > visual.positions[0]), 0)
-        label = visual.name.replace(".", " ") if len(tokens.visuals) > 1 else visual.kind
+        label = called(visual, alone=sum(other.kind == visual.kind for other in tokens.visuals) == 1)
         words.insert(at, ShownWord(f"[{label}]", "markup", (), space=True, why=PICTURE, picture=number))
     return words
 
