@@ -103,6 +103,9 @@ def report(
     rows: Annotated[
         int, typer.Option(min=1, help="How many descriptions are generated in one batch; fewer need less memory.")
     ] = 64,
+    only: Annotated[str, typer.Option(help="The parts to measure, separated by commas; by default all.")] = "",
+    without: Annotated[str, typer.Option(help="In its place, the parts not to measure.")] = "",
+    section_images: Annotated[int, typer.Option(min=1, help="How many pictures each further analysis takes.")] = 8,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier report left in the folder.")] = False,
     chunk: Annotated[
         int, typer.Option(min=1, help="How many pictures are measured together; on a server, how many are in one job.")
@@ -115,7 +118,7 @@ def report(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure the three claims of "What's in the Image?" on a model, and write tables and figures."""
+    """Measure the three claims of "What's in the Image?" on a model and further analyses; write tables and figures."""
     with working(debug=debug, quiet=quiet, resumes=True):
         from .commands.flags import pairs_in
         from .errors import SpecError
@@ -140,6 +143,9 @@ def report(
             objects=split_names(objects, "--objects"),
             max_new_tokens=max_new_tokens,
             rows=rows,
+            only=split_names(only, "--only"),
+            without=split_names(without, "--without"),
+            section_images=section_images,
             fresh=fresh,
             progress=not quiet,
             chunk=chunk,

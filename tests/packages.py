@@ -22,7 +22,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-IN_WHEEL = ("py.typed", "cli.py", "shapes/checkpoints/shapes/config.json", "shapes/checkpoints/shapes-gist/config.json")
+IN_WHEEL = (
+    *("py.typed", "cli.py", "viewing/assets/viewer.js"),
+    *("shapes/checkpoints/shapes/config.json", "shapes/checkpoints/shapes-gist/config.json"),
+)
 IN_SDIST = ("nnsight_vlm", "tests", "docs", "examples")
 BESIDE = (
     "README.md",
@@ -33,7 +36,9 @@ BESIDE = (
     "constraints.txt",
     "pyproject.toml",
 )
-CACHES = ("__pycache__", ".pyc", ".hypothesis", "_cache", ".DS_Store")
+NOT_IN_WHEEL = ("nnsight_vlm/viewing/page/",)
+"""Sources of what lies in the package ready to use; pyproject.toml leaves them out."""
+CACHES = ("__pycache__/", ".pyc", ".hypothesis/", "_cache/", "node_modules/", ".DS_Store")
 
 
 def tracked() -> list[str]:
@@ -49,7 +54,8 @@ def faults_of_wheel(names: Iterable[str], files: Iterable[str]) -> list[str]:
         names: of the files.
         files: those of the repository.
     """
-    held, package = set(names), {name for name in files if name.startswith("nnsight_vlm/")}
+    held = set(names)
+    package = {name for name in files if name.startswith("nnsight_vlm/") and not name.startswith(NOT_IN_WHEEL)}
     inside = {name for name in held if ".dist-info/" not in name}
     faults = [f"the wheel has {name}" for name in sorted(inside - package)]
     faults += [f"the wheel lacks {name}" for name in sorted(package - inside)]

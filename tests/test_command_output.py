@@ -243,7 +243,9 @@ def test_an_interrupted_run_says_that_it_goes_on(table, tmp_path, monkeypatch):
 
 def test_commands_refuse_versions_that_are_not_taken_and_their_help_does_not(monkeypatch):
     monkeypatch.setattr("nnsight_vlm.commands.working.complaint", lambda: "not tested with torch 9")
-    for arguments in (["families"], ["draft", "x"], ["run", "ablation"], ["report"]):
+    unused = "transformers.utils.logging.disable_progress_bar"
+    monkeypatch.setattr(unused, lambda: pytest.fail("a library that is not taken was used"))
+    for arguments in (["families"], ["draft", "x"], ["run", "ablation"], ["report"], ["report", "--quiet"]):
         assert ask(*arguments, code=1).stderr.startswith("error: not tested with torch 9; nnsight-vlm doctor")
     assert ask("run", "--help").stdout and ask("knockout", "--help").stdout
 

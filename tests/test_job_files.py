@@ -30,11 +30,13 @@ from PIL import Image
 
 import nnsight_vlm as nv
 from nnsight_vlm.identity import bytes_of
+from nnsight_vlm.prompts.ranges import Ranges
 from nnsight_vlm.questions.annotations import Lookup
 from nnsight_vlm.questions.masks import Size
 from nnsight_vlm.questions.object_cells import Outline
 from nnsight_vlm.remote import job_files, value_table
 from nnsight_vlm.remote.job_files import StoredCall, read_job, write_job
+from nnsight_vlm.studies.kept_tokens import LaterCut
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +214,7 @@ def package_values(prompts):
         nv.Scale("generated", 2),
         nv.Limit("image", "query", top=np.int64(3), heads=[1]) | nv.Knockout("image", "last", how="zero"),
         nv.Limit("image", "last", top=1),
+        LaterCut(((1, Ranges(((30, None),)), Ranges(((5, 8), (9, 10)))),)),
         nv.Lens("image", layers=[1, 2], tokens=torch.tensor([3, 4])),
         nv.recipes.Place("query", site="head", layers=[1]),
         nv.Generation(text="dog", tokens=(5, 6), prompt=prompts[0].grown([5, 6])),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import packages
 import pytest
 
@@ -20,6 +22,12 @@ def test_whole_packages_have_no_faults():
     assert packages.faults_of_wheel(WHEEL, FILES) == [] == packages.faults_of_sdist(SDIST, FILES)
 
 
+def test_what_the_script_expects_to_be_left_out_is_what_the_build_leaves_out():
+    build = tomllib.loads((packages.ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    assert tuple(f"{each}/" for each in build["wheel"]["exclude"]) == packages.NOT_IN_WHEEL
+    assert set(packages.IN_SDIST) <= set(build["sdist"]["include"])
+
+
 @pytest.mark.parametrize("lost", WHEEL)
 def test_a_wheel_that_lacks_a_file_has_a_fault(lost):
     assert packages.faults_of_wheel([name for name in WHEEL if name != lost], FILES)
@@ -30,7 +38,14 @@ def test_an_sdist_that_lacks_a_file_has_a_fault(lost):
     assert packages.faults_of_sdist([name for name in SDIST if name != lost], FILES) == [f"the sdist lacks {lost}"]
 
 
-@pytest.mark.parametrize("extra", ["tests/a.py", "docs/a.md", "nnsight_vlm/__pycache__/cli.cpython-311.pyc"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "tests/a.py",
+        "nnsight_vlm/viewing/page/src/main.ts",
+        "nnsight_vlm/__pycache__/cli.cpython-311.pyc",
+    ],
+)
 def test_files_that_do_not_belong_into_a_package_are_faults(extra):
     assert packages.faults_of_wheel([*WHEEL, extra], FILES) == [f"the wheel has {extra}"]
     if extra not in FILES:

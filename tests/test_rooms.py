@@ -41,6 +41,7 @@ WINGS = {
     "plots": "figures of their frames",
     "viewing": "the page on which words and patches point at each other",
     "report": "the paper's claims, measured and written down",
+    "serving": "a server for a live page: one token, one model, answers told word by word",
     "commands": "any recipe from the command line, into a folder",
     "cli": "the command line",
 }

@@ -35,11 +35,12 @@ def working(*, debug: bool = False, quiet: bool = False, resumes: bool = False) 
         quiet: no progress bars of libraries.
         resumes: whether the same command would go on where this one is interrupted.
     """
-    with redirect_stdout(sys.stderr), _without_bars() if quiet else nullcontext():
+    with redirect_stdout(sys.stderr):
         try:
             if wrong := complaint():
                 _end(f"{wrong}; nnsight-vlm doctor says what is installed", FAILED)
-            yield
+            with _without_bars() if quiet else nullcontext():
+                yield
         except (typer.Exit, typer.Abort, BrokenPipeError):  # typer ends with these itself
             raise
         except KeyboardInterrupt:

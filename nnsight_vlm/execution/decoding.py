@@ -32,6 +32,7 @@ from .display import batch_lines, generation_line, generations_html
 from .emptiness import Empty, check_empty, generating
 from .finite import FiniteWatch
 from .generation_options import check_options, check_rows, greedy_options, without_padding_to_see
+from .listening import listening
 from .memory import refuse_large_prompt
 from .preparing import prepare
 
@@ -213,8 +214,11 @@ def decode(
     inputs = {**without_padding_to_see(model, prompt, options), **({} if cache is None else {cache_name(): cache})}
     watch, family = FiniteWatch(), view_of(model).family
     watched = {**options, **watch.options()} if remote is False else options
+    stopping = listening(prompt.width) if remote is False else []
     if remote is False and options["use_cache"] is False and has_pixels(prompt) and not family.generator:
-        watched["stopping_criteria"] = [PixelTokenWatch(prompt, prompt.width + options["max_new_tokens"])]
+        stopping.append(PixelTokenWatch(prompt, prompt.width + options["max_new_tokens"]))
+    if stopping:
+        watched["stopping_criteria"] = stopping
     tokens: torch.Tensor = _decoded(model, runner.decode, prompt, inputs, plan, watched, remote)
     watch.warn(names)
     return tokens

@@ -14,7 +14,7 @@ from .dots import dot_table
 from .frames import rows_of
 from .maps import heat_map
 from .series import drawn_of
-from .style import BLACK
+from .style import SKY
 
 EACH, HELD_OUT = "each", "held out"
 LABELS = {
@@ -75,7 +75,7 @@ def _map(single: pd.DataFrame, measure: str, ax: Axes | None) -> Axes:
     for place, (layer, head) in enumerate(zip(found["layer"], found["head"], strict=True)):
         corner = layers.index(layer) - 0.5, numbers.index(head) - 0.5
         label = "_chosen" if place else "chosen on the pictures of calibration"
-        axis.add_patch(Rectangle(corner, 1, 1, fc="none", ec=BLACK, lw=1.2, label=label, clip_on=False, zorder=3))
+        axis.add_patch(Rectangle(corner, 1, 1, fc="none", ec=SKY, lw=1.6, label=label, clip_on=False, zorder=3))
     legend_below(axis)
     if ax is None:
         grown(axis, height)

@@ -30,7 +30,7 @@ def next_turn(model: Model, question: str, reply: str = "") -> tuple[int, ...]:
     >>> import nnsight_vlm as nv
     >>> model = nv.load("shapes")
     >>> model.processor.tokenizer.decode(next_turn(model, "how many objects are there?"))
-    '</s> user: how many objects are there ? assistant:'
+    '</s> user: how many objects are there? assistant:'
     """
     tokenizer, template = tokenizer_of(model), template_of(view_of(model).processor)
     first, whole = ("", question) if template is None else _rendered(template, question, reply)
@@ -65,18 +65,28 @@ def _rendered(template: ChatTemplate, question: str, reply: str) -> tuple[str, s
 
 
 def question_of(prompt: Prompt) -> str:
-    """The words of a prompt's question, as its tokens spell them.
+    """The words of a prompt that is one message: its pictures, then a question.
 
     Raises:
-        SpecError: it is not known which words are the question's, or there are none.
+        SpecError: it is not known which words are the question's, or there are others, or none.
     """
     tokens, model = prompt.rows[0], prompt.model
-    if tokens.conversation.unknown and template_of(view_of(model).processor) is not None:
+    said, first = tokens.conversation, tokens.images[0][0] if tokens.images else 0
+    if said.unknown and template_of(view_of(model).processor) is not None:
         raise SpecError(
-            f"it is not known which words of this prompt are the question: {tokens.conversation.unknown}, with the "
-            "question alone as its text"
+            f"it is not known which words of this prompt are the question: {said.unknown}, with the question alone as "
+            "its text"
         )
-    ids = [tokens.tokens[position] for position in prompt["question"]]
+    marks = () if said.markers is None else said.markers.positions(tokens.stop)
+    positions = [position for turn in said.turns for position in turn.words.positions(tokens.stop)]
+    if said.unknown:
+        positions = [position for position in prompt["query"] if position not in set(marks)]
+    if len(said.turns) > 1 or any(position < first for position in positions):
+        raise SpecError(
+            "the prompt has more than a picture and the question behind it, which another request would not have; "
+            "write nv.encode(model, question, picture), or request=None"
+        )
+    ids = [tokens.tokens[position] for position in positions]
     words = str(tokenizer_of(model).decode(ids, skip_special_tokens=True)).strip()
     if not words:
         raise SpecError("the prompt asks no question behind its picture; write nv.encode(model, question, picture)")

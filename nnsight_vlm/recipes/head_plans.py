@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arguments import number, one_of, whole_number
 from ..errors import SpecError
-from ..execution.checking import check
+from ..execution.checking import check, require_model
 from ..families import Model
 from ..lowering.layers import Layers
 from ..lowering.layouts import one_case_per_row
@@ -96,8 +96,9 @@ def layers_seen(model: Model, plan: Plan, prompt: Prompt) -> tuple[int, ...]:
     """The layers whose heads are measured in a prompt.
 
     Raises:
-        SpecError: it has not one picture whose tokens have a place, no such layers, or no target.
+        SpecError: a prompt of another model, without one picture whose tokens have a place, no such layers, no target.
     """
+    require_model(model, prompt)
     grid = picture_grid(prompt, "a prompt")
     layers = head_layers(model, prompt, grid, plan.target, plan.layers)
     here = resolver(model, one_case_per_row(prompt).placements[0])

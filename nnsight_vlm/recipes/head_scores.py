@@ -115,7 +115,7 @@ def calibrating(clusters: Sequence[int], usable: Sequence[int], share: float, se
         seed: of the draw.
 
     >>> calibrating([0, 0, 2, 3], [0, 1, 2, 3], 0.34, seed=0)
-    (0, 1)
+    (2,)
 
     Raises:
         SpecError: there is only one image.

@@ -32,6 +32,7 @@ VALUES = {
     "Generation": "",
     "GridShape": "grids",
     "Items": "questions.item_lists",
+    "LaterCut": "studies.kept_tokens",
     "LeftOut": "questions.item_lists",
     "Line": "questions.item_lists",
     "Lookup": "questions.annotations",

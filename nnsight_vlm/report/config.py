@@ -20,6 +20,8 @@ QUERY = "describe the image."
 """What the model is asked about every picture unless the user says otherwise."""
 SCENES = 24
 """How many synthetic scenes are drawn unless the user says otherwise."""
+SECTION_IMAGES = 8
+"""How many pictures each further analysis takes unless the user says otherwise."""
 SCENES_PER_SEED = 100_000
 """Seeds of a report's scenes begin at this multiple of the report's seed, so that reports share no scene."""
 
@@ -36,6 +38,8 @@ class ReportConfig:
     """The settings of a report; see `write_report`.
 
     Attributes:
+        only, without: names of the parts that are measured, or are not; see `chosen.NAMES`.
+        section_images: how many pictures each further analysis takes.
         query: what is asked about every picture; None where the rows of a table have their own questions.
         names: of the files in `images` that are pictures, known once the settings are `checked`.
         left_out: those that cannot be opened.
@@ -55,6 +59,9 @@ class ReportConfig:
     max_new_tokens: int = 32
     rows: int = 64
     chunk: int = 4
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    section_images: int = SECTION_IMAGES
     remote: Remote = False
     names: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()

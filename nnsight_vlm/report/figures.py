@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import plots
+from ..errors import SpecError
 from ..execution.decoding import Generation
 from ..families import Model
 from ..grids import Grid
@@ -25,6 +27,7 @@ from ..studies.layer_sets import layers_reading, middle_half
 from ..studies.object_words import first_mention
 from ..studies.words import Objects, default_objects
 from ..sweeping.answers import generations
+from .sections import SECTIONS
 from .study import NO_PATCHES, Study
 
 EXAMPLES = 3
@@ -47,13 +50,13 @@ class FrameFigure(NamedTuple):
     Attributes:
         plot: draws it.
         frame: the recipe's name.
-        measure: what it shows.
-        needs: why there is no figure where the frame has no such measure.
+        measures: what it shows: one of them, or several.
+        needs: why there is no figure where the frame has none of them.
     """
 
     plot: Callable[[pd.DataFrame], Axes | np.ndarray]
     frame: str
-    measure: str
+    measures: tuple[str, ...]
     needs: str
 
     def why_not(self, frames: Mapping[str, pd.DataFrame], lacks: Mapping[str, str]) -> str:
@@ -66,23 +69,27 @@ class FrameFigure(NamedTuple):
         if self.frame not in frames:
             return lacks.get(self.frame, NO_PATCHES)
         rows = frames[self.frame]
-        shown = rows.loc[rows["measure"] == self.measure, "mean"].astype(float)
+        shown = rows.loc[rows["measure"].isin(self.measures), "mean"].astype(float)
         return "" if np.isfinite(shown).any() else self.needs
 
 
 FRAME_FIGURES = {
-    "routes": FrameFigure(plots.knockout_routes, "knockout_windows", "f1", COMPARED),
-    "windows": FrameFigure(plots.knockout_windows, "knockout_windows", "f1", COMPARED),
-    "answers": FrameFigure(plots.answer_windows, "knockout_answers", "logprob_change", ANSWERS),
-    "attention": FrameFigure(plots.attention_share, "attention_share", "mass", "no attention was read"),
-    "patching": FrameFigure(plots.query_patching, "query_patching", "restoration", PAIRS),
+    "routes": FrameFigure(plots.knockout_routes, "knockout_windows", ("f1",), COMPARED),
+    "windows": FrameFigure(plots.knockout_windows, "knockout_windows", ("f1",), COMPARED),
+    "answers": FrameFigure(plots.answer_windows, "knockout_answers", ("logprob_change",), ANSWERS),
+    "attention": FrameFigure(plots.attention_share, "attention_share", ("mass",), "no attention was read"),
+    "patching": FrameFigure(plots.query_patching, "query_patching", ("restoration",), PAIRS),
     "grounding": FrameFigure(
         plots.patch_grounding,
         "patch_grounding",
-        "top_mass",
+        ("top_mass",),
         f"{NAMELESS} of its picture",
     ),
-    "ablation": FrameFigure(plots.prompt_ablation, "prompt_ablation", "f1", COMPARED),
+    "ablation": FrameFigure(plots.prompt_ablation, "prompt_ablation", ("f1",), COMPARED),
+    **{
+        section.figure: FrameFigure(section.plot, section.name, section.drawn, "nothing of it could be measured")
+        for section in SECTIONS
+    },
 }
 """The figures of a report that show a recipe's means, by name."""
 
@@ -95,8 +102,9 @@ def draw(
     figures = {} if shown.empty else {"claims": figure_of(plots.claims(shown))}
     for name, figure in FRAME_FIGURES.items():
         if not figure.why_not(frames, {}):
-            figures[name] = figure_of(figure.plot(frames[figure.frame]))
-    examples = overlays(model, study, remote)
+            with suppress(SpecError):  # `missing` says what it needs
+                figures[name] = figure_of(figure.plot(frames[figure.frame]))
+    examples = overlays(model, study, remote) if "patch_grounding" in frames else []
     return figures | ({"overlays": _without_empty_places(draw_overlays(examples))} if examples else {})
 
 
@@ -122,18 +130,24 @@ def claims_with_values(claims: pd.DataFrame) -> pd.DataFrame:
     return measured[measured["claim"].isin(keys)].reset_index(drop=True)
 
 
-def missing(frames: Mapping[str, pd.DataFrame], figures: Collection[str], lacks: Mapping[str, str]) -> dict[str, str]:
+def missing(
+    frames: Mapping[str, pd.DataFrame], figures: Collection[str], lacks: Mapping[str, str], chosen: Collection[str]
+) -> dict[str, str]:
     """Why each figure that a report may have is not among those that it has.
 
     Args:
         frames: the means of the recipes that ran.
         figures: the names of those that were drawn.
         lacks: why recipes did not run, by the name of their frames.
+        chosen: the parts of the report that were wanted.
     """
-    reasons = {"claims": "no claim could be measured"}
-    reasons |= {name: figure.why_not(frames, lacks) for name, figure in FRAME_FIGURES.items()}
+    wanted = {name: figure for name, figure in FRAME_FIGURES.items() if figure.frame in chosen}
+    reasons = {name: figure.why_not(frames, lacks) or figure.needs for name, figure in wanted.items()}
+    if {"knockout_windows", "patch_grounding"} & set(chosen):
+        reasons = {"claims": "no claim could be measured", **reasons}
     shown_words = f"no description of the first {EXAMPLES} pictures names an object"
-    reasons["overlays"] = shown_words if "patch_grounding" in frames else lacks.get("patch_grounding", NO_PATCHES)
+    if "patch_grounding" in chosen:
+        reasons["overlays"] = shown_words if "patch_grounding" in frames else lacks.get("patch_grounding", NO_PATCHES)
     return {name: why for name, why in reasons.items() if name not in figures}
 
 

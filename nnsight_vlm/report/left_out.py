@@ -7,12 +7,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from ..questions.item_lists import Items
+from .chosen import chosen_parts
 from .config import ReportConfig
+from .sections import SECTIONS
 from .study import Study
 
 WHOLE, DESCRIPTIONS, GROUNDING = "the report", "claims 1 and 2", "claims 3a and 3b"
-SECTIONS = {"knockout_answers": "the knockout of answers", "query_patching": "interchange patching"}
-"""What a reader calls the recipes that need answers."""
+NAMED = {"knockout_answers": "the knockout of answers", "query_patching": "interchange patching"}
+NAMED |= {"attention_share": "attention shares", "prompt_ablation": "the ablation of the prompt"}
+NAMED |= {section.name: f'"{section.title}"' for section in SECTIONS}
+"""What a reader calls the parts that may be left out as a whole."""
 HOW = (
     "--annotations (annotations=) takes a COCO file or a table of boxes, and a table of items may have a column of "
     "boxes or masks"
@@ -42,23 +47,33 @@ def notes_on(
         config: the settings.
         study: what was to be measured.
         per_image: the rows of every recipe that ran.
-        refused: why recipes did not run, by the name of their frames.
+        refused: why recipes that were wanted did not run, by the name of their frames.
     """
     whole = [*config.left_out, *study.left_out]
     notes = [Note(WHOLE, (each[0],), each[1]) for each in whole]
-    notes += _of_descriptions(study, per_image["knockout_windows"])
-    notes += _of_grounding(study, per_image.get("patch_grounding"), refused)
+    chosen = chosen_parts(config.only, config.without)
+    notes += _of_descriptions(study, per_image.get("knockout_windows"), refused)
+    if "patch_grounding" in chosen:
+        notes += _of_grounding(study, per_image.get("patch_grounding"), refused)
     known = {each[0] for each in study.left_out}
-    for name, section in SECTIONS.items():
-        lacks = refused.get(name) or ("" if name in per_image else study.lacks.get(name, ""))
-        if lacks:
-            notes.append(Note(section, (), lacks))
+    for name, section in NAMED.items():
+        if name in refused:
+            notes.append(Note(section, (), refused[name]))
         left_out = per_image[name].attrs.get("left_out", ()) if name in per_image else ()
-        notes += [Note(section, (each[0],), str(each[1])) for each in left_out if each[0] not in known]
+        notes += [Note(section, (_named(study, each[0]),), str(each[1])) for each in left_out if each[0] not in known]
     return notes
 
 
-def _of_descriptions(study: Study, rows: pd.DataFrame) -> Iterator[Note]:
+def _named(study: Study, each: str | int) -> str | int:
+    """What a question is called: items have names, and those about scenes have numbers."""
+    return each if isinstance(study.asked, Items) else f"question {each}"
+
+
+def _of_descriptions(study: Study, rows: pd.DataFrame | None, refused: Mapping[str, str]) -> Iterator[Note]:
+    if "knockout_windows" in refused:
+        yield Note(DESCRIPTIONS, (), refused["knockout_windows"])
+    if rows is None:
+        return
     own = rows[rows["form"] == "clean"]
     nameless = sorted(set(own.loc[own["objects"] == 0, "image"].astype(int)))
     if nameless:

@@ -34,18 +34,16 @@ TOP = 5
 """How many of a word's best patches count in `patch_grounding`, as it has them itself."""
 NO_PATCHES = "nothing tells which patches the image tokens of this model show"
 
-OF_SCENES = dict.fromkeys(
-    ("knockout_answers", "query_patching"), "no two scenes have one question with two answers of one token each"
-)
+OF_SCENES = dict.fromkeys(("questions", "pairs"), "no two scenes have one question with two answers of one token each")
 OF_A_FOLDER = {
-    "knockout_answers": "a folder of pictures has no answers; --items (items=) takes a table that has",
-    "query_patching": "a folder of pictures has no pairs of them; --items (items=) takes a table that has",
+    "questions": "a folder of pictures has no answers; --items (items=) takes a table that has",
+    "pairs": "a folder of pictures has no pairs of them; --items (items=) takes a table that has",
 }
 OF_A_TABLE = {
-    "knockout_answers": "the table has no column answer",
-    "query_patching": "the table has no columns other_image and other_answer",
+    "questions": "the table has no column answer",
+    "pairs": "the table has no columns other_image and other_answer",
 }
-"""Why a recipe is not run, by the name of its frames."""
+"""Why there are no questions with answers, or no pairs of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,11 +59,12 @@ class Study:
         knows_objects: whether it is known where the objects of the pictures are.
         answered: items with answers of their own; None where there are none.
         pairs: one question about two pictures with different answers; empty where no such pairs are known.
+        pair_truths: the objects in the first picture of each pair of scenes.
         objects: finds the objects that a description names; None for the recipes' default.
         routes: those that are cut in all prompts.
         patches: for each prompt why its patches are not known; empty where they are.
         left_out: items that no recipe can measure, and why.
-        lacks: why a recipe is not run, by the name of its frames.
+        lacks: why there are no `questions` with answers, or no `pairs`.
     """
 
     asked: tuple[Prompt, ...] | Items
@@ -76,6 +75,7 @@ class Study:
     knows_objects: bool = False
     answered: Items | None = None
     pairs: tuple[Pair, ...] | Items = ()
+    pair_truths: tuple[tuple[Thing, ...], ...] = ()
     objects: Objects | None
     routes: tuple[str, ...]
     patches: Sequence[str]
@@ -156,14 +156,15 @@ def _of_items(model: Model, config: ReportConfig, asked: Asked, progress: bool) 
 def _of_scenes(model: Model, config: ReportConfig) -> Study:
     scenes = [scene(config.first_scene + number) for number in range(config.scenes)]
     prompts = tuple(encode(model, str(config.query), drawn.image) for drawn in scenes)
-    seen = [seen_of(prompt) for prompt in prompts]
+    seen, asked = [seen_of(prompt) for prompt in prompts], _color_questions(model, config.first_scene, config.scenes)
     return Study(
         asked=prompts,
         prompts=prompts,
         ids=picture_names(config),
         truths=tuple(shape_truth(drawn) for drawn in scenes),
         knows_objects=True,
-        pairs=color_pairs(model, config.first_scene, config.scenes),
+        pairs=tuple(pair for pair, _ in asked),
+        pair_truths=tuple(truth for _, truth in asked),
         objects=vocabulary(config.objects) if config.objects else shape_objects,
         routes=_in_all(seen),
         patches=[each.no_patches for each in seen],
@@ -185,9 +186,14 @@ def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
         first: the seed of the first pair that is tried.
         count: how many pairs are wanted.
     """
-    pairs: list[Pair] = []
+    return tuple(pair for pair, _ in _color_questions(model, first, count))
+
+
+def _color_questions(model: Model, first: int, count: int) -> list[tuple[Pair, tuple[Thing, ...]]]:
+    """The same, each with the objects of its first picture."""
+    found: list[tuple[Pair, tuple[Thing, ...]]] = []
     for seed in range(first, first + TRIES * count):
-        if len(pairs) == count:
+        if len(found) == count:
             break
         one, other = pair(seed, "color")
         before, after = next((a, b) for a, b in zip(one.objects, other.objects, strict=True) if a.color != b.color)
@@ -195,8 +201,8 @@ def color_pairs(model: Model, first: int, count: int) -> tuple[Pair, ...]:
         if has_one_answer and all(_is_one_token(model, shape.color) for shape in (before, after)):
             question = f"what color is the {before.shape}?"
             prompt, other_prompt = (encode(model, question, drawn.image) for drawn in (one, other))
-            pairs.append(Pair(prompt, other_prompt, before.color, after.color))
-    return tuple(pairs)
+            found.append((Pair(prompt, other_prompt, before.color, after.color), shape_truth(one)))
+    return found
 
 
 def _is_one_token(model: Model, answer: str) -> bool:

@@ -14,8 +14,12 @@ from ..showing import escaped_markdown, for_markdown
 from ..statistics import FEWEST
 from ..studies.labels import AGREEMENT, Condition
 from ..studies.words import Vocabulary
+from .chosen import NAMES, chosen_parts
 from .config import ReportConfig
-from .left_out import SECTIONS, WHOLE, Note
+from .left_out import NAMED, WHOLE, Note
+from .numbers import digits_of, with_interval
+from .section_text import sections_text
+from .sections import SECTIONS
 from .study import Study
 
 FIGURE_TITLES = {
@@ -28,6 +32,7 @@ FIGURE_TITLES = {
     "grounding": "Do generated object words attend to their object?",
     "ablation": "Descriptions with parts of the prompt dropped",
     "overlays": "Which patches object words attend to: middle half of the layers, mean over heads, before the word",
+    **{section.figure: section.title for section in SECTIONS},
 }
 
 
@@ -39,6 +44,9 @@ SEVERAL = (
     "A description is searched for each name once, while the truth counts every object: three dogs of which the "
     'description says "dogs" are one hit of three.'
 )
+HALVED = "Interchange patching and the ablation of the prompt are of half of the scenes, at least 8.\n\n"
+OF_ALL = ("knockout_windows", "attention_share", "prompt_ablation")
+"""The parts that measure every picture."""
 MOST_IDS = 20
 """Most items that one line names; left-out.csv has all."""
 
@@ -75,41 +83,6 @@ class QualityRow(NamedTuple):
     title: str
     condition: Condition
     suffix: str
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number of the table, empty where there is none."""
-    if math.isnan(value):
-        return ""
-    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else f"{value:+.0f}".replace("inf", "∞")
-
-
-def digits_of(low: float, high: float, threshold: float = math.nan) -> int:
-    """How many digits after the point tell the ends of an interval from each other and from a threshold; 2 to 6.
-
-    >>> digits_of(0.55, 0.70), digits_of(-0.00024, 0.00219), digits_of(0.672, 0.866, threshold=2 / 3)
-    (2, 4, 3)
-    """
-    width = high - low
-    digits = min(max(2, 1 - math.floor(math.log10(width))), 6) if 0 < width < 0.01 else 2
-    apart = [end for end in (low, high) if math.isfinite(end) and end != threshold]
-    while digits < 6 and any(round(end, digits) == round(threshold, digits) for end in apart):
-        digits += 1
-    return digits
-
-
-def with_interval(value: float, low: float, high: float, threshold: float = math.nan) -> str:
-    """A number with its interval, `0.62 [0.55, 0.70]`, to as many digits as `digits_of` says.
-
-    >>> with_interval(0.00016, -0.00024, 0.00219)
-    '0.0002 [-0.0002, 0.0022]'
-    >>> with_interval(3.5, 3.25, float("inf"))
-    '3.50 [3.25, +∞]'
-    """
-    if math.isnan(low) and math.isnan(high):
-        return f"{number(value)} (no interval)"
-    digits = digits_of(low, high, threshold)
-    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
 def spread(row: pd.Series) -> str:
@@ -161,16 +134,17 @@ def markdown(
         _table(claims),
         _definitions(claims),
         _quality(frames, study),
-        _figures(figures),
+        _figures(figures, study),
+        sections_text(frames, per_image, figures),
         _missing(missing, notes),
+        _not_wanted(config),
         _files(frames),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _head(config: ReportConfig, study: Study, per_image: Mapping[str, pd.DataFrame]) -> str:
-    rows = per_image["knockout_windows"]
-    images, prompts = int(rows["cluster"].nunique()), int(rows["image"].nunique())
+    images, prompts = _counted(study, per_image)
     called = "files" if config.items is None else "rows"
     copies = f" ({prompts} {called}; those about one picture are one image)" if prompts > images else ""
     query = "each row's own question" if config.query is None else for_markdown(config.query)
@@ -183,6 +157,15 @@ def _head(config: ReportConfig, study: Study, per_image: Mapping[str, pd.DataFra
         "The claims are those of Kaduri, Bagon and Dekel, "
         '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % intervals over images.'
     )
+
+
+def _counted(study: Study, per_image: Mapping[str, pd.DataFrame]) -> tuple[int, int]:
+    """How many images and prompts the parts about descriptions had; where none ran, how many prompts there are."""
+    for name in OF_ALL:
+        if name in per_image and not per_image[name].empty:
+            rows = per_image[name]
+            return int(rows["cluster"].nunique()), int(rows["image"].nunique())
+    return len(study.ids), len(study.ids)
 
 
 def _source(config: ReportConfig, study: Study) -> str:
@@ -225,6 +208,8 @@ def _definitions(claims: pd.DataFrame) -> str:
 
 def _quality(frames: Mapping[str, pd.DataFrame], study: Study) -> str:
     """How good the model's descriptions are: claims about a model that cannot describe pictures mean little."""
+    if "knockout_windows" not in frames:
+        return ""
     frame = frames["knockout_windows"]
     lines = ["| description | precision | recall | F1 | objects named |", "|---|---|---|---|---|"]
     for title, condition, suffix in _quality_rows(frame):
@@ -253,16 +238,27 @@ def _cell(measures: pd.DataFrame, measure: str) -> str:
     return with_interval(row["mean"], row["low"], row["high"])
 
 
-def _figures(figures: Sequence[str]) -> str:
-    return "## Figures\n\n" + "\n\n".join(
-        f"{FIGURE_TITLES[name]}\n\n![{FIGURE_TITLES[name]}](figures/{name}.png)" for name in figures
+def _figures(figures: Sequence[str], study: Study) -> str:
+    """The figures that stand in no section."""
+    elsewhere = {section.figure for section in SECTIONS}
+    shown = [name for name in figures if name not in elsewhere]
+    halved = "" if study.truths is None else HALVED
+    return f"## Figures\n\n{halved}" * bool(shown) + "\n\n".join(
+        f"{FIGURE_TITLES[name]}\n\n![{FIGURE_TITLES[name]}](figures/{name}.png)" for name in shown
     )
+
+
+def _not_wanted(config: ReportConfig) -> str:
+    """Which parts were not asked for."""
+    chosen = chosen_parts(config.only, config.without)
+    dropped = [name for name in NAMES if name not in chosen]
+    return f"Not asked for: {', '.join(f'`{name}`' for name in dropped)}." if dropped else ""
 
 
 def _missing(missing: Mapping[str, str], notes: Sequence[Note]) -> str:
     """What could not be measured, and why; empty where everything was."""
     lines = [f"- {FIGURE_TITLES[name]}: left out, because {_sentence(why)}" for name, why in missing.items()]
-    in_figures = SECTIONS.values()  # a section that is left out as a whole lacks its figure, which says so above
+    in_figures = NAMED.values()  # a section that is left out as a whole lacks its figure, which says so above
     lines += [_note(note) for note in notes if note.ids or note.section not in in_figures]
     return "## Not measured\n\n" + "\n".join(lines) if lines else ""
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..arguments import flag
-from ..errors import SpecError
+from ..arguments import flag, listed, whole_number
+from ..errors import InterventionError, SpecError
 from ..families import Model
 from ..identity import model_digest
 from ..questions.item_lists import LeftOut
@@ -23,15 +23,19 @@ from ..studies.journal import FORMAT
 from ..studies.work import Work
 from . import folder as files
 from .asked import Asked, asked_of
+from .chosen import BASE, chosen_parts
 from .claims import judge
-from .config import SCENES, ReportConfig, check_model_name, load_by_name, picture_names
+from .config import SCENES, SECTION_IMAGES, ReportConfig, check_model_name, load_by_name, picture_names
 from .figures import draw, missing
 from .left_out import as_frame, notes_on
 from .steps import Step, steps
 from .study import Study, gather
 from .summary import markdown
 
-DECISIVE = ("model", "images", "query", "scenes", "seed", "objects", "max_new_tokens")
+PARTS = 'names of parts, ["knockout_windows", "ablation"]'
+RESTS_ON = {("1", "2"): "knockout_windows", ("3a", "3b"): "patch_grounding"}
+"""The part that each claim rests on."""
+DECISIVE = ("model", "images", "query", "scenes", "seed", "objects", "max_new_tokens", "section_images")
 """Settings on which numbers depend, beside the pictures and questions themselves: `settings_of`."""
 
 
@@ -68,12 +72,17 @@ def write_report(
     objects: Sequence[str] = (),
     max_new_tokens: int = 32,
     rows: int = 64,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+    section_images: int = SECTION_IMAGES,
     fresh: bool = False,
     progress: bool = True,
     chunk: int = 4,
     remote: Remote = False,
 ) -> Report:
-    """Measure the three claims of "What's in the Image?" (arXiv 2411.17491) on a model.
+    """Measure the three claims of "What's in the Image?" (arXiv 2411.17491) on a model, and further analyses.
+
+    What a model or its pictures do not permit is left out, and report.md says why.
 
     Args:
         out: the folder to write; an unfinished report with the same settings that is there is finished.
@@ -97,6 +106,11 @@ def write_report(
             for other pictures the names of their boxes or masks, and without these every content word.
         max_new_tokens: length of the descriptions in tokens.
         rows: how many descriptions are generated in one batch; fewer need less memory.
+        only: the parts that are measured, by the names of their frames (see `chosen.NAMES`): `["knockout_windows",
+            "patch_grounding"]` is the claims alone. Default all. More parts can be added to a report later.
+        without: in its place, the parts that are not measured.
+        section_images: how many pictures each further analysis takes, the first ones; default 8. The parts of `BASE`
+            take all.
         fresh: delete what an earlier report left in the folder.
         progress: show progress bars.
         chunk: how many pictures are measured, and kept, together; on a server, how many are in one job.
@@ -124,9 +138,13 @@ def write_report(
         objects=tuple(objects),
         max_new_tokens=max_new_tokens,
         rows=rows,
+        only=listed("only", only, PARTS, kind=str),
+        without=listed("without", without, PARTS, kind=str),
+        section_images=whole_number("section_images", section_images, least=1, kind="number of pictures"),
         chunk=chunk,
         remote=remote,
     ).checked()
+    chosen_parts(config.only, config.without)
     check_model_name(config.model)
     folder = Path(out)
     asked = asked_of(config)
@@ -136,11 +154,24 @@ def write_report(
     try:
         loaded = load_by_name(config.model, config.remote)
         study = gather(loaded, config, asked, progress=progress)
+        parts = steps(loaded, study, config)
+        _refuse_nothing(parts)
     except SpecError:
         if not begun:  # so that it can be asked for in another way
             (folder / files.REPORT.settings).unlink()
         raise
-    return _write(folder, loaded, config, steps(loaded, study, config), study, progress)
+    return _write(folder, loaded, config, parts, study, progress)
+
+
+def _refuse_nothing(parts: Sequence[Step]) -> None:
+    """Refuse a report without a part that can be measured.
+
+    Raises:
+        SpecError: saying why the first of those that were wanted cannot.
+    """
+    if all(part.lacks for part in parts):
+        why = f"{parts[0].name}: {parts[0].lacks}" if parts else "patch_grounding: nothing tells where patches are"
+        raise SpecError(f"there is nothing to measure: {why}")
 
 
 def settings_of(config: ReportConfig, asked: Asked | None) -> dict[str, Any]:
@@ -155,38 +186,50 @@ def settings_of(config: ReportConfig, asked: Asked | None) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path, model: Model, config: ReportConfig, recipes: Sequence[Step], study: Study, progress: bool
+    folder: Path, model: Model, config: ReportConfig, parts: Sequence[Step], study: Study, progress: bool
 ) -> Report:
     _check_same_weights(folder, model)
     per_image: dict[str, pd.DataFrame] = {}
     frames: dict[str, pd.DataFrame] = {}
     refused: dict[str, str] = {}
-    for step in recipes:
+    for step in parts:
         work = Work(journal=folder / "parts" / step.name, progress=progress, chunk=config.chunk)
         try:
+            if step.lacks:
+                raise SpecError(step.lacks)
             per_image[step.name] = step.run(work)
-        except SpecError as error:
-            if not step.optional:
-                raise
+            frames[step.name] = step.sum_up(per_image[step.name], work)
+        except (SpecError, InterventionError) as error:
             refused[step.name] = str(error)
             continue
-        frames[step.name] = step.sum_up(per_image[step.name])
-        frames[step.name].attrs = dict(per_image[step.name].attrs)  # where the means come from: the call of their rows
+        if step.name in BASE:  # where the means come from: the call of their rows
+            frames[step.name].attrs = dict(per_image[step.name].attrs)
         files.write_both(per_image[step.name], folder / "frames" / f"{step.name}_per_image")
         files.write_both(frames[step.name], folder / "frames" / step.name)
-    claims = judge(per_image, seed=config.seed)
+    if not frames:
+        raise SpecError(f"no part of the report could be measured; {' '.join(map(': '.join, refused.items()))}")
+    claims = _claims(per_image, config)
     files.write_both(claims, folder / "claims")
     notes = notes_on(config, study, per_image, refused)
     files.write_both(as_frame(notes), folder / "left-out")
     figures = draw(model, study, frames, claims, config.remote)
     for name, figure in figures.items():
         files.write_figure(figure, folder / "figures" / f"{name}.png")
-    why_missing = missing(frames, figures, {**study.lacks, **refused})
+    why_missing = missing(frames, figures, refused, chosen_parts(config.only, config.without))
     files.write_text(
         folder / "report.md", markdown(config, study, claims, frames, per_image, list(figures), why_missing, notes)
     )
     left_out = (*(LeftOut(*each) for each in config.left_out), *study.left_out)
     return Report(folder=folder, claims=claims, frames=frames, left_out=left_out)
+
+
+def _claims(per_image: Mapping[str, pd.DataFrame], config: ReportConfig) -> pd.DataFrame:
+    """The claims; those whose measurements were not wanted say so."""
+    claims, chosen = judge(per_image, seed=config.seed), chosen_parts(config.only, config.without)
+    for keys, part in RESTS_ON.items():
+        if part not in chosen:
+            claims.loc[claims["claim"].isin(keys), "verdict"] = f"not asked for ({part})"
+    return claims
 
 
 def _check_same_weights(folder: Path, model: Model) -> None:

@@ -10,16 +10,20 @@ from typer.testing import CliRunner
 from nnsight_vlm.cli import app
 from nnsight_vlm.remote import counting
 from nnsight_vlm.report import write_report
+from nnsight_vlm.report.sections import SECTIONS
 from nnsight_vlm.shapes.embedded import checkpoint
 
 EXACT = 1e-5
+FURTHER = [section.name for section in SECTIONS]
+"""Small runs of recipes, each of which has a test of its own on a server."""
 ENDS = 20 * EXACT
 """The ends of intervals over three pictures lie up to 13 standard errors from the mean, and so does their rounding."""
 
 
 @pytest.fixture(scope="module")
 def local_report(tmp_path_factory):
-    return write_report(tmp_path_factory.mktemp("local") / "report", scenes=3, max_new_tokens=24, progress=False)
+    options = {"scenes": 3, "max_new_tokens": 24, "without": FURTHER, "progress": False}
+    return write_report(tmp_path_factory.mktemp("local") / "report", **options)
 
 
 def assert_same(frame, expected):
@@ -31,6 +35,7 @@ def assert_same(frame, expected):
 def test_a_report_of_a_model_on_a_server_is_the_same(local_report, server, tmp_path):
     out = tmp_path / "remote"
     options = ["--scenes", "3", "--max-new-tokens", "24", "--chunk", "3", "--host", server.url, "--out", str(out)]
+    options += ["--without", ",".join(FURTHER)]
     with client.addressed(checkpoint("shapes")), counting() as traffic:
         finished = CliRunner().invoke(app, ["report", *options])
     assert finished.exit_code == 0, finished.output

@@ -98,8 +98,10 @@ def worded(sdpa):
         answers = [int(nv.run(sdpa, prompt).logits.argmax()) for prompt in (clean, other)]
         if answers[0] != answers[1]:
             found.append((clean, other, *answers))
+        if len(found) == 3:
+            break
     assert len(found) >= 2
-    return found[:3]
+    return found
 
 
 @pytest.mark.float64

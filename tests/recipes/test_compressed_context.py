@@ -167,6 +167,18 @@ def test_the_question_follows_the_first_pass_as_the_chat_template_writes_it():
     assert whole.rows[0].tokens == nv.encode(model, chat, scene.image).rows[0].tokens
 
 
+def test_a_prompt_of_more_than_a_question_behind_its_picture_is_refused():
+    model, scene = nv.load("shapes"), nv.shapes.scene(3)
+    asked = [{"type": "image"}, {"type": "text", "text": "what color is the ring?"}]
+    chat = [{"role": "system", "content": "you are careful."}, {"role": "user", "content": asked}]
+    with pytest.raises(nv.SpecError, match="more than a picture and the question"):
+        question_of(nv.encode(model, chat, scene.image))
+    assert question_of(nv.encode(model, chat[1:], scene.image)) == "what color is the ring?"
+    complete = "<image> user: what color is the ring? assistant:"
+    with pytest.raises(nv.SpecError, match="it is not known which words"):
+        question_of(nv.encode(model, complete, scene.image, chat=False))
+
+
 @pytest.fixture(scope="module")
 def colors():
     """The first colour question about each of some scenes."""

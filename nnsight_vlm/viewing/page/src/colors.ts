@@ -30,6 +30,15 @@ export function stepOf(value: number, limit: number, signed: boolean): number {
   return Math.round(Math.min(Math.max(place, 0), 1) * (STEPS - 1));
 }
 
+/** How much of the picture the smallest values hide, of what the largest ones do. */
+const FAINT = 0.25;
+
+/** How much a colour hides of what is under it, of the most: what is next to nothing is nearly clear. */
+export function coverOf(step: number, signed: boolean): number {
+  const share = step / (STEPS - 1);
+  return FAINT + (1 - FAINT) * (signed ? Math.abs(2 * share - 1) : share);
+}
+
 export function scaleFor(signed: boolean): Scale {
   return signed ? DIVERGING : SEQUENTIAL;
 }

@@ -1,6 +1,6 @@
 /** One panel on its canvas: picture, map, and marks on top of it. Sizes are screen pixels; `unit` is one of CSS. */
 
-import { scaleFor, stepOf } from "./colors";
+import { coverOf, scaleFor, stepOf } from "./colors";
 import { isNamedIn, overlaps, placed, type Geometry } from "./geometry";
 import { contextOf, type Drawable } from "./pictures";
 import type { Box, NamedObject, Panel, Picture } from "./payload";
@@ -81,10 +81,11 @@ function drawMap(
     return;
   }
   const { css } = scaleFor(signed);
-  context.globalAlpha = opacity;
   panel.tokens.forEach((token, at) => {
     if (omitted === null || omitted[token] === 0) {
-      context.fillStyle = css[stepOf(values[token], limit, signed)];
+      const step = stepOf(values[token], limit, signed);
+      context.globalAlpha = opacity * coverOf(step, signed);
+      context.fillStyle = css[step];
       context.fillRect(rects[4 * at], rects[4 * at + 1], rects[4 * at + 2], rects[4 * at + 3]);
     }
   });

@@ -1,7 +1,7 @@
 /** What the colours mean, with their range. */
 
 import { effect } from "@preact/signals-core";
-import { scaleFor, STEPS } from "./colors";
+import { coverOf, scaleFor, STEPS } from "./colors";
 import { element } from "./elements";
 import type { Measured } from "./measured";
 import { hasOutside } from "./geometry";
@@ -38,7 +38,8 @@ export function range({ limit, signed, title, unit, omitted }: Painting, state: 
 
 function bar(painting: Painting, state: State): HTMLElement {
   const { css } = scaleFor(painting.signed);
-  const stops = Array.from({ length: 17 }, (_, at) => css[Math.round((at * (STEPS - 1)) / 16)]);
+  const steps = Array.from({ length: 17 }, (_, at) => Math.round((at * (STEPS - 1)) / 16));
+  const stops = steps.map((step) => css[step] + Math.round(255 * coverOf(step, painting.signed)).toString(16).padStart(2, "0"));
   const colors = element("div", { class: "colors" });
   colors.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
   colors.style.opacity = String(state.opacity.value / 100);
@@ -56,6 +57,9 @@ function marks(measured: Measured, state: State, painting: Painting): HTMLElemen
   if (state.show.lens.value) {
     const layer = lensLayer(measured, state);
     notes.push(layer === null ? "no lens words in this page" : `words: lens at layer ${layer}; where patches are too small for them, point at one`);
+  }
+  if (painting.values !== null) {
+    notes.push("small values are nearly clear, so that the picture is seen");
   }
   if (state.show.numbers.value) {
     notes.push("numbers: positions in the prompt, where there is room");

@@ -1,6 +1,6 @@
 /** The present picture as SVG: patches as rectangles, with legend and caption. Texts are text nodes, so they stay texts. */
 
-import { scaleFor, STEPS, stepOf } from "./colors";
+import { coverOf, scaleFor, STEPS, stepOf } from "./colors";
 import { ROOM } from "./draw";
 import { aspectOf, isNamedIn, overlaps, placed, viewOf } from "./geometry";
 import { range, ticks } from "./legend";
@@ -82,7 +82,7 @@ function panelGroup(measured: Measured, state: State, painting: Painting, place:
       "g",
       { "clip-path": `url(#${clip})` },
       shape("image", { href: encoded(source, picture), x: x0, y: y0, width: x1 - x0, height: y1 - y0, preserveAspectRatio: "none" }),
-      shape("g", { "fill-opacity": state.opacity.value / 100 }, ...cells(panel, boxes, painting)),
+      ...cells(panel, boxes, painting, state.opacity.value / 100),
       ...outside(panel, view, width, height),
       ...lines(panel, boxes, state),
       ...texts(measured, panel, boxes, state),
@@ -101,15 +101,16 @@ function rectangle([x0, y0, x1, y1]: number[], attributes: Record<string, string
   return shape("rect", { x: x0, y: y0, width: x1 - x0, height: y1 - y0, ...attributes });
 }
 
-function cells(panel: Panel, boxes: number[][], { values, limit, signed, omitted }: Painting): SVGElement[] {
+function cells(panel: Panel, boxes: number[][], { values, limit, signed, omitted }: Painting, opacity: number): SVGElement[] {
   const { css } = scaleFor(signed);
   return panel.tokens.flatMap((token, at) => {
     if (values === null) {
       return [];
     }
     const isOut = omitted !== null && omitted[token] === 1;
-    const fill = isOut ? "url(#hatch)" : css[stepOf(values[token], limit, signed)];
-    return [rectangle(boxes[at], { fill, "shape-rendering": "crispEdges" })];
+    const step = stepOf(values[token], limit, signed);
+    const cover = isOut ? 1 : coverOf(step, signed);
+    return [rectangle(boxes[at], { fill: isOut ? "url(#hatch)" : css[step], "fill-opacity": Number((opacity * cover).toFixed(3)), "shape-rendering": "crispEdges" })];
   });
 }
 
@@ -174,7 +175,10 @@ function diamonds(panel: Panel, boxes: number[][], { sinks }: Painting): SVGElem
 function legendOf(painting: Painting, state: State, top: number): SVGElement[] {
   const { css } = scaleFor(painting.signed);
   const wide = 240;
-  const stops = Array.from({ length: 33 }, (_, at) => shape("stop", { offset: at / 32, "stop-color": css[Math.round((at * (STEPS - 1)) / 32)] }));
+  const stops = Array.from({ length: 33 }, (_, at) => {
+    const step = Math.round((at * (STEPS - 1)) / 32);
+    return shape("stop", { offset: at / 32, "stop-color": css[step], "stop-opacity": coverOf(step, painting.signed).toFixed(3) });
+  });
   const numbers = ticks(painting).map((each, at) => shape("text", { x: (wide * at) / 2, y: top + 26, "font-size": 11, "text-anchor": ["start", "middle", "end"][at], fill: "#1a1a1a" }, spelled(each)));
   return [
     shape("linearGradient", { id: "scale" }, ...stops),

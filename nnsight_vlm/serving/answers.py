@@ -1,0 +1,151 @@
+"""What a page is answered: words as they are written, then the page's data; and whether a change was made as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from ..arguments import instance, refuse, text, whole_number
+from ..errors import InterventionError, SpecError
+from ..execution.decoding import generate
+from ..execution.listening import heard_by
+from ..execution.proof import verify
+from ..families import Model, view_of
+from ..prompts.encoding import encode
+from ..prompts.prompt import Prompt
+from ..prompts.token_text import spell_answer
+from ..showing import visible
+from ..specs.interventions import Intervention
+from ..studies.provenance import model_facts
+from ..viewing.asking import LONGEST
+from ..viewing.making import view
+from .changes import change_given
+from .open_pages import OpenPage, Question
+from .turns import News, Turn
+
+LONGEST_QUESTION = 4_000
+"""How many characters a question may have."""
+ASKED = ("question", "max_new_tokens", "change", "quantities", "words")
+PROVED = ("question", "change", "pixels")
+
+
+class Asked(NamedTuple):
+    """What a page asks.
+
+    Attributes:
+        question: about the page's picture.
+        prompt: of it.
+        intervention: what is changed; None where nothing is.
+    """
+
+    question: Question
+    prompt: Prompt
+    intervention: Intervention | None
+
+
+def facts_of(model: Model) -> dict[str, Any]:
+    """What a page offers to choose from."""
+    known = view_of(model)
+    spec, facts = known.stage(), model_facts(known, False)
+    return {"model": visible(str(facts["model"])), "layers": spec.layer_count, "heads": spec.head_count}
+
+
+def ask(model: Model, page: OpenPage, given: Any, turn: Turn) -> News:
+    """Answer a question, and the same question under a change where there is one.
+
+    Args:
+        model: an nnsight model.
+        page: which asks.
+        given: `question`; `max_new_tokens`; `change`, see `change_given`; `quantities` and `words`, see `nv.view`.
+        turn: is told `{"column": "clean", "text": ...}` at every token.
+
+    Returns:
+        `{"payload": ...}`, the data of the page.
+
+    Raises:
+        SpecError: anything wrong with it.
+    """
+    body = _body(given, ASKED)
+    asked = _asked(model, page, body)
+    answer = page.answers.get(asked.question)
+    if answer is None:
+        with _told(model, turn, "clean"):
+            answer = generate(model, asked.prompt, max_new_tokens=asked.question.max_new_tokens)
+        if turn.is_over:
+            return {}
+        page.keep(asked.question, answer)
+    with _told(model, turn, "changed"):
+        shown = view(
+            model,
+            answer,
+            asked.intervention,
+            quantities=body.get("quantities", ["weight"]),
+            words=body.get("words"),
+            max_new_tokens=None if asked.intervention is None else asked.question.max_new_tokens,
+        )
+    return {"payload": shown.payload}
+
+
+def prove(model: Model, page: OpenPage, given: Any) -> News:
+    """Prove that a change does what it says, from what the model really used; see `nv.verify`.
+
+    Args:
+        model: an nnsight model.
+        page: which asks.
+        given: `question`; `change`; `pixels`, whether to compare the logits under other pixels too.
+
+    Returns:
+        `{"proof": {"holds": True, "edges": ..., "writes": ..., "layers": ..., "tokens": ..., "pixels": ..., "moved":
+        ...}}`; where it does not hold `{"proof": {"holds": False, "said": why}}`.
+
+    Raises:
+        SpecError: nothing is changed, or anything wrong with it.
+    """
+    body = _body(given, PROVED)
+    asked = _asked(model, page, body)
+    if asked.intervention is None:
+        raise SpecError("there is nothing to prove, because nothing is changed; choose what to cut or to write in")
+    pixels = instance("pixels", body.get("pixels", False), bool, "true or false")
+    try:
+        proof = verify(model, asked.prompt, asked.intervention, pixels=pixels)
+    except InterventionError as error:
+        return {"proof": {"holds": False, "said": str(error)}}
+    return {"proof": {"holds": True, **vars(proof)}}
+
+
+def _body(given: Any, fields: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        refuse("the request", given, "request", '{"question": "what color is the ring?"}')
+    if unknown := sorted(set(map(str, given)) - set(fields)):
+        raise SpecError(f"a request has no {', '.join(unknown)}; it has {', '.join(fields)}")
+    return given
+
+
+def _asked(model: Model, page: OpenPage, body: Mapping[str, Any]) -> Asked:
+    question = text("question", body.get("question"), '"what color is the ring?"')
+    if not question.strip() or len(question) > LONGEST_QUESTION:
+        raise SpecError(f"a question has 1 to {LONGEST_QUESTION:,} characters; {len(question):,} were given")
+    longest = whole_number("max_new_tokens", body.get("max_new_tokens", LONGEST), least=1, most=LONGEST)
+    change = change_given(body.get("change"))
+
+    def made(words: str, picture: Image.Image) -> Prompt:
+        return encode(model, words, picture)
+
+    prompt = page.prompt("picture", question, made)
+    if change is None:
+        return Asked(Question(question, longest), prompt, None)
+    other = page.prompt("other", question, made) if change.needs_other else None
+    return Asked(Question(question, longest), prompt, change.made(prompt, other))
+
+
+def _told(model: Model, turn: Turn, column: str) -> AbstractContextManager[None]:
+    """Tell a page every word of the answers that are written inside the block, until it leaves."""
+
+    def hear(tokens: tuple[int, ...]) -> bool:
+        turn.tell({"column": column, "text": spell_answer(model, tokens)})
+        return turn.is_over
+
+    return heard_by(hear)

@@ -1,0 +1,54 @@
+"""The HTML of the live page: the viewer's own script and style, and no data yet."""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+from ..viewing.pages import asset
+
+CONTENT = (
+    "default-src 'none'; connect-src 'self'; img-src data: blob:; style-src 'nonce-{nonce}'; "
+    "script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load: what is in it, and what this server answers."""
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>nnsight_vlm</title>
+<style nonce="{nonce}">
+{style}
+</style>
+</head>
+<body>
+<noscript>This page asks and draws with a script, and scripts are switched off here.</noscript>
+<script type="application/json" id="nnsight-vlm-live">{{}}</script>
+<script nonce="{nonce}">
+{script}
+</script>
+</body>
+</html>
+"""
+
+
+class LivePage(NamedTuple):
+    """A page, and how it is sent.
+
+    Attributes:
+        content: its HTML.
+        status_code: of the answer.
+        headers: of the answer.
+    """
+
+    content: str
+    status_code: int
+    headers: dict[str, str]
+
+
+def live_page() -> LivePage:
+    """The page, whose own script and style are the only ones that a browser runs in it."""
+    nonce = secrets.token_urlsafe(16)
+    content = PAGE.format(nonce=nonce, style=asset("viewer.css"), script=asset("viewer.js"))
+    return LivePage(content, 200, {"content-security-policy": CONTENT.format(nonce=nonce)})
