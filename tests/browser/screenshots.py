@@ -39,12 +39,13 @@ def main(folder: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         for kind, view, fragment in views():
-            path = view.save(folder / f"{kind}.html")
+            path = folder / f"{kind}.html"
+            view.save(path)
             for scheme in browsers.SCHEMES:
                 browser = browsers.launched(playwright, name, scheme)
                 for width in (1280, 400):
                     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-                    page.goto(Path(path or folder / f"{kind}.html").absolute().as_uri() + fragment)
+                    page.goto(path.absolute().as_uri() + fragment)
                     page.wait_for_selector("html[data-ready=true]", state="attached")
                     page.screenshot(path=folder / f"{kind}-{scheme}-{width}.png", full_page=True)
                 browser.close()

@@ -26,6 +26,9 @@ def test_there_is_no_barrier(show, scheme, width):
     reader = show(payloads.square(columns=("clean", "changed")), width=width, scheme=scheme)
     assert barriers(reader) == []
     reader.word(7).click()
+    reader.point_at(payloads.top(1, 0, 6), click=True)
+    assert reader.page.locator("[data-word].shaded").count() > 1
+    reader.box("quantity-contribution").check()
     for toggle in reader.page.get_by_role("checkbox").all():
         toggle.check()
     assert barriers(reader) == []

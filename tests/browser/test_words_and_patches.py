@@ -77,7 +77,7 @@ def test_hovering_a_patch_marks_the_words_that_read_it(reader):
 def test_a_click_keeps_a_patch(reader):
     reader.point_at(9, click=True)
     reader.away()
-    assert reader.state()["pinnedPatch"] == 9 and cell(9) in reader.box("readout").inner_text()
+    assert reader.state()["pinnedPatch"] == 9 and cell(9) in reader.box("readers").inner_text()
     reader.point_at(9, click=True)
     assert reader.state()["pinnedPatch"] is None
 
