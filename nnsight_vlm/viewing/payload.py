@@ -84,7 +84,7 @@ def payload_of(content: Content, level: Level) -> dict[str, Any]:
         ],
         "unplaced": list(shown.unplaced),
         "objects": [thing._asdict() for thing in asked.objects],
-        "missing": {name: _how_to_get(name) for name in QUANTITIES if name not in asked.quantities},
+        "missing": {name: _how_to_get(asked, name) for name in QUANTITIES if name not in asked.quantities},
         "columns": named,
     }
 
@@ -186,18 +186,16 @@ def _quantity(name: Quantity, maps: Maps, column: Column, asked: Asked, level: L
 def _lacking(name: Quantity, asked: Asked) -> str:
     """The line of Python that gives what a quantity lacks; empty where it lacks nothing."""
     if name in ("gradient", "causal"):
-        return (
-            ""
-            if asked.words is None
-            else f'nv.view(model, prompt, quantities=["{name}"])  # of all words of the answer'
-        )
+        return "" if asked.words is None else f"{_how_to_get(asked)}  # of all words of the answer"
     if asked.heads or asked.shown.stage != "decoder":
         return ""
-    return f'nv.view(model, prompt, quantities=["{name}"], heads="all")'
+    return f'{_how_to_get(asked).removesuffix(")")}, heads="all")'
 
 
-def _how_to_get(name: Quantity) -> str:
-    return f'nv.view(model, prompt, quantities=["weight", "{name}"])'
+def _how_to_get(asked: Asked, *also: Quantity) -> str:
+    """The line of Python for a page that has what this one has, and some more."""
+    names = ", ".join(f'"{name}"' for name in QUANTITIES if name in (*asked.quantities, *also))
+    return f"nv.view(model, prompt, quantities=[{names}])"
 
 
 def _notes(content: Content, level: Level, columns: Sequence[Mapping[str, Any]]) -> list[str]:

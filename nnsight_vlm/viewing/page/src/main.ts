@@ -16,7 +16,7 @@ import { savers } from "./save";
 import { copier, follow } from "./share";
 import { embedded, type Source } from "./source";
 import { reportHeight } from "./framed";
-import { firstWord, SHOWN, stateOf, type State } from "./state";
+import { firstWord, letGo, SHOWN, stateOf, type State } from "./state";
 import { WordsView } from "./words";
 
 /** Makes the page from a source of data. */
@@ -36,6 +36,11 @@ export async function show(source: Source, root: HTMLElement): Promise<void> {
   if (refused.length > 0) {
     say(`The link asked for something that is not in this page: ${refused.join(", ")}.`);
   }
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !event.defaultPrevented) {
+      letGo(state);
+    }
+  });
   hook(measured, state, panels);
   requestAnimationFrame(() => {
     panels.forEach((each) => each.draw());

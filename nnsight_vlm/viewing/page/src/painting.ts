@@ -20,6 +20,8 @@ export interface Painting {
   of: string;
   /** Of which layer and head. */
   where: string;
+  /** The log-probability of the word where it was written; null where it is not known. */
+  logprob: number | null;
   /** Why nothing is painted, and how to get what is missing. */
   why: string;
   how: string;
@@ -99,6 +101,7 @@ const NOTHING: Painting = {
   unit: "",
   of: "",
   where: "",
+  logprob: null,
   why: "",
   how: "",
 };
@@ -106,8 +109,11 @@ const NOTHING: Painting = {
 /** One map, or those of the words at one place in both columns, with one scale. */
 function paintedMaps(measured: Measured, state: State): [Painting, Painting | null] {
   const place = state.word.value;
-  if (!state.beside.value || state.difference.value || place === null || measured.columns.length < 2) {
+  if (!state.beside.value || state.difference.value || measured.columns.length < 2) {
     return [painted(measured, state, place), null];
+  }
+  if (place === null) {
+    return [painted(measured, state, null), painted(measured, state, null)];
   }
   const [one, other] = [0, 1].map((column) => painted(measured, state, { column, index: place.index }));
   const limit = Math.max(one.limit, other.limit);
@@ -128,6 +134,7 @@ function painted(measured: Measured, state: State, place: WordPlace | null): Pai
     unit: quantity?.spec.unit ?? "",
     of: named(measured, place),
     where: whereOf(measured, state),
+    logprob: word.logprob,
   };
   if (quantity === undefined) {
     return { ...about, why: "This page does not have this quantity." };
@@ -168,7 +175,7 @@ function differing(measured: Measured, state: State, place: WordPlace, about: Pa
   const values = first.map((value, token) => value - second[token]);
   const omitted = state.omit.value ? about.sinks : null;
   const of = `\u201c${words[0].text}\u201d, ${one.key} less ${other.key}`;
-  return { ...about, of, title: `difference in ${about.title}`, values, omitted, limit: largestOf(values, omitted), signed: true };
+  return { ...about, of, logprob: null, title: `difference in ${about.title}`, values, omitted, limit: largestOf(values, omitted), signed: true };
 }
 
 /** A word as it is named in sentences. */

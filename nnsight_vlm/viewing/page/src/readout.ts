@@ -94,7 +94,7 @@ export function readout(measured: Measured, derived: Derived): HTMLElement {
   const holder = element("div", { id: "readout", class: "readout" });
   effect(() => {
     const twin = derived.twin.value;
-    const second = twin === null ? [] : wordLines(measured, twin);
+    const second = twin === null || twin.of === "" ? [] : wordLines(measured, twin);
     holder.replaceChildren(...wordLines(measured, derived.painting.value), ...second);
   });
   return holder;
@@ -104,7 +104,8 @@ function wordLines(measured: Measured, painting: Painting): HTMLElement[] {
   if (painting.of === "") {
     return painting.why !== "" ? [missing(painting.why, "")] : [element("p", { class: "hint" }, "Point at a word, or move to it with Tab and the arrow keys: the patches that it reads are painted. Click or press Enter to keep it.")];
   }
-  const lines = [element("p", {}, element("strong", {}, painting.of), ` \u00b7 ${painting.title} \u00b7 ${painting.where}`)];
+  const sure = painting.logprob === null ? "" : ` \u00b7 written with probability ${spelled(Math.exp(painting.logprob))}`;
+  const lines = [element("p", {}, element("strong", {}, painting.of), ` \u00b7 ${painting.title} \u00b7 ${painting.where}${sure}`)];
   if (painting.values === null) {
     return [...lines, missing(painting.why, painting.how)];
   }
@@ -147,11 +148,16 @@ function patchLines(measured: Measured, state: State, derived: Derived): HTMLEle
   const lines = [
     element("p", {}, element("strong", {}, place === null ? "No patch" : `Patch ${patchName(measured, token)}`), ` \u00b7 ${facts.join(" \u00b7 ")}`),
   ];
-  const notes = [...patchNotes(measured, state, derived, token), ...(values === null ? [] : [`read by this word: ${spelled(values[token])}`])];
+  const notes = [...patchNotes(measured, state, derived, token), ...(values === null ? [] : [`${isRead(state) ? "read by" : "counts for"} this word: ${spelled(values[token])}`])];
   if (notes.length > 0) {
     lines.push(element("p", {}, notes.join(" \u00b7 ")));
   }
   return lines;
+}
+
+/** Whether the quantity says what words read, and not what they would lose or gain. */
+function isRead(state: State): boolean {
+  return ["weight", "contribution"].includes(state.quantity.value);
 }
 
 /** What else is known of a patch: its lens word, objects, and whether it is a sink. */
@@ -200,8 +206,7 @@ export function readersList(measured: Measured, state: State, derived: Derived):
     const token = state.patch.value;
     const top = topWords(measured, derived);
     const readers = derived.readers.value;
-    const isRead = ["weight", "contribution"].includes(state.quantity.value);
-    const heading = element("h3", {}, isRead ? "Words that read it most" : "Words for which it counts most");
+    const heading = element("h3", {}, isRead(state) ? "Words that read it most" : "Words for which it counts most");
     const spans = readers === null ? "" : `Shades of words: ${readers.signed ? `\u2212${spelled(readers.limit)}` : "0"} to ${spelled(readers.limit)}, the largest among words.`;
     const items = top.map(([column, index, value]) => element("li", {}, `${named(measured, { column, index })} `, element("b", { class: "value" }, spelled(value))));
     const none = element("p", { class: "quiet" }, "No word that was measured reads this patch.");
