@@ -22,6 +22,9 @@ const FONT = "system-ui, sans-serif";
 /** Least width and height of a patch, in CSS pixels, in which words are written. */
 export const ROOM = { width: 30, height: 13 };
 
+/** A picture that is drawn so many times larger than it is shows its pixels as squares, and not blurred. */
+const LARGE = 2;
+
 /** The picture alone, at the size of the canvas. */
 export function based(picture: Picture, drawable: HTMLCanvasElement, geometry: Geometry): HTMLCanvasElement {
   const canvas = document.createElement("canvas");
@@ -30,6 +33,7 @@ export function based(picture: Picture, drawable: HTMLCanvasElement, geometry: G
   const context = contextOf(canvas);
   context.imageSmoothingQuality = "high";
   const [x0, y0, x1, y1] = placed([0, 0, picture.width, picture.height], geometry.view, geometry.width, geometry.height);
+  context.imageSmoothingEnabled = x1 - x0 < LARGE * drawable.width;
   context.drawImage(drawable, x0, y0, x1 - x0, y1 - y0);
   return canvas;
 }
