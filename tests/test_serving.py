@@ -42,6 +42,12 @@ class Client:
             base_url=f"http://{listening.named}", headers={"x-token": listening.token}, timeout=60, trust_env=False
         )
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.http.close()
+
     def open(self):
         answer = self.http.post("/api/pages")
         assert answer.status_code == 201, answer.text
@@ -341,7 +347,8 @@ def test_two_at_once_take_turns_and_both_are_answered(client):
     names, results = [client.open()["page"] for _ in range(2)], {}
 
     def asking(name):
-        results[name] = Client(client.listening).news(name, "ask", {"question": LONG, "max_new_tokens": 8})
+        with Client(client.listening) as own:
+            results[name] = own.news(name, "ask", {"question": LONG, "max_new_tokens": 8})
 
     threads = [threading.Thread(target=asking, args=[name]) for name in names]
     for thread in threads:
@@ -367,7 +374,7 @@ def test_a_page_that_leaves_in_the_middle_stops_its_answer(client, page, monkeyp
     monkeypatch.setattr(turns.Turn, "tell", slowly)
     address = f"/api/pages/{page}/ask"
     body = json.dumps({"question": LONG, "max_new_tokens": 40})
-    with Client(client.listening).http.stream("POST", address, content=body) as answer:
+    with Client(client.listening) as own, own.http.stream("POST", address, content=body) as answer:
         next(answer.iter_lines())
     time.sleep(0.5)  # the server hears that nobody reads any more
     gate.set()
