@@ -196,7 +196,7 @@ def test_all_files_of_the_package_are_written_by_the_one_writer():
         buffers = buffers_of(tree)
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            # a bare `save` is nnsight's, `write_text` of a path and a text is the report's own, and `page.save` a view's
+            # a bare `save` is nnsight's, `write_text` of a path and a text the report's own, `page.save` a view's
             plain = isinstance(call.func, ast.Name) or (name == "write_text" and len(call.args) == 2)
             plain = plain or ast.unparse(call.func) == "page.save"
             in_memory = call.args and ast.unparse(call.args[0]) in buffers
