@@ -169,10 +169,7 @@ def numbers_in(text: str, option: str) -> tuple[int, ...]:
     >>> numbers_in("1, 2", "--heads")
     (1, 2)
     """
-    names = split_names(text, option)
-    if not names or not all(NUMBER.fullmatch(name) for name in names):
-        raise SpecError(f"{option} {text!r} is no list of whole numbers; write for example {option} 1,2,5")
-    return tuple(map(int, names))
+    return tuple(map(int, _listed_as(text, option, NUMBER, "whole numbers", "1,2,5")))
 
 
 def decimals_in(text: str, option: str) -> tuple[float, ...]:
@@ -184,10 +181,15 @@ def decimals_in(text: str, option: str) -> tuple[float, ...]:
     >>> decimals_in("0, 2.5", "--keep")
     (0.0, 2.5)
     """
+    return tuple(map(float, _listed_as(text, option, DECIMAL, "numbers", "0,2.5,10")))
+
+
+def _listed_as(text: str, option: str, form: re.Pattern[str], kind: str, example: str) -> tuple[str, ...]:
+    """What is separated by commas, each of one form; or a SpecError that says how to write it."""
     names = split_names(text, option)
-    if not names or not all(DECIMAL.fullmatch(name) for name in names):
-        raise SpecError(f"{option} {text!r} is no list of numbers; write for example {option} 0,2.5,10")
-    return tuple(map(float, names))
+    if not names or not all(form.fullmatch(name) for name in names):
+        raise SpecError(f"{option} {text!r} is no list of {kind}; write for example {option} {example}")
+    return names
 
 
 def pairs_in(text: str, option: str) -> dict[str, Any]:
