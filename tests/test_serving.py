@@ -236,6 +236,19 @@ def test_another_picture_is_another_answer(client, model, page):
     assert [each["text"] for each in news if "text" in each][-1] == expected
 
 
+def test_an_answer_about_a_picture_that_was_replaced_meanwhile_is_not_kept(client, page, monkeypatch):
+    own = answers.generate
+
+    def replacing(*args, **options):
+        answer = own(*args, **options)
+        client.server.pages.find(page).show("picture", OTHER.image)
+        return answer
+
+    monkeypatch.setattr(answers, "generate", replacing)
+    assert "payload" in client.news(page, "ask", {"question": QUESTION})[-1]
+    assert not client.server.pages.find(page).answers
+
+
 # what is wrong --------------------------------------------------------------------------------------
 
 

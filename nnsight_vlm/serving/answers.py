@@ -76,7 +76,8 @@ def ask(model: Model, page: OpenPage, given: Any, turn: Turn) -> News:
             answer = generate(model, asked.prompt, max_new_tokens=asked.question.max_new_tokens)
         if turn.is_over:
             return {}
-        page.keep(asked.question, answer)
+        if page.prompts.get(("picture", asked.question.text)) is asked.prompt:  # else it shows another picture by now
+            page.keep(asked.question, answer)
     with _told(model, turn, "changed"):
         shown = view(
             model,

@@ -42,6 +42,7 @@ SIDE = 1024
 """The longest side of the picture that a page is shown, in pixels."""
 CLOSE = {"connection": "close"}
 DROPPED = 3
+"""How many times as much as it may have a body is read, and dropped, before its connection is closed."""
 LOG = logging.getLogger("nnsight_vlm.serving")
 
 
