@@ -1,7 +1,8 @@
 """The addresses of the server: what each takes, and what it answers.
 
 Requests and answers are JSON. What takes the model's time answers in lines of JSON, one piece of news a line, as they
-come: `{"waiting": 2}`, `{"column": "clean", "text": "a small"}`, last of all the result or `{"error": "words"}`.
+come: `{"waiting": 2}`, `{"column": "clean", "text": "a small"}`, last of all the result or `{"error": "words"}`, with
+`"field"` where they are about one field.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from starlette.routing import Route
 from ..errors import Worded
 from ..families import Model
 from ..notebook.pictures import picture_uri
+from ..viewing.asking import LONGEST
 from .answers import ask, facts_of, prove
 from .live_page import live_page
 from .open_pages import OpenPage, OpenPages
@@ -54,12 +56,14 @@ class Server:
         model: that answers.
         first: pictures that every new page begins with, by role.
         question: that every new page begins with; None for no question.
+        longest: how many tokens an answer may have.
         pages, turns: open pages, and who has the model.
     """
 
     model: Model
     first: dict[str, Image.Image] = field(default_factory=dict)
     question: str | None = None
+    longest: int = LONGEST
     pages: OpenPages = field(default_factory=OpenPages)
     turns: Turns = field(default_factory=lambda: Turns(report))
 
@@ -88,7 +92,9 @@ class Server:
         except Worded as error:
             raise HTTPException(429, str(error)) from error
         shown = {role: shown_picture(picture) for role, picture in self.first.items()}
-        return JSONResponse({"page": name, **facts_of(self.model), "question": self.question, "pictures": shown}, 201)
+        limits = {"longest": self.longest, "bytes": MOST_BYTES}
+        begun = {"page": name, "question": self.question, "pictures": shown}
+        return JSONResponse({**facts_of(self.model), **limits, **begun}, 201)
 
     async def close(self, request: Request) -> Response:
         """Forget a page."""
@@ -124,11 +130,11 @@ class Server:
 
     async def ask(self, request: Request) -> Response:
         """The answer to a question, word by word, and then the page's data."""
-        return await self._at_work(request, lambda page, given, turn: ask(self.model, page, given, turn))
+        return await self._at_work(request, lambda page, given, turn: ask(self.model, page, given, turn, self.longest))
 
     async def prove(self, request: Request) -> Response:
         """Whether a change does what it says."""
-        return await self._at_work(request, lambda page, given, _: prove(self.model, page, given))
+        return await self._at_work(request, lambda page, given, _: prove(self.model, page, given, self.longest))
 
     async def _at_work(self, request: Request, work: Callable[[OpenPage, Any, Turn], News]) -> Response:
         page, content = self._page(request), await body_of(request, MOST_TEXT)

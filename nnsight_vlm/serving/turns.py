@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import Worded
 from ..showing import visible
+from .fields import field_of
 
 News = dict[str, Any]
 """One line of what a page is told."""
@@ -41,7 +42,7 @@ class Turn:
             self.tell({"waiting": 0})
             self.tell(self.work(self))
         except Worded as error:
-            self.tell({"error": str(error)})
+            self.tell({"error": str(error), **field_of(error)})
         except Exception as error:  # whatever a model raises must reach the page, and end this request alone
             report(error)
             self.tell({"error": TROUBLE.format(type(error).__name__, visible(str(error)[:300]))})
