@@ -54,8 +54,8 @@ function cutFields(form: Form, facts: Facts): HTMLElement[] {
     field("source", "Hide", select(form.source, named(SOURCES)), form.wrong),
     field("target", "from", select(form.target, named(TARGETS)), form.wrong),
     field("how", "by", select(form.how, HOWS), form.wrong),
-    field("layers", "in layers", input(form.layers, { spellcheck: "false" }), form.wrong, `all; 4; 1,2,5; 3:7 for 3 to 6. There are 0 to ; -1 is the last`),
-    field("heads", "in heads", input(form.heads, { spellcheck: "false" }), form.wrong, `all, or numbers from 0 to `),
+    field("layers", "in layers", input(form.layers, { spellcheck: "false" }), form.wrong, `all; 4; 1,2,5; 3:7 for 3 to 6. There are 0 to ${facts.layers - 1}; -1 is the last`),
+    field("heads", "in heads", input(form.heads, { spellcheck: "false" }), form.wrong, `all, or numbers from 0 to ${facts.heads - 1}`),
   ];
 }
 
