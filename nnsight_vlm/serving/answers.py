@@ -40,11 +40,13 @@ class Asked(NamedTuple):
         question: about the page's picture.
         prompt: of it.
         intervention: what is changed; None where nothing is.
+        box: the part of the picture that it is about; None where there is none.
     """
 
     question: Question
     prompt: Prompt
     intervention: Intervention | None
+    box: Any = None
 
 
 def facts_of(model: Model) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def ask(model: Model, page: OpenPage, given: Any, turn: Turn, longest: int = LON
             asked.intervention,
             quantities=body.get("quantities", ["weight"]),
             words=body.get("words"),
+            objects=None if asked.box is None else {"box": asked.box},
             max_new_tokens=None if asked.intervention is None else asked.question.max_new_tokens,
         )
     return {"payload": shown.payload}
@@ -147,7 +150,7 @@ def _asked(model: Model, page: OpenPage, body: Mapping[str, Any], longest: int) 
     if change is None:
         return Asked(Question(question, length), prompt, None)
     other = page.prompt("other", question, made) if change.needs_other else None
-    return Asked(Question(question, length), prompt, change.made(prompt, other))
+    return Asked(Question(question, length), prompt, change.made(prompt, other), change.box)
 
 
 def _told(model: Model, turn: Turn, column: str) -> AbstractContextManager[None]:

@@ -58,6 +58,7 @@ class Server:
         question: that every new page begins with; None for no question.
         longest: how many tokens an answer may have.
         pages, turns: open pages, and who has the model.
+        ending: set once the server is to stop.
     """
 
     model: Model
@@ -66,6 +67,7 @@ class Server:
     longest: int = LONGEST
     pages: OpenPages = field(default_factory=OpenPages)
     turns: Turns = field(default_factory=lambda: Turns(report))
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     def app(self) -> Starlette:
         """The server as an application, which nobody guards yet."""
@@ -80,6 +82,11 @@ class Server:
             Route(f"{page}/prove", self.prove, methods=["POST"]),
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: in_words, Exception: broken})
+
+    def end(self) -> None:
+        """End all answers that are under way."""
+        self.ending.set()
+        self.turns.give_up()
 
     async def show(self, request: Request) -> Response:  # noqa: ARG002
         """The page."""
@@ -107,9 +114,10 @@ class Server:
 
         async def beats() -> AsyncIterator[str]:
             try:
-                while self.pages.find(name) is not None:
+                while self.pages.find(name) is not None and not self.ending.is_set():
                     yield "{}\n"
-                    await asyncio.sleep(BEAT)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self.ending.wait(), BEAT)
             finally:
                 self.pages.close(name)
 

@@ -33,10 +33,12 @@ class Change(NamedTuple):
     Attributes:
         made: the intervention, on a prompt.
         needs_other: whether it takes states from another picture.
+        box: that is drawn on the picture; None for none.
     """
 
     made: Callable[[Prompt, Prompt | None], Intervention]
     needs_other: bool
+    box: Any
 
 
 def change_given(given: Any) -> Change | None:
@@ -81,7 +83,7 @@ def _cut(given: Mapping[str, Any]) -> Change:
             _in_depth(prompt, layers)
         return Knockout(source(prompt), target(prompt), layers=layers, heads=heads, how=how)
 
-    return Change(made, needs_other=False)
+    return Change(made, needs_other=False, box=_box(given, "source", "target"))
 
 
 def _patch(given: Mapping[str, Any]) -> Change:
@@ -95,7 +97,12 @@ def _patch(given: Mapping[str, Any]) -> Change:
             _in_depth(prompt, layer)
         return Patch(where(prompt), source=other, layers=layer)
 
-    return Change(made, needs_other=True)
+    return Change(made, needs_other=True, box=_box(given, "where"))
+
+
+def _box(given: Mapping[str, Any], *names: str) -> Any:
+    """The box of the first of these places that has one; None where none has."""
+    return next((given[name]["box"] for name in names if isinstance(given.get(name), Mapping)), None)
 
 
 def _place(given: Mapping[str, Any], name: str) -> Callable[[Prompt], Where]:

@@ -145,16 +145,20 @@ def running(server: Server, listening: Listening, started: Callable[[], None]) -
         lifespan="off",
         ws="none",
     )
-    return _Announced(config, started)
+    return _Announced(config, started, server.end)
 
 
 class _Announced(uvicorn.Server):
-    """A server that says when it listens."""
+    """A server that says when it listens, and when it is to stop."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
-        self._said = started
+        self._said, self._ending = started, ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._said()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()  # answers without an end would be waited for, and then be cut off
+        await super().shutdown(sockets)

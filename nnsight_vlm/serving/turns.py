@@ -85,13 +85,18 @@ class Turns:
 
     def stop(self, seconds: float = 2.0) -> None:
         """Give up what is being done and what waits, and wait so many seconds at most for the thread to end."""
+        self.give_up()
+        self._waiting.put(None)
+        self._thread.join(seconds)
+
+    def give_up(self) -> None:
+        """End what is being done and what waits; whoever reads its news reads their end."""
         while not self._waiting.empty():
             if (turn := self._waiting.get_nowait()) is not None:
                 turn.tell(None)
         if (turn := self._at_work) is not None:
+            turn.tell(None)
             turn.is_over = True
-        self._waiting.put(None)
-        self._thread.join(seconds)
 
     def _work(self) -> None:
         while (turn := self._waiting.get()) is not None:

@@ -24,6 +24,7 @@ class Live {
   private readonly over = signal("");
   private shown: AbortController | null = null;
   private chosen: () => string = () => "";
+  private done = 0;
 
   constructor(private readonly server: Server) {
     const { facts } = server;
@@ -149,6 +150,7 @@ class Live {
     if (this.work.value === mine) {
       this.work.value = null;
       delete document.documentElement.dataset.busy;
+      document.documentElement.dataset.done = String(++this.done);
     }
   }
 
@@ -177,7 +179,13 @@ class Live {
     this.shown?.abort();
     this.shown = until;
     this.chosen = chosen;
+    const focused = document.activeElement;
+    const isInside = this.view.contains(focused);
     this.view.replaceChildren(holder);
+    if (isInside) {
+      const same = focused === null ? null : document.getElementById(focused.id);
+      (same ?? holder.querySelector<HTMLElement>("input:checked"))?.focus();
+    }
   }
 
   private end(words: string): void {

@@ -87,7 +87,7 @@ function write(target: HTMLElement, text: string): void {
 function held(proof: Proof): string {
   const facts = [
     proof.edges > 0 ? `${counted(proof.edges, "attention edge")} without any weight, which the model as it is has open` : "",
-    proof.writes > 0 ? `the states at ${counted(proof.writes, "place")} are what was to be written` : "",
+    proof.writes > 0 ? `all states that were to be written are there, in ${counted(proof.writes, "layer")}` : "",
     `nothing else is changed in ${counted(proof.layers, "layer")}`,
     proof.tokens > 0 ? `${counted(proof.tokens, "decoded token")} as in one forward over the whole sequence` : "",
     proof.pixels > 0 ? `other pixels change none of ${proof.pixels} predictions` : "",
