@@ -103,7 +103,7 @@ def serve_until_stopped(
     load_parts()
     server = Server(model=model, first=pictures, question=question, longest=longest)
     try:
-        with contextlib.suppress(KeyboardInterrupt), _ended_like_ctrl_c():  # uvicorn raises the signal again at its end
+        with contextlib.suppress(KeyboardInterrupt), ended_like_ctrl_c():  # uvicorn raises the signal again at its end
             running(server, listening, started).run(sockets=[listening.bound])
     finally:
         server.turns.stop(PATIENCE)
@@ -111,7 +111,7 @@ def serve_until_stopped(
 
 
 @contextlib.contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
+def ended_like_ctrl_c() -> Iterator[None]:
     """Let SIGTERM end what is inside as Ctrl-C does, and not this process at once."""
     if threading.current_thread() is not threading.main_thread():  # no other thread has a say in signals
         yield

@@ -29,7 +29,7 @@ def test_what_is_wrong_is_said_beside_its_field(visit, field, value, words):
     live.box("ask-source").select_option("box")
     live.box("ask-question").fill(WHAT)
     target = live.box("box-left" if field == "box" else f"ask-{field}")
-    target.fill(value)
+    live.put(target.get_attribute("id"), value)
     live.ask()
     assert words in live.text(f"ask-{field}-wrong") and live.text("ask-request-wrong") == ""
     assert live.page.evaluate("document.activeElement.id") == target.get_attribute("id")
@@ -71,7 +71,7 @@ def test_there_is_no_barrier(visit, scheme, width):
     live.done(live.box("do-prove").click)
     assert barriers(live.page) == []
     live.box("kind-patch").check()
-    live.box("ask-layer").fill("99")
+    live.put("ask-layer", "99")
     live.box("ask-question").fill(" ")
     live.ask()
     assert barriers(live.page) == []
@@ -91,9 +91,10 @@ def test_an_answer_is_stopped_and_the_next_one_is_whole(live):
 
 def test_a_page_that_is_closed_is_forgotten(live):
     live.ask(WHAT)
-    assert live.serving.post(f"api/pages/{live.name}/ask") == 400  # it is there, and this is no JSON
+    path = f"api/pages/{live.name}/ask"
+    assert live.serving.post(path) == 400  # it is there, and this is no JSON
     live.page.goto("about:blank")
-    assert within(10, lambda: live.serving.post(f"api/pages/{live.name}/ask") == 410)
+    assert within(10, lambda: live.serving.post(path) == 410)
 
 
 def test_a_page_without_the_token_is_refused(live):
