@@ -65,8 +65,8 @@ def test_without_a_picture_an_embedded_model_begins_with_two_scenes_and_another_
     ask("--no-open", "--model", tmp_path)
     own, other = nv.shapes.pair(live.SCENE)
     assert served[0]["pictures"] == {"picture": own.image, "other": other.image}
-    assert served[0]["question"] == live.FIRST_QUESTION
-    assert served[1]["pictures"] == {} and served[1]["question"] is None
+    assert served[0]["question"] == live.FIRST_QUESTION and served[0]["examples"]
+    assert served[1]["pictures"] == {} and served[1]["question"] is None and served[1]["examples"] == ()
 
 
 def test_json_holds_the_address_and_nothing_else_is_printed(served):

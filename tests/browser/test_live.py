@@ -63,7 +63,8 @@ def test_another_question_takes_the_place_of_the_answer_before_and_keeps_what_wa
     live.box("layer-mean").uncheck()
     live.box("layer").press("Home")
     live.ask(LONG)
-    assert live.page.locator("#view h2").first.text_content() == f"shapes: {LONG}"
+    words = live.page.locator("#view .prompt [data-word] bdi").all_text_contents()
+    assert "describe" in words and "square" not in words
     assert live.page.evaluate("window.nnsightVlmView.state.layer") == 0
     assert live.page.locator("canvas[data-panel]").count() == 1
 
@@ -88,11 +89,12 @@ def test_fields_that_do_nothing_are_not_there(live):
     assert shown(live) == always and not live.box("do-prove").is_visible()
     live.box("kind-cut").check()
     assert shown(live) == always | {"source", "target", "how", "layers", "heads"}
-    assert live.box("do-prove").is_visible() and not live.box("box-left").is_visible()
+    assert live.box("do-prove").is_visible() and live.box("ask-pixels").is_visible()
+    assert not live.box("box-left").is_visible()
     for place in ("source", "target"):
         live.box(f"ask-{place}").select_option("box")
         assert live.box("box-left").is_visible() and live.page.locator(".outline").is_visible()
-        live.box(f"ask-{place}").select_option("last")
+        live.box(f"ask-{place}").select_option("last" if place == "source" else "text")
     assert not live.box("box-left").is_visible() and not live.box("ask-pixels").is_visible()
     live.box("kind-patch").check()
     assert shown(live) == always | {"where", "layer"} and live.box("card-other").is_visible()
@@ -102,22 +104,21 @@ def test_fields_that_do_nothing_are_not_there(live):
 
 def test_every_control_of_a_cut_is_in_what_is_asked(live):
     live.box("kind-cut").check()
-    for name, value in {"source": "image", "target": "text", "how": "zero"}.items():
+    for name, value in {"source": "question", "target": "last", "how": "zero"}.items():
         live.box(f"ask-{name}").select_option(value)
     for name, value in {"layers": "2:8", "heads": "0, 2", "max_new_tokens": "9"}.items():
         live.put(f"ask-{name}", value)
     live.ask(WHAT)
-    cut = {"kind": "cut", "source": "image", "target": "text", "layers": "2:8", "heads": [0, 2], "how": "zero"}
+    cut = {"kind": "cut", "source": "question", "target": "last", "layers": "2:8", "heads": [0, 2], "how": "zero"}
     assert live.asked[-1] == {"question": WHAT, "max_new_tokens": 9, "change": cut, "quantities": ["weight"]}
     titles = live.page.locator(".written h3").all_text_contents()
-    assert titles == ["As it is", "Changed: image hidden from text in layers 2:8, heads 0, 2, weight lost"]
+    assert titles == ["As it is", "Changed: question hidden from last in layers 2:8, heads 0, 2, weight lost"]
     assert live.text("stream-clean") and live.text("stream-changed") and live.text("verdict")
     assert live.page.get_by_role("listbox").count() == 2
 
 
 def test_a_cut_is_proved_in_a_sentence_also_on_other_pixels(live):
     live.box("kind-cut").check()
-    live.box("ask-target").select_option("text")
     live.box("ask-question").fill(WHAT)
     live.done(live.box("do-prove").click)
     assert live.text("proof").startswith("Proved. Image hidden from text in all layers. ")
@@ -142,7 +143,7 @@ def test_a_box_that_is_drawn_is_cut(live):
     assert drawn["width"] == pytest.approx(21 * unit, abs=1)
     live.ask(WHAT)
     assert live.asked[-1]["change"]["source"] == {"box": [20, 5, 41, 31]}
-    assert "the box 20, 5, 41, 31 hidden from last" in live.page.locator(".written h3").last.text_content()
+    assert "the box 20, 5, 41, 31 hidden from text" in live.page.locator(".written h3").last.text_content()
 
 
 def test_a_patch_takes_states_from_another_picture(live, tmp_path):

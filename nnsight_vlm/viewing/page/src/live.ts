@@ -54,13 +54,17 @@ class Live {
     const { form, server } = this;
     const picture = pictureCard("picture", form, server, () => this.drawn());
     const other = pictureCard("other", form, server, null);
-    const question = field("question", "Question", input(form.question, { maxlength: 4000, enterkeyhint: "send" }), form.wrong);
+    const { examples } = server.facts;
+    const typed = input(form.question, { maxlength: 4000, enterkeyhint: "send", list: examples.length > 0 ? "examples" : null });
+    const known = examples.length > 0 ? `This small model knows questions about its own world, such as \u201c${examples[0]}\u201d; the field lists more.` : null;
+    const question = field("question", "Question", typed, form.wrong, known);
     const length = field("max_new_tokens", "Tokens at most", input(form.length, { type: "number", min: 1, max: server.facts.longest }), form.wrong);
     const more = MORE.map((each) => checkbox(`more-${each}`, QUANTITY_TITLES[each], () => form.more.value.includes(each), (on) => this.measure(each, on)));
     const fields = element(
       "div",
       { class: "fields" },
       element("div", { class: "entries asked" }, question, length),
+      element("datalist", { id: "examples" }, ...examples.map((each) => element("option", { value: each }))),
       changeFields(form, server.facts, other),
       element("fieldset", { class: "checks" }, element("legend", {}, "Measure, beside attention"), ...more),
       this.acts(),
