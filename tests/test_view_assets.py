@@ -13,7 +13,7 @@ import nnsight_vlm as nv
 
 VIEWING = Path(nv.__file__).parent / "viewing"
 PAGE, ASSETS = VIEWING / "page", VIEWING / "assets"
-BUILT = ("viewer.js", "viewer.css")
+BUILT = ("viewer.js", "viewer.css", "report.js", "report.css")
 PARTS = ("build.mjs", "package-lock.json", "package.json", "tsconfig.json")
 
 
@@ -45,7 +45,7 @@ def test_assets_end_no_element_and_ask_for_nothing(name):
 def test_no_text_is_ever_read_as_markup_or_code():
     markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|srcdoc"
     code = r"\beval\b|new Function"
-    for path in [*(PAGE / "src").glob("*.ts"), ASSETS / "viewer.js"]:
+    for path in [*(PAGE / "src").glob("*.ts"), *ASSETS.glob("*.js")]:
         assert not re.search(f"{markup}|{code}", path.read_text()), path.name
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 import nnsight_vlm as nv
 from nnsight_vlm.plots.marks import ends
 from nnsight_vlm.report import judge
-from nnsight_vlm.report.summary import claim_lines, with_interval
+from nnsight_vlm.report.numbers import with_interval
+from nnsight_vlm.report.pieces import claim_lines
 from nnsight_vlm.statistics import FAILS, HOLDS, OPEN
 
 IMAGES = 16

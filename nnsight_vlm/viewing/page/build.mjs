@@ -1,5 +1,5 @@
 /**
- * Sources to assets: viewer.js, viewer.css and licences.txt in ../assets, the same bytes for the same sources.
+ * Sources to assets: viewer.js, viewer.css, report.js, report.css and licences.txt in ../assets, the same bytes for the same sources.
  *
  * The first line of each asset holds a digest of the sources, so that it can be told without node whether they are of
  * these sources: SHA-256 over, for each file of `src` and each file in `PARTS`, by its path, its path, a line break, its bytes and a line break.
@@ -62,8 +62,9 @@ async function bundled(entry, banner) {
 const head = `/* nnsight_vlm viewer; sources ${digest()}; licences of what is in it: licences.txt */`;
 const script = await bundled("src/main.ts", { js: head });
 const style = await bundled("src/viewer.css", { css: head });
+const report = { script: await bundled("src/report.ts", { js: head }), style: await bundled("src/report.css", { css: head }) };
 const terms = [`Code of other projects in viewer.js.\n`, ...licences(script.metafile)].join("\n----\n\n");
-for (const [name, text] of [["viewer.js", script.text], ["viewer.css", style.text], ["licences.txt", terms]]) {
+for (const [name, text] of [["viewer.js", script.text], ["viewer.css", style.text], ["report.js", report.script.text], ["report.css", report.style.text], ["licences.txt", terms]]) {
   writeFileSync(join(ASSETS, name), text);
   console.log(`${name}: ${Buffer.byteLength(text)} bytes`);
 }
