@@ -56,6 +56,10 @@ SOURCE = (
     '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % intervals over images.'
 )
 READING = (
+    "An arrow is a route of attention: with `image->generated` cut, the words that the model writes cannot attend to "
+    "the tokens of the image. `query` is the text after the image, `text` all tokens that are not the image's, and a "
+    "patch is the piece of the picture that an image token stands for. F1 says how well the objects that a description "
+    "names agree with those of the model's own description without a cut, whose F1 is 1.\n\n"
     "A claim *holds* where the whole interval lies above the criterion, *does not hold* where the whole interval "
     f"lies below it, and is *not decided at this sample size* otherwise, always with fewer than {FEWEST} images. "
     "The criteria and their reasons are fixed in `nnsight_vlm/report/claims.py`. In a control, what the claim is "
@@ -140,8 +144,8 @@ def about(results: Results) -> str:
     names = ", ".join(map(for_markdown, study.objects.names if isinstance(study.objects, Vocabulary) else ()))
     counted = f" What counts as an object: {names}." if names else ""
     return (
-        f"{images} image{'s' * (images != 1)}{copies}: {_source(config, study)}. Query: {query}. "
-        f"Greedy answers of at most {config.max_new_tokens} tokens.{counted}"
+        f"{images} image{'s' * (images != 1)}{copies}: {_source(config, study)}. Query: {query}; "
+        f"greedy answers of at most {config.max_new_tokens} tokens.{counted}"
     )
 
 

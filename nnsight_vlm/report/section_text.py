@@ -36,13 +36,13 @@ class SectionLine(NamedTuple):
     Attributes:
         words: what it is of.
         measured: the number with its interval.
-        control: the same of its controls.
+        controls: the same of each of its controls.
         images: how many images it is of.
     """
 
     words: str
     measured: str
-    control: str
+    controls: tuple[str, ...]
     images: str
 
 
@@ -71,7 +71,7 @@ def sections_told(results: Results) -> list[SectionTold]:
 
 def introduction(told: list[SectionTold]) -> str:
     """What is said before them all."""
-    has_no_bound = any(NO_BOUND in line.measured + line.control for each in told for line in each.lines)
+    has_no_bound = any(NO_BOUND in "".join([line.measured, *line.controls]) for each in told for line in each.lines)
     return f"{INTRODUCTION} {BOUNDLESS}" if has_no_bound else INTRODUCTION
 
 
@@ -87,11 +87,15 @@ def _text(told: SectionTold) -> str:
     parts = [f"### {told.section.title}", told.about]
     if told.lines:
         table = ["| | measured [95 % interval] | control | images |", "|---|---|---|---|"]
-        parts.append("\n".join([*table, *(f"| {' | '.join(line)} |" for line in told.lines)]))
+        parts.append("\n".join([*table, *map(_row, told.lines)]))
     parts += [told.note] if told.note else []
     if told.has_figure:
         parts.append(f"![{told.section.title}](figures/{told.section.figure}.png)")
     return "\n\n".join(parts)
+
+
+def _row(line: SectionLine) -> str:
+    return f"| {line.words} | {line.measured} | {'; '.join(line.controls)} | {line.images} |"
 
 
 def _told(section: Section, results: Results) -> SectionTold:
@@ -114,12 +118,12 @@ def _told(section: Section, results: Results) -> SectionTold:
 def _lines(section: Section, frame: pd.DataFrame) -> Iterator[SectionLine]:
     for told in section.told:
         for _, row in told.rows(frame).iterrows() if len(frame) else ():
-            controls = [
+            controls = tuple(
                 f"{for_markdown(str(each['control']))}: {_number(each)}"
                 for _, each in told.controls(frame, row).iterrows()
-            ]
+            )
             words = told.words.format(**row.to_dict())
-            yield SectionLine(words, _number(row), "; ".join(controls), str(int(row["images"])))
+            yield SectionLine(words, _number(row), controls, str(int(row["images"])))
 
 
 def _number(row: pd.Series) -> str:
