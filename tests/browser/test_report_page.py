@@ -17,7 +17,7 @@ MEANS = "#table-patching_map"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A report of two parts on two scenes, whose page has fewer rows than usual: the search for barriers looks at each."""
+    """A report of two parts on two scenes, in tables of fewer rows than usual, of which the search for barriers looks at each."""
     options = {"scenes": 2, "section_images": 2, "max_new_tokens": 16, "progress": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page_tables, "MOST_MEANS", ROWS)
@@ -43,15 +43,8 @@ def hostile(tmp_path_factory):
 
 @pytest.fixture
 def opened(show, folder):
-    """Opens the page, with all that is folded unfolded if so wished."""
-
-    def open_page(fragment="", *, unfolded=False, **options):
-        reader = show((folder / "index.html").as_uri() + fragment, **options)
-        if unfolded:
-            reader.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-        return reader
-
-    return open_page
+    """Opens the page."""
+    return lambda fragment="", **options: show((folder / "index.html").as_uri() + fragment, **options)
 
 
 def looked_into(page, number=0):
