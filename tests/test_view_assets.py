@@ -13,7 +13,7 @@ import nnsight_vlm as nv
 
 VIEWING = Path(nv.__file__).parent / "viewing"
 PAGE, ASSETS = VIEWING / "page", VIEWING / "assets"
-BUILT = ("viewer.js", "viewer.css", "report.js", "report.css")
+BUILT = ("viewer.js", "viewer.css", "live.js", "live.css", "report.js", "report.css")
 PARTS = ("build.mjs", "package-lock.json", "package.json", "tsconfig.json")
 
 
@@ -38,7 +38,9 @@ def test_assets_end_no_element_and_ask_for_nothing(name):
     assert text.isascii()
     assert not re.search(r"</(script|style)|<!--", text, re.IGNORECASE)
     assert set(re.findall(r"https?://[^\s\"'`)]+", text)) <= {"http://www.w3.org/2000/svg"}
-    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b", text)
+    asking = r"\b(fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b"
+    asked = re.findall(asking, text)
+    assert asked == (["fetch"] * len(asked) if name.startswith("live") else []), "a live page asks its own server alone"
     assert not re.search(r"@import|url\((?!#)", text.replace("url(#${", "url(#"))
 
 

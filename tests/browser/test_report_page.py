@@ -17,7 +17,7 @@ MEANS = "#table-patching_map"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A report of two parts on two scenes, in tables of fewer rows than usual, of which the search for barriers looks at each."""
+    """A report of two parts on two scenes, in short tables: the search for barriers looks at each cell."""
     options = {"scenes": 2, "section_images": 2, "max_new_tokens": 16, "progress": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page_tables, "MOST_MEANS", ROWS)
