@@ -40,9 +40,7 @@ def test_assets_end_no_element_and_ask_for_nothing(name):
     assert set(re.findall(r"https?://[^\s\"'`)]+", text)) <= {"http://www.w3.org/2000/svg"}
     asking = r"\b(fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b"
     asked = re.findall(asking, text)
-    assert asked == (["fetch"] * len(asked) if name.startswith("live") else []), (
-        "a live page asks its own server alone"
-    )
+    assert asked == (["fetch"] * len(asked) if name.startswith("live") else []), "a live page asks its own server alone"
     assert not re.search(r"@import|url\((?!#)", text.replace("url(#${", "url(#"))
 
 
