@@ -1,4 +1,4 @@
-"""The command line: `nnsight-vlm report`, `view`, `ground`, `knockout`, `run`, `recipes`, `families` and others.
+"""The command line: `nnsight-vlm report`, `view`, `serve`, `ground`, `knockout`, `run`, `recipes` and others.
 
 `--help` and `--version` must answer at once, so nothing that this file imports when it is loaded is heavy: each command
 imports what it needs (torch, transformers, nnsight, pandas and the wings that use them). What commands do is in
@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import doctor, lists, page, pictures
+from .commands import doctor, lists, live, page, pictures
 from .commands.options import Debug, Json, Model, Quiet, examples
 from .commands.output import print_json, print_line, print_table
 from .commands.working import working
@@ -26,6 +26,7 @@ QUERY = "describe the image."
 START = examples(
     "nnsight-vlm report",
     'nnsight-vlm view photo.png "Describe the image."',
+    "nnsight-vlm serve",
     'nnsight-vlm knockout photo.png "What color is the ring?"',
     "nnsight-vlm run knockout_windows --items questions.csv --out runs/windows",
     "nnsight-vlm COMMAND --help",
@@ -157,7 +158,7 @@ def report(
         print_table(claims_table(done.claims))
         for name, why in done.left_out[:20]:
             print_line(f"Left out: {name} ({why})")
-        print_line(f"Written to {done.folder}: report.md, left-out.csv, frames, figures.")
+        print_line(f"Written to {done.folder}: index.html, report.md, left-out.csv, frames, figures.")
 
 
 @app.command(
@@ -179,6 +180,7 @@ def run(context: typer.Context) -> None:
 
 
 app.command(epilog=page.VIEW)(page.view)
+app.command(epilog=live.SERVE)(live.serve)
 app.command(epilog=pictures.GROUND)(pictures.ground)
 app.command(epilog=pictures.KNOCKOUT)(pictures.knockout)
 app.command(epilog=lists.RECIPES)(lists.recipes)

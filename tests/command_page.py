@@ -56,7 +56,8 @@ def _rows(parameters: list[Any]) -> Iterator[str]:
     yield "| | what it says | default |"
     yield "| --- | --- | --- |"
     for each in parameters:
-        spelled = f"`{each.metavar}`" if each.param_type_name == "argument" else ", ".join(f"`{o}`" for o in each.opts)
+        names = [each.metavar] if each.param_type_name == "argument" else [*each.opts, *each.secondary_opts]
+        spelled = ", ".join(f"`{name}`" for name in names)
         is_said = each.default is not None and each.default is not False and each.default != ""
         default = f"`{each.default}`" if is_said else ""
         needed = "**needed**" if each.required else default

@@ -23,6 +23,7 @@ from ..studies.provenance import model_facts
 from ..viewing.asking import LONGEST
 from ..viewing.making import view
 from .changes import change_given
+from .fields import about
 from .open_pages import OpenPage, Question
 from .turns import News, Turn
 
@@ -39,11 +40,13 @@ class Asked(NamedTuple):
         question: about the page's picture.
         prompt: of it.
         intervention: what is changed; None where nothing is.
+        box: the part of the picture that it is about; None where there is none.
     """
 
     question: Question
     prompt: Prompt
     intervention: Intervention | None
+    box: Any = None
 
 
 def facts_of(model: Model) -> dict[str, Any]:
@@ -53,14 +56,15 @@ def facts_of(model: Model) -> dict[str, Any]:
     return {"model": visible(str(facts["model"])), "layers": spec.layer_count, "heads": spec.head_count}
 
 
-def ask(model: Model, page: OpenPage, given: Any, turn: Turn) -> News:
+def ask(model: Model, page: OpenPage, given: Any, turn: Turn, longest: int = LONGEST) -> News:
     """Answer a question, and the same question under a change where there is one.
 
     Args:
         model: an nnsight model.
         page: which asks.
         given: `question`; `max_new_tokens`; `change`, see `change_given`; `quantities` and `words`, see `nv.view`.
-        turn: is told `{"column": "clean", "text": ...}` at every token.
+        turn: is told `{"column": "clean", "text": ...}` at every token, and at once of an answer that is kept.
+        longest: how many tokens an answer may have.
 
     Returns:
         `{"payload": ...}`, the data of the page.
@@ -69,7 +73,7 @@ def ask(model: Model, page: OpenPage, given: Any, turn: Turn) -> News:
         SpecError: anything wrong with it.
     """
     body = _body(given, ASKED)
-    asked = _asked(model, page, body)
+    asked = _asked(model, page, body, longest)
     answer = page.answers.get(asked.question)
     if answer is None:
         with _told(model, turn, "clean"):
@@ -78,6 +82,8 @@ def ask(model: Model, page: OpenPage, given: Any, turn: Turn) -> News:
             return {}
         if page.prompts.get(("picture", asked.question.text)) is asked.prompt:  # else it shows another picture by now
             page.keep(asked.question, answer)
+    else:
+        turn.tell({"column": "clean", "text": answer.text})
     with _told(model, turn, "changed"):
         shown = view(
             model,
@@ -85,18 +91,20 @@ def ask(model: Model, page: OpenPage, given: Any, turn: Turn) -> News:
             asked.intervention,
             quantities=body.get("quantities", ["weight"]),
             words=body.get("words"),
+            objects=None if asked.box is None else {"box": asked.box},
             max_new_tokens=None if asked.intervention is None else asked.question.max_new_tokens,
         )
     return {"payload": shown.payload}
 
 
-def prove(model: Model, page: OpenPage, given: Any) -> News:
+def prove(model: Model, page: OpenPage, given: Any, longest: int = LONGEST) -> News:
     """Prove that a change does what it says, from what the model really used; see `nv.verify`.
 
     Args:
         model: an nnsight model.
         page: which asks.
         given: `question`; `change`; `pixels`, whether to compare the logits under other pixels too.
+        longest: how many tokens an answer may have.
 
     Returns:
         `{"proof": {"holds": True, "edges": ..., "writes": ..., "layers": ..., "tokens": ..., "pixels": ..., "moved":
@@ -106,7 +114,7 @@ def prove(model: Model, page: OpenPage, given: Any) -> News:
         SpecError: nothing is changed, or anything wrong with it.
     """
     body = _body(given, PROVED)
-    asked = _asked(model, page, body)
+    asked = _asked(model, page, body, longest)
     if asked.intervention is None:
         raise SpecError("there is nothing to prove, because nothing is changed; choose what to cut or to write in")
     pixels = instance("pixels", body.get("pixels", False), bool, "true or false")
@@ -125,11 +133,14 @@ def _body(given: Any, fields: tuple[str, ...]) -> Mapping[str, Any]:
     return given
 
 
-def _asked(model: Model, page: OpenPage, body: Mapping[str, Any]) -> Asked:
-    question = text("question", body.get("question"), '"what color is the ring?"')
-    if not question.strip() or len(question) > LONGEST_QUESTION:
-        raise SpecError(f"a question has 1 to {LONGEST_QUESTION:,} characters; {len(question):,} were given")
-    longest = whole_number("max_new_tokens", body.get("max_new_tokens", LONGEST), least=1, most=LONGEST)
+def _asked(model: Model, page: OpenPage, body: Mapping[str, Any], longest: int) -> Asked:
+    with about("question"):
+        question = text("question", body.get("question"), '"what color is the ring?"')
+        if not question.strip() or len(question) > LONGEST_QUESTION:
+            raise SpecError(f"a question has 1 to {LONGEST_QUESTION:,} characters; {len(question):,} were given")
+    with about("max_new_tokens"):
+        length = body.get("max_new_tokens", longest)
+        length = whole_number("max_new_tokens", length, least=1, most=longest, kind="number of tokens")
     change = change_given(body.get("change"))
 
     def made(words: str, picture: Image.Image) -> Prompt:
@@ -137,9 +148,9 @@ def _asked(model: Model, page: OpenPage, body: Mapping[str, Any]) -> Asked:
 
     prompt = page.prompt("picture", question, made)
     if change is None:
-        return Asked(Question(question, longest), prompt, None)
+        return Asked(Question(question, length), prompt, None)
     other = page.prompt("other", question, made) if change.needs_other else None
-    return Asked(Question(question, longest), prompt, change.made(prompt, other))
+    return Asked(Question(question, length), prompt, change.made(prompt, other), change.box)
 
 
 def _told(model: Model, turn: Turn, column: str) -> AbstractContextManager[None]:

@@ -1,7 +1,8 @@
 """The addresses of the server: what each takes, and what it answers.
 
 Requests and answers are JSON. What takes the model's time answers in lines of JSON, one piece of news a line, as they
-come: `{"waiting": 2}`, `{"column": "clean", "text": "a small"}`, last of all the result or `{"error": "words"}`.
+come: `{"waiting": 2}`, `{"column": "clean", "text": "a small"}`, last of all the result or `{"error": "words"}`, with
+`"field"` where they are about one field.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from starlette.routing import Route
 from ..errors import Worded
 from ..families import Model
 from ..notebook.pictures import picture_uri
+from ..viewing.asking import LONGEST
 from .answers import ask, facts_of, prove
 from .live_page import live_page
 from .open_pages import OpenPage, OpenPages
@@ -54,14 +56,18 @@ class Server:
         model: that answers.
         first: pictures that every new page begins with, by role.
         question: that every new page begins with; None for no question.
+        longest: how many tokens an answer may have.
         pages, turns: open pages, and who has the model.
+        ending: set once the server is to stop.
     """
 
     model: Model
     first: dict[str, Image.Image] = field(default_factory=dict)
     question: str | None = None
+    longest: int = LONGEST
     pages: OpenPages = field(default_factory=OpenPages)
     turns: Turns = field(default_factory=lambda: Turns(report))
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     def app(self) -> Starlette:
         """The server as an application, which nobody guards yet."""
@@ -77,6 +83,11 @@ class Server:
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: in_words, Exception: broken})
 
+    def end(self) -> None:
+        """End all answers that are under way."""
+        self.ending.set()
+        self.turns.give_up()
+
     async def show(self, request: Request) -> Response:  # noqa: ARG002
         """The page."""
         return HTMLResponse(*live_page())
@@ -88,7 +99,9 @@ class Server:
         except Worded as error:
             raise HTTPException(429, str(error)) from error
         shown = {role: shown_picture(picture) for role, picture in self.first.items()}
-        return JSONResponse({"page": name, **facts_of(self.model), "question": self.question, "pictures": shown}, 201)
+        limits = {"longest": self.longest, "bytes": MOST_BYTES}
+        begun = {"page": name, "question": self.question, "pictures": shown}
+        return JSONResponse({**facts_of(self.model), **limits, **begun}, 201)
 
     async def close(self, request: Request) -> Response:
         """Forget a page."""
@@ -101,9 +114,10 @@ class Server:
 
         async def beats() -> AsyncIterator[str]:
             try:
-                while self.pages.find(name) is not None:
+                while self.pages.find(name) is not None and not self.ending.is_set():
                     yield "{}\n"
-                    await asyncio.sleep(BEAT)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self.ending.wait(), BEAT)
             finally:
                 self.pages.close(name)
 
@@ -124,11 +138,11 @@ class Server:
 
     async def ask(self, request: Request) -> Response:
         """The answer to a question, word by word, and then the page's data."""
-        return await self._at_work(request, lambda page, given, turn: ask(self.model, page, given, turn))
+        return await self._at_work(request, lambda page, given, turn: ask(self.model, page, given, turn, self.longest))
 
     async def prove(self, request: Request) -> Response:
         """Whether a change does what it says."""
-        return await self._at_work(request, lambda page, given, _: prove(self.model, page, given))
+        return await self._at_work(request, lambda page, given, _: prove(self.model, page, given, self.longest))
 
     async def _at_work(self, request: Request, work: Callable[[OpenPage, Any, Turn], News]) -> Response:
         page, content = self._page(request), await body_of(request, MOST_TEXT)

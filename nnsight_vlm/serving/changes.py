@@ -7,12 +7,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from ..arguments import listed, one_of, refuse, text, whole_number
 from ..errors import SpecError
+from ..families import view_of
+from ..lowering.layers import Layers, layer_numbers
 from ..prompts.prompt import Prompt
 from ..prompts.where import Where
 from ..report.arguments import parse_layers
 from ..specs.interventions import Intervention
 from ..specs.knockouts import Knockout
 from ..specs.states import Patch
+from .fields import about
 
 Kind = Literal["cut", "patch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -30,10 +33,12 @@ class Change(NamedTuple):
     Attributes:
         made: the intervention, on a prompt.
         needs_other: whether it takes states from another picture.
+        box: that is drawn on the picture; None for none.
     """
 
     made: Callable[[Prompt, Prompt | None], Intervention]
     needs_other: bool
+    box: Any
 
 
 def change_given(given: Any) -> Change | None:
@@ -65,26 +70,39 @@ def change_given(given: Any) -> Change | None:
 
 def _cut(given: Mapping[str, Any]) -> Change:
     source, target = _place(given, "source"), _place(given, "target")
-    layers = parse_layers(text("layers", given.get("layers", "attention")))
     heads = given.get("heads")
-    if heads is not None:
-        heads = [whole_number("heads", head, least=0) for head in listed("heads", heads, "[0, 1]")]
+    with about("layers"):
+        layers = parse_layers(text("layers", given.get("layers", "attention")))
+    with about("heads"):
+        if heads is not None:
+            heads = [whole_number("heads", head, least=0) for head in listed("heads", heads, "[0, 1]")]
     how = one_of("how", given.get("how", "mask"), HOWS)
 
     def made(prompt: Prompt, _: Prompt | None) -> Intervention:
+        with about("layers"):
+            _in_depth(prompt, layers)
         return Knockout(source(prompt), target(prompt), layers=layers, heads=heads, how=how)
 
-    return Change(made, needs_other=False)
+    return Change(made, needs_other=False, box=_box(given, "source", "target"))
 
 
 def _patch(given: Mapping[str, Any]) -> Change:
-    where, layer = _place(given, "where"), whole_number("layer", given.get("layer"), least=0)
+    where = _place(given, "where")
+    with about("layer"):
+        layer = whole_number("layer", given.get("layer"), kind="layer")
 
     def made(prompt: Prompt, other: Prompt | None) -> Intervention:
         assert other is not None
+        with about("layer"):
+            _in_depth(prompt, layer)
         return Patch(where(prompt), source=other, layers=layer)
 
-    return Change(made, needs_other=True)
+    return Change(made, needs_other=True, box=_box(given, "where"))
+
+
+def _box(given: Mapping[str, Any], *names: str) -> Any:
+    """The box of the first of these places that has one; None where none has."""
+    return next((given[name]["box"] for name in names if isinstance(given.get(name), Mapping)), None)
 
 
 def _place(given: Mapping[str, Any], name: str) -> Callable[[Prompt], Where]:
@@ -94,4 +112,19 @@ def _place(given: Mapping[str, Any], name: str) -> Callable[[Prompt], Where]:
         return lambda _: place
     if not isinstance(place, Mapping) or set(place) != {"box"}:
         refuse(name, place, "place", '"image", or {"box": [x0, y0, x1, y1]} in pixels')
-    return lambda prompt: prompt.region(place["box"])
+
+    def boxed(prompt: Prompt) -> Where:
+        with about("box"):
+            return prompt.region(place["box"])
+
+    return boxed
+
+
+def _in_depth(prompt: Prompt, layers: Layers) -> None:
+    """Refuse layers that the model has not got.
+
+    Raises:
+        SpecError: with those that it has.
+    """
+    if layers != "attention":
+        layer_numbers(layers, view_of(prompt.model).stage().layer_count)

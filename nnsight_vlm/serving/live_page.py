@@ -1,4 +1,4 @@
-"""The HTML of the live page: the viewer's own script and style, and no data yet."""
+"""The HTML of the live page: its script and style, and no data; those it asks for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ PAGE = """<!doctype html>
 </head>
 <body>
 <noscript>This page asks and draws with a script, and scripts are switched off here.</noscript>
-<script type="application/json" id="nnsight-vlm-live">{{}}</script>
 <script nonce="{nonce}">
 {script}
 </script>
@@ -50,5 +49,5 @@ class LivePage(NamedTuple):
 def live_page() -> LivePage:
     """The page, whose own script and style are the only ones that a browser runs in it."""
     nonce = secrets.token_urlsafe(16)
-    content = PAGE.format(nonce=nonce, style=asset("viewer.css"), script=asset("viewer.js"))
+    content = PAGE.format(nonce=nonce, style=asset("live.css"), script=asset("live.js"))
     return LivePage(content, 200, {"content-security-policy": CONTENT.format(nonce=nonce)})

@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import SpecError
 from ..execution.decoding import Generation
 from ..prompts.prompt import Prompt
+from .fields import FieldError
 
 MOST_PAGES = 8
 """How many pages are open at a time."""
@@ -61,10 +62,10 @@ class OpenPage:
         """The prompt of a question about a picture, made once.
 
         Raises:
-            SpecError: the page has no such picture yet.
+            FieldError: the page has no such picture yet.
         """
         if role not in self.pictures:
-            raise SpecError(MISSING[role])
+            raise FieldError(MISSING[role], role)
         if (role, question) not in self.prompts:
             self.prompts = dict(list(self.prompts.items())[-MOST_ANSWERS:])
             self.prompts[role, question] = make(question, self.pictures[role])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import secrets
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import uvicorn
@@ -20,6 +22,8 @@ from .app import Server
 from .guard import Guard
 
 HOST = "127.0.0.1"
+HERE = {"0.0.0.0": HOST, "::": "::1"}
+"""What this machine is reached at from itself, where all of its addresses are listened on."""
 PATIENCE = 2
 """For how many seconds answers that are under way are waited for at the end."""
 MOST_CONNECTIONS = 64
@@ -46,8 +50,9 @@ class Listening(NamedTuple):
 
     @property
     def address(self) -> str:
-        """What a person opens."""
-        return f"http://{self.named}/?token={self.token}"
+        """What a person opens on this machine."""
+        named = self._replace(host=HERE.get(self.host, self.host)).named
+        return f"http://{named}/?token={self.token}"
 
     @property
     def named(self) -> str:
@@ -82,6 +87,7 @@ def serve_until_stopped(
     *,
     pictures: dict[str, Image.Image],
     question: str | None,
+    longest: int,
     started: Callable[[], None],
 ) -> None:
     """Answer until the process is told to stop (Ctrl-C, SIGTERM), and stop then within a few seconds.
@@ -91,16 +97,30 @@ def serve_until_stopped(
         listening: where.
         pictures: that pages begin with, by role.
         question: that they begin with.
+        longest: how many tokens an answer may have.
         started: called once pages can be opened.
     """
     load_parts()
-    server = Server(model=model, first=pictures, question=question)
+    server = Server(model=model, first=pictures, question=question, longest=longest)
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again, once it has stopped
+        with contextlib.suppress(KeyboardInterrupt), _ended_like_ctrl_c():  # uvicorn raises the signal again at its end
             running(server, listening, started).run(sockets=[listening.bound])
     finally:
         server.turns.stop(PATIENCE)
         listening.bound.close()
+
+
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end what is inside as Ctrl-C does, and not this process at once."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread has a say in signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def running(server: Server, listening: Listening, started: Callable[[], None]) -> uvicorn.Server:
@@ -123,17 +143,22 @@ def running(server: Server, listening: Listening, started: Callable[[], None]) -
         timeout_graceful_shutdown=PATIENCE,
         limit_concurrency=MOST_CONNECTIONS,
         lifespan="off",
+        ws="none",
     )
-    return _Announced(config, started)
+    return _Announced(config, started, server.end)
 
 
 class _Announced(uvicorn.Server):
-    """A server that says when it listens."""
+    """A server that says when it listens, and when it is to stop."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
-        self._said = started
+        self._said, self._ending = started, ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._said()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()  # answers without an end would be waited for, and then be cut off
+        await super().shutdown(sockets)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import Worded
 from ..showing import visible
+from .fields import field_of
 
 News = dict[str, Any]
 """One line of what a page is told."""
@@ -41,7 +42,7 @@ class Turn:
             self.tell({"waiting": 0})
             self.tell(self.work(self))
         except Worded as error:
-            self.tell({"error": str(error)})
+            self.tell({"error": str(error), **field_of(error)})
         except Exception as error:  # whatever a model raises must reach the page, and end this request alone
             report(error)
             self.tell({"error": TROUBLE.format(type(error).__name__, visible(str(error)[:300]))})
@@ -84,13 +85,18 @@ class Turns:
 
     def stop(self, seconds: float = 2.0) -> None:
         """Give up what is being done and what waits, and wait so many seconds at most for the thread to end."""
+        self.give_up()
+        self._waiting.put(None)
+        self._thread.join(seconds)
+
+    def give_up(self) -> None:
+        """End what is being done and what waits; whoever reads its news reads their end."""
         while not self._waiting.empty():
             if (turn := self._waiting.get_nowait()) is not None:
                 turn.tell(None)
         if (turn := self._at_work) is not None:
+            turn.tell(None)
             turn.is_over = True
-        self._waiting.put(None)
-        self._thread.join(seconds)
 
     def _work(self) -> None:
         while (turn := self._waiting.get()) is not None:

@@ -14,9 +14,12 @@ import pages
 import payloads
 import pytest
 import torch
+from living import WATCH, Serving, Visitor
 from playwright.sync_api import sync_playwright
 from reader import Reader
 from watching import Watched
+
+import nnsight_vlm as nv
 
 torch.set_num_threads(1)
 PATIENCE = 20_000
@@ -106,3 +109,43 @@ def square(show) -> Reader:
 def pair(show) -> Reader:
     """The same in two columns."""
     return show(payloads.square(columns=("clean", "changed")))
+
+
+@pytest.fixture(scope="session")
+def serving(tmp_path_factory):
+    """The command, with a picture and without a question."""
+    path = tmp_path_factory.mktemp("serve") / "picture.png"
+    nv.shapes.pair(3)[0].image.save(path)
+    started = Serving(str(path))
+    yield started
+    assert started.stop() == 0
+    assert "Traceback" not in "".join(started.said)
+
+
+@pytest.fixture
+def visit(browser, serving) -> Callable[..., Visitor]:
+    """Opens live pages; at the end none may have asked for anything of others or complained of anything."""
+    visitors = []
+
+    def visiting(
+        at: Serving = serving, *, width: int = 1280, height: int = 1200, scheme: str = "light", quiet: bool = True
+    ) -> Visitor:
+        page = browser(width=width, height=height, scheme=scheme).new_page()
+        page.add_init_script(WATCH)
+        visitor = Visitor(page, at, Watched(page))
+        page.goto(at.address)
+        page.wait_for_selector("html[data-ready=true]", state="attached")
+        visitors.append((visitor, quiet))
+        return visitor
+
+    yield visiting
+    found = [(one.strays(), one.watched.complaints() if quiet else []) for one, quiet in visitors]
+    for one, _ in visitors:
+        one.page.context.close()
+    assert all(strays == [] and complaints == [] for strays, complaints in found), found
+
+
+@pytest.fixture
+def live(visit) -> Visitor:
+    """The page as it opens."""
+    return visit()

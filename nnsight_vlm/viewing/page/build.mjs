@@ -1,5 +1,6 @@
 /**
- * Sources to assets: viewer.js, viewer.css and licences.txt in ../assets, the same bytes for the same sources.
+ * Sources to assets in ../assets: viewer.js and viewer.css of a saved page, live.js and live.css of the live one, report.js
+ * and report.css of a report's page, and licences.txt, the same bytes for the same sources.
  *
  * The first line of each asset holds a digest of the sources, so that it can be told without node whether they are of
  * these sources: SHA-256 over, for each file of `src` and each file in `PARTS`, by its path, its path, a line break, its bytes and a line break.
@@ -26,9 +27,10 @@ function digest() {
   return hash.digest("hex");
 }
 
-/** The licence of every package whose code is in the bundle. */
-function licences(metafile) {
-  const names = Object.keys(metafile.inputs)
+/** The licence of every package whose code is in the bundles. */
+function licences(metafiles) {
+  const names = metafiles
+    .flatMap((each) => Object.keys(each.inputs))
     .map((path) => /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1])
     .filter((name) => name !== undefined);
   return [...new Set(names)].sort().map((name) => {
@@ -60,10 +62,17 @@ async function bundled(entry, banner) {
 }
 
 const head = `/* nnsight_vlm viewer; sources ${digest()}; licences of what is in it: licences.txt */`;
-const script = await bundled("src/main.ts", { js: head });
-const style = await bundled("src/viewer.css", { css: head });
-const terms = [`Code of other projects in viewer.js.\n`, ...licences(script.metafile)].join("\n----\n\n");
-for (const [name, text] of [["viewer.js", script.text], ["viewer.css", style.text], ["licences.txt", terms]]) {
+const ENTRIES = {
+  "viewer.js": "src/main.ts",
+  "viewer.css": "src/viewer.css",
+  "live.js": "src/live.ts",
+  "live.css": "src/live.css",
+  "report.js": "src/report.ts",
+  "report.css": "src/report.css",
+};
+const made = await Promise.all(Object.entries(ENTRIES).map(async ([name, entry]) => [name, await bundled(entry, { js: head, css: head })]));
+const terms = [`Code of other projects in the scripts.\n`, ...licences(made.map(([, each]) => each.metafile))].join("\n----\n\n");
+for (const [name, text] of [...made.map(([name, each]) => [name, each.text]), ["licences.txt", terms]]) {
   writeFileSync(join(ASSETS, name), text);
   console.log(`${name}: ${Buffer.byteLength(text)} bytes`);
 }

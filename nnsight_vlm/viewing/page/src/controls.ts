@@ -16,12 +16,12 @@ const SHOWN_TITLES: [Shown, string][] = [
   ["lens", "lens words"],
 ];
 
-export function controls(measured: Measured, state: State): HTMLElement {
+export function controls(measured: Measured, state: State, measure: ((quantity: string) => void) | null): HTMLElement {
   return element(
     "div",
     { class: "controls", role: "group", "aria-label": "what is shown" },
     element("div", { class: "row" }, quantities(measured, state), layers(measured, state), heads(measured, state)),
-    about(measured, state),
+    about(measured, state, measure),
     details(element("div", { class: "row minor" }, scales(measured, state), opacity(state)), element("div", { class: "row minor" }, shown(measured, state), pair(measured, state))),
   );
 }
@@ -156,7 +156,7 @@ const ATTENTION = ["Attention is not a cause.", "A word may read a patch and mak
 const GRADIENT = ["A gradient is an estimate.", "It says what a small change of a patch would do, and not what the patch did."];
 
 /** What the quantity is; what it is not; and the way to the one that is. */
-function about(measured: Measured, state: State): HTMLElement {
+function about(measured: Measured, state: State, measure: ((quantity: string) => void) | null): HTMLElement {
   const sentence = element("span");
   live(sentence, () => measured.columns[0].quantities.get(state.quantity.value)?.spec.about ?? "");
   const go = button("Show what cutting each patch costs", () => (state.quantity.value = "causal"), { class: "link", id: "to-causal" });
@@ -173,7 +173,9 @@ function about(measured: Measured, state: State): HTMLElement {
     caution.hidden = key === "causal";
     caution.replaceChildren(element("strong", {}, claim), ` ${reason} `, go);
     const isAbsent = !measured.columns.some((each) => each.quantities.has(key));
-    absent.replaceChildren(...(isAbsent ? [missing(`This page does not have the ${QUANTITY_TITLES[key] ?? key} of patches.`, wayTo(measured, key))] : []));
+    const how = measure === null ? wayTo(measured, key) : "";
+    const act = measure === null ? null : button("Measure it now", () => measure(key), { id: "measure" });
+    absent.replaceChildren(...(isAbsent ? [missing(`This page does not have the ${QUANTITY_TITLES[key] ?? key} of patches.`, how), ...(act === null ? [] : [act])] : []));
   });
   return element("div", { class: "about" }, element("p", {}, sentence, " ", caution, more), absent);
 }
