@@ -158,7 +158,7 @@ def report(
         print_table(claims_table(done.claims))
         for name, why in done.left_out[:20]:
             print_line(f"Left out: {name} ({why})")
-        print_line(f"Written to {done.folder}: report.md, left-out.csv, frames, figures.")
+        print_line(f"Written to {done.folder}: index.html, report.md, left-out.csv, frames, figures.")
 
 
 @app.command(

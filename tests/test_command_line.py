@@ -8,6 +8,7 @@ import shutil
 import hostile
 import pandas as pd
 import pytest
+import report_pages
 import tiny
 from markdown_it import MarkdownIt
 from rich.console import Console
@@ -208,7 +209,9 @@ def test_a_report_shows_what_a_user_and_files_call_things(place, wide, tmp_path)
     out = tmp_path / "[/INST]`x`\udcff"
     options = ["--query", query, "--objects", ",".join(objects), "--max-new-tokens", "3", "--out", out]
     printed = ask("report", "--model", place / "model", "--images", place / "mixed", *options)
-    assert printed.endswith(f"Written to {hostile.seen(str(out))}: report.md, left-out.csv, frames, figures.\n")
+    assert printed.endswith(
+        f"Written to {hostile.seen(str(out))}: index.html, report.md, left-out.csv, frames, figures.\n"
+    )
     left_out = hostile.seen("[red]\n<b>.png")
     assert f"Left out: {left_out} (" in printed
     lines = code_in_lines((out / "report.md").read_text())
@@ -216,6 +219,11 @@ def test_a_report_shows_what_a_user_and_files_call_things(place, wide, tmp_path)
     assert lines[1] == [str(place / "mixed"), hostile.seen(query), *objects]
     assert [left_out] in [line[:1] for line in lines]
     assert len(list((out / "figures").iterdir())) > 0
+    page = report_pages.read(out / "index.html")
+    shown = [each.text for each in page.every("header")[0].every("code")]
+    assert shown == [str(place / "model"), str(place / "mixed"), hostile.seen(query), *objects]
+    assert left_out in page.every("section", id="missing")[0].text
+    assert {each.tag for each in page.every("header")[0].every("")} == {"h1", "p", "code"}
 
 
 def test_layers_as_the_command_line_spells_them():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 
 import pandas as pd
 import pytest
@@ -230,6 +231,14 @@ def test_a_text_in_a_traceback_does_not_act_on_the_terminal():
 
     done = CliRunner().invoke(tiny, [])
     assert done.exit_code == 1 and "\x1b" not in done.stderr and "Traceback" in done.stderr
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_said_in_words_without_the_place_in_the_code(capsys):
+    with working():
+        warnings.warn("few pictures: \x1b[31m", stacklevel=1)
+    assert capsys.readouterr().err == "warning: few pictures: \\x1b[31m\n"
+    assert warnings.showwarning.__module__ != "nnsight_vlm.commands.working"
 
 
 def test_an_interrupted_run_says_that_it_goes_on(table, tmp_path, monkeypatch):

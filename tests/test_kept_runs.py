@@ -229,9 +229,9 @@ def forwards_of(model):
     return count
 
 
-def test_the_guide_says_where_reuse_ends():
-    guide = (Path(nv.__file__).parent.parent / "docs" / "guide.md").read_text()
-    assert "nv.reuse(model)" in guide
+def test_the_manual_says_where_reuse_ends():
+    page = (Path(nv.__file__).parent.parent / "docs" / "scale.md").read_text()
+    assert "nv.reuse(model)" in page
 
 
 def test_a_setting_of_the_model_that_every_forward_reads_is_seen(model, prompt):

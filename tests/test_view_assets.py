@@ -13,7 +13,7 @@ import nnsight_vlm as nv
 
 VIEWING = Path(nv.__file__).parent / "viewing"
 PAGE, ASSETS = VIEWING / "page", VIEWING / "assets"
-BUILT = ("viewer.js", "viewer.css", "live.js", "live.css")
+BUILT = ("viewer.js", "viewer.css", "live.js", "live.css", "report.js", "report.css")
 PARTS = ("build.mjs", "package-lock.json", "package.json", "tsconfig.json")
 
 
@@ -40,16 +40,14 @@ def test_assets_end_no_element_and_ask_for_nothing(name):
     assert set(re.findall(r"https?://[^\s\"'`)]+", text)) <= {"http://www.w3.org/2000/svg"}
     asking = r"\b(fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b"
     asked = re.findall(asking, text)
-    assert asked == ([] if name.startswith("viewer") else ["fetch"] * len(asked)), (
-        "a live page asks its own server alone"
-    )
+    assert asked == (["fetch"] * len(asked) if name.startswith("live") else []), "a live page asks its own server alone"
     assert not re.search(r"@import|url\((?!#)", text.replace("url(#${", "url(#"))
 
 
 def test_no_text_is_ever_read_as_markup_or_code():
     markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|srcdoc"
     code = r"\beval\b|new Function"
-    for path in [*(PAGE / "src").glob("*.ts"), ASSETS / "viewer.js", ASSETS / "live.js"]:
+    for path in [*(PAGE / "src").glob("*.ts"), *ASSETS.glob("*.js")]:
         assert not re.search(f"{markup}|{code}", path.read_text()), path.name
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -35,7 +36,8 @@ def working(*, debug: bool = False, quiet: bool = False, resumes: bool = False) 
         quiet: no progress bars of libraries.
         resumes: whether the same command would go on where this one is interrupted.
     """
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.showwarning = _show_warning
         try:
             if wrong := complaint():
                 _end(f"{wrong}; nnsight-vlm doctor says what is installed", FAILED)
@@ -49,6 +51,11 @@ def working(*, debug: bool = False, quiet: bool = False, resumes: bool = False) 
             if debug:
                 typer.echo(visible("".join(traceback.format_exception(error)), keep_lines=True), err=True)
             _end(*_ending(error))
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Say a warning as errors are said: its words, without the file and the line that Python shows."""
+    typer.echo(f"warning: {visible(str(message), keep_lines=True)}", err=True)
 
 
 def _ending(error: Exception) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import SpecError
 from ..families import Model
-from ..lowering.heads import side_by_side
+from ..lowering.head_choice import side_by_side
 from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan
 from ..lowering.resolve import resolver

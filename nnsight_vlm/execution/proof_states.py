@@ -10,7 +10,7 @@ import torch
 
 from ..errors import InterventionError
 from ..families import Family, Model, view_of
-from ..lowering.heads import side_by_side
+from ..lowering.head_choice import side_by_side
 from ..lowering.layouts import Layout
 from ..lowering.plan import compile_plan, read_step
 from ..lowering.read_requests import StateRequest

@@ -184,7 +184,7 @@ class Family:
 
     @property
     def all_pixels(self) -> tuple[str, ...]:
-        """Names of the inputs that hold pixels: of images, and of videos where these have an input of their own."""
+        """Names of the inputs that hold pixels, of images and of videos where these have an input of their own."""
         return tuple(dict.fromkeys((self.pixels, *(() if self.video is None else (self.video.pixels,)))))
 
     @property

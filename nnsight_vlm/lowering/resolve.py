@@ -16,7 +16,7 @@ from ..families import VISION, Family, HeadCall, Model, StageSpec, view_of
 from ..prompts.ranges import Ranges
 from ..prompts.stage_maps import require_tower
 from ..prompts.where import Where
-from .heads import Heads, HeadSize, chosen_heads, numbers_of
+from .head_choice import Heads, HeadSize, chosen_heads, numbers_of
 from .layers import Depth, Layers, Window, label, layer_numbers, require_ascending_layers
 from .placements import Placement
 from .projected import projector_places

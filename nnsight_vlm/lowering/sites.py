@@ -16,7 +16,7 @@ from ..errors import SpecError
 from ..families import VISION, Family, ModelView
 from ..prompts.token_map import TokenMap
 from ..prompts.where import as_tuples, require_ascending
-from .heads import listed_heads
+from .head_choice import listed_heads
 from .layers import require_ascending_layers
 
 

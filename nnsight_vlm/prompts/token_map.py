@@ -6,7 +6,7 @@ between the modules of the package as `Ranges`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -126,10 +126,11 @@ class TokenMap:
         if isinstance(where, str):
             return self.group(where)
         if isinstance(where, MaskedPositions):
-            return Ranges.union(map(self._checked, where.within(len(self.tokens))))
+            return self._numbers(where.within(len(self.tokens)))
         if isinstance(where, tuple):
-            return Ranges.union(self.ranges(part) for part in where)
-        return self._checked(require_number(where))
+            named = (self.ranges(part) for part in where if type(part) is not int)
+            return Ranges.union([self._numbers([part for part in where if type(part) is int]), *named])
+        return self._numbers([require_number(where)])
 
     def required(self, where: Where) -> Ranges:
         """The same, for what is meaningless without tokens: a read, a group that a recipe measures.
@@ -168,15 +169,16 @@ class TokenMap:
         sizes = {part: self.group(part).positions(self.stop) for part in PARTS}
         return {part: len(positions) for part, positions in sizes.items() if positions}
 
-    def _checked(self, position: int) -> Ranges:
-        inside = self.start <= position < self.stop and position not in self.padding
-        if not (inside or -self.outside <= position < 0):
-            beyond = f", with {-self.outside}..-1 outside the sequence" if self.outside else ""
-            raise SpecError(
-                f"position {position} lies outside the prompt, whose tokens are {self.start}..{self.stop - 1}{beyond}; "
-                'positions are absolute, and the last one is called "last"'
-            )
-        return Ranges(((position, position + 1),))
+    def _numbers(self, positions: Sequence[int]) -> Ranges:
+        """These positions, each of which must be one of the row's; all at once, as there can be thousands."""
+        for position in positions:
+            inside = self.start <= position < self.stop and position not in self.padding
+            if not (inside or -self.outside <= position < 0):
+                places = f"{self.start}..{self.stop - 1}"
+                places += f", with {-self.outside}..-1 outside the sequence" if self.outside else ""
+                asked = f"position {position} lies outside the prompt, whose tokens are {places}"
+                raise SpecError(f'{asked}; positions are absolute, and the last one is called "last"')
+        return Ranges.of(positions)
 
     def group(self, name: str) -> Ranges:
         """Positions of one group, see `ranges`.
@@ -265,8 +267,7 @@ class TokenMap:
 
     def last_seen(self, position: int) -> int:
         """The last position that a position may attend to."""
-        blocks = [block for block in self.blocks if position in block]
-        return max([position, *(stop - 1 for block in blocks for _, stop in block if stop)])
+        return max([position, *(stop - 1 for block in self.blocks if position in block for _, stop in block if stop)])
 
     def stage(self, name: str) -> TokenMap:
         """The token map of a stage.
@@ -274,11 +275,10 @@ class TokenMap:
         Raises:
             SpecError: the model has no such stage.
         """
-        if name == "decoder":
-            return self
-        if name not in dict(self.stages):
-            raise missing_stage(name, ["decoder", *dict(self.stages)])
-        return dict(self.stages)[name]
+        stages = {"decoder": self, **dict(self.stages)}
+        if name not in stages:
+            raise missing_stage(name, list(stages))
+        return stages[name]
 
     def shifted(self, by: int, filler: int | None = None) -> TokenMap:
         """The same row with `by` more tokens of padding on its left; fewer where `by` is negative."""

@@ -57,6 +57,8 @@ def as_tuples(where: Any) -> Any:
     >>> as_tuples(np.array([False, True, True]))
     MaskedPositions(positions=(1, 2), length=3)
     """
+    if type(where) is tuple and all(type(part) is int for part in where):
+        return where  # as all positions are once they were looked at
     if isinstance(where, (np.ndarray, np.generic, torch.Tensor)):
         where = where.tolist()
     if isinstance(where, (str, bytes, Mapping)) or not isinstance(where, Iterable):

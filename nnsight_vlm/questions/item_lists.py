@@ -136,7 +136,7 @@ class Item:
 
     @property
     def text(self) -> str:
-        """What the model is asked: the question, with its options under it where it has some."""
+        """What the model is asked, the question with its options under it where it has some."""
         return with_options(self.question, self.options)
 
     @cached_property

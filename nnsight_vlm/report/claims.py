@@ -191,6 +191,7 @@ CLAIMS: tuple[Claim, ...] = (
         control=True,
     ),
 )
+"""The three claims of the paper with their controls, in the order of the report."""
 
 
 def judge(frames: Frames, claims: Sequence[Claim] = CLAIMS, *, seed: int = 0) -> pd.DataFrame:

@@ -33,7 +33,7 @@ REPORT = Contents(
     called="a report",
     settings="report-settings.json",
     ours=(
-        *("parts", "frames", "figures", "report-settings.json", "report.md"),
+        *("parts", "frames", "figures", "report-settings.json", "report.md", "index.html"),
         *("claims.csv", "claims.parquet", "left-out.csv", "left-out.parquet"),
     ),
 )

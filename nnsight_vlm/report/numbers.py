@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+NO_BOUND = "no bound"
+"""An end of an interval on whose side the images put no bound: too few of them, or too much alike."""
+
 
 def number(value: float, digits: int = 2) -> str:
-    """A number of the table, empty where there is none."""
-    if math.isnan(value):
-        return ""
-    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else f"{value:+.0f}".replace("inf", "∞")
+    """A finite number of the table; empty where there is none."""
+    return "" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def digits_of(low: float, high: float, threshold: float = math.nan) -> int:
@@ -26,15 +27,27 @@ def digits_of(low: float, high: float, threshold: float = math.nan) -> int:
     return digits
 
 
-def with_interval(value: float, low: float, high: float, threshold: float = math.nan) -> str:
-    """A number with its interval, `0.62 [0.55, 0.70]`, to as many digits as `digits_of` says.
+def with_interval(
+    value: float, low: float, high: float, threshold: float = math.nan, *, digits: int | None = None
+) -> str:
+    """A number with its interval, `0.62 [0.55, 0.70]`, to as many digits as `digits_of` says unless told otherwise.
+
+    What is infinite is said in words: an end on whose side there is no bound, and a mean in which some image's share is
+    of a difference of 0.
 
     >>> with_interval(0.00016, -0.00024, 0.00219)
     '0.0002 [-0.0002, 0.0022]'
     >>> with_interval(3.5, 3.25, float("inf"))
-    '3.50 [3.25, +∞]'
+    '3.50 [3.25, no bound]'
+    >>> with_interval(3.5, float("-inf"), float("inf"))
+    '3.50 (no bound on either side)'
     """
+    if math.isinf(value):
+        return "no finite mean"
     if math.isnan(low) and math.isnan(high):
         return f"{number(value)} (no interval)"
-    digits = digits_of(low, high, threshold)
-    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+    digits = digits_of(low, high, threshold) if digits is None else digits
+    if math.isinf(low) and math.isinf(high):
+        return f"{number(value, digits)} ({NO_BOUND} on either side)"
+    ends = (NO_BOUND if math.isinf(end) else number(end, digits) for end in (low, high))
+    return f"{number(value, digits)} [{', '.join(ends)}]"

@@ -1,13 +1,15 @@
-"""The further analyses as text: what is asked, what such numbers show, and the numbers beside their controls."""
+"""The further analyses in words: what is asked, what such numbers show, and the numbers beside their controls."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import pandas as pd
 
 from ..showing import for_markdown
-from .numbers import number
+from .numbers import NO_BOUND, with_interval
+from .results import Results
 from .section import Section
 from .sections import MOST, SECTIONS
 
@@ -16,66 +18,114 @@ SHOWS = {
     "does": "States are interchanged and every way stays open, so it shows what the model *does*.",
     "reads": "Nothing is changed, so it *reads* what is there and shows no cause.",
 }
+FURTHER = "Further analyses"
+INTRODUCTION = (
+    "Each is a small run of a recipe, on the first pictures and in a few layers: it tells whether more of it is worth "
+    "while (`nnsight-vlm run RECIPE`). Controls stand beside the numbers that they are of; all numbers are in "
+    "`frames/`."
+)
+BOUNDLESS = (
+    f"An interval has *{NO_BOUND}* on a side where so few images, or images whose numbers lie so far apart, tell "
+    "nothing: shares of a difference between two answers are of any size where the two are nearly equally probable."
+)
 
 
-def sections_text(
-    frames: Mapping[str, pd.DataFrame], per_image: Mapping[str, pd.DataFrame], figures: Collection[str]
-) -> str:
-    """All further analyses that were made; empty where none was.
+class SectionLine(NamedTuple):
+    """One number of a section, as Markdown.
 
-    Args:
-        frames, per_image: the means of every part, and the rows behind them.
-        figures: the names of those that there are.
+    Attributes:
+        words: what it is of.
+        measured: the number with its interval.
+        controls: the same of each of its controls.
+        images: how many images it is of.
     """
-    told = [
-        _text(section, frames[section.name], per_image[section.name], section.figure in figures)
-        for section in SECTIONS
-        if section.name in frames
-    ]
+
+    words: str
+    measured: str
+    controls: tuple[str, ...]
+    images: str
+
+
+class SectionTold(NamedTuple):
+    """A further analysis in words, as Markdown.
+
+    Attributes:
+        section: which.
+        about: what is asked, and what such numbers show.
+        lines: the numbers that are told.
+        note: how many more there are, or why there are none; empty where all are told.
+        has_figure: whether it has one.
+    """
+
+    section: Section
+    about: str
+    lines: tuple[SectionLine, ...]
+    note: str
+    has_figure: bool
+
+
+def sections_told(results: Results) -> list[SectionTold]:
+    """All further analyses that were made."""
+    return [_told(section, results) for section in SECTIONS if section.name in results.frames]
+
+
+def introduction(told: list[SectionTold]) -> str:
+    """What is said before them all."""
+    has_no_bound = any(NO_BOUND in "".join([line.measured, *line.controls]) for each in told for line in each.lines)
+    return f"{INTRODUCTION} {BOUNDLESS}" if has_no_bound else INTRODUCTION
+
+
+def sections_text(results: Results) -> str:
+    """All further analyses that were made, as Markdown; empty where none was."""
+    told = sections_told(results)
     if not told:
         return ""
-    head = (
-        "## Further analyses\n\nEach is a small run of a recipe, on the first pictures and in a few layers: it tells "
-        "whether more of it is worth while (`nnsight-vlm run RECIPE`). Controls stand beside the numbers that they are "
-        "of; all numbers are in `frames/`."
-    )
-    return "\n\n".join([head, *told])
+    return "\n\n".join([f"## {FURTHER}\n\n{introduction(told)}", *map(_text, told)])
 
 
-def _text(section: Section, frame: pd.DataFrame, rows: pd.DataFrame, has_figure: bool) -> str:
-    images = 0 if rows.empty else int(rows["cluster"].nunique())
-    papers = section.recipe.papers
-    parts = [
-        f"### {section.title}",
-        f"{section.recipe.asks} `{section.name}`, after {papers[0].cited}, on {images} image{'s' * (images != 1)}. "
-        f"{SHOWS[section.recipe.shows]} {section.reading}",
-    ]
-    lines = list(_lines(section, frame))
-    if lines:
-        parts.append(
-            "\n".join(["| | measured [95 % interval] | control | images |", "|---|---|---|---|", *lines[:MOST]])
-        )
-    if len(lines) > MOST:
-        parts.append(f"These are {MOST} of {len(lines)} numbers; `frames/{section.name}.csv` has all.")
-    if not lines:
-        parts.append("No number of it could be measured.")
-    if has_figure:
-        parts.append(f"![{section.title}](figures/{section.figure}.png)")
+def _text(told: SectionTold) -> str:
+    parts = [f"### {told.section.title}", told.about]
+    if told.lines:
+        table = ["| | measured [95 % interval] | control | images |", "|---|---|---|---|"]
+        parts.append("\n".join([*table, *map(_row, told.lines)]))
+    parts += [told.note] if told.note else []
+    if told.has_figure:
+        parts.append(f"![{told.section.title}](figures/{told.section.figure}.png)")
     return "\n\n".join(parts)
 
 
-def _lines(section: Section, frame: pd.DataFrame) -> Iterator[str]:
+def _row(line: SectionLine) -> str:
+    return f"| {line.words} | {line.measured} | {'; '.join(line.controls)} | {line.images} |"
+
+
+def _told(section: Section, results: Results) -> SectionTold:
+    rows = results.per_image[section.name]
+    images = 0 if rows.empty else int(rows["cluster"].nunique())
+    lines = tuple(_lines(section, results.frames[section.name]))
+    note = "" if lines else "No number of it could be measured."
+    if len(lines) > MOST:
+        note = f"These are {MOST} of {len(lines)} numbers; `frames/{section.name}.csv` has all."
+    return SectionTold(
+        section=section,
+        about=f"{section.recipe.asks} `{section.name}`, after {section.recipe.papers[0].cited}, on {images} "
+        f"image{'s' * (images != 1)}. {SHOWS[section.recipe.shows]} {section.reading}",
+        lines=lines[:MOST],
+        note=note,
+        has_figure=section.figure in results.figures,
+    )
+
+
+def _lines(section: Section, frame: pd.DataFrame) -> Iterator[SectionLine]:
     for told in section.told:
         for _, row in told.rows(frame).iterrows() if len(frame) else ():
-            controls = [
+            controls = tuple(
                 f"{for_markdown(str(each['control']))}: {_number(each)}"
                 for _, each in told.controls(frame, row).iterrows()
-            ]
+            )
             words = told.words.format(**row.to_dict())
-            yield f"| {words} | {_number(row)} | {'; '.join(controls)} | {int(row['images'])} |"
+            yield SectionLine(words, _number(row), controls, str(int(row["images"])))
 
 
 def _number(row: pd.Series) -> str:
     """A mean with its interval, with two digits after the point: what is smaller is next to nothing here."""
-    mean, low, high = (number(float(row[name])) for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]" if low or high else f"{mean} (no interval)"
+    return with_interval(float(row["mean"]), float(row["low"]), float(row["high"]), digits=2)

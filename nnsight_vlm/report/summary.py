@@ -2,182 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import pandas as pd
 
-from ..questions.item_lists import Items
-from ..showing import escaped_markdown, for_markdown
-from ..statistics import FEWEST
-from ..studies.labels import AGREEMENT, Condition
-from ..studies.words import Vocabulary
-from .chosen import NAMES, chosen_parts
-from .config import ReportConfig
-from .left_out import NAMED, WHOLE, Note
-from .numbers import digits_of, with_interval
+from . import pieces
+from .pieces import FIGURE_TITLES, HALVED, claim_lines
+from .results import Results
 from .section_text import sections_text
-from .sections import SECTIONS
-from .study import Study
-
-FIGURE_TITLES = {
-    "claims": "The claims: number, 95 % interval and threshold; controls in grey",
-    "routes": "Descriptions with a route cut in all layers",
-    "windows": "Descriptions with a route cut (block) or open only (allow) in a window of layers",
-    "answers": "Answers with a route cut in a window of layers",
-    "attention": "Attention mass by token group, and entropy over the image",
-    "patching": "Interchange patching between two pictures",
-    "grounding": "Do generated object words attend to their object?",
-    "ablation": "Descriptions with parts of the prompt dropped",
-    "overlays": "Which patches object words attend to: middle half of the layers, mean over heads, before the word",
-    **{section.figure: section.title for section in SECTIONS},
-}
 
 
-NO_NAMES = (
-    "Neither --objects nor boxes or masks name objects, so every content word of a description counts as an object "
-    "(for the models inside the package, every colour with a shape)."
-)
-SEVERAL = (
-    "A description is searched for each name once, while the truth counts every object: three dogs of which the "
-    'description says "dogs" are one hit of three.'
-)
-HALVED = "Interchange patching and the ablation of the prompt are of half of the scenes, at least 8.\n\n"
-OF_ALL = ("knockout_windows", "attention_share", "prompt_ablation")
-"""The parts that measure every picture."""
-MOST_IDS = 20
-"""Most items that one line names; left-out.csv has all."""
-
-
-class ClaimLine(NamedTuple):
-    """One claim or control as people read it.
-
-    Attributes:
-        key: the claim's key; empty for a control, which follows its claim.
-        statement: what is claimed, or what the control is.
-        measured: the number with its interval and unit.
-        criterion: above which the claim holds.
-        verdict: whether it does.
-        control: whether it is a control.
-    """
-
-    key: str
-    statement: str
-    measured: str
-    criterion: str
-    verdict: str
-    control: bool
-
-
-class QualityRow(NamedTuple):
-    """One line of the table that says how good the model's descriptions are.
-
-    Attributes:
-        title: what was compared.
-        condition: the rows of the frame that it shows.
-        suffix: of the measures: `_true` for the comparison with the truth.
-    """
-
-    title: str
-    condition: Condition
-    suffix: str
-
-
-def spread(row: pd.Series) -> str:
-    """A claim's value with its interval and unit."""
-    if math.isnan(row["value"]):
-        return ""
-    unit = f" {row['unit']}" if row["unit"] else ""
-    return with_interval(row["value"], row["low"], row["high"], row["threshold"]) + unit
-
-
-def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
-    """Every claim and control, in the order of the table."""
-    return [
-        ClaimLine(
-            key="" if row["control"] else str(row["claim"]),
-            statement=f"control: {row['statement']}" if row["control"] else str(row["statement"]),
-            measured=spread(row),
-            criterion=f"> {round(row['threshold'], digits_of(row['low'], row['high'], row['threshold'])):g}",
-            verdict=str(row["verdict"]),
-            control=bool(row["control"]),
-        )
-        for _, row in claims.iterrows()
-    ]
-
-
-def markdown(
-    config: ReportConfig,
-    study: Study,
-    claims: pd.DataFrame,
-    frames: Mapping[str, pd.DataFrame],
-    per_image: Mapping[str, pd.DataFrame],
-    figures: Sequence[str],
-    missing: Mapping[str, str],
-    notes: Sequence[Note],
-) -> str:
-    """The text of `report.md`.
-
-    Args:
-        config: the settings.
-        study: what was measured.
-        claims: see `judge`.
-        frames, per_image: the means of every recipe, and the rows behind them.
-        figures: the names of those that there are.
-        missing: why there are no others, by name.
-        notes: what else was left out, and why.
-    """
+def markdown(results: Results) -> str:
+    """The text of `report.md`."""
+    config, frames = results.config, results.frames
     sections = [
-        _head(config, study, per_image),
-        _table(claims),
-        _definitions(claims),
-        _quality(frames, study),
-        _figures(figures, study),
-        sections_text(frames, per_image, figures),
-        _missing(missing, notes),
-        _not_wanted(config),
-        _files(frames),
+        f"# {pieces.title(config)}\n\n{pieces.about(results)}\n\n{pieces.SOURCE}",
+        _table(results.claims),
+        f"## How to read it\n\n{pieces.definitions(results.claims)}\n\n{pieces.READING}",
+        _quality(results),
+        _figures(results),
+        sections_text(results),
+        _listed("Not measured", pieces.missing_lines(results)),
+        pieces.not_wanted(config),
+        _listed("Files", pieces.file_lines(frames)),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _head(config: ReportConfig, study: Study, per_image: Mapping[str, pd.DataFrame]) -> str:
-    images, prompts = _counted(study, per_image)
-    called = "files" if config.items is None else "rows"
-    copies = f" ({prompts} {called}; those about one picture are one image)" if prompts > images else ""
-    query = "each row's own question" if config.query is None else for_markdown(config.query)
-    names = ", ".join(map(for_markdown, study.objects.names if isinstance(study.objects, Vocabulary) else ()))
-    counted = f" What counts as an object: {names}." if names else ""
-    return (
-        f"# What's in the image? Model {for_markdown(config.model)}\n\n"
-        f"{images} image{'s' * (images != 1)}{copies}: {_source(config, study)}. Query: {query}. "
-        f"Greedy answers of at most {config.max_new_tokens} tokens.{counted}\n\n"
-        "The claims are those of Kaduri, Bagon and Dekel, "
-        '"What\'s in the Image?" (arXiv 2411.17491). Intervals are 95 % intervals over images.'
-    )
-
-
-def _counted(study: Study, per_image: Mapping[str, pd.DataFrame]) -> tuple[int, int]:
-    """How many images and prompts the parts about descriptions had; where none ran, how many prompts there are."""
-    for name in OF_ALL:
-        if name in per_image and not per_image[name].empty:
-            rows = per_image[name]
-            return int(rows["cluster"].nunique()), int(rows["image"].nunique())
-    return len(study.ids), len(study.ids)
-
-
-def _source(config: ReportConfig, study: Study) -> str:
-    if study.table:
-        source = f"the rows of {for_markdown(study.table)}"
-    elif config.images is not None:
-        source = f"the pictures in {for_markdown(config.images)}"
-    else:
-        return f"synthetic scenes (seed {config.seed})"
-    beside = config.annotations
-    named = for_markdown(str(beside)) if isinstance(beside, (str, Path)) else "a table of boxes"
-    return source if beside is None else f"{source}, with the objects of {named}"
+def _listed(heading: str, lines: Sequence[str]) -> str:
+    """A heading and a list; empty where the list is."""
+    return f"## {heading}\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
 
 
 def _table(claims: pd.DataFrame) -> str:
@@ -188,101 +42,19 @@ def _table(claims: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _definitions(claims: pd.DataFrame) -> str:
-    definitions = "\n".join(
-        f"- **{row['claim']}**: {row['measured']}; holds above {row['threshold']:.2g}."
-        for _, row in claims[~claims["control"]].iterrows()
-    )
-    return (
-        "## How to read it\n\n"
-        f"{definitions}\n\n"
-        "A claim *holds* where the whole interval lies above the criterion, *does not hold* where the whole interval "
-        f"lies below it, and is *not decided at this sample size* otherwise, always with fewer than {FEWEST} images. "
-        "The criteria and their reasons are fixed in `nnsight_vlm/report/claims.py`. In a control, what the claim is "
-        "about was taken out: there it should not hold; where it is *not decided*, its interval lies on both sides of "
-        "the criterion.\n\n"
-        "A knockout shows what the model *can* do without a route, interchange patching what it *does*; attention is "
-        "not causation. In the frames, `control` is `none` for the measurement and names the control otherwise."
-    )
-
-
-def _quality(frames: Mapping[str, pd.DataFrame], study: Study) -> str:
-    """How good the model's descriptions are: claims about a model that cannot describe pictures mean little."""
-    if "knockout_windows" not in frames:
+def _quality(results: Results) -> str:
+    lines = pieces.quality_lines(results.frames)
+    if not lines:
         return ""
-    frame = frames["knockout_windows"]
-    lines = ["| description | precision | recall | F1 | objects named |", "|---|---|---|---|---|"]
-    for title, condition, suffix in _quality_rows(frame):
-        measures = frame[frame["form"] == condition].set_index("measure")
-        cells = [_cell(measures, f"{name}{suffix}") for name in AGREEMENT] + [_cell(measures, "objects")]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    text = "## The model's descriptions\n\n" + "\n".join(lines)
-    if isinstance(study.asked, Items) and study.objects is None:
-        return f"{text}\n\n{NO_NAMES}"
-    is_known = (frame["measure"] == "f1_true").any()
-    return f"{text}\n\n{SEVERAL}" if is_known and isinstance(study.objects, Vocabulary) else text
+    rows = [f"| {' | '.join(line)} |" for line in (pieces.QUALITY_HEADINGS, *lines)]
+    table = "\n".join([rows[0], "|---|---|---|---|---|", *rows[1:]])
+    return "\n\n".join([f"## {pieces.QUALITY}", table, *pieces.quality_notes(results)])
 
 
-def _quality_rows(frame: pd.DataFrame) -> list[QualityRow]:
-    rows = [QualityRow("blind (no text sees the image), against its own un-cut description", "blind", "")]
-    if (frame["measure"] == "f1_true").any():
-        rows.append(QualityRow("un-cut, against the truth", "clean", "_true"))
-        rows.append(QualityRow("blind, against the truth", "blind", "_true"))
-    return rows
-
-
-def _cell(measures: pd.DataFrame, measure: str) -> str:
-    if measure not in measures.index:
-        return ""
-    row = measures.loc[measure]
-    return with_interval(row["mean"], row["low"], row["high"])
-
-
-def _figures(figures: Sequence[str], study: Study) -> str:
+def _figures(results: Results) -> str:
     """The figures that stand in no section."""
-    elsewhere = {section.figure for section in SECTIONS}
-    shown = [name for name in figures if name not in elsewhere]
-    halved = "" if study.truths is None else HALVED
-    return f"## Figures\n\n{halved}" * bool(shown) + "\n\n".join(
-        f"{FIGURE_TITLES[name]}\n\n![{FIGURE_TITLES[name]}](figures/{name}.png)" for name in shown
-    )
-
-
-def _not_wanted(config: ReportConfig) -> str:
-    """Which parts were not asked for."""
-    chosen = chosen_parts(config.only, config.without)
-    dropped = [name for name in NAMES if name not in chosen]
-    return f"Not asked for: {', '.join(f'`{name}`' for name in dropped)}." if dropped else ""
-
-
-def _missing(missing: Mapping[str, str], notes: Sequence[Note]) -> str:
-    """What could not be measured, and why; empty where everything was."""
-    lines = [f"- {FIGURE_TITLES[name]}: left out, because {_sentence(why)}" for name, why in missing.items()]
-    in_figures = NAMED.values()  # a section that is left out as a whole lacks its figure, which says so above
-    lines += [_note(note) for note in notes if note.ids or note.section not in in_figures]
-    return "## Not measured\n\n" + "\n".join(lines) if lines else ""
-
-
-def _note(note: Note) -> str:
-    if not note.ids:
-        return f"- Left out: {note.section}, because {_sentence(note.why)}"
-    named = ", ".join(for_markdown(str(each)) for each in note.ids[:MOST_IDS])
-    more = f" and {len(note.ids) - MOST_IDS} more (see left-out.csv)" if len(note.ids) > MOST_IDS else ""
-    of = "" if note.section == WHOLE else f" of {note.section}"
-    return f"- Left out{of}: {named}{more}, because {_sentence(note.why)}"
-
-
-def _sentence(why: str) -> str:
-    return escaped_markdown(why).rstrip(".") + "."
-
-
-def _files(frames: Mapping[str, pd.DataFrame]) -> str:
-    listed = "\n".join(
-        f"- `frames/{name}.csv`, `.parquet`: {len(frame)} rows of means; `{name}_per_image.*`: the rows behind them"
-        for name, frame in frames.items()
-    )
-    return (
-        f"## Files\n\n- `claims.csv`, `claims.parquet`: the table above\n{listed}\n"
-        "- `left-out.csv`, `.parquet`: what was not measured, item by item, and why\n"
-        "- `report-settings.json`: the settings; `parts/`: finished work, from which an interrupted report continues"
+    shown = pieces.figures_apart(results)
+    head = [f"## Figures\n\n{HALVED}" if results.study.truths is not None else "## Figures"] if shown else []
+    return "\n\n".join(
+        head + [f"{FIGURE_TITLES[name]}\n\n![{FIGURE_TITLES[name]}](figures/{name}.png)" for name in shown]
     )

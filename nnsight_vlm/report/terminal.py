@@ -6,7 +6,7 @@ import pandas as pd
 from rich.table import Table
 
 from ..showing import for_terminal
-from .summary import claim_lines
+from .pieces import claim_lines
 
 
 def claims_table(claims: pd.DataFrame) -> Table:

@@ -28,6 +28,8 @@ from .claims import judge
 from .config import SCENES, SECTION_IMAGES, ReportConfig, check_model_name, load_by_name, picture_names
 from .figures import draw, missing
 from .left_out import as_frame, notes_on
+from .page import page
+from .results import Results
 from .steps import Step, steps
 from .study import Study, gather
 from .summary import markdown
@@ -215,10 +217,18 @@ def _write(
     figures = draw(model, study, frames, claims, config.remote)
     for name, figure in figures.items():
         files.write_figure(figure, folder / "figures" / f"{name}.png")
-    why_missing = missing(frames, figures, refused, chosen_parts(config.only, config.without))
-    files.write_text(
-        folder / "report.md", markdown(config, study, claims, frames, per_image, list(figures), why_missing, notes)
+    results = Results(
+        config=config,
+        study=study,
+        claims=claims,
+        frames=frames,
+        per_image=per_image,
+        figures=list(figures),
+        missing=missing(frames, figures, refused, chosen_parts(config.only, config.without)),
+        notes=notes,
     )
+    files.write_text(folder / "report.md", markdown(results))
+    files.write_text(folder / "index.html", page(results, model, folder))
     left_out = (*(LeftOut(*each) for each in config.left_out), *study.left_out)
     return Report(folder=folder, claims=claims, frames=frames, left_out=left_out)
 

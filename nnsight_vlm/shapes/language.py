@@ -36,6 +36,7 @@ PLACES: tuple[Place, ...] = get_args(Place)
 """The cells of the 3 x 3 grid in reading order."""
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
 FAMILIES: tuple[QuestionFamily, ...] = get_args(QuestionFamily)
+"""The kinds of questions: what each asks about is in its name."""
 DESCRIPTIONS: tuple[QuestionFamily, ...] = ("describe", "describe-short", "list")
 """The question families whose answer names every object."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..arguments import text
-from ..lowering.heads import Heads, listed_heads, require_named_layers
+from ..lowering.head_choice import Heads, listed_heads, require_named_layers
 from ..lowering.layers import Layers
 from ..lowering.resolve import Resolver
 from ..lowering.writes import EdgeCut, PlannedWrite

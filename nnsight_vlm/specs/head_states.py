@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..errors import SpecError
-from ..lowering.heads import numbers_of, side_by_side
+from ..lowering.head_choice import numbers_of, side_by_side
 from ..lowering.resolve import Resolver
 from ..lowering.sites import HEAD_SITES
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from ..arguments import one_of, whole_number
 from ..errors import SpecError
-from ..lowering.heads import listed_heads
+from ..lowering.head_choice import listed_heads
 from ..lowering.resolve import Resolver
 from ..lowering.writes import EdgeCut
 from .edges import EdgeIntervention

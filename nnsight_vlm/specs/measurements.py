@@ -15,7 +15,7 @@ import torch
 from ..arguments import listed, one_of, spelled, text, whole_number
 from ..device import contributions, readouts
 from ..errors import SpecError
-from ..lowering.heads import Heads, listed_heads, require_ascending_heads, require_named_layers
+from ..lowering.head_choice import Heads, listed_heads, require_ascending_heads, require_named_layers
 from ..lowering.layers import Layers, layer_numbers, require_ascending_layers
 from ..lowering.read_requests import AttentionRequest, ContributionRequest, ReadOfRow, StateRequest
 from ..lowering.resolve import Resolver

@@ -13,7 +13,7 @@ import torch
 
 from ..arguments import instance, one_of, spelled
 from ..errors import SpecError
-from ..lowering.heads import Heads, numbers_of, require_ascending_heads, require_named_layers
+from ..lowering.head_choice import Heads, numbers_of, require_ascending_heads, require_named_layers
 from ..lowering.layers import Layers
 from ..lowering.resolve import Resolver
 from ..lowering.sites import AT_PROJECTOR, HEAD_SITES, StateSite, check_state_spec

@@ -14,7 +14,7 @@ import torch
 
 from ..arguments import number, spelled
 from ..errors import SpecError
-from ..lowering.heads import require_ascending_heads, require_named_layers
+from ..lowering.head_choice import require_ascending_heads, require_named_layers
 from ..lowering.resolve import Resolver
 from ..lowering.writes import PlannedWrite, StateWrite
 from .states import StateIntervention

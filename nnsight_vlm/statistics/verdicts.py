@@ -17,8 +17,11 @@ Verdict = Literal["holds", "does not hold", "not decided at this sample size"]
   exactly 0: what changes nothing in a few images may change much in a rare one.
 """
 HOLDS: Final = "holds"
+"""The verdict on a claim whose whole interval lies beyond the criterion."""
 FAILS: Final = "does not hold"
+"""The verdict on a claim whose interval lies on the other side of the criterion."""
 OPEN: Final = "not decided at this sample size"
+"""The verdict where the interval lies on both sides of the criterion, or images are too few."""
 
 
 def verdict(estimate: Estimate, threshold: float, images: int) -> Verdict:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from ..arguments import listed, one_of, refuse, text
 from ..errors import SpecError
 from ..families import Model, view_of
-from ..lowering.heads import Heads, chosen_heads, listed_heads
+from ..lowering.head_choice import Heads, chosen_heads, listed_heads
 from ..lowering.layers import Layers, layer_numbers
 from ..lowering.sites import HEAD_SITES, SITES
 from ..prompts.prompt import Prompt

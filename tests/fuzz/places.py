@@ -1,6 +1,6 @@
 """Which token is what, found in the token ids of one prompt alone.
 
-Groups by their definitions in the guide: `system` stands before the first image, `query` behind it, `markup` within
+Groups as docs/groups.md defines them: `system` stands before the first image, `query` behind it, `markup` within
 images; without an image all text is `query`; `question` is `query` without the token that predicts the answer and
 without special tokens; `text` is all that is no image token. In the fuzz's prompts the word `SEPARATOR` stands between
 any two pictures and nowhere else, so that images can be told from each other without knowing how many tokens they have.

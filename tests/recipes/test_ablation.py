@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -306,15 +303,6 @@ def test_shapes_cannot_tell_the_colour_of_an_object_without_its_tokens_and_can_w
         row = row_of(on_shapes, "logprob_change", "random", control)
         assert max(abs(row.low), abs(row.high)) < 0.05
         assert row_of(on_shapes, "kept", "random", control).mean == 1
-
-
-def test_the_page_of_the_recipe_runs_and_prints_what_it_shows(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[2] / "docs" / "recipes" / "ablation.md").read_text()
-    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", page, re.DOTALL).groups()
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    assert capsys.readouterr().out.split() == shown.split()
-    assert (tmp_path / "ablation.png").stat().st_size > 1000
 
 
 def test_the_tokens_of_another_object_do_not_matter(on_shapes):

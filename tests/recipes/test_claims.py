@@ -8,7 +8,8 @@ import pandas as pd
 import nnsight_vlm as nv
 from nnsight_vlm.plots.marks import ends
 from nnsight_vlm.report import judge
-from nnsight_vlm.report.summary import claim_lines, with_interval
+from nnsight_vlm.report.numbers import with_interval
+from nnsight_vlm.report.pieces import claim_lines
 from nnsight_vlm.statistics import FAILS, HOLDS, OPEN
 
 IMAGES = 16
@@ -97,14 +98,14 @@ def test_a_control_that_changes_nothing_says_so():
     )
 
 
-def test_numbers_are_shown_to_the_digits_of_their_interval_and_ends_that_are_not_known_as_infinite():
+def test_numbers_are_shown_to_the_digits_of_their_interval_and_unknown_ends_in_words():
     """A change of 8 nats in one image of 16, and none in the others: nothing tells how far the mean may lie."""
     frame = grounding(hit=0.9, other=0.0, lost=0.0)
     own = (frame["control"] == "none") & frame["logprob_change"].notna()
     frame.loc[own & (frame["image"] == 3), "logprob_change"] -= 8.0
     claims = judge({"patch_grounding": frame})
     shown = {(line.statement, line.control): line.measured for line in claim_lines(claims)}
-    assert shown["Object words need their object's patches", False].endswith(", +∞] nats")
+    assert shown["Object words need their object's patches", False].endswith(", no bound] nats")
     assert with_interval(0.00016, -0.00026, 0.0027) == "0.0002 [-0.0003, 0.0027]"
     assert with_interval(0.5, float("nan"), float("nan")) == "0.50 (no interval)"
     assert with_interval(0.772, 0.6722, 0.866, threshold=2 / 3) == "0.772 [0.672, 0.866]"

@@ -16,8 +16,8 @@ import nnsight_vlm as nv
 from nnsight_vlm.cli import QUERY, app
 from nnsight_vlm.recipes import layer_windows
 from nnsight_vlm.report import CLAIMS, config, steps, study, write_report, writing
+from nnsight_vlm.report.pieces import FIGURE_TITLES
 from nnsight_vlm.report.sections import SECTIONS
-from nnsight_vlm.report.summary import FIGURE_TITLES
 
 NAMES = ["knockout_windows", "patch_grounding", "attention_share", "prompt_ablation"]
 

@@ -64,12 +64,13 @@ def test_the_numbers_told_are_those_of_the_frame(report, text, section):
     known = frame[["mean", "low", "high"]].to_numpy(dtype=float)
     for line in lines:
         cells = line.strip("| ").split(" | ")
-        told = " ".join(cells[1:3])
-        found = re.findall(rf"({NUMBER}) \[({NUMBER}|[-+]∞), ({NUMBER}|[-+]∞)\]", told)
+        told = " ".join(cells[1:3]).replace("(no bound on either side)", "[no bound, no bound]")
+        found = re.findall(rf"({NUMBER}) \[({NUMBER}|no bound), ({NUMBER}|no bound)\]", told)
         found += [(mean, "nan", "nan") for mean in re.findall(rf"({NUMBER}) \(no interval\)", told)]
         assert len(found) == 1 + (cells[2].count(": ") if len(cells) > 3 else 0), line
         for each in found:
-            written = np.array([float(end.replace("∞", "inf")) for end in each])
+            signs = ("", "-inf", "inf")
+            written = np.array([float(end if end != "no bound" else signs[at]) for at, end in enumerate(each)])
             assert np.isclose(known, written, rtol=0, atol=0.005 + 1e-9, equal_nan=True).all(1).any(), line
 
 

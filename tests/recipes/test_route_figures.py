@@ -1,26 +1,11 @@
-"""Figures of joint routes and of path patching show the numbers of their frames; the pages of both run as written."""
+"""Figures of joint routes and of path patching show the numbers of their frames."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-import pytest
 
 import nnsight_vlm as nv
-
-PAGES = Path(__file__).parents[2] / "docs" / "recipes"
-
-
-@pytest.mark.parametrize("page", ["joint_routes", "path_patching"])
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    [code] = re.findall(r"```python\n(.*?)```", (PAGES / f"{page}.md").read_text(), re.DOTALL)
-    exec(compile(code, page, "exec"), {})
-    assert capsys.readouterr().out.strip()
-    assert list(tmp_path.glob("*.png"))
 
 
 def test_a_route_is_drawn_at_its_mean():

@@ -1,6 +1,6 @@
 /**
- * Sources to assets in ../assets: viewer.js and viewer.css of a saved page, live.js and live.css of the live one, and
- * licences.txt, the same bytes for the same sources.
+ * Sources to assets in ../assets: viewer.js and viewer.css of a saved page, live.js and live.css of the live one, report.js
+ * and report.css of a report's page, and licences.txt, the same bytes for the same sources.
  *
  * The first line of each asset holds a digest of the sources, so that it can be told without node whether they are of
  * these sources: SHA-256 over, for each file of `src` and each file in `PARTS`, by its path, its path, a line break, its bytes and a line break.
@@ -62,9 +62,16 @@ async function bundled(entry, banner) {
 }
 
 const head = `/* nnsight_vlm viewer; sources ${digest()}; licences of what is in it: licences.txt */`;
-const ENTRIES = { "viewer.js": "src/main.ts", "viewer.css": "src/viewer.css", "live.js": "src/live.ts", "live.css": "src/live.css" };
+const ENTRIES = {
+  "viewer.js": "src/main.ts",
+  "viewer.css": "src/viewer.css",
+  "live.js": "src/live.ts",
+  "live.css": "src/live.css",
+  "report.js": "src/report.ts",
+  "report.css": "src/report.css",
+};
 const made = await Promise.all(Object.entries(ENTRIES).map(async ([name, entry]) => [name, await bundled(entry, { js: head, css: head })]));
-const terms = [`Code of other projects in viewer.js and live.js.\n`, ...licences(made.map(([, each]) => each.metafile))].join("\n----\n\n");
+const terms = [`Code of other projects in the scripts.\n`, ...licences(made.map(([, each]) => each.metafile))].join("\n----\n\n");
 for (const [name, text] of [...made.map(([name, each]) => [name, each.text]), ["licences.txt", terms]]) {
   writeFileSync(join(ASSETS, name), text);
   console.log(`${name}: ${Buffer.byteLength(text)} bytes`);

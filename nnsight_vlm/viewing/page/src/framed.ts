@@ -15,3 +15,9 @@ export function reportHeight(): void {
     }
   }).observe(document.body);
 }
+
+/** The height that a page inside another one reports, within limits; null where a message says something else. */
+export function heightOf(message: unknown): number | null {
+  const height = typeof message === "object" && message !== null && "nnsightVlmHeight" in message ? message.nnsightVlmHeight : null;
+  return typeof height === "number" && Number.isFinite(height) ? Math.min(Math.max(height, 300), 4000) : null;
+}

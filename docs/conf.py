@@ -1,0 +1,72 @@
+"""How the site is built: `sphinx-build -W --keep-going -n docs build/site`, with the extra `docs`.
+
+Pages are plain Markdown that reads well in the repository too. `extensions/` adds to them what only a build can know:
+what their code prints and draws, the API reference, and pages for files that lie outside this folder.
+"""
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "nnsight_vlm"
+author = "The nnsight_vlm authors"
+project_copyright = author
+release = version_of("nnsight-vlm")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "extensions.outer_files",
+    "extensions.page_code",
+    "extensions.reference",
+    "extensions.recipe_frames",
+]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+root_doc = "index"
+exclude_patterns = ["extensions", "_made"]
+
+# files outside of this folder that are pages of the site; their page here is a stub that the file takes the place of
+outer_pages = {
+    "readme": "README.md",
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+    "shapes": "nnsight_vlm/shapes/README.md",
+    "shapes-smol": "nnsight_vlm/shapes/smol/README.md",
+}
+outer_links = {"examples": "index.md"}
+
+# Markdown
+myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # a page may begin a part with a third heading
+
+# docstrings
+default_role = "literal"
+autodoc_inherit_docstrings = False  # an override without words of its own is part of how the package works inside
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+napoleon_custom_sections = [("Attributes", "params_style")]
+
+# the page
+html_theme = "furo"
+html_title = "nnsight_vlm"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# names in signatures that no page of this site explains: the build asks no network for other projects' pages
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|PIL|np|numpy|pd|pandas|matplotlib|nnsight|transformers|pathlib|collections|typing|random)\..*"),
+    # kinds of arguments that docstrings tell in words, and are no names of the package
+    ("py:class", r"(Where|Layers|Heads|Cutting|StateSite|Model|Attribute|TrainingFamily)"),
+    # what values are made of inside, with which the package works and a user does not
+    ("py:class", r"nnsight_vlm\.(families|grids|lowering|plots|prompts|questions|remote|report|specs|studies)\..*"),
+]

@@ -1,0 +1,1 @@
+"""What a build adds to the pages: see each file."""
