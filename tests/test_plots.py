@@ -10,6 +10,7 @@ import pytest
 from drawn_frames import ALL, NONE, PANELS, SINGLE, flow, patching
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from PIL import Image
 
 import nnsight_vlm as nv
 from nnsight_vlm.plots.style import COLUMN, SMALL
@@ -148,3 +149,9 @@ def test_no_legend_names_what_has_no_data(name):
         for handle in handles:
             line = handle[0] if isinstance(handle, tuple) else handle
             assert np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any()
+
+
+def test_a_notebook_shows_a_figure_also_without_pyplot():
+    maps = nv.plots.Overlay(image=Image.new("RGB", (8, 8)), heat=np.ones((8, 8)), peak=(4, 4), title="one")
+    figures = [own(next(iter(ALL))), figure_of(nv.plots.draw_overlays([[maps]]))]
+    assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,7 +22,18 @@ LETTER = 0.55
 HANDLE = 0.5
 """Inches that a legend takes beside the letters of one entry."""
 POINTS = 72.0
+NOTEBOOK = 150
+"""Dots per inch at which a notebook shows a figure."""
 AX = "ax=figure.subplots()"
+
+
+class OwnFigure(Figure):
+    """A figure of the package's own; as the value of a cell a notebook shows it, also without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=NOTEBOOK, bbox_inches="tight")
+        return content.getvalue()
 
 
 def axes_of(ax: Axes | None, height: float = 1.8, width: float = COLUMN) -> Axes:
@@ -33,7 +45,7 @@ def axes_of(ax: Axes | None, height: float = 1.8, width: float = COLUMN) -> Axes
 
 def stacked(count: int, height: float = 1.2, width: float = COLUMN, **options: Any) -> np.ndarray:
     """Axes `[panel]` of a figure of panels one below the other; `height` is that of a panel, in inches."""
-    figure = Figure(figsize=(width, (height + 1.0) * count), layout="constrained")
+    figure = OwnFigure(figsize=(width, (height + 1.0) * count), layout="constrained")
     axes = figure.subplots(count, 1, squeeze=False, **options)[:, 0]
     for axis in axes:
         dress(axis)

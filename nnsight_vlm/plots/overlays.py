@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
@@ -17,7 +16,7 @@ from ..arguments import flag, instance, listed, number, numbers, refuse, text
 from ..grids import Grid
 from ..prompts.pictures import as_rgb
 from ..showing import for_figure
-from .canvas import axes_of, broken, inches
+from .canvas import OwnFigure, axes_of, broken, inches
 from .quantities import Unit
 from .scales import ColorScale, color_bar, color_scale, dress_bar
 from .style import COLUMN, SMALL
@@ -242,7 +241,7 @@ class Sheet:
     """
 
     def __init__(self, height: float) -> None:
-        self.figure = Figure(figsize=(COLUMN, height))
+        self.figure = OwnFigure(figsize=(COLUMN, height))
         self.height, self.top = height, 0.0
 
     def down(self, inches: float) -> None:

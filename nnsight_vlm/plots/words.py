@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..arguments import frame_given, instance, whole_number
@@ -15,6 +14,7 @@ from ..errors import SpecError
 from ..grids import Grid
 from ..prompts.pictures import as_rgb
 from ..showing import for_figure
+from .canvas import OwnFigure
 from .style import BLACK, BLUE, ORANGE
 
 COLUMNS = ("position", "layer", "rank", "token", "text", "logprob")
@@ -135,7 +135,7 @@ def _own_axes(grid: Grid, tiles: tuple[int, ...]) -> Axes:
     width, height = grid.size
     patch = np.median([box[2] - box[0] for box, tile in zip(grid.boxes, grid.tiles, strict=True) if tile in tiles])
     inches = min(max(PATCH_INCHES * width / max(float(patch), 1e-9), 3.0), WIDEST)
-    figure = Figure(figsize=(inches, inches * height / width))
+    figure = OwnFigure(figsize=(inches, inches * height / width))
     axes: Axes = figure.add_axes((0, 0, 1, 1))
     return axes
 

@@ -1,6 +1,6 @@
-"""Does the model need the image tokens that show an object? They are overwritten, and as many others, and it is asked.
+"""The table of docs/recipes/ablation.md: image tokens that show an object are overwritten, and as many others.
 
-Run: python examples/ablation.py --model shapes --scenes 18
+Run: python tests/ablation_table.py --model shapes --scenes 18
 """
 
 import argparse
