@@ -169,4 +169,5 @@ def test_code_that_no_build_runs_says_why():
 
 
 NOT_RUN = {"adding-a-family.md", "intervals.md", "opening.md", "remote.md", "videos.md", "README.md"}
-"""Pages with code that needs a server, a model of the hub, or files of one's own."""
+NOT_RUN |= {"nnterp.md", "pyvene.md", "transformerlens.md"}
+"""Pages with code that needs a server, a model of the hub, files of one's own, or another tool's environment."""

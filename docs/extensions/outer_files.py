@@ -25,6 +25,8 @@ from .fences import outside
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = "docs"
+PICTURES = "docs/pictures"
+"""Where the README's pictures are; conf.py has them among the static files."""
 LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 """A link to a file, as `](path#anchor)`."""
 BINARY = (".safetensors",)
@@ -50,6 +52,7 @@ def take_the_place(app: Sphinx, docname: str, text: list[str]) -> None:
         return f"{leads}{found['anchor'] or ''}"
 
     text[0] = "".join(LINK.sub(led, piece) if is_text else piece for is_text, piece in outside(written))
+    text[0] = text[0].replace(f'="{PICTURES}/', f'="{_relative(here, "_static")}/')  # in HTML, for light and dark
 
 
 def _normal(path: PurePosixPath) -> str:
