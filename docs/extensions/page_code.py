@@ -132,7 +132,7 @@ def run_block(block: Block, space: dict[str, Any], page: str, stem: Path) -> Out
         stem: what the paths of figures begin with.
     """
     said = io.StringIO()
-    with _figures() as made, contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+    with new_figures() as made, contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
         exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), space)
     figures = []
     for number, figure in enumerate((each for each in made if each.axes), 1):
@@ -152,7 +152,7 @@ def alt_text(figure: Any, code: str) -> str:
 
 
 @contextlib.contextmanager
-def _figures() -> Iterator[list[Any]]:
+def new_figures() -> Iterator[list[Any]]:
     """Every figure that is made meanwhile; the package's own are not pyplot's."""
     from matplotlib.figure import Figure
 
@@ -186,7 +186,7 @@ def surroundings() -> Iterator[None]:
         contextlib.chdir(folder),
         warnings.catch_warnings(),
         matplotlib.rc_context(drawing),
-        pd.option_context("display.width", 100, "display.max_columns", 12),
+        pd.option_context("display.width", 88, "display.max_columns", 12),
     ):
         warnings.simplefilter("error")
         nv.load = _opened_once(original)
