@@ -72,7 +72,7 @@ sphinx_gallery_conf = {
 # the page
 html_theme = "furo"
 html_title = "nnsight_vlm"
-html_static_path = ["_static"]
+html_static_path = ["_static", *map(str, Path(__file__).parent.glob("pictures/*.png"))]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False

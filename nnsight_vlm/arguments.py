@@ -176,7 +176,8 @@ def one_of(name: str, given: Any, words: Sequence[W], kind: str | None = None) -
     if not isinstance(given, str) or given not in words:
         from .errors import SpecError
 
-        raise SpecError(f"no {kind or name} {spelled(given)}: write one of {', '.join(words)}")
+        asked = f"{kind or name} ".replace("= ", "=")  # of an argument's name, "no ablation how='average'"
+        raise SpecError(f"no {asked}{spelled(given)}: write one of {', '.join(words)}")
     return given  # type: ignore[return-value]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import attrgetter
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ import nnsight_vlm as nv
 
 MEASURED = json.loads(run.MEASURED.read_text())
 PAGES = sorted(pages.PAGES.glob("*.md"))
-BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +67,13 @@ def test_every_tool_has_a_page_and_every_program_is_shown():
     assert shown == set(TOOLS) and {tool.page for tool in TOOLS.values()} == {path.name for path in PAGES}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_the_code_of_a_page_runs_where_its_libraries_are(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    space: dict[str, object] = {"__name__": path.stem}
-    for number, (comments, code) in enumerate(BLOCK.findall(path.read_text())):
-        if "<!-- not run:" not in comments:
-            file = tmp_path / f"{number}.py"  # nnsight reads the source of a trace
-            file.write_text(code)
-            exec(compile(code, str(file), "exec"), space)
-
-
-def test_the_pages_name_what_there_is():
+def test_the_dictionaries_name_what_there_is():
     text = "".join(path.read_text() for path in PAGES)
-    for name in set(re.findall(r"`[^`]*?\bnv\.(\w+)", text)):
-        assert hasattr(nv, name), name
+    for name in set(re.findall(r"\bnv\.([\w.]*\w)", text)):
+        assert attrgetter(name)(nv) is not None
+    for site in set(re.findall(r"\bsite=\"([^\"]+)\"", text)):
+        assert nv.Residual("image", site=site).site == site
+    for reduce in set(re.findall(r"\breduce=\"([^\"]+)\"", text)):
+        assert nv.Attention("last", "image", reduce=reduce).reduce == reduce
+    with pytest.raises(nv.SpecError):
+        nv.Residual("image", site="neurons")

@@ -86,6 +86,16 @@ def test_an_error_names_the_line_of_the_page(tmp_path):
         run("```python\nimport warnings\nwarnings.warn('warnings are errors')\n```\n", tmp_path)
 
 
+def test_blocks_may_hold_traces(tmp_path):
+    page = (
+        "# A page\n\n```python\nimport torch\nfrom nnsight import NNsight\n\n"
+        "model = NNsight(torch.nn.Sequential(torch.nn.ReLU()))\n"
+        "with model.trace(torch.tensor([-1.0, 2.0])):\n    kept = model[0].output.save()\nprint(kept.tolist())\n```\n"
+    )
+    again = page.replace("[-1.0, 2.0]", "[-1.0, 3.0]").replace("# A page\n", "# A page\n\n")
+    assert [run(text, tmp_path)[0].printed for text in (page, again)] == ["[0.0, 2.0]\n", "[0.0, 3.0]\n"]
+
+
 def test_a_model_is_opened_once_and_load_is_what_it_was_afterwards(tmp_path):
     before = nv.load
     page = "```python\nimport nnsight_vlm as nv\nprint(nv.load('shapes') is nv.load('shapes'))\n```\n"

@@ -8,6 +8,7 @@ import runpy
 import shlex
 from pathlib import Path
 
+import command_page
 import pytest
 
 from nnsight_vlm.commands.listing import known_recipes
@@ -55,17 +56,10 @@ def test_its_first_command_is_the_report_and_its_second_the_tests():
 
 @pytest.mark.parametrize("line", [line for block in blocks("bash")[2:] for line in block.splitlines()])
 def test_its_commands_and_their_options_exist(line):
-    from typer.main import get_command
-
-    from nnsight_vlm.cli import app
-
-    word, *given = shlex.split(line)
-    assert word == ".venv/bin/nnsight-vlm"
-    command = get_command(app)
-    while given and given[0] in getattr(command, "commands", {}):
-        command = command.commands[given.pop(0)]
-    known = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in given if word.startswith("--")} <= known
+    word, name, *given = shlex.split(line)
+    command = command_page.recipe_command(given[0]) if name == "run" else command_page.commands()[name]
+    options = {word for word in given if word.startswith("--")}
+    assert word == ".venv/bin/nnsight-vlm" and options <= set(command_page.options_of(command))
 
 
 def test_it_lists_every_recipe_with_its_question():

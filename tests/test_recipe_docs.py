@@ -41,7 +41,16 @@ def test_every_recipe_has_a_figure(name):
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_recipe_has_a_page_that_says_what_it_is(name):
     page, entry = (PAGES / f"{name}.md").read_text(), RECIPES[name]
-    assert name in page and "what it cannot show" in page.lower() and blocks(PAGES / f"{name}.md")
+    sections = (
+        "# " + name,
+        "**Asks:**",
+        "## Method and paper",
+        "## Code",
+        "## How to read it",
+        "## What it cannot show",
+    )
+    assert [each for each in sections if f"\n{each}" not in f"\n{page}"] == []
+    assert f"nv.plots.{name}(" in blocks(PAGES / f"{name}.md"), "a figure that the page's code draws"
     assert all(paper.arxiv in page for paper in entry.papers)
 
 

@@ -195,7 +195,7 @@ def test_words_come_one_by_one_and_the_page_is_that_of_view(client, model, page)
                 prompt.region((8, 8, 24, 24)), "text", layers="attention", how="zero", heads=[0, 2]
             ),
         ),
-        ({"kind": "patch", "where": "image", "layer": 2}, lambda _, other: nv.Patch("image", source=other, layers=2)),
+        ({"kind": "patch", "where": "image", "layer": -8}, lambda _, other: nv.Patch("image", source=other, layers=-8)),
     ],
 )
 def test_a_change_gives_the_second_column_of_view(client, model, page, change, made):
@@ -285,6 +285,25 @@ def test_an_answer_about_a_picture_that_was_replaced_meanwhile_is_not_kept(clien
 def test_what_cannot_be_asked_is_told_in_words(client, page, what, body, words):
     news = client.news(page, what, body)
     assert words in news[-1]["error"] and "Traceback" not in str(news)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"question": " "}, "question"),
+        ({"question": QUESTION, "max_new_tokens": 65}, "max_new_tokens"),
+        ({"question": QUESTION, "change": {**CUT, "layers": "3-7"}}, "layers"),
+        ({"question": QUESTION, "change": {**CUT, "layers": "2,11"}}, "layers"),
+        ({"question": QUESTION, "change": {**CUT, "heads": ["x"]}}, "heads"),
+        ({"question": QUESTION, "change": {**CUT, "source": {"box": [90, 90, 99, 99]}}}, "box"),
+        ({"question": QUESTION, "change": {"kind": "patch", "where": "image", "layer": 2}}, "other"),
+        ({"question": QUESTION, "change": {"kind": "patch", "where": "image", "layer": -11}}, "other"),
+        ({"question": QUESTION, "change": {**CUT, "target": "system"}}, None),
+    ],
+)
+def test_what_is_wrong_with_one_field_says_which(client, page, body, field):
+    last = client.news(page, "ask", body)[-1]
+    assert last["error"] and last.get("field") == field
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 50_000, b"NaN"])

@@ -25,6 +25,8 @@ from .fences import outside
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = "docs"
+PICTURES = "docs/pictures"
+"""Where the README's pictures are; conf.py has them among the static files."""
 LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 """A link to a file, as `](path#anchor)`."""
 BINARY = (".safetensors",)
@@ -50,6 +52,7 @@ def take_the_place(app: Sphinx, docname: str, text: list[str]) -> None:
         return f"{leads}{found['anchor'] or ''}"
 
     text[0] = "".join(LINK.sub(led, piece) if is_text else piece for is_text, piece in outside(written))
+    text[0] = text[0].replace(f'="{PICTURES}/', f'="{_relative(here, "_static")}/')  # in HTML, for light and dark
 
 
 def _normal(path: PurePosixPath) -> str:
@@ -77,7 +80,7 @@ def lead_to_source(app: Sphinx, document: nodes.document) -> None:
         path = _normal(PurePosixPath(DOCS) / PurePosixPath(docname).parent / link["reftarget"])
         if path.endswith(BINARY):
             link.replace_self(link.children)
-        elif (ROOT / path).is_file():
+        elif (ROOT / path).is_file() and _is_text(ROOT / path):
             shown[docname].add(path)
             uri = app.builder.get_relative_uri(docname, f"{SHOWN}/{path}")
             link.replace_self(nodes.reference("", "", *link.children, refuri=uri, internal=True))
@@ -90,6 +93,15 @@ def pages_of_source(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         text = highlight((ROOT / path).read_text(), _lexer(path), formatter)
         body = f"<h1>{escape(path)}</h1>{text}"
         yield f"{SHOWN}/{path}", {"title": path, "body": body}, "page.html"
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file can be shown; others are downloads."""
+    try:
+        path.read_text()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _lexer(path: str) -> Any:

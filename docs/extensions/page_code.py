@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import io
 import json
+import linecache
 import tempfile
 import traceback
 import warnings
@@ -133,7 +134,10 @@ def run_block(block: Block, space: dict[str, Any], page: str, stem: Path) -> Out
     """
     said = io.StringIO()
     with new_figures() as made, contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
-        exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), space)
+        file, source = f"{page}:{block.line}", "\n" * (block.line - 1) + block.code
+        lines = source.splitlines(keepends=True)
+        linecache.cache[file] = (len(source), None, lines, file)  # where nnsight reads traces
+        exec(compile(source, file, "exec"), space)
     figures = []
     for number, figure in enumerate((each for each in made if each.axes), 1):
         file = stem.with_name(f"{stem.name}-{number}.svg")

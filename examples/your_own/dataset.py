@@ -49,7 +49,7 @@ print(len(items), "questions; the first:", items[0].question, "->", items[0].ans
 journal = folder / "run" / "journal"
 options = ["--items", "questions.csv", "--columns", "image=file,question=q", "--out", "run", "--chunk", "1"]
 command = [sys.executable, "-m", "nnsight_vlm", "run", "knockout_windows", *options]
-command += ["--routes", "image->last", "--windows", "3", "--only-correct", "--quiet"]
+command += ["--routes", "image->last", "--windows", "3", "--quiet"]
 process = subprocess.Popen(command, cwd=folder)
 while process.poll() is None and len(list(journal.glob("*.parquet"))) < 2:
     time.sleep(0.02)
@@ -68,12 +68,12 @@ print("two chunks or more are kept:", len(kept) >= 2, "- there is a result:", (f
 
 # %%
 model = nv.load("shapes")
-study = {"routes": ["image->last"], "windows": 3, "only_correct": True}
+study = {"routes": ["image->last"], "windows": 3}
 work = nv.recipes.Work(journal=journal, chunk=1, progress=False)
 resumed = nv.recipes.knockout_windows(model, items=items, **study, work=work)
 whole = nv.recipes.knockout_windows(model, items=items, **study, work=nv.recipes.Work(progress=False))
 print("kept chunks are as they were:", all(path.stat().st_mtime_ns == then for path, then in written.items()))
-print("chunks in the journal:", len(list(journal.glob("*.parquet"))))
+print("chunks in the journal, one a question:", len(list(journal.glob("*.parquet"))))
 print("equal to a run without an interruption:", resumed.equals(whole))
 
 # %%

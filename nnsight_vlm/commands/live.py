@@ -44,10 +44,12 @@ class First(NamedTuple):
     Attributes:
         pictures: by role.
         question: None for none.
+        examples: questions that the model knows.
     """
 
     pictures: dict[str, Image.Image]
     question: str | None
+    examples: tuple[str, ...]
 
 
 def serve(
@@ -98,6 +100,7 @@ def serve(
                 listening,
                 pictures=first.pictures,
                 question=first.question,
+                examples=first.examples,
                 longest=max_new_tokens,
                 started=started,
             )
@@ -143,14 +146,17 @@ def first_given(image: Path | None, question: str | None, model: str) -> First:
     if question is not None:
         check_text("question", question, f'"{FIRST_QUESTION}"')
     check_model_name(model)
-    if image is not None:
-        return First({"picture": open_picture(image)}, question)
+    own = {} if image is None else {"picture": open_picture(image)}
     if model not in EMBEDDED:
-        return First({}, None)
+        return First(own, question, ())
+    from ..shapes.language import questions
     from ..shapes.world import pair
 
-    own, other = pair(SCENE)
-    return First({"picture": own.image, "other": other.image}, FIRST_QUESTION)
+    scenes = pair(SCENE)
+    examples = tuple(each.text for each in questions(scenes[0]))
+    if image is not None:
+        return First(own, question, examples)
+    return First({"picture": scenes[0].image, "other": scenes[1].image}, FIRST_QUESTION, examples)
 
 
 def tell(listening: Listening, model: str, *, as_json: bool, quiet: bool) -> None:

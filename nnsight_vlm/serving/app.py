@@ -56,6 +56,7 @@ class Server:
         model: that answers.
         first: pictures that every new page begins with, by role.
         question: that every new page begins with; None for no question.
+        examples: questions that the model knows, to choose from.
         longest: how many tokens an answer may have.
         pages, turns: open pages, and who has the model.
         ending: set once the server is to stop.
@@ -64,6 +65,7 @@ class Server:
     model: Model
     first: dict[str, Image.Image] = field(default_factory=dict)
     question: str | None = None
+    examples: tuple[str, ...] = ()
     longest: int = LONGEST
     pages: OpenPages = field(default_factory=OpenPages)
     turns: Turns = field(default_factory=lambda: Turns(report))
@@ -100,7 +102,7 @@ class Server:
             raise HTTPException(429, str(error)) from error
         shown = {role: shown_picture(picture) for role, picture in self.first.items()}
         limits = {"longest": self.longest, "bytes": MOST_BYTES}
-        begun = {"page": name, "question": self.question, "pictures": shown}
+        begun = {"page": name, "question": self.question, "examples": self.examples, "pictures": shown}
         return JSONResponse({**facts_of(self.model), **limits, **begun}, 201)
 
     async def close(self, request: Request) -> Response:

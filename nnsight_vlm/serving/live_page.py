@@ -12,12 +12,18 @@ CONTENT = (
     "script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """What the page may load: what is in it, and what this server answers."""
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 4 4'%3E"
+    "%3Cpath fill='%230b57d0' d='M0 0h4v4H0z'/%3E%3Cpath fill='%23ffb24d' d='M2 1h1v1H2z'/%3E%3C/svg%3E"
+)
+"""A picture with one of its patches; a browser would ask for a file otherwise."""
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>nnsight_vlm</title>
+<link rel="icon" href="{icon}">
 <style nonce="{nonce}">
 {style}
 </style>
@@ -49,5 +55,5 @@ class LivePage(NamedTuple):
 def live_page() -> LivePage:
     """The page, whose own script and style are the only ones that a browser runs in it."""
     nonce = secrets.token_urlsafe(16)
-    content = PAGE.format(nonce=nonce, style=asset("live.css"), script=asset("live.js"))
+    content = PAGE.format(nonce=nonce, icon=ICON, style=asset("live.css"), script=asset("live.js"))
     return LivePage(content, 200, {"content-security-policy": CONTENT.format(nonce=nonce)})

@@ -87,6 +87,7 @@ def serve_until_stopped(
     *,
     pictures: dict[str, Image.Image],
     question: str | None,
+    examples: tuple[str, ...],
     longest: int,
     started: Callable[[], None],
 ) -> None:
@@ -97,13 +98,14 @@ def serve_until_stopped(
         listening: where.
         pictures: that pages begin with, by role.
         question: that they begin with.
+        examples: questions that the model knows.
         longest: how many tokens an answer may have.
         started: called once pages can be opened.
     """
     load_parts()
-    server = Server(model=model, first=pictures, question=question, longest=longest)
+    server = Server(model=model, first=pictures, question=question, examples=examples, longest=longest)
     try:
-        with contextlib.suppress(KeyboardInterrupt), _ended_like_ctrl_c():  # uvicorn raises the signal again at its end
+        with contextlib.suppress(KeyboardInterrupt), ended_like_ctrl_c():  # uvicorn raises the signal again at its end
             running(server, listening, started).run(sockets=[listening.bound])
     finally:
         server.turns.stop(PATIENCE)
@@ -111,7 +113,7 @@ def serve_until_stopped(
 
 
 @contextlib.contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
+def ended_like_ctrl_c() -> Iterator[None]:
     """Let SIGTERM end what is inside as Ctrl-C does, and not this process at once."""
     if threading.current_thread() is not threading.main_thread():  # no other thread has a say in signals
         yield

@@ -17,6 +17,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+FORWARDS = 10
+"""How many plain forwards are timed at once: one takes too little time to be told."""
+
 
 def main(open_model, study):
     """Run a study and print `{"numbers": ..., "seconds": [...], "forward": [...]}`, or `{"error": ...}`."""
@@ -38,7 +41,7 @@ def measured(open_model, study, folder, repeats):
     turn = lambda: study(opened, task["question"], *pictures, task["answer"])  # noqa: E731
     numbers = {name: float(number) for name, number in turn().items()}
     forward()
-    seconds = [(taken(turn), taken(forward)) for _ in range(repeats)]
+    seconds = [(taken(turn), taken(forward, FORWARDS) / FORWARDS) for _ in range(repeats)]
     return {"numbers": numbers, "seconds": [one for one, _ in seconds], "forward": [one for _, one in seconds]}
 
 
@@ -57,8 +60,9 @@ def plain_forward(checkpoint, question, picture):
     return forward
 
 
-def taken(turn):
-    """The seconds of processor time that a turn takes, which do not depend on what else runs on the machine."""
+def taken(turn, times=1):
+    """The seconds of processor time that some turns take, which depend little on what else runs on the machine."""
     start = time.process_time()
-    turn()
+    for _ in range(times):
+        turn()
     return time.process_time() - start

@@ -70,8 +70,8 @@ def page_text(path: Path, measured: Mapping[str, Any]) -> str:
     """A page with its tables and programs as they are now."""
     text = path.read_text()
     every = list(TOOLS) if path.name == "README.md" else ["ours", *(n for n in TOOLS if TOOLS[n].page == path.name)]
-    text = TABLE.sub(lambda found: f"{found[1]}{table(every, measured)}", text)
-    text = FORWARDS.sub(lambda found: f"{found[1]}{larger_model()}", text)
+    text = TABLE.sub(lambda found: f"{found[1]}\n{table(every, measured)}\n", text)
+    text = FORWARDS.sub(lambda found: f"{found[1]}\n{larger_model()}\n", text)
     return PROGRAM.sub(lambda found: f"{found[1]}{program_text(found[2])}{found[3]}", text)
 
 
@@ -84,6 +84,6 @@ def larger_model() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-TABLE = re.compile(r"(<!-- measured -->\n\n?)(?:\|.*\n)*")
-FORWARDS = re.compile(r"(<!-- baseline -->\n\n?)(?:\|.*\n)*")
+TABLE = re.compile(r"(<!-- measured -->\n)\n*(?:\|.*\n)*\n*")
+FORWARDS = re.compile(r"(<!-- baseline -->\n)\n*(?:\|.*\n)*\n*")
 PROGRAM = re.compile(r"(<!-- program: (\w+) -->\n(?:<!--.*?-->\n)?```python\n).*?(^```$)", re.DOTALL | re.MULTILINE)

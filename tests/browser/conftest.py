@@ -6,6 +6,7 @@ Without browsers the tests fail, wherever they run: to skip them would look like
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +119,7 @@ def serving(tmp_path_factory):
     nv.shapes.pair(3)[0].image.save(path)
     started = Serving(str(path))
     yield started
-    assert started.stop() == 0
+    assert started.stop(signal.SIGTERM) == 0
     assert "Traceback" not in "".join(started.said)
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -23,6 +23,14 @@ import nnsight_vlm as nv
 ROOT = Path(nv.__file__).parent.parent
 WATCH = """
 window.heard = [];
+window.asked = [];
+const own = window.fetch;
+window.fetch = (to, request) => {
+    if (/[/](ask|prove)$/.test(to)) {
+        window.asked.push([to, JSON.parse(request.body)]);
+    }
+    return own(to, request);
+};
 new MutationObserver(() => {
     const text = key => document.getElementById(`stream-${key}`)?.textContent ?? "";
     const [clean, changed] = [text("clean"), text("changed")];
@@ -33,7 +41,7 @@ new MutationObserver(() => {
     }
 }).observe(document, { subtree: true, childList: true, characterData: true });
 """
-"""Notes every state of both answers, and whether the viewer was there."""
+"""Notes what the page asks, and every state of both answers, and whether the viewer was there."""
 
 
 class Serving:
@@ -84,16 +92,16 @@ class Visitor:
     page: Any
     serving: Serving
     watched: Watched
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    """What the page asked the model, as it sent it."""
 
-    def __post_init__(self) -> None:
-        self.page.on("request", self._note)
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """What the page asked the model, as it sent it."""
+        return [body for _, body in self.page.evaluate("window.asked")]
 
-    def _note(self, request: Any) -> None:
-        if request.url.endswith(("/ask", "/prove")):
-            self.asked.append(json.loads(request.post_data))
-            self.name = request.url.split("/")[-2]
+    @property
+    def name(self) -> str:
+        """What the server calls this page."""
+        return self.page.evaluate("window.asked.at(-1)[0]").split("/")[-2]
 
     def box(self, name: str) -> Any:
         """A control by its id."""
@@ -101,6 +109,12 @@ class Visitor:
 
     def text(self, name: str) -> str:
         return self.box(name).text_content()
+
+    def put(self, name: str, text: str) -> None:
+        """Types a text in place of a control's own, as a person does; `fill` adds to numbers in Firefox."""
+        self.box(name).focus()
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.type(text)
 
     def done(self, act: Callable[[], Any]) -> None:
         """Does something that asks the model, and waits until that is over."""

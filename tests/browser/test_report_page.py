@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
-from test_barriers import barriers
+from axe import barriers
 
 from nnsight_vlm.report import page_tables, write_report
 
@@ -137,7 +137,7 @@ def test_there_is_no_barrier_and_nothing_sticks_out(opened, scheme, width):
     reader = opened(scheme=scheme, width=width)
     reader.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     looked_into(reader.page, 1)
-    assert barriers(reader) == []
+    assert barriers(reader.page) == []
     assert reader.page.evaluate("document.documentElement.scrollWidth") <= width
 
 

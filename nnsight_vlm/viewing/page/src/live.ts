@@ -1,12 +1,13 @@
 /** The live page: a form, answers as they are written, and the viewer of the last one. */
 
 import { effect, signal } from "@preact/signals-core";
-import { button, element } from "./elements";
+import { button, element, live } from "./elements";
 import { Answers } from "./liveanswers";
 import { changeFields } from "./livechange";
 import { checkbox, complaint, field, input } from "./livefields";
 import { asking, BOXED, canTryPixels, changed, formOf, MORE, proving, type Form } from "./liveform";
 import { pictureCard, take } from "./livepicture";
+import { python } from "./livepython";
 import { checked, type Payload } from "./payload";
 import { Refusal, Server } from "./server";
 import { show } from "./show";
@@ -53,17 +54,22 @@ class Live {
     const { form, server } = this;
     const picture = pictureCard("picture", form, server, () => this.drawn());
     const other = pictureCard("other", form, server, null);
-    const question = field("question", "Question", input(form.question, { maxlength: 4000, enterkeyhint: "send" }), form.wrong);
+    const { examples } = server.facts;
+    const typed = input(form.question, { maxlength: 4000, enterkeyhint: "send", list: examples.length > 0 ? "examples" : null });
+    const known = examples.length > 0 ? `This small model knows questions about its own world, such as \u201c${examples[0]}\u201d; the field lists more.` : null;
+    const question = field("question", "Question", typed, form.wrong, known);
     const length = field("max_new_tokens", "Tokens at most", input(form.length, { type: "number", min: 1, max: server.facts.longest }), form.wrong);
     const more = MORE.map((each) => checkbox(`more-${each}`, QUANTITY_TITLES[each], () => form.more.value.includes(each), (on) => this.measure(each, on)));
     const fields = element(
       "div",
       { class: "fields" },
       element("div", { class: "entries asked" }, question, length),
+      element("datalist", { id: "examples" }, ...examples.map((each) => element("option", { value: each }))),
       changeFields(form, server.facts, other),
       element("fieldset", { class: "checks" }, element("legend", {}, "Measure, beside attention"), ...more),
       this.acts(),
       complaint("request", form.wrong),
+      this.asPython(),
     );
     const made = element("form", { id: "ask", "aria-label": "what is asked", novalidate: true }, picture, fields);
     made.addEventListener("submit", (event) => {
@@ -87,6 +93,13 @@ class Live {
       ask.disabled = prove.disabled = this.over.value !== "";
     });
     return element("div", { class: "row acts" }, ask, stop, prove, pixels, this.answers.state);
+  }
+
+  /** The same in Python, folded. */
+  private asPython(): HTMLElement {
+    const code = element("code", { id: "python-code" });
+    live(code, () => python(this.form, this.server.facts.model));
+    return element("details", { id: "python" }, element("summary", {}, "In Python"), element("pre", { tabindex: 0, role: "group", "aria-label": "in Python" }, code));
   }
 
   /** A box was drawn: it is the place that is changed, unless another place is already. */
@@ -211,10 +224,10 @@ function seconds(start: number): string {
 
 async function main(): Promise<void> {
   const server = await Server.open();
-  const live = new Live(server);
+  const page = new Live(server);
   document.title = `${server.facts.model} \u00b7 nnsight_vlm`;
-  document.body.prepend(live.root);
-  live.begin();
+  document.body.prepend(page.root);
+  page.begin();
   addEventListener("pagehide", () => server.close());
   addEventListener("pageshow", (event) => (event.persisted ? location.reload() : undefined));
   for (const name of ["dragover", "drop"]) {

@@ -24,7 +24,7 @@ const GROUPS: Record<string, string> = {
   generated: "generated: the words of the answer",
 };
 const SOURCES = ["image", BOXED, "system", "question", "query", "last", "text", "generated"];
-const TARGETS = ["last", "question", "query", "generated", "text", "image", BOXED];
+const TARGETS = ["text", "last", "question", "query", "generated", "image", BOXED];
 const PLACES = ["image", BOXED, "question", "query", "last"];
 const HOWS: [string, string][] = [
   ["mask", "mask: the rest of the row shares its weight"],
@@ -54,7 +54,7 @@ function cutFields(form: Form, facts: Facts): HTMLElement[] {
     field("source", "Hide", select(form.source, named(SOURCES)), form.wrong),
     field("target", "from", select(form.target, named(TARGETS)), form.wrong),
     field("how", "by", select(form.how, HOWS), form.wrong),
-    field("layers", "in layers", input(form.layers, { spellcheck: "false" }), form.wrong, `all; 4; 1,2,5; 3:7 for 3 to 6. There are 0 to ${facts.layers - 1}; -1 is the last`),
+    field("layers", "in layers", input(form.layers, { spellcheck: "false" }), form.wrong, `all; 4; 1,2,5; 3:7 (3 to 6). Layers 0 to ${facts.layers - 1}; -1 is the last`),
     field("heads", "in heads", input(form.heads, { spellcheck: "false" }), form.wrong, `all, or numbers from 0 to ${facts.heads - 1}`),
   ];
 }

@@ -35,7 +35,7 @@ export interface Form {
 
 export function formOf(facts: Facts): Form {
   const kind = signal<Kind>("none");
-  const [source, target, where] = [signal("image"), signal("last"), signal("image")];
+  const [source, target, where] = [signal("image"), signal("text"), signal("image")];
   const pictures = { picture: signal(facts.pictures.picture ?? null), other: signal(facts.pictures.other ?? null) };
   return {
     question: signal(facts.question ?? ""),
@@ -48,7 +48,7 @@ export function formOf(facts: Facts): Form {
     heads: signal("all"),
     how: signal("mask"),
     where,
-    layer: signal(String(Math.floor(facts.layers / 2))),
+    layer: signal("0"),
     pixels: signal(false),
     box: signal(middle(pictures.picture.value)),
     pictures,

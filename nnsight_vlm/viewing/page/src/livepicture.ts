@@ -29,7 +29,7 @@ export function pictureCard(role: Role, form: Form, server: Server, onDrawn: (()
   const drawing = onDrawn === null ? null : boxOn(stage, form, onDrawn);
   effect(() => {
     const picture = target.value;
-    size.textContent = picture === null ? "or drop one here" : `${picture.width} \u00d7 ${picture.height} pixels`;
+    size.textContent = picture === null ? "or drop one here" : `${picture.width} \u00d7 ${picture.height} pixels${onDrawn === null ? "" : "; draw a box on it to hide that part"}`;
     choose.textContent = picture === null ? "Choose a picture" : "Another picture";
     stage.replaceChildren(...(picture === null ? [element("p", { class: "empty" }, "No picture yet.")] : [shown(role, picture), ...(drawing === null ? [] : [drawing])]));
   });

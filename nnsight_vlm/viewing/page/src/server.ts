@@ -19,6 +19,8 @@ export interface Facts {
   longest: number;
   bytes: number;
   question: string | null;
+  /** Questions that this model knows. */
+  examples: string[];
   pictures: Partial<Record<Role, Sent>>;
 }
 

@@ -87,7 +87,7 @@ function page(measured: Measured, state: State, view: Derived, [panels, twins]: 
   const files = savers({ measured, state, derived: view, holder, drawables }, say);
   const tools = place.isPart ? files : [copier(state, say), ...files, themes()];
   return [
-    element("header", {}, element(place.isPart ? "h2" : "h1", {}, payload.title), element("div", { class: "tools" }, ...tools)),
+    element("header", {}, place.isPart ? element("h2", {}, "What each word read") : element("h1", {}, payload.title), element("div", { class: "tools" }, ...tools)),
     element(
       place.isPart ? "div" : "main",
       {},
