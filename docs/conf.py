@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "extensions.outer_files",
     "extensions.page_code",
     "extensions.reference",
@@ -37,7 +38,7 @@ outer_pages = {
     "shapes": "nnsight_vlm/shapes/README.md",
     "shapes-smol": "nnsight_vlm/shapes/smol/README.md",
 }
-outer_links = {"examples": "index.md"}
+outer_links = {"examples": "gallery/index.rst"}
 
 # Markdown
 myst_heading_anchors = 4
@@ -51,6 +52,22 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 napoleon_custom_sections = [("Attributes", "params_style")]
+
+# examples, which run here
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "image_scrapers": ("extensions.gallery.drawn",),
+    "reset_modules": ("extensions.gallery.begin",),
+    "capture_repr": ("_repr_html_",),
+    "nested_sections": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "min_reported_time": 10**6,
+    "write_computation_times": False,
+}
 
 # the page
 html_theme = "furo"

@@ -60,14 +60,16 @@ def test_the_list_of_families_can_be_read_at_80_columns(monkeypatch):
     rows, family = {}, ""
     for line in lines:
         if line.startswith("│"):
-            name, _, no, part = (cell.strip() for cell in line.strip("│").split("│"))
+            name, _, no, part, untested = (cell.strip() for cell in line.strip("│").split("│"))
             family = name or family
-            rows.setdefault(family, ["", ""])
-            rows[family] = [f"{before} {more}".strip() for before, more in zip(rows[family], (no, part), strict=True)]
+            rows.setdefault(family, ["", "", ""])
+            more = no, part, untested
+            rows[family] = [f"{before} {each}".strip() for before, each in zip(rows[family], more, strict=True)]
     assert set(rows) == set(FAMILIES)
-    for name, (no, part) in rows.items():
+    for name, (no, part, untested) in rows.items():
         expected = {"no": no, "in part": part, "yes": None}
         cells = cells_of(FAMILIES[name])
+        assert untested == ", ".join(heading for heading, cell in cells.items() if cell.status in ("loads", "untried"))
         for works, words in expected.items():
             if words is not None:
                 assert words == ", ".join(heading for heading, cell in cells.items() if cell.works == works)
@@ -78,7 +80,9 @@ def test_one_family_is_shown_with_all_reasons(monkeypatch):
     printed = ask("families", "chameleon").stdout
     for heading, cell in cells_of(FAMILIES["chameleon"]).items():
         [line] = [line for line in printed.splitlines() if line.startswith(f"│ {heading} ")]
-        assert [each.strip() for each in line.strip("│").split("│")] == [heading, cell.works, "; ".join(cell.missing)]
+        assert [each.strip() for each in line.strip("│").split("│")] == [
+            *(heading, cell.works, cell.status, "; ".join(cell.missing))
+        ]
     narrow = Console(width=80)
     monkeypatch.setattr("nnsight_vlm.commands.output.console", narrow)
     assert max(map(len, ask("families", "chameleon").stdout.splitlines())) <= 80
@@ -99,7 +103,8 @@ def test_the_lists_as_json_are_the_lists():
     for each, (_, row) in zip(facts, table.iterrows(), strict=True):
         assert list(each["works"]) == list(COLUMNS)
         for heading, works in each["works"].items():
-            assert row[heading].split(" [")[0] == ("-" if works == "no" else "yes")
+            assert row[heading].split(" [")[0] == each["status"][heading]
+            assert (each["status"][heading] == "broken") == (works == "no")
             assert row[heading].count("[") == len(each["missing"].get(heading, []))
     known = json.loads(ask("recipes", "--json").stdout)
     assert {each["recipe"]: each["asks"] for each in known} == {name: entry.asks for name, entry in RECIPES.items()}

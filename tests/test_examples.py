@@ -1,10 +1,12 @@
-"""The example scripts: cells that open as a notebook, one for each recipe, names that exist, and they run."""
+"""The example scripts: cells that open as a notebook, one for each recipe, names that exist.
+
+They run where the site is built, as its gallery (docs/conf.py).
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-import runpy
 from pathlib import Path
 
 import pytest
@@ -87,10 +89,3 @@ def test_every_name_of_the_package_that_an_example_uses_exists(name):
             if isinstance(found, type) or callable(found):
                 break
             found = getattr(found, part)
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(SCRIPTS[name]), run_name="__main__")
-    assert capsys.readouterr().out.strip() and not list(tmp_path.iterdir())

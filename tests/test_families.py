@@ -19,6 +19,7 @@ import nnsight_vlm as nv
 from nnsight_vlm.execution.decoding import decode_logits
 from nnsight_vlm.execution.preparing import prepare
 from nnsight_vlm.families import Family, view_of
+from nnsight_vlm.families.support import unsupported
 from nnsight_vlm.lowering.layouts import one_case_per_row
 from nnsight_vlm.lowering.plan import SITES, locate
 from nnsight_vlm.prompts.token_map import TokenMap
@@ -27,6 +28,8 @@ from nnsight_vlm.specs.interventions import CLEAN
 SEEN = 1e-3
 """The share of the logits' scale that every intervention here must move."""
 STEPS = 4
+PLACEHOLDER = re.compile(r"(?:<(?!s>)[^>\s]*>|\[IMG\])+")
+"""What stands for a picture in a member's text."""
 LAYERED = ("residual", "attention", "cross", "mlp")
 PAIRS = (("image", "query"), ("image", "last"), ("earlier", "last"), ("text", "image"), ("system", "query"))
 PAIRS += (("query", "last"), ("text", "query"))
@@ -166,6 +169,13 @@ ONE_EACH = [
     if name.startswith(IN_FULL) or attention == zoo.ZOO[name].implementations[0]
 ]
 """All members, most under one attention: for what an attention's implementation makes no difference to."""
+NEED_PICTURE = ("got_ocr2", "paligemma", "fuyu", "florence2")
+"""Families whose processor takes no text without a picture, or whose decoder has no text."""
+WITHOUT_PICTURE = [
+    (name, attention)
+    for name, attention in ONE_EACH
+    if not name.startswith(NEED_PICTURE) and "text alone" not in unsupported(zoo.row(name))
+]
 under_one = pytest.mark.parametrize("case", ONE_EACH, ids=["-".join(each) for each in ONE_EACH], indirect=True)
 
 
@@ -570,6 +580,19 @@ def test_the_second_of_two_images_is_cut_alone(case):
     rows = torch.stack([edges.weights(expected, layer) for layer in layers])
     assert float((run.reads[0] - rows).abs().max()) < LIMIT
     assert not run.reads[0][..., edges.columns].any()
+
+
+@pytest.mark.parametrize("case", WITHOUT_PICTURE, ids=map("-".join, WITHOUT_PICTURE), indirect=True)
+def test_a_text_alone_equals_the_reference(case):
+    prompt = nv.encode(case.model, PLACEHOLDER.sub("", case.member.text), chat=False)
+    tokens = prompt.rows[0]
+    edges = Edges("decoder", tuple(range(1, prompt.width - 1)), "last", tokens)
+    expected = case.reference(prompt, edges.cuts(case.layers("decoder", "attention")))
+    run = nv.run(case.model, prompt, nv.Knockout(edges.source, "last", layers="attention"), positions="all")
+    assert gap(run.logits, expected.logits[0]) < LIMIT
+    clean = case.reference(prompt)
+    assert gap(nv.run(case.model, prompt, positions="all").logits, clean.logits[0]) < LIMIT
+    assert gap(expected.logits, clean.logits) > SEEN
 
 
 # 7 -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 import real
+import verified
 import zoo
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -34,8 +35,9 @@ from nnsight_vlm.families.options import (
 )
 from nnsight_vlm.families.part_columns import AttentionSpec, VideoSpec
 from nnsight_vlm.families.stage_spec import LAYER_SETS
-from nnsight_vlm.families.support import COLUMNS, markdown, support, unsupported
+from nnsight_vlm.families.support import COLUMNS, cells_of, markdown, support, unsupported
 from nnsight_vlm.families.tower_support import TOKENS
+from nnsight_vlm.families.verified import MEANING, record, status_of
 from nnsight_vlm.grids import GRIDS, VIDEO_LAYOUTS
 from nnsight_vlm.grids.towers import TOWER_SEQUENCES, TOWER_TILES
 from nnsight_vlm.prompts.position_ids import COUNTING
@@ -119,6 +121,29 @@ def test_the_page_is_what_the_command_prints():
     assert introduction.startswith("# Families")
 
 
+def test_what_is_recorded_as_verified_has_tests_members_and_columns():
+    kept = record()
+    assert set(verified.TESTS) == set(COLUMNS) and set(kept.columns) <= set(FAMILIES)
+    assert kept.versions.items() >= verified.pinned("transformers", "torch", "nnsight").items()
+    tried = {zoo.row(name).name for name in zoo.ZOO}
+    assert kept.loads == tried and set(kept.columns) <= tried
+    for name in tried:
+        statuses = {column: cell.status for column, cell in cells_of(FAMILIES[name]).items()}
+        assert {column for column, status in statuses.items() if status == "verified"} == kept.columns[name]
+        assert set(statuses.values()) <= set(MEANING) - {"untried"}
+        assert statuses["knockout"] == statuses["generate"] == "verified"
+    for test in {test for tests in verified.TESTS.values() for test in tests}:
+        path, _, called = test.partition("::")
+        assert f"def {called}(" in (PAGE.parent.parent / path).read_text(), test
+
+
+def test_a_status_is_what_the_record_says():
+    assert status_of("llava", "knockout", "yes") == "verified" and status_of("llava", "knockout", "no") == "broken"
+    assert (
+        status_of("llava", "something new", "yes") == "loads" and status_of("unknown", "knockout", "yes") == "untried"
+    )
+
+
 def test_the_page_of_vision_towers_is_what_the_command_prints():
     printed = CliRunner().invoke(app, ["families", "--towers"])
     assert printed.exit_code == 0
@@ -146,9 +171,9 @@ def test_every_limitation_of_a_family_is_a_footnote_where_it_counts():
                 cell = printed.loc[family.name, column]
                 notes = [footnotes[int(number) - 1] for number in re.findall(r"\[(\d+)\]", cell)]
                 assert any(note.endswith(f": {reason}") for note in notes)
-                assert cell.startswith("-") == (COLUMNS[column].main == limitation)
+                assert cell.startswith("broken") == (COLUMNS[column].main == limitation)
         working = {name for name, column in COLUMNS.items() if column.main not in unsupported(family)}
-        assert {name for name in COLUMNS if printed.loc[family.name, name].startswith("yes")} == working
+        assert {name for name in COLUMNS if not printed.loc[family.name, name].startswith("broken")} == working
 
 
 def test_the_terminal_shows_every_family_and_every_reason(monkeypatch):
@@ -162,7 +187,7 @@ def test_the_terminal_shows_every_family_and_every_reason(monkeypatch):
 def test_a_family_without_limitations_has_no_footnotes():
     shown = VideoSpec(layout="pooled frames")
     table, footnotes = support([Family(model_type="some", video=shown)])
-    assert footnotes == [] and set(table.loc[0, list(COLUMNS)]) == {"yes"}
+    assert footnotes == [] and set(table.loc[0, list(COLUMNS)]) == {"untried"}
     limited = Family(model_type="some", video=shown, limitations={"grid": "why"})
     assert markdown([limited]).endswith("[1] grid not supported: why  ")
     assert limited.limitation("grid") == "why" and limited.limitation("features") is None

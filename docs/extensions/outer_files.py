@@ -80,7 +80,7 @@ def lead_to_source(app: Sphinx, document: nodes.document) -> None:
         path = _normal(PurePosixPath(DOCS) / PurePosixPath(docname).parent / link["reftarget"])
         if path.endswith(BINARY):
             link.replace_self(link.children)
-        elif (ROOT / path).is_file():
+        elif (ROOT / path).is_file() and _is_text(ROOT / path):
             shown[docname].add(path)
             uri = app.builder.get_relative_uri(docname, f"{SHOWN}/{path}")
             link.replace_self(nodes.reference("", "", *link.children, refuri=uri, internal=True))
@@ -93,6 +93,15 @@ def pages_of_source(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         text = highlight((ROOT / path).read_text(), _lexer(path), formatter)
         body = f"<h1>{escape(path)}</h1>{text}"
         yield f"{SHOWN}/{path}", {"title": path, "body": body}, "page.html"
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file can be shown; others are downloads."""
+    try:
+        path.read_text()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _lexer(path: str) -> Any:

@@ -133,14 +133,10 @@ def run_block(block: Block, space: dict[str, Any], page: str, stem: Path) -> Out
         stem: what the paths of figures begin with.
     """
     said = io.StringIO()
-    with _figures() as made, contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+    with new_figures() as made, contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
         file, source = f"{page}:{block.line}", "\n" * (block.line - 1) + block.code
-        linecache.cache[file] = (
-            len(source),
-            None,
-            source.splitlines(keepends=True),
-            file,
-        )  # where nnsight reads traces
+        lines = source.splitlines(keepends=True)
+        linecache.cache[file] = (len(source), None, lines, file)  # where nnsight reads traces
         exec(compile(source, file, "exec"), space)
     figures = []
     for number, figure in enumerate((each for each in made if each.axes), 1):
@@ -160,7 +156,7 @@ def alt_text(figure: Any, code: str) -> str:
 
 
 @contextlib.contextmanager
-def _figures() -> Iterator[list[Any]]:
+def new_figures() -> Iterator[list[Any]]:
     """Every figure that is made meanwhile; the package's own are not pyplot's."""
     from matplotlib.figure import Figure
 
@@ -194,7 +190,7 @@ def surroundings() -> Iterator[None]:
         contextlib.chdir(folder),
         warnings.catch_warnings(),
         matplotlib.rc_context(drawing),
-        pd.option_context("display.width", 100, "display.max_columns", 12),
+        pd.option_context("display.width", 88, "display.max_columns", 12),
     ):
         warnings.simplefilter("error")
         nv.load = _opened_once(original)

@@ -12,10 +12,12 @@ from ..errors import SpecError
 from ..families import FAMILIES
 from ..families.columns import Family
 from ..families.support import COLUMNS, Works, cells_of
+from ..families.verified import record
 from ..showing import for_terminal
 
 LEGEND = (
-    f"Everything else works: {', '.join(COLUMNS)}.",
+    f"Everything else is verified: {', '.join(COLUMNS)}. Tests compare it with an independent reference, on a tiny "
+    f"model of the family, with {record().told}.",
     "nnsight-vlm families NAME shows one family with the reasons; docs/families.md has the whole table.",
 )
 
@@ -43,10 +45,12 @@ def families_named(name: str | None) -> list[Family]:
 def families_table(families: Iterable[Family]) -> Table:
     """Each family with what does not work in it, or not all of it."""
     table = Table()
-    for heading, wide in (("family", True), ("transformers", True), ("does not work", False), ("in part", False)):
-        table.add_column(for_terminal(heading), no_wrap=wide, overflow="fold")
+    headings = ("family", "transformers", "does not work", "in part", "not verified")
+    for number, heading in enumerate(headings):
+        table.add_column(for_terminal(heading), no_wrap=number < 2, overflow="fold")
     for family in families:
-        row = (family.name, family.transformers, _that(family, "no"), _that(family, "in part"))
+        untested = [heading for heading, cell in cells_of(family).items() if cell.status in ("loads", "untried")]
+        row = (family.name, family.transformers, _that(family, "no"), _that(family, "in part"), ", ".join(untested))
         table.add_row(*map(for_terminal, row))
     return table
 
@@ -57,10 +61,10 @@ def one_family(family: Family) -> Table:
     if family.transformers:
         title += f", transformers {family.transformers}"
     table = Table(title=for_terminal(title), title_justify="left")
-    for heading in ("", "works", "what does not, and why"):
+    for heading in ("", "works", "status", "what does not, and why"):
         table.add_column(for_terminal(heading), overflow="fold")
     for heading, cell in cells_of(family).items():
-        table.add_row(*map(for_terminal, (heading, cell.works, "; ".join(cell.missing))))
+        table.add_row(*map(for_terminal, (heading, cell.works, cell.status, "; ".join(cell.missing))))
     return table
 
 
@@ -73,6 +77,8 @@ def family_facts(families: Sequence[Family]) -> list[dict[str, Any]]:
             "transformers": family.transformers or None,
             "stages": list(family.stages),
             "works": {heading: cell.works for heading, cell in cells_of(family).items()},
+            "status": {heading: cell.status for heading, cell in cells_of(family).items()},
+            "verified_with": record().versions,
             "missing": {heading: cell.missing for heading, cell in cells_of(family).items() if cell.missing},
         }
         for family in families

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .columns import Family
 from .options import Limitation
+from .verified import Status, record, status_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ class Support(NamedTuple):
     """What works in several families.
 
     Attributes:
-        table: a line per family: "yes", or "-" for what does not work, followed by the numbers of footnotes.
+        table: a line per family: the status of each column, followed by the numbers of footnotes.
         footnotes: the reasons; the first has number 1.
     """
 
@@ -109,27 +110,30 @@ class Cell(NamedTuple):
 
     Attributes:
         works: "yes", "no", or "in part".
+        status: whether that was tested, see `verified.MEANING`.
         missing: what does not work, and why, a sentence each.
     """
 
     works: Works
+    status: Status
     missing: tuple[str, ...] = ()
 
 
 def cells_of(family: Family) -> dict[str, Cell]:
     """What works in one family, by the headings of the table."""
     limits, lacking = unsupported(family), {TOWER: tuple(_lacking(family))}
-    return {heading: _cell(heading, column, limits, lacking.get(heading, ())) for heading, column in COLUMNS.items()}
+    return {heading: _cell(family.name, heading, limits, lacking.get(heading, ())) for heading in COLUMNS}
 
 
-def _cell(heading: str, column: Column, limits: dict[Limitation, str], lacking: tuple[str, ...]) -> Cell:
+def _cell(family: str, heading: str, limits: dict[Limitation, str], lacking: tuple[str, ...]) -> Cell:
     """Whether a column works, and what of it does not."""
+    column = COLUMNS[heading]
     subjects: dict[Limitation, str] = {column.main: heading}
     subjects |= {part: f'site "{part}"' if part in SITES else part for part in column.parts}
     missing = [f"{subject} not supported: {limits[name]}" for name, subject in subjects.items() if name in limits]
     missing += lacking
     works: Works = "no" if column.main in limits else "in part" if missing else "yes"
-    return Cell(works, tuple(missing))
+    return Cell(works, status_of(family, heading, works), tuple(missing))
 
 
 def _line(family: Family, footnotes: list[str]) -> dict[str, Any]:
@@ -140,10 +144,9 @@ def _line(family: Family, footnotes: list[str]) -> dict[str, Any]:
 
 
 def _noted(cell: Cell, footnotes: list[str]) -> str:
-    """A cell of the table: whether it works, and the numbers of the footnotes that say what does not."""
+    """A cell of the table: its status, and the numbers of the footnotes that say what does not work."""
     footnotes += [note for note in cell.missing if note not in footnotes]
-    works = "-" if cell.works == "no" else "yes"
-    return " ".join([works, *(f"[{footnotes.index(note) + 1}]" for note in cell.missing)])
+    return " ".join([cell.status, *(f"[{footnotes.index(note) + 1}]" for note in cell.missing)])
 
 
 def _lacking(family: Family) -> Iterator[str]:
@@ -158,4 +161,5 @@ def markdown(families: Iterable[Family]) -> str:
     table, footnotes = support(families)
     lines = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)]
     table_lines = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*table_lines, "", *(f"[{number}] {note}  " for number, note in enumerate(footnotes, 1))])
+    notes = [f"Verified with {record().told}.", ""]
+    return "\n".join([*table_lines, "", *notes, *(f"[{number}] {note}  " for number, note in enumerate(footnotes, 1))])
