@@ -182,13 +182,19 @@ def test_specs_with_impossible_values_are_refused_when_they_are_made(prompt):
         (lambda: nv.depth(0.5, 0.5), ["nv.depth(0.25, 0.5)"]),
         (lambda: nv.depth(0.5, 1.5), ["nv.depth(0.25, 0.5)"]),
         (lambda: nv.Knockout("image", "last") | "last", ["'last'", "|"]),
+        (lambda: nv.Knockout("image", "last") + nv.Ablate("last"), ["join with |"]),
+        (lambda: sum([nv.Ablate("last")]), ["join with |"]),
+        (lambda: nv.Knockout("image", "last", layer=3), ["Knockout has no argument layer=", "did you mean layers=?"]),
+        (lambda: nv.Patch("a", "b", "c"), ["Patch takes 1 value(s) without a name (where), and 3", "source="]),
+        (lambda: nv.Attention("last", "image", reduced="mass"), ["did you mean reduce=?"]),
+        (lambda: nv.Residual("last", zzz=1), ["Residual has no argument zzz=; it has where, layers"]),
+        (lambda: nv.recipes.knockout_windows(None, [], answer="red", windws=1), ["has no argument", "did you mean"]),
+        (lambda: nv.sweep(None, None, [], answers="red"), ["sweep has no argument answers=; did you mean answer=?"]),
     ]
     for make, parts in mistakes:
         with pytest.raises(nv.SpecError) as error:
             make()
         assert all(part in str(error.value) for part in parts), str(error.value)
-    with pytest.raises(TypeError):
-        nv.Knockout("image", "last", layer=3)
 
 
 def test_reads_and_positions_that_are_not_there_are_refused(model, prompt, refused):

@@ -199,5 +199,5 @@ def test_papers_are_named_as_texts_name_them():
 def test_a_call_that_is_refused_is_refused_as_before(model, prompts):
     with pytest.raises(SpecError, match="windows"):
         called("knockout_windows", model, prompts, windows=-1)
-    with pytest.raises(TypeError, match="unexpected keyword"):
+    with pytest.raises(SpecError, match="knockout_windows has no argument no_such="):
         called("knockout_windows", model, prompts, no_such=1)
