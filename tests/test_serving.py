@@ -420,7 +420,8 @@ def test_a_page_that_leaves_in_the_middle_stops_its_answer(client, page, monkeyp
 def test_closed_pages_are_forgotten(client):
     name = client.open()["page"]
     with client.http.stream("GET", f"/api/pages/{name}/alive") as answer:
-        next(answer.iter_lines())
+        beats = answer.iter_lines()  # held, because it closes the answer when it is dropped
+        next(beats)
         assert client.server.pages.find(name) is not None
     deadline = time.monotonic() + 10
     while client.server.pages.find(name) is not None and time.monotonic() < deadline:
@@ -478,7 +479,8 @@ def test_it_stops_in_the_middle_of_an_answer(model):
         client.server.turns._waiting.put(turns.Turn(endless, loop))
         assert began.wait(5)
         with client.http.stream("GET", f"/api/pages/{name}/alive") as alive:
-            next(alive.iter_lines())
+            beats = alive.iter_lines()
+            next(beats)
             start = time.monotonic()
     assert time.monotonic() - start < 30
     loop.close()

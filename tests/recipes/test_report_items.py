@@ -277,7 +277,7 @@ def test_bad_rows_are_left_out_by_name_when_asked_to(place, tmp_path, monkeypatc
     assert "\x1b[31m" not in done.output and "Left out: mute (its question is empty)" in done.output
     text = (tmp_path / "report.md").read_text()
     assert "- Left out: `gone`, because" in text and "- Left out: `mute`, because its question is empty." in text
-    assert "1 image: the rows of `hostile.csv`. Query: each row's own question." in text
+    assert "1 image: the rows of `hostile.csv`. Query: each row's own question; greedy answers" in text
     assert "\x1b" not in text and name not in text
     assert pd.read_parquet(tmp_path / "frames" / "attention_share.parquet").attrs["ids"] == [name]
 
