@@ -196,6 +196,36 @@ def test_pairs_are_called_pairs():
     assert "for the questions of Kaduri et al. 2024" in text and "arXiv 2411.17491." in text
 
 
+def test_what_numbers_show_follows_the_rows_that_are_cited(model):
+    """A frame may hold what was read beside what a cut did: of a cut it is never said that nothing was changed."""
+    scene, could, no_cause = nv.shapes.scene(3), "what the model could do without", "Nothing in the model was changed"
+    prompt = nv.encode(model, "describe the image.", scene.image)
+    frame = nv.recipes.patch_grounding(
+        model, [prompt], truths=[nv.recipes.shape_truth(scene)], max_new_tokens=8, work=QUIET
+    )
+    assert {"hit", "logprob_change"} <= set(frame["measure"])
+    read, cut = (nv.cite(frame, (frame["measure"] == name) & (frame["layer"] == "all")) if name == "logprob_change"
+                 else nv.cite(frame) for name in ("hit", "logprob_change"))  # fmt: skip
+    assert f"Of hit: {no_cause[0].lower()}{no_cause[1:]}" in read and could not in read
+    assert f"Of logprob_change: the result shows {could}" in cut and no_cause.lower() not in cut.lower()
+    rows = (frame["measure"] == "logprob_change") | (frame["measure"] == "hit") & (frame["layer"] == "middle half")
+    both = nv.cite(frame, rows)
+    assert both.count("Of hit: nothing") == both.count(f"Of logprob_change: the result shows {could}") == 1
+    assert no_cause.lower() not in nv.cite(frame[frame["measure"] == "logprob_change"]).lower()
+
+
+def test_rows_of_cuts_and_of_swaps_each_say_what_they_show():
+    cut, swap = [("a->b", "none", measure, 0.5, 0.25, 0.75, 9) for measure in ("needed", "restoration")]
+    frame = made([cut, swap], recipe="joint_routes").assign(shows=["could", "does"])
+    text = nv.cite(frame, [True, True])
+    assert "Of needed: the result shows what the model could do" in text
+    assert "Of restoration: states were interchanged" in text
+    assert "what the model could do" not in nv.cite(frame, [False, True])
+    assert "The result shows what the model could do" in nv.cite(frame, [True, False])
+    each = nv.cite(frame.drop(columns=["measure", "mean"]))
+    assert "Of rows that show 'could': the result" in each and "Of rows that show 'does': states were" in each
+
+
 @pytest.mark.parametrize("ignore_index", [True, False])
 def test_frames_that_were_put_together_are_refused(frame, ignore_index):
     """pd.concat keeps what two halves of one data set say of themselves, the number of prompts among it."""

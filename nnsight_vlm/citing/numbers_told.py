@@ -65,19 +65,24 @@ def chosen_rows(frame: pd.DataFrame, rows: Any) -> pd.DataFrame:
     return found
 
 
-def told_by_default(frame: pd.DataFrame, recipe: Recipe) -> tuple[str, list[Told]]:
-    """The greatest and the least mean of the recipe's main measure, with their controls.
+def rows_of_main(frame: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """The means of the recipe's main measure: the first of those that it names, or that the frame has."""
+    counted = frame[frame["mean"].notna()].reset_index(drop=True)
+    present = list(dict.fromkeys(counted["measure"]))
+    main = next((name for name in (*recipe.measures, *present) if name in present), None)
+    return counted[counted["measure"] == main]
+
+
+def told_by_default(rows: pd.DataFrame) -> tuple[str, list[Told]]:
+    """The greatest and the least mean of one measure, with their controls.
 
     Rows that have a control with the same labels come before others: a number says little without one.
 
     Returns:
         An introduction, and the numbers; no numbers where no row has a mean.
     """
-    counted = frame[frame["mean"].notna()].reset_index(drop=True)
-    present = list(dict.fromkeys(counted["measure"]))
-    main = next((name for name in (*recipe.measures, *present) if name in present), None)
-    rows = counted[counted["measure"] == main]
-    labels = [column for column in frame.columns if column not in MEANS]
+    main = "" if rows.empty else rows["measure"].iloc[0]
+    labels = [column for column in rows.columns if column not in MEANS]
     keys = pd.Series([labels_of(row, labels) for _, row in rows.iterrows()], index=rows.index, dtype=object)
     controls = rows[rows["control"] != NONE]
     own = rows[rows["control"] == NONE]
