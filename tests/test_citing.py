@@ -257,6 +257,15 @@ def test_what_no_recipe_made_is_refused_in_words(frame, tmp_path):
         nv.cite(frame, style="latex")
 
 
+def test_tables_of_a_sweep_or_a_lens_are_told_that_they_are_no_recipes(model, prompts):
+    sweep = nv.sweep(model, prompts[0], [nv.Knockout("image", "last")], answer="red")
+    words = nv.lens(model, prompts[0], where="last", layers=0)
+    for table, made in ((sweep, "nv.sweep"), (sweep.drop(columns=["logit"]).copy(), "nv.sweep"), (words, "nv.lens")):
+        with pytest.raises(nv.SpecError, match=f"frame= is a table of {made}, which is no recipe") as refused:
+            nv.cite(table)
+        assert "CSV" not in str(refused.value)
+
+
 def test_bibtex_has_an_entry_for_each_paper_with_keys_of_their_own(frame):
     entries = nv.cite(frame, style="bibtex").split("\n\n")
     assert [entry.partition("{")[2].partition(",")[0] for entry in entries] == [
