@@ -127,6 +127,56 @@ def test_numbers_without_a_control_are_told_where_none_has_one():
     assert "No image gave a number" in nv.cite(made([]))
 
 
+COLUMNS = ["route", "form", "window", "layers", "control", "measure", "mean"]
+OF_WINDOWS = [
+    ("a->b", "block", "all", "0-9", "none", "logprob_change", -1.85),
+    ("a->b", "block", "all", "0-9", "random positions", "logprob_change", -5.75),
+    ("a->b", "block", "all", "0-9", "random positions", "overlap", 0.8125),
+    ("a->b", "block", "0-1", "0-1", "none", "logprob_change", -0.25),
+    ("a->b", "allow", "0-1", "0-1", "none", "logprob_change", -9.5),
+    ("a->b", "block", "2-4", "2-4", "none", "logprob_change", -1.5),
+    ("a->b", "block", "any 2", "", "random layers", "logprob_change", -0.375),
+    ("a->b", "block", "any 3", "", "random layers", "logprob_change", -0.625),
+    ("c->d", "block", "all", "0-9", "none", "logprob_change", -1.86),
+    ("c->d", "block", "all", "0-9", "random positions", "logprob_change", -0.0625),
+    ("c->d", "block", "all", "0-9", "random positions", "overlap", 0.0),
+    ("c->d", "block", "2-4", "2-4", "none", "logprob_change", -0.875),
+]
+
+
+@pytest.fixture
+def windows():
+    """A frame of windows of layers, and of routes in all layers that differ by nothing."""
+    frame = pd.DataFrame(OF_WINDOWS, columns=COLUMNS)
+    frame = frame.assign(low=frame["mean"] - 0.5, high=frame["mean"] + 0.5, images=9)
+    frame.attrs = made([]).attrs
+    return frame
+
+
+def test_windows_of_layers_are_told_each_beside_as_many_random_layers(windows):
+    text = nv.cite(windows)
+    for words in (
+        "The frame has 3 means of logprob_change in windows of layers: ",
+        "the greatest was -0.25 [-0.75, 0.25] nats over 9 images (route a->b, form block, window 0-1, layers 0-1), "
+        "beside -0.375 [-0.875, 0.125] nats over 9 images for random layers; ",
+        "the least was -1.5 [-2, -1] nats over 9 images (route a->b, form block, window 2-4, layers 2-4), "
+        "beside -0.625 [-1.12, -0.125] nats over 9 images for random layers; ",
+        "in all layers it was -1.85 [",
+    ):
+        assert words in text, words
+    assert "c->d" not in text and "-9.5" not in text
+
+
+def test_a_control_says_how_much_of_it_is_the_route_itself(windows):
+    says = "Overlap is the share of a control's random positions that lie in the route's own source"
+    assert "for random positions of overlap 0.812. " + says in nv.cite(windows)
+    chosen = nv.cite(windows, {"control": "random positions", "measure": "logprob_change"})
+    assert "(route a->b, form block, window all, layers 0-9, control random positions of overlap 0.812)" in chosen
+    assert "(route c->d, form block, window all, layers 0-9, control random positions)" in chosen and says in chosen
+    without = nv.cite(windows[windows["route"] == "c->d"])
+    assert "for random positions." in without and says not in without
+
+
 def test_a_user_chooses_the_rows_that_are_told():
     frame = made(ROWS)
     text = nv.cite(frame, {"route": ["b->c", "c->d"], "measure": "f1"})

@@ -13,8 +13,9 @@ from ..errors import SpecError
 from ..showing import escaped_markdown, for_markdown, visible
 from ..studies.labels import NONE
 from ..studies.papers import KADURI, NNSIGHT
+from .by_default import rows_of_main, told_by_default
 from .kinds import what_is_shown
-from .numbers_told import MEANS, Told, chosen_rows, rows_of_main, told_by_default, told_rows
+from .numbers_told import MEANS, OVERLAP, OVERLAPS, Told, chosen_rows, told_rows
 from .record import Record, record_of
 from .references import bibtex, reference
 
@@ -194,15 +195,21 @@ def _numbers(frame: pd.DataFrame, record: Record, rows: Any) -> tuple[list[str],
         return [f"The frame has {_many(len(frame), 'row')} and no means, so no intervals were made."], frame
     if rows is not None:
         cited = chosen_rows(frame, rows)
-        return [INTERVALS, f"Measured were: {'; '.join(told_rows(cited))}."], cited
+        return [INTERVALS, *_with_overlaps(f"Measured were: {'; '.join(told_rows(cited, frame))}.")], cited
     names = [name for name in dict.fromkeys(frame["control"]) if name != NONE]
     controls = f"Controls: {', '.join(map(str, names))}." if names else "There were no controls."
     of_main = rows_of_main(frame, record.recipe)
-    intro, told = told_by_default(of_main)
+    intro, told = told_by_default(of_main, frame)
     if not told:
         return [INTERVALS, controls, "No image gave a number."], of_main
-    return [INTERVALS, controls, f"{intro}: {'; '.join(map(_with_controls, told))}."], of_main
+    sentence = f"{intro}: {'; '.join(map(_with_controls, told))}."
+    return [INTERVALS, controls, *_with_overlaps(sentence)], of_main
 
 
 def _with_controls(told: Told) -> str:
     return told.words + (f", beside {' and '.join(told.beside)}" if told.beside else "")
+
+
+def _with_overlaps(sentence: str) -> list[str]:
+    """A sentence, and what an overlap is where it tells one."""
+    return [sentence, OVERLAPS] if OVERLAP in sentence else [sentence]
