@@ -70,7 +70,7 @@ def recipe_app(recipe: Recipe) -> typer.Typer:
     not_here = f" Python only: {', '.join(unspelled)}." if unspelled else ""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     settings = {"help_option_names": ["--help", "-h"]}
-    about = f"{recipe.asks} ({recipe.papers[0].cited}).{not_here}"
+    about = f"{recipe.asks} ({recipe.papers[0].cited}). {recipe.caveat}".rstrip() + not_here
     app.command(name=recipe.name, help=about, epilog=examples_of(recipe), context_settings=settings)(run)
     return app
 
