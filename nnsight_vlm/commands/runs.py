@@ -27,6 +27,7 @@ from ..report.folder import Contents, prepare, write_both, write_figure, write_t
 from ..studies.provenance import safe_place
 from ..studies.registry import Recipe
 from ..studies.work import Work
+from .flags import in_options
 
 JOURNAL = "journal"
 RUN = Contents(
@@ -142,7 +143,7 @@ def _items(request: Request) -> Items:
             unusable="leave out" if request.leave_out else "error",
         )
     except SpecError as error:
-        raise SpecError(str(error).replace('nv.items(..., unusable="leave out")', "--leave-out")) from error
+        raise SpecError(in_options(str(error))) from error
 
 
 def settings_of(request: Request) -> dict[str, Any]:
