@@ -28,6 +28,8 @@ def refused(model, prompt, forwards):
 BAD = {
     "an unknown group": (nv.Knockout("sky", "last"), ["'sky'", "image", "query", "generated", "positions"]),
     "an unknown group as target": (nv.Knockout("image", "pixels"), ["'pixels'", "system"]),
+    "a word of the prompt": (nv.Knockout("describe", "last"), ["prompt.find('describe')"]),
+    "a misspelt group": (nv.Ablate("imge", layers=1), ["did you mean 'image'?"]),
     "a group with a number that has none": (nv.Ablate("query.1"), ["'query.1'", "image.N"]),
     "an unknown layer word": (nv.Knockout("image", "last", layers="some"), ["'some'", '"all"', "nv.window(8, 16)"]),
     "a layer too high": (nv.Knockout("image", "last", layers=4), ["layer 4", "0..3"]),
@@ -59,7 +61,15 @@ BAD = {
     ),
     "a patch of more layers": (
         nv.Patch("last", source=torch.zeros(2, 1, tiny.WIDTH), layers=[0, 1, 2]),
-        ["(2, 1, 32)", "3 layer"],
+        ["(2, 1, 32)", "2 layers", "3 layer", "layers="],
+    ),
+    "a direction of all layers in one": (
+        nv.Add("last", torch.zeros(4, 1, tiny.WIDTH), layers=2),
+        ["vector= gives values of 4 layers", "1 layer(s) are written (2)", "vector[2]"],
+    ),
+    "states of all layers in two": (
+        nv.Patch("last", source=torch.zeros(4, 1, tiny.WIDTH), layers=[0, 3]),
+        ["4 layers", "(0,3)", "source[[0, 3]]"],
     ),
     "a patch of another width": (nv.Patch("last", source=torch.zeros(1, 7), layers=1), ["7", "32"]),
     "a patch of one state of another width": (nv.Patch("last", source=torch.zeros(7), layers=1), ["7", "32"]),
