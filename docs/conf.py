@@ -57,6 +57,7 @@ napoleon_custom_sections = [("Attributes", "params_style")]
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
+    "subsection_order": [f"../examples/{name}" for name in ("whats_in_the_image", "other_papers", "your_own")],
     "filename_pattern": r"\.py$",
     "abort_on_example_error": True,
     "image_scrapers": ("extensions.gallery.drawn",),

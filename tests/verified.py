@@ -2,9 +2,10 @@
 
 For each column there are tests that compare what the package gives with a reference that does not use it, on every
 tiny model of the zoo (`TESTS`). This collects them, on all members, and writes which families they hold into
-nnsight_vlm/families/verified.json, with the versions that CI runs (constraints.txt): `nnsight-vlm families --markdown`
-reads it. Every test that is written there passes in CI, or there is no release; what a test skips by itself is what the
-family's row says it cannot do, and that is *broken* in the table.
+nnsight_vlm/families/verified.json, with the versions that CI runs (constraints.txt): `nnsight-vlm families
+--markdown` reads it. Every test that is written there passes in CI, or there is no release; what a test skips by
+itself is what the family's row says it cannot do, and that is *broken* in the table. With `--check`, as in CI,
+nothing is written, and a record that differs is an error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ def main() -> None:
     from nnsight_vlm.families.verified import PATH
     from nnsight_vlm.storage import atomic_write
 
-    kept = {
+    found = {
         "versions": {
             **pinned("transformers", "torch", "nnsight"),
             "Python": platform.python_version().rpartition(".")[0],
@@ -107,8 +109,12 @@ def main() -> None:
         "loads": sorted({family_in(case) for case in collected.cases[LOADS]}),
         "verified": {name: ", ".join(columns) for name, columns in sorted(verified(collected.cases).items())},
     }
+    if "--check" in sys.argv:
+        if found != json.loads(PATH.read_text()):
+            raise SystemExit(f"{PATH.name} is not what the tests hold: python tests/verified.py writes it")
+        return
     with atomic_write(PATH) as file:
-        file.write_text(json.dumps(kept, indent=1) + "\n")
+        file.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def pinned(*names: str) -> dict[str, str]:

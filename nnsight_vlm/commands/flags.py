@@ -213,7 +213,7 @@ def pairs_in(text: str, option: str) -> dict[str, Any]:
     return found
 
 
-IN_OPTIONS = {"columns": "--columns", "question": "--question", "folder": "--pictures", "objects": "--annotations"}
+TABLE_OPTIONS = {"columns": "--columns", "question": "--question", "folder": "--pictures", "objects": "--annotations"}
 """The options that stand for arguments of `nv.items`."""
 
 
@@ -226,11 +226,11 @@ def in_options(message: str) -> str:
 
     def typed(found: re.Match[str]) -> str:
         if found["name"]:
-            return f"{IN_OPTIONS[found['name']]} "
+            return f"{TABLE_OPTIONS[found['name']]} "
         return "--columns " + re.sub(r"[\"'\s\[\]]", "", found["columns"].replace(":", "="))
 
     message = message.replace('nv.items(..., unusable="leave out")', "--leave-out")
-    names = "|".join(IN_OPTIONS)
+    names = "|".join(TABLE_OPTIONS)
     return re.sub(rf"\bcolumns=\{{(?P<columns>[^{{}}]*)\}}|(?<![\w-])(?P<name>{names})= ?", typed, message)
 
 

@@ -165,10 +165,15 @@ def settings_of(request: Request) -> dict[str, Any]:
     return settings | dict(request.typed)
 
 
+def needs_pairs(recipe: Recipe) -> bool:
+    """Whether a recipe compares two pictures in every row."""
+    taken = inspect.signature(recipe.function).parameters
+    return "pairs" in taken and "prompts" not in taken
+
+
 def _check_taken(request: Request, items: Items) -> None:
     """Refuse a table that lacks what the recipe measures."""
-    taken = inspect.signature(request.recipe.function).parameters
-    if "pairs" in taken and "prompts" not in taken and not items.has_pairs:
+    if needs_pairs(request.recipe) and not items.has_pairs:
         raise SpecError(
             f"{request.recipe.name} compares two pictures, and {request.items} has one in each row; give it columns "
             "answer, other_image and other_answer, or say which they are, --columns other_image=file2,other_answer=a2"

@@ -1,0 +1,43 @@
+"""Tables of a page of Markdown, as cells."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from extensions import fences
+
+LINES = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+CELLS = re.compile(r"(?<!\\)\|")
+"""What parts the cells of a line; a `\\|` is part of a cell."""
+RULE = re.compile(r":?-+:?")
+
+
+class Table(NamedTuple):
+    """A table of a page: the cells of its first line, and of all lines below the rule."""
+
+    head: list[str]
+    rows: list[list[str]]
+
+
+def prose(text: str) -> str:
+    """A page without its blocks of code."""
+    return "".join(piece for is_outside, piece in fences.outside(text) if is_outside)
+
+
+def tables(text: str) -> list[Table]:
+    """All tables of a page, in order."""
+    return [_table(found[0]) for found in LINES.finditer(prose(text) + "\n")]
+
+
+def without_tables(text: str) -> str:
+    """The sentences of a page, each paragraph a line."""
+    paragraphs = LINES.sub("\n", prose(text) + "\n").split("\n\n")
+    return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _table(lines: str) -> Table:
+    head, rule, *rows = ([cell.strip() for cell in CELLS.split(line.strip())[1:-1]] for line in lines.splitlines())
+    if not all(RULE.fullmatch(cell) for cell in rule):
+        raise ValueError(f"no rule below the head of a table: {head}")
+    return Table(head, rows)
