@@ -26,7 +26,14 @@ if (wrong := complaint()) and not is_command_line():
 if TYPE_CHECKING:
     from . import plots, recipes, remote, report, shapes, statistics
     from .citing.paragraph import cite
-    from .errors import InterventionError, NonFiniteWarning, PassesDifferWarning, RemoteError, SpecError
+    from .errors import (
+        InterventionError,
+        NonFiniteWarning,
+        PassesDifferWarning,
+        RemoteError,
+        SpecError,
+        UnknownWordsWarning,
+    )
     from .execution.decoding import BatchGeneration, Generation, generate
     from .execution.editing import install
     from .execution.forward import BatchRun, Run, run
@@ -88,6 +95,7 @@ __all__ = [
     "Saliency",
     "Scale",
     "SpecError",
+    "UnknownWordsWarning",
     "VideoGrid",
     "View",
     "Word",
@@ -123,7 +131,14 @@ __all__ = [
 
 _NAMES_OF = {
     "citing.paragraph": ("cite",),
-    "errors": ("InterventionError", "NonFiniteWarning", "PassesDifferWarning", "RemoteError", "SpecError"),
+    "errors": (
+        "InterventionError",
+        "NonFiniteWarning",
+        "PassesDifferWarning",
+        "RemoteError",
+        "SpecError",
+        "UnknownWordsWarning",
+    ),
     "execution.decoding": ("BatchGeneration", "Generation", "generate"),
     "execution.editing": ("install",),
     "execution.forward": ("BatchRun", "Run", "run"),

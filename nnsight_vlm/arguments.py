@@ -10,6 +10,7 @@ import math
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -58,6 +59,16 @@ def spelled(given: Any) -> str:
         return f"a {type(given).__name__} of {', '.join(dict.fromkeys(type(part).__name__ for part in parts))}"
     shape = getattr(given, "shape", None)
     return f"a value of type {type(given).__name__}{f' and shape {tuple(shape)}' if isinstance(shape, tuple) else ''}"
+
+
+def meant(given: str, known: Iterable[str], write: Callable[[str], str] = repr) -> str:
+    """`; did you mean 'image'?` where one of the names that are known is spelt much like what was given, or nothing.
+
+    >>> meant("imge", ["query", "image"]), meant("layer", ["layers"], "{}=".format), meant("ring", ["image"])
+    ("; did you mean 'image'?", '; did you mean layers=?', '')
+    """
+    close = get_close_matches(given, list(known), n=1)
+    return f"; did you mean {write(close[0])}?" if close else ""
 
 
 def _shortened(text: str) -> str:

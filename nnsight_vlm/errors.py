@@ -37,6 +37,10 @@ class NonFiniteWarning(Worded, UserWarning):
     """Logits are infinite or not a number: a variant has no score, or an answer's words mean nothing."""
 
 
+class UnknownWordsWarning(Worded, UserWarning):
+    """A text has words that the tokenizer does not know; the model is shown its unknown token in their place."""
+
+
 def reason_of(error: BaseException) -> str:
     """The first line of what an error of another library says; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

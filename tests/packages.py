@@ -2,13 +2,16 @@
 
 They are built in a folder that holds nothing but the files of the repository, because a checkout also has caches. The
 wheel is installed into a new environment with the versions of constraints.txt, and the README's first command runs from
-it in an empty folder. `--borrow` takes the dependencies of the environment that runs this, and downloads only `build`.
+it in an empty folder: what it finds must be what README.md says. `--borrow` takes the dependencies of the environment
+that runs this, and downloads only `build`.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +77,27 @@ def faults_of_sdist(names: Iterable[str], files: Iterable[str]) -> list[str]:
     return faults + [f"the sdist has the cache {name}" for name in sorted(held) if any(part in name for part in CACHES)]
 
 
+def faults_of_claims(found: Iterable[dict[str, str]], readme: str) -> list[str]:
+    """What a report found that README.md does not say: a number outside of the interval that stands there.
+
+    Another processor rounds otherwise, and a model's description may differ in a word, so digits are not compared.
+
+    Args:
+        found: the rows of the report's claims.csv.
+        readme: the text of README.md.
+    """
+    table = r"^\| (?:\w+ |control: )(.+?) \| (\S+) \[(\S+), (\S+)\]"
+    said = {statement: (low, high) for statement, _, low, high in re.findall(table, readme, re.MULTILINE)}
+    rows = list(found)
+    faults = [f"README.md says nothing of: {row['statement']}" for row in rows if row["statement"] not in said]
+    faults += [f"the report says nothing of: {name}" for name in said if name not in {row["statement"] for row in rows}]
+    for row in rows:
+        low, high = map(float, said.get(row["statement"], ("-inf", "inf")))
+        if not low <= float(row["value"]) <= high:
+            faults.append(f"{row['statement']}: {row['value']} lies outside of README.md's [{low}, {high}]")
+    return faults
+
+
 def run(*command: str | Path, place: Path) -> str:
     """Run a command, and say how long it took."""
     begin = time.perf_counter()
@@ -109,7 +133,7 @@ def main() -> None:
     """Build, look, install, run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--borrow", action="store_true", help="take the dependencies of this environment")
-    parser.add_argument("--scenes", default="2", help="of the report")
+    parser.add_argument("--scenes", help="of the report; fewer than the README's are not compared with it")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -137,9 +161,11 @@ def main() -> None:
         command = python.with_name("nnsight-vlm")
         run(command, "--version", place=empty)
         run(command, "doctor", place=empty)
-        run(command, "report", "--scenes", asked.scenes, "--quiet", place=empty)
-        if not (empty / "nnsight-vlm-report" / "report.md").is_file():
-            sys.exit("the report was not written")
+        run(command, "report", "--quiet", *(["--scenes", asked.scenes] if asked.scenes else []), place=empty)
+        with (empty / "nnsight-vlm-report" / "claims.csv").open() as file:
+            faults = [] if asked.scenes else faults_of_claims(csv.DictReader(file), (ROOT / "README.md").read_text())
+        if faults:
+            sys.exit("\n".join(faults))
 
 
 if __name__ == "__main__":

@@ -127,6 +127,56 @@ def test_numbers_without_a_control_are_told_where_none_has_one():
     assert "No image gave a number" in nv.cite(made([]))
 
 
+COLUMNS = ["route", "form", "window", "layers", "control", "measure", "mean"]
+OF_WINDOWS = [
+    ("a->b", "block", "all", "0-9", "none", "logprob_change", -1.85),
+    ("a->b", "block", "all", "0-9", "random positions", "logprob_change", -5.75),
+    ("a->b", "block", "all", "0-9", "random positions", "overlap", 0.8125),
+    ("a->b", "block", "0-1", "0-1", "none", "logprob_change", -0.25),
+    ("a->b", "allow", "0-1", "0-1", "none", "logprob_change", -9.5),
+    ("a->b", "block", "2-4", "2-4", "none", "logprob_change", -1.5),
+    ("a->b", "block", "any 2", "", "random layers", "logprob_change", -0.375),
+    ("a->b", "block", "any 3", "", "random layers", "logprob_change", -0.625),
+    ("c->d", "block", "all", "0-9", "none", "logprob_change", -1.86),
+    ("c->d", "block", "all", "0-9", "random positions", "logprob_change", -0.0625),
+    ("c->d", "block", "all", "0-9", "random positions", "overlap", 0.0),
+    ("c->d", "block", "2-4", "2-4", "none", "logprob_change", -0.875),
+]
+
+
+@pytest.fixture
+def windows():
+    """A frame of windows of layers, and of routes in all layers that differ by nothing."""
+    frame = pd.DataFrame(OF_WINDOWS, columns=COLUMNS)
+    frame = frame.assign(low=frame["mean"] - 0.5, high=frame["mean"] + 0.5, images=9)
+    frame.attrs = made([]).attrs
+    return frame
+
+
+def test_windows_of_layers_are_told_each_beside_as_many_random_layers(windows):
+    text = nv.cite(windows)
+    for words in (
+        "The frame has 3 means of logprob_change in windows of layers: ",
+        "the greatest was -0.25 [-0.75, 0.25] nats over 9 images (route a->b, form block, window 0-1, layers 0-1), "
+        "beside -0.375 [-0.875, 0.125] nats over 9 images for random layers; ",
+        "the least was -1.5 [-2, -1] nats over 9 images (route a->b, form block, window 2-4, layers 2-4), "
+        "beside -0.625 [-1.12, -0.125] nats over 9 images for random layers; ",
+        "in all layers it was -1.85 [",
+    ):
+        assert words in text, words
+    assert "c->d" not in text and "-9.5" not in text
+
+
+def test_a_control_says_how_much_of_it_is_the_route_itself(windows):
+    says = "Overlap is the share of a control's random positions that lie in the route's own source"
+    assert "for random positions of overlap 0.812. " + says in nv.cite(windows)
+    chosen = nv.cite(windows, {"control": "random positions", "measure": "logprob_change"})
+    assert "(route a->b, form block, window all, layers 0-9, control random positions of overlap 0.812)" in chosen
+    assert "(route c->d, form block, window all, layers 0-9, control random positions)" in chosen and says in chosen
+    without = nv.cite(windows[windows["route"] == "c->d"])
+    assert "for random positions." in without and says not in without
+
+
 def test_a_user_chooses_the_rows_that_are_told():
     frame = made(ROWS)
     text = nv.cite(frame, {"route": ["b->c", "c->d"], "measure": "f1"})
@@ -196,6 +246,52 @@ def test_pairs_are_called_pairs():
     assert "for the questions of Kaduri et al. 2024" in text and "arXiv 2411.17491." in text
 
 
+def test_what_numbers_show_follows_the_rows_that_are_cited(model):
+    """A frame may hold what was read beside what a cut did: of a cut it is never said that nothing was changed."""
+    scene, could, no_cause = nv.shapes.scene(3), "what the model could do without", "Nothing in the model was changed"
+    prompt = nv.encode(model, "describe the image.", scene.image)
+    frame = nv.recipes.patch_grounding(
+        model, [prompt], truths=[nv.recipes.shape_truth(scene)], max_new_tokens=8, work=QUIET
+    )
+    assert {"hit", "logprob_change"} <= set(frame["measure"])
+    read, cut = (nv.cite(frame, (frame["measure"] == name) & (frame["layer"] == "all")) if name == "logprob_change"
+                 else nv.cite(frame) for name in ("hit", "logprob_change"))  # fmt: skip
+    assert f"Of hit: {no_cause[0].lower()}{no_cause[1:]}" in read and could not in read
+    assert f"Of logprob_change: the result shows {could}" in cut and no_cause.lower() not in cut.lower()
+    rows = (frame["measure"] == "logprob_change") | (frame["measure"] == "hit") & (frame["layer"] == "middle half")
+    both = nv.cite(frame, rows)
+    assert both.count("Of hit: nothing") == both.count(f"Of logprob_change: the result shows {could}") == 1
+    assert no_cause.lower() not in nv.cite(frame[frame["measure"] == "logprob_change"]).lower()
+
+
+def test_rows_of_cuts_and_of_swaps_each_say_what_they_show():
+    cut, swap = [("a->b", "none", measure, 0.5, 0.25, 0.75, 9) for measure in ("needed", "restoration")]
+    frame = made([cut, swap], recipe="joint_routes").assign(shows=["could", "does"])
+    text = nv.cite(frame, [True, True])
+    assert "Of needed: the result shows what the model could do" in text
+    assert "Of restoration: states were interchanged" in text
+    assert "what the model could do" not in nv.cite(frame, [False, True])
+    assert "The result shows what the model could do" in nv.cite(frame, [True, False])
+    each = nv.cite(frame.drop(columns=["measure", "mean"]))
+    assert "Of rows that show 'could': the result" in each and "Of rows that show 'does': states were" in each
+
+
+def test_a_citation_says_whose_the_definitions_are():
+    """pair_routes asks the question of a paper, with definitions that are not taken from it."""
+    text = nv.cite(made(ROWS, recipe="pair_routes"))
+    after = "(after Pathways (arXiv 2607.03358); Pearl 2001; Vig et al. 2020). "
+    assert f"{after}The definitions are nnsight_vlm's own" in text
+    assert "Pearl Judea. Direct and Indirect Effects. 2001. arXiv 1301.2300." in text
+    assert "  year = {2001}," in nv.cite(made(ROWS, recipe="pair_routes"), style="bibtex")
+
+
+def test_numbers_of_fewer_images_say_why_there_are_fewer():
+    few = "Where a number is over fewer than the 12 images, the others have no such number"
+    assert f"{few}. " in nv.cite(made(ROWS))
+    assert f"{few}: a pair counts where" in nv.cite(made(ROWS, recipe="pair_routes"))
+    assert few not in nv.cite(made(ROWS[:2])) and few not in nv.cite(made(ROWS), [True, True, *[False] * 5])
+
+
 @pytest.mark.parametrize("ignore_index", [True, False])
 def test_frames_that_were_put_together_are_refused(frame, ignore_index):
     """pd.concat keeps what two halves of one data set say of themselves, the number of prompts among it."""
@@ -225,6 +321,15 @@ def test_what_no_recipe_made_is_refused_in_words(frame, tmp_path):
             nv.cite(given)
     with pytest.raises(nv.SpecError, match="no style 'latex': write one of text, markdown, bibtex"):
         nv.cite(frame, style="latex")
+
+
+def test_tables_of_a_sweep_or_a_lens_are_told_that_they_are_no_recipes(model, prompts):
+    sweep = nv.sweep(model, prompts[0], [nv.Knockout("image", "last")], answer="red")
+    words = nv.lens(model, prompts[0], where="last", layers=0)
+    for table, made in ((sweep, "nv.sweep"), (sweep.drop(columns=["logit"]).copy(), "nv.sweep"), (words, "nv.lens")):
+        with pytest.raises(nv.SpecError, match=f"frame= is a table of {made}, which is no recipe") as refused:
+            nv.cite(table)
+        assert "CSV" not in str(refused.value)
 
 
 def test_bibtex_has_an_entry_for_each_paper_with_keys_of_their_own(frame):

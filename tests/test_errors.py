@@ -28,8 +28,14 @@ def refused(model, prompt, forwards):
 BAD = {
     "an unknown group": (nv.Knockout("sky", "last"), ["'sky'", "image", "query", "generated", "positions"]),
     "an unknown group as target": (nv.Knockout("image", "pixels"), ["'pixels'", "system"]),
+    "a word of the prompt": (nv.Knockout("describe", "last"), ["prompt.find('describe')"]),
+    "a misspelt group": (nv.Ablate("imge", layers=1), ["did you mean 'image'?"]),
     "a group with a number that has none": (nv.Ablate("query.1"), ["'query.1'", "image.N"]),
     "an unknown layer word": (nv.Knockout("image", "last", layers="some"), ["'some'", '"all"', "nv.window(8, 16)"]),
+    "layers as a table spells them": (
+        nv.Knockout("image", "last", layers="1:3"),
+        ["write nv.window(1, 3)", '"all"'],
+    ),
     "a layer too high": (nv.Knockout("image", "last", layers=4), ["layer 4", "0..3"]),
     "a layer before the first": (nv.Ablate("last", layers=[-5, 2]), ["layer -5", "0..3", "-4..-1"]),
     "a depth that holds no layer": (
@@ -59,7 +65,15 @@ BAD = {
     ),
     "a patch of more layers": (
         nv.Patch("last", source=torch.zeros(2, 1, tiny.WIDTH), layers=[0, 1, 2]),
-        ["(2, 1, 32)", "3 layer"],
+        ["(2, 1, 32)", "2 layers", "3 layer", "layers="],
+    ),
+    "a direction of all layers in one": (
+        nv.Add("last", torch.zeros(4, 1, tiny.WIDTH), layers=2),
+        ["vector= gives values of 4 layers", "1 layer(s) are written (2)", "vector[2]"],
+    ),
+    "states of all layers in two": (
+        nv.Patch("last", source=torch.zeros(4, 1, tiny.WIDTH), layers=[0, 3]),
+        ["4 layers", "(0,3)", "source[[0, 3]]"],
     ),
     "a patch of another width": (nv.Patch("last", source=torch.zeros(1, 7), layers=1), ["7", "32"]),
     "a patch of one state of another width": (nv.Patch("last", source=torch.zeros(7), layers=1), ["7", "32"]),
@@ -264,6 +278,8 @@ def test_sweeps_that_cannot_be_carried_out_are_refused(model, prompt, refused):
     refused(lambda: answer_token(model, "red square"), "'red square'", "'red'", "'square'", "one token")
     refused(lambda: answer_token(model, "footballs"), "'##ball'")
     refused(lambda: nv.sweep(model, prompt, cut, answer="zebra"), "'zebra'")
+    for ask in (lambda: answer_token(model, "squares"), lambda: nv.sweep(model, prompt, cut, answer="red squares")):
+        refused(ask, "knows no word 'squares'", "did you mean 'square'?", "nv.generate")
     refused(lambda: nv.sweep(model, prompt, cut, answer=""), "''")
     refused(lambda: nv.sweep(model, prompt, cut, answer=99), "99", "0..65")
     refused(lambda: nv.sweep(model, prompt, [], answer=20), "no variants")

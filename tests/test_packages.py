@@ -55,3 +55,30 @@ def test_files_that_do_not_belong_into_a_package_are_faults(extra):
 def test_the_repository_has_what_packages_are_made_of():
     files = packages.tracked() if (packages.ROOT / ".git").exists() else packages.BESIDE
     assert set(packages.BESIDE) <= set(files)
+
+
+README = """
+| 1 Words look at objects | 0.98 [0.79, 1.00] | > 0.5 | **holds** |
+| control: other patches | 0.0002 [-0.0003, 0.0027] nats | > 0 | not decided |
+"""
+
+
+@pytest.mark.parametrize(
+    "values, faulty",
+    [
+        ({"Words look at objects": "0.8", "other patches": "-0.0001"}, []),
+        ({"Words look at objects": "0.78", "other patches": "0"}, ["Words look at objects"]),
+        ({"Words look at objects": "nan", "other patches": "0"}, ["Words look at objects"]),
+        ({"Words look at objects": "0.8"}, ["other patches"]),
+        ({"Words look at objects": "0.8", "other patches": "0", "more": "1"}, ["more"]),
+    ],
+)
+def test_a_number_that_the_readme_does_not_say_is_a_fault(values, faulty):
+    rows = [{"statement": name, "value": value} for name, value in values.items()]
+    faults = packages.faults_of_claims(rows, README)
+    assert len(faults) == len(faulty) and all(name in fault for name, fault in zip(faulty, faults, strict=True))
+
+
+def test_the_readme_has_claims_to_compare():
+    text = (packages.ROOT / "README.md").read_text()
+    assert len(packages.faults_of_claims([], text)) == 8

@@ -80,6 +80,18 @@ def test_crowded_controls_lose_their_bands_and_stay():
     assert nats.get_ylabel().replace("\n", " ") == "change of the answer's log-probability (nats)"
 
 
+def test_legends_say_how_much_of_a_random_control_is_the_source_itself():
+    for draw, frame, keys, plain in (
+        (plots.knockout_routes, windows(), {"route": "image->last", "form": "block", "window": "all"}, "edges cut"),
+        (plots.information_flow, flow(), {"edge": "image->last", "centre": 0, "layers": "", "width": 2}, "positions"),
+    ):
+        drawn = [means(**keys, control=RANDOM_POSITIONS, measure="overlap", mean=share) for share in (0.75, 0.875)]
+        for more, said in (([], ""), (drawn, ", 75 to 88 % of the source itself"), (drawn[:1], ", 75 % of the source")):
+            axis = draw(pd.concat([frame, pd.DataFrame(more)]))
+            legend = " ".join(" ".join(text.get_text() for text in axis.get_legend().get_texts()).split())
+            assert f"random {plain}{said}" in legend and ("%" in legend) == bool(more)
+
+
 def test_windows_lie_at_their_centre_with_a_bar_over_their_layers():
     frame = pd.DataFrame([means(layers=layers) for layers in ("5-6", "0-2", "3,8", 4)])
     axis = plots.layer_lines(frame.astype({"layers": str}))

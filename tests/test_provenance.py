@@ -170,6 +170,7 @@ def test_long_values_are_shortened():
     [
         {"papers": ()},
         {"shows": "proves"},
+        {"shows_of": {"kept": "proves"}},
         {"method": "{layer} was cut"},
         {"asks": ""},
         {"asks": "two\nlines"},

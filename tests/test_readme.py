@@ -44,8 +44,18 @@ def test_its_code_runs_and_is_fifteen_lines(tmp_path, monkeypatch, capsys):
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(code, "README.md", "exec"), space := {"__name__": "readme"})
     assert "Proof(" in capsys.readouterr().out and (tmp_path / "layers.png").stat().st_size
+    rows = space["frame"].set_index("layers")
+    lead = rows["logit_diff"] / rows["clean_logit_diff"]  # what the page says of the figure
+    assert lead.idxmin() == "4:7" and lead.min() < 0.1 and lead["0:3"] > 0.95
+
+
+def test_the_figure_on_the_first_page_of_the_site_is_no_flat_line():
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE | re.DOTALL)
+    exec(compile(code, "index.md", "exec"), space := {"__name__": "index"})
+    lead = space["frame"]["logit_diff"] / space["frame"]["clean_logit_diff"]
+    assert lead.idxmin() == 4 and lead.min() < 0.1 and lead[0] > 0.95
 
 
 def test_its_first_command_is_the_report_and_its_second_the_tests():

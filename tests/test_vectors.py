@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_refused(sdpa):
         (nv.Add(["last", "generated"], each, layers=1), "still to come.*one vector"),
         (nv.Add("last", each, layers=1), r"vector= gives values of shape \(1, 2, 32\) and 1 position"),
         (nv.Add("query", torch.zeros(3), layers=1), "vector= are 3 wide and the model's states 32"),
-        (nv.Add("query", torch.zeros(3, 1, tiny.WIDTH), layers=[0, 1]), r"\(3, 1, 32\).* in 2 layer"),
+        (nv.Add("query", torch.zeros(3, 1, tiny.WIDTH), layers=[0, 1]), r"\(3, 1, 32\).* 2 layer"),
         (nv.Scale("generated", 2.0, layers=1), "no token is generated yet"),
         (nv.Add("query", each[0], layers=[]), "names no layer"),
         (nv.Add("image", each[0], site="cross"), "no site 'cross'"),

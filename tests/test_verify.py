@@ -72,6 +72,25 @@ def test_the_edges_that_were_closed_are_counted(model, prompt):
     assert nv.verify(model, prompt, nv.Knockout("image", "system"), empty="ignore").edges == 0
 
 
+@pytest.mark.parametrize(
+    ("proof", "words"),
+    [
+        (
+            nv.Proof(layers=10, edges=4000, writes=0, tokens=0, moved=7.08),
+            "Proof(holds: 4,000 edges closed, nothing else changed in 10 layers; logits moved by at most 7.08; "
+            "not checked: generated tokens, other pixels)",
+        ),
+        (
+            nv.Proof(layers=1, edges=0, writes=1, tokens=4, moved=0.0, pixels=24),
+            "Proof(holds: states written at 1 site, nothing else changed in 1 layer, 4 generated tokens as in one "
+            "forward, 24 predictions the same with other pixels; no logit moved)",
+        ),
+    ],
+)
+def test_a_proof_says_in_words_what_holds_and_what_was_not_checked(proof, words):
+    assert repr(proof) == str(proof) == words
+
+
 @pytest.mark.parametrize("name", ["knockout", "heads", "mean", "features", "attention"])
 def test_a_padded_batch_is_proven(model, twin, name):
     prompt = tiny.several(model)

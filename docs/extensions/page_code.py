@@ -190,7 +190,7 @@ def surroundings() -> Iterator[None]:
         contextlib.chdir(folder),
         warnings.catch_warnings(),
         matplotlib.rc_context(drawing),
-        pd.option_context("display.width", 88, "display.max_columns", 12),
+        pd.option_context("display.width", 1000, "display.max_columns", None),  # a row is a line; the box scrolls
     ):
         warnings.simplefilter("error")
         nv.load = _opened_once(original)

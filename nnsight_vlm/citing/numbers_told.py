@@ -11,15 +11,17 @@ import pandas as pd
 
 from ..arguments import refuse, spelled
 from ..errors import SpecError
-from ..studies.labels import NONE
-from ..studies.registry import Recipe
+from ..studies.labels import NONE, RANDOM_POSITIONS
 
 MEANS = ("control", "measure", "mean", "low", "high", "images")
 """The columns that a frame of means ends in."""
 MOST = 24
 """Most rows that `rows=` may choose: a paragraph is no table."""
-CONTROLS = 2
-"""Most controls that are told beside a number that was chosen by default."""
+OVERLAP = " of overlap "
+OVERLAPS = (
+    "Overlap is the share of a control's random positions that lie in the route's own source, where there are too few "
+    "other tokens: the nearer it is to 1, the more the control cuts the route itself, and the less it says."
+)
 NATS = ("logprob_change", "other_change", "entropy")
 """Measures in nats; others have no unit."""
 ROWS = 'rows={"route": "image->last", "measure": "f1"}, or True and False for each row of the frame'
@@ -65,45 +67,13 @@ def chosen_rows(frame: pd.DataFrame, rows: Any) -> pd.DataFrame:
     return found
 
 
-def told_by_default(frame: pd.DataFrame, recipe: Recipe) -> tuple[str, list[Told]]:
-    """The greatest and the least mean of the recipe's main measure, with their controls.
-
-    Rows that have a control with the same labels come before others: a number says little without one.
-
-    Returns:
-        An introduction, and the numbers; no numbers where no row has a mean.
-    """
-    counted = frame[frame["mean"].notna()].reset_index(drop=True)
-    present = list(dict.fromkeys(counted["measure"]))
-    main = next((name for name in (*recipe.measures, *present) if name in present), None)
-    rows = counted[counted["measure"] == main]
-    labels = [column for column in frame.columns if column not in MEANS]
-    keys = pd.Series([labels_of(row, labels) for _, row in rows.iterrows()], index=rows.index, dtype=object)
-    controls = rows[rows["control"] != NONE]
-    own = rows[rows["control"] == NONE]
-    matched = own[keys[own.index].isin(set(keys[controls.index]))]
-    among = matched if len(matched) else own
-    if among.empty:
-        return "", []
-    ends = dict.fromkeys((among["mean"].idxmax(), among["mean"].idxmin()))
-    told = []
-    for index, end in zip(ends, ("the greatest", "the least"), strict=False):
-        row = among.loc[index]
-        beside = controls[keys[controls.index] == keys[index]][:CONTROLS]
-        words = f"{end if len(among) > 1 else 'it'} was {number_of(row)} ({keys[index]})"
-        told.append(Told(words, [f"{number_of(other)} for {other['control']}" for _, other in beside.iterrows()]))
-    kind = " with a matched control" if len(matched) else ""
-    many = f"{len(among)} means of {main}{kind}" if len(among) > 1 else f"one mean of {main}{kind}"
-    return f"The frame has {many}", told
-
-
-def told_rows(frame: pd.DataFrame) -> list[str]:
-    """Every row in words."""
-    labels = [column for column in frame.columns if column not in MEANS]
+def told_rows(rows: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+    """Some rows of a frame in words."""
+    labels = [column for column in rows.columns if column not in MEANS]
     lines = []
-    for _, row in frame.iterrows():
+    for _, row in rows.iterrows():
         which = labels_of(row, labels)
-        control = "" if row["control"] == NONE else f", control {row['control']}"
+        control = "" if row["control"] == NONE else f", control {control_of(row, frame)}"
         lines.append(f"{row['measure']} {number_of(row)} ({which}{control})")
     return lines
 
@@ -116,6 +86,17 @@ def labels_of(row: pd.Series, labels: list[str]) -> str:
         for label, value in values.items()
     ]
     return ", ".join(named) or "all"
+
+
+def control_of(row: pd.Series, frame: pd.DataFrame) -> str:
+    """The name of a row's control; of random positions also how many of them lie in the source itself."""
+    name = str(row["control"])
+    if name != RANDOM_POSITIONS or row["measure"] == "overlap":
+        return name
+    keys = [column for column in frame.columns if column not in MEANS or column == "control"]
+    same = (frame[keys].astype(str) == row[keys].astype(str)).all(axis=1) & (frame["measure"] == "overlap")
+    overlap = frame.loc[same, "mean"].max()
+    return f"{name}{OVERLAP}{digits(overlap)}" if overlap > 0 else name
 
 
 def number_of(row: pd.Series) -> str:

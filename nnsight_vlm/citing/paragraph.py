@@ -13,21 +13,22 @@ from ..errors import SpecError
 from ..showing import escaped_markdown, for_markdown, visible
 from ..studies.labels import NONE
 from ..studies.papers import KADURI, NNSIGHT
-from .numbers_told import MEANS, Told, chosen_rows, told_by_default, told_rows
+from ..studies.registry import Recipe
+from .by_default import rows_of_main, told_by_default
+from .kinds import what_is_shown
+from .numbers_told import MEANS, OVERLAP, OVERLAPS, Told, chosen_rows, told_rows
 from .record import Record, record_of
 from .references import bibtex, reference
 
 Style = Literal["text", "markdown", "bibtex"]
 STYLES: tuple[Style, ...] = get_args(Style)
-SHOWN = {
-    "could": "The result shows what the model could do without what was taken away, and not what it does with it.",
-    "does": "States were interchanged and every route was left open, so the result shows what the model does.",
-    "reads": "Nothing in the model was changed, so the result shows no cause.",
-}
 INTERVALS = (
     "Numbers are means over images, each image being the mean of its prompts, with 95 % intervals: exact (Clopper and "
     "Pearson) where every image gave 0 or 1, Student's t for fewer than 8 images, and else at each end the wider of "
     "Student's t and the studentised bootstrap; those of shares are no wider than exact ones."
+)
+WHICH_PAIRS = (
+    "a pair counts where the model tells its two answers apart, and has a control where a third picture has others"
 )
 QUOTED = re.compile(r"'[^']*'")
 """What a reason quotes: reasons that differ in this alone are told as one."""
@@ -68,7 +69,7 @@ def cite(frame: pd.DataFrame, rows: Any = None, *, style: Style = "text") -> str
     record, style = record_of(frame), one_of("style", style, STYLES)
     _refuse_joined(frame)
     papers = list(dict.fromkeys([*record.recipe.papers, KADURI, NNSIGHT]))
-    numbers = _numbers(frame, record, rows)  # rows= is looked at for BibTeX too
+    numbers, cited = _numbers(frame, record, rows)  # rows= is looked at for BibTeX too
     if style == "bibtex":
         return bibtex(papers)
     sentences = [
@@ -77,7 +78,8 @@ def cite(frame: pd.DataFrame, rows: Any = None, *, style: Style = "text") -> str
         _model(record),
         *_counts(record),
         *numbers,
-        SHOWN[record.recipe.shows],
+        *_of_fewer(cited, record),
+        what_is_shown(record.recipe, cited),
     ]
     references = [reference(paper) for paper in papers]
     call = visible(str(record.said["call"]))
@@ -114,7 +116,8 @@ def _asked(record: Record) -> str:
 
 def _method(record: Record) -> str:
     cited = "; ".join(paper.cited for paper in record.recipe.papers)
-    return f"{str(record.said['method']).rstrip('.')} (after {cited})."
+    caveat = f" {record.recipe.caveat}" if record.recipe.caveat else ""
+    return f"{str(record.said['method']).rstrip('.')} (after {cited}).{caveat}"
 
 
 def _model(record: Record) -> str:
@@ -147,13 +150,26 @@ def _is_unknown(value: Any) -> bool:
 def _counts(record: Record) -> list[str]:
     """How many prompts and images there were, and which were left out."""
     said = record.said
-    taken = inspect.signature(record.recipe.function).parameters
-    thing = "pair" if "pairs" in taken and "prompts" not in taken else "prompt"
+    thing = "pair" if _takes_pairs(record.recipe) else "prompt"
     measured = f"{_many(said['prompts'], thing)} about {_many(said['images'], 'image')}"
     sentences = [f"{measured} {_were(said['prompts'])} measured; {_left_out(said['left_out'])}."]
     if said["seed"] is not None:
         sentences.append(f"Random controls were drawn with seed {said['seed']}.")
     return sentences
+
+
+def _takes_pairs(recipe: Recipe) -> bool:
+    taken = inspect.signature(recipe.function).parameters
+    return "pairs" in taken and "prompts" not in taken
+
+
+def _of_fewer(cited: pd.DataFrame, record: Record) -> list[str]:
+    """Why numbers are of fewer images than were measured."""
+    images = record.said["images"]
+    if "images" not in cited or not (cited["images"] < images).any():
+        return []
+    why = f": {WHICH_PAIRS}" if _takes_pairs(record.recipe) else ""
+    return [f"Where a number is over fewer than the {_many(images, 'image')}, the others have no such number{why}."]
 
 
 def _left_out(left_out: list[Any]) -> str:
@@ -186,8 +202,8 @@ def _many(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
-def _numbers(frame: pd.DataFrame, record: Record, rows: Any) -> list[str]:
-    """What the frame's numbers are, and some of them.
+def _numbers(frame: pd.DataFrame, record: Record, rows: Any) -> tuple[list[str], pd.DataFrame]:
+    """What the frame's numbers are, and some of them; and the rows that these are.
 
     Raises:
         SpecError: see `chosen_rows`; rows of a frame without means.
@@ -195,16 +211,24 @@ def _numbers(frame: pd.DataFrame, record: Record, rows: Any) -> list[str]:
     if not set(MEANS) <= set(frame.columns):
         if rows is not None:
             raise SpecError("rows= chooses means, and this frame has none; cite the frame without per_image=True")
-        return [f"The frame has {_many(len(frame), 'row')} and no means, so no intervals were made."]
+        return [f"The frame has {_many(len(frame), 'row')} and no means, so no intervals were made."], frame
     if rows is not None:
-        return [INTERVALS, f"Measured were: {'; '.join(told_rows(chosen_rows(frame, rows)))}."]
+        cited = chosen_rows(frame, rows)
+        return [INTERVALS, *_with_overlaps(f"Measured were: {'; '.join(told_rows(cited, frame))}.")], cited
     names = [name for name in dict.fromkeys(frame["control"]) if name != NONE]
     controls = f"Controls: {', '.join(map(str, names))}." if names else "There were no controls."
-    intro, told = told_by_default(frame, record.recipe)
+    of_main = rows_of_main(frame, record.recipe)
+    intro, told = told_by_default(of_main, frame)
     if not told:
-        return [INTERVALS, controls, "No image gave a number."]
-    return [INTERVALS, controls, f"{intro}: {'; '.join(map(_with_controls, told))}."]
+        return [INTERVALS, controls, "No image gave a number."], of_main
+    sentence = f"{intro}: {'; '.join(map(_with_controls, told))}."
+    return [INTERVALS, controls, *_with_overlaps(sentence)], of_main
 
 
 def _with_controls(told: Told) -> str:
     return told.words + (f", beside {' and '.join(told.beside)}" if told.beside else "")
+
+
+def _with_overlaps(sentence: str) -> list[str]:
+    """A sentence, and what an overlap is where it tells one."""
+    return [sentence, OVERLAPS] if OVERLAP in sentence else [sentence]

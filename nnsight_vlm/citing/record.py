@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from .. import recipes  # noqa: F401 - registers every recipe
 from ..arguments import frame_given, spelled
 from ..errors import SpecError
@@ -13,6 +15,8 @@ from ..studies.provenance import KEYS
 from ..studies.registry import RECIPES, Recipe
 
 WRITE = "cite the frame that a recipe returned, or the one that pd.read_parquet gives of its file"
+TABLES = {"nv.sweep": {"variant", "top_token"}, "nv.lens": {"position", "layer", "rank", "token", "text", "logprob"}}
+"""Columns by which the tables are known that no recipe makes."""
 SHAPES = {
     **dict.fromkeys(("attention", "settings", "versions"), dict),
     **dict.fromkeys(("prompts", "images", "edits"), int),
@@ -44,6 +48,7 @@ def record_of(frame: Any) -> Record:
     said = frame_given("frame", frame, of="a recipe").attrs
     name = said.get("recipe")
     if name is None:
+        _refuse_tables(frame)
         raise SpecError(
             f"frame= does not say which recipe made it: CSV files, pd.concat and a new DataFrame keep no attrs; {WRITE}"
         )
@@ -53,3 +58,17 @@ def record_of(frame: Any) -> Record:
     if wrong or any(not isinstance(each, (list, tuple)) or len(each) != 2 for each in said["left_out"]):
         raise SpecError(f"frame.attrs[{(wrong or ['left_out'])[0]!r}] is missing or broken; {WRITE}")
     return Record(recipe=RECIPES[name], said=said)
+
+
+def _refuse_tables(frame: pd.DataFrame) -> None:
+    """Refuse, by their names, tables of this package that are no recipe's.
+
+    Raises:
+        SpecError: it is one.
+    """
+    made = next((name for name, columns in TABLES.items() if columns <= set(frame.columns)), None)
+    if made is not None:
+        raise SpecError(
+            f"frame= is a table of {made}, which is no recipe: it has one prompt, no controls and no intervals. "
+            f"Describe it in your own words, or measure with a recipe (nnsight-vlm recipes lists them); {WRITE}"
+        )

@@ -27,6 +27,7 @@ from ..lowering.layouts import Layout, one_case_per_row
 from ..lowering.plan import Plan, compile_plan
 from ..lowering.sites import SITES
 from ..lowering.writes import PlannedWrite
+from ..prompts.display import counted
 from ..prompts.given import prompt_given
 from ..prompts.prompt import Prompt
 from ..remote.background import Job, can_run_in_background
@@ -52,13 +53,14 @@ from .requests import LogitRead, run_forward
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What was checked, and held.
+    """What was checked, and held; printed, it says so in words, and what was not checked.
 
     Attributes:
         layers: attention layers whose mask and output were recomputed.
         edges: attention edges (head by head) found closed, or without weight, that the clean run has open.
         writes: sites whose hidden states are what was to be written.
-        tokens: decoded tokens whose logits equal those of one forward over the whole sequence.
+        tokens: decoded tokens whose logits equal those of one forward over the whole sequence; 0 where the intervention
+            does nothing to tokens that are generated, or the prompt cannot be decoded.
         moved: the largest change of a logit between the clean run and this one, of any word, at the last token of each
             row's prompt and at the decoded tokens, which both runs are given. It is told and proves nothing: 0.0 is
             what a cut gives that cannot reach these tokens, or a patch from the same prompt.
@@ -71,6 +73,22 @@ class Proof:
     tokens: int
     moved: float
     pixels: int = 0
+
+    def __repr__(self) -> str:
+        found = [
+            f"{counted(self.edges, 'edge')} closed" if self.edges else "",
+            f"states written at {counted(self.writes, 'site')}" if self.writes else "",
+            f"nothing else changed in {counted(self.layers, 'layer')}",
+            f"{counted(self.tokens, 'generated token')} as in one forward" if self.tokens else "",
+            f"{counted(self.pixels, 'prediction')} the same with other pixels" if self.pixels else "",
+        ]
+        held = ", ".join(each for each in found if each)
+        moved = f"logits moved by at most {self.moved:.3g}" if self.moved else "no logit moved"
+        open_ends = [
+            name for name, count in (("generated tokens", self.tokens), ("other pixels", self.pixels)) if not count
+        ]
+        left = f"; not checked: {', '.join(open_ends)}" if open_ends else ""
+        return f"{type(self).__name__}(holds: {held}; {moved}{left})"
 
 
 @overload
@@ -145,6 +163,8 @@ def verify(
     >>> model = nv.load("shapes")
     >>> prompt = nv.encode(model, "describe the image .", nv.shapes.scene(3).image)
     >>> proof = verify(model, prompt, nv.Knockout("image", "last", layers=[2, 3], heads=[1]))
+    >>> proof  # doctest: +ELLIPSIS
+    Proof(holds: 200 edges closed, nothing else changed in 10 layers; logits moved by at most ...; not checked: ...)
     >>> proof.edges, proof.moved > 0
     (200, True)
     """

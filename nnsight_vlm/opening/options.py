@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
+from ..arguments import meant
 from ..errors import SpecError
 
 HUB_OPTIONS = (
@@ -70,9 +70,8 @@ def part_options(
         if option not in MODEL_OPTIONS and not hasattr(config, option):
             if option in FORMER:
                 raise SpecError(f"{option}= is no option of the model {name!r}; write {FORMER[option]}")
-            close = get_close_matches(option, (*MODEL_OPTIONS, *known), n=1)
-            meant = f"; did you mean {close[0]}=?" if close else ""
-            raise SpecError(f"{option}= is no option of the model {name!r}, nor of its processor{meant}")
+            instead = meant(option, (*MODEL_OPTIONS, *known), "{}=".format)
+            raise SpecError(f"{option}= is no option of the model {name!r}, nor of its processor{instead}")
     return ours, rest
 
 

@@ -16,6 +16,7 @@ from .depths import spans_of
 from .frames import rows_of
 from .lines import layer_axis, layer_lines
 from .marks import has_values, line, show_at_least, trimmed
+from .overlaps import overlap_said
 from .quantities import NATS
 from .style import BLUE, COLORS, GREY, MARKERS, ORANGE, Style, spell_name
 
@@ -162,4 +163,6 @@ def information_flow(
     one_of("measure", measure, FLOW_MEASURES)
     rows: Any = rows_of(frame, measure, "information_flow")
     name = "probability (%)" if measure == "probability_change" else "log-probability (nats)"
+    said = f"{RANDOM_POSITIONS}{overlap_said(frame)}"
+    rows = rows.assign(control=rows["control"].replace(RANDOM_POSITIONS, said))
     return layer_lines(rows, ax, x="centre", hue="edge", label=f"change of the answer's {name}")

@@ -25,6 +25,7 @@ from .dots import name_rows, row_inches
 from .frames import rows_of
 from .lines import layer_axis
 from .marks import across, has_values, level, line, show_at_least, shown_across, trimmed
+from .overlaps import overlap_said
 from .quantities import UNITS, Unit
 from .style import BLACK, BLUE, FORM_STYLES, GREY, Style, spell_name
 
@@ -209,7 +210,10 @@ def knockout_routes(frame: pd.DataFrame, ax: Axes | None = None, *, measure: Agr
     for number, form in enumerate(baselines):
         rows = scores[scores["form"] == form]
         across(axis, rows, [-number] * len(rows), Style(BLACK, "s", None))
-    for shift, (control, style) in zip((0.2, 0.0, -0.2), ROUTE_STYLES.items(), strict=True):
+    random = ROUTE_STYLES[RANDOM_POSITIONS]
+    said = f"{random.label}{overlap_said(frame[frame['route'].isin(routes)])}"
+    styles = {**ROUTE_STYLES, RANDOM_POSITIONS: random._replace(label=said)}
+    for shift, (control, style) in zip((0.2, 0.0, -0.2), styles.items(), strict=True):
         rows = scores[(scores["control"] == control) & scores["route"].isin(routes) & (scores["form"] == "block")]
         across(axis, rows, [shift - len(baselines) - routes.index(route) for route in rows["route"]], style)
     name_rows(axis, names)

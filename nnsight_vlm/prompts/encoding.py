@@ -14,6 +14,7 @@ from .one_row import RowEncoder
 from .pictures import per_row
 from .prompt import Prompt, PromptBatch
 from .stacking import stack
+from .unknown_words import warn_of_unknown_words
 from .video_sources import videos_per_row
 
 
@@ -94,6 +95,9 @@ def encode(
             placeholders; a text that may be in the template already; an entry of `inputs` that is not part of an
             encoding; videos for a model of which they are not taken, or without torchvision.
 
+    Warns:
+        UnknownWordsWarning: the tokenizer does not know some words of a text.
+
     >>> import nnsight_vlm as nv
     >>> scene = nv.shapes.scene(3)
     >>> prompt = nv.encode(nv.load("shapes"), "describe the image .", scene.image)
@@ -121,6 +125,7 @@ def encode(
     shown = videos_per_row(videos, len(rows))
     encoder = RowEncoder(model=model, chat=chat, tools=tools, continues=continues)
     prompts = [encoder.encode(*row) for row in zip(rows, pictures, shown, strict=True)]
+    warn_of_unknown_words(encoder.unknown, model.processor.tokenizer)
     return prompts[0] if is_single else stack(prompts)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any
 
 import torch
 
+from ..arguments import meant
 from ..errors import SpecError
 from ..families import Model, view_of
 
@@ -41,8 +41,7 @@ def refuse_unknown(model: Model, given: Mapping[str, Any]) -> None:
         read |= set(_names_in(replaced)) if replaced is not None else set()
     for name in doubtful:
         if name not in read:
-            close = get_close_matches(name, known | read, n=1)
-            instead = f"; did you mean {close[0]!r}?" if close else "; leave it out"
+            instead = meant(name, known | read) or "; leave it out"
             raise SpecError(f"the inputs have {name!r}, which no part of this model reads{instead}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -20,6 +20,7 @@ from .pictures import as_rgb
 from .prompt import Prompt
 from .templates import ChatTemplate, rendered, sign_of_template, template_of
 from .turns import Asked, Untold, conversation_of, speaking, unspoken
+from .unknown_words import unknown_words
 from .video_sources import Video, as_video, require_video_processor
 
 
@@ -32,12 +33,14 @@ class RowEncoder:
         chat: whether a text is put into the chat template; None where the text says it.
         tools: what the template is told of tools.
         continues: the last message of a chat is left open.
+        unknown: the words that the tokenizer did not know, of all rows so far.
     """
 
     model: Model
     chat: bool | None
     tools: Sequence[Any] | None
     continues: bool
+    unknown: list[str] = field(default_factory=list)
 
     def encode(self, given: str | Chat, pictures: Sequence[Image.Image], videos: Sequence[Any] = ()) -> Prompt:
         """A text or a chat as a prompt.
@@ -167,6 +170,7 @@ class RowEncoder:
         try:
             with lock_of(view_of(self.model).module):  # a tokenizer serves one thread at a time
                 encoding = listener(text, shown, videos, **self._options(text))
+                self.unknown.extend(unknown_words(listener.heard, self.model.processor.tokenizer))
         except SpecError:
             raise
         except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..arguments import meant
 from ..errors import SpecError
 from ..grids import Cells
 from ..grids.cells import no_places
@@ -101,9 +102,11 @@ def numbered_group(tokens: TokenMap, name: str) -> Ranges:
     """
     kind, _, number = name.partition(".")
     if not is_numbered(name) or not number.isdecimal():
+        has_words = any(tokens.tokens) and tokens.readers is None and not is_numbered(name)  # a tower has none
+        words = f", for words of the prompt prompt.find({name!r})" if has_words else ""
         raise SpecError(
-            f"no token group {name!r}; the groups of this prompt are {', '.join(tokens.group_names)} (image.N is one "
-            "image alone); or give positions"
+            f"no token group {name!r}{meant(name, tokens.group_names)}; the groups of this prompt are "
+            f"{', '.join(tokens.group_names)} (image.N is one image alone); or give positions{words}"
         )
     some = {IMAGE: tokens.images, VIDEO: tokens.videos, FRAME: tokens.frames}[kind]
     if int(number) >= len(some):

@@ -51,7 +51,8 @@ from .head_scores import (
 from .head_sets import Sets, set_rows
 
 BY = ["what", "heads", "layer", "head", "split", "control"]
-MEASURES = (*FITS, "attention", "entropy", "selected", "logprob_change", "kept", "other_change", "flipped")
+OF_CUTS = ("logprob_change", "kept", "other_change", "flipped")
+MEASURES = (*FITS, "attention", "entropy", "selected", *OF_CUTS)
 
 
 @can_run_in_background
@@ -65,6 +66,7 @@ MEASURES = (*FITS, "attention", "entropy", "selected", "logprob_change", "kept",
     ),
     shows="reads",
     measures=("hit", "mass", "logprob_change"),
+    shows_of=dict.fromkeys(OF_CUTS, "could"),
 )
 def heads(
     model: Model,

@@ -68,6 +68,7 @@ RowsOf = Callable[[], list[dict[str, Any]]]
     ),
     shows="reads",
     measures=("hit",),
+    shows_of={"logprob_change": "could", "ablation_change": "could"},
 )
 def patch_grounding(
     model: Model,

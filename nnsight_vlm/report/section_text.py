@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ..showing import for_markdown
+from ..studies.registry import Recipe
 from .numbers import NO_BOUND, with_interval
 from .results import Results
 from .section import Section
@@ -18,6 +19,8 @@ SHOWS = {
     "does": "States are interchanged and every way stays open, so it shows what the model *does*.",
     "reads": "Nothing is changed, so it *reads* what is there and shows no cause.",
 }
+READS_AND_CUTS = "Where nothing is changed, it *reads* what is there and shows no cause."
+"""Of a recipe that reads, and has rows of cuts beside."""
 FURTHER = "Further analyses"
 INTRODUCTION = (
     "Each is a small run of a recipe, on the first pictures and in a few layers: it tells whether more of it is worth "
@@ -108,11 +111,15 @@ def _told(section: Section, results: Results) -> SectionTold:
     return SectionTold(
         section=section,
         about=f"{section.recipe.asks} `{section.name}`, after {section.recipe.papers[0].cited}, on {images} "
-        f"image{'s' * (images != 1)}. {SHOWS[section.recipe.shows]} {section.reading}",
+        f"image{'s' * (images != 1)}. {_shown(section.recipe)} {section.reading}",
         lines=lines[:MOST],
         note=note,
         has_figure=section.figure in results.figures,
     )
+
+
+def _shown(recipe: Recipe) -> str:
+    return READS_AND_CUTS if recipe.shows == "reads" and recipe.shows_of else SHOWS[recipe.shows]
 
 
 def _lines(section: Section, frame: pd.DataFrame) -> Iterator[SectionLine]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..errors import SpecError
 from ..lowering.head_choice import numbers_of, side_by_side
+from ..lowering.layers import label
 from ..lowering.resolve import Resolver
 from ..lowering.sites import HEAD_SITES
 
@@ -49,3 +51,32 @@ def laid_out(spec: Any, resolver: Resolver, given: torch.Tensor) -> torch.Tensor
             "or for every head [position, head_dim] or [head_dim]"
         )
     return side_by_side(whole)
+
+
+def refuse_misfit(spec: Any, here: Resolver, values: torch.Tensor, positions: int, layers: Sequence[int]) -> None:
+    """Refuse states for other layers or positions than are written.
+
+    Args:
+        spec: see `laid_out`.
+        here: the case, in the stage that is written.
+        values: the states, `[layer, position, width]`.
+        positions: how many are written.
+        layers: which ones are written.
+
+    Raises:
+        SpecError: naming what there is more or less of, layers or positions.
+    """
+    shape = tuple(values.shape)
+    if len(shape) == 3 and shape[0] not in (1, len(layers)):
+        own = str(list(layers)) if len(layers) > 1 else str(layers[0])
+        take = f"take theirs, {spec.GIVEN}[{own}], or " if shape[0] == here.spec.layer_count else ""
+        raise SpecError(
+            f"{spec.GIVEN}= gives values of {shape[0]} layers, shape {shape}, and {len(layers)} layer(s) are written "
+            f"({label(tuple(layers))}); {take}give as many as layers= names, or one for all of them"
+        )
+    if len(shape) != 3 or shape[1] != positions:
+        raise SpecError(
+            f"{spec.GIVEN}= gives values of shape {shape} and {positions} position(s) ({spec.where!r}) are written in "
+            f"{len(layers)} layer(s); choose positions that correspond, in a Patch of another prompt with "
+            "source_where=, or give one vector [width] for all of them"
+        )

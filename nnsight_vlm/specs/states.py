@@ -21,7 +21,7 @@ from ..lowering.state_values import RemoteStates
 from ..lowering.writes import PlannedWrite, StateWrite
 from ..prompts.prompt import Prompt
 from ..prompts.where import Where, as_tuples, names_in, require_ascending
-from .head_states import laid_out
+from .head_states import laid_out, refuse_misfit
 from .interventions import Capture, Intervention, start_of_block
 
 Ablation = Literal["zero", "mean", "resample"]
@@ -119,12 +119,7 @@ class StateIntervention(Intervention):
             yield PlannedWrite(self.stage, site, layer, write._replace(heads=heads, held=numbers_of(self.heads)))
 
     def _check_values(self, here: Resolver, values: torch.Tensor, positions: int, layers: Sequence[int]) -> None:
-        if values.dim() != 3 or values.shape[1] != positions or values.shape[0] not in (1, len(layers)):
-            raise SpecError(
-                f"{self.GIVEN}= gives values of shape {tuple(values.shape)} and {positions} position(s) "
-                f"({self.where!r}) are written in {len(layers)} layer(s); choose positions that correspond, in a Patch "
-                "of another prompt with source_where=, or give one vector [width] for all of them"
-            )
+        refuse_misfit(self, here, values, positions, layers)
         width = here.width(self.site, layers, self.heads)
         if self.site != "projector" and values.shape[-1] != width:
             raise SpecError(f"the values of {self.GIVEN}= are {values.shape[-1]} wide and the model's states {width}")

@@ -14,8 +14,8 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -44,6 +44,8 @@ class Recipe:
         shows: what kind of statement its numbers make.
         module: the module of its function.
         measures: the main ones, of which a citation tells the first that a frame has.
+        shows_of: those measures that make another kind of statement, such as a cut beside what was read.
+        caveat: in what it may differ from the papers that it follows; a sentence, or empty.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Recipe:
     shows: Shows
     module: str
     measures: tuple[str, ...] = ()
+    shows_of: Mapping[str, Shows] = field(default_factory=dict)
+    caveat: str = ""
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -66,7 +70,14 @@ RECIPES: dict[str, Recipe] = {}
 
 
 def recipe(
-    *, papers: Sequence[Paper], asks: str, method: str, shows: Shows, measures: Sequence[str] = ()
+    *,
+    papers: Sequence[Paper],
+    asks: str,
+    method: str,
+    shows: Shows,
+    measures: Sequence[str] = (),
+    shows_of: Mapping[str, Shows] | None = None,
+    caveat: str = "",
 ) -> Callable[[F], F]:
     """Register a function as a recipe, and let its frames say where they come from.
 
@@ -79,6 +90,7 @@ def recipe(
             hands its settings to `Study.frame`, their values stand for defaults.
         shows: see `Shows`.
         measures: see `Recipe`; by default a citation tells the first measure of the frame.
+        shows_of, caveat: see `Recipe`.
 
     Raises:
         TypeError: no papers, question or method, an unknown `shows`, a placeholder that is no argument, a function
@@ -89,8 +101,10 @@ def recipe(
     def register(function: F) -> F:
         parameters = inspect.signature(function).parameters
         unknown = {name for _, name, _, _ in Formatter().parse(method) if name is not None} - set(parameters)
-        if not papers or shows not in get_args(Shows) or unknown or "model" not in parameters:
-            raise TypeError(f"{function.__name__}: papers={papers}, shows={shows!r}, no arguments {sorted(unknown)}")
+        kinds = {shows, *(shows_of or {}).values()}
+        if not papers or kinds - set(get_args(Shows)) or unknown or "model" not in parameters:
+            given = f"papers={papers}, shows={sorted(kinds)}"
+            raise TypeError(f"{function.__name__}: {given}, no arguments {sorted(unknown)}")
         if not asks.strip() or "\n" in asks or not method.strip():
             raise TypeError(f"{function.__name__}: asks={asks!r} must be one line, and method={method!r} a sentence")
         if hasattr(function, "__wrapped__"):
@@ -103,6 +117,8 @@ def recipe(
             shows=shows,
             module=function.__module__,
             measures=tuple(measures),
+            shows_of=dict(shows_of or {}),
+            caveat=caveat,
         )
         if RECIPES.setdefault(entry.name, entry).module != entry.module:
             raise TypeError(f"there are two recipes {entry.name}, in {RECIPES[entry.name].module} and {entry.module}")

@@ -17,6 +17,7 @@ MADE_HERE = {
         "nnsight_vlm.Run",
     ),
     *("nnsight_vlm.InterventionError", "nnsight_vlm.NonFiniteWarning", "nnsight_vlm.PassesDifferWarning"),
+    "nnsight_vlm.UnknownWordsWarning",
     *("nnsight_vlm.RemoteError", "nnsight_vlm.SpecError", "nnsight_vlm.remote.RemoteError"),
     *("nnsight_vlm.Item", "nnsight_vlm.Items", "nnsight_vlm.Saliency", "nnsight_vlm.recipes.BoxScore"),
     *("nnsight_vlm.Intervention", "nnsight_vlm.recipes.Pair", "nnsight_vlm.remote.Job", "nnsight_vlm.remote.Traffic"),

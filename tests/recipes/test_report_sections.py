@@ -46,6 +46,7 @@ def test_every_section_has_its_question_its_kind_its_numbers_and_its_figure(repo
         assert RECIPES[section.name].asks in said and f"`{section.name}`, after " in said
         kind = {"could": "*could*", "does": "*does*", "reads": "*reads*"}[RECIPES[section.name].shows]
         assert kind in said and " on 2 images. " in said
+        assert "Nothing is changed" not in said or "cuts" not in said, "a row of a cut is no reading"
         assert f"](figures/{section.figure}.png)" in said
         assert (report.folder / "figures" / f"{section.figure}.png").is_file()
         for name in (section.name, f"{section.name}_per_image"):
