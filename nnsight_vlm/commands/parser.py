@@ -17,7 +17,7 @@ from ..showing import visible
 from ..studies.registry import Recipe
 from .flags import Flag, flags_of, pairs_in
 from .listing import recipe_named
-from .options import Debug, Json, Quiet, examples
+from .options import MODELS, Debug, Json, Quiet, examples
 from .output import print_json, print_line
 from .runs import Done, Request, carry_out
 from .working import working
@@ -70,7 +70,7 @@ def recipe_app(recipe: Recipe) -> typer.Typer:
     not_here = f" Python only: {', '.join(unspelled)}." if unspelled else ""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     settings = {"help_option_names": ["--help", "-h"]}
-    about = f"{recipe.asks} ({recipe.papers[0].cited}).{not_here}"
+    about = "\n\n".join([f"{recipe.asks} ({recipe.papers[0].cited}).{not_here}", *table_of(recipe)])
     app.command(name=recipe.name, help=about, epilog=examples_of(recipe), context_settings=settings)(run)
     return app
 
@@ -83,6 +83,17 @@ def examples_of(recipe: Recipe) -> str:
         f"{begin} --out runs/{recipe.name} --model llava-hf/llava-1.5-7b-hf --columns question=q,image=file",
         f"{begin} --out - > frame.csv",
     )
+
+
+def table_of(recipe: Recipe) -> list[str]:
+    """A table of questions for a recipe, a line each; paths of pictures begin in the table's folder."""
+    taken = inspect.signature(recipe.function).parameters
+    is_pairs = "pairs" in taken and "prompts" not in taken  # as `runs` refuses it
+    return [
+        "The table questions.csv may begin so; paths of pictures begin in its folder:",
+        f"image,question,answer{',other_image,other_answer' if is_pairs else ''}",
+        f"photos/ring.png,what color is the ring?,purple{',photos/other.png,red' if is_pairs else ''}",
+    ]
 
 
 def printed(request: Request, *, as_json: bool) -> tuple[Done, str]:
@@ -147,7 +158,7 @@ def shared_options(recipe: Recipe) -> list[inspect.Parameter]:
     """The options that all recipes have, and of those that few lack what this one takes."""
     taken = inspect.signature(recipe.function).parameters
     every = [
-        _option("model", str, "shapes, shapes-gist, shapes-smol, a name on the hub, or a local folder.", "shapes"),
+        _option("model", str, f"The model: {MODELS}.", "shapes"),
         _option("items", str, "The table of questions: .csv, .tsv, .json, .jsonl or .parquet.", needed=True),
         _option(
             "out",
