@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -18,9 +18,12 @@ from ..studies.registry import Recipe
 from .flags import Flag, flags_of, pairs_in
 from .listing import recipe_named
 from .options import MODELS, Debug, Json, Quiet, examples
-from .output import print_json, print_line
+from .output import print_json, print_line, print_table
 from .runs import Done, Request, carry_out
 from .working import working
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ON_OUTPUT = Path("-")
 """Stands for standard output, in place of a folder."""
@@ -28,8 +31,10 @@ OWN = "Options of this recipe"
 """Stands above them in the help."""
 MOST_LEFT_OUT = 20
 """Most items that are named as left out."""
-TOLD = 5000
-"""Most letters of a citation that are printed; its file has all of it."""
+NUMBERS = ("measure", "mean", "low", "high")
+"""Columns that are printed of every frame."""
+MOST_ROWS = 3
+"""Most rows of a frame that are printed; its file has all."""
 
 
 def run_recipe(arguments: Sequence[str]) -> None:
@@ -114,15 +119,27 @@ def printed(request: Request, *, as_json: bool) -> tuple[Done, str]:
 
 
 def tell(done: Done) -> None:
-    """Print what was measured and written."""
-    print_line(done.citation.partition("\n")[0][:TOLD])
+    """Print what was measured and written: the first numbers, while the paragraph for a paper is in its file."""
+    from ..report.terminal import as_table
+
+    print_table(as_table(first_rows(done.frame)))
+    more = len(done.frame) - MOST_ROWS
+    if more > 0:
+        print_line(f"{more} more row{'s' * (more != 1)} in frame.csv.")
     for name, why in done.left_out[:MOST_LEFT_OUT]:
         print_line(f"Left out: {name} ({why})")
     if more := done.left_out[MOST_LEFT_OUT:]:
         print_line(f"Left out: {len(more)} more, see cite.txt")
     if done.no_figure:
         print_line(f"No figure: {done.no_figure}")
+    print_line("cite.txt describes the method, as a paragraph for a paper.")
     print_line(f"Written to {done.folder}: {', '.join(done.files)}.")
+
+
+def first_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first rows of a frame, without columns that say the same of all rows; the numbers always stand there."""
+    told = [name for name in frame if name in NUMBERS or frame[name].astype(str).nunique() > 1]
+    return frame[told].head(MOST_ROWS)
 
 
 def facts_of(request: Request, done: Done) -> dict[str, Any]:
