@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from .commands import doctor, lists, live, page, pictures
-from .commands.options import Debug, Json, Model, Quiet, examples
+from .commands.options import PARTS, Debug, Json, Model, Quiet, examples
 from .commands.output import print_json, print_line, print_table
 from .commands.working import working
 
@@ -104,8 +104,10 @@ def report(
     rows: Annotated[
         int, typer.Option(min=1, help="How many descriptions are generated in one batch; fewer need less memory.")
     ] = 64,
-    only: Annotated[str, typer.Option(help="The parts to measure, separated by commas; by default all.")] = "",
-    without: Annotated[str, typer.Option(help="In its place, the parts not to measure.")] = "",
+    only: Annotated[
+        str, typer.Option(help=f"The parts to measure, separated by commas; by default all: {', '.join(PARTS)}.")
+    ] = "",
+    without: Annotated[str, typer.Option(help="In its place, those of the same parts not to measure.")] = "",
     section_images: Annotated[int, typer.Option(min=1, help="How many pictures each further analysis takes.")] = 8,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier report left in the folder.")] = False,
     chunk: Annotated[
@@ -164,12 +166,20 @@ def report(
 @app.command(
     epilog=RUN,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    options_metavar="RECIPE --model MODEL --items TABLE --out FOLDER [OPTIONS]",
+    options_metavar="RECIPE --items TABLE --out FOLDER [--model MODEL] [OPTIONS]",
 )
 def run(context: typer.Context) -> None:
     """Run a recipe on a table of questions, and write its frame, figure and citation.
 
     `nnsight-vlm recipes` lists the recipes; `nnsight-vlm run RECIPE --help` shows the options of one.
+
+    For most of them the table, questions.csv, may be this; paths of pictures begin in its folder:
+
+    image,question,answer
+
+    photos/ring.png,what color is the ring?,purple
+
+    photos/dog.png,what animal is this?,dog
     """
     if not context.args or context.args[0] in ("--help", "-h"):
         typer.echo(context.get_help())

@@ -133,6 +133,17 @@ def test_a_run_as_json_says_what_was_written_and_nothing_else_is_printed(table, 
     assert facts["citation"] + "\n" == (out / "cite.txt").read_text() and facts["no_figure"] is None
 
 
+def test_a_run_prints_its_first_numbers_and_leaves_the_paragraph_to_its_file(table, tmp_path, monkeypatch):
+    monkeypatch.setattr("nnsight_vlm.commands.output.console", Console(width=20_000))
+    out = tmp_path / "out"
+    printed = ask(*RECIPE, "--items", table, "--out", out).stdout
+    frame = pd.read_parquet(out / "frame.parquet")
+    assert [f"{value:.3f}" in printed for value in frame["mean"].head(3)] == [True] * 3
+    assert sum(line.startswith("│") for line in printed.splitlines()) == 3
+    assert f"\n{len(frame) - 3} more rows in frame.csv.\n" in printed
+    assert (out / "cite.txt").read_text().partition("\n")[0] not in printed and "cite.txt describes" in printed
+
+
 def test_a_run_onto_standard_output_is_the_csv_of_its_folder(table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ask(*RECIPE, "--items", table, "--out", "out")

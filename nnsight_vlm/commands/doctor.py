@@ -124,8 +124,17 @@ def _server(host: str | None, remote: bool, patience: float) -> tuple[str, list[
 
 def _models() -> str:
     """The models inside the package."""
-    there = versions.installed(LANGUAGE_MODEL) is not None
-    return f"shapes, shapes-gist, shapes-smol{'' if there else f' (which needs {LANGUAGE_MODEL}, not installed)'}"
+    if versions.installed(LANGUAGE_MODEL) is not None:
+        return "shapes, shapes-gist, shapes-smol"
+    try:
+        from ..shapes.smol.cache import is_whole, place
+
+        kept = is_whole(place())
+    except (ImportError, OSError, RuntimeError):  # what it is made of is missing here
+        kept = False
+    how = "which was put together earlier and lies in the cache of this user" if kept else "not installed"
+    of = "" if kept else f"which needs {LANGUAGE_MODEL}, "
+    return f"shapes, shapes-gist, shapes-smol ({of}{how})"
 
 
 def _to_mend(packages: Iterable[Package], failures: dict[str, str]) -> list[str]:

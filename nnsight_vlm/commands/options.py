@@ -13,9 +13,18 @@ LAYERS = (
 )
 """How layers are written on the command line; `report.arguments.parse_layers` reads it."""
 
-Model = Annotated[
-    str, typer.Option(help="The model: shapes, shapes-gist, shapes-smol, a name on the hub, or a local folder.")
-]
+MODELS = (
+    "shapes (a small model of pictures with coloured shapes, which lies in this package: nothing to download), its "
+    "relatives shapes-gist and shapes-smol, a name on the Hugging Face hub, or a local folder"
+)
+"""What `--model` takes."""
+PARTS = (
+    *("knockout_windows", "patch_grounding", "attention_share", "prompt_ablation", "knockout_answers"),
+    *("query_patching", "object_score", "image_lens", "information_flow", "joint_routes", "patching_map"),
+    *("attribution_map", "patch_knockout", "ablation", "heads", "compressed_context"),
+)
+"""The parts of a report: `report.chosen.NAMES`, which is too heavy to import for `--help`."""
+Model = Annotated[str, typer.Option(help=f"The model: {MODELS}.")]
 Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture file.", show_default=False)]
 Question = Annotated[
     str, typer.Argument(metavar="QUESTION", help="What the model is asked about the picture.", show_default=False)

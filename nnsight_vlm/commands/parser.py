@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -17,10 +17,13 @@ from ..showing import visible
 from ..studies.registry import Recipe
 from .flags import Flag, flags_of, pairs_in
 from .listing import recipe_named
-from .options import Debug, Json, Quiet, examples
-from .output import print_json, print_line
+from .options import MODELS, Debug, Json, Quiet, examples
+from .output import print_json, print_line, print_table
 from .runs import Done, Request, carry_out, needs_pairs
 from .working import working
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ON_OUTPUT = Path("-")
 """Stands for standard output, in place of a folder."""
@@ -30,8 +33,10 @@ PAIRS_OF = "image, question, answer, other_image and other_answer (one question 
 """What a table of pairs has."""
 MOST_LEFT_OUT = 20
 """Most items that are named as left out."""
-TOLD = 5000
-"""Most letters of a citation that are printed; its file has all of it."""
+NUMBERS = ("measure", "mean", "low", "high")
+"""Columns that are printed of every frame."""
+MOST_ROWS = 3
+"""Most rows of a frame that are printed; its file has all."""
 
 
 def run_recipe(arguments: Sequence[str]) -> None:
@@ -74,6 +79,7 @@ def recipe_app(recipe: Recipe) -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     settings = {"help_option_names": ["--help", "-h"]}
     about = f"{recipe.asks} ({recipe.papers[0].cited}). {recipe.caveat}".rstrip() + pairs + not_here
+    about = "\n\n".join([about, *table_of(recipe)])
     app.command(name=recipe.name, help=about, epilog=examples_of(recipe), context_settings=settings)(run)
     return app
 
@@ -86,6 +92,16 @@ def examples_of(recipe: Recipe) -> str:
         f"{begin} --out runs/{recipe.name} --model llava-hf/llava-1.5-7b-hf --columns question=q,image=file",
         f"{begin} --out - > frame.csv",
     )
+
+
+def table_of(recipe: Recipe) -> list[str]:
+    """A table of questions for a recipe, a line each; paths of pictures begin in the table's folder."""
+    is_pairs = needs_pairs(recipe)
+    return [
+        "The table questions.csv may begin so; paths of pictures begin in its folder:",
+        f"image,question,answer{',other_image,other_answer' if is_pairs else ''}",
+        f"photos/ring.png,what color is the ring?,purple{',photos/other.png,red' if is_pairs else ''}",
+    ]
 
 
 def printed(request: Request, *, as_json: bool) -> tuple[Done, str]:
@@ -106,15 +122,27 @@ def printed(request: Request, *, as_json: bool) -> tuple[Done, str]:
 
 
 def tell(done: Done) -> None:
-    """Print what was measured and written."""
-    print_line(done.citation.partition("\n")[0][:TOLD])
+    """Print what was measured and written: the first numbers, while the paragraph for a paper is in its file."""
+    from ..report.terminal import as_table
+
+    print_table(as_table(first_rows(done.frame)))
+    more = len(done.frame) - MOST_ROWS
+    if more > 0:
+        print_line(f"{more} more row{'s' * (more != 1)} in frame.csv.")
     for name, why in done.left_out[:MOST_LEFT_OUT]:
         print_line(f"Left out: {name} ({why})")
-    if more := done.left_out[MOST_LEFT_OUT:]:
-        print_line(f"Left out: {len(more)} more, see cite.txt")
+    if unnamed := done.left_out[MOST_LEFT_OUT:]:
+        print_line(f"Left out: {len(unnamed)} more, see cite.txt")
     if done.no_figure:
         print_line(f"No figure: {done.no_figure}")
+    print_line("cite.txt describes the method, as a paragraph for a paper.")
     print_line(f"Written to {done.folder}: {', '.join(done.files)}.")
+
+
+def first_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first rows of a frame, without columns that say the same of all rows; the numbers always stand there."""
+    told = [name for name in frame if name in NUMBERS or frame[name].astype(str).nunique() > 1]
+    return frame[told].head(MOST_ROWS)
 
 
 def facts_of(request: Request, done: Done) -> dict[str, Any]:
@@ -150,7 +178,7 @@ def shared_options(recipe: Recipe) -> list[inspect.Parameter]:
     """The options that all recipes have, and of those that few lack what this one takes."""
     taken = inspect.signature(recipe.function).parameters
     every = [
-        _option("model", str, "shapes, shapes-gist, shapes-smol, a name on the hub, or a local folder.", "shapes"),
+        _option("model", str, f"The model: {MODELS}.", "shapes"),
         _option("items", str, "The table of questions: .csv, .tsv, .json, .jsonl or .parquet.", needed=True),
         _option(
             "out",

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..statistics import Estimate, Means, interval, verdict
+from ..statistics import FEWEST, Estimate, Means, interval, verdict
 from ..studies.labels import NONE, OTHER_OBJECT, QUERY_OF_ANOTHER_IMAGE, RANDOM_LAYERS, RANDOM_PATCHES_AGAIN
 from .measurements import Frames, hidden_patches, peak_hits, without_a_half, without_direct_access
 
@@ -114,7 +114,7 @@ OBJECTS = "boxes or masks of objects, and a description that names one of them"
 # the claims -------------------------------------------------------------------------------------------
 
 SUMMARY = Criterion(
-    measured="with image->generated cut, share kept of the F1 that a description gains by seeing the image",
+    measured="share of the F1 gained by seeing the image that is left when the answer cannot attend to it",
     threshold=0.5,
     statistic=_share_left,
 )
@@ -232,5 +232,6 @@ def _in_words(claim: Claim, estimate: Estimate, images: int) -> str:
     if not images:
         return f"needs {claim.criterion.needs}"
     if not estimate.low == estimate.high == 0:
-        return verdict(estimate, claim.criterion.threshold, images)
+        words = verdict(estimate, claim.criterion.threshold, images)
+        return words if images >= FEWEST else f"{words}: fewer than {FEWEST} images"
     return f"{'the control' if claim.control else 'it'} changed nothing in any of the {images} images"

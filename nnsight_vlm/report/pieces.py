@@ -44,7 +44,8 @@ SEVERAL = (
     "A description is searched for each name once, while the truth counts every object: three dogs of which the "
     'description says "dogs" are one hit of three.'
 )
-HALVED = "Interchange patching and the ablation of the prompt are of half of the scenes, at least 8."
+HALVED = ("query_patching", "prompt_ablation")
+"""The parts that measure half of the scenes (`steps`)."""
 OF_ALL = ("knockout_windows", "attention_share", "prompt_ablation")
 """The parts that measure every picture."""
 MOST_IDS = 20
@@ -222,6 +223,15 @@ def figures_apart(results: Results) -> list[str]:
     """The names of the figures that stand in no section."""
     elsewhere = {section.figure for section in SECTIONS}
     return [name for name in results.figures if name not in elsewhere]
+
+
+def halved(results: Results) -> str:
+    """Which parts that were measured are of half of the scenes; empty where none is, or pictures are a user's."""
+    named = [NAMED[name] for name in HALVED if name in results.frames]
+    if results.study.truths is None or not named:
+        return ""
+    words = f"{' and '.join(named)} {'are' if len(named) > 1 else 'is'} of half of the scenes, at least {FEWEST}."
+    return words[0].upper() + words[1:]
 
 
 def not_wanted(config: ReportConfig) -> str:

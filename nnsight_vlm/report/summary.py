@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from . import pieces
-from .pieces import FIGURE_TITLES, HALVED, claim_lines
+from .pieces import FIGURE_TITLES, claim_lines
 from .results import Results
 from .section_text import sections_text
 
@@ -54,7 +54,7 @@ def _quality(results: Results) -> str:
 def _figures(results: Results) -> str:
     """The figures that stand in no section."""
     shown = pieces.figures_apart(results)
-    head = [f"## Figures\n\n{HALVED}" if results.study.truths is not None else "## Figures"] if shown else []
+    head = ["\n\n".join(filter(None, ["## Figures", pieces.halved(results)]))] if shown else []
     return "\n\n".join(
         head + [f"{FIGURE_TITLES[name]}\n\n![{FIGURE_TITLES[name]}](figures/{name}.png)" for name in shown]
     )

@@ -10,7 +10,7 @@ from nnsight_vlm.plots.marks import ends
 from nnsight_vlm.report import judge
 from nnsight_vlm.report.numbers import with_interval
 from nnsight_vlm.report.pieces import claim_lines
-from nnsight_vlm.statistics import FAILS, HOLDS, OPEN
+from nnsight_vlm.statistics import FAILS, FEWEST, HOLDS, OPEN
 
 IMAGES = 16
 
@@ -60,6 +60,12 @@ def test_claims_1_and_2_fail_where_the_data_have_neither():
 def test_where_neither_half_matters_nothing_is_decided():
     decided = verdicts({"knockout_windows": knockouts(cut=1, blind=1, borrowed=1, middle=1, outer=1)})
     assert decided["1", False] == decided["2", False] == OPEN
+
+
+def test_with_too_few_images_the_verdict_says_so():
+    frame = knockouts(cut=0.9, blind=0.1, borrowed=0.15, middle=0.2, outer=0.9)
+    for count, expected in ((FEWEST - 1, f"{OPEN}: fewer than {FEWEST} images"), (FEWEST, HOLDS)):
+        assert verdicts({"knockout_windows": frame[frame["image"] < count]})["1", False] == expected
 
 
 def test_without_object_masks_the_verdict_says_that_they_are_needed():

@@ -111,7 +111,7 @@ def test_what_was_not_measured_is_said_with_the_items_that_it_concerns(of_table)
     report, _ = of_table
     said = (report.folder / "report.md").read_text().partition("## Not measured")[2]
     assert "Interchange patching between two pictures: left out, because the table has no columns other" in said
-    assert "Left out of the knockout of answers: `1`, because the answer '2' is not one token" in said
+    assert "Left out of the knockout of answers: `1`, because the tokenizer knows no word '2'" in said
     assert "Left out of claims 3a and 3b: `2`, because the description names none of the objects" in said
     listed = pd.read_csv(report.folder / "left-out.csv", dtype=str, keep_default_na=False)
     assert {tuple(row) for row in listed[["section", "id"]].to_numpy()} >= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 import nnsight_vlm as nv
 from nnsight_vlm.cli import app
 from nnsight_vlm.recipes import Work, patching_map
-from nnsight_vlm.report import study, write_report, writing
+from nnsight_vlm.report import pieces, study, write_report, writing
 from nnsight_vlm.report.chosen import BASE, NAMES
 from nnsight_vlm.report.section_inputs import few_layers
 from nnsight_vlm.report.sections import MOST, SECTIONS
@@ -172,3 +173,21 @@ def test_wrong_choices_are_refused_before_a_model_is_loaded(tmp_path, monkeypatc
 def test_the_command_line_takes_the_same_choices(tmp_path):
     done = CliRunner().invoke(app, ["report", "--only", "no_such", "--out", str(tmp_path / "out")])
     assert done.exit_code == 2 and "has no part 'no_such'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "truths", "words"),
+    [
+        (("attention_share",), (), ""),
+        (("query_patching", "prompt_ablation"), None, ""),
+        (("prompt_ablation",), (), "The ablation of the prompt is of half of the scenes, at least 8."),
+        (
+            ("query_patching", "prompt_ablation"),
+            (),
+            "Interchange patching and the ablation of the prompt are of half of the scenes, at least 8.",
+        ),
+    ],
+)
+def test_only_parts_that_were_measured_are_said_to_be_of_half_of_the_scenes(names, truths, words):
+    results = SimpleNamespace(frames=dict.fromkeys(names), study=SimpleNamespace(truths=truths))
+    assert pieces.halved(results) == words
