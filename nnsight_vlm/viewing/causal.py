@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..execution.proof_rounding import SINGLE, rounding_of
 from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
@@ -21,6 +22,14 @@ from ..sweeping.table import sweep
 from ..sweeping.wanted import Answer
 from .asking import Asked
 from .shown_words import ShownWord
+
+ROUNDING, ROUNDING_OF_HALF = 0.001, 0.05
+"""Nats of log-probability that rounding may move, in single precision and in half; less is not painted strongly."""
+
+
+def rounding_in_nats(model: Model) -> float:
+    """The loss of log-probability below which a page calls a loss rounding, from the types of the model's weights."""
+    return ROUNDING_OF_HALF if rounding_of(model).unit > SINGLE else ROUNDING
 
 
 def lost_by_words(

@@ -86,13 +86,14 @@ class Live {
     const prove = button("Prove the change", () => void this.prove(), { id: "do-prove" });
     const pixels = checkbox("ask-pixels", "on other pixels too", () => this.form.pixels.value, (on) => (this.form.pixels.value = on));
     const stop = button("Stop", () => this.work.value?.abort(), { id: "do-stop" });
+    const about = element("p", { id: "pixels-about", class: "quiet" }, "On other pixels too: the same question is put about random pixels. With the whole picture hidden from all text, no prediction may change.");
     effect(() => {
       prove.hidden = this.form.kind.value === "none";
-      pixels.hidden = !canTryPixels(this.form);
+      pixels.hidden = about.hidden = !canTryPixels(this.form);
       stop.hidden = this.work.value === null;
       ask.disabled = prove.disabled = this.over.value !== "";
     });
-    return element("div", { class: "row acts" }, ask, stop, prove, pixels, this.answers.state);
+    return element("div", { class: "row acts" }, ask, stop, prove, pixels, this.answers.state, about);
   }
 
   /** The same in Python, folded. */
@@ -120,9 +121,10 @@ class Live {
     const { form, answers, server } = this;
     await this.working("ask", () => asking(form, server.facts), async (body, signal) => {
       const start = performance.now();
-      answers.begin(form.question.value, changed(form));
+      const change = changed(form);
+      answers.begin(form.question.value, change);
       const news = await server.work("ask", body, (each) => answers.hear(each), signal);
-      const payload = checked(news.payload);
+      const payload = titled(checked(news.payload), change);
       answers.settle(payload);
       await this.display(payload, signal);
       answers.say(`Done in ${seconds(start)}.`);
@@ -205,6 +207,12 @@ class Live {
     this.work.value?.abort();
     this.over.value = words;
   }
+}
+
+/** A payload whose changed column is called as the form calls the change. */
+function titled(payload: Payload, change: string): Payload {
+  const columns = payload.columns.map((each) => (each.key === "changed" ? { ...each, title: change } : each));
+  return { ...payload, columns };
 }
 
 /** A picture that is pasted anywhere. */
