@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..execution.proof_rounding import SINGLE, rounding_of
+from ..execution.steps import counted_steps
 from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
@@ -65,7 +66,8 @@ def lost_by_words(
         base | Knockout(patch, readers, layers="attention", stage=asked.shown.stage) for patch in asked.shown.positions
     ]
     answers: list[Answer] = [said[:length] for length in lengths]
-    frame = sweep(model, asked.prompt, [base, *cuts], answer=answers, memory=memory, empty="ignore", remote=remote)
+    with counted_steps("causal", len(cuts)):
+        frame = sweep(model, asked.prompt, [base, *cuts], answer=answers, memory=memory, empty="ignore", remote=remote)
     scores = frame["logprob"].to_numpy(float).reshape(len(cuts) + 1, len(lengths))
     by_length = {0: np.zeros(len(scores))} | {length: scores[:, n] for n, length in enumerate(lengths)}
     of_words = np.stack([by_length[last] - by_length[first] for first, last in spans])
