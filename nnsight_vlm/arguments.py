@@ -71,6 +71,16 @@ def meant(given: str, known: Iterable[str], write: Callable[[str], str] = repr) 
     return f"; did you mean {write(close[0])}?" if close else ""
 
 
+def known_names(called: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names of arguments that something that is called has not got."""
+    from .errors import SpecError
+
+    for name in given:
+        if name not in (names := list(known)):
+            nearest = meant(name, names, "{}=".format) or f"; it has {', '.join(names)}"
+            raise SpecError(f"{called} has no argument {name}={nearest}")
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 

@@ -1,8 +1,9 @@
 """How often intervals hold the true value, and how often a verdict is false, over laws that measurements may follow.
 
-`python tests/coverage_table.py` writes the tables of docs/intervals.md, with `--alternatives` the last of them. For
-each law and number of images many samples are drawn and given an interval; the true value is known. A verdict is asked
-for at the hardest threshold: the true value itself, which lies neither above nor below, so that every verdict is false.
+`python tests/coverage_table.py` writes the tables of docs/intervals.md, with `--alternatives --samples 1000` the last;
+`--save` keeps them in docs/measured. For each law and number of images many samples are drawn and given an interval;
+the true value is known. A verdict is asked for at the hardest threshold: the true value itself, which lies neither
+above nor below, so that every verdict is false.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from unittest import mock
 
+import measured
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -193,5 +195,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=8000, help="of each law and number of images")
     parser.add_argument("--alternatives", action="store_true", help="the third table: other intervals, 8 and 24 images")
+    parser.add_argument("--save", action="store_true", help="put them into docs/measured/intervals.json too")
     options = parser.parse_args()
-    print(alternatives(options.samples) if options.alternatives else tables(options.samples))
+    printed = alternatives(options.samples) if options.alternatives else tables(options.samples)
+    print(printed)
+    if options.save:
+        measured.save("intervals", printed)

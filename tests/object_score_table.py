@@ -1,9 +1,13 @@
-"""Print the table of docs/recipes/object_score.md: `python tests/object_score_table.py [scenes]`."""
+"""The table of docs/recipes/object_score.md: `python tests/object_score_table.py`; `--save` keeps it."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
+from collections.abc import Iterator
+
+import measured
 
 import nnsight_vlm as nv
 
@@ -15,8 +19,10 @@ def read_literally(text, names):
     return [name for name in names if name in text]
 
 
-def main(scenes: int = 24) -> None:
-    print("| model | scorer | control | " + " | ".join(MEASURES) + " |\n" + "| --- " * (3 + len(MEASURES)) + "|")
+def lines(scenes: int) -> Iterator[str]:
+    """The table, line by line."""
+    yield "| model | scorer | control | " + " | ".join(MEASURES) + " |"
+    yield "| --- " * (3 + len(MEASURES)) + "|"
     for name in ("shapes", "shapes-gist"):
         model, start = nv.load(name), time.perf_counter()
         drawn = [nv.shapes.scene(number) for number in range(scenes)]
@@ -35,9 +41,16 @@ def main(scenes: int = 24) -> None:
                 else ""
                 for measure in MEASURES
             ]
-            print(f"| {name} | {scorer} | {control} | {' | '.join(shown)} |")
+            yield f"| {name} | {scorer} | {control} | {' | '.join(shown)} |"
         print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenes", type=int, nargs="?", default=24)
+    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes/object_score.json too")
+    options = parser.parse_args()
+    printed = "\n".join(lines(options.scenes))
+    print(printed)
+    if options.save:
+        measured.save("recipes/object_score", printed)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
 from extensions import fences
 
@@ -25,9 +29,14 @@ def prose(text: str) -> str:
     return "".join(piece for is_outside, piece in fences.outside(text) if is_outside)
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of each table of a page, in order."""
+    return LINES.findall(prose(text) + "\n")
+
+
 def tables(text: str) -> list[Table]:
     """All tables of a page, in order."""
-    return [_table(found[0]) for found in LINES.finditer(prose(text) + "\n")]
+    return [_table(lines) for lines in lines_of(text)]
 
 
 def without_tables(text: str) -> str:

@@ -276,6 +276,22 @@ def test_rows_of_cuts_and_of_swaps_each_say_what_they_show():
     assert "Of rows that show 'could': the result" in each and "Of rows that show 'does': states were" in each
 
 
+def test_a_citation_says_whose_the_definitions_are():
+    """pair_routes asks the question of a paper, with definitions that are not taken from it."""
+    text = nv.cite(made(ROWS, recipe="pair_routes"))
+    after = "(after Pathways (arXiv 2607.03358); Pearl 2001; Vig et al. 2020). "
+    assert f"{after}The definitions are nnsight_vlm's own" in text
+    assert "Pearl Judea. Direct and Indirect Effects. 2001. arXiv 1301.2300." in text
+    assert "  year = {2001}," in nv.cite(made(ROWS, recipe="pair_routes"), style="bibtex")
+
+
+def test_numbers_of_fewer_images_say_why_there_are_fewer():
+    few = "Where a number is over fewer than the 12 images, the others have no such number"
+    assert f"{few}. " in nv.cite(made(ROWS))
+    assert f"{few}: a pair counts where" in nv.cite(made(ROWS, recipe="pair_routes"))
+    assert few not in nv.cite(made(ROWS[:2])) and few not in nv.cite(made(ROWS), [True, True, *[False] * 5])
+
+
 @pytest.mark.parametrize("ignore_index", [True, False])
 def test_frames_that_were_put_together_are_refused(frame, ignore_index):
     """pd.concat keeps what two halves of one data set say of themselves, the number of prompts among it."""

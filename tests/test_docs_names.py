@@ -21,7 +21,7 @@ REFERENCE = documented.DOCS / "reference"
 NOT_OURS = ("--help",)
 """Options that every command has."""
 SCRIPT = re.compile(r"python (?:-m pytest )?((?:tests|examples|nnsight_vlm)/[\w/.-]+\.py)")
-OF_OTHERS = re.compile(r"^(pip|sphinx-build|npm|apt|git|python3\.11 -m (venv|build)|redis|docker)")
+OF_OTHERS = re.compile(r"^(pip|sphinx-build|npm|apt|git|python3\.11 -m (venv|build)|redis|docker|ndif|conda)")
 """Commands whose options are their own."""
 
 
@@ -32,6 +32,12 @@ def listed() -> list[str]:
         for space, names in LIST.findall(page.read_text()):
             found += [f"{space}.{name}" if space else name for name in names.split()]
     return found
+
+
+@pytest.mark.parametrize("page", sorted(path.stem for path in REFERENCE.glob("*.md") if LIST.search(path.read_text())))
+def test_a_page_of_the_reference_says_where_docstrings_are_to_who_reads_it_as_a_file(page):
+    (name,) = re.findall(r"`help\(nv\.([\w.]+)\)`", (REFERENCE / f"{page}.md").read_text())
+    assert name in public_names()
 
 
 @pytest.mark.parametrize("name", sorted(public_names()))

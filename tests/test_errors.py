@@ -32,6 +32,10 @@ BAD = {
     "a misspelt group": (nv.Ablate("imge", layers=1), ["did you mean 'image'?"]),
     "a group with a number that has none": (nv.Ablate("query.1"), ["'query.1'", "image.N"]),
     "an unknown layer word": (nv.Knockout("image", "last", layers="some"), ["'some'", '"all"', "nv.window(8, 16)"]),
+    "layers as a table spells them": (
+        nv.Knockout("image", "last", layers="1:3"),
+        ["write nv.window(1, 3)", '"all"'],
+    ),
     "a layer too high": (nv.Knockout("image", "last", layers=4), ["layer 4", "0..3"]),
     "a layer before the first": (nv.Ablate("last", layers=[-5, 2]), ["layer -5", "0..3", "-4..-1"]),
     "a depth that holds no layer": (
@@ -178,13 +182,19 @@ def test_specs_with_impossible_values_are_refused_when_they_are_made(prompt):
         (lambda: nv.depth(0.5, 0.5), ["nv.depth(0.25, 0.5)"]),
         (lambda: nv.depth(0.5, 1.5), ["nv.depth(0.25, 0.5)"]),
         (lambda: nv.Knockout("image", "last") | "last", ["'last'", "|"]),
+        (lambda: nv.Knockout("image", "last") + nv.Ablate("last"), ["join with |"]),
+        (lambda: sum([nv.Ablate("last")]), ["join with |"]),
+        (lambda: nv.Knockout("image", "last", layer=3), ["Knockout has no argument layer=", "did you mean layers=?"]),
+        (lambda: nv.Patch("a", "b", "c"), ["Patch takes 1 value(s) without a name (where), and 3", "source="]),
+        (lambda: nv.Attention("last", "image", reduced="mass"), ["did you mean reduce=?"]),
+        (lambda: nv.Residual("last", zzz=1), ["Residual has no argument zzz=; it has where, layers"]),
+        (lambda: nv.recipes.knockout_windows(None, [], answer="red", windws=1), ["has no argument", "did you mean"]),
+        (lambda: nv.sweep(None, None, [], answers="red"), ["sweep has no argument answers=; did you mean answer=?"]),
     ]
     for make, parts in mistakes:
         with pytest.raises(nv.SpecError) as error:
             make()
         assert all(part in str(error.value) for part in parts), str(error.value)
-    with pytest.raises(TypeError):
-        nv.Knockout("image", "last", layer=3)
 
 
 def test_reads_and_positions_that_are_not_there_are_refused(model, prompt, refused):
@@ -274,6 +284,8 @@ def test_sweeps_that_cannot_be_carried_out_are_refused(model, prompt, refused):
     refused(lambda: answer_token(model, "red square"), "'red square'", "'red'", "'square'", "one token")
     refused(lambda: answer_token(model, "footballs"), "'##ball'")
     refused(lambda: nv.sweep(model, prompt, cut, answer="zebra"), "'zebra'")
+    for ask in (lambda: answer_token(model, "squarez"), lambda: nv.sweep(model, prompt, cut, answer="red squarez")):
+        refused(ask, "knows no word 'squarez'", "did you mean 'square'?", "nv.generate")
     refused(lambda: nv.sweep(model, prompt, cut, answer=""), "''")
     refused(lambda: nv.sweep(model, prompt, cut, answer=99), "99", "0..65")
     refused(lambda: nv.sweep(model, prompt, [], answer=20), "no variants")

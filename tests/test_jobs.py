@@ -573,6 +573,22 @@ def test_a_job_is_sent_again_after_trouble_with_the_connection():
         assert server_errors.explain(message, "").retry
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "[Errno -2] Name or service not known",
+        "[Errno 8] nodename nor servname provided, or not known",
+        "[Errno 11001] getaddrinfo failed",
+        "[Errno 101] Network is unreachable",
+    ],
+)
+def test_where_no_server_was_reached_none_is_quoted(reason):
+    failure = server_errors.explain(f"Failed to send request: {reason}", "")
+    assert not failure.retry and failure.message.startswith("the server was not reached")
+    assert "nnsight-vlm doctor --remote" in failure.message and reason in failure.message
+    assert "server said" not in failure.message
+
+
 def test_a_model_that_was_made_in_memory_has_no_name_for_a_server(server):
     model = tiny.load()
     with pytest.raises(nv.SpecError, match="no name that a server could know it by"):

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -86,6 +87,8 @@ def test_what_a_terminal_shows():
     line = "llava: system 14, image 100, query 6; picture 80 x 80; 'user: what is red? assistant:'"
     assert repr(prompt) == f"Prompt({line})"
     assert repr(prompt.rows[0]) == "TokenMap(0..119: system 14, image 100, query 6)"
+    blind = nv.encode(model, "what is red ?")
+    assert repr(blind).startswith("Prompt(llava: query 20; no picture; ")
     row = line.removeprefix("llava: ")
     batch = nv.stack([prompt] * 10)
     shown = [f"  {number}: {row}" for number in range(8)]
@@ -119,6 +122,7 @@ def test_every_prompt_is_short_in_a_terminal_and_whole_in_a_notebook(name):
     prompt = zoo.prompt(name, zoo.ZOO[name].implementations[0])
     tokens = prompt.rows[0]
     assert len(repr(prompt)) < 250 and "\n" not in repr(prompt)
+    assert "no picture" not in repr(replace(prompt, images=()))  # the model sees it all the same
     shown = Counter(place for stretch in stretches(tokens) for place in stretch.positions)
     parts = [place for part in ("system", "image", "markup", "query") for place in prompt[part]]
     assert shown == Counter(parts) and len(parts) == len(set(parts))  # every token once

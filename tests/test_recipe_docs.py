@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import nnsight_vlm as nv
 from nnsight_vlm import plots
+from nnsight_vlm.cli import app
 from nnsight_vlm.commands.listing import recipes_markdown
 from nnsight_vlm.studies.registry import RECIPES
 
@@ -52,6 +54,32 @@ def test_every_recipe_has_a_page_that_says_what_it_is(name):
     assert [each for each in sections if f"\n{each}" not in f"\n{page}"] == []
     assert f"nv.plots.{name}(" in blocks(PAGES / f"{name}.md"), "a figure that the page's code draws"
     assert all(paper.arxiv in page for paper in entry.papers)
+
+
+def of_pairs():
+    """The recipes that compare two pictures in every row."""
+    taken = {name: inspect.signature(getattr(nv.recipes, name)).parameters for name in PUBLIC}
+    return [name for name in PUBLIC if "pairs" in taken[name] and "prompts" not in taken[name]]
+
+
+def test_what_recipes_of_pairs_take_is_said_where_they_are_met():
+    """On their pages, in their help and where tables are explained."""
+    about = (PAGES.parent / "items.md").read_text()
+    [row] = [line for line in about.splitlines() if line.startswith("| `other_image`, `other_answer` | for recipes")]
+    assert len(of_pairs()) >= 5 and [name for name in of_pairs() if f"`{name}`" not in row] == []
+    for name in of_pairs():
+        page = " ".join((PAGES / f"{name}.md").read_text().split())
+        assert "columns `image, other_image, question, answer, other_answer`" in page
+        assert "pairs=[(prompt, other prompt, answer, other answer), ...]" in page
+        help_text = " ".join(re.sub("[│╭╮╰╯─]", " ", CliRunner().invoke(app, ["run", name, "--help"]).output).split())
+        assert "Needs the columns image, question, answer, other_image and other_answer" in help_text
+    plain = CliRunner().invoke(app, ["run", "knockout_windows", "--help"]).output
+    assert "Needs the columns" not in plain
+
+
+def test_pages_and_examples_use_public_names_alone():
+    pages = [*PAGES.glob("*.md"), *(PAGES.parent.parent / "examples").rglob("*.py")]
+    assert [page.name for page in pages if "report.study" in page.read_text()] == []
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, "README"])

@@ -285,7 +285,10 @@ WRONG: list[tuple[list[str], str]] = [
     (["knockout_windows", "--items", "TABLE", "--out", "OUT", "more"], "unexpected extra argument"),
     (["knockout_windows", "--items", "no.csv", "--out", "OUT"], "no.csv"),
     (["knockout_windows", "--items", "TABLE", "--out", "OUT", "--columns", "image"], "is no name=value"),
-    (["knockout_windows", "--items", "TABLE", "--out", "OUT", "--columns", "image=no"], "takes 'image' from 'no'"),
+    (
+        ["knockout_windows", "--items", "TABLE", "--out", "OUT", "--columns", "image=no"],
+        "--columns takes 'image' from 'no'",
+    ),
     (["knockout_windows", "--items", "TABLE", "--out", "OUT", "--cluster", "no"], "takes 'cluster' from 'no'"),
     (["knockout_windows", "--items", "TABLE", "--out", "OUT", "--routes", " , "], "--routes ' , ' holds no name"),
     (["knockout_windows", "--items", "TABLE", "--out", "OUT", "--model", "./no"], "is not a folder with a model"),
@@ -305,6 +308,16 @@ def test_what_cannot_be_run_is_said_in_words(arguments, message, shared, table, 
     said = ask("run", *(places.get(word, word) for word in arguments), code=2)
     assert message in " ".join(said.replace("│", " ").split()) and "Traceback" not in said
     assert not (tmp_path / "out" / "run-settings.json").exists()
+
+
+def test_other_names_of_columns_are_asked_for_as_the_command_line_takes_them(shared, table, tmp_path):
+    rows = pd.read_csv(table)
+    rows.rename(columns={"image": "file"}).to_csv(table, index=False)
+    said = run("knockout_windows", table, tmp_path / "a", code=2)
+    assert "Say which it is, --columns image=..." in said and "columns={" not in said
+    rows.rename(columns={"question": "q"}).to_csv(table, index=False)
+    said = run("knockout_windows", table, tmp_path / "b", code=2)
+    assert "--columns question=..., or --question" in said and "columns={" not in said
 
 
 def test_tables_without_what_a_recipe_needs_are_refused(shared, table, tmp_path):

@@ -12,10 +12,9 @@ frame says how far the two agree.
 
 # %%
 import nnsight_vlm as nv
-from nnsight_vlm.report.study import color_pairs
 
 model = nv.load("shapes")
-pairs = color_pairs(model, first=0, count=8)  # (prompt, other prompt, answer, other answer): one colour differs
+pairs = nv.shapes.color_pairs(8)  # a table: image, question, answer, other_image, other_answer
 frame = nv.recipes.attribution_map(model, pairs, exact=5, work=nv.recipes.Work(progress=False))
 
 # %%

@@ -14,14 +14,21 @@ https://arxiv.org/abs/2304.05969).
 
 # %%
 import nnsight_vlm as nv
-from nnsight_vlm.report.study import color_pairs
 
 model = nv.load("shapes")
-pairs = color_pairs(model, first=0, count=6)  # one question about two pictures, with their answers
+rows = nv.shapes.color_pairs(6)  # one question about two pictures, with their answers
+pairs = [
+    (
+        *(nv.encode(model, row["question"], row[name]) for name in ("image", "other_image")),
+        row["answer"],
+        row["other_answer"],
+    )
+    for row in rows
+]
 frame = nv.recipes.joint_routes(
     model,
-    [pair.prompt for pair in pairs],
-    answers=[pair.answer for pair in pairs],
+    [prompt for prompt, _, _, _ in pairs],
+    answers=[row["answer"] for row in rows],
     pairs=pairs,
     routes=["image->last", "image->question"],
     work=nv.recipes.Work(progress=False),

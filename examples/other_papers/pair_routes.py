@@ -13,10 +13,9 @@ of the image come from the run on the other picture; the rows of the text are he
 
 # %%
 import nnsight_vlm as nv
-from nnsight_vlm.report.study import color_pairs
 
 model = nv.load("shapes")
-pairs = color_pairs(model, first=0, count=8)
+pairs = nv.shapes.color_pairs(8)  # a table: image, question, answer, other_image, other_answer
 frame = nv.recipes.pair_routes(model, pairs, cuts=[0, 4, 9], work=nv.recipes.Work(progress=False))
 
 # %%

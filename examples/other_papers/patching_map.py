@@ -12,10 +12,9 @@ rows ``last`` and ``image`` are always there, because either alone can mislead (
 
 # %%
 import nnsight_vlm as nv
-from nnsight_vlm.report.study import color_pairs
 
 model, quiet = nv.load("shapes"), nv.recipes.Work(progress=False)
-pairs = color_pairs(model, first=0, count=8)  # (prompt, other prompt, answer, other answer)
+pairs = nv.shapes.color_pairs(8)  # a table: image, question, answer, other_image, other_answer
 groups = nv.recipes.patching_map(model, pairs, layers=[0, 2, 4, 5, 6, 9], work=quiet)
 rows = groups[(groups["measure"] == "restoration") & (groups["control"] == "none")]
 print(rows.pivot_table("mean", "group", "layer", sort=False).round(2).abs().to_string())

@@ -14,12 +14,11 @@ is computed anew.
 # %%
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import Place
-from nnsight_vlm.report.study import color_pairs
 
 model = nv.load("shapes")
 frame = nv.recipes.path_patching(
     model,
-    color_pairs(model, first=0, count=8),
+    nv.shapes.color_pairs(8),
     sender=Place("image", layers=3),
     receivers=[Place("last", layers=[4, 5, 6]), Place("last", layers=[4, 5, 6], site="head")],
     work=nv.recipes.Work(progress=False),

@@ -13,6 +13,7 @@ from ..errors import SpecError
 from ..showing import escaped_markdown, for_markdown, visible
 from ..studies.labels import NONE
 from ..studies.papers import KADURI, NNSIGHT
+from ..studies.registry import Recipe
 from .by_default import rows_of_main, told_by_default
 from .kinds import what_is_shown
 from .numbers_told import MEANS, OVERLAP, OVERLAPS, Told, chosen_rows, told_rows
@@ -25,6 +26,9 @@ INTERVALS = (
     "Numbers are means over images, each image being the mean of its prompts, with 95 % intervals: exact (Clopper and "
     "Pearson) where every image gave 0 or 1, Student's t for fewer than 8 images, and else at each end the wider of "
     "Student's t and the studentised bootstrap; those of shares are no wider than exact ones."
+)
+WHICH_PAIRS = (
+    "a pair counts where the model tells its two answers apart, and has a control where a third picture has others"
 )
 QUOTED = re.compile(r"'[^']*'")
 """What a reason quotes: reasons that differ in this alone are told as one."""
@@ -74,6 +78,7 @@ def cite(frame: pd.DataFrame, rows: Any = None, *, style: Style = "text") -> str
         _model(record),
         *_counts(record),
         *numbers,
+        *_of_fewer(cited, record),
         what_is_shown(record.recipe, cited),
     ]
     references = [reference(paper) for paper in papers]
@@ -111,7 +116,8 @@ def _asked(record: Record) -> str:
 
 def _method(record: Record) -> str:
     cited = "; ".join(paper.cited for paper in record.recipe.papers)
-    return f"{str(record.said['method']).rstrip('.')} (after {cited})."
+    caveat = f" {record.recipe.caveat}" if record.recipe.caveat else ""
+    return f"{str(record.said['method']).rstrip('.')} (after {cited}).{caveat}"
 
 
 def _model(record: Record) -> str:
@@ -144,13 +150,26 @@ def _is_unknown(value: Any) -> bool:
 def _counts(record: Record) -> list[str]:
     """How many prompts and images there were, and which were left out."""
     said = record.said
-    taken = inspect.signature(record.recipe.function).parameters
-    thing = "pair" if "pairs" in taken and "prompts" not in taken else "prompt"
+    thing = "pair" if _takes_pairs(record.recipe) else "prompt"
     measured = f"{_many(said['prompts'], thing)} about {_many(said['images'], 'image')}"
     sentences = [f"{measured} {_were(said['prompts'])} measured; {_left_out(said['left_out'])}."]
     if said["seed"] is not None:
         sentences.append(f"Random controls were drawn with seed {said['seed']}.")
     return sentences
+
+
+def _takes_pairs(recipe: Recipe) -> bool:
+    taken = inspect.signature(recipe.function).parameters
+    return "pairs" in taken and "prompts" not in taken
+
+
+def _of_fewer(cited: pd.DataFrame, record: Record) -> list[str]:
+    """Why numbers are of fewer images than were measured."""
+    images = record.said["images"]
+    if "images" not in cited or not (cited["images"] < images).any():
+        return []
+    why = f": {WHICH_PAIRS}" if _takes_pairs(record.recipe) else ""
+    return [f"Where a number is over fewer than the {_many(images, 'image')}, the others have no such number{why}."]
 
 
 def _left_out(left_out: list[Any]) -> str:

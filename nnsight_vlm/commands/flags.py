@@ -213,6 +213,27 @@ def pairs_in(text: str, option: str) -> dict[str, Any]:
     return found
 
 
+TABLE_OPTIONS = {"columns": "--columns", "question": "--question", "folder": "--pictures", "objects": "--annotations"}
+"""The options that stand for arguments of `nv.items`."""
+
+
+def in_options(message: str) -> str:
+    r"""What `nv.items` says of a table, with what to write on the command line in place of what to write in Python.
+
+    >>> in_options("Say which it is, columns={'question': \"...\"}, or question=\"...\" for one about all")
+    'Say which it is, --columns question=..., or --question "..." for one about all'
+    """
+
+    def typed(found: re.Match[str]) -> str:
+        if found["name"]:
+            return f"{TABLE_OPTIONS[found['name']]} "
+        return "--columns " + re.sub(r"[\"'\s\[\]]", "", found["columns"].replace(":", "="))
+
+    message = message.replace('nv.items(..., unusable="leave out")', "--leave-out")
+    names = "|".join(TABLE_OPTIONS)
+    return re.sub(rf"\bcolumns=\{{(?P<columns>[^{{}}]*)\}}|(?<![\w-])(?P<name>{names})= ?", typed, message)
+
+
 def argument_texts(docstring: str) -> dict[str, str]:
     """What a docstring's `Args:` says of each argument; arguments that share a text each have it."""
     section = re.search(r"^    Args:\n(.*?)(?=^    \S|\Z)", docstring, re.MULTILINE | re.DOTALL)

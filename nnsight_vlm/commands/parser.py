@@ -19,13 +19,15 @@ from .flags import Flag, flags_of, pairs_in
 from .listing import recipe_named
 from .options import Debug, Json, Quiet, examples
 from .output import print_json, print_line
-from .runs import Done, Request, carry_out
+from .runs import Done, Request, carry_out, needs_pairs
 from .working import working
 
 ON_OUTPUT = Path("-")
 """Stands for standard output, in place of a folder."""
 OWN = "Options of this recipe"
 """Stands above them in the help."""
+PAIRS_OF = "image, question, answer, other_image and other_answer (one question about two pictures)"
+"""What a table of pairs has."""
 MOST_LEFT_OUT = 20
 """Most items that are named as left out."""
 TOLD = 5000
@@ -68,9 +70,10 @@ def recipe_app(recipe: Recipe) -> typer.Typer:
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     not_here = f" Python only: {', '.join(unspelled)}." if unspelled else ""
+    pairs = f" Needs the columns {PAIRS_OF}." if needs_pairs(recipe) else ""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     settings = {"help_option_names": ["--help", "-h"]}
-    about = f"{recipe.asks} ({recipe.papers[0].cited}).{not_here}"
+    about = f"{recipe.asks} ({recipe.papers[0].cited}). {recipe.caveat}".rstrip() + pairs + not_here
     app.command(name=recipe.name, help=about, epilog=examples_of(recipe), context_settings=settings)(run)
     return app
 

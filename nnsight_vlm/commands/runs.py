@@ -27,6 +27,7 @@ from ..report.folder import Contents, prepare, write_both, write_figure, write_t
 from ..studies.provenance import safe_place
 from ..studies.registry import Recipe
 from ..studies.work import Work
+from .flags import in_options
 
 JOURNAL = "journal"
 RUN = Contents(
@@ -142,7 +143,7 @@ def _items(request: Request) -> Items:
             unusable="leave out" if request.leave_out else "error",
         )
     except SpecError as error:
-        raise SpecError(str(error).replace('nv.items(..., unusable="leave out")', "--leave-out")) from error
+        raise SpecError(in_options(str(error))) from error
 
 
 def settings_of(request: Request) -> dict[str, Any]:
@@ -164,10 +165,15 @@ def settings_of(request: Request) -> dict[str, Any]:
     return settings | dict(request.typed)
 
 
+def needs_pairs(recipe: Recipe) -> bool:
+    """Whether a recipe compares two pictures in every row."""
+    taken = inspect.signature(recipe.function).parameters
+    return "pairs" in taken and "prompts" not in taken
+
+
 def _check_taken(request: Request, items: Items) -> None:
     """Refuse a table that lacks what the recipe measures."""
-    taken = inspect.signature(request.recipe.function).parameters
-    if "pairs" in taken and "prompts" not in taken and not items.has_pairs:
+    if needs_pairs(request.recipe) and not items.has_pairs:
         raise SpecError(
             f"{request.recipe.name} compares two pictures, and {request.items} has one in each row; give it columns "
             "answer, other_image and other_answer, or say which they are, --columns other_image=file2,other_answer=a2"

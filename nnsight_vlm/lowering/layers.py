@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -108,10 +109,24 @@ def _numbers(layers: Layers, count: int) -> tuple[int, ...]:
     numbers = [layer for layer in listed if type(layer) is int]
     if len(numbers) < len(listed):
         raise SpecError(
-            f'no layers {shown(given)}; write "all", a number, a list of numbers, nv.window(8, 16) or '
-            "nv.depth(0.25, 0.5); of a mask [layer for layer, on in enumerate(mask) if on]"
+            f'no layers {shown(given)}; {_in_python(given)}write "all", a number, a list of numbers, nv.window(8, 16) '
+            "or nv.depth(0.25, 0.5); of a mask [layer for layer, on in enumerate(mask) if on]"
         )
     return tuple(sorted(set(numbers)))
+
+
+def _in_python(given: Any) -> str:
+    """What to write for layers that were given as a table spells them (see `label`), for a message; nothing for others.
+
+    >>> _in_python("3:6"), _in_python("0.25:0.5"), _in_python("1, 2")
+    ('write nv.window(3, 6); or ', 'write nv.depth(0.25, 0.5); or ', 'write [1, 2]; or ')
+    """
+    text = given.replace(" ", "") if isinstance(given, str) else ""
+    if ends := re.fullmatch(r"(\d+):(\d+)", text):
+        return f"write nv.window({ends[1]}, {ends[2]}); or "
+    if ends := re.fullmatch(r"([\d.]+):([\d.]+)", text):
+        return f"write nv.depth({ends[1]}, {ends[2]}); or "
+    return f"write [{text.replace(',', ', ')}]; or " if re.fullmatch(r"-?\d+(,-?\d+)*", text) else ""
 
 
 def label(value: Any) -> Any:

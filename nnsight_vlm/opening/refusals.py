@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from ..arguments import meant
 from ..errors import SpecError
+from ..shapes.embedded import EMBEDDED
 from .files import PROCESSOR_FILES, WEIGHTS, Checkpoint, can_import
 from .originals import refusal
 
@@ -53,7 +54,9 @@ def refuse_name(name: str) -> None:
     parts = name.split("/")
     as_path = name.startswith((".", "/", "~")) or "\\" in name or len(parts) > 2 or not all(parts)
     if not name or (not path.is_dir() and (as_path or len(parts) == 1)):
-        raise SpecError(f"there is no folder {name!r}, and names on the hub are written 'owner/name'{_meant(path)}")
+        inside = "" if as_path else f"; the models inside this package are {', '.join(EMBEDDED)}"
+        close = ("" if as_path else meant(name, EMBEDDED)) or _meant(path)
+        raise SpecError(f"there is no folder {name!r}, and names on the hub are written 'owner/name'{inside}{close}")
     said = refusal(name, {})
     if said and not path.is_dir():
         raise SpecError(said)
@@ -63,8 +66,7 @@ def _meant(path: Path) -> str:
     """A folder beside it with a similar name, for the message."""
     parent = path.parent
     beside = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
-    close = get_close_matches(path.name, beside, n=1)
-    return f"; did you mean {str(parent / close[0])!r}?" if close else ""
+    return meant(path.name, beside, lambda name: repr(str(parent / name)))
 
 
 def config_of(checkpoint: Checkpoint) -> Any:

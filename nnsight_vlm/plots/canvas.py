@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class OwnFigure(Figure):
     """A figure of the package's own; as the value of a cell a notebook shows it, also without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        content = io.BytesIO()
+        content = BytesIO()
         self.savefig(content, format="png", dpi=NOTEBOOK, bbox_inches="tight")
         return content.getvalue()
 

@@ -139,7 +139,8 @@ def _row_line(prompt: Prompt, number: int) -> str:
     shown = [
         f"{len(frames)} of {frames[0].width} x {frames[0].height}" for frames in _videos(prompt, number)[:PICTURES]
     ]
-    pictures = [f"picture {', '.join(sizes)}"] if sizes else []
+    sees = any(part.visuals for part in (tokens, *dict(tokens.stages).values()))
+    pictures = [f"picture {', '.join(sizes)}"] if sizes else [] if sees else ["no picture"]
     parts = [consists, *pictures, *([f"frames {', '.join(shown)}"] if shown else []), repr(asked)]
     return "; ".join(parts) + (f" -> {said!r}" if said else "")
 

@@ -36,8 +36,8 @@ def warn_of_unknown_words(words: list[str], tokenizer: Any) -> None:
     listed = ", ".join(map(repr, named[:NAMED])) + (f" and {len(named) - NAMED} more" if len(named) > NAMED else "")
     warnings.warn(
         f"the tokenizer of this model does not know {listed}: the model reads {tokenizer.unk_token!r} instead, "
-        "whatever the word. Ask in words that it knows (the small models in this package answer "
-        "nv.shapes.questions(scene), and nothing else), or take another model",
+        "whatever the word. Ask in words that it knows (the small models in this package answer nv.shapes.questions, "
+        "and nothing else), or take another model",
         UnknownWordsWarning,
         stacklevel=3,
     )

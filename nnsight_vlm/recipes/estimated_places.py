@@ -139,9 +139,8 @@ def attribution_map(
         InterventionError: a logit is infinite or not a number.
 
     >>> import nnsight_vlm as nv
-    >>> from nnsight_vlm.report.study import color_pairs
     >>> model = nv.load("shapes")
-    >>> pairs = color_pairs(model, first=0, count=2)
+    >>> pairs = nv.shapes.color_pairs(2)
     >>> quiet = nv.recipes.Work(progress=False)
     >>> frame = nv.recipes.attribution_map(model, pairs, at="residual", layers=[0, 9], exact=1, work=quiet)
     >>> frame.loc[frame["measure"] == "exact_restored", ["layer", "group"]].values.tolist()

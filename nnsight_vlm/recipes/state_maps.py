@@ -131,9 +131,8 @@ def patching_map(
             layer has not got, or heads of a site without heads.
 
     >>> import nnsight_vlm as nv
-    >>> from nnsight_vlm.report.study import color_pairs
     >>> model = nv.load("shapes")
-    >>> pairs = color_pairs(model, first=0, count=2)
+    >>> pairs = nv.shapes.color_pairs(2)
     >>> frame = nv.recipes.patching_map(model, pairs, layers=[0, 9], work=nv.recipes.Work(progress=False))
     >>> of_all = frame[(frame["group"] == "all") & (frame["control"] == "none") & (frame["measure"] == "restoration")]
     >>> of_all["mean"].round(3).tolist()

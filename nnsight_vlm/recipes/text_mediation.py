@@ -49,7 +49,7 @@ from ..studies.pair_scores import LOGIT_DIFFS, Condition, pair_rows
 from ..studies.pair_sources import third_picture
 from ..studies.pair_study import of_others, open_pairs, pairs_asked
 from ..studies.pairs import Pair
-from ..studies.papers import PATHWAYS
+from ..studies.papers import PATHWAYS, PEARL, VIG
 from ..studies.registry import recipe
 from ..studies.token_sets import owning_stage
 from ..studies.work import PLAIN, Work
@@ -64,7 +64,7 @@ PERCENTS = {"percent": "restoration", "percent_logit_diff": "logit_diff_restored
 
 @can_run_in_background
 @recipe(
-    papers=(PATHWAYS,),
+    papers=(PATHWAYS, PEARL, VIG),
     asks="How much of a picture's effect does the last token read from the image, and how much through the text?",
     method=(
         "From each cut on ({cuts}), image rows were taken from a run on another picture, with the text rows free "
@@ -74,6 +74,10 @@ PERCENTS = {"percent": "restoration", "percent_logit_diff": "logit_diff_restored
         "took a third picture."
     ),
     shows="does",
+    caveat=(
+        "The definitions are nnsight_vlm's own, the natural direct and indirect effects of mediation analysis; only "
+        "the question is that of Pathways, whose definitions may be others."
+    ),
 )
 def pair_routes(
     model: Model,

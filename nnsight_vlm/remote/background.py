@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from ..arguments import flag, number, text
+from ..arguments import flag, known_names, number, text
 from ..arguments import folder as folder_given
 from ..errors import RemoteError, SpecError
 from ..families import view_of
@@ -233,8 +233,12 @@ def can_run_in_background(function: F) -> F:
     if not {"remote", "blocking", "path"} <= set(declared):
         raise TypeError(f"{function.__name__} must declare remote=, blocking= and path=")
 
+    takes_all = next((each for each in declared.values() if each.kind is each.VAR_KEYWORD), None)
+
     @functools.wraps(function)
     def decorated(*args: Any, blocking: bool = True, path: str | Path | None = None, **kwargs: Any) -> Any:
+        if takes_all is None:
+            known_names(function.__name__, kwargs, declared)
         if "remote" in kwargs:
             check_remote(kwargs["remote"])
         if flag("blocking", blocking):

@@ -17,14 +17,25 @@ class Trouble(NamedTuple):
         pattern: a regular expression for the message of the server or the connection; case is ignored.
         retry: whether sending the job again may help.
         advice: what happened and what to do.
+        speaker: whose words the message is.
     """
 
     pattern: str
     retry: bool
     advice: str
+    speaker: str = "The server"
 
 
 TROUBLES = (
+    Trouble(
+        r"name or service not known|nodename nor servname|getaddrinfo|name resolution|no address associated|"
+        r"network is unreachable|no route to host",
+        False,
+        "the server was not reached: there is no network, or no server of this name. Look at the connection and at the "
+        'address (nnsight.CONFIG.API.HOST, or remote="http://..."); `nnsight-vlm doctor --remote` shows whether it '
+        "answers",
+        "This computer",
+    ),
     Trouble(
         r"(missing|invalid) (or invalid )?api key|401 unauthorized",
         False,
@@ -94,6 +105,7 @@ TROUBLES = (
         r"disconnected|ConnectError|ReadError|RemoteProtocolError|server error '50",
         True,
         "the server, or the connection to it, failed",
+        "The server or the connection",
     ),
 )
 
@@ -117,9 +129,8 @@ def explain(message: str, api_key: str) -> ServerFailure:
     our_lines = TRAVELLING_FILE.findall(message)
     for trouble in TROUBLES:
         if re.search(trouble.pattern, message, re.IGNORECASE) and not (our_lines and trouble.retry):
-            return ServerFailure(
-                retry=trouble.retry, message=f"{trouble.advice}.\nThe server said: {_shortened(message)}"
-            )
+            said = f"{trouble.speaker} said: {_shortened(message)}"
+            return ServerFailure(retry=trouble.retry, message=f"{trouble.advice}.\n{said}")
     if our_lines:
         file, line = our_lines[-1]
         last = message.splitlines()[-1]

@@ -114,7 +114,9 @@ OBJECTS = "boxes or masks of objects, and a description that names one of them"
 # the claims -------------------------------------------------------------------------------------------
 
 SUMMARY = Criterion(
-    measured="share of what sight adds to F1 that is left, image->generated cut", threshold=0.5, statistic=_share_left
+    measured="with image->generated cut, share kept of the F1 that a description gains by seeing the image",
+    threshold=0.5,
+    statistic=_share_left,
 )
 DEPTH = Criterion(
     measured="the half's share of the F1 lost, image->text cut in it or in the other half",

@@ -115,13 +115,17 @@ def spread(row: pd.Series) -> str:
 
 
 def claim_lines(claims: pd.DataFrame) -> list[ClaimLine]:
-    """Every claim and control, in the order of the table."""
+    """Every claim and control, in the order of the table; a claim and its control show their criterion alike."""
+    digits: dict[str, int] = {}
+    for _, row in claims.iterrows():
+        own = digits_of(row["low"], row["high"], row["threshold"])
+        digits[row["claim"]] = max(own, digits.get(row["claim"], 0))
     return [
         ClaimLine(
             key="" if row["control"] else str(row["claim"]),
             statement=f"control: {row['statement']}" if row["control"] else str(row["statement"]),
             measured=spread(row),
-            criterion=f"> {round(row['threshold'], digits_of(row['low'], row['high'], row['threshold'])):g}",
+            criterion=f"> {round(row['threshold'], digits[row['claim']]):g}",
             verdict=str(row["verdict"]),
             control=bool(row["control"]),
         )

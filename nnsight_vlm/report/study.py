@@ -13,7 +13,8 @@ from ..prompts.prompt import Prompt
 from ..questions.item_lists import Items, LeftOut
 from ..recipes import Pair
 from ..recipes.routes import default_routes
-from ..shapes import pair, scene
+from ..shapes import scene
+from ..shapes.pair_table import color_pair
 from ..studies.image_patches import has_patches, patch_source
 from ..studies.item_checks import look_at_all
 from ..studies.words import Objects, Thing, shape_objects, shape_truth, vocabulary
@@ -195,13 +196,10 @@ def _color_questions(model: Model, first: int, count: int) -> list[tuple[Pair, t
     for seed in range(first, first + TRIES * count):
         if len(found) == count:
             break
-        one, other = pair(seed, "color")
-        before, after = next((a, b) for a, b in zip(one.objects, other.objects, strict=True) if a.color != b.color)
-        has_one_answer = sum(shape.shape == before.shape for shape in one.objects) == 1
-        if has_one_answer and all(_is_one_token(model, shape.color) for shape in (before, after)):
-            question = f"what color is the {before.shape}?"
-            prompt, other_prompt = (encode(model, question, drawn.image) for drawn in (one, other))
-            found.append((Pair(prompt, other_prompt, before.color, after.color), shape_truth(one)))
+        row = color_pair(seed)
+        if row is not None and all(_is_one_token(model, row[name]) for name in ("answer", "other_answer")):
+            prompt, other_prompt = (encode(model, row["question"], row[name]) for name in ("image", "other_image"))
+            found.append((Pair(prompt, other_prompt, row["answer"], row["other_answer"]), shape_truth(scene(seed))))
     return found
 
 

@@ -1,8 +1,8 @@
 """A small trained vision-language model that ships with the package, and the synthetic world it was trained on.
 
-`scene` and `pair` draw images whose every object is known. `questions` and `ask` make questions with their answers;
-`parse` and `score` read a description and compare it with the truth. `checkpoint` is the folder of the trained model,
-an ordinary `LlavaForConditionalGeneration`:
+`scene` and `pair` draw images whose every object is known, and `color_pairs` makes a table of pairs. `questions` and
+`ask` make questions with their answers; `parse` and `score` read a description and compare it with the truth.
+`checkpoint` is the folder of the trained model, an ordinary `LlavaForConditionalGeneration`:
 
 >>> from transformers import AutoProcessor
 >>> processor = AutoProcessor.from_pretrained(checkpoint("shapes"))
@@ -15,6 +15,7 @@ an ordinary `LlavaForConditionalGeneration`:
 
 from .embedded import CHECKPOINTS, checkpoint
 from .language import FAMILIES, Question, ask, questions
+from .pair_table import color_pairs
 from .scoring import Mention, Score, parse, score
 from .world import CHANGES, Object, Scene, pair, scene
 
@@ -29,6 +30,7 @@ __all__ = [
     "Score",
     "ask",
     "checkpoint",
+    "color_pairs",
     "pair",
     "parse",
     "questions",

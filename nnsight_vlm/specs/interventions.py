@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ..arguments import spelled
 from ..errors import SpecError
@@ -21,6 +21,7 @@ from ..lowering.writes import PlannedWrite
 from ..prompts.prompt import Prompt
 from ..prompts.token_map import TokenMap
 from ..prompts.where import Where
+from .named import Named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Capture:
     heads: tuple[int, ...] | None = None
 
 
-class Intervention(ABC):
+class Intervention(Named, ABC):
     """Something to change in a run. Compose with `|`."""
 
     stage: str
@@ -91,6 +92,16 @@ class Intervention(ABC):
         if not isinstance(other, Intervention):
             raise SpecError(f"{spelled(other)} is no intervention; compose with | only Knockout, Patch, Add and so on")
         return Composed(parts=self.parts + other.parts)
+
+    def __add__(self, other: object) -> NoReturn:
+        """Refused, for `sum` as for `a + b`: interventions are joined with `|`.
+
+        Raises:
+            SpecError: always.
+        """
+        raise SpecError("interventions are not added; join with |, as in cut | patch")
+
+    __radd__ = __add__
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from ..lowering.read_requests import AttentionRequest, ContributionRequest, Read
 from ..lowering.resolve import Resolver
 from ..lowering.sites import AT_PROJECTOR, SITES, StateSite, check_state_spec
 from ..prompts.where import Where, as_tuples, require_ascending
+from .named import Named
 
 
 class ReadRequest(NamedTuple):
@@ -50,7 +51,7 @@ SUMMED = ("heads", "keys")
 """Over what vectors can be summed before their norm is taken."""
 
 
-class Readout(ABC):
+class Readout(Named, ABC):
     """Something to look at in a run."""
 
     stage: str

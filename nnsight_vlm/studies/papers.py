@@ -22,17 +22,19 @@ class Paper:
             not known here.
         title: empty where it is not known here.
         name: what texts call it where the authors are not known.
+        published: the year, where it appeared long before it was put on arXiv.
     """
 
     arxiv: str
     authors: tuple[str, ...] = ()
     title: str = ""
     name: str = ""
+    published: int | None = None
 
     @property
     def year(self) -> int:
-        """The year in which it appeared on arXiv, which its id begins with."""
-        return 2000 + int(self.arxiv[:2])
+        """The year in which it appeared: on arXiv, whose ids begin with it, unless `published` says another."""
+        return self.published or 2000 + int(self.arxiv[:2])
 
     @property
     def cited(self) -> str:
@@ -162,6 +164,22 @@ SYED = Paper(
     authors=("Syed, Aaquib", "Rager, Can", "Conmy, Arthur"),
     title="Attribution Patching Outperforms Automated Circuit Discovery",
 )
+PEARL = Paper(arxiv="1301.2300", authors=("Pearl, Judea",), title="Direct and Indirect Effects", published=2001)
+VIG = Paper(
+    arxiv="2004.12265",
+    authors=(
+        "Vig, Jesse",
+        "Gehrmann, Sebastian",
+        "Belinkov, Yonatan",
+        "Qian, Sharon",
+        "Nevo, Daniel",
+        "Sakenis, Simas",
+        "Huang, Jason",
+        "Singer, Yaron",
+        "Shieber, Stuart",
+    ),
+    title="Causal Mediation Analysis for Interpreting Neural NLP: The Case of Gender Bias",
+)
 PATHWAYS = Paper(arxiv="2607.03358", name="Pathways")
 NNSIGHT = Paper(
     arxiv="2407.14561",
@@ -173,7 +191,7 @@ PAPERS = {
     paper.arxiv: paper
     for paper in (
         *(KADURI, GEVA, GEIGER, NOTICE, ZHANG, BASU, NEO, SINKS, LOCALISATION_HEADS, FASTV, PATHWAYS, NNSIGHT),
-        *(EXCITATION, WANG, GOLDOWSKY_DILL, MCGRATH, SYED),
+        *(EXCITATION, WANG, GOLDOWSKY_DILL, MCGRATH, SYED, PEARL, VIG),
         *(Paper(arxiv=number) for number in ("2512.07580", "2602.00462", "2604.09364", "2604.12358", "2605.19792")),
     )
 }

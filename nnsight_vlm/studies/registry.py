@@ -45,6 +45,7 @@ class Recipe:
         module: the module of its function.
         measures: the main ones, of which a citation tells the first that a frame has.
         shows_of: those measures that make another kind of statement, such as a cut beside what was read.
+        caveat: in what it may differ from the papers that it follows; a sentence, or empty.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Recipe:
     module: str
     measures: tuple[str, ...] = ()
     shows_of: Mapping[str, Shows] = field(default_factory=dict)
+    caveat: str = ""
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -75,6 +77,7 @@ def recipe(
     shows: Shows,
     measures: Sequence[str] = (),
     shows_of: Mapping[str, Shows] | None = None,
+    caveat: str = "",
 ) -> Callable[[F], F]:
     """Register a function as a recipe, and let its frames say where they come from.
 
@@ -87,7 +90,7 @@ def recipe(
             hands its settings to `Study.frame`, their values stand for defaults.
         shows: see `Shows`.
         measures: see `Recipe`; by default a citation tells the first measure of the frame.
-        shows_of: see `Recipe`.
+        shows_of, caveat: see `Recipe`.
 
     Raises:
         TypeError: no papers, question or method, an unknown `shows`, a placeholder that is no argument, a function
@@ -115,6 +118,7 @@ def recipe(
             module=function.__module__,
             measures=tuple(measures),
             shows_of=dict(shows_of or {}),
+            caveat=caveat,
         )
         if RECIPES.setdefault(entry.name, entry).module != entry.module:
             raise TypeError(f"there are two recipes {entry.name}, in {RECIPES[entry.name].module} and {entry.module}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..arguments import as_index, function, listed, spelled, whole_number
+from ..arguments import as_index, function, listed, meant, spelled, whole_number
 from ..errors import SpecError
 from ..execution.checking import refuse_unseen_weights
 from ..execution.decoding import check_decoding
@@ -140,12 +140,25 @@ def answer_tokens(model: Model, answer: Any, name: str = "answer") -> AnswerToke
     spellings, unknown = _spellings(model, answer)
     one = next((ids for ids in spellings if len(ids) == 1 and ids[0] != unknown), None)
     whole = spellings[0] if one is None else one
-    if not whole or unknown in whole:
-        raise SpecError(
-            f"the answer {answer!r} has {'no token' if not whole else 'words that the tokenizer does not know'}; "
-            "give the ids of its tokens"
-        )
+    if not whole:
+        raise SpecError(f"the answer {answer!r} has no token; give the ids of its tokens")
+    if unknown in whole:
+        raise SpecError(why_unknown(model, answer))
     return tuple(map(int, whole))
+
+
+def why_unknown(model: Model, answer: str) -> str:
+    """Which words of an answer the tokenizer has no token for, and what they may be misspelt for, for a message."""
+    tokenizer = tokenizer_of(model)
+    unknown = [word for word in answer.split() if tokenizer.unk_token_id in _spellings(model, word)[0][0]]
+    word = (unknown or [answer.strip()])[0]
+    vocabulary = (token.strip("\u2581\u0120 ") for token in tokenizer.get_vocab())
+    near = [known for known in vocabulary if known[:1] == word[:1] and abs(len(known) - len(word)) <= 2]
+    of = f" of the answer {answer!r}" if word != answer else ""
+    return (
+        f"the tokenizer knows no word {word!r}{of}; write what the model can say, see nv.generate(model, prompt).text"
+        f"{meant(word, near)}"
+    )
 
 
 def refuse_unsaid(prompt: Prompt, answers: Sequence[AnswerTokens]) -> None:
@@ -184,6 +197,8 @@ def answer_token(model: Model, answer: str | int) -> int:
     """
     if isinstance(answer, str):
         spellings, unknown = _spellings(model, answer)
+        if all(unknown in ids for ids in spellings):
+            raise SpecError(why_unknown(model, answer))
         if all(len(ids) != 1 or ids[0] == unknown for ids in spellings):
             pieces = tokenizer_of(model).convert_ids_to_tokens(spellings[0])
             raise SpecError(f"the answer {answer!r} is not one token but {pieces}; give the id of the token to score")

@@ -40,6 +40,9 @@ def of_shapes() -> dict[str, Entry]:
     return {
         "scene": Entry(shapes.scene, shapes.scene, {"seed": 3}, {"seed": SEEDS}),
         "pair": Entry(shapes.pair, shapes.pair, {"seed": 3}, {"seed": SEEDS, "change": [*WORDS, "colour"]}),
+        "color_pairs": Entry(
+            shapes.color_pairs, shapes.color_pairs, {"count": 1}, {"count": [*SEEDS, 0], "first": SEEDS}
+        ),
         "questions": Entry(shapes.questions, shapes.questions, {"scene": scene}, {"scene": SCENES, "seed": SEEDS}),
         "ask": Entry(
             shapes.ask,

@@ -154,7 +154,8 @@ def test_attention_is_no_cause_and_the_cause_is_one_click_away(reader):
 def test_the_cause_can_be_asked_for_where_the_page_has_none(show):
     reader = show(payloads.square(quantities=("weight",)))
     reader.box("to-causal").click()
-    assert 'quantities=["weight", "causal"]' in reader.page.locator(".about").inner_text()
+    told = reader.page.locator(".about").inner_text()
+    assert 'quantities=["weight", "causal"]' in told and "--quantities weight,causal" in told
 
 
 def test_sinks_objects_and_lens_words_are_drawn_and_said(reader):

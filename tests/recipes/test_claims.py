@@ -113,6 +113,14 @@ def test_numbers_are_shown_to_the_digits_of_their_interval_and_unknown_ends_in_w
     nv.plots.claims(claims)[0].figure.canvas.draw()
 
 
+def test_a_claim_and_its_control_show_one_criterion():
+    """Also where one of both needs more digits to tell an end of its interval from the criterion."""
+    rows = [("2", False, 0.672, 0.866), ("2", True, 0.35, 0.73), ("3a", False, 0.79, 1.0), ("3a", True, 0.0, 0.21)]
+    claims = pd.DataFrame(rows, columns=["claim", "control", "low", "high"])
+    claims = claims.assign(threshold=[2 / 3, 2 / 3, 0.5, 0.5], value=0.5, unit="", statement="so", verdict="")
+    assert [line.criterion for line in claim_lines(claims)] == ["> 0.667", "> 0.667", "> 0.5", "> 0.5"]
+
+
 def test_claim_3_needs_attention_on_the_object_and_a_loss_when_the_object_is_hidden():
     decided = verdicts({"patch_grounding": grounding(hit=0.9, other=0.0, lost=2.0)})
     assert (decided["3a", False], decided["3a", True], decided["3b", False], decided["3b", True]) == (

@@ -171,7 +171,7 @@ def test_rows_that_cannot_be_used_are_named_before_the_model_runs(sdpa, rows, tm
     with pytest.raises(nv.SpecError, match=r"1 of the 5 rows .* row 3: its question is empty"):
         nv.items(bad, folder=tmp_path)
     bad[3] = rows[3]
-    with pytest.raises(nv.SpecError, match=r"2 of the 5 rows .* row 1: its image cannot be opened.*row 2: the answer"):
+    with pytest.raises(nv.SpecError, match=r"2 of the 5 rows .* row 1: its image cannot be.*row 2: .* the answer"):
         nv.recipes.knockout_windows(sdpa, items=nv.items(bad, folder=tmp_path), windows=2, work=QUIET)
 
 

@@ -64,7 +64,7 @@ function marks(measured: Measured, state: State, painting: Painting): HTMLElemen
     notes.push(layer === null ? "no lens words in this page" : `words: lens at layer ${layer}; where patches are too small for them, point at one`);
   }
   if (painting.values !== null) {
-    notes.push("the picture is grey under the map; small values are nearly clear, so that it is seen");
+    notes.push("under a map the picture is grey, so that all colours are the map's; small values are nearly clear, so that the picture is seen");
   }
   if (state.show.numbers.value) {
     notes.push("numbers: positions in the prompt, where there is room");

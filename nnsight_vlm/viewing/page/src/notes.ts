@@ -26,7 +26,8 @@ function keys(): HTMLElement {
     ["Esc", "let go of everything"],
   ];
   const list = rows.flatMap(([key, meaning]) => [element("dt", {}, element("kbd", {}, key)), element("dd", {}, meaning)]);
-  return element("details", { id: "keys" }, element("summary", {}, "Keys"), element("dl", {}, ...list));
+  const counted = element("p", { class: "quiet" }, "Rows, columns, layers and tokens are counted from 0, as in Python.");
+  return element("details", { id: "keys" }, element("summary", {}, "Keys, and how things are counted"), element("dl", {}, ...list), counted);
 }
 
 /** What screen readers say of words and pictures. */

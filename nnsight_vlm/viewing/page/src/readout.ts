@@ -131,9 +131,11 @@ function wordLines(measured: Measured, painting: Painting): HTMLElement[] {
   return lines;
 }
 
-/** A sentence on what is not there, and the line of Python that gets it. */
+/** A sentence on what is not there, and the line of Python that gets it; where quantities do, the command's option too. */
 export function missing(why: string, how: string): HTMLElement {
-  return element("p", { class: "missing" }, why, how === "" ? null : " To get it: ", how === "" ? null : element("code", {}, how));
+  const asked = /quantities=\[([^\]]*)\]/.exec(how)?.[1].replace(/[" ]/g, "") ?? "";
+  const option = asked === "" ? [] : [" or ", element("code", {}, `nnsight-vlm view ... --quantities ${asked}`)];
+  return element("p", { class: "missing" }, why, ...(how === "" ? [] : [" To get it: ", element("code", {}, how), ...option]));
 }
 
 function patchLines(measured: Measured, state: State, derived: Derived): HTMLElement[] {
