@@ -300,7 +300,7 @@ def test_what_cannot_be_asked_is_told_in_words(client, page, what, body, words):
         ({"question": QUESTION, "change": {**CUT, "source": {"box": [90, 90, 99, 99]}}}, "box"),
         ({"question": QUESTION, "change": {"kind": "patch", "where": "image", "layer": 2}}, "other"),
         ({"question": QUESTION, "change": {"kind": "patch", "where": "image", "layer": -11}}, "other"),
-        ({"question": QUESTION, "change": {**CUT, "target": "system"}}, None),
+        ({"question": QUESTION, "change": {**CUT, "target": "system"}}, "target"),
     ],
 )
 def test_what_is_wrong_with_one_field_says_which(client, page, body, field):
