@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 import zlib
+from concurrent.futures import CancelledError
 from itertools import pairwise
 
 import httpx
@@ -19,6 +20,7 @@ import nnsight_vlm as nv
 from nnsight_vlm.errors import InterventionError, SpecError
 from nnsight_vlm.execution.listening import heard_by
 from nnsight_vlm.remote.anyio_parts import load_parts
+from nnsight_vlm.remote.giving_up import given_up_when
 from nnsight_vlm.serving import answers, app, open_pages, running, turns, uploads
 
 SCENE, OTHER = nv.shapes.scene(3), nv.shapes.scene(4)
@@ -298,7 +300,7 @@ def test_what_cannot_be_asked_is_told_in_words(client, page, what, body, words):
         ({"question": QUESTION, "change": {**CUT, "source": {"box": [90, 90, 99, 99]}}}, "box"),
         ({"question": QUESTION, "change": {"kind": "patch", "where": "image", "layer": 2}}, "other"),
         ({"question": QUESTION, "change": {"kind": "patch", "where": "image", "layer": -11}}, "other"),
-        ({"question": QUESTION, "change": {**CUT, "target": "system"}}, None),
+        ({"question": QUESTION, "change": {**CUT, "target": "system"}}, "target"),
     ],
 )
 def test_what_is_wrong_with_one_field_says_which(client, page, body, field):
@@ -507,3 +509,31 @@ def test_a_listener_hears_every_token_and_ends_the_answer(model):
         both = nv.stack([prompt, prompt])
         assert nv.generate(model, both, max_new_tokens=8).tokens == (whole.tokens,) * 2
     assert nv.generate(model, prompt, max_new_tokens=8).tokens == whole.tokens
+
+
+# what is under way ----------------------------------------------------------------------------------
+
+
+def test_a_page_is_told_how_far_a_measurement_is(client, page):
+    body = {"question": QUESTION, "max_new_tokens": 1, "quantities": ["causal", "gradient"]}
+    news = client.news(page, "ask", body)
+    steps = [(each["step"], each["done"], each["of"]) for each in news if "step" in each]
+    assert steps[:2] == [("gradient", 0, 1), ("gradient", 1, 1)]
+    assert steps[2] == ("causal", 0, 100) and steps[-1] == ("causal", 100, 100)
+
+
+def test_work_that_nobody_waits_for_ends_at_its_next_model_call(model):
+    prompt, over = nv.encode(model, QUESTION, SCENE.image), []
+    with given_up_when(lambda: bool(over)):
+        nv.run(model, prompt)
+        over.append(True)
+        with pytest.raises(CancelledError, match="nobody waits"):
+            nv.run(model, prompt)
+    nv.run(model, prompt)
+
+
+def test_a_cut_of_what_comes_later_is_refused_in_the_words_of_the_page_before_anything_is_written(client, page):
+    cut = {"kind": "cut", "source": "generated", "target": "image"}
+    news = client.news(page, "ask", {"question": QUESTION, "change": cut})
+    assert "swap the two: hide image from generated" in news[-1]["error"] and news[-1]["field"] == "target"
+    assert not any("column" in each for each in news) and "empty=" not in news[-1]["error"]

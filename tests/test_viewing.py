@@ -236,6 +236,7 @@ def test_only_words_that_are_named_have_a_causal_map(tiny_model, asked, answer):
     quantity = column(page)["quantities"]["causal"]
     named = [word["row"] for word in column(page)["words"] if word["part"] == "generated" and word["text"] == text]
     assert quantity["has"] == named and quantity["data"]["shape"] == [1, 1, len(named), 25]
+    assert quantity["least"] == 0.001 and column(page)["quantities"]["weight"]["least"] == 0
     whole = nv.view(tiny_model, answer, quantities="causal")
     at = column(whole)["quantities"]["causal"]["has"].index(named[0])
     assert values(page, "causal")[0, 0, 0] == pytest.approx(values(whole, "causal")[0, 0, at], abs=1e-4)

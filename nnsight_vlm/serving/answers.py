@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from ..arguments import instance, refuse, text, whole_number
 from ..errors import InterventionError, SpecError
+from ..execution.checking import check
 from ..execution.decoding import generate
+from ..execution.emptiness import generating
 from ..execution.listening import heard_by
 from ..execution.proof import verify
+from ..execution.steps import steps_heard_by
 from ..families import Model, view_of
 from ..prompts.encoding import encode
 from ..prompts.prompt import Prompt
@@ -23,7 +27,7 @@ from ..studies.provenance import model_facts
 from ..viewing.asking import LONGEST
 from ..viewing.making import view
 from .changes import change_given
-from .fields import about
+from .fields import FieldError, about
 from .open_pages import OpenPage, Question
 from .turns import News, Turn
 
@@ -84,7 +88,7 @@ def ask(model: Model, page: OpenPage, given: Any, turn: Turn, longest: int = LON
             page.keep(asked.question, answer)
     else:
         turn.tell({"column": "clean", "text": answer.text})
-    with _told(model, turn, "changed"):
+    with _told(model, turn, "changed"), steps_heard_by(partial(_step_told, turn)):
         shown = view(
             model,
             answer,
@@ -150,7 +154,38 @@ def _asked(model: Model, page: OpenPage, body: Mapping[str, Any], longest: int) 
     if change is None:
         return Asked(Question(question, length), prompt, None)
     other = page.prompt("other", question, made) if change.needs_other else None
-    return Asked(Question(question, length), prompt, change.made(prompt, other), change.box)
+    intervention = change.made(prompt, other)
+    _refuse_backwards(model, prompt, intervention, length, body["change"])
+    return Asked(Question(question, length), prompt, intervention, change.box)
+
+
+BACKWARDS = "the other way round, with source and target exchanged"
+
+
+def _refuse_backwards(
+    model: Model, prompt: Prompt, change: Intervention, length: int, given: Mapping[str, Any]
+) -> None:
+    """Refuse, before an answer is written, what cannot be carried out; a cut of later tokens in the page's words.
+
+    Raises:
+        SpecError: see `nv.run`.
+    """
+    try:
+        check(model, prompt, change, generating(length, "error"))
+    except SpecError as error:
+        if BACKWARDS not in str(error):
+            raise
+        source, target = (place if isinstance(place := given[name], str) else "box" for name in ("source", "target"))
+        raise FieldError(
+            f"{target} comes before {source} and cannot read it, so there is nothing to hide; swap the two: "
+            f"hide {target} from {source}",
+            "target",
+        ) from error
+
+
+def _step_told(turn: Turn, what: str, done: int, total: int) -> None:
+    """Tell a page how far a measurement is."""
+    turn.tell({"step": what, "done": done, "of": total})
 
 
 def _told(model: Model, turn: Turn, column: str) -> AbstractContextManager[None]:

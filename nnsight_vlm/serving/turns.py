@@ -6,9 +6,11 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
 from ..errors import Worded
+from ..remote.giving_up import given_up_when
 from ..showing import visible
 from .fields import field_of
 
@@ -40,9 +42,12 @@ class Turn:
         """Do the work, and tell its result, or what was wrong in words."""
         try:
             self.tell({"waiting": 0})
-            self.tell(self.work(self))
+            with given_up_when(lambda: self.is_over):
+                self.tell(self.work(self))
         except Worded as error:
             self.tell({"error": str(error), **field_of(error)})
+        except CancelledError:
+            pass  # nobody reads the news any more
         except Exception as error:  # whatever a model raises must reach the page, and end this request alone
             report(error)
             self.tell({"error": TROUBLE.format(type(error).__name__, visible(str(error)[:300]))})

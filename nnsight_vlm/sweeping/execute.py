@@ -14,6 +14,7 @@ from ..execution.capturing import capture
 from ..execution.clean_runs import embed
 from ..execution.memory import in_portions
 from ..execution.preparing import prepare
+from ..execution.steps import step
 from ..families import Model
 from ..lowering.answer_trees import AnswerTokens, Branches, tree_of
 from ..lowering.layouts import answered, padded_batch
@@ -122,6 +123,7 @@ def _score_branches(context: SweepContext, batch: Batch) -> tuple[dict[int, Case
         for some, scored in _run(context, replace(batch, numbers=tuple(numbers)), prefix):
             scores |= dict(zip(some, scored, strict=True))
             forwards += 1
+            step(len(some))
     if batch.way != "single":
         for some, again in apart(scores, lambda party: _run(context, replace(batch, numbers=party), prefix)):
             scores |= dict(zip(some, again, strict=True))

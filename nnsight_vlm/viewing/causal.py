@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..execution.proof_rounding import SINGLE, rounding_of
+from ..execution.steps import counted_steps
 from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
@@ -21,6 +23,14 @@ from ..sweeping.table import sweep
 from ..sweeping.wanted import Answer
 from .asking import Asked
 from .shown_words import ShownWord
+
+ROUNDING, ROUNDING_OF_HALF = 0.001, 0.05
+"""Nats of log-probability that rounding may move, in single precision and in half; less is not painted strongly."""
+
+
+def rounding_in_nats(model: Model) -> float:
+    """The loss of log-probability below which a page calls a loss rounding, from the types of the model's weights."""
+    return ROUNDING_OF_HALF if rounding_of(model).unit > SINGLE else ROUNDING
 
 
 def lost_by_words(
@@ -56,7 +66,8 @@ def lost_by_words(
         base | Knockout(patch, readers, layers="attention", stage=asked.shown.stage) for patch in asked.shown.positions
     ]
     answers: list[Answer] = [said[:length] for length in lengths]
-    frame = sweep(model, asked.prompt, [base, *cuts], answer=answers, memory=memory, empty="ignore", remote=remote)
+    with counted_steps("causal", len(cuts)):
+        frame = sweep(model, asked.prompt, [base, *cuts], answer=answers, memory=memory, empty="ignore", remote=remote)
     scores = frame["logprob"].to_numpy(float).reshape(len(cuts) + 1, len(lengths))
     by_length = {0: np.zeros(len(scores))} | {length: scores[:, n] for n, length in enumerate(lengths)}
     of_words = np.stack([by_length[last] - by_length[first] for first, last in spans])

@@ -15,7 +15,7 @@ from ..prompts.token_text import spell_answer
 from ..remote.model_call import Remote
 from ..specs.interventions import Intervention
 from .asking import Asked, Quantity
-from .causal import lost_by_words
+from .causal import lost_by_words, rounding_in_nats
 from .gradients import slopes_of_words
 from .lens_words import LensWords, lens_words
 from .reading import MEAN, Maps, logprob_of, read_words, rows_of
@@ -76,7 +76,7 @@ def column_of(
         maps["gradient"] = Maps((), (MEAN,), values[None, None], has)
     if "causal" in asked.quantities:
         values = lost_by_words(model, prompt, intervention, chosen, asked, memory=memory, remote=remote)
-        maps["causal"] = Maps((), (MEAN,), values[None, None], has)
+        maps["causal"] = Maps((), (MEAN,), values[None, None], has, rounding_in_nats(model))
     tokens = prompt.rows[0]
     return Column(
         answer=spell_answer(model, tokens.tokens[tokens.answer : tokens.stop]),

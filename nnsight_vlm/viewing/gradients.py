@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from ..execution.steps import counted_steps, step
 from ..families import Model
 from ..gradients.saliency_maps import saliency
 from ..prompts.prompt import Prompt
@@ -36,21 +37,23 @@ def slopes_of_words(
     """
     numbers = {position: number for number, position in enumerate(asked.shown.positions)}
     values = np.zeros((len(words), len(numbers)))
-    for row, word in enumerate(words):
-        metric = _logprob([prompt.rows[0].tokens[place] for place in word.positions])
-        for image in range(len(prompt.rows[0].images)):
-            found = saliency(
-                model,
-                prompt,
-                intervention,
-                metric=metric,
-                positions=word.read_at,
-                image=image,
-                memory=memory,
-                empty="ignore",
-            )
-            if found.values is not None:
-                values[row, [numbers[place] for place in found.positions]] = found.values.double().numpy()
+    with counted_steps("gradient", len(words)):
+        for row, word in enumerate(words):
+            metric = _logprob([prompt.rows[0].tokens[place] for place in word.positions])
+            for image in range(len(prompt.rows[0].images)):
+                found = saliency(
+                    model,
+                    prompt,
+                    intervention,
+                    metric=metric,
+                    positions=word.read_at,
+                    image=image,
+                    memory=memory,
+                    empty="ignore",
+                )
+                if found.values is not None:
+                    values[row, [numbers[place] for place in found.positions]] = found.values.double().numpy()
+            step()
     return values
 
 

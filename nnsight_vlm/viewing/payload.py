@@ -171,6 +171,7 @@ def _quantity(name: Quantity, maps: Maps, column: Column, asked: Asked, level: L
         "unit": UNITS[name],
         "about": ABOUT[name],
         "signed": signed,
+        "least": maps.least,
         "layers": layers if maps.layers else ["all"],
         "heads": list(maps.heads),
         "rows": len(rows_of(column.words)),

@@ -32,12 +32,14 @@ class Maps(NamedTuple):
         heads: `mean`, and the numbers of single heads.
         values: `[layer, head, row, token]`.
         has: which rows were measured, None for all; `values` has these rows only.
+        least: what is smaller than this may be rounding; 0 where it is not known.
     """
 
     layers: tuple[int, ...]
     heads: tuple[str, ...]
     values: np.ndarray
     has: tuple[int, ...] | None = None
+    least: float = 0.0
 
 
 class Read(NamedTuple):

@@ -137,7 +137,7 @@ function shown(measured: Measured, state: State): HTMLElement {
 
 /** How two columns are compared. */
 function pair(measured: Measured, state: State): HTMLElement | null {
-  const ways = [checkbox("beside", "side by side", state.beside), checkbox("difference", "first less second", state.difference)];
+  const ways = [checkbox("beside", "side by side", state.beside), checkbox("difference", "difference (first \u2212 second)", state.difference)];
   return measured.columns.length < 2 ? null : element("fieldset", { class: "checks" }, element("legend", {}, "Columns"), ...ways);
 }
 

@@ -28,12 +28,17 @@ export function ticks({ limit, signed }: Painting): number[] {
 }
 
 /** What the scale spans, in words. */
-export function range({ limit, signed, title, unit, omitted }: Painting, state: Pick<State, "scale" | "difference" | "beside">): string {
+export function range({ limit, rounding, signed, title, unit, omitted }: Painting, state: Pick<State, "scale" | "difference" | "beside">): string {
   const low = signed ? `\u2212${spelled(limit)}` : "0";
-  const over = state.scale.value === "layers" && !state.difference.value ? "its largest over all layers" : state.beside.value && !state.difference.value ? "the larger of both maps' largest" : "the largest of this map";
+  const over = rounding !== null ? `and no more than ${spelled(rounding)} is here: below rounding (${spelled(limit)}), so no patch matters alone` : spanned(state);
   const left = omitted?.reduce((one, other) => one + other, 0) ?? 0;
   const sinks = left === 0 ? "" : `; ${left} sinks left out (hatched)`;
   return `${title}${unit === "" ? "" : `, ${unit}`}: ${low} to ${spelled(limit)}, ${over}${sinks}`;
+}
+
+/** What the end of a scale is the largest of. */
+function spanned(state: Pick<State, "scale" | "difference" | "beside">): string {
+  return state.scale.value === "layers" && !state.difference.value ? "its largest over all layers" : state.beside.value && !state.difference.value ? "the larger of both maps' largest" : "the largest of this map";
 }
 
 function bar(painting: Painting, state: State): HTMLElement {

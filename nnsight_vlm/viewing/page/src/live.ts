@@ -9,7 +9,7 @@ import { asking, BOXED, canTryPixels, changed, formOf, MORE, proving, type Form 
 import { pictureCard, take } from "./livepicture";
 import { python } from "./livepython";
 import { checked, type Payload } from "./payload";
-import { Refusal, Server } from "./server";
+import { Refusal, Server, type Sent } from "./server";
 import { show } from "./show";
 import { QUANTITY_TITLES } from "./state";
 import { themes } from "./themes";
@@ -23,6 +23,8 @@ class Live {
   /** What the server does for this page now; null where it rests. */
   private readonly work = signal<AbortController | null>(null);
   private readonly over = signal("");
+  /** The question and the picture that the viewer shows; null before the first answer. */
+  private readonly seen = signal<{ question: string; picture: Sent | null } | null>(null);
   private shown: AbortController | null = null;
   private chosen: () => string = () => "";
   private done = 0;
@@ -37,7 +39,7 @@ class Live {
       gone.textContent = this.over.value;
       gone.hidden = this.over.value === "";
     });
-    this.root = element("div", { id: "live" }, element("header", {}, element("div", {}, title, about), element("div", { class: "tools" }, themes())), element("main", {}, gone, this.asker(), this.answers.section, this.view));
+    this.root = element("div", { id: "live" }, element("header", {}, element("div", {}, title, about), element("div", { class: "tools" }, themes())), element("main", {}, gone, this.asker(), this.outdated(), this.answers.section, this.view));
     void server.ended().then((words) => this.end(words));
   }
 
@@ -55,8 +57,8 @@ class Live {
     const picture = pictureCard("picture", form, server, () => this.drawn());
     const other = pictureCard("other", form, server, null);
     const { examples } = server.facts;
-    const typed = input(form.question, { maxlength: 4000, enterkeyhint: "send", list: examples.length > 0 ? "examples" : null });
-    const known = examples.length > 0 ? `This small model knows questions about its own world, such as \u201c${examples[0]}\u201d; the field lists more.` : null;
+    const typed = input(form.question, { maxlength: 4000, enterkeyhint: "send" });
+    const known = examples.length > 0 ? `This small model knows questions about its own world, such as \u201c${examples[0]}\u201d.` : null;
     const question = field("question", "Question", typed, form.wrong, known);
     const length = field("max_new_tokens", "Tokens at most", input(form.length, { type: "number", min: 1, max: server.facts.longest }), form.wrong);
     const more = MORE.map((each) => checkbox(`more-${each}`, QUANTITY_TITLES[each], () => form.more.value.includes(each), (on) => this.measure(each, on)));
@@ -64,7 +66,7 @@ class Live {
       "div",
       { class: "fields" },
       element("div", { class: "entries asked" }, question, length),
-      element("datalist", { id: "examples" }, ...examples.map((each) => element("option", { value: each }))),
+      examples.length > 1 ? this.examples(examples) : null,
       changeFields(form, server.facts, other),
       element("fieldset", { class: "checks" }, element("legend", {}, "Measure, beside attention"), ...more),
       this.acts(),
@@ -80,19 +82,42 @@ class Live {
     return made;
   }
 
+  /** Says that what is shown is of another picture than the form has, and greys it. */
+  private outdated(): HTMLElement {
+    const told = element("p", { id: "outdated", class: "missing", role: "status" });
+    effect(() => {
+      const isOld = this.seen.value !== null && this.seen.value.picture !== this.form.pictures.picture.value;
+      told.hidden = !isOld;
+      told.textContent = isOld ? `The answer and the map below are of the picture before, asked \u201c${this.seen.value?.question}\u201d. Ask, to have them of this one.` : "";
+      [this.answers.section, this.view].forEach((each) => each.classList.toggle("outdated", isOld));
+    });
+    return told;
+  }
+
   /** The buttons, and what the server is at. */
   private acts(): HTMLElement {
     const ask = element("button", { type: "submit", id: "do-ask", class: "main" }, "Ask");
     const prove = button("Prove the change", () => void this.prove(), { id: "do-prove" });
     const pixels = checkbox("ask-pixels", "on other pixels too", () => this.form.pixels.value, (on) => (this.form.pixels.value = on));
     const stop = button("Stop", () => this.work.value?.abort(), { id: "do-stop" });
+    const about = element("p", { id: "pixels-about", class: "quiet" }, "On other pixels too: the same question is put about random pixels. With the whole picture hidden from all text, no prediction may change.");
     effect(() => {
       prove.hidden = this.form.kind.value === "none";
-      pixels.hidden = !canTryPixels(this.form);
+      pixels.hidden = about.hidden = !canTryPixels(this.form);
       stop.hidden = this.work.value === null;
       ask.disabled = prove.disabled = this.over.value !== "";
     });
-    return element("div", { class: "row acts" }, ask, stop, prove, pixels, this.answers.state);
+    return element("div", { class: "row acts" }, ask, stop, prove, pixels, this.answers.state, about);
+  }
+
+  /** A menu of questions that the model knows; the one that is chosen is put into the field. */
+  private examples(known: string[]): HTMLElement {
+    const menu = element("select", { id: "examples" }, element("option", { value: "" }, "Choose one"), ...known.map((each) => element("option", { value: each }, each)));
+    menu.addEventListener("change", () => {
+      this.form.question.value = menu.value === "" ? this.form.question.value : menu.value;
+      menu.value = "";
+    });
+    return element("div", { class: "entry" }, element("label", { for: menu.id }, "Examples"), menu);
   }
 
   /** The same in Python, folded. */
@@ -120,11 +145,16 @@ class Live {
     const { form, answers, server } = this;
     await this.working("ask", () => asking(form, server.facts), async (body, signal) => {
       const start = performance.now();
-      answers.begin(form.question.value, changed(form));
+      const change = changed(form);
+      const seen = { question: form.question.value, picture: form.pictures.picture.value };
+      answers.begin(form.question.value, change);
       const news = await server.work("ask", body, (each) => answers.hear(each), signal);
-      const payload = checked(news.payload);
+      const payload = titled(checked(news.payload), change);
       answers.settle(payload);
       await this.display(payload, signal);
+      if (!signal.aborted) {
+        this.seen.value = seen;
+      }
       answers.say(`Done in ${seconds(start)}.`);
     });
   }
@@ -205,6 +235,12 @@ class Live {
     this.work.value?.abort();
     this.over.value = words;
   }
+}
+
+/** A payload whose changed column is called as the form calls the change. */
+function titled(payload: Payload, change: string): Payload {
+  const columns = payload.columns.map((each) => (each.key === "changed" ? { ...each, title: change } : each));
+  return { ...payload, columns };
 }
 
 /** A picture that is pasted anywhere. */

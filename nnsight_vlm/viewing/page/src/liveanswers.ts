@@ -4,6 +4,7 @@ import { element } from "./elements";
 import { spelled } from "./numbers";
 import type { News, Proof } from "./server";
 import type { Payload } from "./payload";
+import { QUANTITY_TITLES } from "./state";
 
 type Key = "clean" | "changed";
 
@@ -11,8 +12,9 @@ type Key = "clean" | "changed";
 export class Answers {
   readonly section: HTMLElement;
   readonly state = element("p", { id: "live-state", role: "status", class: "quiet" });
-  readonly proof = element("p", { id: "proof", role: "status" });
+  readonly proof = element("div", { id: "proof", role: "status" });
   private readonly verdict = element("p", { id: "verdict", class: "quiet" });
+  private coming: (() => void) | null = null;
   private readonly about = element("p", { class: "quiet", id: "asked" });
   private readonly texts: Record<Key, HTMLElement>;
   private readonly titles: Record<Key, HTMLElement>;
@@ -27,8 +29,14 @@ export class Answers {
     this.section = element("section", { "aria-labelledby": "answers-title", hidden: true }, element("h2", { id: "answers-title", class: "unseen" }, "Answer"), this.about, both, this.verdict, this.proof);
   }
 
-  /** Empties both columns for a question. */
+  /** Once something is heard of its answer, a question takes the place of the one before; a refused one never does. */
   begin(question: string, change: string): void {
+    this.coming = () => this.start(question, change);
+  }
+
+  /** Empties both columns for a question. */
+  private start(question: string, change: string): void {
+    this.coming = null;
     this.section.hidden = false;
     this.about.textContent = `\u201c${question}\u201d`;
     this.titles.clean.textContent = change === "" ? "Answer" : "As it is";
@@ -43,9 +51,13 @@ export class Answers {
   /** Takes in a piece of news. */
   hear(news: News): void {
     if (news.waiting !== undefined) {
-      this.say(news.waiting > 0 ? `Waiting for the model: ${news.waiting} before this.` : "The model is at work.");
+      this.say(news.waiting > 0 ? `Waiting for the model: ${news.waiting} before this; what was stopped ends after its present step.` : "The model is at work.");
+    }
+    if (news.step !== undefined) {
+      this.say(`Measuring ${QUANTITY_TITLES[news.step] ?? news.step}, ${news.done ?? 0} of ${news.of ?? 0} ${news.step === "causal" ? "patches" : "words"}.`);
     }
     if (news.column !== undefined && news.text !== undefined) {
+      this.coming?.();
       this.say(news.column === "clean" ? "Writing the answer." : "Writing the changed answer.");
       write(this.texts[news.column], news.text);
     }
@@ -53,6 +65,7 @@ export class Answers {
 
   /** Whole answers, in case that none of it was heard. */
   settle(payload: Payload): void {
+    this.coming?.();
     for (const column of payload.columns as (Payload["columns"][number] & { answer: string })[]) {
       write(this.texts[column.key === "changed" ? "changed" : "clean"], column.answer);
     }
@@ -69,7 +82,8 @@ export class Answers {
   prove(proof: Proof, change: string): void {
     const verdict = element("strong", { class: proof.holds ? "held" : "failed" }, proof.holds ? "Proved. " : "Not proved. ");
     this.section.hidden = false;
-    this.proof.replaceChildren(verdict, `${capital(change)}. ${proof.holds ? held(proof) : (proof.said ?? "")}`);
+    const details = element("details", {}, element("summary", {}, "What was checked"), element("p", {}, proof.holds ? held(proof) : ""));
+    this.proof.replaceChildren(element("p", {}, verdict, `${capital(change)}. ${proof.holds ? plain(proof) : (proof.said ?? "")}`), ...(proof.holds ? [details] : []));
   }
 }
 
@@ -83,6 +97,13 @@ function write(target: HTMLElement, text: string): void {
   }
 }
 
+/** What a proof comes to. */
+function plain(proof: Proof): string {
+  const pixels = proof.pixels > 0 ? " Other pixels change no prediction." : "";
+  const moved = proof.moved > 0 ? `the change moves the scores of words (logits) by up to ${spelled(proof.moved)}` : "the change moves no score of any word";
+  return `The model did this, and nothing else in it was changed.${pixels} In effect: ${moved}.`;
+}
+
 /** What was found, in words. */
 function held(proof: Proof): string {
   const facts = [
@@ -92,8 +113,7 @@ function held(proof: Proof): string {
     proof.tokens > 0 ? `${counted(proof.tokens, "decoded token")} as in one forward over the whole sequence` : "",
     proof.pixels > 0 ? `other pixels change none of ${proof.pixels} predictions` : "",
   ].filter((each) => each !== "");
-  const moved = proof.moved > 0 ? `the largest change of a logit is ${spelled(proof.moved)}` : "no logit of the answer moves";
-  return `${capital(facts.join("; "))}. In effect: ${moved}.`;
+  return `${capital(facts.join("; "))}.`;
 }
 
 function counted(count: number, what: string): string {

@@ -63,7 +63,7 @@ function patchFields(form: Form, facts: Facts): HTMLElement[] {
   const layer = input(form.layer, { type: "number", min: -facts.layers, max: facts.layers - 1, step: 1 });
   return [
     field("where", "Write the other picture's states at", select(form.where, named(PLACES)), form.wrong),
-    field("layer", "behind layer", layer, form.wrong, `0 to ${facts.layers - 1}; -1 is the last`),
+    field("layer", "after layer", layer, form.wrong, `0 to ${facts.layers - 1}; -1 is the last`),
   ];
 }
 

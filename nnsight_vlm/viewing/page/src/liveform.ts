@@ -78,9 +78,10 @@ export function proving(form: Form, facts: Facts): Record<string, unknown> {
   return { question: questionOf(form), change: changeOf(form, facts), pixels: canTryPixels(form) && form.pixels.value };
 }
 
-/** Whether other pixels can be tried: the change is a cut that has to do with the picture. */
-export function canTryPixels({ kind, source, target }: Form): boolean {
-  return kind.value === "cut" && [source.value, target.value].some((each) => each === "image" || each === BOXED);
+/** Whether other pixels can be tried: the whole picture is cut from all text, so that they must change nothing. */
+export function canTryPixels({ kind, source, target, layers, heads, how }: Form): boolean {
+  const isWhole = [layers.value, heads.value].every((each) => ["", "all"].includes(each.trim()));
+  return kind.value === "cut" && source.value === "image" && target.value === "text" && how.value === "mask" && isWhole;
 }
 
 function questionOf(form: Form): string {
@@ -147,5 +148,5 @@ export function changed(form: Form): string {
     const heads = ["", "all"].includes(form.heads.value.trim()) ? "" : `, heads ${form.heads.value.trim()}`;
     return `${place(form.source.value)} hidden from ${place(form.target.value)} in ${layers}${heads}${form.how.value === "zero" ? ", weight lost" : ""}`;
   }
-  return form.kind.value === "patch" ? `${place(form.where.value)} behind layer ${form.layer.value.trim()} from the other picture` : "";
+  return form.kind.value === "patch" ? `${place(form.where.value)} after layer ${form.layer.value.trim()} from the other picture` : "";
 }

@@ -9,6 +9,8 @@ export interface Painting {
   values: Float32Array | null;
   /** The value of the last colour. */
   limit: number;
+  /** The largest value, where it is so small that it may be rounding: then the scale ends above it. Else null. */
+  rounding: number | null;
   signed: boolean;
   /** 1 for tokens without a colour, because they are sinks that were left out. */
   omitted: Uint8Array | null;
@@ -44,7 +46,9 @@ export interface Derived {
 
 export interface Readers {
   values: Float32Array[];
+  /** The value of the strongest shade: the largest one, or what rounding may make where that is more. */
   limit: number;
+  largest: number;
   signed: boolean;
 }
 
@@ -94,6 +98,7 @@ function whereOf(measured: Measured, state: State): string {
 const NOTHING: Painting = {
   values: null,
   limit: 0,
+  rounding: null,
   signed: false,
   omitted: null,
   sinks: null,
@@ -117,7 +122,8 @@ function paintedMaps(measured: Measured, state: State): [Painting, Painting | nu
   }
   const [one, other] = [0, 1].map((column) => painted(measured, state, { column, index: place.index }));
   const limit = Math.max(one.limit, other.limit);
-  return [{ ...one, limit }, { ...other, limit }];
+  const rounding = one.rounding === null || other.rounding === null ? null : Math.max(one.rounding, other.rounding);
+  return [{ ...one, limit, rounding }, { ...other, limit, rounding }];
 }
 
 function painted(measured: Measured, state: State, place: WordPlace | null): Painting {
@@ -157,7 +163,7 @@ function alone(measured: Measured, state: State, place: WordPlace, row: number, 
   const values = quantity?.row(layer, head, row) ?? null;
   const omitted = state.omit.value ? about.sinks : null;
   const limit = state.scale.value === "layers" ? (quantity?.limit(head, row, omitted) ?? 0) : largestOf(values, omitted);
-  return { ...about, values, limit, omitted, signed: quantity?.spec.signed ?? false };
+  return { ...about, values, ...scaled(limit, quantity), omitted, signed: quantity?.spec.signed ?? false };
 }
 
 /** The first column's map less the second's, of the word that stands at the same place in both. */
@@ -174,8 +180,14 @@ function differing(measured: Measured, state: State, place: WordPlace, about: Pa
   }
   const values = first.map((value, token) => value - second[token]);
   const omitted = state.omit.value ? about.sinks : null;
-  const of = `\u201c${words[0].text}\u201d, ${one.key} less ${other.key}`;
-  return { ...about, of, logprob: null, title: `difference in ${about.title}`, values, omitted, limit: largestOf(values, omitted), signed: true };
+  const of = `\u201c${words[0].text}\u201d, ${one.key} \u2212 ${other.key}`;
+  return { ...about, of, logprob: null, title: `difference in ${about.title}`, values, omitted, ...scaled(largestOf(values, omitted), selected(one, state).quantity), signed: true };
+}
+
+/** The end of a scale: the largest value, or what rounding may make where that is more. */
+function scaled(largest: number, quantity: Quantity | null): Pick<Painting, "limit" | "rounding"> {
+  const least = quantity?.spec.least ?? 0;
+  return largest < least ? { limit: least, rounding: largest } : { limit: largest, rounding: null };
 }
 
 /** A word as it is named in sentences. */
@@ -220,19 +232,20 @@ function readersOf(measured: Measured, state: State): Readers | null {
   if (token === null) {
     return null;
   }
-  let limit = 0;
+  let [least, largest] = [0, 0];
   let signed = false;
   const values = measured.columns.map((column) => {
     const { quantity, layer, head } = selected(column, state);
     const found = quantity?.column(layer, head, token) ?? new Float32Array(0);
     signed ||= quantity?.spec.signed ?? false;
+    least = Math.max(least, quantity?.spec.least ?? 0);
     return Float32Array.from(column.words, (word) => {
       const value = word.row < 0 || word.row >= found.length ? NaN : found[word.row];
-      limit = Number.isNaN(value) ? limit : Math.max(limit, Math.abs(value));
+      largest = Number.isNaN(value) ? largest : Math.max(largest, Math.abs(value));
       return value;
     });
   });
-  return { values, limit, signed };
+  return { values, limit: Math.max(least, largest), largest, signed };
 }
 
 /** A column's heading: what it is called in sentences, and what was changed in it. */

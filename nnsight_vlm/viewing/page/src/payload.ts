@@ -60,6 +60,8 @@ export interface QuantitySpec {
   unit: string;
   about: string;
   signed: boolean;
+  /** What is smaller may be rounding. */
+  least?: number;
   layers: (number | string)[];
   heads: string[];
   rows: number;

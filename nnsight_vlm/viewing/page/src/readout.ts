@@ -105,7 +105,7 @@ function wordLines(measured: Measured, painting: Painting): HTMLElement[] {
     return painting.why !== "" ? [missing(painting.why, "")] : [element("p", { class: "hint" }, "Point at a word, or move to it with Tab and the arrow keys: the patches that it reads are painted. Click or press Enter to keep it.")];
   }
   const sure = painting.logprob === null ? "" : ` \u00b7 written with probability ${spelled(Math.exp(painting.logprob))}`;
-  const lines = [element("p", {}, element("strong", {}, painting.of), ` \u00b7 ${painting.title} \u00b7 ${painting.where}${sure}`)];
+  const lines = [element("p", {}, element("strong", {}, painting.of), [painting.title, painting.where].filter((each) => each !== "").map((each) => ` \u00b7 ${each}`).join("") + sure)];
   if (painting.values === null) {
     return [...lines, missing(painting.why, painting.how)];
   }
@@ -122,6 +122,9 @@ function wordLines(measured: Measured, painting: Painting): HTMLElement[] {
       ]),
     ),
   );
+  if (painting.rounding !== null) {
+    lines.push(element("p", { class: "quiet" }, `Below rounding (${spelled(painting.limit)}): no patch matters alone.`));
+  }
   if (painting.unit.startsWith("share")) {
     lines.push(element("p", { class: "quiet" }, `Sum over all ${painting.values.length} image tokens: ${spelled(sum)}`));
   }
@@ -209,7 +212,7 @@ export function readersList(measured: Measured, state: State, derived: Derived):
     const top = topWords(measured, derived);
     const readers = derived.readers.value;
     const heading = element("h3", {}, isRead(state) ? "Words that read it most" : "Words for which it counts most");
-    const spans = readers === null ? "" : `Shades of words: ${readers.signed ? `\u2212${spelled(readers.limit)}` : "0"} to ${spelled(readers.limit)}, the largest among words.`;
+    const spans = readers === null ? "" : `Shades of words: ${readers.signed ? `\u2212${spelled(readers.limit)}` : "0"} to ${spelled(readers.limit)}, ${readers.limit === readers.largest ? "the largest among words" : `and no more than ${spelled(readers.largest)} is here: below rounding`}.`;
     const items = top.map(([column, index, value]) => element("li", {}, `${named(measured, { column, index })} `, element("b", { class: "value" }, spelled(value))));
     const none = element("p", { class: "quiet" }, "No word that was measured reads this patch.");
     const hint = element("p", { class: "hint" }, "Point at a patch: the words that read it are shaded.");
@@ -243,7 +246,7 @@ function sentence(measured: Measured, state: State, derived: Derived): string {
   if (painting.of === "") {
     return "";
   }
-  parts.push(`${painting.of}, ${painting.title}, ${painting.where}.`);
+  parts.push(`${[painting.of, painting.title, painting.where].filter((each) => each !== "").join(", ")}.`);
   if (painting.values === null) {
     parts.push(painting.why, painting.how);
     return parts.join(" ");

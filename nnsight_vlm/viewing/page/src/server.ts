@@ -41,6 +41,10 @@ export interface News {
   waiting?: number;
   column?: "clean" | "changed";
   text?: string;
+  /** A measurement that goes on, how much of it is done, and of how much. */
+  step?: string;
+  done?: number;
+  of?: number;
   payload?: unknown;
   proof?: Proof;
   error?: string;

@@ -198,7 +198,7 @@ function captions(measured: Measured, state: State, painting: Painting, twin: Pa
   const { payload } = measured;
   const changed = measured.columns.slice(1).map(headed);
   const maps = [painting, ...(twin === null ? [] : [twin])].filter((each) => each.of !== "");
-  const of = maps.map((each, at) => `${maps.length > 1 ? ["Left: ", "Right: "][at] : ""}${each.of}: ${each.title}, ${each.where}`);
+  const of = maps.map((each, at) => `${maps.length > 1 ? ["Left: ", "Right: "][at] : ""}${each.of}: ${each.title}, ${each.where}${each.values === null ? `. No map: ${each.why}` : ""}`);
   const spans = maps.filter((each) => each.values !== null).slice(0, 1).map((each) => range(each, state));
   const marks = state.show.sinks.value && painting.sinks !== null && painting.sinks.includes(1) ? ["Diamonds: sinks."] : [];
   const facts = payload.facts.map(([name, value]) => `${name}: ${value}`).join("; ");
