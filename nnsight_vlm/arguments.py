@@ -75,8 +75,9 @@ def known_names(called: str, given: Iterable[str], known: Iterable[str]) -> None
     """Refuse names of arguments that something that is called has not got."""
     from .errors import SpecError
 
+    names = list(known)
     for name in given:
-        if name not in (names := list(known)):
+        if name not in names:
             nearest = meant(name, names, "{}=".format) or f"; it has {', '.join(names)}"
             raise SpecError(f"{called} has no argument {name}={nearest}")
 
@@ -197,8 +198,9 @@ def one_of(name: str, given: Any, words: Sequence[W], kind: str | None = None) -
     if not isinstance(given, str) or given not in words:
         from .errors import SpecError
 
-        asked = f"{kind or name} ".replace("= ", "=")  # of an argument's name, "no ablation how='average'"
-        raise SpecError(f"no {asked}{spelled(given)}: write one of {', '.join(words)}")
+        asked = kind or name
+        space = "" if asked.endswith("=") else " "  # "no ablation how='average'", and "no reduction 'sum'"
+        raise SpecError(f"no {asked}{space}{spelled(given)}: write one of {', '.join(words)}")
     return given  # type: ignore[return-value]
 
 

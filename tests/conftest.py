@@ -114,6 +114,5 @@ def forwards(model):
 def folder(tmp_path_factory):
     """The tiny model as a user or a server loads it: a folder with weights and processor."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.build_module().save_pretrained(folder)
-    tiny.build_processor().save_pretrained(folder)
+    tiny.save(folder)
     return folder

@@ -44,8 +44,7 @@ def test_prompts_of_a_model_without_weights_equal_those_of_the_model(folder):
 
 
 def test_a_model_without_weights_has_the_checkpoints_end_of_sequence_tokens(tmp_path):
-    tiny.build_module().save_pretrained(tmp_path)
-    tiny.build_processor().save_pretrained(tmp_path)
+    tiny.save(tmp_path)
     GenerationConfig(eos_token_id=[7, 9]).save_pretrained(tmp_path)  # config.json has another
     for options in ({"dispatch": True}, {"dispatch": False}, {"dispatch": False, "trust_remote_code": True}):
         model = nv.load(str(tmp_path), **options)

@@ -7,6 +7,7 @@ Weights are drawn wide, so that attention is far from uniform and every interven
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,12 @@ def build(
     Weights are the same in every `dtype`; what computes with those of float64 must run within `float64.float64`.
     """
     return nv.load(build_module(attention, text, seed, tower).to(dtype), processor=build_processor())
+
+
+def save(folder: Path) -> None:
+    """Write the tiny model and its processor into a folder, as a user or a server loads them."""
+    build_module().save_pretrained(folder)
+    build_processor().save_pretrained(folder)
 
 
 def load(attention: str = "sdpa", text: str = "llama", dtype: torch.dtype = torch.float32, tower: int = 2) -> Any:

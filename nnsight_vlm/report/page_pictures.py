@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from markupsafe import Markup, escape
 from ..errors import InterventionError, SpecError
 from ..families import Model
 from ..notebook import picture_uri
+from ..prompts.prompt import Prompt
 from ..questions.item_lists import Items
 from ..remote.batching import together
 from ..studies.words import Thing
@@ -58,9 +58,7 @@ def _shown(model: Model, results: Results, number: int) -> ShownPicture:
         return ShownPicture(name, why=str(error))
     answer = str(made.payload["columns"][0]["answer"])
     page = Markup(escape(page_of(made.payload)))
-    return ShownPicture(
-        name, answer, _small(lambda: picture_uri(results.study.prompts[number].image(), THUMBNAIL)), page
-    )
+    return ShownPicture(name, answer, _thumbnail(results.study.prompts[number]), page)
 
 
 def _viewed(model: Model, results: Results, number: int) -> View:
@@ -93,8 +91,8 @@ def _things(results: Results, number: int) -> list[Thing]:
     return [thing for thing in things if thing.mask is not None and thing.mask.any()]
 
 
-def _small(uri: Callable[[], str]) -> str:
+def _thumbnail(prompt: Prompt) -> str:
     try:
-        return uri()
+        return picture_uri(prompt.image(), THUMBNAIL)
     except (OSError, ValueError):  # a file that was moved or closed
         return ""

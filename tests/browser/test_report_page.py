@@ -32,9 +32,7 @@ QUERY = "describe </script><script>window.pwned=1</script> <b>image</b> & ![x](h
 def hostile(tmp_path_factory):
     """A report whose query and whose picture's name would be carried out if they were markup."""
     place = tmp_path_factory.mktemp("hostile")
-    model = tiny.build("sdpa")
-    model._module.save_pretrained(place / "model")
-    model.processor.save_pretrained(place / "model")
+    tiny.save(place / "model")
     (place / "pictures").mkdir()
     tiny.picture(0, (24, 20)).save(place / "pictures" / HOSTILE)
     given = {"model": str(place / "model"), "images": str(place / "pictures"), "query": QUERY}

@@ -58,8 +58,7 @@ def deadline():
 def checkpoint(tmp_path_factory):
     """The tiny model as a server finds it: the path of a folder with weights and processor."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.build_module().save_pretrained(folder)
-    tiny.build_processor().save_pretrained(folder)
+    tiny.save(folder)
     with client.addressed(folder) as path:
         yield path
 

@@ -26,9 +26,7 @@ NAMES = ["knockout_windows", "patch_grounding", "attention_share", "prompt_ablat
 def folders(tmp_path_factory):
     """A tiny model as a folder, and a folder of two pictures."""
     place = tmp_path_factory.mktemp("tiny")
-    model = tiny.build("sdpa")
-    model._module.save_pretrained(place / "model")
-    model.processor.save_pretrained(place / "model")
+    tiny.save(place / "model")
     (place / "pictures").mkdir()
     for number in range(2):
         tiny.picture(number, (24, 20)).save(place / "pictures" / f"{number}.png")

@@ -61,9 +61,7 @@ def coco_of(boxes, size):
 def place(tmp_path_factory):
     """A tiny model as a folder, three pictures, a table of questions, and their objects in both formats."""
     place = tmp_path_factory.mktemp("own")
-    model = tiny.build("sdpa")
-    model._module.save_pretrained(place / "model")
-    model.processor.save_pretrained(place / "model")
+    tiny.save(place / "model")
     (place / "photos").mkdir()
     for number in range(3):
         tiny.picture(number, (24, 20)).save(place / "photos" / f"{number}.png")

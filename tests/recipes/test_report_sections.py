@@ -132,9 +132,7 @@ def test_a_part_that_refuses_is_told_and_ends_nothing(tmp_path, monkeypatch):
 
 
 def test_pictures_without_answers_say_what_they_lack(tmp_path):
-    model = tiny.build("sdpa")
-    model._module.save_pretrained(tmp_path / "model")
-    model.processor.save_pretrained(tmp_path / "model")
+    tiny.save(tmp_path / "model")
     (tmp_path / "photos").mkdir()
     tiny.picture(0, (24, 20)).save(tmp_path / "photos" / "0.png")
     options = {"model": str(tmp_path / "model"), "images": str(tmp_path / "photos"), "progress": False}
