@@ -36,11 +36,9 @@ HELD_ELSEWHERE = {
 RANGES = ["", "from", "to"]
 """The head of the table of versions, which is compared below with nnsight_vlm/versions.py."""
 WITHOUT_SCRIPT = {
-    "recipes/ablation.json, text",
     "recipes/causal_trace.json, restoration",
     "recipes/image_lens.json, model",
     "recipes/image_lens.json, text",
-    "recipes/information_flow.json, text",
     "recipes/joint_routes.json, ",
     "recipes/path_patching.json, model",
 }
