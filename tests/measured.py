@@ -90,7 +90,9 @@ def tell(name: str, printed: str, numbers: list[str] | None = None) -> None:
 def command_given() -> str:
     """The command that runs now, as files name it."""
     script, *given = sys.argv
-    return " ".join(["python", f"tests/{Path(script).name}", *(word for word in given if word != "--save")])
+    parts = Path(script).absolute().parts
+    place = "/".join(parts[parts.index("tests") :])
+    return " ".join(["python", place, *(word for word in given if word != "--save")])
 
 
 def spelled(file: dict[str, Any]) -> str:
