@@ -19,7 +19,7 @@ from page_tables import markdown
 import nnsight_vlm as nv
 
 MODELS = ("shapes", "shapes-gist")
-FRAME = dict[str, pd.DataFrame]
+Frames = dict[str, pd.DataFrame]
 """By model."""
 
 
@@ -30,13 +30,13 @@ class Told(NamedTuple):
     numbers: list[str] | None = None
 
 
-def frames(recipe: Callable[..., pd.DataFrame], pairs: int, names: tuple[str, ...] = MODELS, **given: Any) -> FRAME:
+def frames(recipe: Callable[..., pd.DataFrame], pairs: int, names: tuple[str, ...] = MODELS, **given: Any) -> Frames:
     """The frame of each model."""
     rows, quiet = nv.shapes.color_pairs(pairs), nv.recipes.Work(progress=False)
     return {name: recipe(nv.load(name), rows, work=quiet, **given) for name in names}
 
 
-def held(of: FRAME) -> str:
+def held(of: Frames) -> str:
     """How many comparisons hold, by model."""
     return ", ".join(f"{name}: {int(f['survives'].sum())} of {f.attrs['comparisons']} hold" for name, f in of.items())
 
@@ -83,7 +83,7 @@ def where_patched(frame: pd.DataFrame, **wanted: Any) -> str:
         return ""
 
 
-def map_numbers(of: FRAME) -> list[str]:
+def map_numbers(of: Frames) -> list[str]:
     """How far estimates and patches agree, and the two heads with the largest estimates that hold."""
     agree = [
         estimate(only(of[name], site=site, measure="correlation")) for name in MODELS for site in ("residual", "head")
@@ -93,7 +93,7 @@ def map_numbers(of: FRAME) -> list[str]:
     return [*agree, *(estimate(row) for _, row in largest.iterrows()), estimate(last)]
 
 
-def edge_numbers(edges: FRAME) -> list[str]:
+def edge_numbers(edges: Frames) -> list[str]:
     """The patch of head 2 of layer 4 at the edge from the image to the last token, and how far both agree."""
     frame = edges["shapes"]
     largest_that_hold(frame, "edge", 5)

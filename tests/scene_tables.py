@@ -87,13 +87,15 @@ def percent(row: pd.Series) -> str:
 
 
 def flow_table(each: list[Found]) -> str:
-    head = [f"`{name}`, centre {CENTRES[0]}|centre {CENTRES[1]}" for name in MODELS]
+    head = ["edge", "control"]
+    for name in MODELS:
+        head += [f"`{name}`, centre {CENTRES[0]}", *(f"centre {centre}" for centre in CENTRES[1:])]
     rows = []
     for edge, control in EDGES:
         wanted = {"edge": edge, "control": control, "measure": "probability_change"}
         cells = [only(of.flow, centre=centre, **wanted) for of in each for centre in CENTRES]
         rows.append([f"`{edge}`", control, *map(percent, cells)])
-    return markdown(["edge", "control", *"|".join(head).split("|")], rows)
+    return markdown(head, rows)
 
 
 def patch_table(each: list[Found]) -> str:
@@ -102,8 +104,8 @@ def patch_table(each: list[Found]) -> str:
         controls = ("none",) if region == "image" else ("none", "random patches")
         cells = []
         for of in each:
-            found = (only(of.patches, region=region, measure=measure, control=control) for control in controls)
-            cells += [*map(estimate, found), ""][:2]
+            known = (only(of.patches, region=region, measure=measure, control=control) for control in controls)
+            cells += [*map(estimate, known), ""][:2]
         rows.append([region, f"`{measure}`", *cells])
     return markdown(["region", "measure", *(word for name in MODELS for word in (f"`{name}`", "random patches"))], rows)
 
