@@ -56,7 +56,7 @@ def recipe_app(recipe: Recipe) -> typer.Typer:
     flags, unspelled = flags_of(recipe)
 
     def run(**given: Any) -> None:
-        with working(debug=given["debug"], quiet=given["quiet"], resumes=given["out"] != ON_OUTPUT):
+        with working(debug=given["debug"], quiet=given["quiet"]):
             request = request_of(recipe, flags, given)
             if given["out"] == ON_OUTPUT:
                 done, table = printed(request, as_json=given["as_json"])
@@ -117,7 +117,10 @@ def printed(request: Request, *, as_json: bool) -> tuple[Done, str]:
                 f"--out - prints the frame as csv, and nothing is kept; leave out {option}, or name a folder"
             )
     with TemporaryDirectory() as folder:
-        done = carry_out(replace(request, out=Path(folder)))
+        try:
+            done = carry_out(replace(request, out=Path(folder)))
+        except KeyboardInterrupt:  # whatever was finished is gone with the folder
+            raise KeyboardInterrupt from None
         return done, (Path(folder) / "frame.csv").read_text(encoding="utf-8")
 
 
