@@ -258,6 +258,51 @@ def test_a_warning_is_said_in_words_without_the_place_in_the_code(capsys):
     assert warnings.showwarning.__module__ != "nnsight_vlm.commands.working"
 
 
+FILES = {"ground": "ground.png", "knockout": "knockout.png", "view": "view.html"}
+"""The commands that write one file, and how it is called where nobody says."""
+
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch, model):
+    """A photograph in the folder in which commands run; the model is loaded already."""
+    monkeypatch.chdir(tmp_path)
+    for module in ("single", "config"):
+        monkeypatch.setattr(f"nnsight_vlm.report.{module}.load_by_name", lambda *_: model)
+    nv.shapes.scene(3).image.save("photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_a_file_that_is_there_is_kept_and_the_next_free_name_is_taken(command, photo):
+    first = photo.parent / FILES[command]
+    second, third = (first.with_stem(f"{first.stem}-{number}") for number in (2, 3))
+    second.write_text("mine")
+    assert ask(command, photo, "describe the image .").stdout.endswith(f"Written to {first.name}.\n")
+    kept = first.read_bytes()
+    assert ask(command, photo, "describe the image .").stdout.endswith(f"Written to {third.name}.\n")
+    assert first.read_bytes() == kept and second.read_text() == "mine" and third.exists()
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_a_file_that_is_named_is_replaced_only_if_a_command_wrote_it(command, photo, monkeypatch):
+    out = (photo.parent / "mine").with_suffix(FILES[command][FILES[command].index(".") :])
+    contents = set()
+    for question in ("describe the image .", "describe it ."):
+        asked = [command, photo, question, "--out", out]
+        assert ask(*asked).stdout.endswith(f"Written to {out}.\n")
+        contents.add(out.read_bytes())
+    assert len(contents) == 2
+    for module in ("single", "config"):
+        monkeypatch.setattr(f"nnsight_vlm.report.{module}.load_by_name", lambda *_: pytest.fail("a model was loaded"))
+    for content in (b"", photo.read_bytes(), b"<!doctype html><title>mine</title>"):
+        out.write_bytes(content)
+        assert ask(*asked, code=2).stderr == (
+            f"error: --out {str(out)!r} is there and was not written by nnsight-vlm, so it is not replaced; name "
+            "another file, or remove it first\n"
+        )
+        assert out.read_bytes() == content
+
+
 BEGINS_ANEW = "error: interrupted; nothing was finished yet, so the same command begins anew\n"
 REPORT = ["report", "--scenes", "2", "--chunk", "1", "--only", "attention_share", "--max-new-tokens", "2", "--quiet"]
 

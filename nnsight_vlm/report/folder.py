@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..errors import SpecError
-from ..storage import atomic_write, write_frame
+from ..storage import WRITER, atomic_write, write_frame
 
 
 class Contents(NamedTuple):
@@ -158,4 +158,4 @@ def write_both(frame: pd.DataFrame, path: Path) -> None:
 def write_figure(figure: Any, path: Path) -> None:
     """Write a matplotlib figure as PNG, completely or not at all."""
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=220, format="png", bbox_inches="tight")
+        figure.savefig(temporary, dpi=220, format="png", bbox_inches="tight", metadata={"Software": WRITER})
