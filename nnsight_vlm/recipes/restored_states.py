@@ -29,6 +29,8 @@ from ..statistics import summarise
 from ..studies.asked import Columns, Questions, is_table
 from ..studies.comparisons import with_comparisons
 from ..studies.corruptions import (
+    OF_PICTURES,
+    OTHER_WORDS,
     Corruption,
     corrupted,
     corrupted_prompts,
@@ -36,6 +38,7 @@ from ..studies.corruptions import (
     pictures_of_others,
 )
 from ..studies.labels import ANOTHER_IMAGE, RANDOM_POSITIONS, SHARES
+from ..studies.methods import COMPARED, OTHER_LAYERS, only
 from ..studies.pair_scores import LOGIT_DIFFS, Base, measures_of, scored
 from ..studies.papers import BASU, NOTICE
 from ..studies.registry import recipe
@@ -62,9 +65,17 @@ from .restored_places import (
     asks="Which states bring the answer back when the picture, or words of the question, were corrupted?",
     method=(
         "The run was corrupted ({corrupt}), and the clean run's states (site {site}) were restored one {over} and "
-        "window of {window} layer(s) at a time; what came back of the answer's probability was measured. Controls "
-        "restored as many tokens at random positions, and the states of a third picture's run. Comparisons were tested "
-        "by flipping signs over images, and the false discovery rate was held at 0.05 (Benjamini and Hochberg 1995)."
+        "window of {window} layer(s) at a time; what came back of the answer's probability was measured.",
+        only(
+            "The noise has a standard deviation of {noise} times that of the image's embeddings.",
+            corrupt="noise",
+        ),
+        only("The logit of the answer was also compared with that of another answer.", against=True),
+        OTHER_LAYERS,
+        only("Controls restored as many tokens at random positions.", over="group"),
+        only("Controls restored as many tokens at random positions.", over="position", corrupt=OTHER_WORDS),
+        only("Controls restored the states of a third picture's run.", corrupt=OF_PICTURES),
+        COMPARED,
     ),
     shows="does",
 )

@@ -25,6 +25,9 @@ from .token_sets import lies_outside
 
 Kind = Literal["another image", "noise", "mean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+OTHER_WORDS, GIVEN_PICTURE = "other words", "another picture, given"
+OF_PICTURES = (*KINDS, GIVEN_PICTURE)
+"""What is called a corruption of the picture."""
 NOISE = 3.0
 """Standard deviations of the image's embeddings, as in Meng et al. 2022 (arXiv 2202.05262)."""
 WRITE = (
@@ -53,7 +56,7 @@ class Corruption(NamedTuple):
     @property
     def called(self) -> str:
         """What a text calls it."""
-        return self.kind or ("other words" if self.words else "another picture, given")
+        return self.kind or (OTHER_WORDS if self.words else GIVEN_PICTURE)
 
 
 def kind_given(given: Any, noise: Any) -> tuple[Kind | None, float]:

@@ -105,7 +105,8 @@ class Study:
 
     def finished(self, frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
         """A frame that says what was counted, which items it is about, and which were left out."""
-        frame = counted(frame, self.clusters, settings)
+        known = {"answers": self.answers is not None, "truths": self.truths is not None}
+        frame = counted(frame, self.clusters, settings, known)
         if self.ids is not None:
             frame.attrs["ids"] = list(self.ids)
             frame.attrs["left_out"] = [(each.id, each.why) for each in self.left_out]
