@@ -223,11 +223,23 @@ def test_a_proof_is_that_of_verify(client, model, page, monkeypatch):
     assert proof == {"holds": True, **{name: value for name, value in vars(expected).items() if name != "moved"}}
 
     def failing(*_, **__):
-        raise InterventionError("an edge is open")
+        raise InterventionError("an edge is open\x1b")
 
     monkeypatch.setattr(answers, "verify", failing)
     news = client.news(page, "prove", {"question": QUESTION, "change": change})
-    assert news[-1] == {"proof": {"holds": False, "said": "an edge is open"}}
+    said = "The model did something else than this."
+    assert news[-1] == {"proof": {"holds": False, "said": said, "found": "an edge is open\\x1b"}}
+
+
+def test_a_proof_that_fails_is_told_without_python(client, model, page):
+    prompt = nv.encode(model, QUESTION, SCENE.image)
+    with pytest.raises(InterventionError) as refused:
+        nv.verify(model, prompt, nv.Knockout("image", "last", layers=nv.window(3, 7)), pixels=True)
+    news = client.news(page, "prove", {"question": QUESTION, "change": CUT, "pixels": True})
+    proof, whole = news[-1]["proof"], str(refused.value)
+    assert not proof["holds"] and whole.startswith(proof["found"]) and "the image still reaches the text" in whole
+    assert "nv.Knockout(" in whole and "nv." not in proof["found"]
+    assert proof["said"].startswith("Other pixels still change what the model predicts")
 
 
 def test_another_picture_is_another_answer(client, model, page):
