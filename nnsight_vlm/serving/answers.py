@@ -112,7 +112,8 @@ def prove(model: Model, page: OpenPage, given: Any, longest: int = LONGEST) -> N
 
     Returns:
         `{"proof": {"holds": True, "edges": ..., "writes": ..., "layers": ..., "tokens": ..., "pixels": ..., "moved":
-        ...}}`; where it does not hold `{"proof": {"holds": False, "said": why}}`.
+        ...}}`; where it does not hold `{"proof": {"holds": False, "said": why, "found": where}}`, without advice in
+        Python.
 
     Raises:
         SpecError: nothing is changed, or anything wrong with it.
@@ -125,7 +126,7 @@ def prove(model: Model, page: OpenPage, given: Any, longest: int = LONGEST) -> N
     try:
         proof = verify(model, asked.prompt, asked.intervention, pixels=pixels)
     except InterventionError as error:
-        return {"proof": {"holds": False, "said": str(error)}}
+        return {"proof": {"holds": False, "said": error.plain, "found": visible(error.found, keep_lines=True)}}
     return {"proof": {"holds": True, **vars(proof)}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -86,7 +87,13 @@ class Turns:
             while (news := await turn.news.get()) is not None:
                 yield news
         finally:
-            turn.is_over = True
+            self._leave(turn)
+
+    def _leave(self, turn: Turn) -> None:
+        """Nobody reads the news of a turn any more; one that still waits is not waited for."""
+        turn.is_over = True
+        with self._waiting.mutex, contextlib.suppress(ValueError):
+            self._waiting.queue.remove(turn)
 
     def stop(self, seconds: float = 2.0) -> None:
         """Give up what is being done and what waits, and wait so many seconds at most for the thread to end."""
