@@ -15,7 +15,9 @@ from float64 import float64
 import nnsight_vlm as nv
 from nnsight_vlm.families import view_of
 
-torch.set_num_threads(int(os.environ.get("NNSIGHT_VLM_TEST_THREADS", "1")))
+THREADS = os.environ.get("NNSIGHT_VLM_TEST_THREADS", "1")
+torch.set_num_threads(int(THREADS))
+os.environ.setdefault("OMP_NUM_THREADS", THREADS)  # of child processes: more threads than cores wait for each other
 read_once.install()
 
 

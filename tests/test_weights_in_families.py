@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from float64 import LIMIT, float64
-from test_families import PARAMETERS, Case, Edges, built, gap, stages, under_one
+from test_families import ONE_OF_ALIKE, Case, Edges, built, gap, stages, under_one
 from zoo import reference
 
 import nnsight_vlm as nv
@@ -20,7 +20,7 @@ from nnsight_vlm.lowering.layouts import one_case_per_row
 STEPS = 3
 
 
-@pytest.fixture(params=PARAMETERS, ids="-".join)
+@pytest.fixture(params=ONE_OF_ALIKE, ids="-".join)
 def case(request):
     with float64():
         yield built(*request.param)

@@ -86,16 +86,25 @@ def refuse_kind(prompt: Prompt, kind: Kind | None) -> None:
         )
 
 
-def corrupted_prompts(model: Model, prompts: Sequence[Prompt], given: Any) -> Corruption:
-    """The corrupted prompts that a user gives.
+def corrupted_given(measured: Sequence[Any], given: Any) -> tuple[Prompt, ...]:
+    """The corrupted prompts that a user gives, one for each prompt or item.
 
     Raises:
-        SpecError: another number of them than of prompts; prompts of another length or layout, that are equal to the
-            clean ones, or that differ in both picture and words.
+        SpecError: no such list.
     """
     others = tuple(single_prompt(each, "corrupt") for each in listed("corrupt", given, WRITE, kind=Prompt))
-    if len(others) != len(prompts):
-        raise SpecError(f"corrupt= has {len(others)} prompts for {len(prompts)} prompts; give one for each")
+    if len(others) != len(measured):
+        raise SpecError(f"corrupt= has {len(others)} prompts for {len(measured)} prompts; give one for each")
+    return others
+
+
+def corrupted_prompts(model: Model, prompts: Sequence[Prompt], others: tuple[Prompt, ...]) -> Corruption:
+    """The corruption by prompts of the user's own.
+
+    Raises:
+        SpecError: prompts of another length or layout, that are equal to the clean ones, or that differ in both picture
+            and words.
+    """
     kinds = {_differs_in(model, index, *both) for index, both in enumerate(zip(prompts, others, strict=True))}
     if len(kinds) > 1:
         raise SpecError("corrupt= has prompts of other pictures and prompts of other words; trace them apart")
