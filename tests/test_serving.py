@@ -18,9 +18,8 @@ from PIL import Image
 
 import nnsight_vlm as nv
 from nnsight_vlm.errors import InterventionError, SpecError
-from nnsight_vlm.execution.listening import heard_by
 from nnsight_vlm.remote.anyio_parts import load_parts
-from nnsight_vlm.remote.giving_up import given_up_when
+from nnsight_vlm.remote.watching import Watcher, counted_steps, step, watched_by
 from nnsight_vlm.serving import answers, app, open_pages, running, turns, uploads
 
 SCENE, OTHER = nv.shapes.scene(3), nv.shapes.scene(4)
@@ -559,18 +558,39 @@ def test_an_address_that_is_taken_stays_taken():
     taken.close()
 
 
-def test_a_listener_hears_every_token_and_ends_the_answer(model):
+def test_a_watcher_hears_every_token_and_ends_the_answer_by_leaving(model):
     prompt, heard = nv.encode(model, LONG, SCENE.image), []
     whole = nv.generate(model, prompt, max_new_tokens=8)
-    with heard_by(lambda tokens: heard.append(tokens) or False):
+    with watched_by(Watcher(words=heard.append)):
         assert nv.generate(model, prompt, max_new_tokens=8).tokens == whole.tokens
-    assert heard == [whole.tokens[:length] for length in range(1, 9)]
-    with heard_by(lambda tokens: len(tokens) == 3):
-        assert nv.generate(model, prompt, nv.Knockout("query", "generated"), max_new_tokens=8).prompt["generated"]
-        assert nv.generate(model, prompt, max_new_tokens=8).tokens == whole.tokens[:3]
+        assert heard == [whole.tokens[:length] for length in range(1, 9)]
         both = nv.stack([prompt, prompt])
         assert nv.generate(model, both, max_new_tokens=8).tokens == (whole.tokens,) * 2
+        assert len(heard) == 8
+    for cut in (None, nv.Knockout("query", "generated")):
+        heard.clear()
+        with watched_by(Watcher(has_left=lambda: len(heard) == 3, words=heard.append)):
+            assert nv.generate(model, prompt, cut, max_new_tokens=8).tokens == heard[-1]
+        assert [len(each) for each in heard] == [1, 2, 3]
     assert nv.generate(model, prompt, max_new_tokens=8).tokens == whole.tokens
+
+
+def test_a_step_is_told_to_the_present_watcher_alone_and_of_what_is_counted():
+    told, others = [], []
+    with watched_by(Watcher(steps=lambda *news: told.append(news))):
+        step()  # of nothing that is counted
+        with counted_steps("causal", 3):
+            step(2)
+            with counted_steps("gradient", 1):
+                step()
+            with watched_by(Watcher(steps=lambda *news: others.append(news))):
+                step()
+            with watched_by(Watcher()), counted_steps("causal", 1):
+                step()
+            step(2)
+    step()
+    inner = [("gradient", 0, 1), ("gradient", 1, 1)]
+    assert told == [("causal", 0, 3), ("causal", 2, 3), *inner, ("causal", 3, 3)] and others == []
 
 
 # what is under way ----------------------------------------------------------------------------------
@@ -586,7 +606,7 @@ def test_a_page_is_told_how_far_a_measurement_is(client, page):
 
 def test_work_that_nobody_waits_for_ends_at_its_next_model_call(model):
     prompt, over = nv.encode(model, QUESTION, SCENE.image), []
-    with given_up_when(lambda: bool(over)):
+    with watched_by(Watcher(has_left=lambda: bool(over))):
         nv.run(model, prompt)
         over.append(True)
         with pytest.raises(CancelledError, match="nobody waits"):

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from ..errors import Worded
-from ..remote.giving_up import given_up_when
+from ..remote.watching import Watcher, watched_by
 from ..showing import visible
 from .fields import field_of
 
@@ -43,7 +43,7 @@ class Turn:
         """Do the work, and tell its result, or what was wrong in words."""
         try:
             self.tell({"waiting": 0})
-            with given_up_when(lambda: self.is_over):
+            with watched_by(Watcher(has_left=lambda: self.is_over)):
                 self.tell(self.work(self))
         except Worded as error:
             self.tell({"error": str(error), **field_of(error)})

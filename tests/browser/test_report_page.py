@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tiny
 from axe import barriers
+from living import within
 
 from nnsight_vlm.report import page_tables, write_report
 
@@ -153,6 +154,8 @@ def test_a_picture_is_as_high_as_what_is_in_it(opened):
     page.wait_for_function("document.querySelector('iframe').style.height !== ''")
     inside = frame.locator("body").evaluate("body => body.getBoundingClientRect().height")
     assert abs(page.locator("iframe").bounding_box()["height"] - inside) < 60
+    html = frame.locator("html")
+    assert within(5, lambda: html.evaluate("html => html.scrollHeight - innerHeight") <= 0)  # no second scroll bar
 
 
 @pytest.mark.parametrize("width", [1280, 400])

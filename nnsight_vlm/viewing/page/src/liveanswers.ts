@@ -46,6 +46,7 @@ export class Answers {
     this.texts.changed.replaceChildren();
     this.proof.replaceChildren();
     this.verdict.replaceChildren();
+    this.section.scrollIntoView({ block: "nearest" }); // on a narrow screen the form is longer than it
   }
 
   /** Takes in a piece of news. */
