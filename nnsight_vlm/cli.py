@@ -122,7 +122,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Measure the three claims of "What's in the Image?" on a model and further analyses; write tables and figures."""
-    with working(debug=debug, quiet=quiet, resumes=True):
+    with working(debug=debug, quiet=quiet):
         from .commands.flags import pairs_in
         from .errors import SpecError
         from .report import write_report

@@ -18,7 +18,17 @@ class Worded(Exception):
 
 
 class InterventionError(Worded, RuntimeError):
-    """An intervention did not do what it says. Raised by `verify`, and by a run whose plan cannot hold."""
+    """An intervention did not do what it says. Raised by `verify`, and by a run whose plan cannot hold.
+
+    Attributes:
+        found: what was found, with places and numbers.
+        plain: what it comes to, in one sentence for a reader of the live page, who sees neither code nor numbers.
+    """
+
+    def __init__(self, found: str, *, plain: str = "The model did something else than this.", advice: str = "") -> None:
+        """An error whose text is what was found and, where there is any, the advice what to write in Python."""
+        super().__init__(f"{found}{advice}")
+        self.found, self.plain = found, plain
 
 
 class SpecError(Worded, ValueError):

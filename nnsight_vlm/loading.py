@@ -21,6 +21,7 @@ from .families.model_view import name_local_folder
 from .families.weights import matching_weights
 from .opening.adapters import Adapter, adapter_of
 from .opening.files import Checkpoint, inside
+from .opening.hub import refuse_unreachable
 from .opening.on_arrays import take_tensors
 from .opening.options import HUB_OPTIONS, part_options, placed
 from .opening.processors import processor_of, with_settings
@@ -121,6 +122,7 @@ def _from_name(name: str, processor: Any, dispatch: bool, options: dict[str, Any
     name, options = inside(name, options)
     hub = {name: value for name, value in options.items() if name in HUB_OPTIONS}
     source = Checkpoint(name=name, hub=hub)
+    refuse_unreachable(source)
     adapter = adapter_of(source)
     if adapter is not None:
         return _with_adapter(adapter, processor, dispatch, options)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+WRITER = "nnsight-vlm"
+"""What figures and pages of a command say of who wrote them: as `Software` in PNG, as generator in HTML."""
 LONGEST = 200
 """Characters of a file's name that its temporary name repeats; file systems allow 255 in all."""
 

@@ -288,7 +288,7 @@ def test_a_run_with_a_graph_goes_on_with_the_states_that_it_gives():
     assert logits.requires_grad
 
 
-@pytest.mark.parametrize("name", ["gemma3n", "gemma4-shared"])
+@pytest.mark.parametrize("name", ["gemma3n", "gemma4-causal-shared"])
 def test_layers_that_share_keys_are_places_of_their_own(name):
     with float64():
         attention = zoo.ZOO[name].implementations[0]

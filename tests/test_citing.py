@@ -88,7 +88,7 @@ def test_the_paragraph_says_what_the_frame_says():
     assert "\n" not in paragraph
     for words in (
         "recipe knockout_windows of nnsight_vlm 0.1.0",
-        "Routes were closed (after Kaduri et al. 2024; Geva et al. 2023).",
+        "Routes were closed. This analysis is after Kaduri et al. 2024; Geva et al. 2023. ",
         "The model org/a-model (LlavaForConditionalGeneration), revision 0123abc, weights 89ab, ran in bfloat16 "
         "on cuda:0, with sdpa attention (text) and eager attention (vision); "
         "versions: python 3.11.7, nnsight 0.8.1, torch 2.9, transformers 5.",
@@ -276,10 +276,29 @@ def test_rows_of_cuts_and_of_swaps_each_say_what_they_show():
     assert "Of rows that show 'could': the result" in each and "Of rows that show 'does': states were" in each
 
 
+def test_estimates_are_not_cited_as_interchanged_states():
+    """A frame has estimates by gradients beside the patches that were made, and how far both agree."""
+    rows = [("a->b", "none", name, 0.5, 0.25, 0.75, 9) for name in ("estimate_restored", "exact", "correlation")]
+    frame, swapped = made(rows, recipe="attribution_map"), "states were interchanged and every route was left open"
+    estimated = nv.cite(frame, {"measure": "estimate_restored"})
+    assert "Of estimate_restored: no state was interchanged: the result is a first-order estimate" in estimated
+    assert swapped not in estimated.lower() and swapped in nv.cite(frame, {"measure": "exact"}).lower()
+    assert "Of correlation: the result describes the method, and not the model." in nv.cite(frame, [False, False, True])
+    both = nv.cite(frame, [True, True, False])
+    assert f"Of exact: {swapped}" in both and "Of estimate_restored: no state" in both
+
+
+def test_what_a_cut_took_says_nothing_of_the_model():
+    rows = [("a->b", "none", name, 0.5, 0.25, 0.75, 9) for name in ("f1", "overlap")]
+    assert "The result describes the method" in nv.cite(made(rows), {"measure": "overlap"})
+    assert "The result shows what the model could do" in nv.cite(made(rows), {"measure": "f1"})
+    assert "Of f1: the result shows what the model could do" in nv.cite(made(rows), [True, True])
+
+
 def test_a_citation_says_whose_the_definitions_are():
     """pair_routes asks the question of a paper, with definitions that are not taken from it."""
     text = nv.cite(made(ROWS, recipe="pair_routes"))
-    after = "(after Pathways (arXiv 2607.03358); Pearl 2001; Vig et al. 2020). "
+    after = "This analysis is after Pathways (arXiv 2607.03358); Pearl 2001; Vig et al. 2020. "
     assert f"{after}The definitions are nnsight_vlm's own" in text
     assert "Pearl Judea. Direct and Indirect Effects. 2001. arXiv 1301.2300." in text
     assert "  year = {2001}," in nv.cite(made(ROWS, recipe="pair_routes"), style="bibtex")
@@ -364,7 +383,8 @@ def test_texts_of_others_are_shown_as_their_characters(text):
 def test_every_recipe_asks_and_has_papers():
     assert {"knockout_windows", "patch_grounding"} <= set(RECIPES)
     for entry in RECIPES.values():
-        assert entry.asks.endswith("?") and entry.papers and entry.method.endswith(".")
+        assert entry.asks.endswith("?") and entry.papers and entry.method
+        assert all((part if isinstance(part, str) else part.text).endswith(".") for part in entry.method)
         assert entry.function is getattr(nv.recipes, entry.name)
 
 

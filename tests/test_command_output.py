@@ -21,6 +21,7 @@ from nnsight_vlm.commands.working import working
 from nnsight_vlm.families import FAMILIES
 from nnsight_vlm.families.support import COLUMNS, cells_of, support
 from nnsight_vlm.report.single import CutAnswers, GroundedAnswer
+from nnsight_vlm.studies.journal import Journal
 from nnsight_vlm.studies.registry import RECIPES
 
 RECIPE = ["run", "attention_share", "--max-new-tokens", "2"]
@@ -257,13 +258,108 @@ def test_a_warning_is_said_in_words_without_the_place_in_the_code(capsys):
     assert warnings.showwarning.__module__ != "nnsight_vlm.commands.working"
 
 
-def test_an_interrupted_run_says_that_it_goes_on(table, tmp_path, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+FILES = {"ground": "ground.png", "knockout": "knockout.png", "view": "view.html"}
+"""The commands that write one file, and how it is called where nobody says."""
 
-    monkeypatch.setattr(runs, "_measured", interrupted)
-    for out, words in ((tmp_path / "out", "interrupted; the same command goes on from here\n"), ("-", "interrupted\n")):
-        assert ask(*RECIPE, "--items", table, "--out", out, code=130).stderr.endswith(words)
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch, model):
+    """A photograph in the folder in which commands run; the model is loaded already."""
+    monkeypatch.chdir(tmp_path)
+    for module in ("single", "config"):
+        monkeypatch.setattr(f"nnsight_vlm.report.{module}.load_by_name", lambda *_: model)
+    nv.shapes.scene(3).image.save("photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_a_file_that_is_there_is_kept_and_the_next_free_name_is_taken(command, photo):
+    first = photo.parent / FILES[command]
+    second, third = (first.with_stem(f"{first.stem}-{number}") for number in (2, 3))
+    second.write_text("mine")
+    assert ask(command, photo, "describe the image .").stdout.endswith(f"Written to {first.name}.\n")
+    kept = first.read_bytes()
+    assert ask(command, photo, "describe the image .").stdout.endswith(f"Written to {third.name}.\n")
+    assert first.read_bytes() == kept and second.read_text() == "mine" and third.exists()
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_a_file_that_is_named_is_replaced_only_if_a_command_wrote_it(command, photo, monkeypatch):
+    out = (photo.parent / "mine").with_suffix(FILES[command][FILES[command].index(".") :])
+    contents = set()
+    for question in ("describe the image .", "describe it ."):
+        asked = [command, photo, question, "--out", out]
+        assert ask(*asked).stdout.endswith(f"Written to {out}.\n")
+        contents.add(out.read_bytes())
+    assert len(contents) == 2
+    for module in ("single", "config"):
+        monkeypatch.setattr(f"nnsight_vlm.report.{module}.load_by_name", lambda *_: pytest.fail("a model was loaded"))
+    for content in (b"", photo.read_bytes(), b"<!doctype html><title>mine</title>"):
+        out.write_bytes(content)
+        assert ask(*asked, code=2).stderr == (
+            f"error: --out {str(out)!r} is there and was not written by nnsight-vlm, so it is not replaced; name "
+            "another file, or remove it first\n"
+        )
+        assert out.read_bytes() == content
+
+
+BEGINS_ANEW = "error: interrupted; nothing was finished yet, so the same command begins anew\n"
+REPORT = ["report", "--scenes", "2", "--chunk", "1", "--only", "attention_share", "--max-new-tokens", "2", "--quiet"]
+
+
+def interrupt(monkeypatch, after):
+    """Ctrl-C in place of a measurement that comes behind so many."""
+    whole, begun = Journal.rows, []
+
+    def rows(journal, images, measure):
+        def measured(numbers):
+            begun.append(numbers)
+            if len(begun) > after:
+                raise KeyboardInterrupt
+            return measure(numbers)
+
+        return whole(journal, images, measured)
+
+    monkeypatch.setattr(Journal, "rows", rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "error: interrupted; the same command goes on from here\n"),
+        (["--fresh"], "error: interrupted; the same command without --fresh (fresh=True) goes on from here\n"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_an_interrupted_command_says_what_it_goes_on_from(command, options, words, table, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("nnsight_vlm.report.writing.load_by_name", lambda *_: model)
+    asked = [*RECIPE, "--items", table, "--chunk", "1", "--quiet"] if command == "run" else REPORT
+    asked = [*asked, "--out", tmp_path / "out", *options]
+    settings = tmp_path / "out" / f"{command}-settings.json"
+    for after, said in ((0, BEGINS_ANEW), (1, words)):
+        with monkeypatch.context() as patched:
+            interrupt(patched, after)
+            assert ask(*asked, code=130).stderr == said
+        assert settings.exists() == bool(after)
+    for option in options:
+        asked.remove(option)
+    with monkeypatch.context() as patched:  # one picture was kept, so one is left to be measured
+        interrupt(patched, 1)
+        ask(*asked)
+
+
+def test_rows_of_other_settings_are_not_gone_on_from(table, tmp_path, monkeypatch):
+    part = tmp_path / "out" / "journal" / "attention_share-0-00000-00001.parquet"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    interrupt(monkeypatch, 0)
+    assert ask(*RECIPE, "--items", table, "--out", tmp_path / "out", "--quiet", code=130).stderr == BEGINS_ANEW
+
+
+def test_an_interrupted_run_on_standard_output_keeps_nothing(table, monkeypatch):
+    interrupt(monkeypatch, 1)
+    asked = [*RECIPE, "--items", table, "--chunk", "1", "--quiet", "--out", "-"]
+    assert ask(*asked, code=130).stderr == "error: interrupted\n"
 
 
 def test_commands_refuse_versions_that_are_not_taken_and_their_help_does_not(monkeypatch):

@@ -42,7 +42,7 @@ FURTHER = 3
 REFUSED = {
     **dict.fromkeys(("llava-mistral", "idefics2", "idefics2-split", "gemma3", "gemma3-crops", "gemma3n"), WINDOWS),
     **dict.fromkeys(
-        ("gemma4", "gemma4-shared", "paligemma2", "aya_vision", "cohere2_vision", "llama4", "exaone4_5"), WINDOWS
+        ("gemma4", "gemma4-causal-shared", "paligemma2", "aya_vision", "cohere2_vision", "llama4", "exaone4_5"), WINDOWS
     ),
     **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "lfm2_vl", "lfm3_vl", "minicpmv4_6"), CARRIES_STATE),
     **dict.fromkeys(("blip-2-opt", "instructblip-llama"), FORWARD_NEEDS_PIXELS),

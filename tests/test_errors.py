@@ -190,6 +190,20 @@ def test_specs_with_impossible_values_are_refused_when_they_are_made(prompt):
         (lambda: nv.Residual("last", zzz=1), ["Residual has no argument zzz=; it has where, layers"]),
         (lambda: nv.recipes.knockout_windows(None, [], answer="red", windws=1), ["has no argument", "did you mean"]),
         (lambda: nv.sweep(None, None, [], answers="red"), ["sweep has no argument answers=; did you mean answer=?"]),
+        (
+            lambda: nv.recipes.path_patching(None),
+            ["missing", "'sender'", "write path_patching(model, pairs, sender=...)"],
+        ),
+        (
+            nv.recipes.heads,
+            ["missing", "'model'", "write heads(model, prompts), and other arguments by name"],
+        ),
+        (lambda: nv.recipes.heads(None, [], 3), ["too many positional", "write heads(model, prompts), and other"]),
+        (lambda: nv.recipes.heads(None, model=1), ["multiple values", "'model'", "write heads(model, prompts), and"]),
+        (
+            lambda: nv.generate(None, temperature=1),
+            ["missing", "'prompt'", "write generate(model, prompt, intervention)"],
+        ),
     ]
     for make, parts in mistakes:
         with pytest.raises(nv.SpecError) as error:

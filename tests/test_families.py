@@ -196,6 +196,7 @@ def case(request):
 @under_every
 def test_the_family_fits_the_model_and_an_empty_intervention_changes_nothing(case):
     plain = case.model._module
+    assert zoo.row(case.member.name).name == case.family.name == view_of(case.model).family.name
     with torch.no_grad():
         logits = plain(**case.prompt.inputs).logits[0]
     for empty in (None, nv.Knockout("image", "generated", layers="attention")):

@@ -52,7 +52,7 @@ NOT_READABLE = {
             "qwen3_5",
             "glm4v",
             "gemma4",
-            "gemma4-shared",
+            "gemma4-causal-shared",
             "minicpmv4_6",
             "exaone4_5",
             "lfm3_vl",

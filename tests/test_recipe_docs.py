@@ -72,9 +72,10 @@ def test_what_recipes_of_pairs_take_is_said_where_they_are_met():
         assert "columns `image, other_image, question, answer, other_answer`" in page
         assert "pairs=[(prompt, other prompt, answer, other answer), ...]" in page
         help_text = " ".join(re.sub("[│╭╮╰╯─]", " ", CliRunner().invoke(app, ["run", name, "--help"]).output).split())
-        assert "Needs the columns image, question, answer, other_image and other_answer" in help_text
+        assert "may begin so, each row with two pictures; paths" in help_text
+        assert help_text.count("other_image,other_answer") == help_text.count("other_image") == 1
     plain = CliRunner().invoke(app, ["run", "knockout_windows", "--help"]).output
-    assert "Needs the columns" not in plain
+    assert "two pictures" not in plain and "other_image" not in plain
 
 
 def test_pages_and_examples_use_public_names_alone():

@@ -18,9 +18,8 @@ from PIL import Image
 
 import nnsight_vlm as nv
 from nnsight_vlm.errors import InterventionError, SpecError
-from nnsight_vlm.execution.listening import heard_by
 from nnsight_vlm.remote.anyio_parts import load_parts
-from nnsight_vlm.remote.giving_up import given_up_when
+from nnsight_vlm.remote.watching import Watcher, counted_steps, step, watched_by
 from nnsight_vlm.serving import answers, app, open_pages, running, turns, uploads
 
 SCENE, OTHER = nv.shapes.scene(3), nv.shapes.scene(4)
@@ -30,8 +29,12 @@ CUT = {"kind": "cut", "source": "image", "target": "last", "layers": "3:7"}
 
 
 def as_png(picture):
+    return as_file(picture, "PNG")
+
+
+def as_file(picture, kind):
     file = io.BytesIO()
-    picture.save(file, "png")
+    picture.save(file, kind)
     return file.getvalue()
 
 
@@ -223,11 +226,23 @@ def test_a_proof_is_that_of_verify(client, model, page, monkeypatch):
     assert proof == {"holds": True, **{name: value for name, value in vars(expected).items() if name != "moved"}}
 
     def failing(*_, **__):
-        raise InterventionError("an edge is open")
+        raise InterventionError("an edge is open\x1b")
 
     monkeypatch.setattr(answers, "verify", failing)
     news = client.news(page, "prove", {"question": QUESTION, "change": change})
-    assert news[-1] == {"proof": {"holds": False, "said": "an edge is open"}}
+    said = "The model did something else than this."
+    assert news[-1] == {"proof": {"holds": False, "said": said, "found": "an edge is open\\x1b"}}
+
+
+def test_a_proof_that_fails_is_told_without_python(client, model, page):
+    prompt = nv.encode(model, QUESTION, SCENE.image)
+    with pytest.raises(InterventionError) as refused:
+        nv.verify(model, prompt, nv.Knockout("image", "last", layers=nv.window(3, 7)), pixels=True)
+    news = client.news(page, "prove", {"question": QUESTION, "change": CUT, "pixels": True})
+    proof, whole = news[-1]["proof"], str(refused.value)
+    assert not proof["holds"] and whole.startswith(proof["found"]) and "the image still reaches the text" in whole
+    assert "nv.Knockout(" in whole and "nv." not in proof["found"]
+    assert proof["said"].startswith("Other pixels still change what the model predicts")
 
 
 def test_another_picture_is_another_answer(client, model, page):
@@ -340,6 +355,8 @@ def huge_png(width, height):
     [
         (b"nothing", 400, "not a picture"),
         (b"", 400, "not a picture"),
+        (as_file(SCENE.image, "EPS"), 400, "this is not a picture"),  # which Pillow hands to another program
+        (as_png(SCENE.image)[:-200], 400, "this is not a picture"),
         (huge_png(9_000, 9_000), 400, "pixels"),
         (huge_png(2**31 - 1, 2**31 - 1), 400, "picture"),
         (b"0" * (uploads.MOST_BYTES + 1), 413, "at most"),
@@ -373,6 +390,13 @@ def test_pictures_are_upright_and_in_colours():
     lying.save(file, "jpeg", exif=exif)
     assert uploads.opened(file.getvalue()).size == (4, 8)
     assert uploads.opened(as_png(Image.new("RGBA", (2, 2)))).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_what_cameras_and_browsers_make_is_opened_as_pillow_does(kind):
+    content = as_file(SCENE.image, kind)
+    with Image.open(io.BytesIO(content)) as picture:
+        assert uploads.opened(content).tobytes() == picture.convert("RGB").tobytes()
 
 
 # turns and pages ------------------------------------------------------------------------------------
@@ -444,6 +468,10 @@ def test_silent_pages_are_closed_and_not_too_many_are_open():
     now[0] += 1
     pages.open()
     assert pages.find(names[0]) is not None and pages.find(names[1]) is None and len(pages) == 2
+    few = open_pages.OpenPages(most=2)
+    assert few.open() != few.open()
+    with pytest.raises(SpecError, match="2 pages are open"):
+        few.open()
 
 
 def test_a_page_keeps_the_latest_answers_only():
@@ -462,6 +490,39 @@ def test_too_many_requests_are_told_so(monkeypatch):
     queue = turns.Turns(report=print)
     assert "too many" in asyncio.run(asked())[0]["error"]
     queue.stop()
+
+
+def test_a_request_that_is_given_up_while_it_waits_is_not_waited_for():
+    began, end = threading.Event(), threading.Event()
+
+    def long(_):
+        began.set()
+        end.wait(10)
+        return {}
+
+    async def asked():
+        first = queue.take(long)
+        assert await anext(first) == {"waiting": 0} and began.is_set()
+        news = []
+        for _ in range(2):
+            waiting = queue.take(lambda _: {})
+            news.append(await anext(waiting))
+            await waiting.aclose()
+        end.set()
+        return news, [each async for each in first]
+
+    queue = turns.Turns(report=print)
+    assert asyncio.run(asked()) == ([{"waiting": 1}] * 2, [{}])
+    queue.stop()
+
+
+def test_a_hostile_request_is_not_told_in_the_window_of_the_server(client, capfd):
+    with socket.create_connection((client.listening.host, client.listening.port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert stranger.recv(64).startswith(b"HTTP/1.1 400")
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    assert client.http.get("/", headers={**upgrade, "x-token": ""}).status_code == 403
+    assert capfd.readouterr() == ("", "")
 
 
 # the end, and what is heard -------------------------------------------------------------------------
@@ -497,18 +558,39 @@ def test_an_address_that_is_taken_stays_taken():
     taken.close()
 
 
-def test_a_listener_hears_every_token_and_ends_the_answer(model):
+def test_a_watcher_hears_every_token_and_ends_the_answer_by_leaving(model):
     prompt, heard = nv.encode(model, LONG, SCENE.image), []
     whole = nv.generate(model, prompt, max_new_tokens=8)
-    with heard_by(lambda tokens: heard.append(tokens) or False):
+    with watched_by(Watcher(words=heard.append)):
         assert nv.generate(model, prompt, max_new_tokens=8).tokens == whole.tokens
-    assert heard == [whole.tokens[:length] for length in range(1, 9)]
-    with heard_by(lambda tokens: len(tokens) == 3):
-        assert nv.generate(model, prompt, nv.Knockout("query", "generated"), max_new_tokens=8).prompt["generated"]
-        assert nv.generate(model, prompt, max_new_tokens=8).tokens == whole.tokens[:3]
+        assert heard == [whole.tokens[:length] for length in range(1, 9)]
         both = nv.stack([prompt, prompt])
         assert nv.generate(model, both, max_new_tokens=8).tokens == (whole.tokens,) * 2
+        assert len(heard) == 8
+    for cut in (None, nv.Knockout("query", "generated")):
+        heard.clear()
+        with watched_by(Watcher(has_left=lambda: len(heard) == 3, words=heard.append)):
+            assert nv.generate(model, prompt, cut, max_new_tokens=8).tokens == heard[-1]
+        assert [len(each) for each in heard] == [1, 2, 3]
     assert nv.generate(model, prompt, max_new_tokens=8).tokens == whole.tokens
+
+
+def test_a_step_is_told_to_the_present_watcher_alone_and_of_what_is_counted():
+    told, others = [], []
+    with watched_by(Watcher(steps=lambda *news: told.append(news))):
+        step()  # of nothing that is counted
+        with counted_steps("causal", 3):
+            step(2)
+            with counted_steps("gradient", 1):
+                step()
+            with watched_by(Watcher(steps=lambda *news: others.append(news))):
+                step()
+            with watched_by(Watcher()), counted_steps("causal", 1):
+                step()
+            step(2)
+    step()
+    inner = [("gradient", 0, 1), ("gradient", 1, 1)]
+    assert told == [("causal", 0, 3), ("causal", 2, 3), *inner, ("causal", 3, 3)] and others == []
 
 
 # what is under way ----------------------------------------------------------------------------------
@@ -524,7 +606,7 @@ def test_a_page_is_told_how_far_a_measurement_is(client, page):
 
 def test_work_that_nobody_waits_for_ends_at_its_next_model_call(model):
     prompt, over = nv.encode(model, QUESTION, SCENE.image), []
-    with given_up_when(lambda: bool(over)):
+    with watched_by(Watcher(has_left=lambda: bool(over))):
         nv.run(model, prompt)
         over.append(True)
         with pytest.raises(CancelledError, match="nobody waits"):

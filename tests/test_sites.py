@@ -17,7 +17,7 @@ ALSO_ADDED = {
     **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "minicpmv4_6"), "recurrent layers add what no site names"),
     "lfm3_vl": "convolutions add what no site names",
     "lfm2_vl": "convolutions add what no site names",
-    "gemma4-shared": "each layer also adds an embedding of its own, and scales its output",
+    "gemma4-causal-shared": "each layer also adds an embedding of its own, and scales its output",
     "gemma3n": "there are several residual streams",
     "florence2": "norms come after the sum",
 }

@@ -285,6 +285,19 @@ def test_text_is_one_token_where_one_spells_it_and_else_its_tokens(sdpa):
     assert frame["logprob"][0] == frame["logprob"][3] and frame["logprob"][1] == frame["logprob"][2]
 
 
+def test_where_one_token_is_scored_an_answer_of_several_is_told_what_scores_them(sdpa):
+    prompt = nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
+    red = sdpa.tokenizer.convert_tokens_to_ids("red")
+    with pytest.raises(nv.SpecError) as refused:
+        nv.recipes.information_flow(sdpa, [prompt], answers=["red square"])
+    assert str(refused.value) == (
+        "the answer 'red square' is not one token but ['red', 'square'], and one is scored here; write the id of one "
+        f"of them, such as {red}. nv.sweep scores all tokens of an answer together"
+    )
+    with pytest.raises(nv.SpecError, match=r"answer=\(3, 4\) is no answer.*nv.sweep scores all tokens"):
+        nv.attribute(sdpa, prompt, prompt, answer=(3, 4))
+
+
 def test_an_answer_that_cannot_be_given_to_the_model_is_refused(sdpa):
     prompt, cut = nv.encode(sdpa, "what is the red square ?", tiny.picture(0)), nv.Knockout("image", "last")
     pixels = view_of(sdpa).pixel_tokens

@@ -176,6 +176,20 @@ def test_every_large_piece_has_an_outline_and_holes_have_none(shown):
     }
 
 
+def test_objects_are_those_of_the_first_picture_or_of_each():
+    chat = [nv.shapes.scene(seed).image for seed in (3, 4)]
+    page = shown_in(nv.encode(tiny.load("sdpa"), "what is red ?", chat))
+    first, second = {"box": (4, 3, 11, 9)}, nv.shapes.scene(4).objects
+    alone = objects_given(second, page)
+    assert {each.picture for each in alone} == {0} and len(alone) >= len(second)
+    moved = tuple(each._replace(picture=1) for each in alone)
+    assert objects_given([None, second], page) == moved
+    assert objects_given([first, second], page) == (*objects_given(first, page), *moved)
+    for given in ([first], [first, second, None], [[], [], []]):
+        with pytest.raises(nv.SpecError, match=rf"objects of {len(given)} picture\(s\), and the page has 2; give one"):
+            objects_given(given, page)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_outlines_of_scenes_hold_the_pixels_of_their_objects(seed):
     """Counted by the crossings of a ray from each pixel's middle."""

@@ -7,10 +7,16 @@ import pandas as pd
 from ..studies.labels import COULD, DOES
 from ..studies.registry import Recipe
 
+METHOD = "method"
 SHOWN = {
     "could": "The result shows what the model could do without what was taken away, and not what it does with it.",
     "does": "States were interchanged and every route was left open, so the result shows what the model does.",
     "reads": "Nothing in the model was changed, so the result shows no cause.",
+    "estimates": (
+        "No state was interchanged: the result is a first-order estimate by gradients of what that would do, and holds "
+        "as far as patches agree with it."
+    ),
+    METHOD: "The result describes the method, and not the model.",
 }
 
 
@@ -25,7 +31,7 @@ def what_is_shown(recipe: Recipe, cited: pd.DataFrame) -> str:
     for measure, kind in kinds_of(recipe, cited):
         names = kinds.setdefault(kind, [])
         names += [measure] if measure not in names else []
-    is_mixed = bool(recipe.shows_of) or len(kinds) > 1
+    is_mixed = len(kinds) > 1 or any(kind != METHOD for kind in recipe.shows_of.values())
     if not kinds or not is_mixed:
         return SHOWN[next(iter(kinds), recipe.shows)]
     return " ".join(f"Of {' and '.join(names)}: {_continued(SHOWN[kind])}" for kind, names in kinds.items())

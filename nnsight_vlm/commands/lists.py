@@ -82,9 +82,14 @@ def draft(
 
         from ..errors import SpecError, reason_of
         from ..families import drafting
+        from ..opening.files import Checkpoint
+        from ..opening.hub import refuse_unreachable
 
         try:
+            refuse_unreachable(Checkpoint(name=model))
             config = AutoConfig.from_pretrained(model)
+        except SpecError:
+            raise
         except Exception as error:  # whatever a folder of others makes transformers raise
             raise SpecError(f"no model {model!r} that transformers knows: {reason_of(error)}") from error
         row = drafting.source(drafting.draft(config))

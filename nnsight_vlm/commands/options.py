@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +32,21 @@ Question = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and print nothing but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from (the traceback).")]
+
+
+def written_file(kind: str, usual: str) -> Any:
+    """The option that names the one file that a command writes, see `report.single_files`.
+
+    Args:
+        kind: of file.
+        usual: its name where none is given.
+    """
+    stem, _, ending = usual.rpartition(".")
+    text = (
+        f"The {kind} file to write; by default {usual}, or where that is there {stem}-2.{ending} and so on. A file "
+        "that no nnsight-vlm command wrote is not replaced."
+    )
+    return typer.Option(help=text, show_default=False)
 
 
 def examples(*lines: str) -> str:

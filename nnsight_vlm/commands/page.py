@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import LAYERS, Debug, Json, Model, Picture, Question, Quiet, examples
+from .options import LAYERS, Debug, Json, Model, Picture, Question, Quiet, examples, written_file
 from .output import print_json, print_line
 from .working import working
 
@@ -19,6 +19,7 @@ VIEW = examples(
     'nnsight-vlm view photo.png "What color is the ring?" --quantities weight,causal',
     'nnsight-vlm view photo.png "What color is the ring?" --source image --target last --out cut.html',
 )
+VIEW_FILE = "view.html"
 
 
 def view(
@@ -35,7 +36,7 @@ def view(
         str | None, typer.Option(help="The token group that it is hidden from: last, query, generated, text, ...")
     ] = None,
     layers: Annotated[str, typer.Option(help=f"The layers in which it is hidden: {LAYERS}.")] = "attention",
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("view.html"),
+    out: Annotated[Path | None, written_file("HTML", VIEW_FILE)] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The greatest length of an answer, in tokens.")] = 64,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -44,12 +45,14 @@ def view(
     """Answer a question, and write a page that shows which patches each word read."""
     with working(debug=debug, quiet=quiet):
         from ..prompts.encoding import encode
-        from ..report.arguments import HTML, check_request, split_names
+        from ..report.arguments import check_request, split_names
         from ..report.config import load_by_name
+        from ..report.single_files import file_to_write
         from ..viewing.asking import quantities_given
         from ..viewing.making import view as made
 
-        picture, cut = check_request(image, question, model, out, HTML), cut_given(source, target, layers)
+        picture, out = check_request(image, question, model), file_to_write(out, VIEW_FILE)
+        cut = cut_given(source, target, layers)
         shown = quantities_given(split_names(quantities, "--quantities"))
         loaded = load_by_name(model)
         prompt = encode(loaded, question, picture)

@@ -29,8 +29,6 @@ ON_OUTPUT = Path("-")
 """Stands for standard output, in place of a folder."""
 OWN = "Options of this recipe"
 """Stands above them in the help."""
-PAIRS_OF = "image, question, answer, other_image and other_answer (one question about two pictures)"
-"""What a table of pairs has."""
 MOST_LEFT_OUT = 20
 """Most items that are named as left out."""
 NUMBERS = ("measure", "mean", "low", "high")
@@ -56,7 +54,7 @@ def recipe_app(recipe: Recipe) -> typer.Typer:
     flags, unspelled = flags_of(recipe)
 
     def run(**given: Any) -> None:
-        with working(debug=given["debug"], quiet=given["quiet"], resumes=given["out"] != ON_OUTPUT):
+        with working(debug=given["debug"], quiet=given["quiet"]):
             request = request_of(recipe, flags, given)
             if given["out"] == ON_OUTPUT:
                 done, table = printed(request, as_json=given["as_json"])
@@ -75,10 +73,9 @@ def recipe_app(recipe: Recipe) -> typer.Typer:
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     not_here = f" Python only: {', '.join(unspelled)}." if unspelled else ""
-    pairs = f" Needs the columns {PAIRS_OF}." if needs_pairs(recipe) else ""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     settings = {"help_option_names": ["--help", "-h"]}
-    about = f"{recipe.asks} ({recipe.papers[0].cited}). {recipe.caveat}".rstrip() + pairs + not_here
+    about = f"{recipe.asks} ({recipe.papers[0].cited}). {recipe.caveat}".rstrip() + not_here
     about = "\n\n".join([about, *table_of(recipe)])
     app.command(name=recipe.name, help=about, epilog=examples_of(recipe), context_settings=settings)(run)
     return app
@@ -96,11 +93,13 @@ def examples_of(recipe: Recipe) -> str:
 
 def table_of(recipe: Recipe) -> list[str]:
     """A table of questions for a recipe, a line each; paths of pictures begin in the table's folder."""
-    is_pairs = needs_pairs(recipe)
+    row, columns, example = "", "", ""
+    if needs_pairs(recipe):
+        row, columns, example = ", each row with two pictures", ",other_image,other_answer", ",photos/other.png,red"
     return [
-        "The table questions.csv may begin so; paths of pictures begin in its folder:",
-        f"image,question,answer{',other_image,other_answer' if is_pairs else ''}",
-        f"photos/ring.png,what color is the ring?,purple{',photos/other.png,red' if is_pairs else ''}",
+        f"The table questions.csv may begin so{row}; paths of pictures begin in its folder:",
+        f"image,question,answer{columns}",
+        f"photos/ring.png,what color is the ring?,purple{example}",
     ]
 
 
@@ -117,7 +116,10 @@ def printed(request: Request, *, as_json: bool) -> tuple[Done, str]:
                 f"--out - prints the frame as csv, and nothing is kept; leave out {option}, or name a folder"
             )
     with TemporaryDirectory() as folder:
-        done = carry_out(replace(request, out=Path(folder)))
+        try:
+            done = carry_out(replace(request, out=Path(folder)))
+        except KeyboardInterrupt:  # whatever was finished is gone with the folder
+            raise KeyboardInterrupt from None
         return done, (Path(folder) / "frame.csv").read_text(encoding="utf-8")
 
 

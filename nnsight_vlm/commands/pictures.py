@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import LAYERS, Debug, Json, Model, Picture, Question, Quiet, examples
+from .options import LAYERS, Debug, Json, Model, Picture, Question, Quiet, examples, written_file
 from .output import print_json, print_line, print_table
 from .working import working
 
@@ -21,6 +21,7 @@ KNOCKOUT = examples(
     'nnsight-vlm knockout photo.png "What color is the ring?" --source query --layers 0.25:0.75',
     'nnsight-vlm knockout photo.png "What color is the ring?" --answer red --json',
 )
+GROUND_FILE, KNOCKOUT_FILE = "ground.png", "knockout.png"
 Length = Annotated[int, typer.Option(min=1, help="The greatest length of an answer, in tokens.")]
 
 
@@ -34,7 +35,7 @@ def ground(
     layers: Annotated[
         str | None, typer.Option(help=f"The layers to average; by default the middle half. Otherwise {LAYERS}.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("ground.png"),
+    out: Annotated[Path | None, written_file("PNG", GROUND_FILE)] = None,
     max_new_tokens: Length = 64,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -44,9 +45,10 @@ def ground(
     with working(debug=debug, quiet=quiet):
         from ..report.arguments import check_request, parse_layers, split_names
         from ..report.single import ground_one
+        from ..report.single_files import file_to_write
         from ..report.terminal import as_table
 
-        picture = check_request(image, question, model, out)
+        picture, out = check_request(image, question, model), file_to_write(out, GROUND_FILE)
         chosen, named = None if layers is None else parse_layers(layers), split_names(words, "--words")
         grounded = ground_one(model, picture, question, out, words=named, layers=chosen, limit=max_new_tokens)
     if as_json:
@@ -69,7 +71,7 @@ def knockout(
     answer: Annotated[
         str | None, typer.Option(help="The answer to score, one token; by default the model's own first one.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("knockout.png"),
+    out: Annotated[Path | None, written_file("PNG", KNOCKOUT_FILE)] = None,
     max_new_tokens: Length = 64,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -79,9 +81,11 @@ def knockout(
     with working(debug=debug, quiet=quiet):
         from ..report.arguments import check_request, parse_layers
         from ..report.single import knockout_one
+        from ..report.single_files import file_to_write
         from ..report.terminal import as_table
 
-        picture, chosen = check_request(image, question, model, out), parse_layers(layers)
+        picture, out = check_request(image, question, model), file_to_write(out, KNOCKOUT_FILE)
+        chosen = parse_layers(layers)
         answers = knockout_one(
             model,
             picture,

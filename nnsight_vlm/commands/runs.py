@@ -23,7 +23,7 @@ from ..questions.item_lists import Items
 from ..questions.making import items as items_of
 from ..remote.model_call import Remote
 from ..report.config import check_model_name, load_by_name
-from ..report.folder import Contents, prepare, write_both, write_figure, write_text
+from ..report.folder import Contents, interruptible, prepare, write_both, write_figure, write_text
 from ..studies.provenance import safe_place
 from ..studies.registry import Recipe
 from ..studies.work import Work
@@ -33,6 +33,7 @@ JOURNAL = "journal"
 RUN = Contents(
     called="a run",
     settings="run-settings.json",
+    parts=JOURNAL,
     ours=(
         *(JOURNAL, "run-settings.json", "figure.png", "cite.txt", "frame.csv", "frame.parquet"),
         *("frame_per_image.csv", "frame_per_image.parquet"),
@@ -116,15 +117,16 @@ def carry_out(request: Request) -> Done:
     _check_taken(request, items)
     begun = (request.out / RUN.settings).exists() and not request.fresh
     prepare(request.out, settings_of(request), fresh=request.fresh, contents=RUN)
-    try:
-        model = load_by_name(request.model, request.remote)
-        frame = _measured(request, model, items, work, per_image=False)
-        rows = _measured(request, model, items, work, per_image=True) if request.usual.get("per_image") else None
-    except SpecError:
-        if not begun:  # parts of the journal are named by what they are of, so other settings may find them
-            (request.out / RUN.settings).unlink()
-        raise
-    return _written(request, frame, rows)
+    with interruptible(request.out, begun=begun, fresh=request.fresh, contents=RUN):
+        try:
+            model = load_by_name(request.model, request.remote)
+            frame = _measured(request, model, items, work, per_image=False)
+            rows = _measured(request, model, items, work, per_image=True) if request.usual.get("per_image") else None
+        except SpecError:
+            if not begun:  # parts of the journal are named by what they are of, so other settings may find them
+                (request.out / RUN.settings).unlink()
+            raise
+        return _written(request, frame, rows)
 
 
 def _items(request: Request) -> Items:

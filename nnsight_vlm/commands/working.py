@@ -26,7 +26,7 @@ BUG = (
 
 
 @contextmanager
-def working(*, debug: bool = False, quiet: bool = False, resumes: bool = False) -> Iterator[None]:
+def working(*, debug: bool = False, quiet: bool = False) -> Iterator[None]:
     """Do a command's work; what libraries print meanwhile goes to standard error.
 
     Errors end the command with an exit code, said in words.
@@ -34,7 +34,6 @@ def working(*, debug: bool = False, quiet: bool = False, resumes: bool = False) 
     Args:
         debug: show the traceback of an error too.
         quiet: no progress bars of libraries.
-        resumes: whether the same command would go on where this one is interrupted.
     """
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -45,8 +44,8 @@ def working(*, debug: bool = False, quiet: bool = False, resumes: bool = False) 
                 yield
         except (typer.Exit, typer.Abort, BrokenPipeError):  # typer ends with these itself
             raise
-        except KeyboardInterrupt:
-            _end(f"interrupted{'; the same command goes on from here' if resumes else ''}", INTERRUPTED)
+        except KeyboardInterrupt as interruption:  # who keeps work says what is kept, see `report.folder`
+            _end("; ".join(["interrupted", *map(str, interruption.args)]), INTERRUPTED)
         except Exception as error:
             if debug:
                 typer.echo(visible("".join(traceback.format_exception(error)), keep_lines=True), err=True)

@@ -1,50 +1,36 @@
-"""Answers heard while they are written: by a page that shows them, and that may leave before they end."""
+"""Answers heard while they are written: by whoever watches, who may leave before they end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-Listener = Callable[[tuple[int, ...]], bool]
-"""Is handed the tokens of an answer so far, one more each time, and returns whether the answer is to end there."""
-_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
-
-
-@contextmanager
-def heard_by(listener: Listener) -> Iterator[None]:
-    """Let a listener hear the answers that this thread's `nv.generate` writes on this machine, inside the block.
-
-    An answer of several rows is not heard.
-    """
-    before = _LISTENER.set(listener)
-    try:
-        yield
-    finally:
-        _LISTENER.reset(before)
+from ..remote.watching import Watcher, present_watcher
 
 
 def listening(width: int) -> list[Any]:
-    """The stopping criteria of transformers' `generate` that let the present listener hear; none where there is none.
+    """The stopping criteria of transformers' `generate` that let the present watcher hear; none where none wants to.
+
+    An answer of several rows is not heard.
 
     Args:
         width: how many tokens the prompt has.
     """
-    listener = _LISTENER.get()
-    return [] if listener is None else [_Hears(listener, width)]
+    watcher = present_watcher()
+    return [] if watcher.words is None else [_Hears(watcher, watcher.words, width)]
 
 
 class _Hears:
-    """Tells a listener of every token, and stops where it says so."""
+    """Tells of every token, and stops once nobody waits."""
 
-    def __init__(self, listener: Listener, width: int) -> None:
-        self.listener, self.width = listener, width
+    def __init__(self, watcher: Watcher, words: Callable[[tuple[int, ...]], None], width: int) -> None:
+        self.watcher, self.words, self.width = watcher, words, width
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:  # noqa: ARG002
         rows, is_over = len(input_ids), False
         if rows == 1:
-            is_over = self.listener(tuple(input_ids[0, self.width :].tolist()))
+            self.words(tuple(input_ids[0, self.width :].tolist()))
+            is_over = self.watcher.has_left()
         return torch.full((rows,), is_over, dtype=torch.bool, device=input_ids.device)

@@ -209,7 +209,8 @@ def _allowed(row: int, moved: float, by_rounding: float) -> float:
     if not moved > by_rounding:
         raise InterventionError(
             f"row {row}: without the intervention, other pixels move no logit at a text token by more than {moved:.3g},"
-            f" which rounding may do (up to {by_rounding:.3g}), so equal logits prove nothing"
+            f" which rounding may do (up to {by_rounding:.3g}), so equal logits prove nothing",
+            plain="Other pixels change no prediction of the model as it is, so this proves nothing.",
         )
     return min(by_rounding, moved / LEAST_SHARE)
 
@@ -220,10 +221,10 @@ def _expect_equal(prompt: Prompt, gaps: torch.Tensor, allowed: float, names: Seq
         return
     model, worst = prompt.model, int(gaps.nan_to_num(float("inf")).argmax())
     why = unsupported(view_of(model).family).get("complete cut")
-    write = f"To cut the image off from all text, write {_complete_cut(model, prompt)}"
-    advice = f"In models of this type, {why}" if why else write
     raise InterventionError(
         f"row {row}, {names[worst]}: other pixels move a logit by {float(gaps[worst]):.3g} under the intervention (at "
         f"most {allowed:.3g} is rounding), and they do so at {int((~(gaps <= allowed)).sum())} of {len(names)} places: "
-        f"the image still reaches the text. {advice}"
+        f"the image still reaches the text{f'. In models of this type, {why}' if why else ''}",
+        plain="Other pixels still change what the model predicts, so the picture reaches the text by another route.",
+        advice="" if why else f". To cut the image off from all text, write {_complete_cut(model, prompt)}",
     )

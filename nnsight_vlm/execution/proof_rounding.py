@@ -80,7 +80,9 @@ class Rounding(NamedTuple):
             if gap > most:
                 raise InterventionError(
                     f"row {row}: even without an intervention {apart.format(f'{gap:.3g} of their size')}, so nothing "
-                    "can be proved of this prompt; run its rows alone, or load the model in float32"
+                    "can be proved of this prompt",
+                    plain="Nothing can be proved here: the model's numbers are too inexact.",
+                    advice="; run its rows alone, or load the model in float32",
                 )
         return min(self.units * self.unit + self.growth * max(clean_gaps), MOST)
 
@@ -90,7 +92,9 @@ def no_numbers(row: int) -> InterventionError:
     return InterventionError(
         f"row {row}: even without an intervention the model gives logits that are no numbers (NaN), so nothing can be "
         "proved of it. Padding does this to models in float64 under eager attention, and large states to models in "
-        'float16: run the rows alone, or load the model with attn_implementation="sdpa", or in float32'
+        "float16",
+        plain="Nothing can be proved here: the model's scores of words are no numbers (NaN).",
+        advice=': run the rows alone, or load the model with attn_implementation="sdpa", or in float32',
     )
 
 

@@ -28,6 +28,7 @@ from ..statistics import summarise
 from ..studies.asked import Columns, Questions
 from ..studies.comparisons import with_comparisons
 from ..studies.labels import ANOTHER_IMAGE, SHARES
+from ..studies.methods import COMPARED, only
 from ..studies.pair_study import of_others, open_pairs, pairs_asked
 from ..studies.pairs import Pair
 from ..studies.papers import GOLDOWSKY_DILL, WANG
@@ -48,8 +49,15 @@ each attention head there."""
     asks="Which later places carry what an earlier place writes?",
     method=(
         "The states of {sender} were taken from a run on another picture with the same question, and what each of "
-        "{receivers} made of them was written into the run on the first picture (between them: {between}). Controls "
-        "took a third picture's states, and let as many other heads or tokens send."
+        "{receivers} made of them was written into the run on the first picture.",
+        only("Attention and feed-forward parts of the layers between were held as in that run.", between="frozen"),
+        only(
+            "Attention of the layers between was held as in that run, and feed-forward parts were computed anew.",
+            between="mlp",
+        ),
+        only("Nothing between them was held.", between="free"),
+        "Controls took a third picture's states, and let as many other heads or tokens send.",
+        COMPARED,
     ),
     shows="does",
 )

@@ -28,6 +28,7 @@ from ..statistics import summarise
 from ..studies.asked import Columns, Questions
 from ..studies.kept_tokens import CHOSEN, KEEP, Chosen, keep_given
 from ..studies.labels import SHARES
+from ..studies.methods import GIVEN, only
 from ..studies.papers import FASTV, KADURI, PAPERS
 from ..studies.registry import recipe
 from ..studies.study import open_study
@@ -45,12 +46,24 @@ REQUEST = "Describe the image."
     papers=(KADURI, FASTV, PAPERS["2512.07580"], PAPERS["2604.12358"]),
     asks="How many image tokens does a new question need once the picture has been described?",
     method=(
-        "The picture was passed once (request: {request}). The new question then ran behind a context of which {keep} "
-        "per cent of the image tokens were kept, chosen by {tokens}; the others were out of its reach in every layer "
-        "that leaves some out, and positions stayed as they were. As many random image tokens were the control."
+        only(
+            'The picture was passed once (request: "{request}"), and the new question ran behind what was kept of it.',
+            request=GIVEN,
+        ),
+        only('The model was taken to have replied "{reply}".', reply=True),
+        only(
+            "The picture was passed once with the question, whose last token ran behind what was kept of it.",
+            request=None,
+        ),
+        "Of the image tokens {keep} per cent were kept, chosen by {tokens}; the others were out of reach in every "
+        "layer that leaves some out, and positions stayed as they were.",
+        only("By fastv, layer {fastv_layer} was the first to leave tokens out.", tokens="fastv"),
+        only("By again, every token behind the pass chose for itself.", tokens="again"),
+        "As many random image tokens were the control.",
     ),
     shows="could",
     measures=("accuracy", "logprob"),
+    shows_of={"bytes": "method", "tokens_per_second": "method"},
 )
 def compressed_context(
     model: Model,

@@ -51,9 +51,11 @@ MEASURES = ("probability_change", "logprob_change", "kept", "overlap")
     asks="Along which edges of attention, and in which layers, does an answer get what it needs?",
     method=(
         "Edges of attention ({edges}) were closed in {windows}, and the relative change of the answer's probability "
-        "was measured. Controls closed as many random edges, and the edge in as many random layers."
+        "was measured. Controls closed as many random edges, and the edge in as many random layers, "
+        "where a window has not all."
     ),
     shows="could",
+    shows_of={"overlap": "method"},
 )
 def information_flow(
     model: Model,

@@ -33,6 +33,7 @@ from ..statistics import summarise
 from ..studies.asked import Columns, Questions
 from ..studies.comparisons import with_comparisons
 from ..studies.labels import ANOTHER_IMAGE
+from ..studies.methods import COMPARED, only
 from ..studies.pair_study import of_others, open_pairs, pairs_asked
 from ..studies.pairs import Pair
 from ..studies.papers import GEIGER, SYED
@@ -53,14 +54,24 @@ Edge = Literal["edge"]
     papers=(SYED, GEIGER),
     asks="Which heads and groups of tokens carry another picture's answer, estimated at all places at once?",
     method=(
-        "The effect on the logit difference of the two answers of patching each place (sites {at}) with states of a "
-        "run on another picture was estimated by a gradient (attribution patching, {steps} steps). The {exact} places "
-        "of each site with the largest mean estimates were patched in every pair. Controls estimated patches from a "
-        "third picture. Comparisons were tested by flipping signs over images, and the false discovery rate was held "
-        "at 0.05 (Benjamini and Hochberg 1995)."
+        "The effect on the logit difference of the two answers of patching each place (sites {at}; groups {groups}; "
+        "layers: {layers}) with states of a run on another picture was estimated by a gradient (attribution patching; "
+        "steps: {steps}).",
+        only(
+            "At the site edge a head's output was computed with what it reads of one group from that run, and the "
+            "gradient stands for what lies behind the head.",
+            at="edge",
+        ),
+        only(
+            "The places of each site with the largest mean estimates ({exact} of them) were patched in every pair.",
+            exact=True,
+        ),
+        "Controls estimated patches from a third picture.",
+        COMPARED,
     ),
     shows="does",
     measures=("exact_restored", "estimate_restored"),
+    shows_of={"estimate": "estimates", "estimate_restored": "estimates", "correlation": "method"},
 )
 def attribution_map(
     model: Model,

@@ -32,16 +32,17 @@ from ..studies.box_formats import BoxFormat
 from ..studies.controls import rng_of
 from ..studies.image_token_sets import Chosen, picture_grid
 from ..studies.labels import AGREEMENT, SHARES, TRUE_AGREEMENT
+from ..studies.methods import only
 from ..studies.papers import NEO, PAPERS
 from ..studies.registry import recipe
 from ..studies.study import Study, open_study
 from ..studies.words import Objects, Thing
 from ..studies.work import PLAIN, Work
 from ..sweeping.answers import generations
-from .object_questions import GENERATED, Asking, Form, asking_of, check_form, check_prompts
+from .object_questions import GENERATED, OF_FORMS, Asking, Form, asking_of, check_form, check_prompts
 from .token_answers import BoxReading, answer_rows, box_rows, description_rows, resized_size, whole_text
 from .token_variants import Target, Variant, attributions_of, variants_of
-from .token_writes import How, Site, Writing, states_of, with_other_pictures, writing_given
+from .token_writes import OF_WRITES, How, Site, Writing, states_of, with_other_pictures, writing_given
 
 BY = ["tokens", "border", "how", "form", "control"]
 OF_ANSWERS = ("logprob_change", "kept", "yes", "yes_change")
@@ -55,10 +56,14 @@ MEASURES = (*OF_ANSWERS, *OF_TEXTS, "count", "overlap", "registers")
     asks="What can the model still say of an object without the image tokens that show it?",
     method=(
         "Image tokens ({tokens}) were overwritten ({how}) at the site {site}, each set as large as the object with a "
-        "border of {border} patches, and the answer (form: {form}) was scored against the one without an ablation. "
-        "Controls were as many random image tokens outside the object, drawn twice, and as many of other objects."
+        "border of {border} patches.",
+        *OF_WRITES,
+        *OF_FORMS,
+        only("Controls overwrote as many random image tokens outside the object, drawn twice.", tokens="random"),
+        only("Controls overwrote as many tokens of other objects.", tokens="object"),
     ),
     shows="could",
+    shows_of=dict.fromkeys(("count", "overlap", "registers"), "method"),
 )
 def ablation(
     model: Model,
@@ -117,10 +122,9 @@ def ablation(
 
         replies: of `polling`, the tokens for yes and for no; default `("yes", "no")`.
         tokens: which image tokens are ablated, default all that the form has. Each set has as many as the object with
-            its border: `object`;
-            `random`, from outside the object, drawn twice; `register-like`, those with the largest norm at `site`;
-            `gradient`, those with the largest integrated gradient of the answer's first token. Sets of the last two
-            kinds may hold tokens of the object: see `overlap`.
+            its border: `object`; `random`, from outside the object, drawn twice; `register-like`, those with the
+            largest norm at `site`; `gradient`, those with the largest integrated gradient of the answer's first token.
+            Sets of the last two kinds may hold tokens of the object: see `overlap`.
         border: how many patches around the object, in each direction and within its tile, are ablated too; several
             for a row each.
         how: what is written. `mean`: the mean image token of the study's other pictures, so that a picture is not

@@ -28,6 +28,7 @@ from ..statistics import summarise
 from ..studies.asked import NOT_TAKEN, Columns, Questions, asked_given, scores_answers
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import AGREEMENT, FORMS, SHARES, TRUE_AGREEMENT, Form
+from ..studies.methods import only
 from ..studies.papers import GEVA, KADURI
 from ..studies.registry import recipe
 from ..studies.study import open_study
@@ -47,11 +48,29 @@ BY = ["route", "form", "window", "layers", "control"]
     papers=(KADURI, GEVA),
     asks="Which route carries the picture into the words, and in which layers?",
     method=(
-        "Routes of attention ({routes}) were closed in all layers and in {windows}. "
-        "Controls closed as many edges to random positions, and the route in as many random layers; a blind "
-        "baseline closed all attention to the image."
+        "Routes of attention ({routes}) were closed in all layers.",
+        only("They were also closed in {windows}.", windows=True, forms="block"),
+        only("They were also closed in all layers outside {windows}.", windows=True, forms="allow"),
+        only(
+            "The answer's log-probability was measured; routes to generated tokens, which follow it, were left out.",
+            answers=True,
+        ),
+        only(
+            "The objects that descriptions of up to {max_new_tokens} tokens name were compared with those of the "
+            "description without a cut.",
+            answers=False,
+        ),
+        only("They were also compared with the objects in the picture.", answers=False, truths=True),
+        "Controls closed as many edges to random positions; a blind baseline closed all attention to the image.",
+        only("Controls closed the route in as many random layers, where a window has not all.", windows=True),
+        only(
+            "With image->generated closed, a control took the query's states from a run on another picture.",
+            answers=False,
+            routes="image->generated",
+        ),
     ),
     shows="could",
+    shows_of={"overlap": "method"},
     measures=("f1", "logprob_change"),
 )
 def knockout_windows(

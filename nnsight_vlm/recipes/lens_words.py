@@ -36,6 +36,7 @@ from ..studies.asked import Columns, Questions
 from ..studies.asked_objects import whose_prompt
 from ..studies.image_token_sets import picture_grid
 from ..studies.labels import SHARES
+from ..studies.methods import only
 from ..studies.papers import NEO, PAPERS
 from ..studies.registry import recipe
 from ..studies.study import Study, open_study
@@ -62,10 +63,17 @@ MEASURES = (*OF_WORDS, "probability", "similarity", "rank", "log_rank", "first")
     papers=(NEO, PAPERS["2602.00462"]),
     asks="Which words do image tokens stand for, layer by layer, and when does the answer appear at the last token?",
     method=(
-        "The states of image tokens after each layer were read through the model's final norm and head (logit lens), "
-        "and the share of an object's tokens with one of its words among the {top} most probable was counted. Controls "
-        "looked for the words of another object on the same tokens, and for the object's words on as many random "
-        "tokens outside it. At the last token the rank of the answer was read, beside the answer of another prompt."
+        "The states of image tokens were read through the model's final norm and head (logit lens; layers: {layers}).",
+        only(
+            "They were also compared with the states of the same layers in {bank} texts (contextual lens).", bank=True
+        ),
+        only(
+            "The share of an object's tokens with one of its words among the first {top} was counted. Controls looked "
+            "for the words of another object on the same tokens, and for the object's words on as many random tokens "
+            "outside it.",
+            truths=True,
+        ),
+        only("At the last token the rank of the answer was read, beside the answer of another prompt.", answers=True),
     ),
     shows="reads",
     measures=OF_WORDS,

@@ -29,6 +29,7 @@ from ..studies.asked_objects import names_given
 from ..studies.comparisons import with_comparisons
 from ..studies.head_maps import FITS
 from ..studies.labels import RANDOM_PATCHES, SHARES
+from ..studies.methods import only
 from ..studies.papers import LOCALISATION_HEADS
 from ..studies.registry import recipe
 from ..studies.study import open_study
@@ -60,9 +61,31 @@ MEASURES = (*FITS, "attention", "entropy", "selected", *OF_CUTS)
     papers=(LOCALISATION_HEADS,),
     asks="Which heads look at the object that is asked about, and does the answer need them?",
     method=(
-        "The attention of tokens ({target}) to the patches was read in every head. On a share {calibration} of the "
-        "pictures the {top} best heads were chosen (by {choose}), and scored on the others. There they were also kept "
-        "from the image, and so were as many random heads, drawn {draws} times for every picture."
+        "The attention of tokens ({target}) to the patches was read in every head (layers: {layers}). On a share "
+        "{calibration} of the pictures the best heads were chosen ({top} in number), and scored on the others, beside "
+        "as many random heads, drawn {draws} times for every picture.",
+        only("The best heads are those whose peak lies on the object most often.", choose="peak"),
+        only("The best heads are those of whose attention to the image the object has most.", choose="mass"),
+        only(
+            "The best heads are those whose most attended patches overlap most with the object's (intersection over "
+            "union).",
+            choose="iou",
+        ),
+        only(
+            "The best heads are those that are most often, of the heads that attend to the image, among the {lowest} "
+            "whose maps have least spatial entropy; no mask was used to choose them.",
+            choose="paper",
+        ),
+        only("Maps of several heads were also smoothed (standard deviation {smooth} patches).", smooth=True),
+        only(
+            "On the other pictures the heads, and the random ones, were also kept from the image.",
+            answers=True,
+        ),
+        only(
+            "There they were also kept from all of the image but another object, and from all but that object.",
+            answers=True,
+            towards=True,
+        ),
     ),
     shows="reads",
     measures=("hit", "mass", "logprob_change"),

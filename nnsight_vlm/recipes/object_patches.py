@@ -30,6 +30,7 @@ from ..remote.model_call import Remote
 from ..studies.asked import Columns, Questions, asked_given, scores_answers
 from ..studies.asked_objects import AskedPatches, asked_of, asked_patches, names_given, whose_prompt
 from ..studies.image_patches import patch_source
+from ..studies.methods import GIVEN, only
 from ..studies.papers import GEVA
 from ..studies.registry import recipe
 from ..studies.study import open_study
@@ -44,8 +45,18 @@ from .patch_cuts import PatchCuts, summary, whole_cut
     papers=(GEVA,),
     asks="Which patches does an answer need, and are they the object's?",
     method=(
-        "Each patch was hidden together with its neighbours, in squares of {size} x {size} patches, and the "
-        "change of the answer's log-probability was measured. Controls hid as many patches drawn at random."
+        "Patches were hidden in squares of {size} x {size} around each patch (layers: {layers}), and the change of the "
+        "answer's log-probability was measured.",
+        only(
+            "They were hidden from the prompt's last token or, where image tokens are latents, from the queries of the "
+            "Q-Former or resampler.",
+            target=None,
+        ),
+        only("They were hidden from the tokens {target}.", target=GIVEN),
+        only("They are patches of picture {image}, counted from 0.", image=True),
+        only("They are patches of frame {frame} of the videos, counted from 0.", frame=GIVEN),
+        only("The object's patches, and all others, were also hidden at once.", truths=True),
+        "Controls hid as many patches drawn at random.",
     ),
     shows="could",
 )
@@ -203,7 +214,10 @@ def patch_knockout(
     settings = {"target": target, "layers": layers, "size": size, "picture": image, "frame": frame}
     settings |= {"asked": None if about is None else list(about.values())}
     rows = study.frame(settings, measure, summary)
-    return cuts_of(0).map_of(rows) if single else rows
+    if single:
+        attrs, rows = rows.attrs, cuts_of(0).map_of(rows)
+        rows.attrs = attrs
+    return rows
 
 
 def _answer_of(model: Model, answer: str | int | None) -> str | int:

@@ -20,6 +20,7 @@ from ..studies.asked_objects import asked_of, names_given, things_asked, whose_p
 from ..studies.box_formats import BOX_FORMATS, BoxFormat, format_of
 from ..studies.given import TRUTHS, lengths_given, objects_given
 from ..studies.image_token_sets import object_tokens, picture_grid
+from ..studies.methods import only
 from ..studies.object_words import first_mention
 from ..studies.study import Study
 from ..studies.words import Objects, Thing
@@ -33,6 +34,28 @@ FORMS: tuple[Form, ...] = get_args(Form)
 """How the model is asked: for one word, for yes or no, for a description, for a box."""
 GENERATED = ("generative", "box")
 """The forms in which the model writes a text."""
+OF_FORMS = (
+    only(
+        "The answer's log-probability was compared with the one without an ablation.",
+        form="question",
+    ),
+    only(
+        "The model was asked whether the object is there, and the probability of yes was compared with the one "
+        "without an ablation.",
+        form="polling",
+    ),
+    only(
+        "The model described the picture in up to {max_new_tokens} tokens, and the objects that it names were "
+        "compared with those that it names without an ablation.",
+        form="generative",
+    ),
+    only(
+        "The model was asked for the object's box, in up to {max_new_tokens} tokens, and its first box was compared "
+        "with the object's.",
+        form="box",
+    ),
+)
+"""What was measured of each form, for a methods section."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -28,6 +28,7 @@ from ..studies.asked import Columns, Questions
 from ..studies.controls import blind_cut, random_positions, rng_of
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import AGREEMENT, NONE, RANDOM_POSITIONS, SHARES, TRUE_AGREEMENT, Access, Control
+from ..studies.methods import only
 from ..studies.papers import KADURI
 from ..studies.registry import recipe
 from ..studies.study import open_study
@@ -48,8 +49,9 @@ LONGEST = 12
     asks="What are the words of the request for, with and without direct access to the image?",
     method=(
         "Parts of the prompt were dropped by closing all attention to them, with and without attention from "
-        "the answer to the image. The control dropped as many random tokens outside the part. Descriptions "
-        "had up to {max_new_tokens} tokens."
+        "the answer to the image.",
+        only("The parts were {parts}.", parts=True),
+        "The control dropped as many random tokens outside the part. Descriptions had up to {max_new_tokens} tokens.",
     ),
     shows="could",
     measures=("f1",),

@@ -29,6 +29,7 @@ from ..specs.states import Patch
 from ..statistics import summarise
 from ..studies.asked import Columns, Questions
 from ..studies.labels import SHARES
+from ..studies.methods import OTHER_LAYERS
 from ..studies.pair_scores import Condition, pair_rows
 from ..studies.pair_sources import groups_with_states, patched_layers, sources_of
 from ..studies.pair_study import of_others, open_pairs, pairs_asked
@@ -49,8 +50,9 @@ MEASURES = ["restoration", "flipped"]
     asks="Which hidden states carry the difference between two pictures, and in which layers?",
     method=(
         "The residual stream of each token group ({groups}) was taken, layer by layer, from a run on another "
-        "picture with the same question, and the probability of that picture's answer was measured. Controls "
-        "took the same tokens from a third picture, and as many tokens at random positions."
+        "picture with the same question, and the probability of that picture's answer was measured.",
+        OTHER_LAYERS,
+        "Controls took the same tokens from a third picture, and as many tokens at random positions.",
     ),
     shows="does",
     measures=("restoration",),

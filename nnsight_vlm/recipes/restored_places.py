@@ -15,7 +15,6 @@ from ..prompts.where import as_tuples
 from ..specs.states import Patch
 from ..studies.controls import rng_of
 from ..studies.corruptions import Corruption, Kind, changed_words, refuse_kind
-from ..studies.given import answers_given
 from ..studies.labels import ANOTHER_IMAGE, NONE, RANDOM_POSITIONS, Control
 from ..studies.pair_scores import LOGIT_DIFFS, Base, Condition
 from ..studies.pair_sources import groups_with_states, patched_layers, positions_outside
@@ -73,17 +72,15 @@ def trace_given(over: Any, groups: Any, layers: Any, window: Any, site: Any) -> 
     return Trace(over, tuple(dict.fromkeys(names)), as_tuples(layers), window, site, None)
 
 
-def against_given(model: Model, prompts: Sequence[Prompt], answers: Sequence[str | int], given: Any) -> Any:
-    """For each prompt the answer that its own is compared with; None where none are given.
+def check_against(model: Model, answers: Sequence[str | int], others: Sequence[str | int]) -> None:
+    """Refuse an answer that is compared with itself.
 
     Raises:
-        SpecError: not one token for each, or an answer that is compared with itself.
+        SpecError: it is.
     """
-    others = None if given is None else answers_given(model, prompts, given)
-    for number, (own, other) in enumerate(zip(answers, others or (), strict=False)):
+    for number, (own, other) in enumerate(zip(answers, others, strict=True)):
         if answer_token(model, own) == answer_token(model, other):
             raise SpecError(f"prompt {number}: against= has its answer {own!r}; give the answer of the corrupted run")
-    return others
 
 
 def trace_errors(model: Model, prompt: Prompt, *, asked: Trace, kind: Kind | None) -> dict[str, str]:

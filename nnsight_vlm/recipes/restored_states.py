@@ -22,20 +22,26 @@ from ..identity import prompt_digest
 from ..lowering.layers import Layers
 from ..lowering.sites import StateSite
 from ..prompts.prompt import Prompt
+from ..questions.item_lists import Items
 from ..remote.background import can_run_in_background
 from ..remote.batching import together
 from ..remote.model_call import Remote
 from ..statistics import summarise
-from ..studies.asked import Columns, Questions, is_table
+from ..studies.asked import Columns, Questions, asked_given
 from ..studies.comparisons import with_comparisons
 from ..studies.corruptions import (
+    OF_PICTURES,
+    OTHER_WORDS,
     Corruption,
     corrupted,
+    corrupted_given,
     corrupted_prompts,
     kind_given,
     pictures_of_others,
 )
+from ..studies.given import answers_given
 from ..studies.labels import ANOTHER_IMAGE, RANDOM_POSITIONS, SHARES
+from ..studies.methods import COMPARED, OTHER_LAYERS, only
 from ..studies.pair_scores import LOGIT_DIFFS, Base, measures_of, scored
 from ..studies.papers import BASU, NOTICE
 from ..studies.registry import recipe
@@ -48,7 +54,7 @@ from .restored_places import (
     WORD_GROUPS,
     Over,
     Trace,
-    against_given,
+    check_against,
     check_words,
     restorations,
     trace_errors,
@@ -62,9 +68,17 @@ from .restored_places import (
     asks="Which states bring the answer back when the picture, or words of the question, were corrupted?",
     method=(
         "The run was corrupted ({corrupt}), and the clean run's states (site {site}) were restored one {over} and "
-        "window of {window} layer(s) at a time; what came back of the answer's probability was measured. Controls "
-        "restored as many tokens at random positions, and the states of a third picture's run. Comparisons were tested "
-        "by flipping signs over images, and the false discovery rate was held at 0.05 (Benjamini and Hochberg 1995)."
+        "window of {window} layer(s) at a time; what came back of the answer's probability was measured.",
+        only(
+            "The noise has a standard deviation of {noise} times that of the image's embeddings.",
+            corrupt="noise",
+        ),
+        only("The logit of the answer was also compared with that of another answer.", against=True),
+        OTHER_LAYERS,
+        only("Controls restored as many tokens at random positions.", over="group"),
+        only("Controls restored as many tokens at random positions.", over="position", corrupt=OTHER_WORDS),
+        only("Controls restored the states of a third picture's run.", corrupt=OF_PICTURES),
+        COMPARED,
     ),
     shows="does",
 )
@@ -101,12 +115,13 @@ def causal_trace(
         items, columns: a table of questions about pictures in place of prompts, see `knockout_windows`.
         only_correct: measure only what the model answers right, see `knockout_windows`.
         answers: the right answer to each, one token; left out for items, which have their own.
-        against: for each prompt the answer that the corrupted run should give, one token; adds logit differences.
+        against: for each prompt or item the answer that the corrupted run should give, one token; adds logit
+            differences.
         corrupt: what is corrupted. `"another image"`: the picture is that of another prompt with another answer, laid
             out equally. `"noise"`: Gaussian noise is added to the embeddings of the image tokens. `"mean"`: each of
-            them is their mean. Or the corrupted prompts themselves, one for each prompt: the same words about another
-            picture; or other words about the same picture, as many tokens of them, such as `nv.encode(model, "what
-            color is the circle?", image)` beside `"what color is the square?"`.
+            them is their mean. Or the corrupted prompts themselves, one for each prompt or item: the same words about
+            another picture; or other words about the same picture, as many tokens of them, such as
+            `nv.encode(model, "what color is the circle?", image)` beside `"what color is the square?"`.
         noise: of `corrupt="noise"`, its standard deviation in those of the image's embeddings; default 3.
         over: what is restored at a time: all tokens of a `group`, or the token at one `position`.
         groups: the groups, or those whose tokens are restored one by one. Default `image`, `question`, `last` and
@@ -144,20 +159,15 @@ def causal_trace(
     """
     asked = trace_given(over, groups, layers, window, site)
     kind, strength = kind_given(corrupt, noise)
-    for name, given in (("corrupt", kind is None), ("against", against is not None)):
-        if given and (only_correct or items is not None or is_table(prompts)):
-            raise SpecError(
-                f"{name}= has one entry for each prompt, and a table or only_correct=True may leave some out; give "
-                "prompts= and leave only_correct out"
-            )
-    if answers is None and items is None and not is_table(prompts):
+    measured = asked_given(prompts, items, columns)
+    others = corrupted_given(measured, corrupt) if kind is None else ()
+    compared = None if against is None else answers_given(model, measured, against)
+    if answers is None and not isinstance(measured, Items):
         raise SpecError('causal_trace scores an answer; give one for each prompt, answers=["red", ...]')
     study = open_study(
         "causal_trace",
         model,
-        prompts,
-        items=items,
-        columns=columns,
+        measured,
         only_correct=only_correct,
         answers=True if answers is None else answers,
         cluster=cluster,
@@ -170,9 +180,12 @@ def causal_trace(
     right = study.answers or ()
     corruption = Corruption(kind, strength, (), words=False)
     if kind is None:
-        corruption = corrupted_prompts(model, study.prompts, corrupt)
+        corruption = corrupted_prompts(model, study.prompts, study.kept_of(measured, others))
     names = asked.names or (OF_WORDS if corruption.words else study.seen_in_all())
-    asked = asked._replace(names=names, against=against_given(model, study.prompts, right, against))
+    asked = asked._replace(names=names)
+    if compared is not None:
+        asked = asked._replace(against=study.kept_of(measured, compared))
+        check_against(model, right, asked.against or ())
     if kind is None:
         check_words(study.prompts, corruption, asked)
     elif set(names) & set(WORD_GROUPS):

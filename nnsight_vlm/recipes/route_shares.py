@@ -34,6 +34,7 @@ from ..studies.asked import NOT_TAKEN, Columns, Questions, asked_given, scores_a
 from ..studies.controls import rng_of
 from ..studies.given import lengths_given, objects_given
 from ..studies.labels import DOES, NONE
+from ..studies.methods import OTHER_LAYERS, only
 from ..studies.pair_study import of_others
 from ..studies.pairs import Pair, pairs_given
 from ..studies.papers import GEVA, GOLDOWSKY_DILL, KADURI, MCGRATH
@@ -54,9 +55,20 @@ WRITE = 'routes=["image->last", "image->question"]'
     papers=(GEVA, KADURI, MCGRATH, GOLDOWSKY_DILL),
     asks="Which route does the model need, which one is enough, and where does it fall back on another?",
     method=(
-        "Attention was cut along each route alone ({routes}), along all but one, and along all of them. Where pairs of "
-        "pictures were given, each route carried another picture while all else was this one's. Controls cut as many "
-        "random edges, and swapped in a third picture."
+        "Attention was cut along each route alone ({routes}), along all but one, and along all of them.",
+        OTHER_LAYERS,
+        only("The loss of the answer's probability was measured.", answers=True),
+        only(
+            "The objects that descriptions of up to {max_new_tokens} tokens name were compared with those of the "
+            "description without a cut.",
+            answers=False,
+        ),
+        only(
+            "Each route was also made to carry another picture while all else was this one's; the control swapped in a "
+            "third picture.",
+            pairs=True,
+        ),
+        "Controls cut as many random edges.",
     ),
     shows="could",
 )

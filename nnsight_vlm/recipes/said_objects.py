@@ -26,6 +26,7 @@ from ..studies.controls import other_image
 from ..studies.given import lengths_given
 from ..studies.judging import Asked, Judge, judge_given
 from ..studies.labels import ANOTHER_IMAGE, BOTH_SCORERS, JUDGE, NAMES, NONE
+from ..studies.methods import only
 from ..studies.named_objects import ObjectNames
 from ..studies.papers import ROHRBACH
 from ..studies.registry import recipe
@@ -61,8 +62,9 @@ class Scoring(NamedTuple):
     asks="Are the objects that a description names in the picture, and which of those in it does it name?",
     method=(
         "The model generated a description of up to {max_new_tokens} tokens, and the objects that it names were "
-        "compared with those in the picture. The control compared the same descriptions with the objects of "
-        "another picture."
+        "compared with those in the picture.",
+        only("A judge ({judge}) was also asked which objects the description says are there.", judge=True),
+        "The control compared the same descriptions with the objects of another picture.",
     ),
     shows="reads",
     measures=("f1", "chair_i"),

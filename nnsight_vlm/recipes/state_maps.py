@@ -30,6 +30,7 @@ from ..statistics import summarise
 from ..studies.asked import Columns, Questions
 from ..studies.comparisons import with_comparisons
 from ..studies.labels import ANOTHER_IMAGE, SHARES
+from ..studies.methods import COMPARED, OTHER_LAYERS, only
 from ..studies.pair_scores import LOGIT_DIFFS, pair_rows
 from ..studies.pair_study import of_others, open_pairs, pairs_asked
 from ..studies.pairs import Pair
@@ -53,9 +54,11 @@ TESTED = ["restoration", "logit_diff_change"]
     asks="Which layers, tokens and heads carry another picture's answer, when each place is tried?",
     method=(
         "Hidden states (site {site}) were taken, one {over} and layer at a time, from a run on another picture with "
-        "the same question, and the probability and the logit difference of that picture's answer were measured. "
-        "Controls took the states of the same place from a third picture. Comparisons were tested by flipping signs "
-        "over images, and the false discovery rate was held at 0.05 (Benjamini and Hochberg 1995)."
+        "the same question, and the probability and the logit difference of that picture's answer were measured.",
+        OTHER_LAYERS,
+        "Controls took the states of the same place from a third picture.",
+        only("Controls took as many tokens at random positions.", over="group"),
+        COMPARED,
     ),
     shows="does",
 )

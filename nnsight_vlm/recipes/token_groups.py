@@ -62,9 +62,9 @@ class SourceLayer(NamedTuple):
     asks="Which tokens do the question and the answer attend to, layer by layer?",
     method=(
         "The model generated an answer of up to {max_new_tokens} tokens. The attention of question and answer "
-        "tokens to each token group was then read in every layer, as a mean over heads. Controls were the "
-        "attention that as many random tokens get, equal attention to all image tokens, and random answer "
-        "tokens."
+        "tokens in the decoder's sequence to each token group was then read in every layer, as a mean over heads. "
+        "Controls were the attention that as many random tokens get, equal attention to all image tokens, and random "
+        "answer tokens."
     ),
     shows="reads",
     measures=("mass",),

@@ -23,6 +23,7 @@ from ..specs.measurements import Residual
 from ..studies.clusters import numbered, picture_keys
 from ..studies.image_token_sets import CHOSEN, Chosen, picture_grid
 from ..studies.journal import measured
+from ..studies.methods import only
 from ..studies.study import Study
 
 How = Literal["mean", "zero", "resample"]
@@ -31,6 +32,14 @@ HOWS: tuple[How, ...] = get_args(How)
 Site = Literal["features", "embedding", "residual"]
 SITES: tuple[Site, ...] = get_args(Site)
 """Where it is written: what leaves the projector, what enters the decoder's first layer, or what leaves a layer."""
+
+OF_WRITES = (
+    only("The site is the output of layer {layer}.", site="residual"),
+    only("The mean is that of the study's other pictures.", how="mean", means=False),
+    only("The mean is a vector that was given.", how="mean", means=True),
+    only("Gradients were integrated in {steps} step(s).", tokens="gradient"),
+)
+"""What was written where, for a methods section."""
 
 
 class Total(NamedTuple):

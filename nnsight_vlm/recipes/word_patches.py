@@ -30,6 +30,7 @@ from ..studies.given import lengths_given, objects_given
 from ..studies.image_patches import patch_source
 from ..studies.item_prompts import ItemThings
 from ..studies.labels import RANDOM_PATCHES, READ_AT, SHARES, ReadAt
+from ..studies.methods import GIVEN, only
 from ..studies.object_words import Answered, Of, find_object_words
 from ..studies.papers import EXCITATION, KADURI, SINKS
 from ..studies.pointing import Unit, tolerance_given
@@ -60,11 +61,23 @@ RowsOf = Callable[[], list[dict[str, Any]]]
     papers=(KADURI, SINKS, EXCITATION),
     asks="Do generated words attend to the patches of the objects that they name?",
     method=(
-        "The model generated an answer of up to {max_new_tokens} tokens. The attention ({quantity}) of each {of} of an "
-        "object's name to the patches was read in every layer (heads: {heads}) and compared with the object's mask; a "
-        "peak within {tolerance} {tolerance_in} of the object was a hit. "
-        "Controls were random patches and the other objects of the picture. Where masks were given, the "
-        "object's patches were also hidden from the answer, and as many random ones."
+        "The model generated an answer of up to {max_new_tokens} tokens. The attention ({quantity}) to the patches was "
+        "read in every layer (heads: {heads}; read at: {read_at}).",
+        only("It is that of each {of} of an object's name.", words=False),
+        only("It is that of each {of} of the words {words}.", words=True),
+        only("They are patches of frame {frame} of the videos, counted from 0.", frame=GIVEN),
+        only("Maps were also read without visual attention sinks (threshold {sinks}).", sinks=True),
+        only(
+            "Maps were compared with the object's mask; a peak within {tolerance} {tolerance_in} of the object was a "
+            "hit. Controls were random patches and the other objects of the picture.",
+            truths=True,
+        ),
+        only("The object's patches were also hidden, and as many random ones.", truths=True, cut=True),
+        only(
+            "The picture's mean feature was also written over the best patches of each map, and over as many random "
+            "ones.",
+            ablate=True,
+        ),
     ),
     shows="reads",
     measures=("hit",),
@@ -205,7 +218,8 @@ def patch_grounding(
     check_maps(model, prompts, None if isinstance(truths, ItemThings) else truths, maps, ablate=ablate, frame=frame)
     settings = {"objects": objects, "read_at": maps.read_at, "top": maps.top, "cut": cut}
     settings |= {"max_new_tokens": max_new_tokens, **maps.extra}
-    further = {"frame": frame, "words": words, "tolerance": near if near.amount else None, "ablate": ablate or None}
+    further: dict[str, Any] = {"frame": frame, "words": words, "ablate": ablate or None}
+    further |= {"tolerance": near.amount, "tolerance_in": near.unit} if near.amount else {}
     settings |= {name: value for name, value in further.items() if value is not None}
 
     def measure(chunk: range) -> Iterable[dict[str, Any]]:

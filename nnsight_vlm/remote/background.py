@@ -229,16 +229,13 @@ def can_run_in_background(function: F) -> F:
 
     The decorated function then returns a `Job`. Its declared return type does not say so; `submit` does.
     """
-    declared = inspect.signature(function).parameters
-    if not {"remote", "blocking", "path"} <= set(declared):
+    signature = inspect.signature(function)
+    if not {"remote", "blocking", "path"} <= set(signature.parameters):
         raise TypeError(f"{function.__name__} must declare remote=, blocking= and path=")
-
-    takes_all = next((each for each in declared.values() if each.kind is each.VAR_KEYWORD), None)
 
     @functools.wraps(function)
     def decorated(*args: Any, blocking: bool = True, path: str | Path | None = None, **kwargs: Any) -> Any:
-        if takes_all is None:
-            known_names(function.__name__, kwargs, declared)
+        _check_call(function.__name__, signature, args, kwargs)
         if "remote" in kwargs:
             check_remote(kwargs["remote"])
         if flag("blocking", blocking):
@@ -248,3 +245,24 @@ def can_run_in_background(function: F) -> F:
         return _submit(cast(F, decorated), args, {"remote": False, **kwargs}, path)
 
     return cast(F, decorated)
+
+
+def _check_call(called: str, signature: inspect.Signature, args: Any, kwargs: Any) -> None:
+    """Refuse a call that Python would not carry out: a name that is not known, an argument that is missing or twice.
+
+    Raises:
+        SpecError: with how the function is called.
+    """
+    parameters = signature.parameters.values()
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        known_names(called, kwargs, signature.parameters)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        bare = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        named = [
+            f"{each.name}=..." for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty
+        ]
+        raise SpecError(
+            f"{called}: {error}; write {called}({', '.join([*bare, *named])}), and other arguments by name"
+        ) from None

@@ -17,11 +17,11 @@ from ..arguments import flag, function, listed
 from ..errors import SpecError
 from ..families.locks import one_thread
 from . import unpacking
-from .giving_up import give_up_if_over
 from .job import ServerJob
 from .model_call import ModelCall, PendingCall, Remote, check_remote
 from .packing import RowPool
 from .simulate import SimulatedJob
+from .watching import give_up_if_left
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class JobContent(NamedTuple):
 
 def ask(model: Any, call: ModelCall, remote: Remote) -> Any:
     """The answer to a model call."""
-    give_up_if_over()
+    give_up_if_left()
     if remote is False:
         with one_thread(model):
             return call.task(model, call.inputs, *call.rest)

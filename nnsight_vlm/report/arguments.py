@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import SpecError
 from ..lowering.layers import Layers, depth, window
 from ..prompts.pictures import open_picture
 from .config import check_model_name, check_text
-from .folder import check_writable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,42 +19,16 @@ NUMBER = re.compile(r"-?[0-9]{1,9}")
 DASHED = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 
 
-class FileKind(NamedTuple):
-    """A kind of file that a command writes: its name, its ending, and an example."""
-
-    name: str
-    ending: str
-    example: str
-
-
-PNG, HTML = FileKind("PNG", ".png", "overlay.png"), FileKind("HTML", ".html", "view.html")
-
-
-def check_request(image: Path, question: str, model: str, out: Path, kind: FileKind = PNG) -> Image.Image:
-    """Check all that can be checked before a model is loaded, and open the picture.
+def check_request(image: Path, question: str, model: str) -> Image.Image:
+    """Check all that is asked, before a model is loaded, and open the picture.
 
     Raises:
-        SpecError: not a picture, an empty question, no such model, a file that cannot be written.
+        SpecError: not a picture, an empty question, no such model.
     """
     picture = open_picture(image)
     check_text("question", question, '"what color is the ring?"')
     check_model_name(model)
-    check_writable(out.parent)
-    if out.suffix.lower() != kind.ending or _is_folder(out):
-        raise SpecError(f"--out {str(out)!r} is no {kind.name} file; write for example --out {kind.example}")
     return picture
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a path leads to a folder.
-
-    Raises:
-        SpecError: the file system permits no such path.
-    """
-    try:
-        return path.is_dir()
-    except OSError as error:
-        raise SpecError(f"cannot write to {str(path)!r} ({error.strerror}); choose another file with --out") from error
 
 
 def parse_layers(text: str) -> Layers:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ..errors import SpecError
-from ..storage import atomic_write, write_frame
+from ..storage import WRITER, atomic_write, write_frame
 
 
 class Contents(NamedTuple):
@@ -21,17 +22,20 @@ class Contents(NamedTuple):
     Attributes:
         called: what it is.
         settings: the file of its settings.
+        parts: the folder of what is finished, from which it goes on.
         ours: all that it writes; nothing else in the folder is ever removed.
     """
 
     called: str
     settings: str
+    parts: str
     ours: tuple[str, ...]
 
 
 REPORT = Contents(
     called="a report",
     settings="report-settings.json",
+    parts="parts",
     ours=(
         *("parts", "frames", "figures", "report-settings.json", "report.md", "index.html"),
         *("claims.csv", "claims.parquet", "left-out.csv", "left-out.parquet"),
@@ -66,6 +70,38 @@ def prepare(folder: Path, settings: Mapping[str, Any], *, fresh: bool = False, c
             f"{wanted.get(name)!r} now); write --fresh (fresh=True) to replace it, or choose another folder with --out"
         )
     write_text(folder / contents.settings, json.dumps(wanted, indent=1) + "\n")
+
+
+@contextmanager
+def interruptible(folder: Path, *, begun: bool, fresh: bool, contents: Contents = REPORT) -> Iterator[None]:
+    """Do a folder's work; an interruption says whether the same command goes on from what is finished.
+
+    Where nothing is, settings that were not there before are removed, so that it can be asked for in another way.
+
+    Args:
+        folder: made ready by `prepare`.
+        begun: whether it held the same work before.
+        fresh: whether earlier work is removed first, and would be again.
+        contents: what is written there, if it is no report.
+
+    Raises:
+        KeyboardInterrupt: with the words.
+    """
+    of_others = set() if begun else _parts(folder / contents.parts)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _parts(folder / contents.parts) - of_others:
+            without = " without --fresh (fresh=True)" if fresh else ""
+            raise KeyboardInterrupt(f"the same command{without} goes on from here") from None
+        if not begun:
+            (folder / contents.settings).unlink(missing_ok=True)
+        raise KeyboardInterrupt("nothing was finished yet, so the same command begins anew") from None
+
+
+def _parts(folder: Path) -> set[Path]:
+    """The files that hold the rows of some images, or the number of a job that a server has."""
+    return {path for ending in ("*.parquet", "*.jobs/*.json") for path in folder.rglob(ending)}
 
 
 def check_writable(folder: Path) -> None:
@@ -122,4 +158,4 @@ def write_both(frame: pd.DataFrame, path: Path) -> None:
 def write_figure(figure: Any, path: Path) -> None:
     """Write a matplotlib figure as PNG, completely or not at all."""
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=220, format="png", bbox_inches="tight")
+        figure.savefig(temporary, dpi=220, format="png", bbox_inches="tight", metadata={"Software": WRITER})

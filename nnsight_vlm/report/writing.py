@@ -153,16 +153,17 @@ def write_report(
     files.check_writable(folder)
     begun = (folder / files.REPORT.settings).exists() and not fresh
     files.prepare(folder, settings_of(config, asked), fresh=fresh)
-    try:
-        loaded = load_by_name(config.model, config.remote)
-        study = gather(loaded, config, asked, progress=progress)
-        parts = steps(loaded, study, config)
-        _refuse_nothing(parts)
-    except SpecError:
-        if not begun:  # so that it can be asked for in another way
-            (folder / files.REPORT.settings).unlink()
-        raise
-    return _write(folder, loaded, config, parts, study, progress)
+    with files.interruptible(folder, begun=begun, fresh=fresh):
+        try:
+            loaded = load_by_name(config.model, config.remote)
+            study = gather(loaded, config, asked, progress=progress)
+            parts = steps(loaded, study, config)
+            _refuse_nothing(parts)
+        except SpecError:
+            if not begun:  # so that it can be asked for in another way
+                (folder / files.REPORT.settings).unlink()
+            raise
+        return _write(folder, loaded, config, parts, study, progress)
 
 
 def _refuse_nothing(parts: Sequence[Step]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -14,13 +12,12 @@ from ..errors import InterventionError, SpecError
 from ..execution.checking import check
 from ..execution.decoding import generate
 from ..execution.emptiness import generating
-from ..execution.listening import heard_by
 from ..execution.proof import verify
-from ..execution.steps import steps_heard_by
 from ..families import Model, view_of
 from ..prompts.encoding import encode
 from ..prompts.prompt import Prompt
 from ..prompts.token_text import spell_answer
+from ..remote.watching import Watcher, watched_by
 from ..showing import visible
 from ..specs.interventions import Intervention
 from ..studies.provenance import model_facts
@@ -80,7 +77,7 @@ def ask(model: Model, page: OpenPage, given: Any, turn: Turn, longest: int = LON
     asked = _asked(model, page, body, longest)
     answer = page.answers.get(asked.question)
     if answer is None:
-        with _told(model, turn, "clean"):
+        with watched_by(_watcher(model, turn, "clean")):
             answer = generate(model, asked.prompt, max_new_tokens=asked.question.max_new_tokens)
         if turn.is_over:
             return {}
@@ -88,7 +85,7 @@ def ask(model: Model, page: OpenPage, given: Any, turn: Turn, longest: int = LON
             page.keep(asked.question, answer)
     else:
         turn.tell({"column": "clean", "text": answer.text})
-    with _told(model, turn, "changed"), steps_heard_by(partial(_step_told, turn)):
+    with watched_by(_watcher(model, turn, "changed")):
         shown = view(
             model,
             answer,
@@ -112,7 +109,8 @@ def prove(model: Model, page: OpenPage, given: Any, longest: int = LONGEST) -> N
 
     Returns:
         `{"proof": {"holds": True, "edges": ..., "writes": ..., "layers": ..., "tokens": ..., "pixels": ..., "moved":
-        ...}}`; where it does not hold `{"proof": {"holds": False, "said": why}}`.
+        ...}}`; where it does not hold `{"proof": {"holds": False, "said": why, "found": where}}`, without advice in
+        Python.
 
     Raises:
         SpecError: nothing is changed, or anything wrong with it.
@@ -125,7 +123,7 @@ def prove(model: Model, page: OpenPage, given: Any, longest: int = LONGEST) -> N
     try:
         proof = verify(model, asked.prompt, asked.intervention, pixels=pixels)
     except InterventionError as error:
-        return {"proof": {"holds": False, "said": str(error)}}
+        return {"proof": {"holds": False, "said": error.plain, "found": visible(error.found, keep_lines=True)}}
     return {"proof": {"holds": True, **vars(proof)}}
 
 
@@ -183,16 +181,13 @@ def _refuse_backwards(
         ) from error
 
 
-def _step_told(turn: Turn, what: str, done: int, total: int) -> None:
-    """Tell a page how far a measurement is."""
-    turn.tell({"step": what, "done": done, "of": total})
+def _watcher(model: Model, turn: Turn, column: str) -> Watcher:
+    """A page that is told every word of the answers that are written, and how far measurements are, until it leaves."""
 
-
-def _told(model: Model, turn: Turn, column: str) -> AbstractContextManager[None]:
-    """Tell a page every word of the answers that are written inside the block, until it leaves."""
-
-    def hear(tokens: tuple[int, ...]) -> bool:
+    def words(tokens: tuple[int, ...]) -> None:
         turn.tell({"column": column, "text": spell_answer(model, tokens)})
-        return turn.is_over
 
-    return heard_by(hear)
+    def steps(what: str, done: int, total: int) -> None:
+        turn.tell({"step": what, "done": done, "of": total})
+
+    return Watcher(has_left=lambda: turn.is_over, words=words, steps=steps)

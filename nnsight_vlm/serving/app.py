@@ -60,6 +60,7 @@ class Server:
         longest: how many tokens an answer may have.
         pages, turns: open pages, and who has the model.
         ending: set once the server is to stop.
+        unpacking: held by who unpacks a picture, which may take a gigabyte.
     """
 
     model: Model
@@ -70,6 +71,7 @@ class Server:
     pages: OpenPages = field(default_factory=OpenPages)
     turns: Turns = field(default_factory=lambda: Turns(report))
     ending: asyncio.Event = field(default_factory=asyncio.Event)
+    unpacking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def app(self) -> Starlette:
         """The server as an application, which nobody guards yet."""
@@ -100,7 +102,7 @@ class Server:
             name = self.pages.open(**self.first)
         except Worded as error:
             raise HTTPException(429, str(error)) from error
-        shown = {role: shown_picture(picture) for role, picture in self.first.items()}
+        shown = {role: await self._shown(picture) for role, picture in self.first.items()}
         limits = {"longest": self.longest, "bytes": MOST_BYTES}
         begun = {"page": name, "question": self.question, "examples": self.examples, "pictures": shown}
         return JSONResponse({**facts_of(self.model), **limits, **begun}, 201)
@@ -132,11 +134,17 @@ class Server:
             raise HTTPException(404, f"there is no picture {role!r}; it is one of {', '.join(ROLES)}")
         content = await body_of(request, MOST_BYTES)
         try:
-            picture = await run_in_threadpool(opened, content)
+            async with self.unpacking:
+                picture = await run_in_threadpool(opened, content)
         except Worded as error:
             raise HTTPException(400, str(error)) from error
         page.show(role, picture)
-        return JSONResponse(shown_picture(picture))
+        return JSONResponse(await self._shown(picture))
+
+    async def _shown(self, picture: Image.Image) -> dict[str, Any]:
+        """A picture as a page shows it, made beside what else is answered."""
+        async with self.unpacking:
+            return await run_in_threadpool(shown_picture, picture)
 
     async def ask(self, request: Request) -> Response:
         """The answer to a question, word by word, and then the page's data."""

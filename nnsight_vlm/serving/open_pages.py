@@ -16,7 +16,9 @@ from ..prompts.prompt import Prompt
 from .fields import FieldError
 
 MOST_PAGES = 8
-"""How many pages are open at a time."""
+"""How many pages are open at a time, in browsers on several machines."""
+MOST_HERE = 4
+"""How many are in the browser of one person: it makes six connections to an address, and each open page holds one."""
 IDLE = 600.0
 """A page that was not heard of for so many seconds is closed."""
 MOST_ANSWERS = 8
@@ -81,11 +83,12 @@ class OpenPages:
 
     Args:
         clock: the time in seconds.
+        most: how many are open at a time.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST_PAGES) -> None:
         self._pages: dict[str, OpenPage] = {}
-        self._clock = clock
+        self._clock, self._most = clock, most
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -100,8 +103,8 @@ class OpenPages:
             SpecError: too many are open.
         """
         self.close_idle()
-        if len(self._pages) >= MOST_PAGES:
-            raise SpecError(f"{MOST_PAGES} pages are open already; close one of them")
+        if len(self._pages) >= self._most:
+            raise SpecError(f"{self._most} pages are open already; close one of them, and load this one again")
         name = secrets.token_urlsafe(12)
         self._pages[name] = OpenPage(pictures=dict(pictures), seen=self._clock())
         return name

@@ -20,6 +20,7 @@ from ..families import Model
 from ..remote.anyio_parts import load_parts
 from .app import Server
 from .guard import Guard
+from .open_pages import MOST_HERE, MOST_PAGES, OpenPages
 
 HOST = "127.0.0.1"
 HERE = {"0.0.0.0": HOST, "::": "::1"}
@@ -103,7 +104,8 @@ def serve_until_stopped(
         started: called once pages can be opened.
     """
     load_parts()
-    server = Server(model=model, first=pictures, question=question, examples=examples, longest=longest)
+    pages = OpenPages(most=MOST_HERE if listening.is_private else MOST_PAGES)
+    server = Server(model=model, first=pictures, question=question, examples=examples, longest=longest, pages=pages)
     try:
         with contextlib.suppress(KeyboardInterrupt), ended_like_ctrl_c():  # uvicorn raises the signal again at its end
             running(server, listening, started).run(sockets=[listening.bound])
@@ -137,7 +139,7 @@ def running(server: Server, listening: Listening, started: Callable[[], None]) -
     guarded = Guard(server.app(), token=listening.token, hosts=frozenset(names))
     config = uvicorn.Config(
         guarded,
-        log_level="warning",
+        log_level="error",  # whatever strangers send would be warned of in the person's window
         access_log=False,
         server_header=False,
         date_header=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +11,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from ..errors import Worded
-from ..remote.giving_up import given_up_when
+from ..remote.watching import Watcher, watched_by
 from ..showing import visible
 from .fields import field_of
 
@@ -42,7 +43,7 @@ class Turn:
         """Do the work, and tell its result, or what was wrong in words."""
         try:
             self.tell({"waiting": 0})
-            with given_up_when(lambda: self.is_over):
+            with watched_by(Watcher(has_left=lambda: self.is_over)):
                 self.tell(self.work(self))
         except Worded as error:
             self.tell({"error": str(error), **field_of(error)})
@@ -86,7 +87,13 @@ class Turns:
             while (news := await turn.news.get()) is not None:
                 yield news
         finally:
-            turn.is_over = True
+            self._leave(turn)
+
+    def _leave(self, turn: Turn) -> None:
+        """Nobody reads the news of a turn any more; one that still waits is not waited for."""
+        turn.is_over = True
+        with self._waiting.mutex, contextlib.suppress(ValueError):
+            self._waiting.queue.remove(turn)
 
     def stop(self, seconds: float = 2.0) -> None:
         """Give up what is being done and what waits, and wait so many seconds at most for the thread to end."""

@@ -25,6 +25,9 @@ from .token_sets import lies_outside
 
 Kind = Literal["another image", "noise", "mean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+OTHER_WORDS, GIVEN_PICTURE = "other words", "another picture, given"
+OF_PICTURES = (*KINDS, GIVEN_PICTURE)
+"""What is called a corruption of the picture."""
 NOISE = 3.0
 """Standard deviations of the image's embeddings, as in Meng et al. 2022 (arXiv 2202.05262)."""
 WRITE = (
@@ -53,7 +56,7 @@ class Corruption(NamedTuple):
     @property
     def called(self) -> str:
         """What a text calls it."""
-        return self.kind or ("other words" if self.words else "another picture, given")
+        return self.kind or (OTHER_WORDS if self.words else GIVEN_PICTURE)
 
 
 def kind_given(given: Any, noise: Any) -> tuple[Kind | None, float]:
@@ -83,16 +86,25 @@ def refuse_kind(prompt: Prompt, kind: Kind | None) -> None:
         )
 
 
-def corrupted_prompts(model: Model, prompts: Sequence[Prompt], given: Any) -> Corruption:
-    """The corrupted prompts that a user gives.
+def corrupted_given(measured: Sequence[Any], given: Any) -> tuple[Prompt, ...]:
+    """The corrupted prompts that a user gives, one for each prompt or item.
 
     Raises:
-        SpecError: another number of them than of prompts; prompts of another length or layout, that are equal to the
-            clean ones, or that differ in both picture and words.
+        SpecError: no such list.
     """
     others = tuple(single_prompt(each, "corrupt") for each in listed("corrupt", given, WRITE, kind=Prompt))
-    if len(others) != len(prompts):
-        raise SpecError(f"corrupt= has {len(others)} prompts for {len(prompts)} prompts; give one for each")
+    if len(others) != len(measured):
+        raise SpecError(f"corrupt= has {len(others)} prompts for {len(measured)} prompts; give one for each")
+    return others
+
+
+def corrupted_prompts(model: Model, prompts: Sequence[Prompt], others: tuple[Prompt, ...]) -> Corruption:
+    """The corruption by prompts of the user's own.
+
+    Raises:
+        SpecError: prompts of another length or layout, that are equal to the clean ones, or that differ in both picture
+            and words.
+    """
     kinds = {_differs_in(model, index, *both) for index, both in enumerate(zip(prompts, others, strict=True))}
     if len(kinds) > 1:
         raise SpecError("corrupt= has prompts of other pictures and prompts of other words; trace them apart")

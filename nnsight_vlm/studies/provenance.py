@@ -13,7 +13,6 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import PurePath
-from string import Formatter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +25,7 @@ from ..lowering.layers import Depth, Window
 from ..remote.client import place_of
 from ..remote.model_call import Remote
 from ..versions import installed
+from .methods import Method, facts_of, names_in, plain_facts, told
 
 KEYS = (
     *("recipe", "call", "method", "settings", "shows", "prompts", "images", "left_out", "seed"),
@@ -33,6 +33,8 @@ KEYS = (
     "versions",
 )
 """The keys of every recipe's `frame.attrs`."""
+FACTS = "facts"
+"""The key under which a frame carries what decides which sentences of its method are true, until it is finished."""
 PACKAGES = ("nnsight_vlm", "nnsight", "torch", "transformers")
 HOW_NOT_WHAT = ("work", "memory", "blocking", "path")
 """Arguments on which no number depends; the call is written without them."""
@@ -50,23 +52,28 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfr
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
-def counted(frame: pd.DataFrame, clusters: Sequence[int], settings: Mapping[str, Any] | None = None) -> pd.DataFrame:
+def counted(
+    frame: pd.DataFrame, clusters: Sequence[int], settings: Mapping[str, Any], known: Mapping[str, bool]
+) -> pd.DataFrame:
     """A frame that says of how many prompts and images it is, and with which settings.
 
     Args:
         frame: what a recipe gives.
         clusters: the cluster of each prompt.
-        settings: what the recipe measured with, defaults filled in; for its sentence in a methods section.
+        settings: what the recipe measured with, defaults filled in; for its sentences in a methods section.
+        known: whether there are answers and truths, given or of the items.
     """
-    words = {name: in_words(value) for name, value in (settings or {}).items()}
-    frame.attrs = {**frame.attrs, "prompts": len(clusters), "images": len(set(clusters)), "settings": words}
+    words = {name: in_words(value) for name, value in settings.items()}
+    facts = {"settings": plain_facts(settings), "known": dict(known)}
+    about = {"prompts": len(clusters), "images": len(set(clusters)), "settings": words, FACTS: facts}
+    frame.attrs = {**frame.attrs, **about}
     return frame
 
 
 def provenance(
     recipe: str,
     shows: str,
-    method: str,
+    method: Method,
     arguments: Mapping[str, Any],
     parameters: Mapping[str, Parameter],
     said: Mapping[str, Any],
@@ -76,19 +83,19 @@ def provenance(
     Args:
         recipe: its name.
         shows: what kind of statement it makes.
-        method: its sentence for a methods section, with placeholders.
+        method: its sentences for a methods section.
         arguments: the call's, defaults included.
         parameters: of the recipe.
         said: what the recipe itself wrote into `frame.attrs`.
     """
-    settings = dict(said.get("settings", {}))
-    named = {name for _, name, _, _ in Formatter().parse(method) if name}
-    words = {name: in_words(value) for name, value in arguments.items() if name in named}
+    said = dict(said)
+    settings, facts = dict(said.get("settings", {})), said.pop(FACTS, {"settings": {}, "known": {}})
+    words = {name: in_words(value) for name, value in arguments.items() if name in names_in(method)}
     remote = arguments.get("remote", False)
     attrs = {
         "recipe": recipe,
         "call": call_of(recipe, arguments, parameters),
-        "method": without_secrets(method.format(**{**words, **settings})),
+        "method": without_secrets(told(method, facts_of(arguments, **facts), {**words, **settings})),
         "shows": shows,
         "prompts": 1,
         "images": 1,
@@ -217,11 +224,13 @@ def spelled_or(name: str, value: Any) -> str:
 def in_words(value: Any) -> str:
     """A value in a sentence: a list with its members, a function by its name.
 
-    >>> in_words(["image->last", "query->last"]), in_words(None), in_words(4)
-    ('image->last and query->last', 'the default', '4')
+    >>> in_words(["image->last", "query->last"]), in_words(None), in_words((0.0, 2.5))
+    ('image->last and query->last', 'the default', '0 and 2.5')
     """
     if value is None:
         return "the default"
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, (list, tuple)) and _is_plain(value) and value:
         members = [in_words(member) for member in value[:LONGEST_LIST]]
         if len(value) > LONGEST_LIST:

@@ -16,11 +16,11 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from string import Formatter
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import pandas as pd
 
+from .methods import Method, Only, names_in
 from .papers import Paper
 from .provenance import provenance
 
@@ -31,6 +31,10 @@ Shows = Literal["could", "does", "reads"]
 other ways open), what it `does` (states are interchanged, every way stays open), or what it holds (`reads` changes
 nothing, so it shows no cause)."""
 
+Kind = Literal[Shows, "estimates", "method"]
+"""What single measures can show besides: an estimate by gradients of what a change `does`, or something of the
+`method` alone, such as how many tokens a cut took."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -39,23 +43,24 @@ class Recipe:
     Attributes:
         name: of its function.
         asks: the question that it answers, in one line.
-        method: what it does, in the past tense, for a methods section; placeholders are names of its arguments.
+        method: what it does, in the past tense, for a methods section: sentences, see `methods`.
         papers: those that it follows, the first one before all.
         shows: what kind of statement its numbers make.
         module: the module of its function.
         measures: the main ones, of which a citation tells the first that a frame has.
-        shows_of: those measures that make another kind of statement, such as a cut beside what was read.
+        shows_of: those measures that make another kind of statement, such as a cut beside what was read, or that say
+            nothing of the model, such as how many tokens were cut.
         caveat: in what it may differ from the papers that it follows; a sentence, or empty.
     """
 
     name: str
     asks: str
-    method: str
+    method: Method
     papers: tuple[Paper, ...]
     shows: Shows
     module: str
     measures: tuple[str, ...] = ()
-    shows_of: Mapping[str, Shows] = field(default_factory=dict)
+    shows_of: Mapping[str, Kind] = field(default_factory=dict)
     caveat: str = ""
 
     @property
@@ -73,10 +78,10 @@ def recipe(
     *,
     papers: Sequence[Paper],
     asks: str,
-    method: str,
+    method: str | Sequence[str | Only],
     shows: Shows,
     measures: Sequence[str] = (),
-    shows_of: Mapping[str, Shows] | None = None,
+    shows_of: Mapping[str, Kind] | None = None,
     caveat: str = "",
 ) -> Callable[[F], F]:
     """Register a function as a recipe, and let its frames say where they come from.
@@ -86,8 +91,9 @@ def recipe(
     Args:
         papers: see `Recipe`; at least one.
         asks: see `Recipe`.
-        method: see `Recipe`. A placeholder such as `{windows}` becomes the argument's value in words; where the recipe
-            hands its settings to `Study.frame`, their values stand for defaults.
+        method: see `Recipe`; one text, or several, of which some are true of some calls `only`. A placeholder such as
+            `{windows}` becomes the argument's value in words; where the recipe hands its settings to `Study.frame`,
+            their values stand for defaults.
         shows: see `Shows`.
         measures: see `Recipe`; by default a citation tells the first measure of the frame.
         shows_of, caveat: see `Recipe`.
@@ -100,19 +106,22 @@ def recipe(
 
     def register(function: F) -> F:
         parameters = inspect.signature(function).parameters
-        unknown = {name for _, name, _, _ in Formatter().parse(method) if name is not None} - set(parameters)
+        parts: Method = (method,) if isinstance(method, str) else tuple(method)
+        unknown = names_in(parts) - set(parameters)
         kinds = {shows, *(shows_of or {}).values()}
-        if not papers or kinds - set(get_args(Shows)) or unknown or "model" not in parameters:
+        known = shows in get_args(Shows) and kinds <= set(get_args(Kind))
+        if not papers or not known or unknown or "model" not in parameters:
             given = f"papers={papers}, shows={sorted(kinds)}"
             raise TypeError(f"{function.__name__}: {given}, no arguments {sorted(unknown)}")
-        if not asks.strip() or "\n" in asks or not method.strip():
+        texts = [part if isinstance(part, str) else part.text for part in parts]
+        if not asks.strip() or "\n" in asks or not texts or not all(text.strip() for text in texts):
             raise TypeError(f"{function.__name__}: asks={asks!r} must be one line, and method={method!r} a sentence")
         if hasattr(function, "__wrapped__"):
             raise TypeError(f"{function.__name__}: write @recipe below @can_run_in_background")
         entry = Recipe(
             name=function.__name__,
             asks=asks,
-            method=method,
+            method=parts,
             papers=tuple(papers),
             shows=shows,
             module=function.__module__,
@@ -128,7 +137,7 @@ def recipe(
             frame = function(*args, **kwargs)
             bound = inspect.signature(function).bind(*args, **kwargs)
             bound.apply_defaults()
-            frame.attrs = provenance(entry.name, shows, method, bound.arguments, parameters, frame.attrs)
+            frame.attrs = provenance(entry.name, shows, parts, bound.arguments, parameters, frame.attrs)
             return frame
 
         return cast(F, recorded)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -34,6 +34,7 @@ from .right_answers import nothing_right, right_answers
 from .words import Thing
 from .work import PLAIN, Work
 
+T = TypeVar("T")
 Summary = Callable[[pd.DataFrame], pd.DataFrame]
 """From the rows of every image to means over images with intervals."""
 
@@ -105,7 +106,8 @@ class Study:
 
     def finished(self, frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
         """A frame that says what was counted, which items it is about, and which were left out."""
-        frame = counted(frame, self.clusters, settings)
+        known = {"answers": self.answers is not None, "truths": self.truths is not None}
+        frame = counted(frame, self.clusters, settings, known)
         if self.ids is not None:
             frame.attrs["ids"] = list(self.ids)
             frame.attrs["left_out"] = [(each.id, each.why) for each in self.left_out]
@@ -127,6 +129,12 @@ class Study:
     def called(self, number: int) -> str:
         """How a message begins about a prompt; nothing where prompts are no items."""
         return "" if self.ids is None else f"item {self.ids[number]!r}: "
+
+    def kept_of(self, measured: Sequence[Any], given: Sequence[T]) -> tuple[T, ...]:
+        """Of a list with an entry for each prompt or item that was handed over, those of the ones that are measured."""
+        handed_over = measured.ids if isinstance(measured, Items) else range(len(measured))
+        entries = dict(zip(handed_over, given, strict=True))
+        return tuple(given) if self.ids is None else tuple(entries[each] for each in self.ids)
 
     def only(self, numbers: Sequence[int], left_out: Sequence[LeftOut]) -> Study:
         """The study of some of its prompts, which are counted anew.

@@ -52,7 +52,7 @@ class Windows:
     def settings(self) -> dict[str, Any]:
         """What a journal keeps of it, and a methods section says."""
         if self.count is not None:
-            return {"windows": f"each of {self.count} windows of layers"}
+            return {"windows": "one window of layers" if self.count == 1 else f"each of {self.count} windows of layers"}
         width = f"about {PAPER_WIDTH}/{PAPER_LAYERS} of the" if self.width is None else self.width
         step = "layer" if self.stride == 1 else f"{self.stride} layers"
         return {"windows": f"a window of {width} layers around every {step}"}
@@ -101,7 +101,8 @@ def windows_given(windows: Any, width: Any, stride: Any, usual: Windows) -> Wind
             "and stride=1"
         )
     if windows is not None:
-        return Windows(count=whole_number("windows", windows, least=0, kind="number of windows"))
+        least = 1 if usual.count is None else 0  # without a window a recipe may cut in all layers, or nothing is left
+        return Windows(count=whole_number("windows", windows, least=least, kind="number of windows"))
     if width is None and stride is None:
         return usual
     if width is None and usual.count is not None:

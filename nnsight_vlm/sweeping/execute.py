@@ -14,13 +14,13 @@ from ..execution.capturing import capture
 from ..execution.clean_runs import embed
 from ..execution.memory import in_portions
 from ..execution.preparing import prepare
-from ..execution.steps import step
 from ..families import Model
 from ..lowering.answer_trees import AnswerTokens, Branches, tree_of
 from ..lowering.layouts import answered, padded_batch
 from ..prompts.prompt import Prompt
 from ..remote.batching import together
 from ..remote.model_call import Remote
+from ..remote.watching import step
 from ..specs.interventions import CLEAN, Intervention
 from .agreement import Comparison, must_run_alone
 from .arrangement import (

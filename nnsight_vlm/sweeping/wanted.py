@@ -28,6 +28,7 @@ Metric = Callable[[torch.Tensor], Any]
 """A number from logits `[position, word]`."""
 
 ANSWERS = 'a text, a token id or a tuple of token ids, answer=" red"; a list of them for several answers'
+SCORES_ALL = "nv.sweep scores all tokens of an answer together"
 METRIC = "a function of logits [position, word] that gives a number, metric=my_metric"
 READS = '[nv.Attention("last", "image")], or names for them, {"share": nv.Attention("last", "image", reduce="mass")}'
 
@@ -189,7 +190,7 @@ def _spellings(model: Model, text: str) -> tuple[list[list[int]], int | None]:
     return ids, tokenizer.unk_token_id
 
 
-def answer_token(model: Model, answer: str | int) -> int:
+def answer_token(model: Model, answer: Answer) -> int:
     """The id of an answer that is one token.
 
     Raises:
@@ -201,9 +202,13 @@ def answer_token(model: Model, answer: str | int) -> int:
             raise SpecError(why_unknown(model, answer))
         if all(len(ids) != 1 or ids[0] == unknown for ids in spellings):
             pieces = tokenizer_of(model).convert_ids_to_tokens(spellings[0])
-            raise SpecError(f"the answer {answer!r} is not one token but {pieces}; give the id of the token to score")
+            raise SpecError(
+                f"the answer {answer!r} is not one token but {pieces}, and one is scored here; write the id of one of "
+                f"them, such as {spellings[0][0]}. {SCORES_ALL}"
+            )
     elif as_index(answer) is None:
-        raise SpecError(f"answer={spelled(answer)} is no answer; write its text, or its token id")
+        several = f". {SCORES_ALL}" if isinstance(answer, tuple) and len(answer) > 1 else ""
+        raise SpecError(f"answer={spelled(answer)} is no answer; write its text, or its token id{several}")
     return answer_tokens(model, answer)[0]
 
 

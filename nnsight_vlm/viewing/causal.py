@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..execution.proof_rounding import SINGLE, rounding_of
-from ..execution.steps import counted_steps
 from ..families import Model
 from ..prompts.prompt import Prompt
 from ..remote.model_call import Remote
+from ..remote.watching import counted_steps
 from ..specs.interventions import CLEAN, Intervention
 from ..specs.knockouts import Knockout
 from ..sweeping.table import sweep

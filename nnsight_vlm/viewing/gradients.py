@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..execution.steps import counted_steps, step
 from ..families import Model
 from ..gradients.saliency_maps import saliency
 from ..prompts.prompt import Prompt
+from ..remote.watching import counted_steps, step
 from ..specs.interventions import Intervention
 from .asking import Asked
 from .shown_words import ShownWord

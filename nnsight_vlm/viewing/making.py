@@ -36,7 +36,7 @@ def view(
     layers: Layers = "all",
     heads: str | int | Sequence[int] = "mean",
     words: Sequence[str] | None = None,
-    objects: Named | None = None,
+    objects: Named | Sequence[Named | None] | None = None,
     sinks: bool | float = False,
     lens: bool | Layers = False,
     max_new_tokens: int | None = None,
@@ -63,13 +63,15 @@ def view(
             then writes. Words that differ are marked.
         quantities: what is painted. `weight`, the attention to each patch; `contribution`, how long the vector is that
             a patch adds to the word's row (`nv.Attention(..., reduce="contribution")`); `gradient`, how fast the word's
-            log-probability changes with the patch's features (`nv.saliency`), one backward a word; `causal`, the nats
-            that the word loses when this one patch is hidden from the answer in all layers, one sweep over all patches.
+            log-probability changes with the patch's features (`nv.saliency`), one backward a word, on this machine
+            only; `causal`, the nats that the word loses when this one patch is hidden from the answer in all layers,
+            one sweep over all patches.
         layers: for `weight` and `contribution`, which of the layers that read the picture.
         heads: `"mean"`; `"all"` for every head beside the mean, or their numbers.
         words: which words of the answer have a gradient and a causal map; default all.
         objects: outlines to draw on the first picture: boxes `(x0, y0, x1, y1)` or masks by name, a list of
-            `nv.recipes.Thing`, or the `objects` of a scene.
+            `nv.recipes.Thing`, or the `objects` of a scene; or a list with such an entry, or None, for each picture and
+            frame.
         sinks: also mark image tokens that draw attention whatever the word, see `recipes.patch_grounding`.
         lens: also the words that the states of image tokens stand for (`nv.lens`), in all layers or in these.
         max_new_tokens: how long an answer may be; default 64.

@@ -23,7 +23,7 @@ SMALLEST = 0.02
 
 Point = tuple[float, float]
 Named = Mapping[str, Any] | Sequence[Thing | Object]
-"""Objects as a user gives them."""
+"""Objects of one picture as a user gives them."""
 
 
 class ShownObject(NamedTuple):
@@ -43,23 +43,35 @@ class ShownObject(NamedTuple):
 
 
 def objects_given(given: Any, shown: Shown) -> tuple[ShownObject, ...]:
-    """The objects of the first picture, as a user gives them.
+    """The objects of the first picture, as a user gives them, or a list of those of each picture.
 
     Raises:
-        SpecError: neither boxes nor masks with names, or of another size than the picture.
+        SpecError: neither boxes nor masks with names, or of another size than the picture; a list for another number
+            of pictures.
     """
-    if given is None:
-        return ()
-    size = shown.pictures[0].image.size
     found = list[ShownObject]()
-    for name, where in _named(given):
-        if np.ndim(where) == 2 and not isinstance(where, (list, tuple)):
-            found += _pieces(name, _mask(name, where, size))
-        else:
-            box = box_given(where, size)
-            _refuse_outside(name, box, size)
-            found.append(ShownObject(0, visible(name), box, None))
+    for number, of_picture in enumerate(_by_picture(given, len(shown.pictures))):
+        size = shown.pictures[number].image.size
+        for name, where in () if of_picture is None else _named(of_picture):
+            if np.ndim(where) == 2 and not isinstance(where, (list, tuple)):
+                found += (each._replace(picture=number) for each in _pieces(name, _mask(name, where, size)))
+            else:
+                box = box_given(where, size)
+                _refuse_outside(name, box, size)
+                found.append(ShownObject(number, visible(name), box, None))
     return tuple(found)
+
+
+def _by_picture(given: Any, count: int) -> Sequence[Any]:
+    """What was given of each picture: a list that has mappings or lists in it is one for each."""
+    if not isinstance(given, (list, tuple)) or not any(isinstance(each, (Mapping, list, tuple)) for each in given):
+        return [given]
+    if len(given) != count:
+        raise SpecError(
+            f"objects= lists the objects of {len(given)} picture(s), and the page has {count}; give one entry for each "
+            "picture or frame, None where nothing is drawn"
+        )
+    return given
 
 
 def _named(given: Any) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,8 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from ..storage import WRITER
+
 CONTENT = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """What the page may load: pictures, styles and the script that are in it."""
 PAGE = """<!doctype html>
@@ -18,6 +20,7 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{content}">
+<meta name="generator" content="{writer}">
 <title>{title}</title>
 <style>
 {style}
@@ -61,6 +64,7 @@ def page_of(payload: Mapping[str, Any]) -> str:
     """The HTML file of a payload."""
     return PAGE.format(
         content=CONTENT,
+        writer=WRITER,
         title=escape(str(payload["title"])),
         style=asset("viewer.css"),
         payload=json_of(payload),

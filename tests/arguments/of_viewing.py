@@ -15,7 +15,7 @@ NO_OBJECTS = [
     *(3, True, 1.5, "dog", b"dog", THING, NAN, DATASET, [3], ["dog"], [None], {"dog": None}, {3: (0, 0, 5, 5)}),
     *({"dog": 3}, {"dog": "here"}, {"dog": (0, 0, 5)}, {"dog": (5, 5, 0, 0)}, {"dog": (0.1, 0.1, 0.5, 0.5)}),
     *({"dog": np.ones((3, 3), bool)}, {"dog": np.zeros((tiny.SIDE, tiny.SIDE))}, [nv.recipes.Thing(name="dog")]),
-    {"dog": np.full((tiny.SIDE, tiny.SIDE), 0.5)},
+    *({"dog": np.full((tiny.SIDE, tiny.SIDE), 0.5)}, [{"dog": (0, 0, 5, 5)}, None], [{"dog": 3}], [[3]]),
 ]
 SWITCHED = [None, "yes", "", b"1", [], {}, THING, slice(0, 2), 1000, [0, 1000], [1.5], [None], NAN, 2j, int, DATASET]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -126,6 +127,19 @@ def test_a_cut_is_proved_in_a_sentence_also_on_other_pixels(live):
     live.box("ask-pixels").check()
     live.done(live.box("do-prove").click)
     assert live.asked[-1]["pixels"] is True and "other pixels change none of" in live.text("proof")
+
+
+def test_a_proof_that_fails_says_what_in_a_sentence_and_where_below_it(live):
+    proof = {"holds": False, "said": "The model did something else.", "found": "layer 2: <b>an edge</b> is open"}
+    body = json.dumps({"proof": proof}) + "\n"
+    live.page.route("**/prove", lambda route: route.fulfill(content_type="application/x-ndjson", body=body))
+    live.box("kind-cut").check()
+    live.box("ask-question").fill(WHAT)
+    live.done(live.box("do-prove").click)
+    said = "Not proved. Image hidden from text in all layers. The model did something else."
+    assert live.page.locator("#proof > p").text_content() == said
+    live.page.locator("#proof summary").click()
+    assert live.page.locator("#proof details > p").inner_text() == "Layer 2: <b>an edge</b> is open."
 
 
 def test_a_box_that_is_drawn_is_cut(live):

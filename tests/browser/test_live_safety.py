@@ -8,6 +8,8 @@ from living import Serving, within
 from playwright.sync_api import expect
 from test_hostile import WORST
 
+from nnsight_vlm.serving.open_pages import MOST_HERE
+
 WHAT = "what color is the square?"
 LONG = "describe the image."
 
@@ -106,6 +108,22 @@ def test_a_page_that_is_closed_is_forgotten(live):
     assert live.serving.post(path) == 400  # it is there, and this is no JSON
     live.page.goto("about:blank")
     assert within(10, lambda: live.serving.post(path) == 410)
+
+
+def test_as_many_pages_as_one_browser_may_open_can_all_ask(visit):
+    own = Serving()
+    live = visit(own, quiet=False)  # a browser reports an answer of status 429
+    for _ in range(MOST_HERE - 1):
+        page = live.page.context.new_page()
+        page.goto(own.address)
+        page.wait_for_selector("html[data-done='1']", state="attached")  # what it begins with is asked at once
+    more = live.page.context.new_page()
+    more.goto(own.address)
+    expect(more.get_by_role("alert")).to_contain_text("close one of them")
+    page.close()
+    more.reload()
+    more.wait_for_selector("html[data-done='1']", state="attached")
+    assert own.stop() == 0
 
 
 def test_a_page_without_the_token_is_refused(live):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tiny
 from axe import barriers
+from living import within
 
 from nnsight_vlm.report import page_tables, write_report
 
@@ -53,6 +54,10 @@ def looked_into(page, number=0):
     return frame
 
 
+def selected(frame):
+    return frame.locator("[data-word][aria-selected=true]").inner_text()
+
+
 def cells(page, column):
     """The values of a column as they are shown now, with all digits."""
     found = page.evaluate(
@@ -63,20 +68,23 @@ def cells(page, column):
     return [float(each.replace("∞", "inf") or "nan") for each in found]
 
 
+ARROW = "each => getComputedStyle(each, '::after').content.replaceAll('\"', '')"
+
+
 def test_headings_sort_up_down_and_back_with_pointer_and_keys(opened, folder):
     page = opened("#frame-patching_map").page
     frame = pd.read_parquet(folder / "frames" / "patching_map.parquet").head(ROWS)
     column = list(frame.columns).index("mean")
     heading = page.locator(f"{MEANS} th").nth(column)
     button = heading.get_by_role("button")
-    assert cells(page, column) == frame["mean"].tolist()
+    assert cells(page, column) == frame["mean"].tolist() and button.evaluate(ARROW) == "\u2195"
     button.click()
-    assert heading.get_attribute("aria-sort") == "ascending"
+    assert heading.get_attribute("aria-sort") == "ascending" and button.evaluate(ARROW) == "\u25b2"
     assert page.get_by_role("status").inner_text() == "Sorted by mean, ascending."
     np.testing.assert_array_equal(cells(page, column), np.sort(frame["mean"]))
     button.focus()
     page.keyboard.press("Enter")
-    assert heading.get_attribute("aria-sort") == "descending"
+    assert heading.get_attribute("aria-sort") == "descending" and button.evaluate(ARROW) == "\u25bc"
     np.testing.assert_array_equal(cells(page, column), np.sort(frame["mean"])[::-1])
     page.keyboard.press("Space")
     assert heading.get_attribute("aria-sort") == "none"
@@ -107,17 +115,36 @@ def test_two_pictures_are_opened_and_do_not_know_of_each_other(opened):
     for number in range(2):
         page.locator("details.picture > summary").nth(number).press("Enter")
     one, other = (looked_into(page, number) for number in range(2))
-    kept = other.locator("[data-word][aria-selected=true]").inner_text()
+    kept = selected(other)
     words = one.locator("[data-word].generated")
     words.nth(2).click()
-    assert one.locator("[data-word][aria-selected=true]").inner_text() == words.nth(2).inner_text()
+    assert selected(one) == words.nth(2).inner_text()
     page.keyboard.press("Escape")
     assert one.locator("[data-word][aria-selected=true]").count() == 0
-    assert other.locator("[data-word][aria-selected=true]").inner_text() == kept
+    assert selected(other) == kept
     assert page.url.endswith("#pictures")
     page.locator("details.picture > summary").first.click()
     page.locator("details.picture > summary").first.click()
     assert page.locator("iframe").count() == 2
+
+
+def test_a_link_to_a_picture_opens_it_in_the_report_as_it_was(opened, show):
+    page = opened("#pictures").page
+    page.locator("details.picture > summary").nth(1).click()
+    frame = looked_into(page)
+    words = frame.locator("[data-word].generated")
+    words.nth(2).click()
+    frame.locator("#copy").click()
+    link = frame.locator("#link").input_value()
+    assert "index.html#picture-1&" in link
+    other = show(link).page
+    assert other.locator("details.picture[open]").get_attribute("id") == "picture-1"
+    frame = looked_into(other)
+    assert selected(frame) == words.nth(2).inner_text() != words.nth(3).inner_text()
+    place = words.nth(3).get_attribute("data-word")
+    other.evaluate("to => { location.hash = to }", f"#picture-1&w={place}")  # an open picture shows what is asked now
+    looked_into(other).locator(f'[data-word="{place}"][aria-selected=true]').wait_for()
+    assert other.locator("iframe").count() == 1
 
 
 def test_a_picture_is_as_high_as_what_is_in_it(opened):
@@ -127,6 +154,8 @@ def test_a_picture_is_as_high_as_what_is_in_it(opened):
     page.wait_for_function("document.querySelector('iframe').style.height !== ''")
     inside = frame.locator("body").evaluate("body => body.getBoundingClientRect().height")
     assert abs(page.locator("iframe").bounding_box()["height"] - inside) < 60
+    html = frame.locator("html")
+    assert within(5, lambda: html.evaluate("html => html.scrollHeight - innerHeight") <= 0)  # no second scroll bar
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -112,7 +112,7 @@ MEMBERS: dict[str, Member] = {
     **dict.fromkeys(("janus", "deepseek_vl"), ALIGNER),
     **dict.fromkeys(("idefics3", "idefics3-whole", "smolvlm"), CONNECTOR),
     **dict.fromkeys(("idefics2", "idefics2-split"), IDEFICS2),
-    **dict.fromkeys(("gemma4", "gemma4-shared"), GEMMA_4),
+    **dict.fromkeys(("gemma4", "gemma4-causal-shared"), GEMMA_4),
     **dict.fromkeys(("paligemma2", "gemma3", "gemma3-crops"), Member(decoder=GEMMA)),
     **dict.fromkeys(("blip-2-t5", "instructblip-t5"), BLIP_T5),
     "gemma3n": Member(decoder=GEMMA, projector=None),  # it also runs on text

@@ -39,7 +39,8 @@ def test_a_report_of_a_model_on_a_server_is_the_same(local_report, server, tmp_p
     with client.addressed(checkpoint("shapes")), counting() as traffic:
         finished = CliRunner().invoke(app, ["report", *options])
     assert finished.exit_code == 0, finished.output
-    assert traffic.jobs == 1 + 2 + 2 + 1 + 1 + 1 + 2  # the recipes, and the pictures that are drawn
+    # the recipes; the pictures that are drawn; those that open in the page, three in the jobs of one
+    assert traffic.jobs == 1 + 2 + 2 + 1 + 1 + 1 + 2 + 2
     for name, frame in local_report.frames.items():
         remote_frame = pd.read_parquet(out / "frames" / f"{name}.parquet")
         assert_same(remote_frame, frame)

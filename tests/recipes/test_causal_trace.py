@@ -217,6 +217,29 @@ def test_a_table_of_questions_gives_what_its_prompts_give(sdpa, pairs):
     pd.testing.assert_frame_equal(of_table, of_prompts, rtol=1e-5, atol=1e-6)
 
 
+def test_lists_beside_a_table_follow_the_items_that_stay(sdpa, worded):
+    """The second item has an answer of two tokens, so it is left out, and its entries with it."""
+    (clean, other, answer, against), (last, last_other, last_answer, last_against) = worded[:2]
+    say = sdpa.tokenizer.decode
+    table = pd.DataFrame(
+        {
+            "image": [clean.image(0), tiny.picture(0), last.image(0)],
+            "question": WORDS,
+            "answer": [say([answer]), "red square", say([last_answer])],
+        }
+    )
+    lists = {"corrupt": [other, clean, last_other], "against": [against, against, last_against], "layers": [0]}
+    of_table = causal_trace(sdpa, items=nv.items(table, unusable="leave out"), work=QUIET, **lists)
+    lists |= {"corrupt": [other, last_other], "against": [against, last_against]}
+    of_prompts = causal_trace(sdpa, [clean, last], answers=[answer, last_answer], work=QUIET, **lists)
+    pd.testing.assert_frame_equal(of_table, of_prompts, rtol=1e-5, atol=1e-6)
+    right = causal_trace(sdpa, [clean, clean, last], answers=[answer, against, last_answer], only_correct=True,
+                         corrupt=[other, clean, last_other], against=[against, answer, last_against], layers=[0],
+                         work=QUIET)  # fmt: skip
+    pd.testing.assert_frame_equal(right, of_prompts, rtol=1e-5, atol=1e-6)
+    assert [each[0] for each in right.attrs["left_out"]] == [1]
+
+
 def test_what_cannot_be_traced_is_refused(sdpa, pairs, worded):
     prompt, other, answer = pairs[0].prompt, pairs[0].other, pairs[0].answer
     longer = nv.encode(sdpa, "where is the dog ?", tiny.picture(0))
@@ -235,7 +258,7 @@ def test_what_cannot_be_traced_is_refused(sdpa, pairs, worded):
         ({"corrupt": "mean", "site": "head"}, "no site"),
         ({"corrupt": "mean", "against": [answer]}, "the answer of the corrupted run"),
         ({"corrupt": "another image"}, "two pictures or more"),
-        ({"corrupt": [other], "only_correct": True}, "one entry for each prompt"),
+        ({"corrupt": [other], "against": [answer, answer]}, "2 answers for 1 prompts"),
     ]
     for options, message in wrong:
         with pytest.raises(nv.SpecError, match=message):

@@ -223,6 +223,7 @@ def test_items_give_questions_answers_and_objects_and_those_answered_wrong_can_b
         ({"answers": ["dog"]}, "1 answers for 2 prompts"),
         ({"width": 5}, r"edge 'image->last': width=5 does not fit 4 layer\(s\)"),
         ({"windows": 2, "width": 2}, "windows= parts the layers"),
+        ({"windows": 0}, "windows=0"),
         ({"seed": -1}, "seed=-1"),
     ],
 )

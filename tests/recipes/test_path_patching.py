@@ -338,7 +338,7 @@ def test_frozen_layers_add_what_they_add_without_the_sender(name):
         assert added[layer].numpy() == pytest.approx(added[0].numpy(), rel=LIMIT, abs=LIMIT)
 
 
-@pytest.mark.parametrize("name", ["gemma3n", "gemma4-shared"])
+@pytest.mark.parametrize("name", ["gemma3n", "gemma4-causal-shared"])
 def test_layers_with_inputs_of_their_own_cannot_be_frozen(name):
     model, prompts = zoo.load(name), [zoo.prompt(name, seed=seed) for seed in (1, 2)]
     words, options = [nv.run(model, prompt).logits.argmax() for prompt in prompts], {"sender": Place("image", layers=0)}

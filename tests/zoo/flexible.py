@@ -451,7 +451,7 @@ MEMBERS = (
         )
         for name, special in (
             ("gemma4", {"use_bidirectional_attention": "vision"}),
-            ("gemma4-shared", GEMMA_SHARED),
+            ("gemma4-causal-shared", GEMMA_SHARED),
         )
     ),
 )

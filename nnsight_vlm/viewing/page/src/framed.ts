@@ -1,6 +1,27 @@
-/** A page inside a notebook: the notebook is told how high it would be. */
+/** A page inside another one, a notebook's or a report's: what the two tell each other. */
 
-/** Reports the height whenever it changes; the notebook sets it. */
+/** The address at which the outer page shows this one, up to where its own state begins, and the state that is asked for. */
+export interface Held {
+  address: string;
+  fragment: string;
+}
+
+/** The name that an outer page gives the frame, before the page in it is loaded. */
+export function frameName(held: Held): string {
+  return JSON.stringify({ nnsightVlm: held });
+}
+
+/** What the outer page says in the frame's name; null where it says nothing, as a notebook does. */
+export function held(): Held | null {
+  try {
+    const { address, fragment } = JSON.parse(window.name).nnsightVlm;
+    return window.parent !== window && typeof address === "string" && typeof fragment === "string" ? { address, fragment } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Reports the height whenever it changes; the outer page sets it. */
 export function reportHeight(): void {
   if (window.parent === window) {
     return;

@@ -58,7 +58,7 @@ class Live {
     const other = pictureCard("other", form, server, null);
     const { examples } = server.facts;
     const typed = input(form.question, { maxlength: 4000, enterkeyhint: "send" });
-    const known = examples.length > 0 ? `This small model knows questions about its own world, such as \u201c${examples[0]}\u201d.` : null;
+    const known = examples.length > 0 ? `This small model knows questions about its own world, such as: ${examples[0]}` : null;
     const question = field("question", "Question", typed, form.wrong, known);
     const length = field("max_new_tokens", "Tokens at most", input(form.length, { type: "number", min: 1, max: server.facts.longest }), form.wrong);
     const more = MORE.map((each) => checkbox(`more-${each}`, QUANTITY_TITLES[each], () => form.more.value.includes(each), (on) => this.measure(each, on)));
@@ -88,7 +88,7 @@ class Live {
     effect(() => {
       const isOld = this.seen.value !== null && this.seen.value.picture !== this.form.pictures.picture.value;
       told.hidden = !isOld;
-      told.textContent = isOld ? `The answer and the map below are of the picture before, asked \u201c${this.seen.value?.question}\u201d. Ask, to have them of this one.` : "";
+      told.textContent = isOld ? `The answer and the map below are about the previous picture and \u201c${this.seen.value?.question}\u201d. Ask again for those of this one.` : "";
       [this.answers.section, this.view].forEach((each) => each.classList.toggle("outdated", isOld));
     });
     return told;

@@ -46,6 +46,7 @@ export class Answers {
     this.texts.changed.replaceChildren();
     this.proof.replaceChildren();
     this.verdict.replaceChildren();
+    this.section.scrollIntoView({ block: "nearest" }); // on a narrow screen the form is longer than it
   }
 
   /** Takes in a piece of news. */
@@ -82,8 +83,9 @@ export class Answers {
   prove(proof: Proof, change: string): void {
     const verdict = element("strong", { class: proof.holds ? "held" : "failed" }, proof.holds ? "Proved. " : "Not proved. ");
     this.section.hidden = false;
-    const details = element("details", {}, element("summary", {}, "What was checked"), element("p", {}, proof.holds ? held(proof) : ""));
-    this.proof.replaceChildren(element("p", {}, verdict, `${capital(change)}. ${proof.holds ? plain(proof) : (proof.said ?? "")}`), ...(proof.holds ? [details] : []));
+    const [title, found] = proof.holds ? ["What was checked", held(proof)] : ["What was found", `${capital(proof.found ?? "")}.`];
+    const details = element("details", {}, element("summary", {}, title), element("p", {}, found));
+    this.proof.replaceChildren(element("p", {}, verdict, `${capital(change)}. ${proof.holds ? plain(proof) : (proof.said ?? "")}`), details);
   }
 }
 

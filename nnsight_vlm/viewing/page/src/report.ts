@@ -1,19 +1,13 @@
 /** The page of a report: tables that sort, pictures that are opened on demand. All texts are in the page already. */
 
 import { sortable } from "./sorting";
-import { heightOf } from "./framed";
+import { frameName, heightOf } from "./framed";
 
-/** Puts a picture's page into its place when it is first opened, and keeps it. */
+/** Opened pictures, and how high the pages in them would be. */
 function pictures(): void {
   for (const picture of document.querySelectorAll<HTMLDetailsElement>("details.picture")) {
-    const template = picture.querySelector("template");
-    const open = () => {
-      if (picture.open && template !== null && template.isConnected) {
-        template.replaceWith(template.content.cloneNode(true));
-      }
-    };
-    picture.addEventListener("toggle", open);
-    open();
+    picture.addEventListener("toggle", () => fill(picture, null));
+    fill(picture, null);
   }
   addEventListener("message", (event) => {
     const frames = [...document.querySelectorAll<HTMLIFrameElement>("details.picture iframe")];
@@ -25,14 +19,32 @@ function pictures(): void {
   });
 }
 
-/** A link into something folded unfolds it. */
-function unfold(): void {
-  const target = document.getElementById(location.hash.slice(1));
-  const folded = target?.closest("details");
-  if (folded !== null && folded !== undefined && !folded.open) {
-    folded.open = true;
-    target?.scrollIntoView();
+/** Puts a picture's page into its place when it is first opened, and keeps it until a link asks for another state of it. */
+function fill(picture: HTMLDetailsElement, asked: string | null): void {
+  const template = picture.querySelector("template");
+  const before = picture.querySelector("iframe");
+  const frame = template?.content.querySelector("iframe")?.cloneNode(true) as HTMLIFrameElement | undefined;
+  if (!picture.open || template === null || frame === undefined || (before !== null && asked === null)) {
+    return;
   }
+  frame.name = frameName({ address: `${location.href.split("#")[0]}#${picture.id}&`, fragment: asked ?? "" });
+  before?.remove();
+  template.after(frame);
+}
+
+/** A link into something folded unfolds it; behind the name of a picture, a link says what is chosen in it. */
+function unfold(): void {
+  const [name, ...asked] = location.hash.slice(1).split("&");
+  const target = document.getElementById(name);
+  const folded = target?.closest("details");
+  if (target === null || folded === null || folded === undefined || (folded.open && asked.length === 0)) {
+    return;
+  }
+  folded.open = true;
+  if (asked.length > 0) {
+    fill(folded, asked.join("&"));
+  }
+  target.scrollIntoView();
 }
 
 const news = document.getElementById("news");

@@ -26,8 +26,9 @@ export interface Facts {
 
 export interface Proof {
   holds: boolean;
-  /** Why it does not hold. */
+  /** Why it does not hold, and what was found where. */
   said?: string;
+  found?: string;
   layers: number;
   edges: number;
   writes: number;

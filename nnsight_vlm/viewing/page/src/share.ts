@@ -2,13 +2,15 @@
 
 import { effect } from "@preact/signals-core";
 import { button, element } from "./elements";
+import { held } from "./framed";
 import { read, written } from "./fragment";
 import type { Measured } from "./measured";
 import type { State } from "./state";
 
 /** Keeps address and state alike; returns the parts of the first fragment that meant nothing. */
 export function follow(measured: Measured, state: State): string[] {
-  const refused = location.hash.length > 1 ? read(location.hash, state, measured) : [];
+  const asked = location.hash.length > 1 ? location.hash : (held()?.fragment ?? "");
+  const refused = asked === "" ? [] : read(asked, state, measured);
   let waiting = 0;
   effect(() => {
     const fragment = written(state);
@@ -23,7 +25,7 @@ export function follow(measured: Measured, state: State): string[] {
   return refused;
 }
 
-/** A page inside a notebook has no address of its own: its state lives in it alone. */
+/** A page inside another one has no address of its own: its state lives in it alone. */
 function replace(fragment: string): void {
   if (hasAddress()) {
     try {
@@ -38,9 +40,9 @@ function hasAddress(): boolean {
   return location.protocol !== "about:";
 }
 
-function link(state: State): string {
-  const address = hasAddress() ? location.href.split("#")[0] : "";
-  return `${address}#${written(state)}`;
+/** What the state is put behind: this page's address, or the outer page's; null inside a notebook, which cannot open it. */
+function base(): string | null {
+  return hasAddress() ? `${location.href.split("#")[0]}#` : (held()?.address ?? null);
 }
 
 /** The button that copies the link, and a field to copy from by hand where that is not allowed. */
@@ -49,7 +51,8 @@ export function copier(state: State, say: (text: string) => void): HTMLElement {
   const copy = button(
     "Copy link",
     async () => {
-      const text = link(state);
+      const address = base();
+      const text = `${address ?? "#"}${written(state)}`;
       try {
         if (!hasAddress()) {
           throw new Error("a frame may not write to the clipboard");
@@ -61,7 +64,7 @@ export function copier(state: State, say: (text: string) => void): HTMLElement {
         field.value = text;
         field.hidden = false;
         field.select();
-        say(hasAddress() ? "Copy the link from the field." : "Copy this, and put it behind the address of the saved page.");
+        say(address !== null ? "Copy the link from the field." : "Copy this, and put it behind the address of the saved page.");
       }
     },
     { id: "copy" },
