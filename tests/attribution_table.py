@@ -2,24 +2,27 @@
 
 `python tests/attribution_table.py` prints the tables of docs/attribution.md. Pairs of scenes differ in the color of one
 object, which a question asks for; pairs whose two answers are not both right are left out. Heads are found on other
-pairs than those on which they are knocked out.
+pairs than those on which they are knocked out. `--save` keeps both tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from typing import Any, NamedTuple
 
+import measured
 import numpy as np
 import pandas as pd
+from page_tables import markdown
 
 import nnsight_vlm as nv
 from nnsight_vlm.statistics import interval
 
 SIZES, DRAWS = (6, 12), 5
 """How many heads are knocked out together, and how many random choices of as many."""
-PARTS = ("system", "image", "query")
+PARTS, TOGETHER = ("system", "image", "query"), "image, query and system"
 
 
 class Pair(NamedTuple):
@@ -58,15 +61,15 @@ def agreement(model: Any, some: list[Pair]) -> pd.DataFrame:
     for pair in some:
         frame = estimates(model, pair, 10**6)
         for site in ("residual", "head"):
-            for group in (*PARTS, "last", "all of them"):
-                known = frame[
-                    (frame["site"] == site) & frame["group"].isin([group] if group != "all of them" else PARTS)
-                ]
+            for group in (*PARTS, "last", TOGETHER):
+                known = frame[(frame["site"] == site) & frame["group"].isin(PARTS if group == TOGETHER else [group])]
                 if known["exact"].abs().max() > 1e-6:
                     rows.append({"site": site, "group": group, "correlation": known["estimate"].corr(known["exact"])})
         wanted = frame[frame["group"].isin(PARTS)]
         largest = wanted.loc[wanted["site"] == "head"].sort_values("estimate", key=abs).tail(20)
-        rows.append({"site": "head", "group": "20 largest", "correlation": largest["estimate"].corr(largest["exact"])})
+        rows.append(
+            {"site": "head", "group": "the 20 largest", "correlation": largest["estimate"].corr(largest["exact"])}
+        )
     return pd.DataFrame(rows)
 
 
@@ -140,26 +143,38 @@ def told_correlation(values: Any) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def told_heads(scores: pd.DataFrame, scenes: int) -> str:
+    """The table of heads that were knocked out."""
+    rows = []
+    for (how, size, heads), chosen in scores.groupby(["how", "size", "heads"]):
+        right, ahead = told(chosen["right"], share=True), told(chosen["lead"])
+        rows.append([f"{size or ''} {heads}".strip(), how if size else "", right, ahead])
+    return markdown([f"heads knocked out, {scenes} pairs", "how", "answer still first", "lead of its logit"], rows)
+
+
+def told_agreement(table: pd.DataFrame, exact: int) -> str:
+    """The table of estimates beside patches."""
+    rows = [
+        [site, group, told_correlation(chosen["correlation"])]
+        for (site, group), chosen in table.groupby(["site", "group"], sort=False)
+    ]
+    return markdown(["site", "group", f"correlation over layers and heads, {exact} pairs"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=30, help="pairs on which heads are knocked out")
     parser.add_argument("--exact", type=int, default=10, help="pairs of which every patch is run")
+    parser.add_argument("--save", action="store_true", help="put them into docs/measured/attribution.json too")
     options = parser.parse_args()
     model = nv.load("shapes")
     endless = pairs(model)
     some = list(itertools.islice(endless, options.exact))
     heads = found_heads(model, some)
-    print(f"\nheads found on {options.exact} pairs: {heads}")
+    print(f"heads found on {options.exact} pairs: {heads}", file=sys.stderr)
     scores = knocked_out(model, list(itertools.islice(endless, options.scenes)), heads)
-    print(f"\n| heads knocked out, {options.scenes} pairs | how | answer still first | lead of its logit |")
-    print("| --- | --- | --- | --- |")
-    for (size, how, heads), chosen in scores.groupby(["size", "how", "heads"]):
-        right, ahead = told(chosen["right"], share=True), told(chosen["lead"])
-        print(f"| {size or ''} {heads} | {how} | {right} | {ahead} |")
-    table = agreement(model, some)
-    print(f"\n| site | group | correlation over layers and heads, {options.exact} pairs |\n| --- | --- | --- |")
-    for (site, group), chosen in table.groupby(["site", "group"], sort=False):
-        print(f"| {site} | {group} | {told_correlation(chosen['correlation'])} |")
+    table = told_agreement(agreement(model, some), options.exact)
+    measured.tell("attribution", f"{table}\n{told_heads(scores, options.scenes)}")
 
 
 if __name__ == "__main__":

@@ -198,6 +198,4 @@ if __name__ == "__main__":
     parser.add_argument("--save", action="store_true", help="put them into docs/measured/intervals.json too")
     options = parser.parse_args()
     printed = alternatives(options.samples) if options.alternatives else tables(options.samples)
-    print(printed)
-    if options.save:
-        measured.save("intervals", printed)
+    measured.tell("intervals", printed)

@@ -1,4 +1,4 @@
-"""A recipe over a data set in a process of its own: killed and begun again, and what a thousand pictures take.
+"""A recipe over a data set in a process of its own: killed and begun again, and what many pictures take.
 
 python tests/many_items.py FOLDER peaks killed
 """
@@ -28,7 +28,8 @@ from nnsight_vlm.recipes import Work
 from nnsight_vlm.studies.study import open_study
 
 SIDE = 300
-"""Of the pictures of which there are a thousand."""
+"""Of the pictures of which there are many."""
+MANY = 400
 ASKED = 24
 """How many items the killed recipe has."""
 KILLS = 10
@@ -82,8 +83,8 @@ def _killed_at(moment: float, measure: Any, journal: Path) -> int:
 
 
 def peaks(folder: Path) -> dict[str, Any]:
-    """The peak of opening a study of few items and of a thousand, and of going through some of its chunks."""
-    path, model = table(folder, 1000, SIDE, 8), tiny.build("sdpa")
+    """The peak of opening a study of few items and of many, and of going through some of its chunks."""
+    path, model = table(folder, MANY, SIDE, 8), tiny.build("sdpa")
     asked = nv.items(path)
     work = Work(progress=False, chunk=4)
 
@@ -92,11 +93,11 @@ def peaks(folder: Path) -> dict[str, Any]:
         return study.frame({}, lambda chunk: _rows(study, chunk), lambda frame: frame)
 
     through(8)  # what a process allocates only once
-    return {"few": peak_extra(lambda: through(20)), "thousand": peak_extra(lambda: through(1000))}
+    return {"pictures": MANY, "few": peak_extra(lambda: through(20)), "many": peak_extra(lambda: through(MANY))}
 
 
 def _rows(study: Any, chunk: range) -> list[dict[str, Any]]:
-    """A chunk's prompts, all at once, of the first chunks: encoding each of the thousand again takes too long here."""
+    """A chunk's prompts, all at once, of the first chunks: encoding each of them again takes too long here."""
     prompts = [study.prompts[image] for image in chunk if image < 40]
     return [{"image": image, "width": prompt.width} for image, prompt in zip(chunk, prompts, strict=False)]
 

@@ -49,19 +49,24 @@ def written(text: str, file: dict[str, Any]) -> str:
     return text
 
 
-def save(name: str, printed: str) -> None:
-    """Put the tables that a script printed into its file, in place of those that the same command made before.
+def save(name: str, printed: str, numbers: list[str] | None = None) -> None:
+    """Put what a script measured into its file, in place of what the same command made before.
 
     Args:
         name: of the file, without `.json`.
-        printed: Markdown.
+        printed: Markdown, with tables.
+        numbers: those of the page's sentences, as they are written there.
 
     Raises:
-        ValueError: the file has no table of this command with such a head.
+        ValueError: the file has no table of this command with such a head, or no numbers of it.
     """
     path, command = FOLDER / f"{name}.json", command_given()
     file = json.loads(path.read_text(encoding="utf-8"))
     waiting = tables(printed)
+    if numbers is not None:
+        if command not in file.get("text", {}).get("made by", []):
+            raise ValueError(f"{path} has no numbers of `{command}`")
+        file["text"] |= {"rows from": "the command", "numbers": numbers}
     for kept in file["tables"]:
         if waiting and command in kept["made by"] and kept["head"] == waiting[0].head:
             kept["rows"], kept["rows from"] = waiting.pop(0).rows, "the command"
@@ -72,10 +77,22 @@ def save(name: str, printed: str) -> None:
     print(f"saved in {path}; python tests/measured.py writes it into {file['page']}", file=sys.stderr)
 
 
+def tell(name: str, printed: str, numbers: list[str] | None = None) -> None:
+    """Print what a script measured; with `--save` on its command line, keep it too.
+
+    The command line itself is asked: nnsight gives all objects a method `save`, and argparse takes it for the option.
+    """
+    print(printed, *(numbers or []), sep="\n")
+    if "--save" in sys.argv:
+        save(name, printed, numbers)
+
+
 def command_given() -> str:
     """The command that runs now, as files name it."""
     script, *given = sys.argv
-    return " ".join(["python", f"tests/{Path(script).name}", *(word for word in given if word != "--save")])
+    parts = Path(script).absolute().parts
+    place = "/".join(parts[parts.index("tests") :])
+    return " ".join(["python", place, *(word for word in given if word != "--save")])
 
 
 def spelled(file: dict[str, Any]) -> str:

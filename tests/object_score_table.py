@@ -50,7 +50,4 @@ if __name__ == "__main__":
     parser.add_argument("scenes", type=int, nargs="?", default=24)
     parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes/object_score.json too")
     options = parser.parse_args()
-    printed = "\n".join(lines(options.scenes))
-    print(printed)
-    if options.save:
-        measured.save("recipes/object_score", printed)
+    measured.tell("recipes/object_score", "\n".join(lines(options.scenes)))

@@ -45,6 +45,12 @@ def without_tables(text: str) -> str:
     return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table as lines of a page."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def _table(lines: str) -> Table:
     head, rule, *rows = ([cell.strip() for cell in CELLS.split(line.strip())[1:-1]] for line in lines.splitlines())
     if not all(RULE.fullmatch(cell) for cell in rule):

@@ -1,12 +1,6 @@
-"""Questions about synthetic scenes whose answers, objects and pixels are known.
-
-What two recipes say of them: `PYTHONPATH=tests python -m scene_questions shapes shapes-gist`.
-"""
+"""Questions about synthetic scenes whose answers, objects and pixels are known."""
 
 from __future__ import annotations
-
-import sys
-import time
 
 import nnsight_vlm as nv
 from nnsight_vlm.recipes import shape_truth
@@ -40,19 +34,3 @@ def steered_questions(model, count):
             kept["other_answers"].append(single[0].split()[0])
     known = {name: [values[number] for number in found] for name, values in known.items()}
     return [prompts[number] for number in found], {**known, **kept}
-
-
-def main(models: list[str], count: int = 24) -> None:
-    """The tables of docs/recipes/information_flow.md and patch_knockout.md, with the seconds they took."""
-    for name in models:
-        model = nv.load(name)
-        prompts, known = color_questions(model, count)
-        for recipe in (nv.recipes.information_flow, nv.recipes.patch_knockout):
-            begun = time.perf_counter()
-            frame = recipe(model, prompts, only_correct=True, work=nv.recipes.Work(progress=False), **known)
-            print(f"{recipe.__name__} of {name}: {time.perf_counter() - begun:.0f} s, {frame.attrs['images']} scenes")
-            print(frame.round(3).to_string())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:] or ["shapes", "shapes-gist"])

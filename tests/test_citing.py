@@ -88,7 +88,7 @@ def test_the_paragraph_says_what_the_frame_says():
     assert "\n" not in paragraph
     for words in (
         "recipe knockout_windows of nnsight_vlm 0.1.0",
-        "Routes were closed (after Kaduri et al. 2024; Geva et al. 2023).",
+        "Routes were closed. This analysis is after Kaduri et al. 2024; Geva et al. 2023. ",
         "The model org/a-model (LlavaForConditionalGeneration), revision 0123abc, weights 89ab, ran in bfloat16 "
         "on cuda:0, with sdpa attention (text) and eager attention (vision); "
         "versions: python 3.11.7, nnsight 0.8.1, torch 2.9, transformers 5.",
@@ -298,7 +298,7 @@ def test_what_a_cut_took_says_nothing_of_the_model():
 def test_a_citation_says_whose_the_definitions_are():
     """pair_routes asks the question of a paper, with definitions that are not taken from it."""
     text = nv.cite(made(ROWS, recipe="pair_routes"))
-    after = "(after Pathways (arXiv 2607.03358); Pearl 2001; Vig et al. 2020). "
+    after = "This analysis is after Pathways (arXiv 2607.03358); Pearl 2001; Vig et al. 2020. "
     assert f"{after}The definitions are nnsight_vlm's own" in text
     assert "Pearl Judea. Direct and Indirect Effects. 2001. arXiv 1301.2300." in text
     assert "  year = {2001}," in nv.cite(made(ROWS, recipe="pair_routes"), style="bibtex")

@@ -7,19 +7,18 @@ page and file do not part. That the numbers are right, only their command can sh
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import shlex
 from pathlib import Path
 
 import command_page
+import frame_cells
 import measured
+import pandas as pd
 import pytest
-from page_tables import tables, without_tables
+from page_tables import Table, markdown, tables, without_tables
 
-import nnsight_vlm as nv
 from nnsight_vlm import versions
-from nnsight_vlm.commands.listing import known_recipes
 
 ROOT = Path(__file__).parent.parent
 FILES = measured.files()
@@ -35,16 +34,6 @@ HELD_ELSEWHERE = {
 """Pages whose tables another test compares with what they are made of."""
 RANGES = ["", "from", "to"]
 """The head of the table of versions, which is compared below with nnsight_vlm/versions.py."""
-WITHOUT_SCRIPT = {
-    "recipes/ablation.json, text",
-    "recipes/causal_trace.json, restoration",
-    "recipes/image_lens.json, model",
-    "recipes/image_lens.json, text",
-    "recipes/information_flow.json, text",
-    "recipes/joint_routes.json, ",
-    "recipes/path_patching.json, model",
-}
-"""What was measured by calling a recipe as its page says, without a script that is kept: file, first cell of a head."""
 ASIDE = re.compile(r"\[[^\]]*\]\([^)\s]*\)|`[^`]*`")
 """Links and code, which are full of numbers that nobody measured."""
 NUMBER = re.compile(r"(?<![\w.])(?<!\w-)-?\d+\.\d+(?![\w.]*\w)|\[[^\]]*\d, [^\]]*\]")
@@ -155,6 +144,52 @@ def test_what_no_file_has_is_not_saved(folder, monkeypatch, argument, head):
     assert (folder / "some.json").read_text() == before
 
 
+def test_numbers_of_sentences_are_kept_by_their_command_alone(folder, monkeypatch):
+    file = measured.files()["some.json"]
+    file["text"] = {"made by": ["python tests/some.py"], "rows from": "the page", "numbers": ["1.0 [0.0, 2.0]"]}
+    (folder / "some.json").write_text(measured.spelled(file))
+    monkeypatch.setattr("sys.argv", ["tests/some.py", "--save"])
+    measured.save("some", "", ["3.0 [2.0, 4.0]"])
+    kept = measured.files()["some.json"]
+    assert kept["text"] == {**file["text"], "rows from": "the command", "numbers": ["3.0 [2.0, 4.0]"]}
+    assert kept["tables"] == file["tables"]
+    monkeypatch.setattr("sys.argv", ["tests/some.py", "--other", "--save"])
+    with pytest.raises(ValueError, match=r"no numbers of `python tests/some\.py --other`"):
+        measured.save("some", "", ["5.0 [4.0, 6.0]"])
+
+
+def test_what_is_told_is_kept_only_where_the_command_line_says_so(folder, monkeypatch, capsys):
+    before = (folder / "some.json").read_text()
+    table = "| a | b |\n|---|---|\n| z | 3.0 |\n"
+    monkeypatch.setattr("sys.argv", ["tests/some.py"])
+    measured.tell("some", table)
+    assert capsys.readouterr().out == table + "\n"
+    assert (folder / "some.json").read_text() == before
+    monkeypatch.setattr("sys.argv", ["tests/some.py", "--save"])
+    measured.tell("some", table)
+    assert measured.files()["some.json"]["tables"][0]["rows"] == [["z", "3.0"]]
+
+
+def test_a_script_in_a_folder_is_named_with_it(monkeypatch):
+    monkeypatch.setattr("sys.argv", [str(ROOT / "tests" / "benchmarks" / "payload.py"), "--quick", "--save"])
+    assert measured.command_given() == "python tests/benchmarks/payload.py --quick"
+
+
+def test_cells_of_a_frame_are_rounded_and_have_no_negative_zero():
+    rows = pd.DataFrame({"layer": [1, 2], "mean": [-0.004, 0.126], "low": [-0.5, 0.0], "high": [0.004, 1.0]})
+    assert [frame_cells.estimate(frame_cells.only(rows, layer=layer)) for layer in (1, 2)] == [
+        "0.00 [-0.50, 0.00]",
+        "0.13 [0.00, 1.00]",
+    ]
+    with pytest.raises(LookupError, match="0 rows"):
+        frame_cells.only(rows, layer=3)
+
+
+def test_a_table_is_read_as_it_was_written():
+    ours = Table(["a", "b"], [["x", ""], ["y", "2.0 [1.0, 3.0]"]])
+    assert tables(markdown(*ours)) == [ours]
+
+
 def test_a_page_without_a_table_of_its_file_is_refused(folder):
     (file,) = measured.files().values()
     with pytest.raises(ValueError, match=r"some\.md has no table"):
@@ -171,8 +206,8 @@ MADE = {
 COMMANDS = sorted({command for commands in MADE.values() for command in commands})
 
 
-def test_what_has_no_script_is_listed():
-    assert {part for part, commands in MADE.items() if not commands} == WITHOUT_SCRIPT
+def test_everything_that_was_measured_has_a_command():
+    assert [part for part, commands in MADE.items() if not commands] == []
 
 
 def test_every_file_says_where_its_rows_are_from():
@@ -194,16 +229,7 @@ def script_of(words):
     return ROOT / words[1], words[2:]
 
 
-def call_of(command):
-    """The call that a command is, or None where it is a line of a shell."""
-    try:
-        found = ast.parse(command, mode="eval").body
-    except SyntaxError:
-        return None
-    return found if isinstance(found, ast.Call) else None
-
-
-@pytest.mark.parametrize("command", [each for each in COMMANDS if call_of(each) is None])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_and_its_options_exist(command):
     words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
     given = {word for word in words if word.startswith("--")}
@@ -213,10 +239,3 @@ def test_a_command_and_its_options_exist(command):
     assert words[0] in ("python", "pytest")
     path, _ = script_of(words)
     assert path.is_file() and given <= (options_of_script(path) if words[0] == "python" else set())
-
-
-@pytest.mark.parametrize("command", [each for each in COMMANDS if call_of(each) is not None])
-def test_a_call_names_a_recipe_and_arguments_that_it_has(command):
-    call = call_of(command)
-    assert call.func.id in {entry.name for entry in known_recipes()}
-    assert {each.arg for each in call.keywords} <= set(inspect.signature(getattr(nv.recipes, call.func.id)).parameters)

@@ -26,6 +26,7 @@ from nnsight_vlm.execution.generation_table import (
 from nnsight_vlm.families import view_of
 
 STEPS = 5
+QUESTION = "what is the red square ?"
 CUT = nv.Knockout("image", "last", layers=[1, 2])
 FEATURES = nv.Ablate("image", how="mean", site="features")
 
@@ -107,7 +108,7 @@ def answers(model, prompt, **options):
 
 @pytest.fixture
 def sdpa_prompt(sdpa):
-    return nv.encode(sdpa, "what is the red square ?", tiny.picture(0))
+    return nv.encode(sdpa, QUESTION, tiny.picture(0))
 
 
 def test_every_field_of_transformers_generation_config_has_one_kind():
@@ -118,17 +119,22 @@ def test_every_field_of_transformers_generation_config_has_one_kind():
     assert set(OTHERWISE) == set(OTHER_WAYS) and set(LOUD) == set(REFUSED)
 
 
+@pytest.fixture(scope="module")
+def greedy():
+    """What the tiny model answers where its checkpoint asks for nothing."""
+    model = tiny.load("sdpa")
+    return answers(model, nv.encode(model, QUESTION, tiny.picture(0)))
+
+
 @pytest.mark.parametrize("name", [*OTHERWISE, "do_sample", "use_cache", "cache_implementation", *SAMPLING])
-def test_a_checkpoint_cannot_make_generation_anything_but_greedy(sdpa, sdpa_prompt, name):
+def test_a_checkpoint_cannot_make_generation_anything_but_greedy(sdpa, sdpa_prompt, greedy, name):
     drawn = {"do_sample": True, "use_cache": False, "cache_implementation": "quantized", **dict.fromkeys(SAMPLING, 0.5)}
-    greedy = answers(sdpa, sdpa_prompt)
     with checkpoint(sdpa, **{name: {**OTHERWISE, **drawn, "top_k": 3}[name]}):
         assert answers(sdpa, sdpa_prompt) == greedy
         assert nv.verify(sdpa, sdpa_prompt, nv.Knockout("image", ["last", "generated"])).tokens > 0
 
 
-def test_a_checkpoint_that_says_everything_at_once_is_greedy_too(sdpa, sdpa_prompt):
-    greedy = answers(sdpa, sdpa_prompt)
+def test_a_checkpoint_that_says_everything_at_once_is_greedy_too(sdpa, sdpa_prompt, greedy):
     some = {name: value for name, value in OTHERWISE.items() if name not in ("constraints", "force_words_ids")}
     with checkpoint(sdpa, **some, do_sample=True, temperature=9.0):
         assert answers(sdpa, sdpa_prompt) == greedy
@@ -218,8 +224,7 @@ def test_options_in_the_models_config_are_refused_in_words(forwards, model):
     assert nv.generate(fresh, prompt, max_new_tokens=2).tokens
 
 
-def test_a_field_that_a_later_transformers_adds_is_neither_obeyed_nor_taken(sdpa, sdpa_prompt, monkeypatch):
-    greedy = answers(sdpa, sdpa_prompt)
+def test_a_field_that_a_later_transformers_adds_is_neither_obeyed_nor_taken(sdpa, sdpa_prompt, greedy, monkeypatch):
     fewer = {name: row for name, row in OTHER_WAYS.items() if name != "penalty_alpha"}
     monkeypatch.setattr(generation_options, "OTHER_WAYS", fewer)
     assert generation_options.later_fields() == ("penalty_alpha",)

@@ -115,3 +115,21 @@ def test_who_asks_for_files_of_this_machine_asks_no_network(network, tmp_path, m
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.refuse_unreachable(Checkpoint(name=NAME, hub={"cache_dir": tmp_path, **hub_options}))
     assert made.waits == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b--c", "a/b..c", "a /b", "a/\N{LATIN SMALL LETTER E WITH ACUTE}", "a/" + "b" * 200]
+)
+def test_a_name_that_the_hub_cannot_have_is_refused_without_asking_it(network, name):
+    made = network()
+    with pytest.raises(nv.SpecError, match=r"is no name on the hub: .*; write 'owner/name' as it stands there"):
+        nv.load(name)
+    assert made.tries == 0
+
+
+@pytest.mark.parametrize("option", ["cache_dir", "revision", "subfolder"])
+def test_options_of_another_kind_are_refused_by_name(network, option):
+    made = network()
+    with pytest.raises(nv.SpecError, match=f"^{option}=3 is no .*; write {option}="):
+        nv.load(NAME, **{option: 3})
+    assert made.tries == 0

@@ -117,7 +117,7 @@ def _asked(record: Record) -> str:
 def _method(record: Record) -> str:
     cited = "; ".join(paper.cited for paper in record.recipe.papers)
     caveat = f" {record.recipe.caveat}" if record.recipe.caveat else ""
-    return f"{str(record.said['method']).rstrip('.')} (after {cited}).{caveat}"
+    return f"{str(record.said['method']).rstrip('.')}. This analysis is after {cited}.{caveat}"
 
 
 def _model(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Whether the hub can be reached at all, asked before anything is downloaded.
+"""Whether a repository on the hub can be asked for at all, looked at before anything is downloaded.
 
 The hub's own client tries five times for each of five files, which is two minutes without a network.
 """
@@ -6,8 +6,10 @@ The hub's own client tries five times for each of five files, which is two minut
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
+from ..arguments import instance
 from ..errors import SpecError
 from ..shapes.embedded import EMBEDDED
 from .files import Checkpoint
@@ -21,15 +23,23 @@ UNREACHABLE = ("ConnectError", "ConnectTimeout")
 answer, no such repository, no permission) are left to those who read files: they try again, and say what is wrong."""
 FILES = ("config.json", "adapter_config.json")
 """Files of which every model or adapter has one."""
+KINDS: dict[str, Any] = {"cache_dir": (str, Path), "revision": str, "subfolder": (str, Path)}
+"""What the options must be that say where a repository's files lie."""
+EXAMPLES = {"cache_dir": 'cache_dir="a/folder"', "revision": 'revision="main"', "subfolder": 'subfolder="a/folder"'}
 
 
 def refuse_unreachable(checkpoint: Checkpoint) -> None:
     """Refuse a repository that is not in the cache while the hub cannot be reached.
 
     Raises:
-        SpecError: saying so, and what to write.
+        SpecError: saying so, and what to write; a name that no repository can have, an option of another kind.
     """
-    if checkpoint.folder is not None or checkpoint.hub.get("local_files_only") or _is_cached(checkpoint):
+    if checkpoint.folder is not None:
+        return
+    for option, kind in KINDS.items():
+        if checkpoint.hub.get(option) is not None:
+            instance(option, checkpoint.hub[option], kind, EXAMPLES[option])
+    if _is_cached(checkpoint) or checkpoint.hub.get("local_files_only"):
         return
     reason = _unreachable(checkpoint)
     for seconds in WAITS:
@@ -46,12 +56,23 @@ def refuse_unreachable(checkpoint: Checkpoint) -> None:
 
 
 def _is_cached(checkpoint: Checkpoint) -> bool:
-    """Whether something is known of the repository without the hub."""
+    """Whether something is known of the repository without the hub.
+
+    Raises:
+        SpecError: no repository can have this name.
+    """
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     where = {name: value for name, value in checkpoint.hub.items() if name in ("cache_dir", "revision")}
     names = [_path(checkpoint, file) for file in FILES]
-    return any(try_to_load_from_cache(checkpoint.name, name, **where) is not None for name in names)
+    try:
+        return any(try_to_load_from_cache(checkpoint.name, name, **where) is not None for name in names)
+    except HFValidationError as error:
+        why = str(error).removesuffix(".")
+        raise SpecError(
+            f"{checkpoint.name!r} is no name on the hub: {why}; write 'owner/name' as it stands there"
+        ) from error
 
 
 def _unreachable(checkpoint: Checkpoint) -> str | None:

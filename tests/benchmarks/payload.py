@@ -1,21 +1,28 @@
-"""The size of jobs: `python tests/benchmarks/payload.py`. Jobs are packed as for a server and not sent.
+"""The size of jobs, the first table of docs/remote.md: `python tests/benchmarks/payload.py`; `--save` keeps it.
 
-The code that is sent along, and the variants, are measured on the embedded model. Pictures are measured as tensors of
-the sizes that the processors of large models give: noise, which does not compress, and a smooth scene with grain.
+Jobs are packed as for a server and not sent. The code that is sent along, and the variants, are measured on the
+embedded model; pictures as tensors of the sizes that the processors of large models give: noise, which does not
+compress, and a smooth scene with grain.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import measured
 import numpy as np
-import pandas as pd
 import torch
 import zstandard
+from page_tables import markdown
 
 import nnsight_vlm as nv
 from nnsight_vlm.remote.client import JobClient
 
+COUNTS = (12, 24, 96)
 SIZES = {
     "LLaVA-1.5, 336 x 336": (1, 3, 336, 336),
     "LLaVA-NeXT, 5 tiles of 336 x 336": (5, 3, 336, 336),
@@ -50,29 +57,36 @@ def pictures(count):
         yield name, (torch.tensor(values) / 255 - 0.5) / 0.25
 
 
+def compressed(shape):
+    """MiB of pictures of this shape, and what is sent of a smooth one and of noise."""
+    compress = zstandard.ZstdCompressor(level=6).compress
+    sent = {kind: len(compress(value.numpy().tobytes())) / 2**20 for kind, value in pictures(int(np.prod(shape)))}
+    return int(np.prod(shape)) * 4 / 2**20, sent["smooth"], sent["noise"]
+
+
 def main():
-    """Print both tables."""
+    """Print the table of docs/remote.md."""
     model = nv.load("shapes")
     prompt = nv.encode(model, "describe the image .", nv.shapes.scene(3).image)
     blank = replace(prompt, inputs={**prompt.inputs, "pixel_values": torch.zeros_like(prompt.inputs["pixel_values"])})
     code = payload_size(lambda: nv.run(model, blank, remote=True))
-    print(f"code and one forward, without its picture: {code:,} bytes")
-    for count in (12, 24, 96):
+    sweeps = []
+    for count in COUNTS:
         cuts = [nv.Knockout("image", "last", layers=n % 10, heads=[n % 4]) for n in range(count)]
-        sweep = payload_size(lambda cuts=cuts: nv.sweep(model, blank, cuts, answer="a", remote=True))
-        print(f"a sweep of {count} variants: {sweep:,} bytes, {(sweep - code) / count:.0f} a variant")
-    compress = zstandard.ZstdCompressor(level=6).compress
+        sweeps.append(payload_size(lambda cuts=cuts: nv.sweep(model, blank, cuts, answer="a", remote=True)))
+        print(f"{(sweeps[-1] - code) / count:.0f} bytes a variant of {count}", file=sys.stderr)
     rows = [
-        {
-            "picture": name,
-            "of": kind,
-            "MiB": value.nbytes / 2**20,
-            "sent": len(compress(value.numpy().tobytes())) / 2**20,
-        }
-        for name, shape in SIZES.items()
-        for kind, value in pictures(int(np.prod(shape)))
+        ["code and one forward, without its picture", f"{code:,}"],
+        [
+            f"a sweep of {' / '.join(map(str, COUNTS))} variants, without its picture",
+            " / ".join(f"{size:,}" for size in sweeps),
+        ],
     ]
-    print(pd.DataFrame(rows).round(2).to_string(index=False))
+    for name, shape in SIZES.items():
+        size, smooth, noise = compressed(shape)
+        sizes = f"{size:.2f} MiB, compressed {smooth:.2f} (smooth) to {noise:.2f} (noise)"
+        rows.append([f"a picture of {name}", sizes])
+    measured.tell("remote", markdown(["what", "bytes"], rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A thousand pictures take the memory of a chunk, and a recipe that is killed goes on where it was."""
+"""Hundreds of pictures take the memory of a chunk, and a recipe that is killed goes on where it was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCRIPT = HERE / "many_items.py"
 PICTURE = 300 * 300 * 3
 """Bytes of one of the pictures."""
 ROOM = 100 * PICTURE
-"""What Pillow and the allocator keep for later, and what is noted of a thousand items."""
+"""What Pillow and the allocator keep for later, and what is noted of all items."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_recipe_killed_at_ten_random_moments_gives_the_frame_of_one_that_was_n
     assert killed["parts"] == sorted(killed["parts"])  # what was finished stays finished
 
 
-def test_a_thousand_pictures_as_items_take_the_memory_of_one_chunk(found):
+def test_hundreds_of_pictures_as_items_take_the_memory_of_one_chunk(found):
     peaks = found["peaks"]
     assert peaks["few"] > PICTURE  # some pictures are there at a time
-    assert peaks["thousand"] < peaks["few"] + ROOM < 500 * PICTURE  # and never hundreds of them
+    assert peaks["many"] < peaks["few"] + ROOM < peaks["pictures"] / 2 * PICTURE  # and never hundreds of them
