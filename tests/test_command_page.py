@@ -77,6 +77,15 @@ def test_every_command_shows_examples_and_fits_into_80_columns():
         assert all(option.help for option in command.params if option.name != "help"), name
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_examples_of_a_recipe_give_every_option_that_it_needs(name):
+    command = command_page.recipe_command(name)
+    needed = {option.opts[0] for option in command.params if option.required and option.opts[0].startswith("--")}
+    lines = command.epilog.split("\n\n")[1:]
+    assert "--items" in needed and len(lines) == 3
+    assert all(needed <= set(line.split()) for line in lines), (needed, lines)
+
+
 def test_layers_are_written_as_the_help_says():
     for spelled in ("-1", "1,2,5", "3:7", "0.25:0.75", "attention", "all"):
         assert spelled in LAYERS

@@ -294,6 +294,8 @@ def test_where_one_token_is_scored_an_answer_of_several_is_told_what_scores_them
         "the answer 'red square' is not one token but ['red', 'square'], and one is scored here; write the id of one "
         f"of them, such as {red}. nv.sweep scores all tokens of an answer together"
     )
+    with pytest.raises(nv.SpecError, match="the answer '' has no token"):
+        nv.recipes.information_flow(sdpa, [prompt], answers=[""])
     with pytest.raises(nv.SpecError, match=r"answer=\(3, 4\) is no answer.*nv.sweep scores all tokens"):
         nv.attribute(sdpa, prompt, prompt, answer=(3, 4))
 

@@ -35,6 +35,8 @@ HERE = {
     ("objects", str): "Names that count as objects; without this option, what the recipe's page says.",
 }
 """What options say, by name and kind, whose arguments are something else in Python."""
+NEEDED = {"sender": "image"}
+"""What stands in examples for arguments without a default."""
 LISTS = (abc.Sequence, abc.Iterable, list, tuple)
 
 

@@ -15,7 +15,7 @@ from ..errors import SpecError
 from ..report.arguments import check_host
 from ..showing import visible
 from ..studies.registry import Recipe
-from .flags import Flag, flags_of, pairs_in
+from .flags import NEEDED, Flag, flags_of, pairs_in
 from .listing import recipe_named
 from .options import MODELS, Debug, Json, Quiet, examples
 from .output import print_json, print_line, print_table
@@ -77,13 +77,14 @@ def recipe_app(recipe: Recipe) -> typer.Typer:
     settings = {"help_option_names": ["--help", "-h"]}
     about = f"{recipe.asks} ({recipe.papers[0].cited}). {recipe.caveat}".rstrip() + not_here
     about = "\n\n".join([about, *table_of(recipe)])
-    app.command(name=recipe.name, help=about, epilog=examples_of(recipe), context_settings=settings)(run)
+    app.command(name=recipe.name, help=about, epilog=examples_of(recipe, flags), context_settings=settings)(run)
     return app
 
 
-def examples_of(recipe: Recipe) -> str:
+def examples_of(recipe: Recipe, flags: Sequence[Flag]) -> str:
     """The end of a recipe's help."""
-    begin = f"nnsight-vlm run {recipe.name} --items questions.csv"
+    needed = "".join(f" {flag.option} {NEEDED[flag.name]}" for flag in flags if flag.required)
+    begin = f"nnsight-vlm run {recipe.name} --items questions.csv{needed}"
     return examples(
         f"{begin} --out runs/{recipe.name}",
         f"{begin} --out runs/{recipe.name} --model llava-hf/llava-1.5-7b-hf --columns question=q,image=file",

@@ -200,7 +200,7 @@ def answer_token(model: Model, answer: Answer) -> int:
         spellings, unknown = _spellings(model, answer)
         if all(unknown in ids for ids in spellings):
             raise SpecError(why_unknown(model, answer))
-        if all(len(ids) != 1 or ids[0] == unknown for ids in spellings):
+        if spellings[0] and all(len(ids) != 1 or ids[0] == unknown for ids in spellings):
             pieces = tokenizer_of(model).convert_ids_to_tokens(spellings[0])
             raise SpecError(
                 f"the answer {answer!r} is not one token but {pieces}, and one is scored here; write the id of one of "

@@ -145,13 +145,21 @@ def modules(module: Any, family: Family, site: str) -> Iterator[tuple[Spot, Any]
             continue
         path = {"residual": "", "mlp": stage.mlp}.get(site) if attends is None else attends.output
         for number, layer in enumerate(layers(module, stage)):
-            known = dict(layer.named_modules())
-            if path is None or (attends is not None and known.get(plain(attends.module)) is None):
+            if path is None or (attends is not None and part_at(layer, plain(attends.module)) is None):
                 continue
             if attends is not None and attends.layers == "none":
                 continue
             inside = {"call": attends.module, "projection": attends.projection} if attends else {}
-            yield (name, site.partition(" ")[0], number), known[plain(inside.get(site.partition(" ")[2], path))]
+            part = part_at(layer, plain(inside.get(site.partition(" ")[2], path)))
+            assert part is not None, (name, site, number)
+            yield (name, site.partition(" ")[0], number), part
+
+
+def part_at(layer: Any, path: str) -> Any:
+    """The module at a path in a layer, the layer itself at an empty one, or None."""
+    for name in filter(None, path.split(".")):
+        layer = None if layer is None else layer._modules.get(name)
+    return layer
 
 
 def folded(state: torch.Tensor, rows: int) -> torch.Tensor:
