@@ -275,7 +275,7 @@ def test_the_command_line_drafts_from_a_folder_with_a_config(members, tmp_path):
     family = replace(without_tower("mistral3"), assumes={"text_config.model_type": ("mistral",)}, limitations={})
     assert printed.exit_code == 0 and printed.output == f"{source(family)}\n"
     refused = CliRunner().invoke(app, ["draft", str(tmp_path / "nowhere")])
-    assert refused.exit_code == 2 and refused.stderr.startswith("error: no model")
+    assert refused.exit_code == 2 and refused.stderr.startswith("error: there is no folder")
 
 
 @pytest.mark.parametrize("command", ["families", "draft"])

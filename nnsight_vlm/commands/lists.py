@@ -84,7 +84,9 @@ def draft(
         from ..families import drafting
         from ..opening.files import Checkpoint
         from ..opening.hub import refuse_unreachable
+        from ..opening.refusals import refuse_name
 
+        refuse_name(model)
         try:
             refuse_unreachable(Checkpoint(name=model))
             config = AutoConfig.from_pretrained(model)

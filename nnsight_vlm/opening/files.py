@@ -32,8 +32,8 @@ class Checkpoint:
     @property
     def folder(self) -> Path | None:
         """The local folder; None for a repository on the hub."""
-        path = Path(self.name).expanduser()
-        return path if path.is_dir() else None
+        path = local_path(self.name)
+        return path if path is not None and path.is_dir() else None
 
     def read(self, file: str) -> dict[str, Any]:
         """A JSON file of the checkpoint; empty where there is none, or where the hub does not answer.
@@ -76,14 +76,24 @@ class Checkpoint:
         return self.folder is not None and any(any(self.folder.glob(pattern)) for pattern in patterns)
 
 
+def local_path(name: str) -> Path | None:
+    """The path that a name is on this machine, whether something lies there or not; None where it can be no path."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError):  # too long for the file system, or the home of somebody unknown
+        return None
+    return path
+
+
 def inside(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A local folder's subfolder as a folder of its own, and the options without `subfolder`; a repository as it is.
 
     Raises:
         SpecError: the folder has no such subfolder.
     """
-    folder, below = Path(name).expanduser(), options.get("subfolder")
-    if not below or not folder.is_dir():
+    folder, below = Checkpoint(name=name).folder, options.get("subfolder")
+    if not below or folder is None:
         return name, dict(options)
     if not isinstance(below, (str, Path)) or not (folder / below).is_dir():
         there = ", ".join(repr(each.name) for each in sorted(folder.iterdir()) if each.is_dir()) or "none"

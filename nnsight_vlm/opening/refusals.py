@@ -10,7 +10,7 @@ from typing import Any
 from ..arguments import meant
 from ..errors import SpecError
 from ..shapes.embedded import EMBEDDED
-from .files import PROCESSOR_FILES, WEIGHTS, Checkpoint, can_import
+from .files import PROCESSOR_FILES, WEIGHTS, Checkpoint, can_import, local_path
 from .originals import refusal
 
 QUANTISED_WITH: dict[str, tuple[str, ...]] = {
@@ -45,25 +45,28 @@ def refuse_name(name: str) -> None:
     Raises:
         SpecError: saying what it is instead, or which folder is meant.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = local_path(name)
+    is_folder = path is not None and path.is_dir()
+    if path is not None and path.is_file():
         raise SpecError(
             f"{name!r} is a file; give the folder that save_pretrained wrote, with config.json, the weights and the "
             "processor's files"
         )
     parts = name.split("/")
     as_path = name.startswith((".", "/", "~")) or "\\" in name or len(parts) > 2 or not all(parts)
-    if not name or (not path.is_dir() and (as_path or len(parts) == 1)):
+    if not name or (not is_folder and (as_path or len(parts) == 1)):
         inside = "" if as_path else f"; the models inside this package are {', '.join(EMBEDDED)}"
         close = ("" if as_path else meant(name, EMBEDDED)) or _meant(path)
         raise SpecError(f"there is no folder {name!r}, and names on the hub are written 'owner/name'{inside}{close}")
     said = refusal(name, {})
-    if said and not path.is_dir():
+    if said and not is_folder:
         raise SpecError(said)
 
 
-def _meant(path: Path) -> str:
+def _meant(path: Path | None) -> str:
     """A folder beside it with a similar name, for the message."""
+    if path is None:
+        return ""
     parent = path.parent
     beside = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
     return meant(path.name, beside, lambda name: repr(str(parent / name)))
