@@ -6,7 +6,6 @@ sentences of the page.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import measured
@@ -88,10 +87,7 @@ def table(frames: list[pd.DataFrame]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=18)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes/ablation.json too")
-    scenes = parser.parse_args().scenes
+    scenes = measured.parser(__doc__, scenes=18).parse_args().scenes
     models = [nv.load(name) for name in MODELS]
     frames = [asked_for_colors(model, scenes) for model in models]
     measured.tell("recipes/ablation", table(frames), in_other_forms(models[0], scenes))

@@ -7,7 +7,6 @@ pairs than those on which they are knocked out. `--save` keeps both tables.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from typing import Any, NamedTuple
@@ -162,10 +161,9 @@ def told_agreement(table: pd.DataFrame, exact: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measured.parser(__doc__)
     parser.add_argument("--scenes", type=int, default=30, help="pairs on which heads are knocked out")
     parser.add_argument("--exact", type=int, default=10, help="pairs of which every patch is run")
-    parser.add_argument("--save", action="store_true", help="put them into docs/measured/attribution.json too")
     options = parser.parse_args()
     model = nv.load("shapes")
     endless = pairs(model)

@@ -7,7 +7,6 @@ colour of each of the scenes 0, 1, 2, ... that has one. With `--no-request` the 
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import measured
@@ -58,12 +57,9 @@ def speeds(frame: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measured.parser(__doc__, scenes=24, timed=16)
     parser.add_argument("--model", default="shapes")
-    parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--no-request", action="store_true")
-    parser.add_argument("--timed", type=int, default=16)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes too")
     given = parser.parse_args()
     request = None if given.no_request else "Describe the image."
     found = frame_of(given.model, given.scenes, request, given.timed)

@@ -8,7 +8,6 @@ above nor below, so that every verdict is false.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from unittest import mock
@@ -192,10 +191,9 @@ def _line(name: str, cells: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measured.parser(__doc__)
     parser.add_argument("--samples", type=int, default=8000, help="of each law and number of images")
     parser.add_argument("--alternatives", action="store_true", help="the third table: other intervals, 8 and 24 images")
-    parser.add_argument("--save", action="store_true", help="put them into docs/measured/intervals.json too")
     options = parser.parse_args()
     printed = alternatives(options.samples) if options.alternatives else tables(options.samples)
     measured.tell("intervals", printed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
@@ -74,10 +73,7 @@ def cells(of: Found) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=12)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes too")
-    options = parser.parse_args()
+    options = measured.parser(__doc__, scenes=12).parse_args()
     each = [cells(found(name, options.scenes)) for name in MODELS]
     rows = [[called, *(of[called] for of in each)] for called in each[0]]
     measured.tell("recipes/patch_grounding", markdown(["", *(f"`{name}`" for name in MODELS)], rows))

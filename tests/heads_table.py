@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from typing import NamedTuple
@@ -92,10 +91,7 @@ def others(of: Found) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=24)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes/heads.json too")
-    options = parser.parse_args()
+    options = measured.parser(__doc__, scenes=24).parse_args()
     each = [found(name, options.scenes) for name in MODELS]
     for name, of in zip(MODELS, each, strict=True):
         print(f'{name}, choose="paper": {chosen_heads(of.paper)}', file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 import time
@@ -71,10 +70,7 @@ def numbers(frames: dict[str, pd.DataFrame]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=12)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes/image_lens.json too")
-    options = parser.parse_args()
+    options = measured.parser(__doc__, scenes=12).parse_args()
     frames = {name: frame_of(name, options.scenes) for name in LAYERS}
     measured.tell("recipes/image_lens", table(frames), numbers(frames))
 

@@ -8,6 +8,7 @@ which saved them (`--save` of some scripts), or "the page", from which they were
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -75,6 +76,20 @@ def save(name: str, printed: str, numbers: list[str] | None = None) -> None:
         raise ValueError(f"{path} has no table of `{command}` that begins with {waiting[0].head}")
     path.write_text(spelled(file), encoding="utf-8")
     print(f"saved in {path}; python tests/measured.py writes it into {file['page']}", file=sys.stderr)
+
+
+def parser(about: str | None, **counts: int) -> argparse.ArgumentParser:
+    """What a script of tables reads from its command line: `--save`, which `tell` obeys, and how much it measures.
+
+    Args:
+        about: what the script is.
+        counts: options that are numbers, with their defaults: `scenes=24` is `--scenes`.
+    """
+    made = argparse.ArgumentParser(description=about)
+    for name, usual in counts.items():
+        made.add_argument(f"--{name}", type=int, default=usual)
+    made.add_argument("--save", action="store_true", help="keep it in docs/measured too")
+    return made
 
 
 def tell(name: str, printed: str, numbers: list[str] | None = None) -> None:

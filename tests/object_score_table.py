@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator
@@ -46,8 +45,7 @@ def lines(scenes: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measured.parser(__doc__)
     parser.add_argument("scenes", type=int, nargs="?", default=24)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes/object_score.json too")
     options = parser.parse_args()
     measured.tell("recipes/object_score", "\n".join(lines(options.scenes)))

@@ -6,7 +6,6 @@ keeps what it prints. Pairs of scenes differ in the colour of one object, which 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -140,10 +139,8 @@ RECIPES = {each.__name__: each for each in (patching_map, attribution_map, pair_
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measured.parser(__doc__, pairs=12)
     parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes too")
     options = parser.parse_args()
     told = RECIPES[options.recipe](options.pairs)
     measured.tell(f"recipes/{options.recipe}", told.table, told.numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Any
 
@@ -64,10 +63,7 @@ CALLED = ("routes", "needed", "suffices", "self-repair", "does (restoration)", "
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=12)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes/joint_routes.json too")
-    scenes, models = parser.parse_args().scenes, [nv.load(name) for name in MODELS]
+    scenes, models = measured.parser(__doc__, scenes=12).parse_args().scenes, [nv.load(name) for name in MODELS]
     head, columns = [""], list[list[str]]()
     for kind, measure, routes in (
         ("colour of an object", of_colors, COLORS),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any, NamedTuple
 
 import measured
@@ -122,10 +121,7 @@ def numbers(each: list[Found]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=24)
-    parser.add_argument("--save", action="store_true", help="put them into docs/measured/recipes too")
-    options = parser.parse_args()
+    options = measured.parser(__doc__, scenes=24).parse_args()
     each = [found(name, options.scenes) for name in MODELS]
     for name, of in zip(MODELS, each, strict=True):
         print(f"{name}: {of.flow.attrs['images']} scenes")

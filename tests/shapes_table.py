@@ -5,7 +5,6 @@ What the models answer, and what they answer where the answer's tokens, or all o
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
@@ -54,10 +53,7 @@ def f1_table(found: RESULTS) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=1000)
-    parser.add_argument("--save", action="store_true", help="put them into docs/measured/shapes.json too")
-    found = results(parser.parse_args().scenes)
+    found = results(measured.parser(__doc__, scenes=1000).parse_args().scenes)
     measured.tell("shapes", f"{exact_table(found)}\n{f1_table(found)}")
 
 

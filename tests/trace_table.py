@@ -6,7 +6,6 @@ same scene, then with the picture corrupted in each of three ways.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import measured
@@ -68,10 +67,7 @@ def table(model: Any, count: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--questions", type=int, default=6)
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/recipes/causal_trace.json too")
-    options = parser.parse_args()
+    options = measured.parser(__doc__, questions=6).parse_args()
     measured.tell("recipes/causal_trace", table(nv.load("shapes"), options.questions))
 
 

@@ -8,7 +8,6 @@ refused.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -32,9 +31,8 @@ HEADS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measured.parser(__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="all of them by default")
-    parser.add_argument("--save", action="store_true", help="put it into docs/measured/speed.json too")
     names = parser.parse_args().cases or list(CASES)
     asked = [(name, budget) for name in names for budget in dict.fromkeys([None, CASES[name].budget * MIB or None])]
     first, *_ = asked  # also allocates what a process allocates only once

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from beside.tools import TOOLS
+from page_tables import markdown
 
 HERE = Path(__file__).parent
 BASELINE = HERE.parent / "benchmarks" / "baseline.json"
@@ -62,8 +63,7 @@ def row(name: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
 
 def table(names: list[str], measured: Mapping[str, Any]) -> str:
     """The table of some tools, in Markdown."""
-    lines = [HEADER, ("---",) * len(HEADER), *(row(name, measured) for name in names)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(HEADER, [row(name, measured) for name in names])
 
 
 def page_text(path: Path, measured: Mapping[str, Any]) -> str:
@@ -80,8 +80,7 @@ def larger_model() -> str:
     found = json.loads(BASELINE.read_text())["forwards"]["windows-576"]
     titles = {"ours": "nnsight_vlm", **{name: TOOLS[name].title for name in ("nnsight", "hooks")}}
     titles |= {"transformer_lens": TOOLS["transformerlens"].title}
-    lines = [titles.values(), ["---"] * len(titles), [f"{found[name]:.1f}" for name in titles]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown([*titles.values()], [[f"{found[name]:.1f}" for name in titles]])
 
 
 TABLE = re.compile(r"(<!-- measured -->\n)\n*(?:\|.*\n)*\n*")
